@@ -1,0 +1,80 @@
+// Collectives between the ranks of a job. Knows pointers, counts and streams; knows no model.
+//
+// Every rank calls the same collectives in the same order. Collectives are asynchronous: the returned Request completes when `data`
+// may be used again; buffers must stay untouched until then. On the CPU backends `stream` is ignored (work on it is done
+// when a call returns). Errors: a lost peer or a library failure does not come back: it reports rank, operation and reason and
+// ends the process through Abort (exit code 5), since peers would wait for ever.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/device.h"
+#include "kernels/tensor.h"
+
+namespace deeper {
+
+enum class ReduceOp { kSum, kMax, kMin };
+enum class CommType { kF32, kF64, kI64, kU8 };
+
+// Handle of one collective under way. Wait() before destruction; a default-constructed one is complete.
+class Request {
+ public:
+  class State {
+   public:
+    virtual ~State() = default;
+    virtual void Wait() = 0;  // blocks until complete
+    virtual bool Test() = 0;  // true once complete; also gives the library a chance to progress
+  };
+  Request() = default;
+  explicit Request(std::unique_ptr<State> state) : state_(std::move(state)) {}
+  void Wait() {
+    if (state_) state_->Wait();
+    state_.reset();
+  }
+  bool Test() {
+    if (state_ && state_->Test()) state_.reset();
+    return state_ == nullptr;
+  }
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  virtual std::string name() const = 0;  // "single", "threads", "mpi", "nccl"
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  // Rank among, and number of, the ranks on this machine.
+  virtual int local_rank() const = 0;
+  virtual int local_size() const = 0;
+
+  // data: [count], replaced on every rank by the reduction over ranks. The result is the same bits on every rank, and the same bits
+  // in every run with the same number of ranks.
+  virtual Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream stream) = 0;
+  // shard: [count]; rank r receives elements [r * count, (r + 1) * count) of the sum over ranks of `data` [size() * count] (fp32). Not in place.
+  virtual Request ReduceScatter(const float* data, float* shard, size_t count, Stream stream) = 0;
+  // all: [size() * bytes]; every rank receives the concatenation of all ranks' `mine` [bytes], in rank order. mine may be all + rank * bytes.
+  virtual Request AllGather(const void* mine, void* all, size_t bytes, Stream stream) = 0;
+  // data: [bytes], replaced by root's.
+  virtual Request Broadcast(void* data, size_t bytes, int root, Stream stream) = 0;
+  // Returns when every rank has called it.
+  virtual void Barrier() = 0;
+  // Ends every rank of the job with this exit code; does not return.
+  [[noreturn]] virtual void Abort(int exit_code, const std::string& reason) = 0;
+
+ protected:
+  Communicator() = default;
+};
+
+// One process, no peers.
+std::unique_ptr<Communicator> MakeSingleCommunicator();
+
+}  // namespace deeper

@@ -1,0 +1,47 @@
+// Sums gradients over ranks in buckets that leave while backward still runs (the scheme of PyTorch DDP, Li et al. 2020).
+//
+// The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order backward finishes them; neighbours in that order are
+// packed into buckets of at least bucket_bytes, contiguous in the arena where their pieces are. Ready(i) says that piece i is final on `stream`;
+// a bucket is sent when all its pieces are ready. Finish returns when all sums are visible to later work on `stream`.
+// Between two Finish calls every piece must become ready exactly once.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "comm/communicator.h"
+
+namespace deeper {
+
+struct GradientPiece {
+  size_t offset = 0;  // elements into the arena
+  size_t count = 0;
+};
+
+class GradientReducer {
+ public:
+  GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces, size_t bucket_bytes);
+
+  void Ready(size_t piece, Stream stream);
+  void Finish(Stream stream);
+
+  size_t bucket_count() const { return buckets_.size(); }
+  // Time the last Finish spent waiting for the network: communication that backward did not hide.
+  double exposed_ms() const { return exposed_ms_; }
+
+ private:
+  struct Bucket {
+    std::vector<GradientPiece> spans;  // contiguous ranges of the arena, merged
+    size_t pieces = 0;                 // how many there are
+    size_t pending = 0;                // how many are not ready yet
+  };
+
+  Communicator& comm_;
+  float* arena_;
+  std::vector<Bucket> buckets_;
+  std::vector<size_t> bucket_of_;  // [piece]
+  std::vector<Request> in_flight_;
+  double exposed_ms_ = 0;
+};
+
+}  // namespace deeper

@@ -1,0 +1,64 @@
+// A split of labelled images: anything the loader can stream. Implementations: packed shards (shard_reader.h), synthetic.h.
+//
+// Thread-safe: many workers call Read at once.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace deeper {
+
+// Per-channel statistics of pixels scaled to [0, 1]; the model sees (x / 255 - mean) / std.
+struct PixelStats {
+  std::vector<float> mean, stddev;
+};
+
+struct DatasetInfo {
+  std::string uuid;                  // identifies the exact data; a resumed run must see the same one
+  std::string split;                 // "train", "val", ...
+  int64_t samples = 0;
+  int channels = 3;                  // 1 or 3
+  int height = 0, width = 0;         // of every sample; 0 where they differ
+  std::vector<std::string> classes;  // names, by label
+  PixelStats stats;
+};
+
+// One decoded image, HWC, 8 bits a channel.
+struct Image {
+  int height = 0, width = 0, channels = 0;
+  std::vector<uint8_t> pixels;
+};
+
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  virtual const DatasetInfo& info() const = 0;
+  // Label of sample `index` in [0, samples), in [0, classes).
+  virtual int32_t label(int64_t index) const = 0;
+  // Name for messages: shard, index in it, original file.
+  virtual std::string Describe(int64_t index) const = 0;
+  // Reads, checks and decodes sample `index` into *image (reused buffer, overwritten).
+  // DataLoss: the bytes do not match their checksum, or do not decode; names shard, sample and file.
+  virtual absl::Status Read(int64_t index, Image* image) const = 0;
+};
+
+// Data made up on the spot: sample i is class-dependent low-frequency colour plus noise from the counter RNG, so that a
+// model can learn it; needs no files. 50,000 samples unless told otherwise.
+struct SyntheticOptions {
+  int64_t samples = 50000;
+  int channels = 3, height = 256, width = 256;
+  int classes = 1000;
+  uint64_t seed = 0;
+};
+std::unique_ptr<Dataset> MakeSyntheticDataset(const SyntheticOptions& options);
+
+// Packed shards under `dir` (docs/formats.md): opens manifest.json, checks that the shards of `split` are all there, of the stated size, of one
+// dataset_uuid, and that their indexes match their hash. NotFound / DataLoss / InvalidArgument naming the file and what to do.
+absl::StatusOr<std::unique_ptr<Dataset>> OpenShards(const std::string& dir, const std::string& split);
+
+}  // namespace deeper

@@ -1,0 +1,54 @@
+#include "kernels/op.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/check.h"
+
+namespace deeper {
+namespace {
+
+int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// Calls visit(canonical index, stored index) for every element of a blocked [O, I, ...] parameter.
+template <class Visit>
+void ForEachBlocked(const ParamSpec& spec, int64_t block, const Visit& visit) {
+  const int64_t outputs = spec.shape[0], inputs = spec.shape[1], taps = spec.elements() / (outputs * inputs);
+  const int64_t input_blocks = RoundUp(inputs, block) / block;
+  for (int64_t o = 0; o < outputs; ++o) {
+    for (int64_t i = 0; i < inputs; ++i) {
+      const int64_t tile = (o / block * input_blocks + i / block) * taps;
+      for (int64_t t = 0; t < taps; ++t) {
+        visit((o * inputs + i) * taps + t, ((tile + t) * block + i % block) * block + o % block);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+ParamLayout MakeParamLayout(const ParamSpec& spec, int64_t block) {
+  if (block == 1) return {1, spec.elements()};
+  DEEPER_CHECK(spec.shape.size() >= 2, spec.name);
+  const int64_t taps = spec.elements() / (spec.shape[0] * spec.shape[1]);
+  return {block, RoundUp(spec.shape[0], block) * RoundUp(spec.shape[1], block) * taps};
+}
+
+void PackParam(const ParamSpec& spec, const ParamLayout& layout, const float* canonical, float* stored) {
+  if (layout.block == 1) {
+    std::memcpy(stored, canonical, sizeof(float) * static_cast<size_t>(spec.elements()));
+    return;
+  }
+  std::fill_n(stored, layout.stored_elements, 0.0f);
+  ForEachBlocked(spec, layout.block, [&](int64_t c, int64_t s) { stored[s] = canonical[c]; });
+}
+
+void UnpackParam(const ParamSpec& spec, const ParamLayout& layout, const float* stored, float* canonical) {
+  if (layout.block == 1) {
+    std::memcpy(canonical, stored, sizeof(float) * static_cast<size_t>(spec.elements()));
+    return;
+  }
+  ForEachBlocked(spec, layout.block, [&](int64_t c, int64_t s) { canonical[c] = stored[s]; });
+}
+
+}  // namespace deeper

@@ -1,0 +1,39 @@
+// Parallel loops of the CPU backend.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+
+// A function compiled once per instruction set and chosen when the program starts, so that one portable binary uses
+// AVX-512 where there is AVX-512. Only for leaf loops: an OpenMP region or a lambda inside would not inherit the target.
+// Off under sanitizers, whose runtimes are not ready yet when the choice is made.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+#define DEEPER_SIMD __attribute__((target_clones("arch=skylake-avx512", "avx2", "default")))
+#else
+#define DEEPER_SIMD
+#endif
+
+namespace deeper {
+
+// Calls body(begin, end) on contiguous parts of [0, count), one part a thread; parts are multiples of `grain` but the last.
+// The split depends on `count`, `grain` and the number of threads only.
+template <class Body>
+void ParallelFor(int64_t count, int64_t grain, const Body& body) {
+  const int64_t chunks = (count + grain - 1) / grain;
+  if (chunks <= 1 || omp_get_max_threads() == 1) {
+    if (count > 0) body(int64_t{0}, count);
+    return;
+  }
+#pragma omp parallel
+  {
+    const int64_t threads = omp_get_num_threads(), self = omp_get_thread_num();
+    const int64_t begin = chunks * self / threads * grain;
+    const int64_t end = std::min(count, chunks * (self + 1) / threads * grain);
+    if (begin < end) body(begin, end);
+  }
+}
+
+}  // namespace deeper

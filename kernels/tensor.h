@@ -1,0 +1,86 @@
+// Shapes, element types and views. No ownership here: see buffer.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace deeper {
+
+enum class DType : uint8_t { kF32, kBf16, kU8, kI32 };
+
+constexpr size_t SizeOf(DType t) {
+  switch (t) {
+    case DType::kF32: return 4;
+    case DType::kBf16: return 2;
+    case DType::kU8: return 1;
+    case DType::kI32: return 4;
+  }
+  return 0;
+}
+
+constexpr const char* NameOf(DType t) {
+  switch (t) {
+    case DType::kF32: return "fp32";
+    case DType::kBf16: return "bf16";
+    case DType::kU8: return "u8";
+    case DType::kI32: return "i32";
+  }
+  return "?";
+}
+
+// Logical shape, always in the order N, C, H, W; a matrix of feature vectors has h = w = 1.
+struct Shape {
+  int64_t n = 1, c = 1, h = 1, w = 1;
+
+  constexpr int64_t elements() const { return n * c * h * w; }
+  constexpr int64_t spatial() const { return h * w; }
+  friend constexpr bool operator==(const Shape&, const Shape&) = default;
+  std::string ToString() const {
+    return "[" + std::to_string(n) + ", " + std::to_string(c) + ", " + std::to_string(h) + ", " + std::to_string(w) + "]";
+  }
+};
+
+// How a tensor lies in memory.
+//   kNchw     dense N,C,H,W; feature vectors [N,C] are kNchw with h = w = 1.
+//   kBlocked  N, ceil(C/b), H, W, b with b = TensorDesc::block (oneDNN's nChw16c / nChw8c). The channels that pad C up to a
+//             multiple of b are zero, always: every writer keeps them so.
+//   kNhwc     dense N,H,W,C.
+enum class Layout : uint8_t { kNchw, kBlocked, kNhwc };
+
+struct TensorDesc {
+  Shape shape;
+  DType dtype = DType::kF32;
+  Layout layout = Layout::kNchw;
+  int64_t block = 1;  // channels per block; 1 unless kBlocked
+
+  constexpr int64_t padded_channels() const { return (shape.c + block - 1) / block * block; }
+  // Elements in memory, padding channels included.
+  constexpr int64_t stored_elements() const { return shape.n * padded_channels() * shape.h * shape.w; }
+  constexpr size_t bytes() const { return static_cast<size_t>(stored_elements()) * SizeOf(dtype); }
+  friend constexpr bool operator==(const TensorDesc&, const TensorDesc&) = default;
+
+  // Position in memory of logical element (n, c, h, w).
+  constexpr int64_t Offset(int64_t n, int64_t c, int64_t h, int64_t w) const {
+    switch (layout) {
+      case Layout::kNchw: return ((n * shape.c + c) * shape.h + h) * shape.w + w;
+      case Layout::kNhwc: return ((n * shape.h + h) * shape.w + w) * shape.c + c;
+      case Layout::kBlocked:
+        return (((n * (padded_channels() / block) + c / block) * shape.h + h) * shape.w + w) * block + c % block;
+    }
+    return 0;
+  }
+};
+
+// A view: somebody else owns the memory.
+struct Tensor {
+  void* data = nullptr;
+  TensorDesc desc;
+
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+}  // namespace deeper
