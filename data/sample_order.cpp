@@ -1,0 +1,1 @@
+#include "data/sample_order.h"
