@@ -1,4 +1,5 @@
-// All parameters of a model in flat float32 arenas: what the optimizer, the all-reduce and checkpoints work on.
+// All parameters of a model in flat float32 arenas: what the optimizer, the all-reduce and checkpoints work
+// on.
 #pragma once
 
 #include <cstdint>
@@ -10,23 +11,25 @@
 #include "kernels/buffer.h"
 #include "kernels/device.h"
 #include "kernels/op.h"
-#include "trainer/model.h"
 
 namespace deeper {
 
 struct Param {
-  std::string name;         // "inception3a.branch2.1.conv.weight"
-  ParamSpec spec;           // shape as in files
-  ParamLayout layout;       // as in memory
-  int64_t offset = 0;       // elements into the arena (values, grads, momentum alike; statistics into the statistics arena)
-  int node = 0;             // of the model
+  std::string name;    // "inception3a.branch2.1.conv.weight"
+  ParamSpec spec;      // shape as in files
+  ParamLayout layout;  // as in memory
+  int64_t offset =
+      0;  // elements into the arena (values, grads, momentum alike; statistics into the statistics arena)
+  int node = 0;  // of the model
 };
 
 class ParamStore {
  public:
-  // Trained parameters in forward order, each on a 64-byte boundary; then statistics, likewise, in an arena of their own.
-  // `training` also allocates gradients and momentum. ResourceExhausted if the device has too little memory.
-  static absl::StatusOr<std::unique_ptr<ParamStore>> Create(const Model& model, Device& device, bool training);
+  // Takes the parameters of all nodes in forward order, `offset` still to be assigned: each on a 64-byte
+  // boundary, trained ones in one arena, statistics in another. `training` also allocates gradients and
+  // momentum. All memory starts as zeros. ResourceExhausted if the device has too little memory.
+  static absl::StatusOr<std::unique_ptr<ParamStore>> Create(std::vector<Param> params, Device& device,
+                                                            bool training);
 
   const std::vector<Param>& trained() const { return trained_; }
   const std::vector<Param>& statistics() const { return statistics_; }
@@ -42,15 +45,18 @@ class ParamStore {
   // Fills values and statistics from (seed, parameter name): the same on every device, in every layout.
   void Initialize(uint64_t seed);
 
-  // One tensor, as in files (canonical layout, host memory) <-> in the arena `values`, `grads`, `momentum` or `statistic_values`.
+  // One tensor, as in files (canonical layout, host memory) <-> in the arena `values`, `grads`, `momentum` or
+  // `statistic_values`.
   void Read(const Param& param, const float* arena, float* canonical) const;
   void Write(const Param& param, const float* canonical, float* arena);
 
  private:
+  ParamStore(std::vector<Param> params, Device& device);
+
   std::vector<Param> trained_, statistics_;
   int64_t trained_elements_ = 0, statistics_elements_ = 0;
   Buffer values_, grads_, momentum_, statistic_values_;
-  Device* device_ = nullptr;
+  Device& device_;
 };
 
 }  // namespace deeper

@@ -1,0 +1,120 @@
+#include "trainer/params.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/parallel.h"
+#include "kernels/rng.h"
+
+namespace deeper {
+namespace {
+
+constexpr int64_t kAlignment = 64 / sizeof(float);
+
+// Places `param` at the end of an arena and appends it to the arena's table.
+void Append(Param param, std::vector<Param>& table, int64_t& arena_elements) {
+  param.offset = arena_elements;
+  arena_elements += (param.layout.stored_elements + kAlignment - 1) / kAlignment * kAlignment;
+  table.push_back(std::move(param));
+}
+
+absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer) {
+  const size_t bytes = static_cast<size_t>(elements) * sizeof(float);
+  buffer = device.Allocate(bytes);
+  if (bytes == 0 || buffer.data() != nullptr) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("no memory for the parameters: ", bytes, " more bytes are needed, the device has ",
+                   device.AvailableBytes(), " left; take a smaller model or a device with more memory"));
+}
+
+// Two normal deviates from two uniform words: Box and Muller 1958. 1 - u is in (0, 1], so its logarithm is
+// finite.
+void BoxMuller(uint32_t a, uint32_t b, float out[2]) {
+  const double radius = std::sqrt(-2 * std::log(1 - double{UnitFloat(a)}));
+  const double angle = 2 * std::numbers::pi * double{UnitFloat(b)};
+  out[0] = static_cast<float>(radius * std::cos(angle));
+  out[1] = static_cast<float>(radius * std::sin(angle));
+}
+
+// Calls draw(words of block i, 4 floats to fill) for each 4 elements of `values`.
+template <class Draw>
+void FillRandom(const Rng& rng, std::vector<float>& values, const Draw& draw) {
+  const auto count = static_cast<int64_t>(values.size());
+  ParallelFor((count + 3) / 4, 1024, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      float four[4];
+      draw(rng.Block(static_cast<uint32_t>(i)), four);
+      std::copy_n(four, std::min<int64_t>(4, count - 4 * i), values.begin() + 4 * i);
+    }
+  });
+}
+
+std::vector<float> InitialValues(const Param& param, uint64_t seed) {
+  const ParamSpec& spec = param.spec;
+  std::vector<float> values(static_cast<size_t>(spec.elements()), spec.init == Init::kOne ? 1.0f : 0.0f);
+  const Rng rng(seed, RandomStream(param.name), 0, 0);
+  if (spec.init == Init::kHe) {
+    const float deviation = std::sqrt(2.0f / static_cast<float>(spec.fan_in()));
+    FillRandom(rng, values, [&](const Random4& words, float* four) {
+      BoxMuller(words.v[0], words.v[1], four);
+      BoxMuller(words.v[2], words.v[3], four + 2);
+      for (int j = 0; j < 4; ++j) four[j] *= deviation;
+    });
+  } else if (spec.init == Init::kXavier) {
+    const float bound = std::sqrt(6.0f / static_cast<float>(spec.fan_in() + spec.fan_out()));
+    FillRandom(rng, values, [&](const Random4& words, float* four) {
+      for (int j = 0; j < 4; ++j) four[j] = (2 * UnitFloat(words.v[j]) - 1) * bound;
+    });
+  }
+  return values;
+}
+
+}  // namespace
+
+ParamStore::ParamStore(std::vector<Param> params, Device& device) : device_(device) {
+  for (Param& param : params) {
+    if (IsStatistic(param.spec.role)) {
+      Append(std::move(param), statistics_, statistics_elements_);
+    } else {
+      Append(std::move(param), trained_, trained_elements_);
+    }
+  }
+}
+
+absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param> params, Device& device,
+                                                               bool training) {
+  std::unique_ptr<ParamStore> store(new ParamStore(std::move(params), device));
+  absl::Status status = Allocate(device, store->trained_elements_, store->values_);
+  status.Update(Allocate(device, store->statistics_elements_, store->statistic_values_));
+  if (training) {
+    status.Update(Allocate(device, store->trained_elements_, store->grads_));
+    status.Update(Allocate(device, store->trained_elements_, store->momentum_));
+  }
+  if (!status.ok()) return status;
+  return store;
+}
+
+void ParamStore::Initialize(uint64_t seed) {
+  for (const Param& param : trained_) Write(param, InitialValues(param, seed).data(), values());
+  for (const Param& param : statistics_) Write(param, InitialValues(param, seed).data(), statistic_values());
+}
+
+void ParamStore::Read(const Param& param, const float* arena, float* canonical) const {
+  std::vector<float> stored(static_cast<size_t>(param.layout.stored_elements));
+  device_.Copy(stored.data(), arena + param.offset, stored.size() * sizeof(float));
+  device_.Synchronize();
+  UnpackParam(param.spec, param.layout, stored.data(), canonical);
+}
+
+void ParamStore::Write(const Param& param, const float* canonical, float* arena) {
+  std::vector<float> stored(static_cast<size_t>(param.layout.stored_elements));
+  PackParam(param.spec, param.layout, canonical, stored.data());
+  device_.Copy(arena + param.offset, stored.data(), stored.size() * sizeof(float));
+  device_.Synchronize();
+}
+
+}  // namespace deeper
