@@ -1,0 +1,156 @@
+#include "data/resize.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/check.h"
+#include "kernels/parallel.h"
+
+namespace deeper {
+namespace {
+
+// How the outputs along one axis are made of source pixels: output i = sum over k of weight[k * size + i] *
+// source[first[i] + k].
+struct Axis {
+  int taps = 0;
+  int begin = 0, end = 0;                // outputs whose centre lies in the image
+  int source_begin = 0, source_end = 0;  // source pixels they read
+  std::vector<int> first;
+  std::vector<float> weight;
+};
+
+// A triangle of half-width 1 normalised over the pixels that exist IS bilinear interpolation clamped at the
+// edges, so one formula serves both filters.
+Axis MakeAxis(float origin, float extent, int source, int size, bool flip, Filter filter) {
+  const float ratio = extent / static_cast<float>(size);
+  const float radius = filter == Filter::kAntialias ? std::max(1.0f, ratio) : 1.0f;
+  Axis axis;
+  axis.taps = static_cast<int>(std::ceil(2 * radius));
+  axis.first.resize(size);
+  axis.weight.resize(static_cast<size_t>(axis.taps) * size);
+  axis.begin = size;
+  axis.source_begin = source;
+  for (int i = 0; i < size; ++i) {
+    const float centre = SourceCentre(origin, extent, size, flip ? size - 1 - i : i);
+    if (centre < 0 || centre >= static_cast<float>(source)) continue;
+    axis.begin = std::min(axis.begin, i);
+    axis.end = i + 1;
+    const int first = std::max(0, static_cast<int>(std::floor(centre - radius + 0.5f)));
+    axis.first[i] = first;
+    const int taps = std::min(axis.taps, source - first);
+    axis.source_begin = std::min(axis.source_begin, first);
+    axis.source_end = std::max(axis.source_end, first + taps);
+    float* const weight = axis.weight.data() + i;
+    float sum = 0;
+    for (int k = 0; k < taps; ++k) {
+      const float distance = std::abs(static_cast<float>(first + k) + 0.5f - centre);
+      weight[k * size] = std::max(0.0f, 1 - distance / radius);
+      sum += weight[k * size];
+    }
+    for (int k = 0; k < taps; ++k) weight[k * size] /= sum;
+  }
+  return axis;
+}
+
+DEEPER_SIMD void AddScaledPixels(const uint8_t* pixels, float weight, int64_t count, float* row) {
+  for (int64_t i = 0; i < count; ++i) row[i] += weight * static_cast<float>(pixels[i]);
+}
+
+DEEPER_SIMD void AddScaledTap(const float* row, const int* first, int64_t stride, const float* weight,
+                              float scale, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] += scale * weight[i] * row[first[i] * stride];
+}
+
+DEEPER_SIMD void ScalePixels(const uint8_t* pixels, int64_t stride, PixelScale s, int64_t count, float* out) {
+  switch (stride) {  // constant strides vectorise
+    case 1:
+      for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(pixels[i]) * s.scale + s.shift;
+      break;
+    case 3:
+      for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(pixels[3 * i]) * s.scale + s.shift;
+      break;
+    default:
+      for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(pixels[stride * i]) * s.scale + s.shift;
+  }
+}
+
+// A window of the output's size on whole pixels: nothing to interpolate.
+void CopyWindow(const Image& image, const Window& window, const PixelScale* scales, int channels, int height,
+                int width, float* out) {
+  const int left = static_cast<int>(window.x), top = static_cast<int>(window.y);
+  const int begin = std::clamp(-left, 0, width), end = std::clamp(image.width - left, begin, width);
+  const int64_t stride = window.flip ? -image.channels : image.channels;
+  const int out_begin = window.flip ? width - end : begin;
+  for (int c = 0; c < channels; ++c) {
+    for (int y = 0; y < height; ++y, out += width) {
+      const int row = top + y;
+      if (row < 0 || row >= image.height || begin == end) {
+        std::fill_n(out, width, 0.0f);
+        continue;
+      }
+      const int64_t start = static_cast<int64_t>(row) * image.width + left + (window.flip ? end - 1 : begin);
+      const uint8_t* pixels = image.pixels.data() + start * image.channels + (image.channels == 1 ? 0 : c);
+      std::fill_n(out, out_begin, 0.0f);
+      ScalePixels(pixels, stride, scales[c], end - begin, out + out_begin);
+      std::fill(out + out_begin + (end - begin), out + width, 0.0f);
+    }
+  }
+}
+
+void FilterWindow(const Image& image, const Window& window, Filter filter, const PixelScale* scales,
+                  int channels, int height, int width, float* out) {
+  const Axis xs = MakeAxis(window.x, window.width, image.width, width, window.flip, filter);
+  const Axis ys = MakeAxis(window.y, window.height, image.height, height, false, filter);
+  std::fill_n(out, static_cast<int64_t>(channels) * height * width, 0.0f);
+  const int64_t stride = image.channels, row_begin = xs.source_begin * stride;
+  const int64_t row_count = (xs.source_end - xs.source_begin) * stride;
+  std::vector<float> row((image.width + xs.taps) *
+                         stride);  // taps past the right edge read zeros, with weight 0
+  for (int y = ys.begin; y < ys.end && row_count > 0; ++y) {
+    std::fill_n(row.begin() + row_begin, row_count, 0.0f);
+    for (int k = 0; k < ys.taps; ++k) {
+      const float weight = ys.weight[static_cast<size_t>(k) * height + y];
+      const int64_t pixel = (ys.first[y] + k) * image.width * stride + row_begin;
+      if (weight > 0) AddScaledPixels(image.pixels.data() + pixel, weight, row_count, row.data() + row_begin);
+    }
+    for (int c = 0; c < channels; ++c) {
+      float* to = out + (static_cast<int64_t>(c) * height + y) * width + xs.begin;
+      std::fill_n(to, xs.end - xs.begin, scales[c].shift);
+      for (int k = 0; k < xs.taps; ++k) {
+        AddScaledTap(row.data() + k * stride + (stride == 1 ? 0 : c), xs.first.data() + xs.begin, stride,
+                     xs.weight.data() + static_cast<size_t>(k) * width + xs.begin, scales[c].scale,
+                     xs.end - xs.begin, to);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void SampleWindow(const Image& image, const Window& window, Filter filter, const PixelScale* scales,
+                  int channels, int height, int width, float* out) {
+  DEEPER_CHECK(image.channels == channels || image.channels == 1);
+  const bool whole_pixels = window.width == static_cast<float>(width) &&
+                            window.height == static_cast<float>(height) && window.x == std::trunc(window.x) &&
+                            window.y == std::trunc(window.y);
+  if (whole_pixels) return CopyWindow(image, window, scales, channels, height, width, out);
+  FilterWindow(image, window, filter, scales, channels, height, width, out);
+}
+
+Image ResizeBilinear(const Image& src, int height, int width, bool antialias) {
+  const int64_t plane = static_cast<int64_t>(height) * width;
+  const std::vector<PixelScale> unscaled(src.channels);
+  std::vector<float> planes(src.channels * plane);
+  const Window whole{0, 0, static_cast<float>(src.width), static_cast<float>(src.height)};
+  SampleWindow(src, whole, antialias ? Filter::kAntialias : Filter::kBilinear, unscaled.data(), src.channels,
+               height, width, planes.data());
+  Image image{height, width, src.channels, std::vector<uint8_t>(planes.size())};
+  for (int64_t i = 0; i < plane; ++i) {
+    for (int c = 0; c < src.channels; ++c) {
+      image.pixels[i * src.channels + c] = static_cast<uint8_t>(std::lrintf(planes[c * plane + i]));
+    }
+  }
+  return image;
+}
+
+}  // namespace deeper
