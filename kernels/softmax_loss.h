@@ -17,6 +17,14 @@ struct HeadResult {
   int64_t rows = 0;
   int64_t top1 = 0;      // rows whose label has the largest logit; of equal logits the lowest class wins
   int64_t top5 = 0;      // rows whose label is among the five largest, likewise (all rows where K <= 5)
+
+  HeadResult& operator+=(const HeadResult& other) {
+    loss_sum += other.loss_sum;
+    rows += other.rows;
+    top1 += other.top1;
+    top5 += other.top5;
+    return *this;
+  }
 };
 
 // dlogits (logits' desc; may be nullptr) is overwritten with scale * (softmax - onehot), 0 for rows that do not count. Asynchronous on

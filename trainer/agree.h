@@ -1,0 +1,14 @@
+// Ranks agree on success or on one failure, so that none goes on alone into a collective its peers never
+// enter.
+#pragma once
+
+#include "absl/status/status.h"
+#include "comm/communicator.h"
+
+namespace deeper {
+
+// Collective. OK if `mine` is OK on every rank; otherwise, on every rank, the failure of the lowest failing
+// rank, with its exit code and, where there is more than one rank, its number in the message.
+absl::Status Agree(Communicator& comm, const absl::Status& mine);
+
+}  // namespace deeper

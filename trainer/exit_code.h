@@ -1,0 +1,38 @@
+// What the process's exit code says, and how a Status carries it from where the failure was understood to
+// main().
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/cord.h"
+
+namespace deeper {
+
+enum class ExitCode : int {
+  kDone = 0,
+  kUsage = 2,
+  kData = 3,
+  kCheckpoint = 4,
+  kCommunication = 5,
+  kPreempted = 75
+};
+
+constexpr char kExitCodePayload[] = "deeper/exit_code";
+
+// The same status, marked with the exit code it should end the process with. The first mark stays.
+inline absl::Status WithExitCode(absl::Status status, ExitCode code) {
+  if (!status.ok() && !status.GetPayload(kExitCodePayload).has_value()) {
+    status.SetPayload(kExitCodePayload, absl::Cord(std::to_string(static_cast<int>(code))));
+  }
+  return status;
+}
+
+// kUsage for an unmarked failure.
+inline ExitCode ExitCodeOf(const absl::Status& status) {
+  if (status.ok()) return ExitCode::kDone;
+  const auto payload = status.GetPayload(kExitCodePayload);
+  return payload.has_value() ? static_cast<ExitCode>(std::stoi(std::string(*payload))) : ExitCode::kUsage;
+}
+
+}  // namespace deeper

@@ -1,0 +1,222 @@
+#include "trainer/network.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <unordered_map>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/bf16.h"
+#include "kernels/check.h"
+#include "kernels/parallel.h"
+
+namespace deeper {
+namespace {
+
+absl::Status Annotate(const absl::Status& status, const std::string& what) {
+  return absl::Status(status.code(), absl::StrCat(what, ": ", status.message()));
+}
+
+DEEPER_SIMD void Narrow(const float* from, bf16* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = ToBf16(from[i]);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Network>> Network::Prepare(const Model& model, const NetworkOptions& options,
+                                                          Device& device) {
+  std::unique_ptr<Network> network(new Network(model, options, device));
+  if (absl::Status status = network->PrepareOps(); !status.ok()) return status;
+  network->PlanBuffers();
+  return network;
+}
+
+absl::Status Network::PrepareOps() {
+  images_desc_ = {{options_.rows, model_.channels, model_.image_size, model_.image_size},
+                  options_.precision,
+                  Layout::kNchw,
+                  1};
+  for (const Node& node : model_.nodes) {
+    const TensorDesc& x =
+        node.input == kImages ? images_desc_ : ops_[static_cast<size_t>(node.input)]->needs().y;
+    absl::StatusOr<OpShape> shape = InferOp(node.op, x.shape);
+    if (!shape.ok()) return Annotate(shape.status(), absl::StrCat(model_.name, ", layer ", node.name));
+    absl::StatusOr<std::unique_ptr<Op>> op =
+        MakeOp(node.op, x,
+               {.name = node.name, .training = options_.training, .want_dx = node.input != kImages}, device_);
+    if (!op.ok()) return Annotate(op.status(), absl::StrCat(model_.name, ", layer ", node.name));
+    ops_.push_back(*std::move(op));
+    specs_.push_back(std::move(shape->params));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Param> Network::Params() const {
+  std::vector<Param> params;
+  for (size_t node = 0; node < ops_.size(); ++node) {
+    for (size_t i = 0; i < specs_[node].size(); ++i) {
+      Param param;
+      param.name = absl::StrCat(model_.nodes[node].name, ".", specs_[node][i].name);
+      param.spec = specs_[node][i];
+      param.layout = ops_[node]->needs().params[i];
+      param.node = static_cast<int>(node);
+      params.push_back(std::move(param));
+    }
+  }
+  return params;
+}
+
+// Time runs 0..T-1 forward, T the losses, T+1..2T backward, where node i runs at 2T - i.
+void Network::PlanBuffers() {
+  const int nodes = static_cast<int>(ops_.size());
+  const auto backward_of = [&](int node) { return 2 * nodes - node; };
+  std::vector<Lifetime> lifetimes;
+  const auto add = [&](size_t bytes, int first, int last) {
+    lifetimes.push_back({bytes, first, last});
+    return static_cast<int>(lifetimes.size()) - 1;
+  };
+  const auto extend = [&](int buffer, int time) {
+    int& last = lifetimes[static_cast<size_t>(buffer)].last;
+    last = std::max(last, time);
+  };
+
+  images_ = add(images_desc_.bytes(), 0, 0);
+  buffers_.resize(ops_.size());
+  size_t workspace_bytes = 0;
+  for (int node = 0; node < nodes; ++node) {
+    const OpNeeds& needs = ops_[static_cast<size_t>(node)]->needs();
+    NodeBuffers& own = buffers_[static_cast<size_t>(node)];
+    const int input = model_.nodes[static_cast<size_t>(node)].input;
+    const int x = input == kImages ? images_ : buffers_[static_cast<size_t>(input)].y;
+    own.y = add(needs.y.bytes(), node, node);
+    extend(x, node);
+    workspace_bytes = std::max(workspace_bytes, needs.workspace_bytes);
+    if (needs.saved_bytes != 0)
+      own.saved = add(needs.saved_bytes, node, options_.training ? backward_of(node) : node);
+    if (!options_.training) continue;
+    DEEPER_CHECK(input != kImages || needs.dx_parts.empty(), model_.nodes[static_cast<size_t>(node)].name);
+    if (needs.backward_reads_x) extend(x, backward_of(node));
+    if (needs.backward_reads_y) extend(own.y, backward_of(node));
+    for (const TensorDesc& part : needs.dx_parts) {
+      own.dx.push_back(add(part.bytes(), backward_of(node), backward_of(input)));
+      buffers_[static_cast<size_t>(input)].dy.push_back(own.dx.back());
+    }
+  }
+  for (const Head& head : model_.heads) {
+    NodeBuffers& node = buffers_[static_cast<size_t>(head.logits)];
+    extend(node.y,
+           options_.training ? nodes : 2 * nodes);  // in inference the caller reads the logits at leisure
+    dlogits_.push_back(-1);
+    if (!options_.training) continue;
+    dlogits_.back() = add(lifetimes[static_cast<size_t>(node.y)].bytes, nodes, backward_of(head.logits));
+    node.dy.push_back(dlogits_.back());
+  }
+  workspace_ = add(workspace_bytes, 0, 2 * nodes);
+  plan_ = PlanMemory(lifetimes);
+}
+
+absl::Status Network::Bind(ParamStore& params) {
+  DEEPER_CHECK(arena_.data() == nullptr, "Bind is called once");
+  arena_ = device_.Allocate(plan_.bytes);
+  if (arena_.data() == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(model_.name, " with ", options_.rows, " rows a forward pass needs ", plan_.bytes >> 20,
+                     " MiB for activations, and ", device_.AvailableBytes() >> 20,
+                     " MiB are available: use a smaller --micro_batch"));
+  }
+  labels_.assign(static_cast<size_t>(options_.rows), -1);
+  samples_.assign(static_cast<size_t>(options_.rows), 0);
+  step_.samples = samples_.data();
+  results_.resize(model_.heads.size());
+  BindOps(params);
+  return absl::OkStatus();
+}
+
+void Network::BindOps(ParamStore& params) {
+  std::unordered_map<std::string, const Param*> by_name;
+  for (const Param& param : params.trained()) by_name[param.name] = &param;
+  for (const Param& param : params.statistics()) by_name[param.name] = &param;
+  std::vector<OpBinding> bindings(ops_.size());
+  std::vector<GradientPiece> piece_of_node(ops_.size());
+  for (const Param& own : Params()) {
+    const auto found = by_name.find(own.name);
+    DEEPER_CHECK(found != by_name.end() && found->second->layout.block == own.layout.block, own.name);
+    const size_t node = static_cast<size_t>(own.node), offset = static_cast<size_t>(found->second->offset);
+    OpBinding& binding = bindings[node];
+    const bool trained = !IsStatistic(own.spec.role);
+    binding.params.push_back((trained ? params.values() : params.statistic_values()) + offset);
+    binding.grads.push_back(trained && options_.training ? params.grads() + offset : nullptr);
+    if (!trained) continue;
+    GradientPiece& piece = piece_of_node[node];  // a node's trained parameters are neighbours in the arena
+    if (piece.count == 0) piece.offset = offset;
+    piece.count = offset + static_cast<size_t>(own.layout.stored_elements) - piece.offset;
+  }
+  for (size_t node = 0; node < ops_.size(); ++node) {
+    OpBinding& binding = bindings[node];
+    const int input = model_.nodes[node].input;
+    binding.x = At(input == kImages ? images_ : buffers_[static_cast<size_t>(input)].y);
+    binding.y = At(buffers_[node].y);
+    for (const int part : buffers_[node].dy) binding.dy.push_back(At(part));
+    for (const int part : buffers_[node].dx) binding.dx.push_back(At(part));
+    binding.saved = At(buffers_[node].saved);
+    binding.workspace = At(workspace_);
+    binding.step = &step_;
+    ops_[node]->Bind(binding);
+  }
+  piece_of_node_.assign(ops_.size(), -1);
+  for (size_t node = ops_.size(); node-- > 0;) {
+    if (piece_of_node[node].count == 0) continue;
+    piece_of_node_[node] = static_cast<int>(gradient_pieces_.size());
+    gradient_pieces_.push_back(piece_of_node[node]);
+  }
+}
+
+void Network::Load(const Batch& batch, uint64_t seed) {
+  const size_t rows = static_cast<size_t>(options_.rows);
+  const int64_t elements = images_desc_.stored_elements();
+  if (options_.precision == DType::kBf16) {
+    auto* to = static_cast<bf16*>(At(images_));
+    ParallelFor(elements, 4096,
+                [&](int64_t begin, int64_t end) { Narrow(batch.images + begin, to + begin, end - begin); });
+  } else {
+    device_.Copy(At(images_), batch.images, images_desc_.bytes());
+  }
+  std::memcpy(labels_.data(), batch.labels, rows * sizeof(int32_t));
+  std::memcpy(samples_.data(), batch.samples, rows * sizeof(uint64_t));
+  step_.seed = seed;
+  step_.epoch = batch.epoch;
+  step_.rows = batch.rows;
+  loss_scale_ = 1.0f / static_cast<float>(batch.global_rows);
+}
+
+void Network::Forward() {
+  for (const std::unique_ptr<Op>& op : ops_) op->Forward();
+  for (size_t i = 0; i < model_.heads.size(); ++i) {
+    const Head& head = model_.heads[i];
+    const size_t node = static_cast<size_t>(head.logits);
+    const Tensor logits{At(buffers_[node].y), ops_[node]->needs().y};
+    SoftmaxLoss(device_, logits, labels_.data(), head.weight * loss_scale_, At(dlogits_[i]), &results_[i]);
+  }
+}
+
+void Network::Backward(const std::function<void(size_t)>& on_ready) {
+  for (size_t node = ops_.size(); node-- > 0;) {
+    ops_[node]->Backward();
+    if (piece_of_node_[node] >= 0) on_ready(static_cast<size_t>(piece_of_node_[node]));
+  }
+}
+
+void Network::ReadLogits(float* logits) const {
+  const size_t node = static_cast<size_t>(model_.heads.front().logits);
+  const TensorDesc& desc = ops_[node]->needs().y;
+  const size_t elements = static_cast<size_t>(desc.stored_elements());
+  if (desc.dtype == DType::kF32) {
+    device_.Copy(logits, At(buffers_[node].y), elements * sizeof(float));
+  } else {
+    std::vector<bf16> host(elements);
+    device_.Copy(host.data(), At(buffers_[node].y), elements * sizeof(bf16));
+    std::transform(host.begin(), host.end(), logits, [](bf16 x) { return ToFloat(x); });
+  }
+}
+
+}  // namespace deeper

@@ -1,0 +1,74 @@
+#include "trainer/train_step.h"
+
+#include <chrono>
+
+#include "kernels/accumulate.h"
+
+namespace deeper {
+namespace {
+
+double Milliseconds() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+void Count(const Batch& batch, const std::vector<HeadResult>& results, StepReport& report) {
+  report.epoch = batch.epoch;
+  report.batch = batch.batch;
+  report.last_in_epoch = batch.last_in_epoch;
+  report.global_rows = batch.global_rows;
+  report.data_wait_ms += batch.wait_ms;
+  report.heads.resize(results.size());
+  for (size_t i = 0; i < results.size(); ++i) report.heads[i] += results[i];
+}
+
+}  // namespace
+
+absl::StatusOr<StepReport> TrainStep::Run(float lr) {
+  const double start = Milliseconds();
+  const Stream stream = device_.stream();
+  StepReport report;
+  for (bool last = false; !last;) {
+    absl::StatusOr<Batch> batch = loader_.Next();  // shard -> host ring, decoded and augmented
+    if (!batch.ok()) return batch.status();
+    last = batch->micro + 1 == batch->micros;
+    net_.Load(*batch, seed_);  // -> device
+    net_.Forward();            // main loss + 0.3 aux1 + 0.3 aux2
+    net_.Backward([&](size_t piece) {
+      accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
+      if (last) reducer_.Ready(piece, stream);  // buckets leave while backward still runs
+    });
+    device_.Synchronize();
+    Count(*batch, net_.results(), report);
+  }
+  reducer_.Finish(stream);  // mean gradient visible on the compute stream
+  optimizer_.Step(lr);
+  device_.Synchronize();
+  report.comm_exposed_ms = reducer_.exposed_ms();
+  report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_exposed_ms;
+  return report;
+}
+
+absl::Status GradientAccumulator::Reserve(int micros) {
+  if (micros == 1) return absl::OkStatus();
+  sums_ = device_.Allocate(static_cast<size_t>(params_.trained_elements()) * sizeof(float));
+  if (sums_.data() != nullptr) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      "no memory for the sums of gradients over micro-batches: use a larger --micro_batch or fewer ranks");
+}
+
+void GradientAccumulator::Add(const GradientPiece& piece, int micro, int micros) {
+  if (micros == 1) return;
+  float* sum = sums_.as<float>() + piece.offset;
+  float* grads = params_.grads() + piece.offset;
+  const auto count = static_cast<int64_t>(piece.count);
+  if (micro == 0) {
+    device_.Copy(sum, grads, piece.count * sizeof(float));
+  } else if (micro + 1 < micros) {
+    Accumulate(device_, grads, sum, count);
+  } else {
+    Accumulate(device_, sum, grads, count);
+  }
+}
+
+}  // namespace deeper

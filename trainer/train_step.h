@@ -1,0 +1,68 @@
+// THE training step: everything deeper exists for, in one place.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "comm/gradient_reducer.h"
+#include "data/loader.h"
+#include "trainer/network.h"
+#include "trainer/optimizer.h"
+
+namespace deeper {
+
+// What this rank saw of one step.
+struct StepReport {
+  uint32_t epoch = 0;
+  int64_t batch = 0;  // global batch within the epoch
+  bool last_in_epoch = false;
+  int64_t global_rows = 0;        // samples of the step over all ranks
+  std::vector<HeadResult> heads;  // sums over this rank's rows
+  double data_wait_ms = 0;        // the loader kept us waiting
+  double compute_ms = 0;          // forward, backward, update
+  double comm_exposed_ms = 0;     // waiting for gradients that backward did not hide
+};
+
+// Keeps the sum of the gradients of a step's earlier micro-batches, and adds it to the last one's just before
+// they leave.
+class GradientAccumulator {
+ public:
+  GradientAccumulator(ParamStore& params, Device& device) : params_(params), device_(device) {}
+  // ResourceExhausted if there is no memory for the sums; nothing is allocated for one micro-batch a step.
+  absl::Status Reserve(int micros);
+  void Add(const GradientPiece& piece, int micro, int micros);
+
+ private:
+  ParamStore& params_;
+  Device& device_;
+  Buffer sums_;
+};
+
+class TrainStep {
+ public:
+  TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
+            Optimizer& optimizer, Device& device, uint64_t seed)
+      : loader_(loader),
+        net_(net),
+        accumulator_(accumulator),
+        reducer_(reducer),
+        optimizer_(optimizer),
+        device_(device),
+        seed_(seed) {}
+
+  // One step on the next global batch. Errors are the loader's: OutOfRange at the end, DataLoss for a bad
+  // sample.
+  absl::StatusOr<StepReport> Run(float lr);
+
+ private:
+  Loader& loader_;
+  Network& net_;
+  GradientAccumulator& accumulator_;
+  GradientReducer& reducer_;
+  Optimizer& optimizer_;
+  Device& device_;
+  uint64_t seed_;
+};
+
+}  // namespace deeper
