@@ -1,5 +1,4 @@
-// All parameters of a model in flat float32 arenas: what the optimizer, the all-reduce and checkpoints work
-// on.
+// All parameters of a model in flat float32 arenas: what the optimizer, the all-reduce and checkpoints use.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +17,8 @@ struct Param {
   std::string name;    // "inception3a.branch2.1.conv.weight"
   ParamSpec spec;      // shape as in files
   ParamLayout layout;  // as in memory
-  int64_t offset =
-      0;  // elements into the arena (values, grads, momentum alike; statistics into the statistics arena)
-  int node = 0;  // of the model
+  int64_t offset = 0;  // elements into its arena: trained (values, grads, momentum alike) or statistics
+  int node = 0;        // of the model
 };
 
 class ParamStore {
