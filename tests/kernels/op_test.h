@@ -1,0 +1,371 @@
+// Drives one op with canonical values (fp32, N,C,H,W), whatever its layout, type and device, and checks it
+// three ways: against a naive reference, against finite differences of that reference, and against its own
+// contract (what it may read and must write).
+//
+//   CheckOp(Conv2dParams{...}, {2, 24, 7, 7}, DType::kF32, reference);           // a whole test
+//   OpDriver driver(params, desc, options, device, /*dy_parts=*/1);              // the pieces, also for
+//   benchmarks
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/bf16.h"
+#include "kernels/check.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+#include "kernels/rng.h"
+
+namespace deeper::testing {
+
+using Values = std::vector<float>;
+using Doubles = std::vector<double>;
+
+inline Device& TestDevice() {
+  static const std::unique_ptr<Device> device = MakeCpuDevice();
+  return *device;
+}
+
+// Uniform in [-1, 1), rounded to what `dtype` can hold, so that an op and its reference start from the same
+// numbers.
+inline Values RandomValues(int64_t count, uint64_t seed, DType dtype = DType::kF32) {
+  Rng rng(seed, RandomStream("test"), 0, 0);
+  Values values(static_cast<size_t>(count));
+  for (float& v : values) {
+    v = 2 * rng.NextUnit() - 1;
+    if (dtype == DType::kBf16) v = ToFloat(ToBf16(v));
+  }
+  return values;
+}
+
+inline Doubles ToDoubles(const Values& values) {
+  return Doubles(values.begin(), values.end());
+}
+
+// |actual - expected| <= tolerance * (|expected| + rms of expected), element by element.
+inline void ExpectClose(const Values& actual, const Doubles& expected, double tolerance,
+                        const std::string& what) {
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  double squares = 0;
+  for (const double e : expected) squares += e * e;
+  const double rms = std::sqrt(squares / static_cast<double>(std::max<size_t>(expected.size(), 1)));
+  int reported = 0;
+  for (size_t i = 0; i < actual.size() && reported < 5; ++i) {
+    if (std::abs(actual[i] - expected[i]) <= tolerance * (std::abs(expected[i]) + rms))
+      continue;  // false for NaN
+    ADD_FAILURE() << what << "[" << i << "] is " << actual[i] << ", expected " << expected[i];
+    ++reported;
+  }
+}
+
+// One tensor on the device, written and read as canonical values.
+class DeviceTensor {
+ public:
+  DeviceTensor(const TensorDesc& desc, Device& device)
+      : desc_(desc), device_(device), memory_(device.Allocate(desc.bytes())), staged_(desc.bytes()) {}
+
+  void* data() const { return memory_.data(); }
+  const TensorDesc& desc() const { return desc_; }
+
+  // All bits one: a NaN in either type, so that reading what was not written shows.
+  void Poison() {
+    std::memset(staged_.data(), 0xFF, staged_.size());
+    device_.Copy(memory_.data(), staged_.data(), staged_.size());
+    device_.Synchronize();
+  }
+  void Write(const Values& values) {
+    ASSERT_EQ(static_cast<int64_t>(values.size()), desc_.shape.elements());
+    std::fill(staged_.begin(), staged_.end(), std::byte{0});
+    ForEach([&](size_t canonical, size_t stored) { SetElement(stored, values[canonical]); });
+    device_.Copy(memory_.data(), staged_.data(), staged_.size());
+    device_.Synchronize();
+  }
+  // Also checks that the channels that pad the blocks are zero.
+  Values Read() {
+    device_.Copy(staged_.data(), memory_.data(), staged_.size());
+    device_.Synchronize();
+    Values values(static_cast<size_t>(desc_.shape.elements()));
+    ForEach([&](size_t canonical, size_t stored) {
+      values[canonical] = Element(stored);
+      SetElement(stored, 0);
+    });
+    const auto zero = [](std::byte b) { return b == std::byte{0}; };
+    EXPECT_TRUE(std::all_of(staged_.begin(), staged_.end(), zero)) << "padding channels are not zero";
+    return values;
+  }
+
+ private:
+  template <class Visit>
+  void ForEach(const Visit& visit) const {
+    const Shape& s = desc_.shape;
+    size_t canonical = 0;
+    for (int64_t n = 0; n < s.n; ++n) {
+      for (int64_t c = 0; c < s.c; ++c) {
+        for (int64_t h = 0; h < s.h; ++h) {
+          for (int64_t w = 0; w < s.w; ++w) visit(canonical++, static_cast<size_t>(desc_.Offset(n, c, h, w)));
+        }
+      }
+    }
+  }
+  float Element(size_t i) const {
+    if (desc_.dtype == DType::kBf16) return ToFloat(reinterpret_cast<const bf16*>(staged_.data())[i]);
+    return reinterpret_cast<const float*>(staged_.data())[i];
+  }
+  void SetElement(size_t i, float value) {
+    if (desc_.dtype == DType::kBf16) {
+      reinterpret_cast<bf16*>(staged_.data())[i] = ToBf16(value);
+    } else {
+      reinterpret_cast<float*>(staged_.data())[i] = value;
+    }
+  }
+
+  TensorDesc desc_;
+  Device& device_;
+  Buffer memory_;
+  std::vector<std::byte> staged_;
+};
+
+// One float32 parameter or gradient on the device, in the op's own layout.
+class DeviceParam {
+ public:
+  DeviceParam(const ParamSpec& spec, const ParamLayout& layout, Device& device)
+      : spec_(spec), layout_(layout), stored_({{layout.stored_elements, 1, 1, 1}}, device) {}
+
+  float* data() const { return static_cast<float*>(stored_.data()); }
+  void Poison() { stored_.Poison(); }
+  void Write(const Values& canonical) {
+    ASSERT_EQ(static_cast<int64_t>(canonical.size()), spec_.elements());
+    Values stored(static_cast<size_t>(layout_.stored_elements));
+    PackParam(spec_, layout_, canonical.data(), stored.data());
+    stored_.Write(stored);
+  }
+  // Also checks that what pads the blocks is zero.
+  Values Read() {
+    const Values stored = stored_.Read();
+    Values canonical(static_cast<size_t>(spec_.elements())), again(stored.size());
+    UnpackParam(spec_, layout_, stored.data(), canonical.data());
+    PackParam(spec_, layout_, canonical.data(), again.data());
+    EXPECT_EQ(std::memcmp(stored.data(), again.data(), stored.size() * sizeof(float)), 0)
+        << spec_.name << ": the padding is not zero";
+    return canonical;
+  }
+
+ private:
+  ParamSpec spec_;
+  ParamLayout layout_;
+  DeviceTensor stored_;
+};
+
+// A prepared op bound to its own memory. Before each call everything the op must not rely on is poisoned.
+class OpDriver {
+ public:
+  OpDriver(const OpParams& params, const TensorDesc& x, const OpOptions& options, Device& device,
+           int dy_parts = 1)
+      : shape_(InferOp(params, x.shape).value()),
+        op_(MakeOp(params, x, options, device).value()),
+        device_(device) {
+    const OpNeeds& needs = op_->needs();
+    EXPECT_EQ(needs.x, x);
+    EXPECT_EQ(needs.y.shape, shape_.y);
+    DEEPER_CHECK(needs.params.size() == shape_.params.size());
+    tensors_.reserve(2 + static_cast<size_t>(dy_parts) + needs.dx_parts.size());
+    const auto add = [&](const TensorDesc& desc) { return &tensors_.emplace_back(desc, device); };
+    x_ = add(needs.x);
+    y_ = add(needs.y);
+    for (int i = 0; i < dy_parts; ++i) dy_.push_back(add(needs.y));
+    for (const TensorDesc& desc : needs.dx_parts) dx_.push_back(add(desc));
+    for (size_t i = 0; i < needs.params.size(); ++i) {
+      params_.emplace_back(shape_.params[i], needs.params[i], device);
+      grads_.emplace_back(shape_.params[i], needs.params[i], device);
+    }
+    saved_ = device.Allocate(needs.saved_bytes);
+    workspace_ = device.Allocate(needs.workspace_bytes);
+    Bind(options.training);
+  }
+  OpDriver(const OpDriver&) = delete;
+
+  Op& op() { return *op_; }
+  const OpShape& shape() const { return shape_; }
+  StepContext& step() { return step_; }
+  Values Param(size_t i) { return params_[i].Read(); }
+  Values Grad(size_t i) { return grads_[i].Read(); }
+  void SetParams(const std::vector<Values>& values) {
+    ASSERT_EQ(values.size(), params_.size());
+    for (size_t i = 0; i < values.size(); ++i) params_[i].Write(values[i]);
+  }
+
+  Values Forward(const Values& x) {
+    x_->Write(x);
+    y_->Poison();
+    Poison(saved_);
+    Poison(workspace_);
+    op_->Forward();
+    EXPECT_EQ(x_->Read(), x) << "Forward wrote to x";
+    return y_->Read();
+  }
+  // The sum of the parts that the op hands over; empty where no dx was wanted.
+  Values Backward(const std::vector<Values>& dy) {
+    EXPECT_EQ(dy.size(), dy_.size());
+    for (size_t i = 0; i < dy.size(); ++i) dy_[i]->Write(dy[i]);
+    for (DeviceTensor* part : dx_) part->Poison();
+    for (DeviceParam& grad : grads_) grad.Poison();
+    if (!op_->needs().backward_reads_x) x_->Poison();
+    if (!op_->needs().backward_reads_y) y_->Poison();
+    Poison(workspace_);
+    op_->Backward();
+    Values sum(dx_.empty() ? 0 : static_cast<size_t>(x_->desc().shape.elements()));
+    for (DeviceTensor* part : dx_) {
+      const Values values = part->Read();
+      std::transform(sum.begin(), sum.end(), values.begin(), sum.begin(), std::plus<float>());
+    }
+    return sum;
+  }
+
+ private:
+  void Bind(bool training) {
+    samples_.resize(static_cast<size_t>(x_->desc().shape.n));
+    for (size_t i = 0; i < samples_.size(); ++i) samples_[i] = 1000 + 7 * i;
+    step_ = {.seed = 42, .epoch = 3, .samples = samples_.data(), .rows = x_->desc().shape.n};
+    OpBinding b;
+    b.x = x_->data();
+    b.y = y_->data();
+    for (DeviceTensor* part : dy_) b.dy.push_back(part->data());
+    for (DeviceTensor* part : dx_) b.dx.push_back(part->data());
+    for (size_t i = 0; i < params_.size(); ++i) {
+      b.params.push_back(params_[i].data());
+      const bool trained = training && !IsStatistic(shape_.params[i].role);
+      b.grads.push_back(trained ? grads_[i].data() : nullptr);
+    }
+    b.saved = saved_.data();
+    b.workspace = workspace_.data();
+    b.step = &step_;
+    op_->Bind(b);
+  }
+  void Poison(const Buffer& buffer) {
+    const std::vector<std::byte> ones(buffer.bytes(), std::byte{0xFF});
+    device_.Copy(buffer.data(), ones.data(), ones.size());
+    device_.Synchronize();
+  }
+
+  OpShape shape_;
+  std::unique_ptr<Op> op_;
+  Device& device_;
+  std::vector<DeviceTensor> tensors_;  // reserved: pointers into it stay
+  DeviceTensor *x_ = nullptr, *y_ = nullptr;
+  std::vector<DeviceTensor*> dy_, dx_;
+  std::vector<DeviceParam> params_, grads_;
+  Buffer saved_, workspace_;
+  std::vector<uint64_t> samples_;
+  StepContext step_;
+};
+
+// y as a function of x and the parameters, all canonical, in double.
+using Reference = std::function<Doubles(const Doubles& x, const std::vector<Doubles>& params)>;
+
+struct CheckOptions {
+  OpOptions op{.name = "op"};
+  int dy_parts = 1;
+  double tolerance = 0;   // 0: 1e-4 for fp32, 2e-2 for bf16
+  int64_t samples = 100;  // elements of dx and of each gradient to compare with finite differences
+  bool plain_x = false;   // x is kNchw (images, vectors) instead of the device's layout of feature maps
+  Values x;               // empty: random
+};
+
+// Compares `actual`, the gradient the op computed of one input, with central differences of sum(dy *
+// reference) in double. An element where a large and a small step disagree lies at a kink (ReLU, a tie of max
+// pooling), where there is no derivative: skipped.
+inline void CheckGradient(const Values& actual, Doubles& input, const std::function<double()>& loss,
+                          double tolerance, int64_t samples, const std::string& what) {
+  const auto size = static_cast<int64_t>(input.size());
+  ASSERT_EQ(static_cast<int64_t>(actual.size()), size) << what;
+  Values checked;
+  Doubles expected;
+  int64_t tried = 0;
+  // A step of the golden ratio visits elements spread over the whole tensor.
+  const double stride = samples >= size ? 1.0 : 0.6180339887 * static_cast<double>(size);
+  for (; tried < std::min(samples, size); ++tried) {
+    const double position = std::fmod(static_cast<double>(tried) * stride, static_cast<double>(size));
+    const auto i = static_cast<size_t>(position);
+    const auto slope = [&, value = input[i]](double step) {
+      input[i] = value + step;
+      const double up = loss();
+      input[i] = value - step;
+      const double down = loss();
+      input[i] = value;
+      return (up - down) / (2 * step);
+    };
+    const double fine = slope(1e-5), coarse = slope(2e-3);
+    if (std::abs(fine - coarse) > 1e-3 * (1 + std::abs(fine))) continue;
+    checked.push_back(actual[i]);
+    expected.push_back(fine);
+  }
+  EXPECT_GE(2 * static_cast<int64_t>(checked.size()), tried)
+      << what << ": most elements lie at kinks; the test shows little";
+  ExpectClose(checked, expected, tolerance, what);
+}
+
+// Forward, every gradient, and the op's contract: outputs overwritten, zero padding, the same bits when run
+// again.
+inline void CheckOp(const OpParams& params, const Shape& x_shape, DType dtype, const Reference& reference,
+                    const CheckOptions& options = {}) {
+  SCOPED_TRACE(std::string(KindOf(params)) + " " + x_shape.ToString() + " " + NameOf(dtype));
+  Device& device = TestDevice();
+  const double tolerance = options.tolerance > 0 ? options.tolerance : dtype == DType::kF32 ? 1e-4 : 2e-2;
+  const TensorDesc desc = options.plain_x ? TensorDesc{x_shape, dtype} : device.FeatureMap(x_shape, dtype);
+  OpDriver driver(params, desc, options.op, device, options.dy_parts);
+  const Values x = options.x.empty() ? RandomValues(x_shape.elements(), 1, dtype) : options.x;
+  std::vector<Values> weights, dy;
+  for (const ParamSpec& spec : driver.shape().params) {
+    weights.push_back(RandomValues(spec.elements(), 10 + weights.size(), dtype));
+    const float spread = spec.shape.size() > 1 ? 2 / std::sqrt(static_cast<float>(spec.fan_in())) : 1;
+    for (float& w : weights.back()) w = ToFloat(ToBf16(w * spread));  // exact in either type
+    if (spec.role == ParamRole::kRunningVar) std::fill(weights.back().begin(), weights.back().end(), 1.0f);
+  }
+  for (int i = 0; i < options.dy_parts; ++i) {
+    dy.push_back(RandomValues(driver.shape().y.elements(), 20 + static_cast<uint64_t>(i), dtype));
+  }
+
+  Doubles x64 = ToDoubles(x);
+  std::vector<Doubles> weights64;
+  for (const Values& w : weights) weights64.push_back(ToDoubles(w));
+  driver.SetParams(weights);
+  const Values y = driver.Forward(x);
+  ExpectClose(y, reference(x64, weights64), tolerance, "y");
+  if (!options.op.training) return;
+
+  const auto loss = [&] {
+    const Doubles out = reference(x64, weights64);
+    double sum = 0;
+    for (size_t i = 0; i < out.size(); ++i) {
+      for (const Values& part : dy) sum += part[i] * out[i];
+    }
+    return sum;
+  };
+  const Values dx = driver.Backward(dy);
+  std::vector<Values> grads;
+  if (options.op.want_dx) CheckGradient(dx, x64, loss, tolerance, options.samples, "dx");
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const ParamSpec& spec = driver.shape().params[i];
+    grads.push_back(IsStatistic(spec.role) ? Values{} : driver.Grad(i));
+    if (!grads[i].empty())
+      CheckGradient(grads[i], weights64[i], loss, tolerance, options.samples, spec.name + " gradient");
+  }
+
+  driver.SetParams(weights);
+  EXPECT_EQ(driver.Forward(x), y) << "the second Forward differs";
+  EXPECT_EQ(driver.Backward(dy), dx) << "the second Backward differs";
+  for (size_t i = 0; i < grads.size(); ++i) {
+    if (!grads[i].empty()) {
+      EXPECT_EQ(driver.Grad(i), grads[i]) << "the second Backward differs";
+    }
+  }
+}
+
+}  // namespace deeper::testing
