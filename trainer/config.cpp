@@ -1,0 +1,199 @@
+#include "trainer/config.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "trainer/exit_code.h"
+
+namespace deeper {
+namespace {
+
+template <class T>
+struct Choice {
+  const char* name;
+  T value;
+};
+
+constexpr std::array kPrecisions{Choice<DType>{"fp32", DType::kF32}, Choice<DType>{"bf16", DType::kBf16}};
+constexpr std::array kAugments{
+    Choice<Augment>{"none", Augment::kNone}, Choice<Augment>{"flip", Augment::kFlip},
+    Choice<Augment>{"crop", Augment::kCrop}, Choice<Augment>{"inception", Augment::kInception}};
+constexpr std::array kOrders{Choice<OrderKind>{"full", OrderKind::kFull},
+                             Choice<OrderKind>{"sequential", OrderKind::kSequential}};
+
+template <class Table>
+auto Find(const Table& table, const std::string& name) {
+  return std::find_if(table.begin(), table.end(), [&](const auto& choice) { return choice.name == name; });
+}
+
+absl::Status OneOf(const char* flag, const std::string& value, const std::vector<std::string>& allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, "=", value, ": must be one of ", absl::StrJoin(allowed, ", ")));
+}
+
+template <class Table>
+absl::Status OneOf(const char* flag, const std::string& value, const Table& table) {
+  std::vector<std::string> names;
+  for (const auto& choice : table) names.push_back(choice.name);
+  return OneOf(flag, value, names);
+}
+
+absl::Status InRange(const char* flag, double value, double low, double high, const char* what) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": must be ", what));
+}
+
+absl::StatusOr<std::vector<float>> ParseList(const char* flag, const std::string& text) {
+  std::vector<float> values;
+  for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    float value = 0;
+    if (!absl::SimpleAtof(part, &value)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--", flag, "=", text, ": not a comma-separated list of numbers"));
+    }
+    values.push_back(value);
+  }
+  return values;
+}
+
+absl::Status ValidateChoices(const RunConfig& c) {
+  for (const absl::Status& status :
+       {OneOf("stem", c.stem, {"default", "small"}), OneOf("precision", c.precision, kPrecisions),
+        OneOf("augment", c.augment, kAugments), OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
+        OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
+        OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
+        OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
+        OneOf("order", c.order, kOrders)}) {
+    if (!status.ok()) return status;
+  }
+  if (c.device == "cuda")
+    return absl::InvalidArgumentError("--device=cuda: this build has no CUDA backend; use --device=cpu");
+  if (c.comm == "nccl")
+    return absl::InvalidArgumentError("--comm=nccl: NCCL needs --device=cuda; use --comm=auto");
+  if (c.deterministic == "elastic") {
+    return absl::InvalidArgumentError(
+        "--deterministic=elastic: not in this build; true gives the same bits for the same number of ranks");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateNumbers(const RunConfig& c) {
+  constexpr double kMany = 1e15;
+  for (const absl::Status& status :
+       {InRange("global_batch", static_cast<double>(c.global_batch), 1, kMany, "at least 1"),
+        InRange("micro_batch", static_cast<double>(c.micro_batch), 0, kMany,
+                "0 (as many rows as fit) or more"),
+        InRange("epochs", static_cast<double>(c.epochs), 0, 1e6, "0 (until --max_steps) or more"),
+        InRange("max_steps", static_cast<double>(c.max_steps), 0, kMany, "0 (until --epochs) or more"),
+        InRange("lr", c.lr, 0, 1e6, "0 or more"),
+        InRange("warmup_epochs", c.warmup_epochs, 0, 1e6, "0 or more"),
+        InRange("lr_gamma", c.lr_gamma, 0, 1, "between 0 and 1"),
+        InRange("lr_power", c.lr_power, 0, 100, "between 0 and 100"),
+        InRange("lr_min", c.lr_min, 0, c.lr, "between 0 and --lr"),
+        InRange("lr_step_epochs", c.lr_step_epochs, 1e-9, 1e6, "positive"),
+        InRange("momentum", c.momentum, 0, 0.99999, "at least 0 and below 1"),
+        InRange("weight_decay", c.weight_decay, 0, 1, "between 0 and 1"),
+        InRange("aux_weight", c.aux_weight, 0, 1e3, "0 or more"),
+        InRange("workers", c.workers, 1, 1024, "between 1 and 1024"),
+        InRange("bucket_mib", c.bucket_mib, 0, 1e6, "0 or more"),
+        InRange("keep", c.keep, 1, 1e6, "at least 1"),
+        InRange("checkpoint_every", static_cast<double>(c.checkpoint_every), 0, kMany,
+                "0 (at the end only) or more"),
+        InRange("log_every", static_cast<double>(c.log_every), 1, kMany, "at least 1"),
+        InRange("eval_every", static_cast<double>(c.eval_every), 0, kMany, "0 (every epoch) or more"),
+        InRange("synthetic_samples", static_cast<double>(c.synthetic_samples), 1, kMany, "at least 1")}) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Validate(const RunConfig& c) {
+  if (absl::Status status = ValidateChoices(c); !status.ok()) return status;
+  if (absl::Status status = ValidateNumbers(c); !status.ok()) return status;
+  for (const auto& [flag, text] : {std::pair{"mean", c.mean}, {"std", c.stddev}}) {
+    if (absl::StatusOr<std::vector<float>> list = ParseList(flag, text); !list.ok()) return list.status();
+  }
+  int64_t step = 0;
+  if (c.resume != "latest" && c.resume != "never" && !(absl::SimpleAtoi(c.resume, &step) && step >= 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--resume=", c.resume, ": must be latest, never or the number of a step"));
+  }
+  if (c.data.empty() == !c.synthetic)
+    return absl::InvalidArgumentError(
+        "give either --data=DIR (packed shards, see `deeper pack`) or --synthetic");
+  return absl::OkStatus();
+}
+
+DType PrecisionOf(const RunConfig& config) {
+  return Find(kPrecisions, config.precision)->value;
+}
+Augment AugmentOf(const RunConfig& config) {
+  return Find(kAugments, config.augment)->value;
+}
+OrderKind OrderOf(const RunConfig& config) {
+  return Find(kOrders, config.order)->value;
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
+                                                     const std::string& split) {
+  if (!config.synthetic) {
+    absl::StatusOr<std::unique_ptr<Dataset>> shards = OpenShards(dir, split);
+    if (!shards.ok()) return WithExitCode(shards.status(), ExitCode::kData);
+    return shards;
+  }
+  SyntheticOptions options;
+  options.samples = config.synthetic_samples;
+  if (config.num_classes > 0) options.classes = static_cast<int>(config.num_classes);
+  if (config.image_size > 0) options.height = options.width = static_cast<int>(config.image_size);
+  options.seed = config.seed + (split == config.train_split ? 0 : 1);
+  return MakeSyntheticDataset(options);
+}
+
+absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data, bool training) {
+  const auto classes = static_cast<int64_t>(data.classes.size());
+  if (config.num_classes != 0 && config.num_classes < classes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--num_classes=", config.num_classes, ": the dataset has ", classes, " classes"));
+  }
+  ModelOptions options;
+  options.num_classes = config.num_classes != 0 ? config.num_classes : classes;
+  options.channels = data.channels;
+  options.image_size = config.image_size;
+  options.small_stem = config.stem == "small";
+  options.aux = config.aux && training;
+  options.aux_weight = static_cast<float>(config.aux_weight);
+  options.dropout = config.dropout && training;
+  return MakeModel(config.model, options);
+}
+
+absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data) {
+  PixelStats stats = data.stats;
+  const auto override_with = [&](const char* flag, const std::string& text,
+                                 std::vector<float>& values) -> absl::Status {
+    if (text.empty()) return absl::OkStatus();
+    absl::StatusOr<std::vector<float>> list = ParseList(flag, text);
+    if (!list.ok()) return list.status();
+    values = *std::move(list);
+    if (values.size() == static_cast<size_t>(data.channels)) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", flag, "=", text, ": the images have ", data.channels, " channel(s)"));
+  };
+  if (absl::Status status = override_with("mean", config.mean, stats.mean); !status.ok()) return status;
+  if (absl::Status status = override_with("std", config.stddev, stats.stddev); !status.ok()) return status;
+  if (std::any_of(stats.stddev.begin(), stats.stddev.end(), [](float s) { return !(s > 0); })) {
+    return absl::InvalidArgumentError("--std: every channel's standard deviation must be positive");
+  }
+  return stats;
+}
+
+}  // namespace deeper

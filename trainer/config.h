@@ -1,0 +1,91 @@
+// Everything a run is told, as the command line says it, checked before anything starts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "trainer/model.h"
+
+namespace deeper {
+
+// One field per flag of the same name; docs/cli.md explains them. Zero or empty: not given.
+struct RunConfig {
+  // What is trained.
+  std::string model = "googlenet";
+  int64_t num_classes = 0;       // 0: as many as the dataset has
+  int64_t image_size = 0;        // 0: the model's own
+  std::string stem = "default";  // default | small
+  bool aux = true;
+  double aux_weight = 0.3;
+  bool dropout = true;
+  std::string precision = "fp32";  // fp32 | bf16
+  std::string init_from;
+
+  // On what.
+  std::string data, val_data;  // val_data: `data`
+  bool synthetic = false;
+  int64_t synthetic_samples = 50000;
+  std::string train_split = "train", val_split = "val";
+  std::string augment = "none";  // none | flip | crop | inception
+  std::string order = "full";    // full | block | sequential
+  std::string mean, stddev;      // comma lists; empty: the dataset's
+  int workers = 2;
+
+  // How.
+  int64_t global_batch = 256;
+  int64_t micro_batch = 0;  // rows of a forward pass on a rank; 0: as many as fit
+  int64_t epochs = 0;       // 0: until max_steps
+  int64_t max_steps = 0;
+  std::string optimizer = "sgd";         // sgd | nesterov
+  double lr = 0.01;                      // for the global batch as given
+  std::string lr_schedule = "constant";  // constant | step | poly | cosine
+  double lr_gamma = 0.1, lr_power = 0.5, lr_min = 0;
+  double lr_step_epochs = 30;
+  double warmup_epochs = 0;
+  double momentum = 0.9, weight_decay = 0;
+  uint64_t seed = 0;
+  std::string deterministic = "true";  // false | true | elastic
+  double bucket_mib = 8;
+
+  // Kept and reported.
+  std::string checkpoint_dir;
+  int64_t checkpoint_every = 0;  // steps; 0: at the end only
+  int keep = 3;
+  std::string resume = "latest";  // latest | never | STEP
+  std::string metrics_out;
+  int64_t log_every = 20;
+  int64_t eval_every = 0;  // steps; 0: at the end of every epoch
+
+  // Where.
+  std::string device = "cpu";  // cpu | cuda
+  std::string comm = "auto";   // auto | nccl | mpi
+};
+
+// InvalidArgument names the flag, its value and what is allowed. Checks each field by itself and against the
+// others, not against data.
+absl::Status Validate(const RunConfig& config);
+
+// The parts of a RunConfig in the types of the layers below. The config is valid.
+DType PrecisionOf(const RunConfig& config);
+Augment AugmentOf(const RunConfig& config);
+OrderKind OrderOf(const RunConfig& config);
+
+// Opens split `split` of `dir`, or makes up data where the config says synthetic. Errors carry
+// ExitCode::kData.
+absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
+                                                     const std::string& split);
+
+// The model for this dataset: its channels, and its classes unless num_classes says otherwise.
+// InvalidArgument if num_classes is smaller than the dataset's.
+absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data, bool training);
+
+// The pixel statistics the model sees: --mean and --std, or the dataset's. InvalidArgument if their number
+// does not match `channels`.
+absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data);
+
+}  // namespace deeper
