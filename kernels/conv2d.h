@@ -30,7 +30,7 @@ struct Conv2dParams {
   int64_t pad = 0;
   bool relu = true;
   bool batch_norm = false;     // conv -> BN: parameters bn.weight, bn.bias, bn.running_mean, bn.running_var instead of conv.bias
-  NormParams norm;
+  NormParams norm = {};
   bool dy_is_masked = false;   // the consumer's dx is already 0 where y is 0 (PoolParams::mask_dx): skip the ReLU mask
 };
 

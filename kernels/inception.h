@@ -27,7 +27,7 @@ struct InceptionParams {
   int64_t c4 = 0;
   int64_t branch3_kernel = 5;  // 3 in torchvision's model
   bool batch_norm = false;
-  NormParams norm;
+  NormParams norm = {};
   bool dy_is_masked = false;   // as in Conv2dParams
 
   int64_t out_channels(int64_t in_channels) const { return c1 + c2 + c3 + (c4 > 0 ? c4 : in_channels); }
