@@ -1,0 +1,109 @@
+#include "trainer/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace deeper {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+std::vector<std::string> Lines(const std::string& path) {
+  std::ifstream file(path);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(line);
+  return lines;
+}
+
+std::string TestFile() {
+  return ::testing::TempDir() + ::testing::UnitTest::GetInstance()->current_test_info()->name() + ".jsonl";
+}
+
+StepMetrics ExampleStep() {
+  return {.step = 20,
+          .epoch = 1,
+          .loss = 3.5,
+          .head_losses = {{"main", 2.0}, {"aux1", 2.5}, {"aux2", 2.25}},
+          .lr = 0.1,
+          .images_per_second = 640,
+          .data_wait_ms = 0.5,
+          .compute_ms = 99,
+          .comm_exposed_ms = 1.5};
+}
+
+TEST(Metrics, WritesTheDocumentedFields) {
+  MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart);
+  ASSERT_TRUE(writer.Start({{"model", "nin"}}).ok());
+  ASSERT_TRUE(writer.Step(ExampleStep()).ok());
+  ASSERT_TRUE(writer.Eval({.step = 20, .top1 = 0.25, .top5 = 0.5, .count = 10000}).ok());
+  ASSERT_TRUE(writer.Checkpoint(20, "runs/a/step-000000020", 0.125).ok());
+  ASSERT_TRUE(writer.Done(20, 12.5).ok());
+
+  const std::vector<std::string> lines = Lines(TestFile());
+  ASSERT_EQ(lines.size(), 5u);
+  EXPECT_EQ(lines[0], R"({"event":"start","config":{"model":"nin"}})");
+  EXPECT_EQ(
+      lines[1],
+      R"({"event":"step","step":20,"epoch":1,"loss":3.5,"loss_main":2.0,"loss_aux1":2.5,"loss_aux2":2.25,)"
+      R"("lr":0.1,"images_per_second":640.0,"data_wait_ms":0.5,"compute_ms":99.0,"comm_exposed_ms":1.5})");
+  EXPECT_EQ(lines[2], R"({"event":"eval","step":20,"top1":0.25,"top5":0.5,"count":10000})");
+  EXPECT_EQ(lines[3], R"({"event":"checkpoint","step":20,"path":"runs/a/step-000000020","seconds":0.125})");
+  EXPECT_EQ(lines[4], R"({"event":"done","step":20,"seconds":12.5})");
+}
+
+TEST(Metrics, ALineIsThereAsSoonAsItIsWritten) {
+  MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart);
+  ASSERT_TRUE(writer.Step(ExampleStep()).ok());
+  EXPECT_EQ(Lines(TestFile()).size(), 1u);
+}
+
+TEST(Metrics, NumbersThatAreNotFiniteStayValidJson) {
+  MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart);
+  StepMetrics metrics = ExampleStep();
+  metrics.loss = std::numeric_limits<double>::quiet_NaN();
+  ASSERT_TRUE(writer.Step(metrics).ok());
+  EXPECT_TRUE(json::parse(Lines(TestFile())[0])["loss"].is_null());
+}
+
+TEST(Metrics, ResumeAppendsAndStartsANewLineAfterACutOne) {
+  std::ofstream(TestFile()) << R"({"event":"start"})"
+                            << "\n"
+                            << R"({"event":"st)";
+  {
+    MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kAppend);
+    ASSERT_TRUE(writer.Resume(20, "runs/a/step-000000020").ok());
+  }
+  EXPECT_THAT(Lines(TestFile()),
+              ::testing::ElementsAre(R"({"event":"start"})", R"({"event":"st)",
+                                     R"({"event":"resume","step":20,"path":"runs/a/step-000000020"})"));
+}
+
+TEST(Metrics, RestartEmptiesTheFile) {
+  std::ofstream(TestFile()) << "old\n";
+  ASSERT_TRUE(MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart).ok());
+  EXPECT_TRUE(Lines(TestFile()).empty());
+}
+
+TEST(Metrics, ADefaultWriterDiscards) {
+  MetricsWriter writer;
+  EXPECT_TRUE(writer.Step(ExampleStep()).ok());
+}
+
+TEST(Metrics, ErrorsNameTheFile) {
+  EXPECT_THAT(
+      std::string(
+          MetricsWriter::Open("/nonexistent/m.jsonl", MetricsWriter::Mode::kRestart).status().message()),
+      HasSubstr("cannot open metrics file /nonexistent/m.jsonl: No such file"));
+  MetricsWriter writer = *MetricsWriter::Open("/dev/full", MetricsWriter::Mode::kAppend);
+  EXPECT_THAT(std::string(writer.Step(ExampleStep()).message()),
+              HasSubstr("cannot write metrics file /dev/full: No space left"));
+}
+
+}  // namespace
+}  // namespace deeper

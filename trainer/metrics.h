@@ -1,0 +1,62 @@
+// The machine-readable log of a run: one JSON object a line, each on disk's way as soon as it happened.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
+
+namespace deeper {
+
+struct StepMetrics {
+  int64_t step = 0;
+  int64_t epoch = 0;
+  double loss = 0;  // weighted sum over heads
+  std::vector<std::pair<std::string, double>>
+      head_losses;  // by Head::name; written as loss_main, loss_aux1, ...
+  double lr = 0;
+  double images_per_second = 0;
+  double data_wait_ms = 0, compute_ms = 0, comm_exposed_ms = 0;
+};
+
+struct EvalMetrics {
+  int64_t step = 0;
+  double top1 = 0, top5 = 0;  // fractions of `count`
+  int64_t count = 0;
+};
+
+// A default-constructed writer discards everything: what ranks other than 0 and runs without --metrics_out
+// use. Numbers that are not finite are written as null. Errors (a full disk) name the file; later events are
+// still tried.
+class MetricsWriter {
+ public:
+  // kRestart empties an existing file; kAppend, for a resumed run, keeps it and completes a line that was cut
+  // off.
+  enum class Mode { kRestart, kAppend };
+
+  MetricsWriter() = default;
+  static absl::StatusOr<MetricsWriter> Open(const std::string& path, Mode mode);
+  MetricsWriter(MetricsWriter&& other) noexcept { *this = std::move(other); }
+  MetricsWriter& operator=(MetricsWriter&& other) noexcept;
+  ~MetricsWriter();
+
+  absl::Status Start(const nlohmann::json& config);
+  absl::Status Resume(int64_t step, const std::string& checkpoint);
+  absl::Status Step(const StepMetrics& metrics);
+  absl::Status Eval(const EvalMetrics& metrics);
+  absl::Status Checkpoint(int64_t step, const std::string& path, double seconds);
+  absl::Status Done(int64_t step, double seconds);
+
+ private:
+  absl::Status Write(const nlohmann::ordered_json& event);
+
+  std::string path_;
+  int file_ = -1;
+};
+
+}  // namespace deeper

@@ -1,0 +1,41 @@
+// Learning rate as a pure function of the step, so that a resumed run needs no state for it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace deeper {
+
+enum class ScheduleKind {
+  kConstant,  // base_lr
+  kStep,      // base_lr * gamma^floor(step / step_size)
+  kPoly,      // min_lr + (base_lr - min_lr) * (1 - t)^power
+  kCosine,    // min_lr + (base_lr - min_lr) * (1 + cos(pi t)) / 2: Loshchilov and Hutter 2017
+};
+
+// t is the part of the steps after warm-up that is done: (step - warmup_steps) / (total_steps -
+// warmup_steps), at most 1.
+struct ScheduleOptions {
+  ScheduleKind kind = ScheduleKind::kConstant;
+  double base_lr = 0.01;
+  int64_t warmup_steps = 0;  // step i of these takes base_lr * (i + 1) / warmup_steps: Goyal et al. 2017
+  int64_t total_steps = 0;   // kPoly, kCosine
+  double gamma = 0.1;        // kStep
+  int64_t step_size = 0;     // kStep: steps between two drops, counted from step 0
+  double power = 1;          // kPoly
+  double min_lr = 0;         // kPoly, kCosine
+};
+
+// "constant", "step", "poly", "cosine". InvalidArgument lists the known ones.
+absl::StatusOr<ScheduleKind> ParseScheduleKind(const std::string& name);
+
+// InvalidArgument names the option that is out of range.
+absl::Status ValidateSchedule(const ScheduleOptions& options);
+
+// For valid options and step >= 0.
+float LearningRate(const ScheduleOptions& options, int64_t step);
+
+}  // namespace deeper
