@@ -1,25 +1,32 @@
 // Collectives between the ranks of a job. Knows pointers, counts and streams; knows no model.
 //
-// Every rank calls the same collectives in the same order. Collectives are asynchronous: the returned Request completes when `data`
-// may be used again; buffers must stay untouched until then. On the CPU backends `stream` is ignored (work on it is done
-// when a call returns). Errors: a lost peer or a library failure does not come back: it reports rank, operation and reason and
-// ends the process through Abort (exit code 5), since peers would wait for ever.
+// Every rank calls the same collectives in the same order. Collectives are asynchronous: the returned Request
+// completes when `data` may be used again; buffers must stay untouched until then. On the CPU backends
+// `stream` is ignored (work on it is done when a call returns). Errors: a lost peer or a library failure does
+// not come back: it reports rank, operation and reason and ends the process through Abort (exit code 5),
+// since peers would wait for ever.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "kernels/check.h"
 #include "kernels/device.h"
 #include "kernels/tensor.h"
 
 namespace deeper {
 
+// What the process exits with when communication failed.
+inline constexpr int kCommunicationExitCode = 5;
+
 enum class ReduceOp { kSum, kMax, kMin };
 enum class CommType { kF32, kF64, kI64, kU8 };
 
-// Handle of one collective under way. Wait() before destruction; a default-constructed one is complete.
+// Handle of one collective under way. It must be complete before it is destroyed or assigned to, since the
+// buffers are still in use; a default-constructed one is complete.
 class Request {
  public:
   class State {
@@ -30,6 +37,13 @@ class Request {
   };
   Request() = default;
   explicit Request(std::unique_ptr<State> state) : state_(std::move(state)) {}
+  Request(Request&&) = default;
+  Request& operator=(Request&& other) {
+    DEEPER_CHECK(state_ == nullptr, "a collective is still under way");
+    state_ = std::move(other.state_);
+    return *this;
+  }
+  ~Request() { DEEPER_CHECK(state_ == nullptr, "a collective is still under way"); }
   void Wait() {
     if (state_) state_->Wait();
     state_.reset();
@@ -56,12 +70,14 @@ class Communicator {
   virtual int local_rank() const = 0;
   virtual int local_size() const = 0;
 
-  // data: [count], replaced on every rank by the reduction over ranks. The result is the same bits on every rank, and the same bits
-  // in every run with the same number of ranks.
+  // data: [count], replaced on every rank by the reduction over ranks. The result is the same bits on every
+  // rank, and the same bits in every run with the same number of ranks.
   virtual Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream stream) = 0;
-  // shard: [count]; rank r receives elements [r * count, (r + 1) * count) of the sum over ranks of `data` [size() * count] (fp32). Not in place.
+  // shard: [count]; rank r receives elements [r * count, (r + 1) * count) of the sum over ranks of `data`
+  // [size() * count] (fp32). Not in place.
   virtual Request ReduceScatter(const float* data, float* shard, size_t count, Stream stream) = 0;
-  // all: [size() * bytes]; every rank receives the concatenation of all ranks' `mine` [bytes], in rank order. mine may be all + rank * bytes.
+  // all: [size() * bytes]; every rank receives the concatenation of all ranks' `mine` [bytes], in rank order.
+  // mine may be all + rank * bytes.
   virtual Request AllGather(const void* mine, void* all, size_t bytes, Stream stream) = 0;
   // data: [bytes], replaced by root's.
   virtual Request Broadcast(void* data, size_t bytes, int root, Stream stream) = 0;

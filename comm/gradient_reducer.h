@@ -1,9 +1,12 @@
-// Sums gradients over ranks in buckets that leave while backward still runs (the scheme of PyTorch DDP, Li et al. 2020).
+// Sums gradients over ranks in buckets that leave while backward still runs (the scheme of PyTorch DDP, Li et
+// al. 2020).
 //
-// The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order backward finishes them; neighbours in that order are
-// packed into buckets of at least bucket_bytes, contiguous in the arena where their pieces are. Ready(i) says that piece i is final on `stream`;
-// a bucket is sent when all its pieces are ready. Finish returns when all sums are visible to later work on `stream`.
-// Between two Finish calls every piece must become ready exactly once.
+// The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order backward finishes
+// them; neighbours in that order are packed into buckets of at least bucket_bytes, contiguous in the arena
+// where their pieces are. Ready(i) says that piece i is final on `stream`; a bucket is sent when all its
+// pieces are ready and all earlier buckets are sent, so that every rank sends in the same order whatever
+// order its pieces come in. Finish returns when all sums are visible to later work on `stream`. Between two
+// Finish calls every piece must become ready exactly once. A single rank has no buckets and does nothing.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +23,8 @@ struct GradientPiece {
 
 class GradientReducer {
  public:
-  GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces, size_t bucket_bytes);
+  GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
+                  size_t bucket_bytes);
 
   void Ready(size_t piece, Stream stream);
   void Finish(Stream stream);
@@ -36,11 +40,17 @@ class GradientReducer {
     size_t pending = 0;                // how many are not ready yet
   };
 
+  void Send(const Bucket& bucket, Stream stream);
+  void Rearm();  // before the first Ready of a step
+
   Communicator& comm_;
   float* arena_;
   std::vector<Bucket> buckets_;
   std::vector<size_t> bucket_of_;  // [piece]
+  std::vector<bool> ready_;        // [piece]
+  size_t sent_ = 0;                // buckets
   std::vector<Request> in_flight_;
+  size_t arrived_ = 0;  // of in_flight_, from the front: MPI moves data only while one asks
   double exposed_ms_ = 0;
 };
 

@@ -1,0 +1,79 @@
+#include "comm/gradient_reducer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+
+#include "kernels/check.h"
+
+namespace deeper {
+namespace {
+
+// Joins spans that touch in the arena, whatever order they came in.
+std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
+  std::sort(spans.begin(), spans.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
+  std::vector<GradientPiece> merged;
+  for (const GradientPiece& span : spans) {
+    if (span.count == 0) continue;
+    if (!merged.empty() && merged.back().offset + merged.back().count == span.offset) {
+      merged.back().count += span.count;
+    } else {
+      merged.push_back(span);
+    }
+  }
+  return merged;
+}
+
+}  // namespace
+
+GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
+                                 size_t bucket_bytes)
+    : comm_(comm), arena_(arena) {
+  if (comm_.size() == 1) return;
+  size_t filled = 0;  // bytes in the last bucket
+  for (const GradientPiece& piece : pieces) {
+    if (buckets_.empty() || filled >= bucket_bytes) {
+      buckets_.emplace_back();
+      filled = 0;
+    }
+    buckets_.back().spans.push_back(piece);
+    ++buckets_.back().pieces;
+    bucket_of_.push_back(buckets_.size() - 1);
+    filled += piece.count * sizeof(float);
+  }
+  for (Bucket& bucket : buckets_) bucket.spans = Merged(std::move(bucket.spans));
+  Rearm();
+}
+
+void GradientReducer::Ready(size_t piece, Stream stream) {
+  if (comm_.size() == 1) return;
+  DEEPER_CHECK(piece < ready_.size() && !ready_[piece], "gradient piece " + std::to_string(piece));
+  ready_[piece] = true;
+  --buckets_[bucket_of_[piece]].pending;
+  for (; sent_ < buckets_.size() && buckets_[sent_].pending == 0; ++sent_) Send(buckets_[sent_], stream);
+  while (arrived_ < in_flight_.size() && in_flight_[arrived_].Test()) ++arrived_;
+}
+
+void GradientReducer::Send(const Bucket& bucket, Stream stream) {
+  for (const GradientPiece& span : bucket.spans)
+    in_flight_.push_back(
+        comm_.AllReduce(arena_ + span.offset, span.count, CommType::kF32, ReduceOp::kSum, stream));
+}
+
+void GradientReducer::Finish(Stream) {
+  if (comm_.size() == 1) return;
+  DEEPER_CHECK(sent_ == buckets_.size(), "a gradient is not ready");
+  const auto start = std::chrono::steady_clock::now();
+  for (Request& request : in_flight_) request.Wait();
+  exposed_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  Rearm();
+}
+
+void GradientReducer::Rearm() {
+  in_flight_.clear();
+  ready_.assign(bucket_of_.size(), false);
+  for (Bucket& bucket : buckets_) bucket.pending = bucket.pieces;
+  sent_ = arrived_ = 0;
+}
+
+}  // namespace deeper

@@ -1,0 +1,234 @@
+#include "comm/mpi_communicator.h"
+
+#include <mpi.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+
+namespace deeper {
+namespace {
+
+MPI_Datatype Native(CommType type) {
+  switch (type) {
+    case CommType::kF32:
+      return MPI_FLOAT;
+    case CommType::kF64:
+      return MPI_DOUBLE;
+    case CommType::kI64:
+      return MPI_INT64_T;
+    case CommType::kU8:
+      return MPI_UINT8_T;
+  }
+  return MPI_DATATYPE_NULL;
+}
+
+MPI_Op Native(ReduceOp op) {
+  switch (op) {
+    case ReduceOp::kSum:
+      return MPI_SUM;
+    case ReduceOp::kMax:
+      return MPI_MAX;
+    case ReduceOp::kMin:
+      return MPI_MIN;
+  }
+  return MPI_OP_NULL;
+}
+
+size_t SizeOf(CommType type) {
+  int bytes = 0;
+  MPI_Type_size(Native(type), &bytes);
+  return static_cast<size_t>(bytes);
+}
+
+std::string ErrorText(const char* call, int code) {
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  return absl::StrCat(call, " failed: ", absl::string_view(text, static_cast<size_t>(length)));
+}
+
+class MpiCommunicator final : public Communicator {
+ public:
+  explicit MpiCommunicator(size_t max_elements) : max_elements_(max_elements) {}
+  ~MpiCommunicator() override {
+    if (comm_ != MPI_COMM_NULL) MPI_Comm_free(&comm_);
+    MPI_Finalize();
+  }
+  absl::Status Init();
+
+  std::string name() const override { return "mpi"; }
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  int local_rank() const override { return local_rank_; }
+  int local_size() const override { return local_size_; }
+
+  Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override;
+  Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override;
+  Request AllGather(const void* mine, void* all, size_t bytes, Stream) override;
+  Request Broadcast(void* data, size_t bytes, int root, Stream) override;
+  void Barrier() override { Check("MPI_Barrier", MPI_Barrier(comm_)); }
+  void Abort(int exit_code, const std::string& reason) override {
+    std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank_, size_, reason.c_str());
+    MPI_Abort(comm_, exit_code);
+    std::_Exit(exit_code);
+  }
+
+ private:
+  class Pending;
+
+  void Check(const char* call, int code) {
+    if (code != MPI_SUCCESS) Abort(kCommunicationExitCode, ErrorText(call, code));
+  }
+  // One request from start(first, count, MPI_Request*) for each part of `elements` that a single call may
+  // handle.
+  template <class Start>
+  void InParts(const char* call, size_t elements, std::vector<MPI_Request>& requests, const Start& start) {
+    for (size_t first = 0; first < elements; first += max_elements_) {
+      const int count = static_cast<int>(std::min(max_elements_, elements - first));
+      Check(call, start(first, count, &requests.emplace_back(MPI_REQUEST_NULL)));
+    }
+  }
+  Request MakeRequest(const char* call, std::vector<MPI_Request> requests);
+
+  const size_t max_elements_;
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+};
+
+class MpiCommunicator::Pending final : public Request::State {
+ public:
+  Pending(MpiCommunicator& comm, const char* call, std::vector<MPI_Request> requests)
+      : comm_(comm), call_(call), requests_(std::move(requests)) {}
+
+  void Wait() override {
+    comm_.Check(call_,
+                MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
+  }
+  bool Test() override {
+    int done = 0;
+    comm_.Check(
+        call_, MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE));
+    return done != 0;
+  }
+
+ private:
+  MpiCommunicator& comm_;
+  const char* call_;
+  std::vector<MPI_Request> requests_;
+};
+
+absl::Status MpiCommunicator::Init() {
+  const auto run = [](const char* call, int code) {
+    return code == MPI_SUCCESS ? absl::OkStatus() : absl::InternalError(ErrorText(call, code));
+  };
+  MPI_Comm local = MPI_COMM_NULL;
+  absl::Status status =
+      run("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+  if (status.ok()) status = run("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &comm_));
+  if (status.ok())
+    status = run("MPI_Comm_split_type",
+                 MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local));
+  if (!status.ok()) return status;
+  MPI_Comm_rank(comm_, &rank_);
+  MPI_Comm_size(comm_, &size_);
+  MPI_Comm_rank(local, &local_rank_);
+  MPI_Comm_size(local, &local_size_);
+  MPI_Comm_free(&local);
+  return absl::OkStatus();
+}
+
+Request MpiCommunicator::MakeRequest(const char* call, std::vector<MPI_Request> requests) {
+  if (requests.empty()) return {};
+  return Request(std::make_unique<Pending>(*this, call, std::move(requests)));
+}
+
+Request MpiCommunicator::AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) {
+  std::vector<MPI_Request> requests;
+  const size_t bytes = SizeOf(type);
+  InParts("MPI_Iallreduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
+    std::byte* part = static_cast<std::byte*>(data) + first * bytes;
+    return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), comm_, request);
+  });
+  return MakeRequest("MPI_Iallreduce", std::move(requests));
+}
+
+Request MpiCommunicator::ReduceScatter(const float* data, float* shard, size_t count, Stream) {
+  std::vector<MPI_Request> requests;
+  if (static_cast<size_t>(size_) * count <= max_elements_) {
+    Check("MPI_Ireduce_scatter_block",
+          MPI_Ireduce_scatter_block(data, shard, static_cast<int>(count), MPI_FLOAT, MPI_SUM, comm_,
+                                    &requests.emplace_back(MPI_REQUEST_NULL)));
+    return MakeRequest("MPI_Ireduce_scatter_block", std::move(requests));
+  }
+  for (int root = 0; root < size_; ++root) {
+    const float* from = data + static_cast<size_t>(root) * count;
+    InParts("MPI_Ireduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
+      return MPI_Ireduce(from + first, shard + first, n, MPI_FLOAT, MPI_SUM, root, comm_, request);
+    });
+  }
+  return MakeRequest("MPI_Ireduce", std::move(requests));
+}
+
+Request MpiCommunicator::AllGather(const void* mine, void* all, size_t bytes, Stream) {
+  std::vector<MPI_Request> requests;
+  std::byte* const to = static_cast<std::byte*>(all);
+  std::byte* const own = to + static_cast<size_t>(rank_) * bytes;
+  if (bytes > 0 && mine != own) std::memcpy(own, mine, bytes);
+  if (static_cast<size_t>(size_) * bytes <= max_elements_) {
+    const int n = static_cast<int>(bytes);
+    Check("MPI_Iallgather", MPI_Iallgather(MPI_IN_PLACE, n, MPI_BYTE, to, n, MPI_BYTE, comm_,
+                                           &requests.emplace_back(MPI_REQUEST_NULL)));
+    return MakeRequest("MPI_Iallgather", std::move(requests));
+  }
+  for (int root = 0; root < size_; ++root) {
+    std::byte* block = to + static_cast<size_t>(root) * bytes;
+    InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
+      return MPI_Ibcast(block + first, n, MPI_BYTE, root, comm_, request);
+    });
+  }
+  return MakeRequest("MPI_Ibcast", std::move(requests));
+}
+
+Request MpiCommunicator::Broadcast(void* data, size_t bytes, int root, Stream) {
+  std::vector<MPI_Request> requests;
+  InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
+    return MPI_Ibcast(static_cast<std::byte*>(data) + first, n, MPI_BYTE, root, comm_, request);
+  });
+  return MakeRequest("MPI_Ibcast", std::move(requests));
+}
+
+}  // namespace
+
+bool LaunchedByMpi() {
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"})
+    if (std::getenv(variable) != nullptr) return true;
+  return false;
+}
+
+absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_elements) {
+  DEEPER_CHECK(max_elements > 0 && max_elements <= size_t{1} << 28);
+  int started = 0;
+  MPI_Initialized(&started);
+  if (started)
+    return absl::FailedPreconditionError(
+        "MPI was started before in this process, and starts only once: share its communicator");
+  int provided = MPI_THREAD_SINGLE;
+  if (const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided); code != MPI_SUCCESS)
+    return absl::InternalError(ErrorText("MPI_Init_thread", code));
+  auto communicator = std::make_unique<MpiCommunicator>(max_elements);
+  if (provided < MPI_THREAD_SERIALIZED)
+    return absl::FailedPreconditionError(
+        "this MPI library serves only one thread; use one built with thread support (MPI_THREAD_MULTIPLE)");
+  if (absl::Status status = communicator->Init(); !status.ok()) return status;
+  return communicator;
+}
+
+}  // namespace deeper

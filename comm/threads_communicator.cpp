@@ -1,0 +1,223 @@
+#include "comm/threads_communicator.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
+
+#include "kernels/check.h"
+
+namespace deeper {
+namespace {
+
+// What all ranks must pass alike to one collective.
+struct Signature {
+  const char* name;
+  size_t count;
+  int variant;  // type and reduction, or root
+  bool operator==(const Signature& other) const {
+    return std::strcmp(name, other.name) == 0 && count == other.count && variant == other.variant;
+  }
+};
+
+struct Collective {
+  Signature signature{};
+  std::vector<const void*> in;  // [rank]
+  std::vector<void*> out;       // [rank]
+  int arrived = 0;
+  bool done = false;
+};
+
+// The meeting place of all ranks. The rank that arrives last does the work of a collective, on everybody's
+// buffers.
+class Group {
+ public:
+  using Work = std::function<void(const Collective&)>;
+
+  explicit Group(int size) : size_(size) {}
+  int size() const { return size_; }
+
+  std::shared_ptr<Collective> Join(int rank, uint64_t sequence, const Signature& signature, const void* in,
+                                   void* out, const Work& work) {
+    std::unique_lock lock(mutex_);
+    std::shared_ptr<Collective>& slot = gathering_[sequence];
+    if (slot == nullptr) {
+      slot = std::make_shared<Collective>();
+      slot->signature = signature;
+      slot->in.resize(static_cast<size_t>(size_));
+      slot->out.resize(static_cast<size_t>(size_));
+    }
+    const std::shared_ptr<Collective> collective = slot;
+    DEEPER_CHECK(collective->signature == signature,
+                 "rank " + std::to_string(rank) + " calls " + signature.name + " of " +
+                     std::to_string(signature.count) + " where another calls " + collective->signature.name +
+                     " of " + std::to_string(collective->signature.count));
+    collective->in[static_cast<size_t>(rank)] = in;
+    collective->out[static_cast<size_t>(rank)] = out;
+    if (++collective->arrived < size_) return collective;
+    gathering_.erase(sequence);
+    lock.unlock();
+    work(*collective);
+    lock.lock();
+    collective->done = true;
+    done_.notify_all();
+    return collective;
+  }
+  void Wait(const Collective& collective) {
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [&] { return collective.done; });
+  }
+  bool Test(const Collective& collective) {
+    std::lock_guard lock(mutex_);
+    return collective.done;
+  }
+
+ private:
+  const int size_;
+  std::mutex mutex_;
+  std::condition_variable done_;
+  std::map<uint64_t, std::shared_ptr<Collective>> gathering_;  // by sequence number
+};
+
+class Pending final : public Request::State {
+ public:
+  Pending(std::shared_ptr<Group> group, std::shared_ptr<Collective> collective)
+      : group_(std::move(group)), collective_(std::move(collective)) {}
+  void Wait() override { group_->Wait(*collective_); }
+  bool Test() override { return group_->Test(*collective_); }
+
+ private:
+  std::shared_ptr<Group> group_;
+  std::shared_ptr<Collective> collective_;
+};
+
+template <class T>
+void Fold(ReduceOp op, const T* from, T* into, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    switch (op) {
+      case ReduceOp::kSum:
+        into[i] = static_cast<T>(into[i] + from[i]);
+        break;
+      case ReduceOp::kMax:
+        into[i] = std::max(into[i], from[i]);
+        break;
+      case ReduceOp::kMin:
+        into[i] = std::min(into[i], from[i]);
+        break;
+    }
+  }
+}
+
+// The reduction over ranks of elements [first, first + count) of their inputs.
+template <class T>
+std::vector<T> Reduce(const Collective& collective, ReduceOp op, size_t first, size_t count) {
+  const T* from = static_cast<const T*>(collective.in[0]) + first;
+  std::vector<T> result(from, from + count);
+  for (size_t rank = 1; rank < collective.in.size(); ++rank)
+    Fold(op, static_cast<const T*>(collective.in[rank]) + first, result.data(), count);
+  return result;
+}
+
+template <class T>
+void AllReduceAs(const Collective& collective, ReduceOp op) {
+  const size_t count = collective.signature.count;
+  const std::vector<T> result = Reduce<T>(collective, op, 0, count);
+  for (void* out : collective.out) std::copy(result.begin(), result.end(), static_cast<T*>(out));
+}
+
+void AllReduceAll(const Collective& collective, CommType type, ReduceOp op) {
+  switch (type) {
+    case CommType::kF32:
+      return AllReduceAs<float>(collective, op);
+    case CommType::kF64:
+      return AllReduceAs<double>(collective, op);
+    case CommType::kI64:
+      return AllReduceAs<int64_t>(collective, op);
+    case CommType::kU8:
+      return AllReduceAs<uint8_t>(collective, op);
+  }
+}
+
+void ReduceScatterAll(const Collective& collective) {
+  const size_t count = collective.signature.count;
+  for (size_t rank = 0; rank < collective.out.size(); ++rank) {
+    const std::vector<float> shard = Reduce<float>(collective, ReduceOp::kSum, rank * count, count);
+    std::copy(shard.begin(), shard.end(), static_cast<float*>(collective.out[rank]));
+  }
+}
+
+void AllGatherAll(const Collective& collective) {
+  const size_t bytes = collective.signature.count;
+  for (void* all : collective.out) {
+    for (size_t rank = 0; rank < collective.in.size(); ++rank) {
+      std::byte* to = static_cast<std::byte*>(all) + rank * bytes;
+      if (bytes > 0 && to != collective.in[rank]) std::memcpy(to, collective.in[rank], bytes);
+    }
+  }
+}
+
+void BroadcastAll(const Collective& collective, int root) {
+  const void* from = collective.in[static_cast<size_t>(root)];
+  for (void* to : collective.out)
+    if (collective.signature.count > 0 && to != from) std::memcpy(to, from, collective.signature.count);
+}
+
+class ThreadCommunicator final : public Communicator {
+ public:
+  ThreadCommunicator(std::shared_ptr<Group> group, int rank) : group_(std::move(group)), rank_(rank) {}
+
+  std::string name() const override { return "threads"; }
+  int rank() const override { return rank_; }
+  int size() const override { return group_->size(); }
+  int local_rank() const override { return rank_; }
+  int local_size() const override { return group_->size(); }
+
+  Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override {
+    const Signature signature{"AllReduce", count, static_cast<int>(type) * 8 + static_cast<int>(op)};
+    return Join(signature, data, data, [type, op](const Collective& all) { AllReduceAll(all, type, op); });
+  }
+  Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override {
+    return Join({"ReduceScatter", count, 0}, data, shard, ReduceScatterAll);
+  }
+  Request AllGather(const void* mine, void* all, size_t bytes, Stream) override {
+    return Join({"AllGather", bytes, 0}, mine, all, AllGatherAll);
+  }
+  Request Broadcast(void* data, size_t bytes, int root, Stream) override {
+    return Join({"Broadcast", bytes, root}, data, data,
+                [root](const Collective& all) { BroadcastAll(all, root); });
+  }
+  void Barrier() override {
+    Join({"Barrier", 0, 0}, nullptr, nullptr, [](const Collective&) {}).Wait();
+  }
+  void Abort(int exit_code, const std::string& reason) override {
+    std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank_, size(), reason.c_str());
+    std::_Exit(exit_code);
+  }
+
+ private:
+  Request Join(const Signature& signature, const void* in, void* out, const Group::Work& work) {
+    return Request(
+        std::make_unique<Pending>(group_, group_->Join(rank_, sequence_++, signature, in, out, work)));
+  }
+
+  std::shared_ptr<Group> group_;
+  const int rank_;
+  uint64_t sequence_ = 0;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<Communicator>> MakeThreadCommunicators(int size) {
+  DEEPER_CHECK(size > 0);
+  const auto group = std::make_shared<Group>(size);
+  std::vector<std::unique_ptr<Communicator>> communicators;
+  for (int rank = 0; rank < size; ++rank)
+    communicators.push_back(std::make_unique<ThreadCommunicator>(group, rank));
+  return communicators;
+}
+
+}  // namespace deeper

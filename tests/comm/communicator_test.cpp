@@ -1,0 +1,231 @@
+// The contract of comm/communicator.h, for every communicator.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "kernels/rng.h"
+#include "tests/comm/on_every_backend.h"
+
+namespace deeper {
+namespace {
+
+constexpr size_t kLarge =
+    (size_t{4} << 20) / sizeof(float) + 1;  // odd, and beyond every eager-message threshold
+constexpr size_t kSizes[] = {0, 1, 2, 3, 17, 1023, 65537, kLarge};
+
+// Element i of rank r; small enough for exact sums over any ranks in every type.
+int ValueOf(int rank, size_t i) {
+  return static_cast<int>((i * 7 + static_cast<size_t>(rank) * 5) % 11);
+}
+
+int Expected(ReduceOp op, int size, size_t i) {
+  int result = ValueOf(0, i);
+  for (int rank = 1; rank < size; ++rank) {
+    const int value = ValueOf(rank, i);
+    result = op == ReduceOp::kSum   ? result + value
+             : op == ReduceOp::kMax ? std::max(result, value)
+                                    : std::min(result, value);
+  }
+  return result;
+}
+
+template <class T>
+std::vector<T> Values(int rank, size_t count, size_t first = 0) {
+  std::vector<T> values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = static_cast<T>(ValueOf(rank, first + i));
+  return values;
+}
+
+template <class T>
+std::vector<T> ExpectedValues(ReduceOp op, int size, size_t count, size_t first = 0) {
+  std::vector<T> values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = static_cast<T>(Expected(op, size, first + i));
+  return values;
+}
+
+template <class T>
+void ExpectAllReduce(Communicator& comm, CommType type, size_t count) {
+  for (const ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin}) {
+    std::vector<T> data = Values<T>(comm.rank(), count);
+    comm.AllReduce(data.data(), count, type, op, {}).Wait();
+    EXPECT_TRUE(data == ExpectedValues<T>(op, comm.size(), count))
+        << "count " << count << ", op " << static_cast<int>(op);
+  }
+}
+
+// Floats whose sum depends on the order of summation.
+std::vector<float> InexactValues(int rank, size_t count) {
+  Rng rng(1, RandomStream("communicator_test"), 0, static_cast<uint64_t>(rank));
+  std::vector<float> values(count);
+  for (float& value : values) value = (rng.NextUnit() - 0.5f) * (rng.Next() % 2 == 0 ? 1.0f : 1e4f);
+  return values;
+}
+
+TEST_P(OnEveryBackend, RanksAreNumbered) {
+  OnEachRank([](Communicator& comm) {
+    EXPECT_FALSE(comm.name().empty());
+    EXPECT_GE(comm.rank(), 0);
+    EXPECT_LT(comm.rank(), comm.size());
+    EXPECT_GE(comm.local_rank(), 0);
+    EXPECT_LT(comm.local_rank(), comm.local_size());
+    EXPECT_LE(comm.local_size(), comm.size());
+    std::vector<int> ranks(static_cast<size_t>(comm.size())), expected(ranks.size());
+    const int mine = comm.rank();
+    comm.AllGather(&mine, ranks.data(), sizeof(mine), {}).Wait();
+    std::iota(expected.begin(), expected.end(), 0);
+    EXPECT_EQ(ranks, expected);
+  });
+}
+
+TEST_P(OnEveryBackend, AllReduceEveryTypeOpAndSize) {
+  OnEachRank([](Communicator& comm) {
+    for (const size_t count : kSizes) {
+      ExpectAllReduce<float>(comm, CommType::kF32, count);
+      if (count > 100000) continue;
+      ExpectAllReduce<double>(comm, CommType::kF64, count);
+      ExpectAllReduce<int64_t>(comm, CommType::kI64, count);
+      ExpectAllReduce<uint8_t>(comm, CommType::kU8, count);
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, AllReduceKeepsTheWholeRangeOfAType) {
+  OnEachRank([](Communicator& comm) {
+    const bool first = comm.rank() == 0;
+    int64_t wide = first ? std::numeric_limits<int64_t>::min() : std::numeric_limits<int64_t>::max();
+    comm.AllReduce(&wide, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
+    EXPECT_EQ(wide, std::numeric_limits<int64_t>::min());
+    uint8_t byte = first ? 200 : 3;  // negative, if it were signed
+    comm.AllReduce(&byte, 1, CommType::kU8, ReduceOp::kMax, {}).Wait();
+    EXPECT_EQ(byte, 200);
+    double fine = first ? 1.0 + 1e-12 : 1.0;
+    comm.AllReduce(&fine, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
+    EXPECT_EQ(fine, 1.0 + 1e-12);
+  });
+}
+
+TEST_P(OnEveryBackend, AllReduceGivesTheSameBitsOnEveryRankAndEveryTime) {
+  OnEachRank([](Communicator& comm) {
+    for (const size_t count : {size_t{5}, size_t{1023}, kLarge}) {
+      const std::vector<float> mine = InexactValues(comm.rank(), count);
+      std::vector<float> sum = mine;
+      comm.AllReduce(sum.data(), count, CommType::kF32, ReduceOp::kSum, {}).Wait();
+      std::vector<float> root = sum;
+      comm.Broadcast(root.data(), count * sizeof(float), 0, {}).Wait();
+      EXPECT_EQ(std::memcmp(sum.data(), root.data(), count * sizeof(float)), 0) << "differs from rank 0's";
+      std::vector<float> again = mine;
+      comm.AllReduce(again.data(), count, CommType::kF32, ReduceOp::kSum, {}).Wait();
+      EXPECT_EQ(std::memcmp(sum.data(), again.data(), count * sizeof(float)), 0)
+          << "differs from the first time";
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, ReduceScatterSumsEachRanksShard) {
+  OnEachRank([](Communicator& comm) {
+    const size_t rank = static_cast<size_t>(comm.rank()), size = static_cast<size_t>(comm.size());
+    for (const size_t count : {size_t{0}, size_t{1}, size_t{1023}, kLarge / size}) {
+      const std::vector<float> data = Values<float>(comm.rank(), count * size);
+      std::vector<float> shard(count, -1.0f);
+      comm.ReduceScatter(data.data(), shard.data(), count, {}).Wait();
+      EXPECT_TRUE(shard == ExpectedValues<float>(ReduceOp::kSum, comm.size(), count, rank * count))
+          << "count " << count;
+      EXPECT_TRUE(data == Values<float>(comm.rank(), count * size)) << "the input changed";
+    }
+  });
+}
+
+void ExpectAllGather(Communicator& comm, size_t bytes, bool in_place) {
+  const std::vector<uint8_t> mine = Values<uint8_t>(comm.rank(), bytes);
+  std::vector<uint8_t> all(bytes * static_cast<size_t>(comm.size()), 0xFF), expected;
+  uint8_t* const own = all.data() + static_cast<size_t>(comm.rank()) * bytes;
+  if (in_place) std::copy(mine.begin(), mine.end(), own);
+  comm.AllGather(in_place ? own : mine.data(), all.data(), bytes, {}).Wait();
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    const std::vector<uint8_t> theirs = Values<uint8_t>(rank, bytes);
+    expected.insert(expected.end(), theirs.begin(), theirs.end());
+  }
+  EXPECT_TRUE(all == expected) << bytes << " bytes, in place: " << in_place;
+}
+
+TEST_P(OnEveryBackend, AllGatherInAndOutOfPlace) {
+  OnEachRank([](Communicator& comm) {
+    for (const size_t bytes : kSizes) {
+      ExpectAllGather(comm, bytes, false);
+      ExpectAllGather(comm, bytes, true);
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, BroadcastFromEveryRoot) {
+  OnEachRank([](Communicator& comm) {
+    for (int root = 0; root < comm.size(); ++root) {
+      for (const size_t bytes : kSizes) {
+        std::vector<uint8_t> data = Values<uint8_t>(comm.rank(), bytes);
+        comm.Broadcast(data.data(), bytes, root, {}).Wait();
+        EXPECT_TRUE(data == Values<uint8_t>(root, bytes)) << bytes << " bytes from rank " << root;
+      }
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, SeveralInFlightCompleteInAnyOrder) {
+  OnEachRank([](Communicator& comm) {
+    constexpr size_t kCount = 30001;
+    std::vector<std::vector<float>> data(6, Values<float>(comm.rank(), kCount));
+    std::vector<uint8_t> bytes = Values<uint8_t>(comm.rank(), kCount);
+    const int root = comm.size() - 1;
+    std::vector<Request> requests;
+    for (auto& values : data)
+      requests.push_back(comm.AllReduce(values.data(), kCount, CommType::kF32, ReduceOp::kSum, {}));
+    requests.push_back(comm.Broadcast(bytes.data(), kCount, root, {}));
+    std::reverse(requests.begin(), requests.end());
+    for (Request& request : requests) request.Wait();
+    const std::vector<float> expected = ExpectedValues<float>(ReduceOp::kSum, comm.size(), kCount);
+    for (const auto& values : data) EXPECT_TRUE(values == expected);
+    EXPECT_TRUE(bytes == Values<uint8_t>(root, kCount));
+  });
+}
+
+TEST_P(OnEveryBackend, TestAloneCompletesARequest) {
+  OnEachRank([](Communicator& comm) {
+    std::vector<float> data = Values<float>(comm.rank(), kLarge);
+    Request request = comm.AllReduce(data.data(), kLarge, CommType::kF32, ReduceOp::kSum, {});
+    while (!request.Test()) {
+    }
+    EXPECT_TRUE(data == ExpectedValues<float>(ReduceOp::kSum, comm.size(), kLarge));
+    EXPECT_TRUE(request.Test());
+    request.Wait();
+  });
+}
+
+TEST(Request, IsCompleteByDefault) {
+  Request request;
+  EXPECT_TRUE(request.Test());
+  request.Wait();
+}
+
+// The clock is one for all ranks of a machine: nobody leaves before the last has come.
+TEST_P(OnEveryBackend, BarrierWaitsForEveryRank) {
+  OnEachRank([](Communicator& comm) {
+    const auto now = [] { return int64_t{std::chrono::steady_clock::now().time_since_epoch().count()}; };
+    for (int late = 0; late < comm.size(); ++late) {
+      if (comm.rank() == late) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      int64_t last_in = now();
+      comm.Barrier();
+      int64_t first_out = now();
+      comm.AllReduce(&last_in, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
+      comm.AllReduce(&first_out, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
+      EXPECT_LE(last_in, first_out) << "rank " << late << " was late";
+    }
+  });
+}
+
+}  // namespace
+}  // namespace deeper
