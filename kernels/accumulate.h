@@ -1,5 +1,4 @@
-// into[i] += x[i]: adds gradients of one micro-batch to those of the others. fp32, `count` elements, on the
-// device's stream.
+// Small sums over flat fp32 arrays, on the device's stream.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +7,10 @@
 
 namespace deeper {
 
+// into[i] += x[i]: adds the gradients of one micro-batch to those of the others.
 void Accumulate(Device& device, const float* x, float* into, int64_t count);
+
+// x[i] *= factor: turns sums over ranks into means.
+void Scale(Device& device, float factor, float* x, int64_t count);
 
 }  // namespace deeper

@@ -1,0 +1,31 @@
+// Turns what ranks saw of single steps into the figures of a log line.
+#pragma once
+
+#include <cstdint>
+
+#include "comm/communicator.h"
+#include "trainer/metrics.h"
+#include "trainer/model.h"
+#include "trainer/train_step.h"
+
+namespace deeper {
+
+class StepMeter {
+ public:
+  StepMeter(const Model& model, Communicator& comm);
+
+  void Add(const StepReport& report);
+  // Collective. Losses are those of the latest step, exact over all ranks. Images per second (of all ranks)
+  // and milliseconds a step (of this rank) are over the steps since the last Read; evaluations and
+  // checkpoints between them do not count.
+  StepMetrics Read(int64_t step, float lr);
+
+ private:
+  const Model& model_;
+  Communicator& comm_;
+  StepReport last_;
+  int64_t steps_ = 0, images_ = 0;
+  double data_wait_ms_ = 0, compute_ms_ = 0, comm_exposed_ms_ = 0;
+};
+
+}  // namespace deeper
