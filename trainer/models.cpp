@@ -5,7 +5,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "kernels/check.h"
 #include "trainer/architectures.h"
 #include "trainer/model.h"
 
@@ -20,16 +19,16 @@ struct Architecture {
 };
 
 template <GoogLeNetKind kind>
-void BuildGoogLeNet(const ModelOptions& options, Model& model) {
+void Build(const ModelOptions& options, Model& model) {
   BuildGoogLeNet(kind, options, model);
 }
 
 constexpr int64_t kSmallStemImageSize = 32;
 constexpr Architecture kArchitectures[] = {
-    {"googlenet", 224, true, BuildGoogLeNet<GoogLeNetKind::kArticle>},
-    {"googlenet-naive", 224, true, BuildGoogLeNet<GoogLeNetKind::kNaive>},
-    {"googlenet-bn", 224, true, BuildGoogLeNet<GoogLeNetKind::kBatchNorm>},
-    {"googlenet-torchvision", 224, true, BuildGoogLeNet<GoogLeNetKind::kTorchvision>},
+    {"googlenet", 224, true, Build<GoogLeNetKind::kArticle>},
+    {"googlenet-naive", 224, true, Build<GoogLeNetKind::kNaive>},
+    {"googlenet-bn", 224, true, Build<GoogLeNetKind::kBatchNorm>},
+    {"googlenet-torchvision", 224, true, Build<GoogLeNetKind::kTorchvision>},
     {"nin", 224, false, BuildNin},
     {"nin-cifar", 32, false, BuildNinCifar},
     {"alexnet", 224, false, BuildAlexNet},
