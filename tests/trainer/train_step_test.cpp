@@ -1,0 +1,177 @@
+#include "trainer/train_step.h"
+
+#include <gtest/gtest.h>
+#include <malloc.h>
+
+#include <cmath>
+#include <thread>
+#include <vector>
+
+#include "comm/threads_communicator.h"
+#include "trainer/evaluate.h"
+
+namespace deeper {
+namespace {
+
+constexpr int64_t kGlobalBatch = 13, kSamples = 40, kClasses = 5;
+
+// A fork with an auxiliary head, dropout, pooling: the shape of a GoogLeNet, at a size that trains in
+// milliseconds.
+Model SmallModel(bool training) {
+  Model model;
+  model.name = "small";
+  model.image_size = 12;
+  model.num_classes = kClasses;
+  model.nodes = {{"conv1", Conv2dParams{.out_channels = 16, .kernel = 3, .pad = 1}, kImages},
+                 {"pool1", PoolParams{.kernel = 3, .stride = 2, .pad = 1}, 0},
+                 {"conv2", Conv2dParams{.out_channels = 24, .kernel = 3, .pad = 1}, 1},
+                 {"gap", GlobalAvgPoolParams{}, 2},
+                 {"drop", DropoutParams{training ? 0.3f : 0.0f}, 3},
+                 {"fc", LinearParams{kClasses}, 4}};
+  model.heads = {{"main", 5, 1.0f}};
+  if (training) {
+    model.nodes.push_back({"aux.gap", GlobalAvgPoolParams{}, 1});
+    model.nodes.push_back({"aux.fc", LinearParams{kClasses}, 6});
+    model.heads.push_back({"aux", 7, 0.3f});
+  }
+  return model;
+}
+
+std::unique_ptr<Dataset> Data() {
+  return MakeSyntheticDataset({.samples = kSamples, .height = 12, .width = 12, .classes = kClasses});
+}
+
+LoaderOptions LoadFor(const Communicator& comm, int64_t rows) {
+  LoaderOptions options;
+  options.image_size = 12;
+  options.global_batch = kGlobalBatch;
+  options.rows = rows;
+  options.rank = comm.rank();
+  options.world = comm.size();
+  options.workers = 1;
+  return options;
+}
+
+struct Outcome {
+  std::vector<std::vector<double>> losses;  // [step][head], sums over this rank's rows
+  std::vector<float> weights;
+  EvalResult eval;
+};
+
+// One rank of a run. rows: of a forward pass.
+Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision) {
+  auto device = MakeCpuDevice(1);
+  auto dataset = Data();
+  auto net = *Network::Prepare(SmallModel(true), {rows, precision, true}, *device);
+  auto eval_net = *Network::Prepare(SmallModel(false), {rows, precision, false}, *device);
+  auto params = *ParamStore::Create(net->Params(), *device, true);
+  params->Initialize(7);
+  EXPECT_TRUE(net->Bind(*params).ok());
+  EXPECT_TRUE(eval_net->Bind(*params).ok());
+  auto loader = *MakeLoader(*dataset, LoadFor(comm, rows));
+  GradientAccumulator accumulator(*params, *device);
+  const int64_t share = (kGlobalBatch + comm.size() - 1) / comm.size();
+  EXPECT_TRUE(accumulator.Reserve(static_cast<int>((share + rows - 1) / rows)).ok());
+  GradientReducer reducer(comm, params->grads(), net->gradient_pieces(), 1 << 10);
+  Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device);
+  TrainStep step(*loader, *net, accumulator, reducer, optimizer, *device, 3);
+
+  Outcome outcome;
+  for (int i = 0; i < steps; ++i) {
+    const StepReport report = *step.Run(0.05f);
+    std::vector<double> sums;
+    for (const HeadResult& head : report.heads) sums.push_back(head.loss_sum);
+    comm.AllReduce(sums.data(), sums.size(), CommType::kF64, ReduceOp::kSum, {}).Wait();
+    for (double& sum : sums) sum /= static_cast<double>(report.global_rows);
+    outcome.losses.push_back(sums);
+  }
+  for (const Param& param : params->trained()) {
+    std::vector<float> values(static_cast<size_t>(param.spec.elements()));
+    params->Read(param, params->values(), values.data());
+    outcome.weights.insert(outcome.weights.end(), values.begin(), values.end());
+  }
+  outcome.eval = *Evaluate(*eval_net, *device, *dataset, LoadFor(comm, rows), comm);
+  return outcome;
+}
+
+Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32) {
+  auto comms = MakeThreadCommunicators(world);
+  std::vector<Outcome> outcomes(comms.size());
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < comms.size(); ++rank) {
+    threads.emplace_back([&, rank] { outcomes[rank] = RunRank(*comms[rank], rows, steps, precision); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const Outcome& other : outcomes)
+    EXPECT_EQ(other.weights, outcomes.front().weights) << "ranks drifted apart";
+  return outcomes.front();
+}
+
+void ExpectSameTraining(const Outcome& a, const Outcome& b, double tolerance) {
+  ASSERT_EQ(a.losses.size(), b.losses.size());
+  for (size_t step = 0; step < a.losses.size(); ++step) {
+    for (size_t head = 0; head < 2; ++head) {
+      EXPECT_NEAR(a.losses[step][head], b.losses[step][head], tolerance * a.losses[step][head])
+          << "step " << step;
+    }
+  }
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.weights.size(); ++i) {
+    difference += std::pow(a.weights[i] - b.weights[i], 2);
+    norm += std::pow(a.weights[i], 2);
+  }
+  EXPECT_LT(std::sqrt(difference / norm), tolerance);
+}
+
+// 10 steps of 13 of 40 samples cross two ends of an epoch, whose last batch has one sample: less than one a
+// rank.
+TEST(TrainStepTest, RanksAndMicroBatchesChangeNothing) {
+  const Outcome whole = RunRanks(1, kGlobalBatch, 10);
+  EXPECT_LT(whole.losses.back()[0], 1.2 * whole.losses.front()[0]);
+  ExpectSameTraining(whole, RunRanks(1, 4, 10), 1e-5);
+  ExpectSameTraining(whole, RunRanks(2, 7, 10), 1e-5);
+  ExpectSameTraining(whole, RunRanks(3, 2, 10), 1e-5);
+}
+
+TEST(TrainStepTest, SameRunTwiceIsBitIdentical) {
+  EXPECT_EQ(RunRanks(2, 3, 5).weights, RunRanks(2, 3, 5).weights);
+}
+
+TEST(TrainStepTest, LearnsInBf16AsInFp32) {
+  const Outcome fp32 = RunRanks(1, kGlobalBatch, 10), bf16 = RunRanks(1, kGlobalBatch, 10, DType::kBf16);
+  ExpectSameTraining(fp32, bf16, 0.05);
+  EXPECT_NE(fp32.weights, bf16.weights);
+}
+
+TEST(EvaluateTest, CountsEverySampleOnceOnAnyNumberOfRanks) {
+  for (const int world : {1, 2, 3}) {
+    const EvalResult result = RunRanks(world, 6, 1).eval;
+    EXPECT_EQ(result.count, kSamples);
+    EXPECT_EQ(result.top5, kSamples);  // of five classes
+  }
+}
+
+TEST(NetworkTest, NothingIsAllocatedAfterTheFirstStep) {
+  auto device = MakeCpuDevice(1);
+  auto dataset = Data();
+  auto comm = MakeSingleCommunicator();
+  auto net = *Network::Prepare(SmallModel(true), {kGlobalBatch, DType::kF32, true}, *device);
+  auto params = *ParamStore::Create(net->Params(), *device, true);
+  ASSERT_TRUE(net->Bind(*params).ok());
+  auto loader = *MakeLoader(*dataset, LoadFor(*comm, kGlobalBatch));
+  net->Load(*loader->Next(), 1);
+  loader.reset();
+  const auto step = [&] {
+    net->Forward();
+    net->Backward([](size_t) {});
+  };
+  step();
+  const struct mallinfo2 before = mallinfo2();
+  for (int i = 0; i < 3; ++i) step();
+  const struct mallinfo2 after = mallinfo2();
+  EXPECT_EQ(after.hblkhd, before.hblkhd);
+  EXPECT_LT(after.uordblks, before.uordblks + 4096);
+}
+
+}  // namespace
+}  // namespace deeper
