@@ -22,4 +22,7 @@ absl::StatusOr<OpShape> InferDropout(const DropoutParams& params, const Shape& x
 absl::StatusOr<std::unique_ptr<Op>> MakeDropout(const DropoutParams& params, const TensorDesc& x, const OpOptions& options,
                                                 Device& device);
 
+// Backends: arguments are valid already.
+std::unique_ptr<Op> MakeDropoutCpu(const DropoutParams& params, const TensorDesc& x, const OpOptions& options);
+
 }  // namespace deeper

@@ -16,4 +16,7 @@ absl::StatusOr<OpShape> InferFlatten(const FlattenParams& params, const Shape& x
 absl::StatusOr<std::unique_ptr<Op>> MakeFlatten(const FlattenParams& params, const TensorDesc& x, const OpOptions& options,
                                                 Device& device);
 
+// Backends: arguments are valid already.
+std::unique_ptr<Op> MakeFlattenCpu(const TensorDesc& x, const OpOptions& options);
+
 }  // namespace deeper

@@ -22,4 +22,8 @@ absl::StatusOr<OpShape> InferLinear(const LinearParams& params, const Shape& x);
 absl::StatusOr<std::unique_ptr<Op>> MakeLinear(const LinearParams& params, const TensorDesc& x, const OpOptions& options,
                                                Device& device);
 
+// Backends: arguments are valid already, and `shape` is what InferLinear says of them.
+absl::StatusOr<std::unique_ptr<Op>> MakeLinearCpu(const LinearParams& params, const OpShape& shape, const TensorDesc& x,
+                                                  const OpOptions& options);
+
 }  // namespace deeper

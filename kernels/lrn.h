@@ -23,4 +23,7 @@ struct LrnParams {
 absl::StatusOr<OpShape> InferLrn(const LrnParams& params, const Shape& x);
 absl::StatusOr<std::unique_ptr<Op>> MakeLrn(const LrnParams& params, const TensorDesc& x, const OpOptions& options, Device& device);
 
+// Backends: arguments are valid already.
+absl::StatusOr<std::unique_ptr<Op>> MakeLrnCpu(const LrnParams& params, const TensorDesc& x, const OpOptions& options);
+
 }  // namespace deeper

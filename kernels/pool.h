@@ -8,6 +8,7 @@
 // input (a 5x5/3 pool on a 4x4, 2x2 or 1x1 map becomes a 4x4, 2x2 or 1x1 average, with output 1x1).
 #pragma once
 
+#include <algorithm>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -25,6 +26,9 @@ struct PoolParams {
   bool ceil = false;
   bool clamp = false;
   bool mask_dx = false;  // max only: x is the output of a ReLU, whose mask is applied to dx here (where it is stride^2 cheaper)
+
+  // Side of the window along a side of the image.
+  int64_t window(int64_t size) const { return clamp ? std::min(kernel, size + 2 * pad) : kernel; }
 };
 
 absl::StatusOr<OpShape> InferPool(const PoolParams& params, const Shape& x);
@@ -36,5 +40,10 @@ struct GlobalAvgPoolParams {};
 absl::StatusOr<OpShape> InferGlobalAvgPool(const GlobalAvgPoolParams& params, const Shape& x);
 absl::StatusOr<std::unique_ptr<Op>> MakeGlobalAvgPool(const GlobalAvgPoolParams& params, const TensorDesc& x, const OpOptions& options,
                                                       Device& device);
+
+// Backends: arguments are valid already.
+absl::StatusOr<std::unique_ptr<Op>> MakePoolCpu(const PoolParams& params, const Shape& y, const TensorDesc& x,
+                                                const OpOptions& options);
+std::unique_ptr<Op> MakeGlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options);
 
 }  // namespace deeper

@@ -37,7 +37,7 @@ struct Shape {
   constexpr int64_t spatial() const { return h * w; }
   friend constexpr bool operator==(const Shape&, const Shape&) = default;
   std::string ToString() const {
-    return "[" + std::to_string(n) + ", " + std::to_string(c) + ", " + std::to_string(h) + ", " + std::to_string(w) + "]";
+    return std::string("[") + std::to_string(n) + ", " + std::to_string(c) + ", " + std::to_string(h) + ", " + std::to_string(w) + "]";
   }
 };
 

@@ -1,0 +1,22 @@
+#include "kernels/dropout.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+
+absl::StatusOr<OpShape> InferDropout(const DropoutParams& params, const Shape& x) {
+  if (!(params.p >= 0 && params.p < 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("dropout: p must lie in [0, 1), but is ", params.p));
+  }
+  OpShape shape;
+  shape.y = x;
+  return shape;
+}
+
+absl::StatusOr<std::unique_ptr<Op>> MakeDropout(const DropoutParams& params, const TensorDesc& x,
+                                                const OpOptions& options, Device&) {
+  if (auto shape = InferDropout(params, x.shape); !shape.ok()) return shape.status();
+  return MakeDropoutCpu(params, x, options);
+}
+
+}  // namespace deeper

@@ -1,0 +1,16 @@
+#include "kernels/flatten.h"
+
+namespace deeper {
+
+absl::StatusOr<OpShape> InferFlatten(const FlattenParams&, const Shape& x) {
+  OpShape shape;
+  shape.y = {x.n, x.c * x.h * x.w};
+  return shape;
+}
+
+absl::StatusOr<std::unique_ptr<Op>> MakeFlatten(const FlattenParams&, const TensorDesc& x,
+                                                const OpOptions& options, Device&) {
+  return MakeFlattenCpu(x, options);
+}
+
+}  // namespace deeper

@@ -1,0 +1,33 @@
+#include "kernels/linear.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+
+absl::StatusOr<OpShape> InferLinear(const LinearParams& params, const Shape& x) {
+  if (params.out_features < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("linear: out_features must be positive, but is ", params.out_features));
+  }
+  if (x.spatial() != 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "linear: x is ", x.ToString(), ", not a vector: put a flatten or a global pool before it"));
+  }
+  OpShape shape;
+  shape.y = {x.n, params.out_features};
+  shape.params = {
+      {"weight", {params.out_features, x.c}, ParamRole::kWeight, params.relu ? Init::kHe : Init::kXavier},
+      {"bias", {params.out_features}, ParamRole::kBias, Init::kZero}};
+  shape.macs = x.n * x.c * params.out_features;
+  return shape;
+}
+
+absl::StatusOr<std::unique_ptr<Op>> MakeLinear(const LinearParams& params, const TensorDesc& x,
+                                               const OpOptions& options, Device&) {
+  const absl::StatusOr<OpShape> shape = InferLinear(params, x.shape);
+  if (!shape.ok()) return shape.status();
+  if (x.layout != Layout::kNchw) return absl::UnimplementedError("linear: x must be a dense matrix (kNchw)");
+  return MakeLinearCpu(params, *shape, x, options);
+}
+
+}  // namespace deeper

@@ -1,0 +1,158 @@
+#include "kernels/softmax_loss.h"
+
+#include <omp.h>
+
+#include <limits>
+#include <numeric>
+
+#include "tests/kernels/op_test.h"
+
+namespace deeper {
+namespace {
+
+using testing::DeviceTensor;
+using testing::Doubles;
+using testing::RandomValues;
+using testing::TestDevice;
+using testing::Values;
+
+struct Outcome {
+  HeadResult result;
+  Values dlogits;
+};
+
+Outcome LossOf(const Values& logits, int64_t classes, const std::vector<int32_t>& labels, float scale = 1,
+               DType dtype = DType::kF32) {
+  const TensorDesc desc{{static_cast<int64_t>(labels.size()), classes}, dtype};
+  DeviceTensor x(desc, TestDevice()), dx(desc, TestDevice());
+  x.Write(logits);
+  dx.Poison();
+  Outcome out;
+  out.result.rows = -1;
+  SoftmaxLoss(TestDevice(), {x.data(), desc}, labels.data(), scale, dx.data(), &out.result);
+  TestDevice().Synchronize();
+  out.dlogits = dx.Read();
+  return out;
+}
+
+// The definition, sorting the classes to rank them.
+struct Expected {
+  HeadResult result;
+  Doubles dlogits;
+};
+Expected Reference(const Values& logits, int64_t classes, const std::vector<int32_t>& labels, double scale) {
+  Expected e;
+  e.dlogits.resize(logits.size());
+  for (size_t n = 0; n < labels.size(); ++n) {
+    if (labels[n] < 0) continue;
+    const float* row = &logits[n * static_cast<size_t>(classes)];
+    const double max = *std::max_element(row, row + classes);
+    double sum = 0;
+    for (int64_t c = 0; c < classes; ++c) sum += std::exp(row[c] - max);
+    for (int64_t c = 0; c < classes; ++c) {
+      e.dlogits[n * static_cast<size_t>(classes) + static_cast<size_t>(c)] =
+          scale * (std::exp(row[c] - max) / sum - (c == labels[n]));
+    }
+    e.result.loss_sum += std::log(sum) + max - row[labels[n]];
+    std::vector<int32_t> order(static_cast<size_t>(classes));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return row[a] > row[b]; });
+    const auto rank = std::find(order.begin(), order.end(), labels[n]) - order.begin();
+    ++e.result.rows;
+    e.result.top1 += rank < 1;
+    e.result.top5 += rank < 5;
+  }
+  return e;
+}
+
+void ExpectSame(const HeadResult& actual, const HeadResult& expected) {
+  EXPECT_NEAR(actual.loss_sum, expected.loss_sum, 1e-9 * (1 + std::abs(expected.loss_sum)));
+  EXPECT_EQ(actual.rows, expected.rows);
+  EXPECT_EQ(actual.top1, expected.top1);
+  EXPECT_EQ(actual.top5, expected.top5);
+}
+
+TEST(SoftmaxLoss, MatchesTheReference) {
+  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+    for (const int64_t classes : {1, 3, 10, 1000}) {
+      Values logits = RandomValues(37 * classes, 1, dtype);
+      for (float& x : logits) x *= 8;
+      std::vector<int32_t> labels(37);
+      for (size_t n = 0; n < labels.size(); ++n) {
+        labels[n] = n % 5 == 4 ? -1 : static_cast<int32_t>(n * 131 % static_cast<size_t>(classes));
+      }
+      const Outcome actual = LossOf(logits, classes, labels, 0.25f, dtype);
+      const Expected expected = Reference(logits, classes, labels, 0.25);
+      ExpectSame(actual.result, expected.result);
+      testing::ExpectClose(actual.dlogits, expected.dlogits, dtype == DType::kF32 ? 1e-6 : 4e-3, "dlogits");
+    }
+  }
+}
+
+// Logits of few distinct values: the lowest class wins a tie.
+TEST(SoftmaxLoss, TiesGoToTheLowestClass) {
+  Values logits = RandomValues(64 * 12, 5);
+  for (float& x : logits) x = std::round(x);
+  std::vector<int32_t> labels(64);
+  for (size_t n = 0; n < labels.size(); ++n) labels[n] = static_cast<int32_t>(n % 12);
+  const HeadResult expected = Reference(logits, 12, labels, 1).result;
+  ASSERT_GT(expected.top5, expected.top1);
+  ExpectSame(LossOf(logits, 12, labels).result, expected);
+
+  const Values equal(7, 0.5f);
+  EXPECT_EQ(LossOf(equal, 7, {0}).result.top1, 1);
+  EXPECT_EQ(LossOf(equal, 7, {1}).result.top1, 0);
+  EXPECT_EQ(LossOf(equal, 7, {4}).result.top5, 1);
+  EXPECT_EQ(LossOf(equal, 7, {5}).result.top5, 0);
+}
+
+TEST(SoftmaxLoss, LargeLogitsStayFinite) {
+  const Outcome out = LossOf({3e38f, -3e38f, 0, 1e4f, 1e4f, -1e4f}, 3, {0, 2});
+  EXPECT_NEAR(out.result.loss_sum, 2e4, 1);
+  for (const float d : out.dlogits) EXPECT_TRUE(std::isfinite(d));
+  EXPECT_TRUE(std::isfinite(LossOf({3e38f, -3e38f}, 2, {1}).result.loss_sum));
+}
+
+TEST(SoftmaxLoss, PaddingRowsCountForNothing) {
+  const Outcome out = LossOf(Values(6, std::numeric_limits<float>::quiet_NaN()), 3, {-1, -1});
+  ExpectSame(out.result, {});
+  EXPECT_EQ(out.dlogits, Values(6, 0.0f));
+}
+
+TEST(SoftmaxLoss, NanShowsInTheLossAndIsNotAccurate) {
+  const HeadResult result = LossOf(Values(10, std::numeric_limits<float>::quiet_NaN()), 10, {0}).result;
+  EXPECT_TRUE(std::isnan(result.loss_sum));
+  EXPECT_EQ(result.top1, 0);
+  EXPECT_EQ(result.top5, 0);
+}
+
+TEST(SoftmaxLoss, GradientIsOptional) {
+  const Values logits = RandomValues(4 * 10, 1);
+  const std::vector<int32_t> labels = {1, 2, 3, -1};
+  HeadResult result;
+  SoftmaxLoss(TestDevice(), {const_cast<float*>(logits.data()), {{4, 10}}}, labels.data(), 1, nullptr,
+              &result);
+  ExpectSame(result, Reference(logits, 10, labels, 1).result);
+}
+
+TEST(SoftmaxLoss, SameBitsForAnyNumberOfThreads) {
+  TestDevice();
+  const int threads = omp_get_max_threads();
+  const Values logits = RandomValues(33 * 100, 9);
+  std::vector<int32_t> labels(33);
+  std::iota(labels.begin(), labels.end(), 0);
+  omp_set_num_threads(1);
+  const Outcome one = LossOf(logits, 100, labels);
+  omp_set_num_threads(5);
+  const Outcome five = LossOf(logits, 100, labels);
+  omp_set_num_threads(threads);
+  EXPECT_EQ(one.result.loss_sum, five.result.loss_sum);
+  EXPECT_EQ(one.dlogits, five.dlogits);
+}
+
+TEST(SoftmaxLossDeathTest, LabelOutOfRange) {
+  EXPECT_DEATH(LossOf(Values(3, 0.0f), 3, {3}), "label 3 of 3 classes");
+}
+
+}  // namespace
+}  // namespace deeper
