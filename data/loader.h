@@ -7,15 +7,11 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "data/augment.h"
 #include "data/dataset.h"
 #include "data/sample_order.h"
 
 namespace deeper {
-
-// kFlip: mirror left-right with probability 1/2. kCrop: kFlip + a random image_size crop, of the image resized (bilinear) to image_size * 8/7 on its
-// short side, or, for images no larger than image_size, padded by image_size / 8 zeros (the dataset mean) on each side. kInception: random area 8-100 %, aspect
-// 3/4-4/3, resized, + kFlip (Szegedy et al. 2015). kNone: resized to image_size (bilinear, half-pixel centres, no antialias), whole image.
-enum class Augment { kNone, kFlip, kCrop, kInception };
 
 struct LoaderOptions {
   int image_size = 224;        // output height and width

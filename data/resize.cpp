@@ -9,7 +9,7 @@
 namespace deeper {
 namespace {
 
-// How the outputs along one axis are made of source pixels: output i = sum over k of weight[k * size + i] *
+// How the outputs along one axis are made of source pixels: output i = sum over k of weight[i * taps + k] *
 // source[first[i] + k].
 struct Axis {
   int taps = 0;
@@ -40,37 +40,60 @@ Axis MakeAxis(float origin, float extent, int source, int size, bool flip, Filte
     const int taps = std::min(axis.taps, source - first);
     axis.source_begin = std::min(axis.source_begin, first);
     axis.source_end = std::max(axis.source_end, first + taps);
-    float* const weight = axis.weight.data() + i;
+    float* const weight = axis.weight.data() + static_cast<size_t>(i) * axis.taps;
     float sum = 0;
     for (int k = 0; k < taps; ++k) {
       const float distance = std::abs(static_cast<float>(first + k) + 0.5f - centre);
-      weight[k * size] = std::max(0.0f, 1 - distance / radius);
-      sum += weight[k * size];
+      weight[k] = std::max(0.0f, 1 - distance / radius);
+      sum += weight[k];
     }
-    for (int k = 0; k < taps; ++k) weight[k * size] /= sum;
+    for (int k = 0; k < taps; ++k) weight[k] /= sum;
   }
   return axis;
 }
 
-DEEPER_SIMD void AddScaledPixels(const uint8_t* pixels, float weight, int64_t count, float* row) {
+DEEPER_SIMD void AddScaledPixels(const uint8_t* __restrict pixels, float weight, int64_t count,
+                                 float* __restrict row) {
   for (int64_t i = 0; i < count; ++i) row[i] += weight * static_cast<float>(pixels[i]);
 }
 
-DEEPER_SIMD void AddScaledTap(const float* row, const int* first, int64_t stride, const float* weight,
-                              float scale, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] += scale * weight[i] * row[first[i] * stride];
+// Pixels are filtered four lanes at a time, whatever the channels: the rest of the lanes holds the
+// neighbour's values, which nobody reads.
+constexpr int kLanes = 4;
+
+DEEPER_SIMD void FilterRow(const float* __restrict row, const int* __restrict first, int stride,
+                           const float* __restrict weight, int taps, int size, float* __restrict pixels) {
+  for (int i = 0; i < size; ++i) {
+    const float* source = row + first[i] * stride;
+    float sum[kLanes] = {};
+    for (int k = 0; k < taps; ++k) {
+      for (int lane = 0; lane < kLanes; ++lane) sum[lane] += weight[i * taps + k] * source[k * stride + lane];
+    }
+    for (int lane = 0; lane < kLanes; ++lane) pixels[i * kLanes + lane] = sum[lane];
+  }
 }
 
-DEEPER_SIMD void ScalePixels(const uint8_t* pixels, int64_t stride, PixelScale s, int64_t count, float* out) {
-  switch (stride) {  // constant strides vectorise
+DEEPER_SIMD void ScaleLane(const float* __restrict lane, PixelScale s, int count, float* __restrict out) {
+  for (int i = 0; i < count; ++i) out[i] = lane[i * kLanes] * s.scale + s.shift;
+}
+
+template <int kStride>
+[[gnu::always_inline]] inline void ScaleEvery(const uint8_t* __restrict pixels, PixelScale s, int count,
+                                              float* __restrict out) {
+  for (int i = 0; i < count; ++i) out[i] = static_cast<float>(pixels[i * kStride]) * s.scale + s.shift;
+}
+
+// Every `stride`-th byte; negative strides mirror. Constant ones vectorise.
+DEEPER_SIMD void ScalePixels(const uint8_t* pixels, int stride, PixelScale s, int count, float* out) {
+  switch (stride) {
     case 1:
-      for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(pixels[i]) * s.scale + s.shift;
-      break;
+      return ScaleEvery<1>(pixels, s, count, out);
+    case -1:
+      return ScaleEvery<-1>(pixels, s, count, out);
     case 3:
-      for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(pixels[3 * i]) * s.scale + s.shift;
-      break;
-    default:
-      for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(pixels[stride * i]) * s.scale + s.shift;
+      return ScaleEvery<3>(pixels, s, count, out);
+    case -3:
+      return ScaleEvery<-3>(pixels, s, count, out);
   }
 }
 
@@ -79,7 +102,7 @@ void CopyWindow(const Image& image, const Window& window, const PixelScale* scal
                 int width, float* out) {
   const int left = static_cast<int>(window.x), top = static_cast<int>(window.y);
   const int begin = std::clamp(-left, 0, width), end = std::clamp(image.width - left, begin, width);
-  const int64_t stride = window.flip ? -image.channels : image.channels;
+  const int stride = window.flip ? -image.channels : image.channels;
   const int out_begin = window.flip ? width - end : begin;
   for (int c = 0; c < channels; ++c) {
     for (int y = 0; y < height; ++y, out += width) {
@@ -102,25 +125,24 @@ void FilterWindow(const Image& image, const Window& window, Filter filter, const
   const Axis xs = MakeAxis(window.x, window.width, image.width, width, window.flip, filter);
   const Axis ys = MakeAxis(window.y, window.height, image.height, height, false, filter);
   std::fill_n(out, static_cast<int64_t>(channels) * height * width, 0.0f);
-  const int64_t stride = image.channels, row_begin = xs.source_begin * stride;
+  const int stride = image.channels;
+  const int64_t row_begin = static_cast<int64_t>(xs.source_begin) * stride;
   const int64_t row_count = (xs.source_end - xs.source_begin) * stride;
-  std::vector<float> row((image.width + xs.taps) *
-                         stride);  // taps past the right edge read zeros, with weight 0
+  std::vector<float> row(static_cast<size_t>(image.width + xs.taps) * stride +
+                         kLanes);  // past the right edge: zeros, with weight 0
+  std::vector<float> pixels(static_cast<size_t>(width) * kLanes);
   for (int y = ys.begin; y < ys.end && row_count > 0; ++y) {
     std::fill_n(row.begin() + row_begin, row_count, 0.0f);
     for (int k = 0; k < ys.taps; ++k) {
-      const float weight = ys.weight[static_cast<size_t>(k) * height + y];
-      const int64_t pixel = (ys.first[y] + k) * image.width * stride + row_begin;
+      const float weight = ys.weight[static_cast<size_t>(y) * ys.taps + k];
+      const int64_t pixel = (int64_t{ys.first[y]} + k) * image.width * stride + row_begin;
       if (weight > 0) AddScaledPixels(image.pixels.data() + pixel, weight, row_count, row.data() + row_begin);
     }
+    FilterRow(row.data(), xs.first.data() + xs.begin, stride, xs.weight.data() + xs.begin * xs.taps, xs.taps,
+              xs.end - xs.begin, pixels.data());
     for (int c = 0; c < channels; ++c) {
       float* to = out + (static_cast<int64_t>(c) * height + y) * width + xs.begin;
-      std::fill_n(to, xs.end - xs.begin, scales[c].shift);
-      for (int k = 0; k < xs.taps; ++k) {
-        AddScaledTap(row.data() + k * stride + (stride == 1 ? 0 : c), xs.first.data() + xs.begin, stride,
-                     xs.weight.data() + static_cast<size_t>(k) * width + xs.begin, scales[c].scale,
-                     xs.end - xs.begin, to);
-      }
+      ScaleLane(pixels.data() + (stride == 1 ? 0 : c), scales[c], xs.end - xs.begin, to);
     }
   }
 }
@@ -130,6 +152,7 @@ void FilterWindow(const Image& image, const Window& window, Filter filter, const
 void SampleWindow(const Image& image, const Window& window, Filter filter, const PixelScale* scales,
                   int channels, int height, int width, float* out) {
   DEEPER_CHECK(image.channels == channels || image.channels == 1);
+  DEEPER_CHECK(image.channels == 1 || image.channels == 3);
   const bool whole_pixels = window.width == static_cast<float>(width) &&
                             window.height == static_cast<float>(height) && window.x == std::trunc(window.x) &&
                             window.y == std::trunc(window.y);

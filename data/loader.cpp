@@ -1,0 +1,313 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "data/resize.h"
+#include "kernels/buffer.h"
+
+namespace deeper {
+namespace {
+
+int64_t CeilDivide(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// A batch before anything is read.
+struct Plan {
+  Batch batch;           // all but the pointers and wait_ms
+  int64_t first = 0;     // position, in the epoch's order, of row 0
+  int64_t distinct = 0;  // rows to read; row i beyond them repeats row i % distinct
+};
+
+// The batches of one rank, in order.
+class BatchSequence {
+ public:
+  BatchSequence(int64_t samples, const LoaderOptions& options)
+      : samples_(samples), options_(options), epoch_(options.first_epoch), batch_(options.first_batch) {
+    StartBatch();
+  }
+
+  bool done() const { return options_.epochs != 0 && epoch_ >= options_.epochs; }
+
+  Plan Next() {
+    const int64_t begin = batch_ * options_.global_batch, count = GlobalRows();
+    const Slice share = RankSlice(samples_, options_.global_batch, batch_, options_.rank, options_.world);
+    const Slice rows = {share.begin + share.size() * micro_ / micros_,
+                        share.begin + share.size() * (micro_ + 1) / micros_};
+    Plan plan;
+    plan.first = rows.size() > 0 ? rows.begin
+                                 : begin;  // a rank left without samples pads with the global batch's first
+    plan.distinct = rows.size() > 0 ? rows.size() : std::min(count, options_.rows);
+    plan.batch.rows = rows.size();
+    plan.batch.epoch = epoch_;
+    plan.batch.batch = batch_;
+    plan.batch.global_rows = count;
+    plan.batch.micro = micro_;
+    plan.batch.micros = micros_;
+    plan.batch.last_in_epoch = begin + count == samples_;
+    if (++micro_ == micros_) {
+      ++batch_;
+      StartBatch();
+    }
+    return plan;
+  }
+
+ private:
+  int64_t GlobalRows() const {
+    return std::min(options_.global_batch, samples_ - batch_ * options_.global_batch);
+  }
+
+  void StartBatch() {
+    if (batch_ == BatchesPerEpoch(samples_, options_.global_batch)) {
+      batch_ = 0;
+      ++epoch_;
+    }
+    micro_ = 0;
+    const int64_t largest_share = CeilDivide(GlobalRows(), options_.world);  // so that all ranks count alike
+    micros_ = static_cast<int>(CeilDivide(largest_share, options_.rows));
+  }
+
+  const int64_t samples_;
+  const LoaderOptions options_;
+  uint32_t epoch_;
+  int64_t batch_;
+  int micro_ = 0, micros_ = 1;
+};
+
+// Claims are a few rows at a time: small images take about a microsecond each, no more than a contended lock.
+constexpr int64_t kMaxClaim = 16;
+
+class RingLoader : public Loader {
+ public:
+  RingLoader(const Dataset& dataset, const LoaderOptions& options, std::vector<PixelScale> scales,
+             std::vector<Buffer> images)
+      : dataset_(dataset),
+        options_(options),
+        scales_(std::move(scales)),
+        image_elements_(int64_t{options.channels} * options.image_size * options.image_size),
+        sequence_(dataset.info().samples, options),
+        slots_(images.size()) {
+    for (size_t i = 0; i < slots_.size(); ++i) {
+      slots_[i].images = std::move(images[i]);
+      slots_[i].labels.resize(options.rows);
+      slots_[i].samples.resize(options.rows);
+    }
+    for (int i = 0; i < options.workers; ++i) workers_.emplace_back([this] { Work(); });
+  }
+
+  ~RingLoader() override {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    claimable_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+  absl::StatusOr<Batch> Next() override {
+    const auto start = std::chrono::steady_clock::now();
+    std::unique_lock lock(mutex_);
+    if (!failure_.ok()) return failure_;
+    released_ = delivered_;
+    claimable_.notify_one();
+    if (delivered_ == planned_ && sequence_.done()) {
+      return absl::OutOfRangeError(absl::StrCat("no batches left after ", options_.epochs, " epochs"));
+    }
+    Slot& slot = slots_[delivered_ % slots_.size()];
+    filled_.wait(lock, [&] { return delivered_ < planned_ && slot.unfilled == 0; });
+    Batch batch = slot.plan.batch;
+    if (!slot.status.ok()) {
+      failure_ = absl::Status(slot.status.code(),
+                              absl::StrCat(slot.status.message(), " (epoch ", batch.epoch, ", batch ",
+                                           batch.batch, ", rank ", options_.rank, ")"));
+      return failure_;
+    }
+    ++delivered_;
+    batch.images = slot.images.as<const float>();
+    batch.labels = slot.labels.data();
+    batch.samples = slot.samples.data();
+    batch.wait_ms =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    return batch;
+  }
+
+ private:
+  struct Slot {
+    Buffer images;
+    std::vector<int32_t> labels;
+    std::vector<uint64_t> samples;
+    Plan plan;
+    int64_t unclaimed = 0, unfilled = 0;  // of plan.distinct; rows are claimed from the first on
+    absl::Status status;                  // of the lowest row that failed
+    int64_t failed_row = 0;
+  };
+
+  // The functions down to FillRow hold mutex_.
+
+  Slot& newest() { return slots_[(planned_ - 1) % slots_.size()]; }
+
+  bool CanClaim() {
+    if (planned_ > 0 && newest().unclaimed > 0) return true;
+    return !sequence_.done() && planned_ - released_ < static_cast<int64_t>(slots_.size());
+  }
+
+  // Takes the next rows to fill, of a new batch if all of the newest one's are taken.
+  std::pair<Slot*, Slice> Claim() {
+    if (planned_ == 0 || newest().unclaimed == 0) {
+      ++planned_;
+      newest().plan = sequence_.Next();
+      newest().unclaimed = newest().unfilled = newest().plan.distinct;
+      claimable_.notify_all();
+    }
+    Slot& slot = newest();
+    const int64_t begin = slot.plan.distinct - slot.unclaimed;
+    const int64_t fair = slot.plan.distinct / (4 * options_.workers);
+    const int64_t count = std::min(slot.unclaimed, std::clamp(fair, int64_t{1}, kMaxClaim));
+    slot.unclaimed -= count;
+    return {&slot, {begin, begin + count}};
+  }
+
+  void Work() {
+    Image image;
+    std::unique_lock lock(mutex_);
+    while (true) {
+      claimable_.wait(lock, [&] { return stop_ || CanClaim(); });
+      if (stop_) return;
+      const auto [slot, rows] = Claim();
+      lock.unlock();
+      absl::Status status;
+      int64_t row = rows.begin;
+      for (; row < rows.end; ++row) {
+        status = FillRow(*slot, row, &image);
+        if (!status.ok()) break;
+      }
+      lock.lock();
+      if (!status.ok() && (slot->status.ok() || row < slot->failed_row)) {
+        slot->status = status;
+        slot->failed_row = row;
+      }
+      slot->unfilled -= rows.size();
+      if (slot->unfilled == 0) filled_.notify_one();
+    }
+  }
+
+  // Reads row `row` and copies it to the padding rows that repeat it.
+  absl::Status FillRow(Slot& slot, int64_t row, Image* image) {
+    const Plan& plan = slot.plan;
+    const uint32_t epoch = plan.batch.epoch;
+    const SampleOrder order(options_.order, dataset_.info().samples, options_.seed, epoch);
+    const int64_t sample = order.At(plan.first + row);
+    if (absl::Status read = dataset_.Read(sample, image); !read.ok()) return read;
+    const Window window = DrawWindow(options_.augment, options_.image_size, image->height, image->width,
+                                     Rng(options_.seed, RandomStream("augment"), epoch, sample));
+    float* const out = slot.images.as<float>() + row * image_elements_;
+    SampleWindow(*image, window, Filter::kBilinear, scales_.data(), options_.channels, options_.image_size,
+                 options_.image_size, out);
+    for (int64_t i = row; i < options_.rows; i += plan.distinct) {
+      if (i != row) std::copy_n(out, image_elements_, slot.images.as<float>() + i * image_elements_);
+      slot.labels[i] = i < plan.batch.rows ? dataset_.label(sample) : -1;
+      slot.samples[i] = sample;
+    }
+    return absl::OkStatus();
+  }
+
+  const Dataset& dataset_;
+  const LoaderOptions options_;
+  const std::vector<PixelScale> scales_;
+  const int64_t image_elements_;
+
+  std::mutex mutex_;  // guards everything below, but the rows of a slot belong to whoever claimed them
+  std::condition_variable claimable_, filled_;
+  BatchSequence sequence_;
+  std::vector<Slot> slots_;  // batch i of the sequence is in slot i % size
+  // Batches planned, handed to the consumer, and no longer in its use.
+  int64_t planned_ = 0, delivered_ = 0, released_ = 0;
+  absl::Status failure_;
+  bool stop_ = false;
+  std::vector<std::thread> workers_;
+};
+
+absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
+  if (info.samples <= 0)
+    return absl::InvalidArgumentError(absl::StrCat("the ", info.split, " split has no samples"));
+  const std::pair<const char*, int64_t> positive[] = {{"image_size", o.image_size},
+                                                      {"rows", o.rows},
+                                                      {"world", o.world},
+                                                      {"workers", o.workers},
+                                                      {"prefetch", o.prefetch}};
+  for (const auto& [name, value] : positive) {
+    if (value <= 0)
+      return absl::InvalidArgumentError(absl::StrCat("loader: ", name, " is ", value, ", must be positive"));
+  }
+  if (o.rank < 0 || o.rank >= o.world) {
+    return absl::InvalidArgumentError(absl::StrCat("loader: rank ", o.rank, " is not one of ", o.world));
+  }
+  if (o.global_batch < o.world) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a global batch of ", o.global_batch, " leaves some of ", o.world,
+                     " ranks without work: raise the global batch or use fewer ranks"));
+  }
+  if (o.channels != info.channels && !(o.channels == 3 && info.channels == 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("the model takes ", o.channels, " channels, the ",
+                                                   info.split, " split has ", info.channels,
+                                                   ": only 1 can become 3"));
+  }
+  const int64_t batches = BatchesPerEpoch(info.samples, o.global_batch);
+  if (o.first_batch < 0 || o.first_batch > batches) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot begin at batch ", o.first_batch, " of an epoch of ", batches,
+                     " batches: was it saved with another global batch or data set?"));
+  }
+  return absl::OkStatus();
+}
+
+// One entry an output channel. A single mean and deviation serves all of them.
+absl::StatusOr<std::vector<PixelScale>> MakeScales(const PixelStats& stats, int channels) {
+  const size_t entries = stats.mean.size();
+  if (entries != stats.stddev.size() || (entries != 1 && entries != static_cast<size_t>(channels))) {
+    return absl::InvalidArgumentError(absl::StrCat("pixel statistics have ", entries, " means and ",
+                                                   stats.stddev.size(), " deviations, need ", channels,
+                                                   " (or 1) of each"));
+  }
+  std::vector<PixelScale> scales;
+  for (int c = 0; c < channels; ++c) {
+    const float mean = stats.mean[c % entries], stddev = stats.stddev[c % entries];
+    if (!(stddev > 0)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("standard deviation of channel ", c, " is ", stddev, ", must be positive"));
+    }
+    scales.push_back({1 / (255 * stddev), -mean / stddev});
+  }
+  return scales;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const LoaderOptions& options) {
+  const DatasetInfo& info = dataset.info();
+  if (absl::Status checked = CheckOptions(info, options); !checked.ok()) return checked;
+  absl::StatusOr<std::vector<PixelScale>> scales =
+      MakeScales(options.stats.mean.empty() ? info.stats : options.stats, options.channels);
+  if (!scales.ok()) return scales.status();
+  const size_t bytes =
+      sizeof(float) * options.rows * options.channels * options.image_size * options.image_size;
+  std::vector<Buffer> images;
+  for (int i = 0; i < options.prefetch; ++i) {
+    images.push_back(AllocateHost(bytes));
+    if (images.back().data() == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat("no host memory for ", options.prefetch,
+                                                       " prefetched batches of ", bytes,
+                                                       " bytes: prefetch fewer, or use a smaller batch"));
+    }
+  }
+  return std::make_unique<RingLoader>(dataset, options, *std::move(scales), std::move(images));
+}
+
+}  // namespace deeper

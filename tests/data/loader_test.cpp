@@ -1,0 +1,408 @@
+#include "data/loader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr int kSide = 6;
+
+// Every pixel of sample i is i % 251 (so that a batch shows whose images it holds), but the one that shows
+// mirroring and cropping.
+class NumberedImages : public Dataset {
+ public:
+  explicit NumberedImages(int64_t samples, int channels = 1) {
+    info_.split = "train";
+    info_.samples = samples;
+    info_.channels = channels;
+    info_.classes.resize(1000);
+    info_.stats = {{0}, {1 / 255.0f}};  // the model sees the pixels themselves
+  }
+
+  const DatasetInfo& info() const override { return info_; }
+  int32_t label(int64_t index) const override { return static_cast<int32_t>(index % 1000); }
+  std::string Describe(int64_t index) const override { return absl::StrCat("sample ", index); }
+  absl::Status Read(int64_t index, Image* image) const override {
+    ++reads;
+    if (delay.count() > 0) std::this_thread::sleep_for(delay);
+    if (bad.count(index) > 0) return absl::DataLossError(absl::StrCat("sample ", index, " is broken"));
+    *image = {kSide, kSide, info_.channels, {}};
+    image->pixels.assign(kSide * kSide * info_.channels, static_cast<uint8_t>(index % 251));
+    image->pixels.back() = 255;
+    return absl::OkStatus();
+  }
+
+  std::set<int64_t> bad;
+  std::chrono::microseconds delay{0};
+  mutable std::atomic<int64_t> reads{0};
+
+ private:
+  DatasetInfo info_;
+};
+
+LoaderOptions SmallOptions() {
+  LoaderOptions options;
+  options.image_size = kSide;
+  options.channels = 1;
+  options.global_batch = 13;
+  options.rows = 4;
+  options.seed = 9;
+  options.epochs = 3;
+  return options;
+}
+
+std::unique_ptr<Loader> Make(const Dataset& dataset, const LoaderOptions& options) {
+  absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(dataset, options);
+  EXPECT_TRUE(loader.ok()) << loader.status();
+  return *std::move(loader);
+}
+
+// A batch with its own memory.
+struct Copy {
+  Batch batch;
+  std::vector<float> images;
+  std::vector<int32_t> labels;
+  std::vector<uint64_t> samples;
+};
+
+Copy CopyOf(const Batch& batch, const LoaderOptions& o) {
+  const int64_t elements = o.rows * o.channels * o.image_size * o.image_size;
+  return {batch,
+          {batch.images, batch.images + elements},
+          {batch.labels, batch.labels + o.rows},
+          {batch.samples, batch.samples + o.rows}};
+}
+
+std::vector<Copy> ReadAll(const Dataset& dataset, const LoaderOptions& options) {
+  const std::unique_ptr<Loader> loader = Make(dataset, options);
+  std::vector<Copy> batches;
+  while (true) {
+    const absl::StatusOr<Batch> batch = loader->Next();
+    if (!batch.ok()) {
+      EXPECT_EQ(batch.status().code(), absl::StatusCode::kOutOfRange) << batch.status();
+      EXPECT_EQ(loader->Next().status(), batch.status());
+      return batches;
+    }
+    batches.push_back(CopyOf(*batch, options));
+  }
+}
+
+void ExpectSame(const Copy& a, const Copy& b) {
+  EXPECT_EQ(a.batch.epoch, b.batch.epoch);
+  EXPECT_EQ(a.batch.batch, b.batch.batch);
+  EXPECT_EQ(a.batch.micro, b.batch.micro);
+  EXPECT_EQ(a.batch.rows, b.batch.rows);
+  EXPECT_EQ(a.samples, b.samples);
+  EXPECT_EQ(a.labels, b.labels);
+  EXPECT_EQ(a.images, b.images);
+}
+
+// Concatenating the ranks' micro-batches gives each epoch's order, whatever the number of ranks and rows.
+void ExpectOrderOfEpochs(int64_t samples, int64_t global_batch, int64_t rows, int world) {
+  const NumberedImages dataset(samples);
+  LoaderOptions options = SmallOptions();
+  options.global_batch = global_batch;
+  options.rows = rows;
+  options.world = world;
+  std::vector<std::vector<Copy>> ranks;
+  for (options.rank = 0; options.rank < world; ++options.rank) ranks.push_back(ReadAll(dataset, options));
+  size_t step = 0;
+  for (uint32_t epoch = 0; epoch < options.epochs; ++epoch) {
+    const SampleOrder order(options.order, samples, options.seed, epoch);
+    int64_t position = 0;
+    for (int64_t k = 0; k < BatchesPerEpoch(samples, global_batch); ++k) {
+      const int micros = ranks[0].at(step).batch.micros;
+      const int64_t batch_begin = position;
+      for (int rank = 0; rank < world; ++rank) {
+        for (int micro = 0; micro < micros; ++micro) {
+          const Copy& copy = ranks[rank].at(step + micro);
+          const Batch& batch = copy.batch;
+          ASSERT_EQ(batch.epoch, epoch);
+          ASSERT_EQ(batch.batch, k);
+          ASSERT_EQ(batch.micro, micro);
+          ASSERT_EQ(batch.micros, micros);
+          ASSERT_EQ(batch.global_rows, std::min(global_batch, samples - k * global_batch));
+          ASSERT_EQ(batch.last_in_epoch, k + 1 == BatchesPerEpoch(samples, global_batch));
+          ASSERT_LE(batch.rows, rows);
+          for (int64_t i = 0; i < batch.rows; ++i) {
+            ASSERT_EQ(copy.samples[i], static_cast<uint64_t>(order.At(position++)));
+            ASSERT_EQ(copy.labels[i], dataset.label(copy.samples[i]));
+          }
+        }
+      }
+      ASSERT_EQ(position - batch_begin, ranks[0].at(step).batch.global_rows);
+      step += micros;
+    }
+    ASSERT_EQ(position, samples);
+  }
+  for (const std::vector<Copy>& rank : ranks) EXPECT_EQ(rank.size(), step);
+}
+
+TEST(Loader, ShowsEverySampleOnceAnEpochForAnyNumberOfRanks) {
+  for (const int world : {1, 2, 3, 5, 8}) {
+    for (const int64_t global_batch : {13, 33}) {
+      for (const int64_t rows : {2, 5, 40}) {
+        SCOPED_TRACE(absl::StrCat("world ", world, ", global batch ", global_batch, ", rows ", rows));
+        ExpectOrderOfEpochs(101, global_batch, rows, world);
+      }
+    }
+  }
+}
+
+TEST(Loader, WorksWithFewerSamplesThanRanks) {
+  ExpectOrderOfEpochs(3, 13, 4, 8);
+}
+
+TEST(Loader, PaddingRowsHoldRealSamplesWithoutLabels) {
+  const NumberedImages dataset(25);  // global batches of 24 and 1
+  LoaderOptions options = SmallOptions();
+  options.global_batch = 24;
+  options.rows = 7;
+  options.world = 3;
+  int64_t padding = 0, empty_batches = 0;
+  for (options.rank = 0; options.rank < options.world; ++options.rank) {
+    for (const Copy& copy : ReadAll(dataset, options)) {
+      const SampleOrder order(options.order, 25, options.seed, copy.batch.epoch);
+      empty_batches += copy.batch.rows == 0;
+      for (int64_t i = 0; i < options.rows; ++i) {
+        EXPECT_EQ(copy.images[i * kSide * kSide], copy.samples[i]);
+        if (i < copy.batch.rows) continue;
+        ++padding;
+        EXPECT_EQ(copy.labels[i], -1);
+        const uint64_t repeated = copy.batch.rows > 0 ? copy.samples[i % copy.batch.rows]
+                                                      : order.At(copy.batch.batch * options.global_batch);
+        EXPECT_EQ(copy.samples[i], repeated);
+      }
+    }
+  }
+  EXPECT_EQ(empty_batches, 2 * options.epochs);  // the 25th sample goes to one of three ranks
+  EXPECT_GT(padding, 0);
+}
+
+TEST(Loader, ResumesAtEveryPosition) {
+  const NumberedImages dataset(23);
+  LoaderOptions options = SmallOptions();
+  options.global_batch = 5;
+  options.rows = 2;
+  options.augment = Augment::kCrop;
+  const std::vector<Copy> uninterrupted = ReadAll(dataset, options);
+  for (options.first_epoch = 0; options.first_epoch < options.epochs; ++options.first_epoch) {
+    for (options.first_batch = 0; options.first_batch <= 5;
+         ++options.first_batch) {  // 5: the end of the epoch
+      const std::vector<Copy> resumed = ReadAll(dataset, options);
+      const auto position = [](const Batch& b) { return b.epoch * 5 + b.batch; };
+      const auto first = std::find_if(uninterrupted.begin(), uninterrupted.end(), [&](const Copy& copy) {
+        return position(copy.batch) == options.first_epoch * 5 + options.first_batch;
+      });
+      ASSERT_EQ(static_cast<int64_t>(resumed.size()), uninterrupted.end() - first);
+      for (size_t i = 0; i < resumed.size(); ++i) ExpectSame(resumed[i], first[i]);
+    }
+  }
+}
+
+TEST(Loader, WorkersAndPrefetchChangeNothing) {
+  const NumberedImages dataset(57);
+  LoaderOptions options = SmallOptions();
+  options.augment = Augment::kInception;
+  options.workers = 1;
+  options.prefetch = 1;
+  const std::vector<Copy> expected = ReadAll(dataset, options);
+  options.workers = 4;
+  for (const int prefetch : {1, 2, 5}) {
+    options.prefetch = prefetch;
+    const std::vector<Copy> batches = ReadAll(dataset, options);
+    ASSERT_EQ(batches.size(), expected.size());
+    for (size_t i = 0; i < batches.size(); ++i) ExpectSame(batches[i], expected[i]);
+  }
+}
+
+using PixelsBySample = std::map<std::pair<uint32_t, uint64_t>, std::vector<float>>;
+
+PixelsBySample AllPixels(const Dataset& dataset, LoaderOptions options) {
+  const int64_t elements = int64_t{options.channels} * options.image_size * options.image_size;
+  PixelsBySample pixels;
+  for (options.rank = 0; options.rank < options.world; ++options.rank) {
+    for (const Copy& copy : ReadAll(dataset, options)) {
+      for (int64_t i = 0; i < copy.batch.rows; ++i) {
+        const auto begin = copy.images.begin() + i * elements;
+        pixels[{copy.batch.epoch, copy.samples[i]}].assign(begin, begin + elements);
+      }
+    }
+  }
+  return pixels;
+}
+
+TEST(Loader, AugmentsASampleAlikeOnAnyNumberOfRanks) {
+  const NumberedImages dataset(41, 3);
+  LoaderOptions options = SmallOptions();
+  options.channels = 3;
+  options.augment = Augment::kInception;
+  const PixelsBySample alone = AllPixels(dataset, options);
+  EXPECT_EQ(alone.size(), 3u * 41);
+  options.world = 3;
+  EXPECT_EQ(AllPixels(dataset, options), alone);
+}
+
+TEST(Loader, AugmentsDifferentlyEveryEpoch) {
+  const NumberedImages dataset(40);
+  LoaderOptions options = SmallOptions();
+  options.augment = Augment::kFlip;
+  const PixelsBySample pixels = AllPixels(dataset, options);
+  int changed = 0;
+  for (uint64_t i = 0; i < 40; ++i) changed += pixels.at({0, i}) != pixels.at({1, i});
+  EXPECT_GT(changed, 8);
+  EXPECT_LT(changed, 32);
+}
+
+TEST(Loader, EvaluatesInOrderWithoutAugmentation) {
+  const NumberedImages dataset(10);
+  LoaderOptions options = SmallOptions();
+  options.order = OrderKind::kSequential;
+  options.epochs = 1;
+  std::vector<uint64_t> seen;
+  for (const Copy& copy : ReadAll(dataset, options)) {
+    seen.insert(seen.end(), copy.samples.begin(), copy.samples.begin() + copy.batch.rows);
+  }
+  EXPECT_THAT(seen, testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
+}
+
+TEST(Loader, NormalisesWithTheGivenStatistics) {
+  const NumberedImages grey(200);
+  LoaderOptions options = SmallOptions();
+  options.order = OrderKind::kSequential;
+  options.channels = 3;
+  options.first_batch = 4;
+  options.stats = {{0.5f, 0.25f, 0}, {0.25f, 0.5f, 1}};
+  const std::unique_ptr<Loader> loader = Make(grey, options);
+  const absl::StatusOr<Batch> batch = loader->Next();
+  ASSERT_TRUE(batch.ok());
+  ASSERT_EQ(batch->samples[0], 52u);
+  constexpr int kPlane = kSide * kSide;
+  for (int c = 0; c < 3; ++c) {
+    EXPECT_NEAR(batch->images[c * kPlane], (52 / 255.0f - options.stats.mean[c]) / options.stats.stddev[c],
+                1e-5f);
+    EXPECT_NEAR(batch->images[(c + 1) * kPlane - 1], (1 - options.stats.mean[c]) / options.stats.stddev[c],
+                1e-5f);
+  }
+}
+
+TEST(Loader, ResizesToTheImageSize) {
+  const NumberedImages dataset(20);
+  LoaderOptions options = SmallOptions();
+  options.image_size = 2 * kSide;
+  for (const Copy& copy : ReadAll(dataset, options)) {
+    for (int64_t i = 0; i < options.rows; ++i) {
+      const float* image = &copy.images[i * 4 * kSide * kSide];
+      EXPECT_NEAR(image[0], copy.samples[i], 1e-3f);
+      EXPECT_NEAR(image[4 * kSide * kSide - 1], 255, 1e-3f);
+    }
+  }
+}
+
+TEST(Loader, ReportsABadSampleAtItsBatchAndStaysThere) {
+  NumberedImages dataset(40);
+  dataset.bad = {17, 18, 30};
+  LoaderOptions options = SmallOptions();
+  options.order = OrderKind::kSequential;
+  options.global_batch = 8;
+  options.rows = 8;
+  for (const int workers : {1, 4}) {
+    options.workers = workers;
+    const std::unique_ptr<Loader> loader = Make(dataset, options);
+    EXPECT_TRUE(loader->Next().ok());
+    EXPECT_TRUE(loader->Next().ok());
+    const absl::Status status = loader->Next().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("sample 17 is broken"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("epoch 0, batch 2, rank 0"));
+    EXPECT_EQ(loader->Next().status(), status);
+  }
+}
+
+TEST(Loader, StopsCleanlyInAnyState) {
+  NumberedImages dataset(1000);
+  LoaderOptions options = SmallOptions();
+  options.workers = 3;
+  for (const int delay : {0, 200}) {
+    dataset.delay = std::chrono::microseconds(delay);
+    for (int taken = 0; taken < 8; ++taken) {
+      const std::unique_ptr<Loader> loader = Make(dataset, options);
+      for (int i = 0; i < taken; ++i) EXPECT_TRUE(loader->Next().ok());
+    }
+  }
+}
+
+TEST(Loader, ReadsAheadButNeverIntoTheBatchInUse) {
+  const NumberedImages dataset(1000);
+  LoaderOptions options = SmallOptions();
+  options.global_batch = options.rows = 4;
+  options.prefetch = 3;
+  const std::unique_ptr<Loader> loader = Make(dataset, options);
+  for (int step = 1; step <= 5; ++step) {
+    const absl::StatusOr<Batch> batch = loader->Next();
+    ASSERT_TRUE(batch.ok());
+    const Copy before = CopyOf(*batch, options);
+    const int64_t expected = (step - 1 + options.prefetch) * options.rows;  // the ring is full, and stays so
+    while (dataset.reads < expected) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    EXPECT_EQ(dataset.reads, expected);
+    ExpectSame(CopyOf(*batch, options), before);
+  }
+}
+
+TEST(Loader, MeasuresTheWait) {
+  NumberedImages dataset(100);
+  dataset.delay = std::chrono::milliseconds(20);
+  LoaderOptions options = SmallOptions();
+  options.workers = 1;
+  const absl::StatusOr<Batch> batch = Make(dataset, options)->Next();
+  ASSERT_TRUE(batch.ok());
+  EXPECT_GT(batch->wait_ms, 20);
+}
+
+void ExpectInvalid(const LoaderOptions& options, const std::string& message, int64_t samples = 20,
+                   int channels = 1) {
+  const NumberedImages dataset(samples, channels);
+  const absl::Status status = MakeLoader(dataset, options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+}
+
+template <class T>
+LoaderOptions With(T LoaderOptions::*field, T value) {
+  LoaderOptions options = SmallOptions();
+  options.*field = value;
+  return options;
+}
+
+TEST(Loader, RejectsWhatCannotWork) {
+  ExpectInvalid(With(&LoaderOptions::world, 14), "a global batch of 13 leaves some of 14 ranks without work");
+  ExpectInvalid(With(&LoaderOptions::rank, 1), "rank 1 is not one of 1");
+  ExpectInvalid(With(&LoaderOptions::image_size, 0), "image_size is 0");
+  ExpectInvalid(With(&LoaderOptions::rows, int64_t{0}), "rows is 0");
+  ExpectInvalid(With(&LoaderOptions::workers, 0), "workers is 0");
+  ExpectInvalid(With(&LoaderOptions::prefetch, -1), "prefetch is -1");
+  ExpectInvalid(With(&LoaderOptions::channels, 1), "takes 1 channels, the train split has 3", 20, 3);
+  ExpectInvalid(With(&LoaderOptions::channels, 4), "takes 4 channels, the train split has 1");
+  ExpectInvalid(With(&LoaderOptions::first_batch, int64_t{3}), "batch 3 of an epoch of 2 batches");
+  ExpectInvalid(With(&LoaderOptions::stats, PixelStats{{0.5f}, {0}}), "channel 0 is 0");
+  ExpectInvalid(With(&LoaderOptions::stats, PixelStats{{0.5f, 0.5f}, {1, 1}}), "2 means and 2 deviations");
+  ExpectInvalid(SmallOptions(), "no samples", 0);
+}
+
+}  // namespace
+}  // namespace deeper
