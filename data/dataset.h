@@ -53,7 +53,7 @@ struct SyntheticOptions {
   int64_t samples = 50000;
   int channels = 3, height = 256, width = 256;
   int classes = 1000;
-  uint64_t seed = 0;
+  uint64_t seed = 0;  // of the noise: a class looks the same for every seed, so that two seeds make two splits
 };
 std::unique_ptr<Dataset> MakeSyntheticDataset(const SyntheticOptions& options);
 
