@@ -196,4 +196,17 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
   return stats;
 }
 
+nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
+                               const PixelStats& stats) {
+  return {{"model", model.name},
+          {"num_classes", model.num_classes},
+          {"image_size", model.image_size},
+          {"channels", model.channels},
+          {"stem", config.stem},
+          {"aux", config.aux},
+          {"classes", data.classes},
+          {"mean", stats.mean},
+          {"std", stats.stddev}};
+}
+
 }  // namespace deeper

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "nlohmann/json.hpp"
 #include "trainer/model.h"
 
 namespace deeper {
@@ -87,5 +88,10 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
 // The pixel statistics the model sees: --mean and --std, or the dataset's. InvalidArgument if their number
 // does not match `channels`.
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data);
+
+// What a checkpoint must say of its network so that `eval`, `predict` and a resumed run can make it again:
+// "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std".
+nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
+                               const PixelStats& stats);
 
 }  // namespace deeper

@@ -1,0 +1,429 @@
+#include "trainer/train.h"
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "comm/gradient_reducer.h"
+#include "data/loader.h"
+#include "kernels/accumulate.h"
+#include "trainer/agree.h"
+#include "trainer/checkpoint.h"
+#include "trainer/evaluate.h"
+#include "trainer/exit_code.h"
+#include "trainer/metrics.h"
+#include "trainer/network.h"
+#include "trainer/optimizer.h"
+#include "trainer/progress.h"
+#include "trainer/schedule.h"
+#include "trainer/step_meter.h"
+#include "trainer/stuck_head.h"
+#include "trainer/train_step.h"
+#include "trainer/weights_file.h"
+
+namespace deeper {
+namespace {
+
+constexpr int64_t kStuckWindow = 200;   // steps
+constexpr double kShareOfMemory = 0.8;  // of what is available to a rank, for an automatic micro-batch
+
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// This rank's mean loss of each head.
+std::vector<double> MeanLosses(const StepReport& report) {
+  std::vector<double> means;
+  for (const HeadResult& head : report.heads)
+    means.push_back(head.loss_sum / static_cast<double>(std::max<int64_t>(1, head.rows)));
+  return means;
+}
+
+class Run {
+ public:
+  Run(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out)
+      : config_(config), comm_(comm), device_(device), progress_(out, config.log_every) {}
+
+  // In this order. Each works on this rank alone, unless it says collective; the ranks agree in between.
+  absl::Status OpenData();
+  absl::Status BuildNetworks();
+  absl::Status CheckSameModel();       // collective
+  absl::Status RestoreOrInitialize();  // collective
+  absl::Status OpenReports();
+  absl::Status StartLoader();
+  void Announce();
+  absl::Status Steps();  // collective
+
+ private:
+  absl::Status PlanSteps();
+  absl::Status BuildTrainingNetwork();
+  absl::Status Resume();
+  LoaderOptions Preset() const;
+  void Advance(const StepReport& report);
+  absl::Status EvaluateNow();
+  absl::Status Save();
+  void SynchronizeStatistics();
+  bool Due(int64_t every) const { return every > 0 && step_ % every == 0; }
+  void Warn(const absl::Status& status) {
+    if (!status.ok()) progress_.Print(absl::StrCat("warning: ", status.message()));
+  }
+  int64_t ShareRows() const { return (config_.global_batch + comm_.size() - 1) / comm_.size(); }
+
+  const RunConfig& config_;
+  Communicator& comm_;
+  Device& device_;
+  Progress progress_;
+  MetricsWriter metrics_;
+
+  std::unique_ptr<Dataset> train_data_, val_data_;  // val_data_ may be null
+  PixelStats stats_;
+  std::unique_ptr<Network> net_, eval_net_;
+  std::unique_ptr<ParamStore> params_;
+  std::unique_ptr<Loader> loader_;
+
+  int64_t step_ = 0, total_steps_ = 0, epoch_steps_ = 0;
+  ScheduleOptions schedule_;
+  DataState data_state_;
+  nlohmann::json model_config_;
+  File directory_lock_;
+  std::vector<std::string> decisions_;  // about resuming, for the announcement
+};
+
+absl::Status Run::OpenData() {
+  absl::StatusOr<std::unique_ptr<Dataset>> train = OpenDataset(config_, config_.data, config_.train_split);
+  if (!train.ok()) return train.status();
+  train_data_ = *std::move(train);
+  absl::StatusOr<PixelStats> stats = PixelStatsFor(config_, train_data_->info());
+  if (!stats.ok()) return stats.status();
+  stats_ = *std::move(stats);
+
+  const bool val_given = !config_.val_data.empty();
+  absl::StatusOr<std::unique_ptr<Dataset>> val =
+      OpenDataset(config_, val_given ? config_.val_data : config_.data, config_.val_split);
+  if (val.ok()) {
+    val_data_ = *std::move(val);
+    if (val_data_->info().classes != train_data_->info().classes) {
+      return WithExitCode(absl::InvalidArgumentError(absl::StrCat(
+                              "split ", config_.val_split, " has other classes than ", config_.train_split)),
+                          ExitCode::kData);
+    }
+  } else if (val_given || !absl::IsNotFound(val.status())) {
+    return val.status();
+  }
+  return PlanSteps();
+}
+
+absl::Status Run::PlanSteps() {
+  epoch_steps_ = BatchesPerEpoch(train_data_->info().samples, config_.global_batch);
+  const int64_t by_epochs = config_.epochs * epoch_steps_;
+  if (by_epochs == 0 && config_.max_steps == 0)
+    return absl::InvalidArgumentError("how long to train: give --epochs or --max_steps");
+  total_steps_ = by_epochs == 0           ? config_.max_steps
+                 : config_.max_steps == 0 ? by_epochs
+                                          : std::min(by_epochs, config_.max_steps);
+  const auto steps_of = [&](double epochs) {
+    return static_cast<int64_t>(epochs * static_cast<double>(epoch_steps_));
+  };
+  absl::StatusOr<ScheduleKind> kind = ParseScheduleKind(config_.lr_schedule);
+  if (!kind.ok()) return kind.status();
+  schedule_ = {.kind = *kind,
+               .base_lr = config_.lr,
+               .warmup_steps = steps_of(config_.warmup_epochs),
+               .total_steps = total_steps_,
+               .gamma = config_.lr_gamma,
+               .step_size = std::max<int64_t>(1, steps_of(config_.lr_step_epochs)),
+               .power = config_.lr_power,
+               .min_lr = config_.lr_min};
+  return ValidateSchedule(schedule_);
+}
+
+// The whole share of the global batch in one forward pass if it fits in memory, else half of it, and so on.
+absl::Status Run::BuildTrainingNetwork() {
+  absl::StatusOr<Model> model = ModelFor(config_, train_data_->info(), /*training=*/true);
+  if (!model.ok()) return model.status();
+  const double available =
+      kShareOfMemory * static_cast<double>(device_.AvailableBytes()) / comm_.local_size();
+  int64_t rows = config_.micro_batch > 0 ? std::min(config_.micro_batch, ShareRows()) : ShareRows();
+  while (true) {
+    absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
+        *model, {.rows = rows, .precision = PrecisionOf(config_), .training = true}, device_);
+    if (!net.ok()) return net.status();
+    const bool fits = static_cast<double>((*net)->arena_bytes()) <= available;
+    if (fits || rows == 1 || config_.micro_batch > 0) {
+      net_ = *std::move(net);
+      return absl::OkStatus();
+    }
+    rows = (rows + 1) / 2;
+  }
+}
+
+absl::Status Run::BuildNetworks() {
+  if (config_.global_batch < comm_.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("--global_batch=", config_.global_batch,
+                                                   " is smaller than the number of ranks, ", comm_.size(),
+                                                   ": every rank needs at least one sample a step"));
+  }
+  if (absl::Status status = BuildTrainingNetwork(); !status.ok()) return status;
+  absl::StatusOr<std::unique_ptr<ParamStore>> params =
+      ParamStore::Create(net_->Params(), device_, /*training=*/true);
+  if (!params.ok()) return params.status();
+  params_ = *std::move(params);
+  if (absl::Status status = net_->Bind(*params_); !status.ok()) return status;
+  if (val_data_ == nullptr) return absl::OkStatus();
+
+  absl::StatusOr<Model> model = ModelFor(config_, train_data_->info(), /*training=*/false);
+  if (!model.ok()) return model.status();
+  absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
+      *model, {.rows = net_->options().rows, .precision = PrecisionOf(config_), .training = false}, device_);
+  if (!net.ok()) return net.status();
+  eval_net_ = *std::move(net);
+  return eval_net_->Bind(*params_);
+}
+
+// Gradients are summed arena against arena: all ranks must have laid them out alike.
+absl::Status Run::CheckSameModel() {
+  uint64_t hash = RandomStream(train_data_->info().uuid);
+  for (const Param& param : params_->trained()) {
+    hash = hash * 1099511628211u +
+           (RandomStream(param.name) ^ static_cast<uint64_t>(param.offset * 64 + param.layout.block));
+  }
+  int64_t low = static_cast<int64_t>(hash), high = low;
+  comm_.AllReduce(&low, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
+  comm_.AllReduce(&high, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
+  if (low == high) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "ranks disagree about the dataset or the parameters' layout: give all of them the same files, flags "
+      "and build, on processors with the "
+      "same vector instructions (or set ONEDNN_MAX_CPU_ISA to what the least of them has)");
+}
+
+absl::Status Run::RestoreOrInitialize() {
+  data_state_ = {.dataset_uuid = train_data_->info().uuid,
+                 .seed = config_.seed,
+                 .global_batch = config_.global_batch,
+                 .order = config_.order};
+  model_config_ = ModelConfigJson(config_, net_->model(), train_data_->info(), stats_);
+  params_->Initialize(config_.seed);
+  if (!config_.checkpoint_dir.empty()) {
+    if (absl::Status status = WithExitCode(Resume(), ExitCode::kCheckpoint); !status.ok()) return status;
+  } else {
+    decisions_.push_back("from scratch; no --checkpoint_dir, so nothing will be saved");
+  }
+  if (step_ > 0 || config_.init_from.empty()) return absl::OkStatus();
+  absl::StatusOr<std::vector<std::string>> warnings = LoadWeights(config_.init_from, *params_, comm_);
+  if (!warnings.ok()) return WithExitCode(warnings.status(), ExitCode::kCheckpoint);
+  decisions_.insert(decisions_.end(), warnings->begin(), warnings->end());
+  decisions_.push_back(absl::StrCat("weights taken from ", config_.init_from));
+  return absl::OkStatus();
+}
+
+absl::Status Run::Resume() {
+  absl::Status opened;
+  if (comm_.rank() == 0) {
+    absl::StatusOr<File> lock = OpenCheckpointDirectory(config_.checkpoint_dir);
+    opened = lock.status();
+    if (lock.ok()) directory_lock_ = *std::move(lock);
+  }
+  if (absl::Status status = Agree(comm_, opened); !status.ok()) return status;
+  absl::StatusOr<CheckpointChoice> choice = ChooseCheckpoint(config_.checkpoint_dir, config_.resume, comm_);
+  if (!choice.ok()) return choice.status();
+  decisions_ = choice->warnings;
+  if (choice->path.empty()) {
+    decisions_.push_back(config_.resume == "never"
+                             ? "from scratch, as --resume=never says"
+                             : absl::StrCat("from scratch: no checkpoint in ", config_.checkpoint_dir));
+    return absl::OkStatus();
+  }
+  absl::StatusOr<TrainState> state =
+      LoadCheckpoint(choice->path, {0, data_state_, model_config_}, *params_, comm_);
+  if (!state.ok()) return state.status();
+  step_ = state->step;
+  data_state_ = state->data;
+  decisions_.push_back(absl::StrCat(choice->path, ": ", step_, " steps done, next is batch ",
+                                    data_state_.batch, " of epoch ", data_state_.epoch));
+  return absl::OkStatus();
+}
+
+absl::Status Run::OpenReports() {
+  if (config_.metrics_out.empty() || comm_.rank() != 0) return absl::OkStatus();
+  absl::StatusOr<MetricsWriter> metrics = MetricsWriter::Open(
+      config_.metrics_out, step_ > 0 ? MetricsWriter::Mode::kAppend : MetricsWriter::Mode::kRestart);
+  if (!metrics.ok()) return metrics.status();
+  metrics_ = *std::move(metrics);
+  return step_ > 0 ? metrics_.Resume(step_, config_.checkpoint_dir) : metrics_.Start(model_config_);
+}
+
+absl::Status Run::StartLoader() {
+  LoaderOptions options = Preset();
+  options.augment = AugmentOf(config_);
+  options.order = OrderOf(config_);
+  options.seed = config_.seed;
+  options.global_batch = config_.global_batch;
+  options.rows = net_->options().rows;
+  options.rank = comm_.rank();
+  options.world = comm_.size();
+  options.first_epoch = data_state_.epoch;
+  options.first_batch = data_state_.batch;
+  absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(*train_data_, options);
+  if (!loader.ok()) return loader.status();
+  loader_ = *std::move(loader);
+  return absl::OkStatus();
+}
+
+// How images are prepared, for training and evaluation alike.
+LoaderOptions Run::Preset() const {
+  LoaderOptions options;
+  options.image_size = static_cast<int>(net_->model().image_size);
+  options.channels = static_cast<int>(net_->model().channels);
+  options.stats = stats_;
+  options.workers = config_.workers;
+  return options;
+}
+
+void Run::Announce() {
+  const Model& model = net_->model();
+  const DatasetInfo& data = train_data_->info();
+  int64_t trained = 0;
+  for (const Param& param : params_->trained()) trained += param.spec.elements();
+  const auto line = [&](const char* what, const std::string& text) {
+    progress_.Print(absl::StrFormat("%-13s %s", what, text));
+  };
+  line("model", absl::StrFormat("%s, %d parameters, %d heads, %d x %d x %d images, %d classes", model.name,
+                                trained, model.heads.size(), model.channels, model.image_size,
+                                model.image_size, model.num_classes));
+  line("device", absl::StrFormat("%s, %s, %d MiB of activations a rank", device_.Describe(),
+                                 config_.precision, net_->arena_bytes() >> 20));
+  line("ranks", absl::StrFormat("%d over %s", comm_.size(), comm_.name()));
+  line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config_.global_batch,
+                                ShareRows(), net_->options().rows));
+  line("learning rate",
+       absl::StrFormat("%g for the global batch, whatever the number of ranks; %s, warm-up %d steps",
+                       config_.lr, config_.lr_schedule, schedule_.warmup_steps));
+  line("data",
+       absl::StrFormat("%d samples of split %s, %s, order %s, augmentation %s", data.samples, data.split,
+                       config_.synthetic ? "made up" : config_.data, config_.order, config_.augment));
+  line("evaluation", val_data_ ? absl::StrFormat("%d samples of split %s", val_data_->info().samples,
+                                                 val_data_->info().split)
+                               : absl::StrFormat("none: there is no split %s", config_.val_split));
+  line("length", absl::StrFormat("%d steps, %d an epoch", total_steps_, epoch_steps_));
+  for (const std::string& decision : decisions_) line("resume", decision);
+}
+
+absl::Status Run::Steps() {
+  const int micros = static_cast<int>((ShareRows() + net_->options().rows - 1) / net_->options().rows);
+  GradientAccumulator accumulator(*params_, device_);
+  if (absl::Status status = Agree(comm_, accumulator.Reserve(micros)); !status.ok()) return status;
+  GradientReducer reducer(comm_, params_->grads(), net_->gradient_pieces(),
+                          static_cast<size_t>(config_.bucket_mib * (1 << 20)));
+  Optimizer optimizer({.momentum = static_cast<float>(config_.momentum),
+                       .weight_decay = static_cast<float>(config_.weight_decay),
+                       .nesterov = config_.optimizer == "nesterov"},
+                      *params_, device_);
+  TrainStep train_step(*loader_, *net_, accumulator, reducer, optimizer, device_, config_.seed);
+  StepMeter meter(net_->model(), comm_);
+  StuckHeads stuck(net_->model(), kStuckWindow);
+  ProgressState shown = {
+      .total_steps = total_steps_, .epochs = config_.epochs, .global_batch = config_.global_batch};
+  const double start = Seconds();
+  while (step_ < total_steps_) {
+    const float lr = LearningRate(schedule_, step_);
+    absl::StatusOr<StepReport> report = train_step.Run(lr);
+    if (!report.ok())
+      comm_.Abort(static_cast<int>(ExitCode::kData),
+                  absl::StrCat("step ", step_, ": ", report.status().message()));
+    ++step_;
+    Advance(*report);
+    meter.Add(*report);
+    for (const std::string& warning : stuck.Observe(step_, MeanLosses(*report))) progress_.Print(warning);
+    const bool done = step_ == total_steps_;
+    if (Due(config_.log_every) || done) {
+      const StepMetrics metrics = meter.Read(step_, lr);
+      Warn(metrics_.Step(metrics));
+      shown.loss = metrics.loss;
+      shown.images_per_second = metrics.images_per_second;
+    }
+    shown.step = step_;
+    shown.epoch = report->epoch;
+    shown.lr = lr;
+    progress_.Update(shown);
+    if (done || (config_.eval_every > 0 ? Due(config_.eval_every) : report->last_in_epoch)) {
+      if (absl::Status status = EvaluateNow(); !status.ok()) return status;
+    }
+    if (done || Due(config_.checkpoint_every)) {
+      absl::Status saved = Save();
+      if (!saved.ok() && done) return saved;
+      Warn(saved);
+    }
+  }
+  Warn(metrics_.Done(step_, Seconds() - start));
+  return absl::OkStatus();
+}
+
+// The position in the data after a step: what was trained, not what was prefetched.
+void Run::Advance(const StepReport& report) {
+  data_state_.samples_trained += report.global_rows;
+  data_state_.epoch = report.last_in_epoch ? report.epoch + 1 : report.epoch;
+  data_state_.batch = report.last_in_epoch ? 0 : report.batch + 1;
+}
+
+absl::Status Run::EvaluateNow() {
+  if (eval_net_ == nullptr) return absl::OkStatus();
+  SynchronizeStatistics();
+  absl::StatusOr<EvalResult> result = Evaluate(*eval_net_, device_, *val_data_, Preset(), comm_);
+  if (!result.ok()) return result.status();
+  const double count = static_cast<double>(result->count);
+  const EvalMetrics metrics = {.step = step_,
+                               .top1 = static_cast<double>(result->top1) / count,
+                               .top5 = static_cast<double>(result->top5) / count,
+                               .count = result->count};
+  progress_.Print(absl::StrFormat("evaluation at step %d: top-1 %.4f, top-5 %.4f, loss %.4f over %d samples",
+                                  step_, metrics.top1, metrics.top5, result->loss, result->count));
+  Warn(metrics_.Eval(metrics));
+  return absl::OkStatus();
+}
+
+// Each rank's running statistics saw its own samples: everyone continues from their mean.
+void Run::SynchronizeStatistics() {
+  if (comm_.size() == 1 || params_->statistics_elements() == 0) return;
+  const int64_t count = params_->statistics_elements();
+  Scale(device_, 1.0f / static_cast<float>(comm_.size()), params_->statistic_values(), count);
+  comm_
+      .AllReduce(params_->statistic_values(), static_cast<size_t>(count), CommType::kF32, ReduceOp::kSum,
+                 device_.stream())
+      .Wait();
+}
+
+absl::Status Run::Save() {
+  if (config_.checkpoint_dir.empty()) return absl::OkStatus();
+  SynchronizeStatistics();
+  const double start = Seconds();
+  absl::Status saved = SaveCheckpoint(config_.checkpoint_dir, {step_, data_state_, model_config_}, *params_,
+                                      comm_, config_.keep);
+  if (!saved.ok()) return WithExitCode(saved, ExitCode::kCheckpoint);
+  const std::string path = StepDirectory(config_.checkpoint_dir, step_);
+  const double seconds = Seconds() - start;
+  progress_.Print(absl::StrFormat("checkpoint %s committed in %.2f s", path, seconds));
+  Warn(metrics_.Checkpoint(step_, path, seconds));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out) {
+  if (absl::Status status = Agree(comm, Validate(config)); !status.ok()) return status;
+  Run run(config, comm, device, out);
+  for (const auto prepare : {&Run::OpenData, &Run::BuildNetworks, &Run::CheckSameModel,
+                             &Run::RestoreOrInitialize, &Run::OpenReports, &Run::StartLoader}) {
+    if (absl::Status status = Agree(comm, (run.*prepare)()); !status.ok()) return status;
+  }
+  run.Announce();
+  return run.Steps();
+}
+
+}  // namespace deeper
