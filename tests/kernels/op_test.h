@@ -7,6 +7,7 @@
 //   benchmarks
 #pragma once
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -272,14 +273,14 @@ using Reference = std::function<Doubles(const Doubles& x, const std::vector<Doub
 struct CheckOptions {
   OpOptions op{.name = "op"};
   int dy_parts = 1;
-  double tolerance = 0;   // 0: 1e-4 for fp32, 2e-2 for bf16
-  int64_t samples = 100;  // elements of dx and of each gradient to compare with finite differences
-  bool plain_x = false;   // x is kNchw (images, vectors) instead of the device's layout of feature maps
-  Values x;               // empty: random
+  double tolerance = 0;  // 0: 1e-4 for fp32, 2e-2 for bf16
+  int64_t samples = 50;  // elements of dx and of each gradient to compare with finite differences
+  bool plain_x = false;  // x is kNchw (images, vectors) instead of the device's layout of feature maps
+  Values x = {};         // empty: random
 };
 
-// Compares `actual`, the gradient the op computed of one input, with central differences of sum(dy *
-// reference) in double. An element where a large and a small step disagree lies at a kink (ReLU, a tie of max
+// Compares `actual`, the gradient the op computed of one input, with central differences of `loss` in double.
+// An element where the slopes to both sides or with a larger step disagree lies at a kink (ReLU, a tie of max
 // pooling), where there is no derivative: skipped.
 inline void CheckGradient(const Values& actual, Doubles& input, const std::function<double()>& loss,
                           double tolerance, int64_t samples, const std::string& what) {
@@ -287,22 +288,22 @@ inline void CheckGradient(const Values& actual, Doubles& input, const std::funct
   ASSERT_EQ(static_cast<int64_t>(actual.size()), size) << what;
   Values checked;
   Doubles expected;
-  int64_t tried = 0;
-  // A step of the golden ratio visits elements spread over the whole tensor.
+  const double here = loss();
+  const auto agree = [](double a, double b) { return std::abs(a - b) <= 1e-3 * (1 + std::abs(a)); };
+  // Steps of the golden ratio visit elements spread over the whole tensor.
   const double stride = samples >= size ? 1.0 : 0.6180339887 * static_cast<double>(size);
-  for (; tried < std::min(samples, size); ++tried) {
-    const double position = std::fmod(static_cast<double>(tried) * stride, static_cast<double>(size));
-    const auto i = static_cast<size_t>(position);
+  const int64_t tried = std::min(samples, size);
+  for (int64_t t = 0; t < tried; ++t) {
+    const auto i = static_cast<size_t>(std::fmod(static_cast<double>(t) * stride, static_cast<double>(size)));
     const auto slope = [&, value = input[i]](double step) {
       input[i] = value + step;
-      const double up = loss();
-      input[i] = value - step;
-      const double down = loss();
+      const double there = loss();
       input[i] = value;
-      return (up - down) / (2 * step);
+      return (there - here) / step;
     };
-    const double fine = slope(1e-5), coarse = slope(2e-3);
-    if (std::abs(fine - coarse) > 1e-3 * (1 + std::abs(fine))) continue;
+    constexpr double kFine = 1e-5, kCoarse = 2e-3;
+    const double up = slope(kFine), down = slope(-kFine), fine = (up + down) / 2;
+    if (!agree(up, down) || !agree(fine, (slope(kCoarse) + slope(-kCoarse)) / 2)) continue;
     checked.push_back(actual[i]);
     expected.push_back(fine);
   }
