@@ -1,0 +1,122 @@
+#include "data/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+namespace {
+
+struct Advice {
+  absl::StatusCode code;
+  const char* hint;
+};
+
+Advice AdviceFor(int error) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      return {absl::StatusCode::kResourceExhausted,
+              "; free space there, raise the quota or file size limit, or use another directory"};
+    case EMFILE:
+    case ENFILE:
+      return {absl::StatusCode::kResourceExhausted, "; raise the limit of open files (ulimit -n)"};
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return {absl::StatusCode::kPermissionDenied, "; change its permissions or use another directory"};
+    case ENOENT:
+    case ENOTDIR:
+      return {absl::StatusCode::kNotFound, "; check the path"};
+    case EIO:
+      return {absl::StatusCode::kDataLoss, "; check the disk"};
+    default:
+      return {absl::ErrnoToStatusCode(error), ""};
+  }
+}
+
+}  // namespace
+
+absl::Status IoError(const std::string& action, const std::string& path, int error) {
+  const Advice advice = AdviceFor(error);
+  return absl::Status(advice.code, absl::StrCat("cannot ", action, " ", path, ": ",
+                                                std::generic_category().message(error), advice.hint));
+}
+
+File& File::operator=(File&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(path_, other.path_);
+  return *this;
+}
+
+File::~File() {
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::StatusOr<File> File::Open(const std::string& path, int flags) {
+  const int fd = open(path.c_str(), flags | O_CLOEXEC, 0666);
+  if (fd < 0) return IoError((flags & O_ACCMODE) == O_RDONLY ? "open" : "create", path, errno);
+  return File(fd, path);
+}
+
+absl::StatusOr<uint64_t> File::Size() const {
+  struct stat info;
+  if (fstat(fd_, &info) != 0) return IoError("stat", path_, errno);
+  return static_cast<uint64_t>(info.st_size);
+}
+
+absl::Status File::ReadAt(uint64_t offset, void* data, size_t bytes) const {
+  auto* to = static_cast<char*>(data);
+  while (bytes > 0) {
+    const ssize_t got = pread(fd_, to, bytes, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return IoError("read", path_, errno);
+    if (got == 0) return absl::DataLossError(absl::StrCat(path_, " is cut short at byte ", offset));
+    to += got;
+    offset += static_cast<uint64_t>(got);
+    bytes -= static_cast<size_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status File::WriteAt(uint64_t offset, const void* data, size_t bytes) const {
+  const auto* from = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t put = pwrite(fd_, from, bytes, static_cast<off_t>(offset));
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return IoError("write", path_, errno);
+    from += put;
+    offset += static_cast<uint64_t>(put);
+    bytes -= static_cast<size_t>(put);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status File::Allocate(uint64_t bytes) const {
+  const int error = posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
+  return error == 0 ? absl::OkStatus() : IoError("write", path_, error);
+}
+
+absl::Status File::Sync() const {
+  // Some network file systems have nothing to flush for a directory and say EINVAL.
+  if (fsync(fd_) != 0 && errno != EINVAL) return IoError("flush to disk", path_, errno);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<uint8_t>> ReadFile(const std::string& path) {
+  absl::StatusOr<File> file = File::Open(path, O_RDONLY);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<uint64_t> size = file->Size();
+  if (!size.ok()) return size.status();
+  std::vector<uint8_t> content(*size);
+  if (absl::Status read = file->ReadAt(0, content.data(), content.size()); !read.ok()) return read;
+  return content;
+}
+
+}  // namespace deeper

@@ -1,0 +1,92 @@
+// Small images and image files of every kind the codec must read.
+#pragma once
+
+// libjpeg's header needs these first.
+#include <cstddef>
+#include <cstdio>
+
+#include <jpeglib.h>
+#include <png.h>
+
+#include <cstdlib>
+
+#include "data/dataset.h"
+#include "tests/data/scratch.h"
+
+namespace deeper {
+
+// Smooth, so that JPEG keeps it nearly; different for each seed.
+inline Image MakeImage(int height, int width, int channels, int seed = 0) {
+  Image image{height, width, channels, {}};
+  for (int y = 0; y < height; ++y) {
+    for (int x = 0; x < width; ++x) {
+      for (int c = 0; c < channels; ++c) {
+        image.pixels.push_back(static_cast<uint8_t>((x * 3 + y * 2 + c * 60 + seed * 17) % 200 + 20));
+      }
+    }
+  }
+  return image;
+}
+
+// `type` PNG_COLOR_TYPE_*, 8 or 16 bits; `rows` in the file's own layout, big-endian.
+inline Bytes PngFile(int height, int width, int type, int bits, const Bytes& rows,
+                     const std::vector<png_color>& palette = {}, int interlace = PNG_INTERLACE_NONE) {
+  Bytes file;
+  png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
+  png_infop info = png_create_info_struct(png);
+  png_set_write_fn(
+      png, &file,
+      [](png_structp p, png_bytep data, size_t size) {
+        auto* out = static_cast<Bytes*>(png_get_io_ptr(p));
+        out->insert(out->end(), data, data + size);
+      },
+      nullptr);
+  png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), bits, type,
+               interlace, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  if (!palette.empty()) png_set_PLTE(png, info, palette.data(), static_cast<int>(palette.size()));
+  std::vector<png_bytep> pointers;
+  for (size_t y = 0; y < static_cast<size_t>(height); ++y) {
+    pointers.push_back(const_cast<png_bytep>(&rows[y * rows.size() / static_cast<size_t>(height)]));
+  }
+  png_set_rows(png, info, pointers.data());
+  png_write_png(png, info, PNG_TRANSFORM_IDENTITY, nullptr);
+  png_destroy_write_struct(&png, &info);
+  return file;
+}
+
+inline Bytes PngFile(const Image& image) {
+  return PngFile(image.height, image.width, image.channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, 8,
+                 image.pixels);
+}
+
+// Four components as they lie in the file; `adobe` adds Adobe's marker, which says that they are inverted.
+inline Bytes CmykJpeg(int height, int width, const Bytes& pixels, J_COLOR_SPACE stored, bool adobe) {
+  jpeg_compress_struct info = {};
+  jpeg_error_mgr errors;
+  info.err = jpeg_std_error(&errors);
+  jpeg_create_compress(&info);
+  unsigned char* out = nullptr;
+  unsigned long size = 0;
+  jpeg_mem_dest(&info, &out, &size);
+  info.image_height = static_cast<JDIMENSION>(height);
+  info.image_width = static_cast<JDIMENSION>(width);
+  info.input_components = 4;
+  info.in_color_space = JCS_CMYK;
+  jpeg_set_defaults(&info);
+  jpeg_set_colorspace(&info, stored);
+  info.write_Adobe_marker = adobe ? TRUE : FALSE;
+  jpeg_set_quality(&info, 100, TRUE);
+  for (int c = 0; c < 4; ++c) info.comp_info[c].h_samp_factor = info.comp_info[c].v_samp_factor = 1;
+  jpeg_start_compress(&info, TRUE);
+  while (info.next_scanline < info.image_height) {
+    JSAMPROW row = const_cast<JSAMPROW>(&pixels[size_t{info.next_scanline} * static_cast<size_t>(width) * 4]);
+    jpeg_write_scanlines(&info, &row, 1);
+  }
+  jpeg_finish_compress(&info);
+  jpeg_destroy_compress(&info);
+  Bytes file(out, out + size);
+  std::free(out);
+  return file;
+}
+
+}  // namespace deeper
