@@ -96,11 +96,7 @@ std::vector<std::pair<std::string, Cost>> ComparedModels() {
 
 // 1234567 -> "1,234,567".
 std::string Grouped(int64_t n) {
-  std::string digits = absl::StrCat(n);
-  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) {
-    digits.insert(static_cast<size_t>(i), ",");
-  }
-  return digits;
+  return n < 1000 ? absl::StrCat(n) : absl::StrFormat("%s,%03d", Grouped(n / 1000), n % 1000);
 }
 
 std::string Row(std::string_view name, std::string_view kind, std::string_view output, const Cost& cost) {
