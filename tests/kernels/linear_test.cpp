@@ -29,7 +29,7 @@ TEST(Linear, MatchesTheReference) {
     int64_t outputs;
     int dy_parts;
   };
-  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+  for (const DType dtype : testing::TestTypes()) {
     for (const Case& c :
          {Case{{1, 10}, 3, 1}, Case{{3, 24}, 10, 4}, Case{{17, 64}, 40, 2}, Case{{3, 1}, 1, 1}}) {
       for (const bool relu : {false, true}) {
@@ -42,7 +42,7 @@ TEST(Linear, MatchesTheReference) {
 }
 
 TEST(Linear, WorksWithoutTrainingAndWithoutDx) {
-  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+  for (const DType dtype : testing::TestTypes()) {
     for (const bool training : {false, true}) {
       const LinearParams params{7, true};
       const Shape x{3, 20};

@@ -27,7 +27,7 @@ testing::Reference ReferenceOf(const LrnParams& p, const Shape& x) {
 
 // Alpha is large, so that the norm shows.
 TEST(Lrn, MatchesTheReference) {
-  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+  for (const DType dtype : testing::TestTypes()) {
     for (const LrnParams& params :
          {LrnParams{5, 2.0f, 0.75f, 1}, LrnParams{3, 1.0f, 0.75f, 2}, LrnParams{5, 1, 0.5f, 1}}) {
       for (const Shape& x : {Shape{3, 24, 7, 7}, Shape{1, 64, 3, 5}, Shape{1, 16, 4, 4}, Shape{3, 10, 5, 3},

@@ -34,6 +34,12 @@ inline Device& TestDevice() {
   return *device;
 }
 
+// The types of activations that the device computes in: bf16 needs AVX-512 on the CPU.
+inline std::vector<DType> TestTypes() {
+  if (TestDevice().type() == DeviceType::kCpu && TestDevice().channel_block() < 16) return {DType::kF32};
+  return {DType::kF32, DType::kBf16};
+}
+
 // Uniform in [-1, 1), rounded to what `dtype` can hold, so that an op and its reference start from the same
 // numbers.
 inline Values RandomValues(int64_t count, uint64_t seed, DType dtype = DType::kF32) {

@@ -74,7 +74,7 @@ const Case kCases[] = {
 };
 
 TEST(Pool, MatchesTheReference) {
-  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+  for (const DType dtype : testing::TestTypes()) {
     for (const Case& c : kCases) {
       SCOPED_TRACE(std::to_string(c.params.kernel) + "/" + std::to_string(c.params.stride));
       CheckOp(c.params, c.x, dtype, ReferenceOf(c.params, c.x), {.dy_parts = c.x.n == 3 ? 3 : 1});
@@ -90,7 +90,7 @@ TEST(Pool, WorksWithoutTraining) {
 
 // Small whole numbers: nearly every window has ties, and all sums are exact.
 TEST(MaxPool, FirstMaximumTakesTheGradient) {
-  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+  for (const DType dtype : testing::TestTypes()) {
     for (const Case& c : kCases) {
       if (c.params.kind != kMax) continue;
       SCOPED_TRACE(c.x.ToString() + " " + NameOf(dtype));
@@ -114,7 +114,7 @@ TEST(MaxPool, FirstMaximumTakesTheGradient) {
 
 // With the mask of the ReLU that made x, applied where it is cheap: the same as applying it to dx.
 TEST(MaxPool, MasksDx) {
-  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+  for (const DType dtype : testing::TestTypes()) {
     PoolParams params{kMax, 3, 2, 1};
     const TensorDesc desc = TestDevice().FeatureMap({3, 24, 9, 9}, dtype);
     OpDriver plain(params, desc, {}, TestDevice(), 2);
@@ -172,7 +172,7 @@ TEST(Pool, Errors) {
 }
 
 TEST(GlobalAvgPool, MatchesTheReference) {
-  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+  for (const DType dtype : testing::TestTypes()) {
     for (const Shape& x : {Shape{3, 24, 7, 7}, Shape{1, 10, 5, 3}, Shape{3, 32, 1, 1}}) {
       const auto reference = [&](const Doubles& in, const std::vector<Doubles>&) {
         Doubles out(static_cast<size_t>(x.n * x.c));
