@@ -28,10 +28,6 @@ std::string ParentOf(const std::string& path) {
 
 }  // namespace
 
-std::string TemporaryPath(const std::string& path) {
-  return path + ".tmp";
-}
-
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
   const std::string temporary = path + kTemporarySuffix;
   absl::Status status = WriteAndSync(temporary, content);

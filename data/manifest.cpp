@@ -57,6 +57,10 @@ std::string Checksum(const json& document) {
   return Xxh3(text.data(), text.size()).Hex();
 }
 
+std::string ManifestPath(const std::string& directory) {
+  return directory + "/manifest.json";
+}
+
 Manifest FromJson(const json& document) {
   Manifest manifest;
   document.at("classes").get_to(manifest.classes);
@@ -86,10 +90,6 @@ absl::Status CheckClassNames(const std::vector<std::string>& classes) {
     }
   }
   return absl::OkStatus();
-}
-
-std::string ManifestPath(const std::string& directory) {
-  return directory + "/manifest.json";
 }
 
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {

@@ -52,7 +52,6 @@ struct Manifest {
 // Names a manifest and a shard can hold: UTF-8, not too many for a label.
 absl::Status CheckClassNames(const std::vector<std::string>& classes);
 
-std::string ManifestPath(const std::string& directory);
 // NotFound: no manifest, so packing has not ended. DataLoss: damaged, or edited by hand.
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory);
 absl::Status WriteManifest(const std::string& directory, const Manifest& manifest);
