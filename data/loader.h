@@ -1,6 +1,8 @@
-// Streams batches: worker threads read, decode, augment and normalise ahead of the consumer, into a ring of buffers allocated once.
+// Streams batches: worker threads read, decode, augment and normalise ahead of the consumer, into a ring of
+// buffers allocated once.
 //
-// What a batch contains is a pure function of (options, position): worker count, timing and the number of ranks change nothing.
+// What a batch contains is a pure function of (options, position): worker count, timing and the number of
+// ranks change nothing.
 #pragma once
 
 #include <cstdint>
@@ -14,21 +16,22 @@
 namespace deeper {
 
 struct LoaderOptions {
-  int image_size = 224;        // output height and width
-  int channels = 3;            // output channels; a 1-channel dataset is repeated to 3
-  PixelStats stats;            // empty: the dataset's
+  int image_size = 224;  // output height and width
+  int channels = 3;      // output channels; a 1-channel dataset is repeated to 3
+  PixelStats stats;      // empty: the dataset's
   Augment augment = Augment::kNone;
   OrderKind order = OrderKind::kFull;
   uint64_t seed = 0;
   int64_t global_batch = 256;
-  int64_t rows = 0;            // rows of a Batch: a rank's share of a global batch comes in ceil(share / rows) batches, at least one
+  int64_t rows = 0;  // rows of a Batch: a rank's share of a global batch comes in ceil(share / rows) batches,
+                     // at least one
   int rank = 0, world = 1;
   int workers = 2;
-  int prefetch = 3;            // batches in the ring
+  int prefetch = 3;  // batches in the ring
   // Where to begin: global batch `first_batch` of `first_epoch`.
   uint32_t first_epoch = 0;
   int64_t first_batch = 0;
-  uint32_t epochs = 0;         // stop after this many epochs from epoch 0; 0: never
+  uint32_t epochs = 0;  // stop after this many epochs from epoch 0; 0: never
 };
 
 // One forward pass' worth of samples. Valid until the Loader's next Next().
@@ -36,23 +39,26 @@ struct Batch {
   const float* images = nullptr;      // [rows capacity, channels, image_size, image_size] NCHW, normalised
   const int32_t* labels = nullptr;    // [rows capacity]; -1 beyond `rows`
   const uint64_t* samples = nullptr;  // [rows capacity] index in the dataset
-  int64_t rows = 0;                   // rows that count. The others repeat real samples (batch norm reads them), with label -1
+  int64_t rows = 0;  // rows that count. The others repeat real samples (batch norm reads them), with label -1
   uint32_t epoch = 0;
-  int64_t batch = 0;                  // global batch within the epoch
-  int64_t global_rows = 0;            // samples of this global batch over all ranks and micro-batches
-  int micro = 0, micros = 1;          // this is micro-batch `micro` of `micros` of the rank's share; `micros` is the same on all ranks
-  bool last_in_epoch = false;         // of the epoch's last global batch
-  double wait_ms = 0;                 // how long Next() blocked
+  int64_t batch = 0;           // global batch within the epoch
+  int64_t global_rows = 0;     // samples of this global batch over all ranks and micro-batches
+  int micro = 0, micros = 1;   // this is micro-batch `micro` of `micros` of the rank's share; `micros` is the
+                               // same on all ranks
+  bool last_in_epoch = false;  // of the epoch's last global batch
+  double wait_ms = 0;          // how long Next() blocked
 };
 
 class Loader {
  public:
   virtual ~Loader() = default;
-  // The next batch in order. OutOfRange after the last epoch; DataLoss etc. from Dataset::Read, at the batch it concerns.
+  // The next batch in order. OutOfRange after the last epoch; DataLoss etc. from Dataset::Read, at the batch
+  // it concerns.
   virtual absl::StatusOr<Batch> Next() = 0;
 };
 
-// `dataset` must outlive the loader. InvalidArgument: global_batch < world, no samples, sizes not positive, channels that do not match.
+// `dataset` must outlive the loader. InvalidArgument: global_batch < world, no samples, sizes not positive,
+// channels that do not match.
 absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const LoaderOptions& options);
 
 }  // namespace deeper
