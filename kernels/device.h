@@ -49,6 +49,9 @@ class Device {
   Device() = default;
 };
 
+// Cores among the CPUs that this process may run on: hyperthreads of one core count once.
+int AvailableCores();
+
 // `threads` > 0: OpenMP threads of every parallel loop and oneDNN primitive in this process; 0: one per core the process may use.
 std::unique_ptr<Device> MakeCpuDevice(int threads = 0);
 

@@ -18,21 +18,6 @@ namespace {
 
 constexpr size_t kUnlimited = std::numeric_limits<size_t>::max();
 
-// Distinct cores among the CPUs this process may run on: hyperthreads of one core count once.
-int AvailableCores() {
-  cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof mask, &mask) != 0) return omp_get_num_procs();
-  std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &mask)) continue;
-    std::string siblings;
-    std::ifstream("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list") >>
-        siblings;
-    cores.insert(siblings.empty() ? std::to_string(cpu) : siblings);
-  }
-  return static_cast<int>(cores.size());
-}
-
 // What follows `key` and its separator on its line in a file such as /proc/cpuinfo; empty if there is none.
 std::string FindField(const std::filesystem::path& file, const std::string& key) {
   std::ifstream in(file);
@@ -149,6 +134,20 @@ class CpuDevice final : public Device {
 };
 
 }  // namespace
+
+int AvailableCores() {
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof mask, &mask) != 0) return omp_get_num_procs();
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &mask)) continue;
+    std::string siblings;
+    std::ifstream("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list") >>
+        siblings;
+    cores.insert(siblings.empty() ? std::to_string(cpu) : siblings);
+  }
+  return static_cast<int>(cores.size());
+}
 
 std::unique_ptr<Device> MakeCpuDevice(int threads) {
   return std::make_unique<CpuDevice>(threads);

@@ -1,1 +1,118 @@
-int main() { return 0; }
+// deeper COMMAND [--flags]
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "comm/mpi_communicator.h"
+#include "kernels/check.h"
+#include "launch/command.h"
+#include "launch/help.h"
+#include "trainer/exit_code.h"
+
+namespace deeper {
+
+std::vector<std::unique_ptr<Command>> AllCommands() {
+  std::vector<std::unique_ptr<Command>> commands;
+  for (const auto make :
+       {MakePack, MakeVerify, MakeDescribe, MakeTrain, MakeEval, MakePredict, MakeExport, MakeBenchStep})
+    commands.push_back(make());
+  return commands;
+}
+
+namespace {
+
+using Commands = std::vector<std::unique_ptr<Command>>;
+
+Communicator* job = nullptr;  // for the abort handler, which is a plain function
+
+absl::StatusOr<std::unique_ptr<Communicator>> MakeCommunicator() {
+  if (!LaunchedByMpi()) return MakeSingleCommunicator();
+  absl::StatusOr<std::unique_ptr<Communicator>> mpi = MakeMpiCommunicator();
+  if (!mpi.ok()) return WithExitCode(mpi.status(), ExitCode::kCommunication);
+  return mpi;
+}
+
+// Takes the command's name, of one or two words, off the front of `arguments`.
+absl::StatusOr<Command*> TakeCommand(const Commands& commands, std::vector<std::string>& arguments) {
+  std::vector<std::string> names;
+  for (const auto& command : commands) {
+    const std::string name = command->text.name;
+    const auto words = 1 + std::count(name.begin(), name.end(), ' ');
+    const bool fits = std::ssize(arguments) >= words;
+    if (fits && name == (words == 1 ? arguments[0] : absl::StrCat(arguments[0], " ", arguments[1]))) {
+      arguments.erase(arguments.begin(), arguments.begin() + words);
+      return command.get();
+    }
+    names.push_back(name);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("there is no command ", arguments[0], DidYouMean(arguments[0], names)));
+}
+
+bool AsksForHelp(const std::vector<std::string>& arguments) {
+  const auto end = std::find(arguments.begin(), arguments.end(), "--");
+  return std::any_of(arguments.begin(), end, [](const auto& a) { return a == "--help" || a == "-h"; });
+}
+
+// `deeper`, `deeper help [COMMAND]`, `deeper COMMAND --help`. True if this was all that was asked for.
+bool ShowHelp(const Commands& commands, std::vector<std::string> arguments, std::FILE* out) {
+  const auto show = [&](const std::string& text) {
+    if (out != nullptr) std::fputs(text.c_str(), out);
+    return true;
+  };
+  const bool help = !arguments.empty() && arguments[0] == "help";
+  if (help) arguments.erase(arguments.begin());
+  if (help && arguments == std::vector<std::string>{"--markdown"}) return show(Markdown(commands));
+  if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") return show(Overview(commands));
+  if (!help && !AsksForHelp(arguments)) return false;
+  const absl::StatusOr<Command*> command = TakeCommand(commands, arguments);
+  return command.ok() && show(HelpOf(**command));
+}
+
+absl::Status Usage(const absl::Status& status, const std::string& command) {
+  return absl::InvalidArgumentError(absl::StrCat(status.message(), "; see `deeper ", command, "--help`"));
+}
+
+absl::Status Execute(Command& command, const std::vector<std::string>& arguments, Communicator& comm) {
+  absl::StatusOr<std::vector<std::string>> operands = ParseFlags(arguments, command.Flags());
+  if (operands.ok() && !operands->empty() && *command.text.operands == '\0')
+    operands = absl::InvalidArgumentError(absl::StrCat("unexpected argument ", operands->front()));
+  if (operands.ok() && comm.size() > 1 && !command.text.distributed)
+    operands = absl::InvalidArgumentError("runs as one process: leave out mpirun");
+  if (!operands.ok()) return Usage(operands.status(), absl::StrCat(command.text.name, " "));
+  return command.Run({arguments, *std::move(operands), comm});
+}
+
+int Main(std::vector<std::string> arguments) {
+  absl::StatusOr<std::unique_ptr<Communicator>> comm = MakeCommunicator();
+  if (!comm.ok()) {
+    std::fprintf(stderr, "deeper: %s\n", std::string(comm.status().message()).c_str());
+    return static_cast<int>(ExitCodeOf(comm.status()));
+  }
+  job = comm->get();
+  SetAbortHandler([](const std::string& report) { job->Abort(1, report); });
+
+  const Commands commands = AllCommands();
+  const bool root = job->rank() == 0;
+  if (ShowHelp(commands, arguments, root ? stdout : nullptr)) return 0;
+  if (arguments[0] == "help") arguments.erase(arguments.begin());
+  const absl::StatusOr<Command*> command = TakeCommand(commands, arguments);
+  const std::string name = command.ok() ? absl::StrCat(" ", (*command)->text.name) : "";
+  const absl::Status status =
+      command.ok() ? Execute(**command, arguments, *job) : Usage(command.status(), "");
+  if (!status.ok() && root) {
+    std::fflush(stdout);
+    std::fprintf(stderr, "deeper%s: %s\n", name.c_str(), std::string(status.message()).c_str());
+  }
+  return static_cast<int>(ExitCodeOf(status));
+}
+
+}  // namespace
+}  // namespace deeper
+
+int main(int argc, char** argv) {
+  return deeper::Main({argv + 1, argv + argc});
+}

@@ -1,0 +1,194 @@
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/rng.h"
+#include "launch/command.h"
+#include "launch/placement.h"
+#include "launch/run_flags.h"
+#include "nlohmann/json.hpp"
+#include "trainer/network.h"
+#include "trainer/optimizer.h"
+
+namespace deeper {
+namespace {
+
+constexpr CommandText kText = {
+    .name = "bench step",
+    .summary = "times a training step on data that is already in memory",
+    .operands = "",
+    .details =
+        "Trains on one batch of made-up images again and again: forward, backward, update; no reading, no "
+        "other\n"
+        "ranks. After a warm-up, over which the loss must fall, prints medians over the repeats as JSON.",
+    .examples =
+        "deeper bench step --model=googlenet --batch=32\n"
+        "deeper bench step --model=googlenet --batch=32 --precision=bf16 --threads=1",
+};
+
+struct StepTimes {
+  double forward = 0, backward = 0, update = 0;  // milliseconds
+  double total() const { return forward + backward + update; }
+};
+
+double Median(const std::vector<StepTimes>& times, double (*part)(const StepTimes&)) {
+  std::vector<double> values;
+  for (const StepTimes& t : times) values.push_back(part(t));
+  std::sort(values.begin(), values.end());
+  const size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+// One batch, resident in memory.
+class MadeUpBatch {
+ public:
+  MadeUpBatch(const Model& model, int64_t rows, uint64_t seed)
+      : images_(static_cast<size_t>(rows * model.channels * model.image_size * model.image_size)),
+        labels_(static_cast<size_t>(rows)),
+        samples_(static_cast<size_t>(rows)) {
+    Rng rng(seed, RandomStream("bench step"), 0, 0);
+    for (float& pixel : images_) pixel = 2 * rng.NextUnit() - 1;
+    for (size_t i = 0; i < labels_.size(); ++i) {
+      labels_[i] = static_cast<int32_t>(i % static_cast<size_t>(model.num_classes));
+      samples_[i] = i;
+    }
+    batch.images = images_.data();
+    batch.labels = labels_.data();
+    batch.samples = samples_.data();
+    batch.rows = batch.global_rows = rows;
+  }
+
+  Batch batch;
+
+ private:
+  std::vector<float> images_;
+  std::vector<int32_t> labels_;
+  std::vector<uint64_t> samples_;
+};
+
+class BenchStepCommand final : public Command {
+ public:
+  BenchStepCommand() : Command(kText) {
+    config_.num_classes = 1000;
+    config_.synthetic = true;
+    config_.momentum = 0.9;
+  }
+
+  std::vector<FlagGroup> Flags() override {
+    return {With(ModelFlags(config_), {{"channels", &channels_, "of the images: 1 or 3"},
+                                       {"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"},
+                                       {"dropout", &config_.dropout, "false: leaves it out"}}),
+            MachineFlags(config_, threads_),
+            {"Measuring",
+             {{"batch", &batch_, "images a step"},
+              {"warmup", &warmup_, "steps before the first that is timed"},
+              {"repeats", &repeats_, "steps that are timed"},
+              {"lr", &config_.lr, "learning rate"},
+              {"seed", &config_.seed, "of weights and images"}}}};
+  }
+
+  absl::Status Run(const Invocation& call) override {
+    if (absl::Status status = Validate(config_); !status.ok()) return status;
+    if (batch_ < 1 || warmup_ < 2 || repeats_ < 1)
+      return absl::InvalidArgumentError("--batch and --repeats must be at least 1, --warmup at least 2");
+    const std::unique_ptr<Device> device = MakeCpuDeviceFor(call.comm, threads_);
+    DatasetInfo images;
+    images.channels = channels_;
+    const absl::StatusOr<Model> model = ModelFor(config_, images, /*training=*/true);
+    if (!model.ok()) return model.status();
+    absl::StatusOr<std::unique_ptr<Network>> net =
+        Network::Prepare(*model, {batch_, PrecisionOf(config_), /*training=*/true}, *device);
+    if (!net.ok()) return net.status();
+    absl::StatusOr<std::unique_ptr<ParamStore>> params =
+        ParamStore::Create((*net)->Params(), *device, /*training=*/true);
+    if (!params.ok()) return params.status();
+    (*params)->Initialize(config_.seed);
+    if (absl::Status status = (*net)->Bind(**params); !status.ok()) return status;
+    return Measure(**net, **params, *device);
+  }
+
+ private:
+  absl::Status Measure(Network& net, ParamStore& params, Device& device) {
+    const MadeUpBatch data(net.model(), batch_, config_.seed);
+    Optimizer optimizer({.momentum = static_cast<float>(config_.momentum)}, params, device);
+    std::vector<double> losses;
+    for (int i = 0; i < warmup_; ++i) {
+      Step(net, optimizer, device, data.batch);
+      losses.push_back(net.results().front().loss_sum / static_cast<double>(batch_));
+    }
+    if (!std::isfinite(losses.back()) || losses.back() >= losses.front()) {
+      return absl::InternalError(absl::StrCat("the loss went from ", losses.front(), " to ", losses.back(),
+                                              " over the warm-up: the step is wrong, or --lr too large"));
+    }
+    std::vector<StepTimes> times;
+    for (int i = 0; i < repeats_; ++i) times.push_back(Step(net, optimizer, device, data.batch));
+    Print(net, device, times, losses);
+    return absl::OkStatus();
+  }
+
+  StepTimes Step(Network& net, Optimizer& optimizer, Device& device, const Batch& batch) {
+    const auto timed = [&](const auto& work) {
+      const auto start = std::chrono::steady_clock::now();
+      work();
+      device.Synchronize();
+      return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    };
+    net.Load(batch, config_.seed);
+    StepTimes times;
+    times.forward = timed([&] { net.Forward(); });
+    times.backward = timed([&] { net.Backward([](size_t) {}); });
+    times.update = timed([&] { optimizer.Step(static_cast<float>(config_.lr)); });
+    return times;
+  }
+
+  void Print(const Network& net, const Device& device, const std::vector<StepTimes>& times,
+             const std::vector<double>& losses) const {
+    rusage usage = {};
+    getrusage(RUSAGE_SELF, &usage);
+    const double step_ms = Median(times, [](const StepTimes& t) { return t.total(); });
+    const Model& model = net.model();
+    const nlohmann::ordered_json json = {
+        {"benchmark", "step"},
+        {"images_per_second", 1000 * static_cast<double>(batch_) / step_ms},
+        {"step_ms", step_ms},
+        {"forward_ms", Median(times, [](const StepTimes& t) { return t.forward; })},
+        {"backward_ms", Median(times, [](const StepTimes& t) { return t.backward; })},
+        {"update_ms", Median(times, [](const StepTimes& t) { return t.update; })},
+        {"arena_bytes", net.arena_bytes()},
+        {"peak_rss_bytes", int64_t{usage.ru_maxrss} * 1024},
+        {"warmup_losses", losses},
+        {"settings",
+         {{"model", model.name},
+          {"stem", config_.stem},
+          {"image_size", model.image_size},
+          {"channels", model.channels},
+          {"num_classes", model.num_classes},
+          {"aux", model.heads.size() > 1},
+          {"dropout", config_.dropout},
+          {"precision", config_.precision},
+          {"batch", batch_},
+          {"warmup", warmup_},
+          {"repeats", repeats_}}},
+        {"hardware", device.Describe()},
+        {"versions", {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}}},
+    };
+    std::printf("%s\n", json.dump(2).c_str());
+  }
+
+  RunConfig config_;
+  int channels_ = 3, threads_ = 0, warmup_ = 5, repeats_ = 10;
+  int64_t batch_ = 32;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeBenchStep() {
+  return std::make_unique<BenchStepCommand>();
+}
+
+}  // namespace deeper

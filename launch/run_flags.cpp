@@ -1,0 +1,40 @@
+#include "launch/run_flags.h"
+
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace deeper {
+
+FlagGroup ModelFlags(RunConfig& c) {
+  return {"Network",
+          {{"model", &c.model, absl::StrJoin(ModelNames(), " | ")},
+           {"num_classes", &c.num_classes, "0: as many as the data set or checkpoint has"},
+           {"image_size", &c.image_size, "height and width that the network sees; 0: its own"},
+           {"stem", &c.stem, "default | small: the first layers of a GoogLeNet for images of 28 to 64 px"}}};
+}
+
+FlagGroup InputFlags(RunConfig& c) {
+  return {
+      "Input",
+      {{"mean", &c.mean, "a number a channel, of pixels scaled to 0..1, with commas; empty: the data set's"},
+       {"std", &c.stddev, "likewise; the network sees (x / 255 - mean) / std"},
+       {"workers", &c.workers, "threads of a rank that read, decode and augment"}}};
+}
+
+FlagGroup MachineFlags(RunConfig& c, int& threads) {
+  return {
+      "Machine",
+      {{"device", &c.device, "cpu"},
+       {"precision", &c.precision, "fp32 | bf16: of activations and of the weights they meet; sums are fp32"},
+       {"threads", &threads, "of a rank, for computing; 0: its fair share of the cores it may use"}}};
+}
+
+FlagGroup With(FlagGroup group, std::vector<Flag> more) {
+  std::move(more.begin(), more.end(), std::back_inserter(group.flags));
+  return group;
+}
+
+}  // namespace deeper

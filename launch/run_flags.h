@@ -1,0 +1,19 @@
+// The flags that several commands share, bound to the fields of a RunConfig.
+#pragma once
+
+#include "launch/flags.h"
+#include "trainer/config.h"
+
+namespace deeper {
+
+// --model, --num_classes, --image_size, --stem.
+FlagGroup ModelFlags(RunConfig& config);
+// --mean, --std, --workers.
+FlagGroup InputFlags(RunConfig& config);
+// --device, --precision, --threads.
+FlagGroup MachineFlags(RunConfig& config, int& threads);
+
+// `group` with more flags after its own.
+FlagGroup With(FlagGroup group, std::vector<Flag> more);
+
+}  // namespace deeper

@@ -1,0 +1,116 @@
+#include "trainer/train.h"
+
+#include <cstdio>
+
+#include "launch/command.h"
+#include "launch/placement.h"
+#include "launch/run_flags.h"
+#include "trainer/config.h"
+
+namespace deeper {
+namespace {
+
+constexpr CommandText kText = {
+    .name = "train",
+    .summary = "trains a network; under mpirun every rank is a worker",
+    .operands = "",
+    .details =
+        "Trains a network on packed images. Every rank holds the whole network and its share of each global\n"
+        "batch; the gradients are averaged over all ranks. The order of the samples, and what is drawn for "
+        "each,\n"
+        "depend on --seed alone, not on the number of ranks. A run with a --checkpoint_dir goes on where the "
+        "newest\n"
+        "valid checkpoint in it left off, on any number of ranks.",
+    .examples =
+        "deeper train --data=datasets/fashion-mnist --flagfile=recipes/fashion-mnist.flags\n"
+        "mpirun -n 4 --bind-to core deeper train --data=datasets/imagenet --epochs=90 --global_batch=256\n"
+        "deeper train --synthetic --image_size=64 --stem=small --num_classes=10 --max_steps=20",
+    .distributed = true,
+};
+
+class TrainCommand final : public Command {
+ public:
+  TrainCommand() : Command(kText) {}
+
+  std::vector<FlagGroup> Flags() override {
+    RunConfig& c = config_;
+    return {With(ModelFlags(c), {{"aux", &c.aux, "auxiliary classifiers of the GoogLeNets"},
+                                 {"aux_weight", &c.aux_weight, "of their losses, next to the main one's 1"},
+                                 {"dropout", &c.dropout, "false: leaves it out everywhere"},
+                                 {"init_from", &c.init_from,
+                                  "weights to begin with: a checkpoint, or an HDF5 file of `export`"}}),
+            Data(), Optimization(), Output(), MachineFlags()};
+  }
+
+  absl::Status Run(const Invocation& call) override {
+    const std::unique_ptr<Device> device = MakeCpuDeviceFor(call.comm, threads_);
+    return Train(config_, call.comm, *device, call.is_root() ? stdout : nullptr);
+  }
+
+ private:
+  FlagGroup Data() {
+    RunConfig& c = config_;
+    return With({"Data",
+                 {{"data", &c.data, "directory that `pack` wrote"},
+                  {"val_data", &c.val_data, "the same for evaluation; empty: --data"},
+                  {"train_split", &c.train_split, "split of --data to train on"},
+                  {"val_split", &c.val_split, "split of --val_data to evaluate on"},
+                  {"synthetic", &c.synthetic, "images made up on the spot, in place of --data"},
+                  {"synthetic_samples", &c.synthetic_samples, "how many"},
+                  {"augment", &c.augment, "none | flip | crop | inception"},
+                  {"order", &c.order, "full: another permutation of all samples every epoch | sequential"}}},
+                InputFlags(c).flags);
+  }
+
+  FlagGroup Optimization() {
+    RunConfig& c = config_;
+    return {
+        "Optimization",
+        {{"global_batch", &c.global_batch, "images a step, over all ranks"},
+         {"micro_batch", &c.micro_batch, "images of a rank's forward pass; 0: as many as fit in memory"},
+         {"epochs", &c.epochs, "0: until --max_steps"},
+         {"max_steps", &c.max_steps, "0: until --epochs"},
+         {"optimizer", &c.optimizer, "sgd | nesterov"},
+         {"lr", &c.lr, "base learning rate, for the global batch as given"},
+         {"lr_schedule", &c.lr_schedule, "constant | step | poly | cosine"},
+         {"lr_step_epochs", &c.lr_step_epochs, "step: epochs between two drops"},
+         {"lr_gamma", &c.lr_gamma, "step: factor of a drop"},
+         {"lr_power", &c.lr_power, "poly: exponent"},
+         {"lr_min", &c.lr_min, "poly, cosine: where they end"},
+         {"warmup_epochs", &c.warmup_epochs, "the rate rises linearly from about 0 over these"},
+         {"momentum", &c.momentum, ""},
+         {"weight_decay", &c.weight_decay, "of weights; biases and batch norm are not decayed"},
+         {"seed", &c.seed, "of initial weights, order, augmentation and dropout"},
+         {"deterministic", &c.deterministic, "true: the same ranks and seed give the same bits | false"}}};
+  }
+
+  FlagGroup Output() {
+    RunConfig& c = config_;
+    return {"Checkpoints and reports",
+            {{"checkpoint_dir", &c.checkpoint_dir, "empty: nothing is saved"},
+             {"checkpoint_every", &c.checkpoint_every, "steps; 0: at the end only"},
+             {"keep", &c.keep, "newest checkpoints that stay"},
+             {"resume", &c.resume, "latest: the newest valid one, if there is one | never | STEP"},
+             {"metrics_out", &c.metrics_out, "file of JSON lines"},
+             {"log_every", &c.log_every, "steps"},
+             {"eval_every", &c.eval_every, "steps; 0: after every epoch"}}};
+  }
+
+  FlagGroup MachineFlags() {
+    return With(
+        deeper::MachineFlags(config_, threads_),
+        {{"comm", &config_.comm, "auto | mpi"},
+         {"bucket_mib", &config_.bucket_mib, "gradients that leave together while backward still runs"}});
+  }
+
+  RunConfig config_;
+  int threads_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeTrain() {
+  return std::make_unique<TrainCommand>();
+}
+
+}  // namespace deeper
