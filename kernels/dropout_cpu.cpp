@@ -10,26 +10,18 @@
 namespace deeper {
 namespace {
 
-// What a sample's elements [first, first + count) are multiplied by; count <= kRun.
-constexpr int64_t kRun = 256;
-class Scales {
- public:
-  Scales(const Rng& rng, float p, int64_t first, int64_t count) : skip_(first % 4) {
-    const float kept = 1 / (1 - p);
-    const auto block = static_cast<uint32_t>(first / 4);
-    for (int64_t i = 0; i < skip_ + count; i += 4) {
-      const Random4 random = rng.Block(block + static_cast<uint32_t>(i / 4));
-      for (int64_t j = 0; j < 4; ++j) scales_[i + j] = UnitFloat(random.v[j]) < p ? 0.0f : kept;
-    }
+constexpr int64_t kRun = 256;  // channels that are drawn at once
+
+// What the elements of `blocks` random blocks are multiplied by.
+void DrawScales(const Rng& rng, float p, uint32_t first_block, uint32_t blocks, float* scales) {
+  const float kept = 1 / (1 - p);
+  for (uint32_t b = 0; b < blocks; ++b) {
+    const Random4 random = rng.Block(first_block + b);
+    for (uint32_t i = 0; i < 4; ++i) scales[4 * b + i] = UnitFloat(random.v[i]) < p ? 0.0f : kept;
   }
-  float operator[](int64_t i) const { return scales_[skip_ + i]; }
+}
 
- private:
-  int64_t skip_;
-  float scales_[kRun + 4];
-};
-
-// Channels of one pixel that are neighbours in memory; 1 or a divisor of the stored channels.
+// Channels of one pixel that are neighbours in memory.
 int64_t NeighbouringChannels(const TensorDesc& desc) {
   if (desc.layout == Layout::kBlocked) return desc.block;
   return desc.layout == Layout::kNhwc || desc.shape.spatial() == 1 ? desc.shape.c : 1;
@@ -39,17 +31,21 @@ template <class T>
 void DropPixel(const Rng& rng, float p, const TensorDesc& desc, int64_t n, int64_t pixel, const T* from,
                T* to) {
   const int64_t channels = desc.shape.c, width = desc.shape.w, neighbours = NeighbouringChannels(desc);
-  for (int64_t c = 0; c < channels; c += neighbours) {
-    const int64_t at = desc.Offset(n, c, pixel / width, pixel % width);
-    const int64_t present = std::min(neighbours, channels - c);
-    for (int64_t run = 0; run < present; run += kRun) {
-      const int64_t count = std::min(kRun, present - run);
-      const Scales scales(rng, p, pixel * channels + c + run, count);
-      for (int64_t i = 0; i < count; ++i) {
-        to[at + run + i] = FromFloat<T>(ToFloat(from[at + run + i]) * scales[i]);
-      }
+  float scales[kRun + 4];
+  for (int64_t begin = 0; begin < channels; begin += kRun) {
+    const int64_t end = std::min(channels, begin + kRun);
+    const int64_t element = pixel * channels + begin, skipped = element % 4;
+    DrawScales(rng, p, static_cast<uint32_t>(element / 4),
+               static_cast<uint32_t>((skipped + end - begin + 3) / 4), scales);
+    for (int64_t c = begin; c < end; c += neighbours) {
+      const int64_t at = desc.Offset(n, c, pixel / width, pixel % width),
+                    count = std::min(neighbours, end - c);
+      const float* scale = scales + skipped + c - begin;
+      for (int64_t i = 0; i < count; ++i) to[at + i] = FromFloat<T>(ToFloat(from[at + i]) * scale[i]);
     }
-    if (desc.layout == Layout::kBlocked) std::fill(to + at + present, to + at + neighbours, T{});
+  }
+  for (int64_t c = channels; c < desc.padded_channels(); ++c) {
+    to[desc.Offset(n, c, pixel / width, pixel % width)] = T{};
   }
 }
 
