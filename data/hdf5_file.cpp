@@ -204,8 +204,9 @@ Hdf5File::~Hdf5File() {
 }
 
 absl::Status Hdf5File::Close() {
+  if (id_ < 0) return status_;  // closed, or moved from, perhaps under the lock
   std::scoped_lock lock(Hdf5Mutex());
-  if (id_ >= 0 && H5Fclose(std::exchange(id_, -1)) < 0) status_.Update(Hdf5Error("finish", path_));
+  if (H5Fclose(std::exchange(id_, -1)) < 0) status_.Update(Hdf5Error("finish", path_));
   return status_;
 }
 
