@@ -38,7 +38,7 @@ class Request {
   Request() = default;
   explicit Request(std::unique_ptr<State> state) : state_(std::move(state)) {}
   Request(Request&&) = default;
-  Request& operator=(Request&& other) {
+  Request& operator=(Request&& other) noexcept {
     DEEPER_CHECK(state_ == nullptr, "a collective is still under way");
     state_ = std::move(other.state_);
     return *this;

@@ -51,7 +51,7 @@ class Group {
       slot->in.resize(static_cast<size_t>(size_));
       slot->out.resize(static_cast<size_t>(size_));
     }
-    const std::shared_ptr<Collective> collective = slot;
+    std::shared_ptr<Collective> collective = slot;
     DEEPER_CHECK(collective->signature == signature,
                  "rank " + std::to_string(rank) + " calls " + signature.name + " of " +
                      std::to_string(signature.count) + " where another calls " + collective->signature.name +
