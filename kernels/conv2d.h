@@ -39,4 +39,8 @@ absl::StatusOr<OpShape> InferConv2d(const Conv2dParams& params, const Shape& x);
 absl::StatusOr<std::unique_ptr<Op>> MakeConv2d(const Conv2dParams& params, const TensorDesc& x, const OpOptions& options,
                                                Device& device);
 
+// Backends: arguments are valid already, but for the layout and type of x.
+absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCpu(const Conv2dParams& params, const OpShape& shape, const TensorDesc& x,
+                                                  const OpOptions& options, Device& device);
+
 }  // namespace deeper

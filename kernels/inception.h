@@ -11,12 +11,16 @@
 // concatenated as it is (C channels).
 #pragma once
 
+#include <array>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/conv2d.h"
 #include "kernels/device.h"
 #include "kernels/op.h"
+#include "kernels/pool.h"
 
 namespace deeper {
 
@@ -38,5 +42,24 @@ struct InceptionParams {
 absl::StatusOr<OpShape> InferInception(const InceptionParams& params, const Shape& x);
 absl::StatusOr<std::unique_ptr<Op>> MakeInception(const InceptionParams& params, const TensorDesc& x, const OpOptions& options,
                                                   Device& device);
+
+// A branch as a backend builds it: the pool, if it has one, then a chain of convolutions.
+struct InceptionBranch {
+  struct Convolution {
+    std::string prefix;  // of its parameters' names
+    Conv2dParams params;
+  };
+  bool pool = false;
+  std::vector<Convolution> convolutions;
+};
+
+constexpr PoolParams kInceptionPool = {.kind = PoolParams::Kind::kMax, .kernel = 3, .stride = 1, .pad = 1};
+
+// In the order of y's channels.
+std::array<InceptionBranch, 4> InceptionBranches(const InceptionParams& params);
+
+// Backends: arguments are valid already.
+absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCpu(const InceptionParams& params, const OpShape& shape, const TensorDesc& x,
+                                                     const OpOptions& options, Device& device);
 
 }  // namespace deeper
