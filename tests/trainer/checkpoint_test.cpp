@@ -1,0 +1,402 @@
+#include "trainer/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "comm/threads_communicator.h"
+#include "data/hdf5_file.h"
+#include "tests/trainer/example_params.h"
+#include "trainer/checkpoint_shard.h"
+
+namespace deeper {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+std::string Message(const absl::Status& status) {
+  return std::string(status.message());
+}
+
+// Runs the body once as each of `ranks` ranks.
+void OnRanks(int ranks, const std::function<void(Communicator&)>& body) {
+  const auto comms = MakeThreadCommunicators(ranks);
+  std::vector<std::thread> threads;
+  for (const auto& comm : comms) threads.emplace_back([&body, &comm] { body(*comm); });
+  for (std::thread& thread : threads) thread.join();
+}
+
+std::string ReadBytes(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void WriteBytes(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+TrainState ExampleState(int64_t step) {
+  return {step,
+          {.dataset_uuid = "c0ffee",
+           .seed = 0xFEDCBA9876543210u,
+           .global_batch = 32,
+           .order = "full",
+           .epoch = 2,
+           .batch = 17,
+           .samples_trained = 12345},
+          {{"model", "nin-cifar"}, {"num_classes", 10}, {"dropout", true}}};
+}
+
+class CheckpointTest : public ::testing::Test {
+ protected:
+  CheckpointTest()
+      : directory_(::testing::TempDir() + "checkpoint_" +
+                   ::testing::UnitTest::GetInstance()->current_test_info()->name()) {
+    fs::remove_all(directory_);
+    params_.Fill(1);
+  }
+  ~CheckpointTest() override { fs::remove_all(directory_); }
+
+  absl::Status Save(int64_t step, int keep = 0) {
+    return SaveCheckpoint(directory_, ExampleState(step), params_.store(), *single_, keep);
+  }
+  absl::StatusOr<TrainState> Load(int64_t step, const TrainState& expected = ExampleState(0)) {
+    return LoadCheckpoint(StepDirectory(directory_, step), expected, params_.store(), *single_);
+  }
+  absl::StatusOr<CheckpointChoice> Choose(const std::string& resume) {
+    return ChooseCheckpoint(directory_, resume, *single_);
+  }
+  std::string Shard(int64_t step) const { return StepDirectory(directory_, step) + "/" + ShardName(0, 1); }
+  std::vector<std::string> Listing() const {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(directory_)) names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+  // Damages one byte in the middle of a file.
+  static void Damage(const std::string& path) {
+    std::string bytes = ReadBytes(path);
+    bytes[bytes.size() / 2] ^= 1;
+    WriteBytes(path, bytes);
+  }
+
+  std::string directory_;
+  std::unique_ptr<Communicator> single_ = MakeSingleCommunicator();
+  ExampleParams params_;
+};
+
+TEST_F(CheckpointTest, AnyNumberOfRanksLoadsWhatAnyOtherSaved) {
+  const std::vector<uint32_t> original = params_.Bits();
+  const auto load_and_save = [&](int ranks, int64_t from, int64_t to) {
+    OnRanks(ranks, [&](Communicator& comm) {
+      ExampleParams params;
+      if (from == 0) {
+        params.Fill(1);
+      } else {
+        const auto loaded =
+            LoadCheckpoint(StepDirectory(directory_, from), ExampleState(0), params.store(), comm);
+        ASSERT_TRUE(loaded.ok()) << loaded.status();
+        EXPECT_EQ(loaded->step, from);
+        EXPECT_EQ(loaded->data, ExampleState(0).data);
+        EXPECT_EQ(loaded->config, ExampleState(0).config);
+      }
+      EXPECT_EQ(params.Bits(), original);
+      const absl::Status saved = SaveCheckpoint(directory_, ExampleState(to), params.store(), comm, 0);
+      EXPECT_TRUE(saved.ok()) << saved;
+    });
+  };
+  load_and_save(4, 0, 1);
+  load_and_save(3, 1, 2);
+  load_and_save(1, 2, 3);
+  load_and_save(5, 3, 4);
+  EXPECT_THAT(VerifyCheckpoint(directory_), IsEmpty());
+  params_.Fill(2);
+  ASSERT_TRUE(Load(4).ok());
+  EXPECT_EQ(params_.Bits(), original);
+}
+
+TEST_F(CheckpointTest, ShardsHoldTheFlatStateInTheOrderOfTheTable) {
+  OnRanks(2, [&](Communicator& comm) {
+    ExampleParams params;
+    params.Fill(1);
+    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(7), params.store(), comm, 0).ok());
+  });
+  std::vector<float> state, part;
+  for (int shard = 0; shard < 2; ++shard) {
+    const auto file = Hdf5File::Open(StepDirectory(directory_, 7) + "/" + ShardName(shard, 2));
+    ASSERT_TRUE(file.ok()) << file.status();
+    int64_t first = -1;
+    ASSERT_TRUE(file->ReadAttribute("first_element", &first).ok());
+    EXPECT_EQ(first, static_cast<int64_t>(state.size()));
+    ASSERT_TRUE(file->Read("state", &part).ok());
+    state.insert(state.end(), part.begin(), part.end());
+  }
+  const std::vector<uint32_t> expected = params_.Bits();
+  ASSERT_EQ(state.size(), expected.size());
+  EXPECT_EQ(std::memcmp(state.data(), expected.data(), expected.size() * sizeof(float)), 0);
+
+  const CheckpointManifest manifest = *ReadCheckpointManifest(StepDirectory(directory_, 7));
+  EXPECT_EQ(manifest.tensors.front().ToString(), "conv1.conv.weight [12, 5, 3, 3]");
+  EXPECT_EQ(manifest.tensors.back().role, TensorRole::kStatistic);
+  EXPECT_EQ(manifest.elements(), static_cast<int64_t>(expected.size()));
+}
+
+TEST_F(CheckpointTest, EveryDamagedByteIsFound) {
+  ASSERT_TRUE(Save(1).ok());
+  const std::vector<uint32_t> before = params_.Bits();
+  for (const std::string& path : {Shard(1), CheckpointManifestPath(StepDirectory(directory_, 1))}) {
+    const std::string good = ReadBytes(path);
+    for (size_t at = 0; at < good.size(); at += 97) {
+      std::string bad = good;
+      bad[at] = static_cast<char>(bad[at] ^ (1 << (at % 8)));
+      WriteBytes(path, bad);
+      const std::vector<std::string> problems = VerifyCheckpoint(StepDirectory(directory_, 1));
+      ASSERT_THAT(problems, SizeIs(1)) << path << " byte " << at;
+      EXPECT_THAT(problems[0], HasSubstr(path));
+      EXPECT_FALSE(Load(1).ok());
+      EXPECT_EQ(params_.Bits(), before);
+    }
+    WriteBytes(path, good);
+  }
+  EXPECT_THAT(VerifyCheckpoint(StepDirectory(directory_, 1)), IsEmpty());
+}
+
+TEST_F(CheckpointTest, ATruncatedOrMissingShardIsNamedAndNothingChanges) {
+  OnRanks(4, [&](Communicator& comm) {
+    ExampleParams params;
+    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(1), params.store(), comm, 0).ok());
+  });
+  const std::string path = StepDirectory(directory_, 1) + "/shard-00003-of-00004.h5";
+  const auto load_on_two = [&](const std::string& message) {
+    OnRanks(2, [&](Communicator& comm) {
+      ExampleParams params;
+      params.Fill(1);
+      const auto loaded = LoadCheckpoint(StepDirectory(directory_, 1), ExampleState(0), params.store(), comm);
+      EXPECT_THAT(Message(loaded.status()),
+                  AllOf(HasSubstr("rank 1: "), HasSubstr(path), HasSubstr(message)));
+      EXPECT_EQ(params.Bits(), params_.Bits());
+    });
+  };
+  fs::resize_file(path, fs::file_size(path) - 1);
+  load_on_two("bytes, its manifest says");
+  fs::remove(path);
+  load_on_two("cannot open");
+}
+
+TEST_F(CheckpointTest, AnotherNetworkIsRefusedWithItsDifferences) {
+  ASSERT_TRUE(Save(1).ok());
+  ExampleParams other({.classes = 20, .aux = false});
+  const absl::Status status =
+      LoadCheckpoint(StepDirectory(directory_, 1), ExampleState(0), other.store(), *single_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("fc.bias [10] in the file is fc.bias [20] in the model"),
+                                     HasSubstr("aux1.fc2.weight [10, 7] is not in the model"),
+                                     Not(HasSubstr("conv1.conv.weight"))));
+}
+
+TEST_F(CheckpointTest, AnotherRunIsRefusedWithTheFieldsThatDiffer) {
+  ASSERT_TRUE(Save(1).ok());
+  const std::vector<uint32_t> before = params_.Bits();
+  TrainState other = ExampleState(0);
+  other.data.dataset_uuid = "decaf";
+  other.data.seed = 5;
+  other.data.global_batch = 64;
+  other.config["dropout"] = false;
+  other.config["stem"] = "small";
+  const absl::Status status = Load(1, other).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(status),
+              AllOf(HasSubstr(R"(dataset was "c0ffee" and is "decaf")"),
+                    HasSubstr("seed was 18364758544493064720 and is 5"),
+                    HasSubstr("global_batch was 32 and is 64"), HasSubstr("dropout was true and is false"),
+                    HasSubstr(R"(stem was null and is "small")"), Not(HasSubstr("num_classes"))));
+  EXPECT_EQ(params_.Bits(), before);
+}
+
+// Tries to save step 2 in a child whose files may not grow beyond `limit` bytes.
+absl::StatusCode SaveWithFileSizeLimit(rlim_t limit, const std::function<absl::Status()>& save) {
+  const pid_t child = fork();
+  if (child == 0) {
+    signal(SIGXFSZ, SIG_IGN);
+    const rlimit limits{limit, limit};
+    setrlimit(RLIMIT_FSIZE, &limits);
+    _exit(static_cast<int>(save().code()));
+  }
+  int result = 0;
+  waitpid(child, &result, 0);
+  return WIFEXITED(result) ? static_cast<absl::StatusCode>(WEXITSTATUS(result)) : absl::StatusCode::kUnknown;
+}
+
+TEST_F(CheckpointTest, AFullDiskLeavesTheOldCheckpointAndNothingElse) {
+  ASSERT_TRUE(Save(1).ok());
+  const auto shard_bytes = static_cast<rlim_t>(fs::file_size(Shard(1)));
+  const auto save = [&] { return Save(2, /*keep=*/1); };
+  for (const rlim_t limit : {rlim_t{0}, rlim_t{100}, rlim_t{1000}, shard_bytes / 2, shard_bytes - 1}) {
+    EXPECT_EQ(SaveWithFileSizeLimit(limit, save), absl::StatusCode::kResourceExhausted) << limit;
+    EXPECT_THAT(Listing(), ElementsAre("step-000000001")) << limit;
+    EXPECT_THAT(VerifyCheckpoint(directory_), IsEmpty());
+  }
+  EXPECT_EQ(SaveWithFileSizeLimit(RLIM_INFINITY, save), absl::StatusCode::kOk);
+  EXPECT_THAT(Listing(), ElementsAre("step-000000002"));
+}
+
+TEST_F(CheckpointTest, AFailureOfOneRankIsEveryRanks) {
+  ASSERT_TRUE(Save(1).ok());
+  OnRanks(3, [&](Communicator& comm) {
+    ExampleParams params;
+    const std::string mine = comm.rank() == 2 ? directory_ + "/elsewhere" : directory_;
+    const absl::Status status = SaveCheckpoint(mine, ExampleState(2), params.store(), comm, 1);
+    EXPECT_THAT(Message(status), AllOf(HasSubstr("rank 2: "), HasSubstr("elsewhere")));
+  });
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
+}
+
+TEST_F(CheckpointTest, ADirectoryThatCannotBeWrittenIsNamed) {
+  WriteBytes(directory_, "a file");
+  directory_ += "/below";
+  EXPECT_THAT(Message(Save(1)), AllOf(HasSubstr("cannot create"), HasSubstr(directory_)));
+  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("cannot create directory"));
+  fs::remove(fs::path(directory_).parent_path());
+}
+
+TEST_F(CheckpointTest, TheNewestStay) {
+  for (int64_t step = 1; step <= 5; ++step) ASSERT_TRUE(Save(step, 2).ok());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000004", "step-000000005"));
+}
+
+TEST_F(CheckpointTest, RetentionLeavesLaterStepsAndDamagedOnesAlone) {
+  for (const int64_t step : {2, 3, 8, 9}) ASSERT_TRUE(Save(step).ok());
+  fs::remove(CheckpointManifestPath(StepDirectory(directory_, 3)));
+  ASSERT_TRUE(Save(4, 1).ok());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000003", "step-000000004", "step-000000008", "step-000000009"));
+}
+
+TEST_F(CheckpointTest, AStepIsNeverOverwritten) {
+  ASSERT_TRUE(Save(1).ok());
+  EXPECT_TRUE(Save(1).ok()) << "the same state again";
+  const std::string before = ReadBytes(Shard(1));
+  params_.Fill(2);
+  const absl::Status status = Save(1);
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(Message(status), HasSubstr("step-000000001 is there already"));
+  EXPECT_EQ(ReadBytes(Shard(1)), before);
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
+}
+
+TEST_F(CheckpointTest, LatestFallsBackToTheNewestValidOne) {
+  EXPECT_EQ(Choose("latest")->path, "");
+  for (int64_t step = 1; step <= 3; ++step) ASSERT_TRUE(Save(step).ok());
+  EXPECT_EQ(Choose("latest")->path, StepDirectory(directory_, 3));
+  EXPECT_THAT(Choose("latest")->warnings, IsEmpty());
+
+  Damage(Shard(3));
+  fs::remove(CheckpointManifestPath(StepDirectory(directory_, 2)));
+  const CheckpointChoice choice = *Choose("latest");
+  EXPECT_EQ(choice.path, StepDirectory(directory_, 1));
+  EXPECT_THAT(choice.warnings, ElementsAre(AllOf(HasSubstr("passing over"), HasSubstr(Shard(3))),
+                                           AllOf(HasSubstr("passing over"), HasSubstr("step-000000002"))));
+  EXPECT_EQ(FindCheckpoint(directory_)->path, choice.path);
+
+  Damage(CheckpointManifestPath(StepDirectory(directory_, 1)));
+  EXPECT_EQ(Choose("latest").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Message(Choose("latest").status()),
+              HasSubstr("no checkpoint in " + directory_ + " can be used"));
+}
+
+TEST_F(CheckpointTest, AnExplicitStepIsThatOneOrAnError) {
+  for (int64_t step = 1; step <= 3; ++step) ASSERT_TRUE(Save(step).ok());
+  EXPECT_EQ(Choose("3")->path, StepDirectory(directory_, 3));
+  EXPECT_EQ(Choose("1")->path, StepDirectory(directory_, 1));
+  EXPECT_THAT(Choose("1")->warnings, ElementsAre(HasSubstr("also holds later steps (3, 2)")));
+  EXPECT_EQ(Choose("4").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Message(Choose("4").status()),
+              AllOf(HasSubstr("no checkpoint of step 4"), HasSubstr("it holds steps 3, 2, 1")));
+  Damage(Shard(2));
+  EXPECT_EQ(Choose("2").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Message(Choose("2").status()), HasSubstr(Shard(2)));
+}
+
+TEST_F(CheckpointTest, NeverChoosesNoneAndSaysWhatIsThere) {
+  EXPECT_THAT(Choose("never")->warnings, IsEmpty());
+  ASSERT_TRUE(Save(6).ok());
+  EXPECT_EQ(Choose("never")->path, "");
+  EXPECT_THAT(Choose("never")->warnings, ElementsAre(HasSubstr("up to step 6")));
+  EXPECT_THAT(Message(Choose("newest").status()), HasSubstr("'newest'"));
+}
+
+TEST_F(CheckpointTest, RankZeroChoosesForAll) {
+  ASSERT_TRUE(Save(1).ok());
+  OnRanks(3, [&](Communicator& comm) {
+    // Only rank 0's view counts.
+    const auto choice = ChooseCheckpoint(comm.rank() == 0 ? directory_ : "/nonexistent", "latest", comm);
+    EXPECT_EQ(choice->path, StepDirectory(directory_, 1));
+  });
+}
+
+TEST_F(CheckpointTest, OpeningTheDirectoryLocksItAndRemovesLeftovers) {
+  ASSERT_TRUE(Save(1).ok());
+  fs::create_directories(UnfinishedStepDirectory(directory_, 2));
+  WriteBytes(UnfinishedStepDirectory(directory_, 2) + "/" + ShardName(0, 1), "half");
+  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory_);
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
+  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("in use"));
+}
+
+TEST_F(CheckpointTest, VerifyNamesEveryProblem) {
+  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr("is not a checkpoint and holds none")));
+  ASSERT_TRUE(Save(1).ok());
+  ASSERT_TRUE(Save(2).ok());
+  EXPECT_THAT(VerifyCheckpoint(directory_), IsEmpty());
+  Damage(Shard(1));
+  fs::remove(Shard(2));
+  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr(Shard(2)), HasSubstr(Shard(1))));
+}
+
+TEST(CheckpointManifest, AnotherVersionIsNamed) {
+  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, TensorRole::kWeight, 0, 2}}};
+  std::string text = RenderCheckpointManifest(manifest);
+  EXPECT_TRUE(ParseCheckpointManifest(text, "m").ok());
+  const std::string version = R"("format_version": 1)";
+  text.replace(text.find(version), version.size(), R"("format_version": 2)");
+  EXPECT_EQ(Message(ParseCheckpointManifest(text, "m").status()),
+            "m is of checkpoint format version 2; this build reads version 1");
+}
+
+TEST(CheckpointManifest, ATableThatDoesNotAddUpIsRefused) {
+  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, TensorRole::kWeight, 0, 3}}};
+  EXPECT_THAT(Message(ParseCheckpointManifest(RenderCheckpointManifest(manifest), "m").status()),
+              HasSubstr("do not fit together"));
+}
+
+TEST(CheckpointManifest, ShardsCoverTheStateOnce) {
+  for (const int64_t shards : {1, 3, 7}) {
+    int64_t next = 0;
+    for (int64_t shard = 0; shard < shards; ++shard) {
+      const StateRange range = ShardRange(1000, shard, shards);
+      EXPECT_EQ(range.begin, next);
+      next = range.end;
+    }
+    EXPECT_EQ(next, 1000);
+  }
+}
+
+}  // namespace
+}  // namespace deeper

@@ -1,0 +1,250 @@
+#include "trainer/checkpoint_directory.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "data/atomic_file.h"
+#include "trainer/checkpoint_shard.h"
+
+namespace deeper {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kUnfinished[] = ".tmp-";
+
+std::string StepName(int64_t step) {
+  return absl::StrFormat("step-%09d", step);
+}
+bool Exists(const std::string& path) {
+  std::error_code unknown;  // a path that cannot be looked at is as good as absent: using it will tell why
+  return fs::exists(path, unknown);
+}
+
+absl::Status RemoveAll(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  return error ? IoError("remove", path, error.value()) : absl::OkStatus();
+}
+
+// Names of the entries of a directory.
+absl::StatusOr<std::vector<std::string>> List(const std::string& directory) {
+  std::error_code error;
+  std::vector<std::string> names;
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
+    names.push_back(entry->path().filename());
+  }
+  if (error) return IoError("list", directory, error.value());
+  return names;
+}
+
+// Step directories, newest first. None if the directory is not there.
+absl::StatusOr<std::map<int64_t, std::string, std::greater<>>> StepsIn(const std::string& directory) {
+  std::map<int64_t, std::string, std::greater<>> steps;
+  if (!Exists(directory)) return steps;
+  const absl::StatusOr<std::vector<std::string>> names = List(directory);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    absl::string_view number = name;
+    int64_t step = 0;
+    if (absl::ConsumePrefix(&number, "step-") && absl::SimpleAtoi(number, &step)) {
+      steps[step] = directory + "/" + name;
+    }
+  }
+  return steps;
+}
+
+std::vector<std::string> VerifyStep(const std::string& path) {
+  const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
+  if (!manifest.ok()) return {std::string(manifest.status().message())};
+  std::vector<std::string> problems;
+  const auto shard_count = static_cast<int64_t>(manifest->shards.size());
+  for (int64_t shard = 0; shard < shard_count; ++shard) {
+    const StateRange range = ShardRange(manifest->elements(), shard, shard_count);
+    std::vector<float> values(static_cast<size_t>(range.size()));
+    const absl::Status status =
+        ReadCheckpointShard(path + "/" + ShardName(shard, shard_count),
+                            manifest->shards[static_cast<size_t>(shard)], range, values.data());
+    if (!status.ok()) problems.emplace_back(status.message());
+  }
+  return problems;
+}
+
+absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
+  const auto steps = StepsIn(directory);
+  if (!steps.ok()) return steps.status();
+  CheckpointChoice choice;
+  for (const auto& [step, path] : *steps) {
+    const std::vector<std::string> problems = VerifyStep(path);
+    if (problems.empty()) {
+      choice.path = path;
+      return choice;
+    }
+    choice.warnings.push_back(
+        absl::StrCat("passing over checkpoint ", path, ": ", absl::StrJoin(problems, "; ")));
+  }
+  if (steps->empty()) return choice;
+  return absl::DataLossError(absl::StrCat("no checkpoint in ", directory,
+                                          " can be used: ", absl::StrJoin(choice.warnings, "; "),
+                                          "; move them away, or start afresh in another directory"));
+}
+
+absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_t wanted) {
+  const auto steps = StepsIn(directory);
+  if (!steps.ok()) return steps.status();
+  std::vector<int64_t> newer;
+  for (const auto& [step, path] : *steps) {
+    if (step > wanted) newer.push_back(step);
+    if (step != wanted) continue;
+    const std::vector<std::string> problems = VerifyStep(path);
+    if (!problems.empty()) {
+      return absl::DataLossError(
+          absl::StrCat("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; ")));
+    }
+    CheckpointChoice choice{path, {}};
+    if (!newer.empty()) {
+      choice.warnings.push_back(
+          absl::StrCat(directory, " also holds later steps (", absl::StrJoin(newer, ", "),
+                       "): they are never overwritten, and --resume=latest would take them"));
+    }
+    return choice;
+  }
+  std::vector<int64_t> there;
+  for (const auto& [step, path] : *steps) there.push_back(step);
+  return absl::NotFoundError(absl::StrCat("there is no checkpoint of step ", wanted, " in ", directory,
+                                          there.empty() ? "; it holds none" : "; it holds steps ",
+                                          absl::StrJoin(there, ", ")));
+}
+
+absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
+  const auto steps = StepsIn(directory);
+  if (!steps.ok()) return steps.status();
+  CheckpointChoice choice;
+  if (!steps->empty()) {
+    choice.warnings.push_back(
+        absl::StrCat(directory, " holds checkpoints up to step ", steps->begin()->first,
+                     " already: they are never overwritten, so saving the same steps again will fail"));
+  }
+  return choice;
+}
+
+}  // namespace
+
+std::string StepDirectory(const std::string& directory, int64_t step) {
+  return directory + "/" + StepName(step);
+}
+
+std::string UnfinishedStepDirectory(const std::string& directory, int64_t step) {
+  return absl::StrCat(directory, "/", kUnfinished, StepName(step));
+}
+
+absl::StatusOr<File> OpenCheckpointDirectory(const std::string& directory) {
+  if (absl::Status created = CreateDirectories(directory); !created.ok()) return created;
+  if (access(directory.c_str(), W_OK | X_OK) != 0) return IoError("write to", directory, errno);
+  absl::StatusOr<File> lock = LockDirectory(directory);
+  if (!lock.ok()) return lock;
+  const absl::StatusOr<std::vector<std::string>> names = List(directory);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (!name.starts_with(kUnfinished)) continue;
+    if (absl::Status removed = RemoveAll(directory + "/" + name); !removed.ok()) return removed;
+  }
+  return lock;
+}
+
+std::string CheckpointManifestPath(const std::string& step_directory) {
+  return step_directory + "/manifest.json";
+}
+
+absl::StatusOr<std::string> ReadCheckpointManifestText(const std::string& step_directory) {
+  const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFile(CheckpointManifestPath(step_directory));
+  if (!bytes.ok()) return bytes.status();
+  return std::string(bytes->begin(), bytes->end());
+}
+
+absl::StatusOr<CheckpointManifest> ReadCheckpointManifest(const std::string& step_directory) {
+  const absl::StatusOr<std::string> text = ReadCheckpointManifestText(step_directory);
+  if (!text.ok()) return text.status();
+  return ParseCheckpointManifest(*text, CheckpointManifestPath(step_directory));
+}
+
+std::vector<std::string> VerifyCheckpoint(const std::string& path) {
+  if (Exists(CheckpointManifestPath(path))) return VerifyStep(path);
+  const auto steps = StepsIn(path);
+  if (!steps.ok()) return {std::string(steps.status().message())};
+  if (steps->empty()) return {absl::StrCat(path, " is not a checkpoint and holds none")};
+  std::vector<std::string> problems;
+  for (const auto& [step, directory] : *steps) {
+    const std::vector<std::string> more = VerifyStep(directory);
+    problems.insert(problems.end(), more.begin(), more.end());
+  }
+  return problems;
+}
+
+absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory, const std::string& resume) {
+  int64_t step = 0;
+  if (resume == "never") return ChooseNone(directory);
+  if (resume == "latest") return ChooseLatest(directory);
+  if (absl::SimpleAtoi(resume, &step)) return ChooseStep(directory, step);
+  return absl::InvalidArgumentError(
+      absl::StrCat("cannot resume from '", resume, "': give latest, never or a step"));
+}
+
+absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
+  if (Exists(CheckpointManifestPath(path))) {
+    const std::vector<std::string> problems = VerifyStep(path);
+    if (problems.empty()) return CheckpointChoice{path, {}};
+    return absl::DataLossError(
+        absl::StrCat("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; ")));
+  }
+  absl::StatusOr<CheckpointChoice> choice = ChooseLatest(path);
+  if (choice.ok() && choice->path.empty()) {
+    return absl::NotFoundError(absl::StrCat(path, " is not a checkpoint and holds none"));
+  }
+  return choice;
+}
+
+absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest) {
+  const std::string unfinished = UnfinishedStepDirectory(directory, manifest.step);
+  const std::string finished = StepDirectory(directory, manifest.step);
+  const std::string text = RenderCheckpointManifest(manifest);
+  if (Exists(finished)) {
+    const absl::StatusOr<std::string> there = ReadCheckpointManifestText(finished);
+    if (there.ok() && *there == text && VerifyStep(finished).empty()) return RemoveAll(unfinished);
+    return absl::AlreadyExistsError(absl::StrCat(
+        finished,
+        " is there already, with another state or damaged, and checkpoints are never overwritten; "
+        "move it away or use another directory"));
+  }
+  if (absl::Status written = WriteFileAtomically(CheckpointManifestPath(unfinished), text); !written.ok())
+    return written;
+  return RenameDurably(unfinished, finished);
+}
+
+absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, int keep) {
+  const auto steps = StepsIn(directory);
+  if (!steps.ok() || keep <= 0) return steps.status();
+  int kept = 0;
+  for (auto old = steps->lower_bound(step); old != steps->end(); ++old) {
+    // What has no valid manifest does not count as kept, and is for the user to look into.
+    if (!ReadCheckpointManifest(old->second).ok() || ++kept <= keep) continue;
+    // Renamed first, so that a half-removed directory is never taken for a checkpoint.
+    const std::string leaving = UnfinishedStepDirectory(directory, old->first);
+    if (absl::Status renamed = RenameDurably(old->second, leaving); !renamed.ok()) return renamed;
+    if (absl::Status removed = RemoveAll(leaving); !removed.ok()) return removed;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace deeper

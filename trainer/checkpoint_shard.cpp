@@ -1,0 +1,115 @@
+#include "trainer/checkpoint_shard.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "data/file.h"
+#include "data/hdf5_file.h"
+
+namespace deeper {
+namespace {
+
+constexpr char kDataset[] = "state";
+
+// The HDF5 file with its data still to be written.
+absl::StatusOr<Hdf5Extent> CreateShardFile(const std::string& path, int64_t step, StateRange range) {
+  absl::StatusOr<Hdf5File> file = Hdf5File::Create(path);
+  if (!file.ok()) return file.status();
+  file->SetAttribute("format", "deeper-checkpoint-shard");
+  file->SetAttribute("format_version", int64_t{1});
+  file->SetAttribute("step", step);
+  file->SetAttribute("first_element", range.begin);
+  const Hdf5Extent extent = file->Reserve(kDataset, Hdf5Type::kF32, {static_cast<uint64_t>(range.size())});
+  if (absl::Status closed = file->Close(); !closed.ok()) return closed;
+  return extent;
+}
+
+// Adds bytes [begin, end) of the file to the hash; keeps them in `keep` unless that is null.
+absl::Status HashFile(const File& file, uint64_t begin, uint64_t end, Xxh3Stream& hash, std::byte* keep) {
+  constexpr uint64_t kPiece = uint64_t{1} << 20;  // stays in cache between read and hash
+  std::vector<std::byte> buffer(keep == nullptr ? std::min(kPiece, end - begin) : 0);
+  for (uint64_t at = begin; at < end; at += kPiece) {
+    const size_t bytes = std::min(kPiece, end - at);
+    std::byte* to = keep == nullptr ? buffer.data() : keep + (at - begin);
+    if (absl::Status read = file.ReadAt(at, to, bytes); !read.ok()) return read;
+    hash.Add(to, bytes);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string ShardName(int64_t shard, int64_t shard_count) {
+  return absl::StrFormat("shard-%05d-of-%05d.h5", shard, shard_count);
+}
+
+absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
+                                                     const float* values) {
+  const absl::StatusOr<Hdf5Extent> extent = CreateShardFile(path, step, range);
+  if (!extent.ok()) return extent.status();
+  const absl::StatusOr<File> file = File::Open(path, O_RDWR);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<uint64_t> bytes = file->Size();
+  if (!bytes.ok()) return bytes.status();
+
+  Xxh3Stream hash;
+  const uint64_t data_end = extent->offset + extent->bytes;
+  absl::Status status = file->Allocate(std::max(*bytes, data_end));
+  if (status.ok()) status = HashFile(*file, 0, extent->offset, hash, nullptr);
+  hash.Add(values, extent->bytes);
+  if (status.ok()) status = HashFile(*file, data_end, *bytes, hash, nullptr);
+  if (status.ok()) status = file->WriteAt(extent->offset, values, extent->bytes);
+  if (status.ok()) status = file->Sync();
+  if (!status.ok()) return status;
+  return CheckpointShard{*bytes, hash.Finish()};
+}
+
+absl::Status ReadCheckpointShard(const std::string& path, const CheckpointShard& written, StateRange range,
+                                 float* values) {
+  const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<uint64_t> bytes = file->Size();
+  if (!bytes.ok()) return bytes.status();
+  if (*bytes != written.bytes) {
+    return absl::DataLossError(
+        absl::StrCat(path, " is damaged: it has ", *bytes, " bytes, its manifest says ", written.bytes));
+  }
+  const absl::StatusOr<Hdf5File> hdf5 = Hdf5File::Open(path);
+  if (!hdf5.ok()) return hdf5.status();
+  const absl::StatusOr<Hdf5Extent> extent = hdf5->Locate(kDataset, Hdf5Type::kF32);
+  if (!extent.ok()) return extent.status();
+  if (extent->bytes != static_cast<uint64_t>(range.size()) * sizeof(float)) {
+    return absl::DataLossError(absl::StrCat(path, " is damaged: it holds ", extent->bytes / sizeof(float),
+                                            " values instead of ", range.size()));
+  }
+  Xxh3Stream hash;
+  const uint64_t data_end = extent->offset + extent->bytes;
+  absl::Status status = HashFile(*file, 0, extent->offset, hash, nullptr);
+  if (status.ok())
+    status = HashFile(*file, extent->offset, data_end, hash, reinterpret_cast<std::byte*>(values));
+  if (status.ok()) status = HashFile(*file, data_end, *bytes, hash, nullptr);
+  if (status.ok() && hash.Finish() != written.hash) {
+    status = absl::DataLossError(
+        absl::StrCat(path, " is damaged: it does not match its checksum in the manifest"));
+  }
+  return status;
+}
+
+absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,
+                                  int64_t first, int64_t stride, float* state) {
+  const auto shard_count = static_cast<int64_t>(manifest.shards.size());
+  for (int64_t shard = first; shard < shard_count; shard += stride) {
+    const StateRange range = ShardRange(manifest.elements(), shard, shard_count);
+    absl::Status read =
+        ReadCheckpointShard(directory + "/" + ShardName(shard, shard_count),
+                            manifest.shards[static_cast<size_t>(shard)], range, state + range.begin);
+    if (!read.ok()) return read;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace deeper

@@ -1,0 +1,28 @@
+// One file of a checkpoint: a range of the flat state as the HDF5 dataset /state.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "trainer/checkpoint_manifest.h"
+
+namespace deeper {
+
+std::string ShardName(int64_t shard, int64_t shard_count);  // "shard-00000-of-00004.h5"
+
+// Writes `values`, the elements `range` of the state, and flushes them to disk. The checksum returned is of
+// the memory, so that it convicts any change on the way to the disk and back.
+absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
+                                                     const float* values);
+
+// Reads the `range` of the state into `values`. DataLoss unless the whole file is what was written.
+absl::Status ReadCheckpointShard(const std::string& path, const CheckpointShard& written, StateRange range,
+                                 float* values);
+
+// Reads shards first, first + stride, ... of a step directory to their places in `state`
+// [manifest.elements()].
+absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,
+                                  int64_t first, int64_t stride, float* state);
+
+}  // namespace deeper
