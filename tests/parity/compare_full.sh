@@ -1,0 +1,13 @@
+#!/bin/sh
+# compare_full.sh TRAINER_TESTS: every element of every gradient against PyTorch run now.
+# Exit 77 (ctest: not run) where there is no PyTorch.
+set -eu
+here=$(dirname "$0")
+for python in python3 /usr/bin/python3 none; do
+  "$python" -c 'import torch, h5py' 2>/dev/null && break
+done
+[ "$python" != none ] || { echo "not run: no python3 here has torch and h5py"; exit 77; }
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
+"$python" "$here/torch_reference.py" --dump "$directory" googlenet googlenet-bn googlenet-torchvision nin nin-cifar
+DEEPER_PARITY_DIR=$directory "$1" --gtest_filter='Parity.*'
