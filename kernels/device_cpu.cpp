@@ -127,7 +127,9 @@ class CpuDevice final : public Device {
   }
   Stream stream() const override { return {}; }
   void Synchronize() override {}
-  void Copy(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void Copy(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
 
  private:
   int threads_;

@@ -18,9 +18,9 @@ absl::Status CheckFeatureMap(const TensorDesc& x, const Device& device) {
   if ((x.dtype == DType::kF32 || x.dtype == DType::kBf16) && x == device.FeatureMap(x.shape, x.dtype)) {
     return absl::OkStatus();
   }
-  return absl::UnimplementedError(
-      absl::StrCat("pool: x must be fp32 or bf16 in the device's layout of feature maps, but is ",
-                   NameOf(x.dtype), " ", x.shape.ToString(), " in another"));
+  return absl::UnimplementedError(absl::StrCat("pool: no kernel for ", NameOf(x.dtype), " ",
+                                               x.shape.ToString(),
+                                               " outside the device's layout of feature maps"));
 }
 
 }  // namespace
@@ -29,7 +29,7 @@ absl::StatusOr<OpShape> InferPool(const PoolParams& p, const Shape& x) {
   if (p.kernel < 1 || p.stride < 1 || p.pad < 0 || 2 * p.pad > p.kernel) {
     return absl::InvalidArgumentError(
         absl::StrCat("pool: kernel ", p.kernel, ", stride ", p.stride, ", pad ", p.pad,
-                     "; needs kernel and stride of at least 1, pad of 0 to ", "half the kernel"));
+                     "; kernel and stride must be at least 1, pad 0 to half the kernel"));
   }
   if (p.mask_dx && p.kind != PoolParams::Kind::kMax) {
     return absl::InvalidArgumentError("pool: mask_dx works for max pooling only");
