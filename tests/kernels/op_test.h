@@ -2,9 +2,8 @@
 // three ways: against a naive reference, against finite differences of that reference, and against its own
 // contract (what it may read and must write).
 //
-//   CheckOp(Conv2dParams{...}, {2, 24, 7, 7}, DType::kF32, reference);           // a whole test
-//   OpDriver driver(params, desc, options, device, /*dy_parts=*/1);              // the pieces, also for
-//   benchmarks
+//   CheckOp(Conv2dParams{...}, {2, 24, 7, 7}, DType::kF32, reference);  // a whole test
+//   OpDriver driver(params, x_desc, options, device, dy_parts);         // its pieces, for benchmarks too
 #pragma once
 
 #include <gmock/gmock.h>
