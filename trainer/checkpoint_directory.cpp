@@ -2,12 +2,11 @@
 
 #include <unistd.h>
 
-#include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <system_error>
-#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -27,6 +26,7 @@ constexpr char kUnfinished[] = ".tmp-";
 std::string StepName(int64_t step) {
   return absl::StrFormat("step-%09d", step);
 }
+
 bool Exists(const std::string& path) {
   std::error_code unknown;  // a path that cannot be looked at is as good as absent: using it will tell why
   return fs::exists(path, unknown);
@@ -69,16 +69,20 @@ std::vector<std::string> VerifyStep(const std::string& path) {
   const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
   if (!manifest.ok()) return {std::string(manifest.status().message())};
   std::vector<std::string> problems;
+  std::vector<float> state(static_cast<size_t>(manifest->elements()));
   const auto shard_count = static_cast<int64_t>(manifest->shards.size());
   for (int64_t shard = 0; shard < shard_count; ++shard) {
-    const StateRange range = ShardRange(manifest->elements(), shard, shard_count);
-    std::vector<float> values(static_cast<size_t>(range.size()));
-    const absl::Status status =
-        ReadCheckpointShard(path + "/" + ShardName(shard, shard_count),
-                            manifest->shards[static_cast<size_t>(shard)], range, values.data());
+    const absl::Status status = ReadCheckpointShards(path, *manifest, shard, shard_count, state.data());
     if (!status.ok()) problems.emplace_back(status.message());
   }
   return problems;
+}
+
+absl::Status CheckUsable(const std::string& path) {
+  const std::vector<std::string> problems = VerifyStep(path);
+  if (problems.empty()) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; ")));
 }
 
 absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
@@ -86,45 +90,37 @@ absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
   if (!steps.ok()) return steps.status();
   CheckpointChoice choice;
   for (const auto& [step, path] : *steps) {
-    const std::vector<std::string> problems = VerifyStep(path);
-    if (problems.empty()) {
+    const absl::Status usable = CheckUsable(path);
+    if (usable.ok()) {
       choice.path = path;
       return choice;
     }
-    choice.warnings.push_back(
-        absl::StrCat("passing over checkpoint ", path, ": ", absl::StrJoin(problems, "; ")));
+    choice.warnings.emplace_back(usable.message());
   }
   if (steps->empty()) return choice;
-  return absl::DataLossError(absl::StrCat("no checkpoint in ", directory,
-                                          " can be used: ", absl::StrJoin(choice.warnings, "; "),
+  return absl::DataLossError(absl::StrCat("no checkpoint is left in ", directory, ": ",
+                                          absl::StrJoin(choice.warnings, "; "),
                                           "; move them away, or start afresh in another directory"));
 }
 
-absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_t wanted) {
+absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_t step) {
   const auto steps = StepsIn(directory);
   if (!steps.ok()) return steps.status();
-  std::vector<int64_t> newer;
-  for (const auto& [step, path] : *steps) {
-    if (step > wanted) newer.push_back(step);
-    if (step != wanted) continue;
-    const std::vector<std::string> problems = VerifyStep(path);
-    if (!problems.empty()) {
-      return absl::DataLossError(
-          absl::StrCat("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; ")));
-    }
-    CheckpointChoice choice{path, {}};
-    if (!newer.empty()) {
-      choice.warnings.push_back(
-          absl::StrCat(directory, " also holds later steps (", absl::StrJoin(newer, ", "),
-                       "): they are never overwritten, and --resume=latest would take them"));
-    }
-    return choice;
+  const auto found = steps->find(step);
+  if (found == steps->end()) {
+    const auto number = [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.first); };
+    return absl::NotFoundError(absl::StrCat("there is no checkpoint of step ", step, " in ", directory,
+                                            "; it holds ", steps->empty() ? "none" : "steps ",
+                                            absl::StrJoin(*steps, ", ", number)));
   }
-  std::vector<int64_t> there;
-  for (const auto& [step, path] : *steps) there.push_back(step);
-  return absl::NotFoundError(absl::StrCat("there is no checkpoint of step ", wanted, " in ", directory,
-                                          there.empty() ? "; it holds none" : "; it holds steps ",
-                                          absl::StrJoin(there, ", ")));
+  if (absl::Status usable = CheckUsable(found->second); !usable.ok()) return usable;
+  CheckpointChoice choice{found->second, {}};
+  if (found != steps->begin()) {
+    choice.warnings.push_back(
+        absl::StrCat(directory, " also holds later steps, up to ", steps->begin()->first,
+                     ": they are never overwritten, and --resume=latest would take them"));
+  }
+  return choice;
 }
 
 absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
@@ -203,10 +199,8 @@ absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory
 
 absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
   if (Exists(CheckpointManifestPath(path))) {
-    const std::vector<std::string> problems = VerifyStep(path);
-    if (problems.empty()) return CheckpointChoice{path, {}};
-    return absl::DataLossError(
-        absl::StrCat("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; ")));
+    if (absl::Status usable = CheckUsable(path); !usable.ok()) return usable;
+    return CheckpointChoice{path, {}};
   }
   absl::StatusOr<CheckpointChoice> choice = ChooseLatest(path);
   if (choice.ok() && choice->path.empty()) {

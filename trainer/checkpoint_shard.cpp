@@ -41,35 +41,9 @@ absl::Status HashFile(const File& file, uint64_t begin, uint64_t end, Xxh3Stream
   return absl::OkStatus();
 }
 
-}  // namespace
-
-std::string ShardName(int64_t shard, int64_t shard_count) {
-  return absl::StrFormat("shard-%05d-of-%05d.h5", shard, shard_count);
-}
-
-absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
-                                                     const float* values) {
-  const absl::StatusOr<Hdf5Extent> extent = CreateShardFile(path, step, range);
-  if (!extent.ok()) return extent.status();
-  const absl::StatusOr<File> file = File::Open(path, O_RDWR);
-  if (!file.ok()) return file.status();
-  const absl::StatusOr<uint64_t> bytes = file->Size();
-  if (!bytes.ok()) return bytes.status();
-
-  Xxh3Stream hash;
-  const uint64_t data_end = extent->offset + extent->bytes;
-  absl::Status status = file->Allocate(std::max(*bytes, data_end));
-  if (status.ok()) status = HashFile(*file, 0, extent->offset, hash, nullptr);
-  hash.Add(values, extent->bytes);
-  if (status.ok()) status = HashFile(*file, data_end, *bytes, hash, nullptr);
-  if (status.ok()) status = file->WriteAt(extent->offset, values, extent->bytes);
-  if (status.ok()) status = file->Sync();
-  if (!status.ok()) return status;
-  return CheckpointShard{*bytes, hash.Finish()};
-}
-
-absl::Status ReadCheckpointShard(const std::string& path, const CheckpointShard& written, StateRange range,
-                                 float* values) {
+// Reads the `range` of the state into `values`.
+absl::Status ReadShard(const std::string& path, const CheckpointShard& written, StateRange range,
+                       float* values) {
   const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
   if (!file.ok()) return file.status();
   const absl::StatusOr<uint64_t> bytes = file->Size();
@@ -99,14 +73,40 @@ absl::Status ReadCheckpointShard(const std::string& path, const CheckpointShard&
   return status;
 }
 
+}  // namespace
+
+std::string ShardName(int64_t shard, int64_t shard_count) {
+  return absl::StrFormat("shard-%05d-of-%05d.h5", shard, shard_count);
+}
+
+absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
+                                                     const float* values) {
+  const absl::StatusOr<Hdf5Extent> extent = CreateShardFile(path, step, range);
+  if (!extent.ok()) return extent.status();
+  const absl::StatusOr<File> file = File::Open(path, O_RDWR);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<uint64_t> bytes = file->Size();
+  if (!bytes.ok()) return bytes.status();
+
+  Xxh3Stream hash;
+  const uint64_t data_end = extent->offset + extent->bytes;
+  absl::Status status = file->Allocate(std::max(*bytes, data_end));
+  if (status.ok()) status = HashFile(*file, 0, extent->offset, hash, nullptr);
+  hash.Add(values, extent->bytes);
+  if (status.ok()) status = HashFile(*file, data_end, *bytes, hash, nullptr);
+  if (status.ok()) status = file->WriteAt(extent->offset, values, extent->bytes);
+  if (status.ok()) status = file->Sync();
+  if (!status.ok()) return status;
+  return CheckpointShard{*bytes, hash.Finish()};
+}
+
 absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,
                                   int64_t first, int64_t stride, float* state) {
   const auto shard_count = static_cast<int64_t>(manifest.shards.size());
   for (int64_t shard = first; shard < shard_count; shard += stride) {
     const StateRange range = ShardRange(manifest.elements(), shard, shard_count);
-    absl::Status read =
-        ReadCheckpointShard(directory + "/" + ShardName(shard, shard_count),
-                            manifest.shards[static_cast<size_t>(shard)], range, state + range.begin);
+    absl::Status read = ReadShard(directory + "/" + ShardName(shard, shard_count),
+                                  manifest.shards[static_cast<size_t>(shard)], range, state + range.begin);
     if (!read.ok()) return read;
   }
   return absl::OkStatus();

@@ -16,12 +16,8 @@ std::string ShardName(int64_t shard, int64_t shard_count);  // "shard-00000-of-0
 absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
                                                      const float* values);
 
-// Reads the `range` of the state into `values`. DataLoss unless the whole file is what was written.
-absl::Status ReadCheckpointShard(const std::string& path, const CheckpointShard& written, StateRange range,
-                                 float* values);
-
 // Reads shards first, first + stride, ... of a step directory to their places in `state`
-// [manifest.elements()].
+// [manifest.elements()]. DataLoss unless each whole file is what was written.
 absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,
                                   int64_t first, int64_t stride, float* state);
 

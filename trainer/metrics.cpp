@@ -4,59 +4,31 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
-
-#include "absl/strings/str_cat.h"
 
 namespace deeper {
 namespace {
 
 using Event = nlohmann::ordered_json;  // keys in the order written here: for people who read along
 
-absl::Status FileError(const char* action, const std::string& path) {
-  return absl::UnavailableError(
-      absl::StrCat("cannot ", action, " metrics file ", path, ": ", std::strerror(errno)));
-}
-
-absl::Status WriteAll(int file, std::string_view text, const std::string& path) {
-  while (!text.empty()) {
-    const ssize_t written = write(file, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return FileError("write", path);
-    text.remove_prefix(static_cast<size_t>(written));
-  }
-  return absl::OkStatus();
-}
-
-// Whether the file's last line has its newline; a process killed in the middle of a write leaves one without.
-bool EndsMidLine(int file) {
+// Whether the file's last line lacks its newline, as after a process that was killed in the middle of a
+// write.
+bool EndsMidLine(const File& file) {
+  const uint64_t size = file.Size().value_or(0);
   char last = '\n';
-  const off_t size = lseek(file, 0, SEEK_END);
-  return size > 0 && pread(file, &last, 1, size - 1) == 1 && last != '\n';
+  return size > 0 && file.ReadAt(size - 1, &last, 1).ok() && last != '\n';
 }
 
 }  // namespace
 
 absl::StatusOr<MetricsWriter> MetricsWriter::Open(const std::string& path, Mode mode) {
-  MetricsWriter writer;
-  writer.path_ = path;
-  const int flags = O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | (mode == Mode::kRestart ? O_TRUNC : 0);
-  writer.file_ = open(path.c_str(), flags, 0666);
-  if (writer.file_ < 0) return FileError("open", path);
+  absl::StatusOr<File> file =
+      File::Open(path, O_RDWR | O_CREAT | O_APPEND | (mode == Mode::kRestart ? O_TRUNC : 0));
+  if (!file.ok()) return file.status();
+  MetricsWriter writer(*std::move(file));
   if (EndsMidLine(writer.file_)) {
-    if (absl::Status status = WriteAll(writer.file_, "\n", path); !status.ok()) return status;
+    if (absl::Status status = writer.Append("\n"); !status.ok()) return status;
   }
   return writer;
-}
-
-MetricsWriter& MetricsWriter::operator=(MetricsWriter&& other) noexcept {
-  std::swap(path_, other.path_);
-  std::swap(file_, other.file_);
-  return *this;
-}
-
-MetricsWriter::~MetricsWriter() {
-  if (file_ >= 0) close(file_);
 }
 
 absl::Status MetricsWriter::Start(const nlohmann::json& config) {
@@ -95,9 +67,20 @@ absl::Status MetricsWriter::Done(int64_t step, double seconds) {
 }
 
 absl::Status MetricsWriter::Write(const nlohmann::ordered_json& event) {
-  if (file_ < 0) return absl::OkStatus();
+  if (file_.fd() < 0) return absl::OkStatus();
   // `replace`: a path or a name that is not UTF-8 must not cost the line.
-  return WriteAll(file_, event.dump(-1, ' ', false, Event::error_handler_t::replace) + "\n", path_);
+  return Append(event.dump(-1, ' ', false, Event::error_handler_t::replace) + "\n");
+}
+
+// Not File::WriteAt: a pipe has no positions.
+absl::Status MetricsWriter::Append(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = write(file_.fd(), text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return IoError("write metrics to", file_.path(), errno);
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace deeper

@@ -2,13 +2,14 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "data/file.h"
 #include "nlohmann/json.hpp"
 
 namespace deeper {
@@ -41,9 +42,6 @@ class MetricsWriter {
 
   MetricsWriter() = default;
   static absl::StatusOr<MetricsWriter> Open(const std::string& path, Mode mode);
-  MetricsWriter(MetricsWriter&& other) noexcept { *this = std::move(other); }
-  MetricsWriter& operator=(MetricsWriter&& other) noexcept;
-  ~MetricsWriter();
 
   absl::Status Start(const nlohmann::json& config);
   absl::Status Resume(int64_t step, const std::string& checkpoint);
@@ -53,10 +51,11 @@ class MetricsWriter {
   absl::Status Done(int64_t step, double seconds);
 
  private:
+  explicit MetricsWriter(File file) : file_(std::move(file)) {}
   absl::Status Write(const nlohmann::ordered_json& event);
+  absl::Status Append(std::string_view text);
 
-  std::string path_;
-  int file_ = -1;
+  File file_;
 };
 
 }  // namespace deeper

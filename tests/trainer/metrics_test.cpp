@@ -99,10 +99,10 @@ TEST(Metrics, ErrorsNameTheFile) {
   EXPECT_THAT(
       std::string(
           MetricsWriter::Open("/nonexistent/m.jsonl", MetricsWriter::Mode::kRestart).status().message()),
-      HasSubstr("cannot open metrics file /nonexistent/m.jsonl: No such file"));
+      HasSubstr("cannot create /nonexistent/m.jsonl: No such file"));
   MetricsWriter writer = *MetricsWriter::Open("/dev/full", MetricsWriter::Mode::kAppend);
   EXPECT_THAT(std::string(writer.Step(ExampleStep()).message()),
-              HasSubstr("cannot write metrics file /dev/full: No space left"));
+              HasSubstr("cannot write metrics to /dev/full: No space left"));
 }
 
 }  // namespace
