@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/conv2d.h"
 #include "kernels/convolution_cpu.h"
 #include "kernels/join_cpu.h"
+#include "kernels/middle_taps_cpu.h"
 
 namespace deeper {
 namespace {
@@ -41,6 +43,8 @@ class CpuConv2d final : public Op {
 
   Conv2dParams params_;
   bool training_;
+  MiddleTaps middle_;
+  float *middle_weight_ = nullptr, *middle_gradient_ = nullptr;  // in the workspace
   ConvolutionCpu conv_;
   onednn::ForwardBackward norm_;
   Saved saved_;
@@ -48,6 +52,13 @@ class CpuConv2d final : public Op {
 
 size_t Align(size_t bytes) {
   return (bytes + 63) / 64 * 64;
+}
+
+// Winograd computes 4x4 outputs at a time: on smaller maps its transforms cost more than they save.
+bool WinogradPays(const Conv2dParams& params, const TensorDesc& x) {
+  constexpr int64_t kSmallestMap = 7;
+  return x.dtype == DType::kF32 && params.kernel == 3 && params.stride == 1 &&
+         std::min(x.shape.h, x.shape.w) >= kSmallestMap;
 }
 
 absl::Status CpuConv2d::Prepare(const OpShape& shape, const TensorDesc& x, bool want_dx, Device& device) {
@@ -61,7 +72,8 @@ absl::Status CpuConv2d::Prepare(const OpShape& shape, const TensorDesc& x, bool 
   needs_.backward_reads_x = training_;
   needs_.backward_reads_y = training_ && masks_dy();
 
-  const onednn::Desc stored = onednn::DescOf(shape.params[kWeightParam], needs_.params[kWeightParam]);
+  middle_ = MiddleTaps(params_, x.shape, shape.params[kWeightParam], needs_.params[kWeightParam]);
+  const onednn::Desc stored = onednn::DescOf(middle_.weight(), middle_.layout());
   onednn::WeightedDescs descs;
   descs.x = onednn::DescOf(x);
   descs.w = onednn::AnyFormat(stored, x.dtype);
@@ -71,13 +83,13 @@ absl::Status CpuConv2d::Prepare(const OpShape& shape, const TensorDesc& x, bool 
     descs.b = onednn::DescOf(shape.params[kBiasParam], needs_.params[kBiasParam]);
     descs.relu = params_.relu;
   }
-  const bool winograd = x.dtype == DType::kF32 && params_.kernel == 3 && params_.stride == 1;
-  auto passes = onednn::MakeConvolution(descs, params_.stride, params_.pad, winograd, {training_, want_dx});
+  auto passes = onednn::MakeConvolution(descs, params_.stride, params_.pad - middle_.idle(),
+                                        WinogradPays(params_, x), {training_, want_dx});
   if (!passes.ok()) return passes.status();
   auto conv = ConvolutionCpu::Make(*passes, stored);
   if (!conv.ok()) return conv.status();
   conv_ = *std::move(conv);
-  needs_.workspace_bytes = conv_.workspace_bytes();
+  needs_.workspace_bytes = 2 * middle_.bytes() + conv_.workspace_bytes();
   return params_.batch_norm ? PrepareNorm() : absl::OkStatus();
 }
 
@@ -106,6 +118,12 @@ void CpuConv2d::Bind(const OpBinding& b) {
   if (training_) m.weight_grad = b.grads[kWeightParam];
   if (!params_.batch_norm) m.bias = b.params[kBiasParam];
   m.workspace = static_cast<std::byte*>(b.workspace);
+  if (middle_.idle() > 0) {
+    m.weight = middle_weight_ =
+        reinterpret_cast<float*>(std::exchange(m.workspace, m.workspace + middle_.bytes()));
+    m.weight_grad = middle_gradient_ =
+        reinterpret_cast<float*>(std::exchange(m.workspace, m.workspace + middle_.bytes()));
+  }
   if (training_) {
     m.dy = b.dy[0];
     if (!needs_.dx_parts.empty()) m.dx = b.dx[0];
@@ -143,6 +161,7 @@ void CpuConv2d::BindNorm(const OpBinding& b, void* z) {
 }
 
 void CpuConv2d::Forward() {
+  middle_.CopyOut(binding_.params[kWeightParam], middle_weight_);
   conv_.Forward();
   norm_.forward.Run();
   if (params_.batch_norm && training_) UpdateRunningStatistics();
@@ -165,7 +184,9 @@ void CpuConv2d::UpdateRunningStatistics() const {
 void CpuConv2d::Backward() {
   JoinGradients(binding_.dy, masks_dy() ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
   norm_.backward.Run();
+  middle_.CopyOut(binding_.params[kWeightParam], middle_weight_);
   conv_.Backward();
+  middle_.CopyIn(middle_gradient_, binding_.grads[kWeightParam]);
 }
 
 }  // namespace

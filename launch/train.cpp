@@ -93,6 +93,7 @@ class TrainCommand final : public Command {
              {"resume", &c.resume, "latest: the newest valid one, if there is one | never | STEP"},
              {"metrics_out", &c.metrics_out, "file of JSON lines"},
              {"log_every", &c.log_every, "steps"},
+             {"progress", &c.progress, "auto | bar | lines: auto is a bar on a terminal, lines under mpirun"},
              {"eval_every", &c.eval_every, "steps; 0: after every epoch"}}};
   }
 

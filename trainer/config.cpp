@@ -71,7 +71,7 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
         OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
-        OneOf("order", c.order, kOrders)}) {
+        OneOf("order", c.order, kOrders), OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
   if (c.device == "cuda")

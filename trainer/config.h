@@ -60,7 +60,8 @@ struct RunConfig {
   std::string resume = "latest";  // latest | never | STEP
   std::string metrics_out;
   int64_t log_every = 20;
-  int64_t eval_every = 0;  // steps; 0: at the end of every epoch
+  std::string progress = "auto";  // auto | bar | lines
+  int64_t eval_every = 0;         // steps; 0: at the end of every epoch
 
   // Where.
   std::string device = "cpu";  // cpu | cuda

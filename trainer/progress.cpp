@@ -65,8 +65,10 @@ std::string FormatProgressBar(const ProgressState& state, int columns) {
   return line.substr(0, static_cast<size_t>(std::max(columns, 0)));
 }
 
-Progress::Progress(std::FILE* out, int64_t log_every)
-    : out_(out), log_every_(log_every), terminal_(out != nullptr && isatty(fileno(out)) == 1) {}
+Progress::Progress(std::FILE* out, int64_t log_every, ProgressStyle style)
+    : out_(out), log_every_(log_every), bar_(style == ProgressStyle::kBar) {
+  if (style == ProgressStyle::kAuto && out != nullptr) bar_ = isatty(fileno(out)) == 1;
+}
 
 Progress::~Progress() {
   if (!bar_drawn_) return;
@@ -77,7 +79,7 @@ Progress::~Progress() {
 void Progress::Update(const ProgressState& state) {
   if (out_ == nullptr) return;
   const bool last = state.step >= state.total_steps;
-  if (!terminal_) {
+  if (!bar_) {
     if (last || (log_every_ > 0 && state.step % log_every_ == 0)) Print(FormatProgressLine(state));
     return;
   }

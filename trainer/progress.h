@@ -26,12 +26,17 @@ std::string FormatProgressLine(const ProgressState& state);
 // `columns`; cut to `columns` where even the text does not fit.
 std::string FormatProgressBar(const ProgressState& state, int columns);
 
+enum class ProgressStyle {
+  kAuto,  // a bar where `out` is a terminal
+  kBar,
+  kLines,
+};
+
 class Progress {
  public:
-  // Writes to `out`. Where that is a terminal, redraws one line, at most ten times a second; elsewhere prints
-  // a line each log_every steps (0: never) and at the last step. A null `out` prints nothing: for ranks other
-  // than 0.
-  Progress(std::FILE* out, int64_t log_every);
+  // Writes to `out`: a bar, redrawn in place at most ten times a second, or a line each log_every steps (0:
+  // never) and at the last step. A null `out` prints nothing: for ranks other than 0.
+  Progress(std::FILE* out, int64_t log_every, ProgressStyle style = ProgressStyle::kAuto);
   ~Progress();  // leaves the cursor on a line of its own
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -45,7 +50,7 @@ class Progress {
 
   std::FILE* out_;
   int64_t log_every_;
-  bool terminal_;
+  bool bar_;
   bool bar_drawn_ = false;
   std::chrono::steady_clock::time_point next_draw_{};
 };

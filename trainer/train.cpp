@@ -45,10 +45,20 @@ std::vector<double> MeanLosses(const StepReport& report) {
   return means;
 }
 
+// Open MPI gives every rank a terminal of its own, wherever its output goes: so ranks draw a bar only when
+// told to.
+ProgressStyle StyleOf(const RunConfig& config, const Communicator& comm) {
+  if (config.progress == "bar") return ProgressStyle::kBar;
+  return config.progress == "lines" || comm.name() == "mpi" ? ProgressStyle::kLines : ProgressStyle::kAuto;
+}
+
 class Run {
  public:
   Run(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out)
-      : config_(config), comm_(comm), device_(device), progress_(out, config.log_every) {}
+      : config_(config),
+        comm_(comm),
+        device_(device),
+        progress_(out, config.log_every, StyleOf(config, comm)) {}
 
   // In this order. Each works on this rank alone, unless it says collective; the ranks agree in between.
   absl::Status OpenData();
