@@ -68,6 +68,13 @@ TEST_P(Conv2dTest, Strided) {
 TEST_P(Conv2dTest, KernelThatCoversTheImage) {
   Check({.out_channels = 20, .kernel = 4}, {3, 16, 4, 4}, GetParam());
 }
+TEST_P(Conv2dTest, WindowThatReachesPastTheImageOnBothSides) {
+  Check({.out_channels = 32, .kernel = 5, .pad = 2}, {2, 16, 1, 1}, GetParam());
+  Check({.out_channels = 10, .kernel = 5, .pad = 2}, {3, 24, 2, 1}, GetParam());
+  Check({.out_channels = 16, .kernel = 3, .pad = 1, .batch_norm = true}, {4, 16, 1, 1}, GetParam());
+  CheckAllGradients({.out_channels = 32, .kernel = 5, .pad = 2}, {3, 24, 1, 2}, GetParam());
+  CheckAllGradients({.out_channels = 24, .kernel = 3, .pad = 1}, {3, 16, 1, 1}, GetParam());
+}
 TEST_P(Conv2dTest, WithoutRelu) {
   Check({.out_channels = 16, .kernel = 3, .pad = 1, .relu = false}, {2, 16, 7, 7}, GetParam());
 }
@@ -106,7 +113,7 @@ TEST_P(Conv2dTest, EveryGradientElement) {
   CheckAllGradients({.out_channels = 32, .kernel = 5, .pad = 2}, {2, 16, 14, 14}, GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Conv2dTest, ::testing::Values(DType::kF32, DType::kBf16),
+INSTANTIATE_TEST_SUITE_P(Types, Conv2dTest, ::testing::ValuesIn(TestTypes()),
                          [](const auto& param_info) { return NameOf(param_info.param); });
 
 TEST(Conv2d, BatchNormTracksRunningStatistics) {

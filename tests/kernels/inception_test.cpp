@@ -126,7 +126,7 @@ TEST_P(InceptionTest, WithoutInputGradient) {
   CheckAllGradients(kWhole, {2, 16, 7, 7}, GetParam(), 2, /*want_dx=*/false);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, InceptionTest, ::testing::Values(DType::kF32, DType::kBf16),
+INSTANTIATE_TEST_SUITE_P(Types, InceptionTest, ::testing::ValuesIn(TestTypes()),
                          [](const auto& param_info) { return NameOf(param_info.param); });
 
 TEST(Inception, FiniteDifferences) {
