@@ -1,6 +1,9 @@
 #include "data/pack.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <memory>
 #include <set>
@@ -132,6 +135,7 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const PackSo
 absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress& progress) {
   if (absl::Status valid = CheckOptions(options); !valid.ok()) return valid;
   if (absl::Status created = CreateDirectories(options.output); !created.ok()) return created;
+  if (access(options.output.c_str(), W_OK) != 0) return IoError("write into", options.output, errno);
   absl::StatusOr<File> lock = LockDirectory(options.output);
   if (!lock.ok()) return lock.status();
   absl::StatusOr<Manifest> manifest = ReadManifest(options.output);

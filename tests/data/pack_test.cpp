@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include <csignal>
@@ -337,6 +338,21 @@ TEST(Pack, UnusableOutputIsAnError) {
   WriteBytes(dir / "file", {1});
   options.output = dir / "file/out";
   EXPECT_THAT(Error(options), HasSubstr("cannot create directory " + options.output));
+}
+
+TEST(PackDeathTest, ReadOnlyOutputIsAnErrorBeforeAnyWork) {
+  const ScratchDir dir;
+  const PackOptions options = SmallIdx(dir);
+  fs::create_directory(options.output);
+  for (const std::string& path : {dir.path(), options.output}) fs::permissions(path, fs::perms{0555});
+  const auto pack_without_rights = [&] {
+    if (geteuid() == 0 && setuid(65534) != 0) std::_Exit(2);  // nothing is read-only to root
+    const absl::Status status = Pack(options, [](const char*, int64_t, int64_t) { std::_Exit(3); }).status();
+    std::fprintf(stderr, "%s\n", status.ToString().c_str());
+    std::_Exit(status.code() == absl::StatusCode::kPermissionDenied ? 0 : 1);
+  };
+  EXPECT_EXIT(pack_without_rights(), ExitedWithCode(0), "cannot write into .*out: Permission denied; change");
+  fs::permissions(dir.path(), fs::perms{0755});
 }
 
 TEST(Pack, AnotherDatasetInTheOutputIsLeftAlone) {
