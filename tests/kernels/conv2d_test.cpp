@@ -91,6 +91,8 @@ TEST_P(Conv2dTest, Images) {
   Check({.out_channels = 16, .kernel = 5, .pad = 2}, {2, 1, 9, 9}, GetParam(),
         {.op = first, .plain_x = true});
   Check({.out_channels = 24, .kernel = 3, .pad = 1}, {1, 4, 6, 6}, GetParam(), {.plain_x = true});
+  Check({.out_channels = 24, .kernel = 5, .pad = 2}, {2, 3, 2, 2}, GetParam(),
+        {.op = first, .plain_x = true});
 }
 
 TEST_P(Conv2dTest, BatchNorm) {

@@ -139,7 +139,7 @@ TEST(Inception, BatchNorm) {
   InceptionParams p = kWhole;
   p.batch_norm = true;
   p.branch3_kernel = 3;
-  Check(p, {3, 16, 5, 5}, {.dy_parts = 2});
+  Check(p, {2, 16, 4, 4}, {.dy_parts = 2});
   Check(p, {2, 16, 5, 5}, {.op = {.name = "eval", .training = false}});
 }
 
