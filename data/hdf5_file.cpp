@@ -14,7 +14,7 @@ namespace deeper {
 namespace {
 
 constexpr hsize_t kAlignment = 64 << 10;
-constexpr size_t kMaxAttributeBytes = 64 << 10;
+constexpr size_t kMaxAttributeBytes = 16 << 20;  // a damaged size must not take all memory
 
 // HDF5 is often built without thread safety.
 std::mutex& Hdf5Mutex() {

@@ -3,8 +3,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace deeper {
+
+// Next to the type, where the JSON library looks for it: not in the unnamed namespace.
+NLOHMANN_JSON_SERIALIZE_ENUM(TensorRole, {{TensorRole::kWeight, "weight"},
+                                          {TensorRole::kMomentum, "momentum"},
+                                          {TensorRole::kStatistic, "statistic"}})
+
 namespace {
 
 using Json = nlohmann::ordered_json;  // keeps the order of fields, for people who read the file
@@ -12,10 +19,6 @@ using Json = nlohmann::ordered_json;  // keeps the order of fields, for people w
 constexpr char kFormat[] = "deeper-checkpoint";
 constexpr int kVersion = 1;
 constexpr char kSeal[] = "manifest_xxh3_128";
-
-NLOHMANN_JSON_SERIALIZE_ENUM(TensorRole, {{TensorRole::kWeight, "weight"},
-                                          {TensorRole::kMomentum, "momentum"},
-                                          {TensorRole::kStatistic, "statistic"}})
 
 std::string Dump(const Json& json, int indent) {
   // `replace`: a path in the config that is not UTF-8 must not cost the checkpoint.
@@ -91,6 +94,10 @@ StateRange ShardRange(int64_t elements, int64_t shard, int64_t shard_count) {
   return {elements * shard / shard_count, elements * (shard + 1) / shard_count};
 }
 
+std::string ShardName(int64_t shard, int64_t shard_count) {
+  return absl::StrFormat("shard-%05d-of-%05d.h5", shard, shard_count);
+}
+
 std::string RenderCheckpointManifest(const CheckpointManifest& manifest) {
   Json document = {{"format", kFormat},
                    {"format_version", kVersion},
@@ -102,8 +109,10 @@ std::string RenderCheckpointManifest(const CheckpointManifest& manifest) {
                    {"config_xxh3_128", HashOf(Dump(manifest.config, -1))},
                    {"shards", Json::array()},
                    {"tensors", Json::array()}};
-  for (const CheckpointShard& shard : manifest.shards) {
-    document["shards"].push_back({{"bytes", shard.bytes}, {"xxh3_128", shard.hash.Hex()}});
+  for (size_t i = 0; i < manifest.shards.size(); ++i) {
+    document["shards"].push_back({{"file", ShardName(i, manifest.shards.size())},
+                                  {"bytes", manifest.shards[i].bytes},
+                                  {"xxh3_128", manifest.shards[i].hash.Hex()}});
   }
   for (const TensorEntry& tensor : manifest.tensors) {
     document["tensors"].push_back({{"name", tensor.name},

@@ -47,6 +47,8 @@ struct StateRange {
 };
 StateRange ShardRange(int64_t elements, int64_t shard, int64_t shard_count);
 
+std::string ShardName(int64_t shard, int64_t shard_count);  // "shard-00000-of-00004.h5"
+
 // The file's text. It ends with a checksum of all that precedes it.
 std::string RenderCheckpointManifest(const CheckpointManifest& manifest);
 

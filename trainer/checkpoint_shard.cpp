@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "data/file.h"
 #include "data/hdf5_file.h"
 
@@ -75,29 +74,25 @@ absl::Status ReadShard(const std::string& path, const CheckpointShard& written, 
 
 }  // namespace
 
-std::string ShardName(int64_t shard, int64_t shard_count) {
-  return absl::StrFormat("shard-%05d-of-%05d.h5", shard, shard_count);
-}
-
 absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
                                                      const float* values) {
   const absl::StatusOr<Hdf5Extent> extent = CreateShardFile(path, step, range);
   if (!extent.ok()) return extent.status();
   const absl::StatusOr<File> file = File::Open(path, O_RDWR);
   if (!file.ok()) return file.status();
-  const absl::StatusOr<uint64_t> bytes = file->Size();
-  if (!bytes.ok()) return bytes.status();
+  const absl::StatusOr<uint64_t> created = file->Size();
+  if (!created.ok()) return created.status();
 
   Xxh3Stream hash;
-  const uint64_t data_end = extent->offset + extent->bytes;
-  absl::Status status = file->Allocate(std::max(*bytes, data_end));
+  const uint64_t data_end = extent->offset + extent->bytes, bytes = std::max(*created, data_end);
+  absl::Status status = file->Allocate(bytes);
   if (status.ok()) status = HashFile(*file, 0, extent->offset, hash, nullptr);
   hash.Add(values, extent->bytes);
-  if (status.ok()) status = HashFile(*file, data_end, *bytes, hash, nullptr);
+  if (status.ok()) status = HashFile(*file, data_end, bytes, hash, nullptr);
   if (status.ok()) status = file->WriteAt(extent->offset, values, extent->bytes);
   if (status.ok()) status = file->Sync();
   if (!status.ok()) return status;
-  return CheckpointShard{*bytes, hash.Finish()};
+  return CheckpointShard{bytes, hash.Finish()};
 }
 
 absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,

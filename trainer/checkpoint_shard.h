@@ -9,8 +9,6 @@
 
 namespace deeper {
 
-std::string ShardName(int64_t shard, int64_t shard_count);  // "shard-00000-of-00004.h5"
-
 // Writes `values`, the elements `range` of the state, and flushes them to disk. The checksum returned is of
 // the memory, so that it convicts any change on the way to the disk and back.
 absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,

@@ -369,6 +369,31 @@ TEST_F(CheckpointTest, VerifyNamesEveryProblem) {
   EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr(Shard(2)), HasSubstr(Shard(1))));
 }
 
+TEST(CheckpointManifest, HasTheDocumentedFields) {
+  const TrainState state = ExampleState(7);
+  const CheckpointManifest manifest{7,
+                                    state.data,
+                                    state.config,
+                                    {{4096, {0x12, 0x34}}},
+                                    {{"w", {2, 3}, TensorRole::kWeight, 0, 6},
+                                     {"w", {2, 3}, TensorRole::kMomentum, 6, 6},
+                                     {"m", {2}, TensorRole::kStatistic, 12, 2}}};
+  const nlohmann::json json = nlohmann::json::parse(RenderCheckpointManifest(manifest));
+  EXPECT_EQ(json["format"], "deeper-checkpoint");
+  EXPECT_EQ(json["format_version"], 1);
+  EXPECT_EQ(json["step"], 7);
+  EXPECT_EQ(json["world_size"], 1);
+  EXPECT_EQ(json["data"], nlohmann::json::parse(R"({"dataset_uuid": "c0ffee", "seed": 18364758544493064720,
+      "global_batch": 32, "order": "full", "epoch": 2, "batch": 17, "samples_trained": 12345})"));
+  EXPECT_EQ(json["config"], state.config);
+  EXPECT_EQ(json["shards"], nlohmann::json::parse(R"([{"file": "shard-00000-of-00001.h5", "bytes": 4096,
+      "xxh3_128": "00000000000000120000000000000034"}])"));
+  EXPECT_EQ(json["tensors"], nlohmann::json::parse(R"([
+      {"name": "w", "role": "weight", "shape": [2, 3], "first": 0, "count": 6},
+      {"name": "w", "role": "momentum", "shape": [2, 3], "first": 6, "count": 6},
+      {"name": "m", "role": "statistic", "shape": [2], "first": 12, "count": 2}])"));
+}
+
 TEST(CheckpointManifest, AnotherVersionIsNamed) {
   CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, TensorRole::kWeight, 0, 2}}};
   std::string text = RenderCheckpointManifest(manifest);

@@ -132,6 +132,15 @@ TEST_F(WeightsFileTest, WhatDoesNotFitIsListedAndNothingChanges) {
                     HasSubstr("fc.offset [10] is not in the model")));
 }
 
+TEST_F(WeightsFileTest, AConfigOfManyClassesFits) {
+  Weights weights = *ReadWeights(file_);
+  weights.config["classes"] = std::vector<std::string>(21000, "a class of ImageNet-21k");
+  ASSERT_TRUE(WriteWeights(weights, file_).ok());
+  const absl::StatusOr<Weights> read = ReadWeights(file_);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->config, weights.config);
+}
+
 TEST_F(WeightsFileTest, OtherFilesAreRefusedByName) {
   EXPECT_THAT(Message(ReadWeights(directory_ + "/none.h5").status()), HasSubstr("none.h5"));
   EXPECT_THAT(Message(ReadWeights(directory_ + "/step-000000003/shard-00000-of-00001.h5").status()),
