@@ -152,10 +152,11 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, co
     return shards;
   }
   SyntheticOptions options;
-  options.samples = config.synthetic_samples;
+  const bool training = split == config.train_split;
+  options.samples = training ? config.synthetic_samples : std::max<int64_t>(1, config.synthetic_samples / 10);
   if (config.num_classes > 0) options.classes = static_cast<int>(config.num_classes);
   if (config.image_size > 0) options.height = options.width = static_cast<int>(config.image_size);
-  options.seed = config.seed + (split == config.train_split ? 0 : 1);
+  options.seed = config.seed + (training ? 0 : 1);
   return MakeSyntheticDataset(options);
 }
 

@@ -77,8 +77,8 @@ DType PrecisionOf(const RunConfig& config);
 Augment AugmentOf(const RunConfig& config);
 OrderKind OrderOf(const RunConfig& config);
 
-// Opens split `split` of `dir`, or makes up data where the config says synthetic. Errors carry
-// ExitCode::kData.
+// Opens split `split` of `dir`, or makes up data where the config says synthetic (a tenth as much to evaluate
+// on). Errors carry ExitCode::kData.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
                                                      const std::string& split);
 
