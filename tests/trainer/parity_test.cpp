@@ -189,7 +189,7 @@ class Parity : public ::testing::TestWithParam<const char*> {
 
 TEST_P(Parity, WithPyTorch) {
   const std::string name = GetParam();
-  const auto path = std::filesystem::path(__FILE__).parent_path().parent_path() / "parity" / (name + ".json");
+  const auto path = std::filesystem::path(DEEPER_PARITY_DIR) / (name + ".json");
   std::ifstream in(path);
   const Json expected = Json::parse(in);
   const double tolerance = expected["tolerance"];
