@@ -19,8 +19,8 @@ PEER = Path(__file__).with_name("pytorch_googlenet.py")
 
 def run_deeper(args, precision):
     out = subprocess.run([args.deeper, "bench", "step", "--model=googlenet", "--num_classes=1000", "--image_size=224",
-                          f"--batch={args.batch}", f"--precision={precision}", "--warmup=1", f"--repeats={args.steps}"],
-                         check=True, capture_output=True, text=True).stdout
+                          f"--batch={args.batch}", f"--precision={precision}", "--warmup=2", f"--repeats={args.steps}"],
+                         check=True, stdout=subprocess.PIPE, text=True).stdout
     result = json.loads(out)
     return result["images_per_second"], result["peak_rss_bytes"] / 2**30
 
@@ -28,7 +28,7 @@ def run_deeper(args, precision):
 def run_pytorch(args, precision, channels_last):
     command = [args.python, str(PEER), "--device=cpu", f"--batch={args.batch}", "--compile=none", "--model=seed",
                f"--amp={'bf16' if precision == 'bf16' else 'none'}", f"--steps={args.steps}", "--warmup=1", "--repeats=1"]
-    out = subprocess.run(command + ([] if channels_last else ["--nchw"]), check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(command + ([] if channels_last else ["--nchw"]), check=True, stdout=subprocess.PIPE, text=True).stdout
     fields = dict(re.findall(r"(\w+)=(\S+)", out))
     return float(fields["median_img_s"]), float(fields["peak_GiB"])
 
