@@ -20,9 +20,9 @@ class MiddleTaps {
   int64_t idle() const { return idle_; }               // taps left out at each edge
   const ParamSpec& weight() const { return weight_; }  // the middle as a parameter of its own
   const ParamLayout& layout() const { return layout_; }
-  // Of a copy of the middle; 0 if there are no idle taps.
+  // Of a copy of the middle, rounded up to 64; 0 if there are no idle taps.
   size_t bytes() const {
-    return idle_ == 0 ? 0 : static_cast<size_t>(layout_.stored_elements) * sizeof(float);
+    return idle_ == 0 ? 0 : (static_cast<size_t>(layout_.stored_elements) * sizeof(float) + 63) / 64 * 64;
   }
 
   // whole: as the op stores the weight; middle: layout().stored_elements floats.
