@@ -5,10 +5,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#ifdef __SANITIZE_THREAD__
+#include <thread>
+#include <vector>
+#endif
 
-// A function compiled once per instruction set and chosen when the program starts, so that one portable binary uses
-// AVX-512 where there is AVX-512. Only for leaf loops: an OpenMP region or a lambda inside would not inherit the target.
-// Off under sanitizers, whose runtimes are not ready yet when the choice is made.
+// A function compiled once per instruction set and chosen when the program starts, so that one portable
+// binary uses AVX-512 where there is AVX-512. Only for leaf loops: an OpenMP region or a lambda inside would
+// not inherit the target. Off under sanitizers, whose runtimes are not ready yet when the choice is made.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
 #define DEEPER_SIMD __attribute__((target_clones("arch=skylake-avx512", "avx2", "default")))
@@ -18,8 +22,8 @@
 
 namespace deeper {
 
-// Calls body(begin, end) on contiguous parts of [0, count), one part a thread; parts are multiples of `grain` but the last.
-// The split depends on `count`, `grain` and the number of threads only.
+// Calls body(begin, end) on contiguous parts of [0, count), one part a thread; parts are multiples of `grain`
+// but the last. The split depends on `count`, `grain` and the number of threads only.
 template <class Body>
 void ParallelFor(int64_t count, int64_t grain, const Body& body) {
   const int64_t chunks = (count + grain - 1) / grain;
@@ -27,13 +31,19 @@ void ParallelFor(int64_t count, int64_t grain, const Body& body) {
     if (count > 0) body(int64_t{0}, count);
     return;
   }
-#pragma omp parallel
-  {
-    const int64_t threads = omp_get_num_threads(), self = omp_get_thread_num();
+  const auto part = [&](int64_t self, int64_t threads) {
     const int64_t begin = chunks * self / threads * grain;
     const int64_t end = std::min(count, chunks * (self + 1) / threads * grain);
     if (begin < end) body(begin, end);
-  }
+  };
+#ifdef __SANITIZE_THREAD__  // it does not see the barriers of libgomp: threads that it understands
+  std::vector<std::jthread> threads;
+  for (int self = 0; self < omp_get_max_threads(); ++self)
+    threads.emplace_back(part, self, omp_get_max_threads());
+#else
+#pragma omp parallel
+  part(omp_get_thread_num(), omp_get_num_threads());
+#endif
 }
 
 }  // namespace deeper
