@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/rng.h"
 #include "launch/command.h"
 #include "launch/placement.h"
 #include "launch/run_flags.h"
@@ -44,33 +43,6 @@ double Median(const std::vector<StepTimes>& times, double (*part)(const StepTime
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-// One batch, resident in memory.
-class MadeUpBatch {
- public:
-  MadeUpBatch(const Model& model, int64_t rows, uint64_t seed)
-      : images_(static_cast<size_t>(rows * model.channels * model.image_size * model.image_size)),
-        labels_(static_cast<size_t>(rows)),
-        samples_(static_cast<size_t>(rows)) {
-    Rng rng(seed, RandomStream("bench step"), 0, 0);
-    for (float& pixel : images_) pixel = 2 * rng.NextUnit() - 1;
-    for (size_t i = 0; i < labels_.size(); ++i) {
-      labels_[i] = static_cast<int32_t>(i % static_cast<size_t>(model.num_classes));
-      samples_[i] = i;
-    }
-    batch.images = images_.data();
-    batch.labels = labels_.data();
-    batch.samples = samples_.data();
-    batch.rows = batch.global_rows = rows;
-  }
-
-  Batch batch;
-
- private:
-  std::vector<float> images_;
-  std::vector<int32_t> labels_;
-  std::vector<uint64_t> samples_;
-};
-
 class BenchStepCommand final : public Command {
  public:
   BenchStepCommand() : Command(kText) {
@@ -80,8 +52,7 @@ class BenchStepCommand final : public Command {
   }
 
   std::vector<FlagGroup> Flags() override {
-    return {With(ModelFlags(config_), {{"channels", &channels_, "of the images: 1 or 3"},
-                                       {"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"},
+    return {With(ModelFlags(config_), {{"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"},
                                        {"dropout", &config_.dropout, "false: leaves it out"}}),
             MachineFlags(config_, threads_),
             {"Measuring",
@@ -93,13 +64,14 @@ class BenchStepCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    if (absl::Status status = Validate(config_); !status.ok()) return status;
     if (batch_ < 1 || warmup_ < 2 || repeats_ < 1)
       return absl::InvalidArgumentError("--batch and --repeats must be at least 1, --warmup at least 2");
+    config_.synthetic_samples = batch_;
+    if (absl::Status status = Validate(config_); !status.ok()) return status;
     const std::unique_ptr<Device> device = MakeCpuDeviceFor(call.comm, threads_);
-    DatasetInfo images;
-    images.channels = channels_;
-    const absl::StatusOr<Model> model = ModelFor(config_, images, /*training=*/true);
+    const absl::StatusOr<std::unique_ptr<Dataset>> images = OpenDataset(config_, "", config_.train_split);
+    if (!images.ok()) return images.status();
+    const absl::StatusOr<Model> model = ModelFor(config_, (*images)->info(), /*training=*/true);
     if (!model.ok()) return model.status();
     absl::StatusOr<std::unique_ptr<Network>> net =
         Network::Prepare(*model, {batch_, PrecisionOf(config_), /*training=*/true}, *device);
@@ -109,16 +81,23 @@ class BenchStepCommand final : public Command {
     if (!params.ok()) return params.status();
     (*params)->Initialize(config_.seed);
     if (absl::Status status = (*net)->Bind(**params); !status.ok()) return status;
-    return Measure(**net, **params, *device);
+    LoaderOptions input;
+    input.image_size = static_cast<int>(model->image_size);
+    input.global_batch = input.rows = batch_;
+    input.epochs = 1;
+    const absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(**images, input);
+    if (!loader.ok()) return loader.status();
+    const absl::StatusOr<Batch> batch = (*loader)->Next();  // the only one: it stays valid
+    if (!batch.ok()) return batch.status();
+    return Measure(**net, **params, *batch, *device);
   }
 
  private:
-  absl::Status Measure(Network& net, ParamStore& params, Device& device) {
-    const MadeUpBatch data(net.model(), batch_, config_.seed);
+  absl::Status Measure(Network& net, ParamStore& params, const Batch& batch, Device& device) {
     Optimizer optimizer({.momentum = static_cast<float>(config_.momentum)}, params, device);
     std::vector<double> losses;
     for (int i = 0; i < warmup_; ++i) {
-      Step(net, optimizer, device, data.batch);
+      Step(net, optimizer, device, batch);
       losses.push_back(net.results().front().loss_sum / static_cast<double>(batch_));
     }
     if (!std::isfinite(losses.back()) || losses.back() >= losses.front()) {
@@ -126,7 +105,7 @@ class BenchStepCommand final : public Command {
                                               " over the warm-up: the step is wrong, or --lr too large"));
     }
     std::vector<StepTimes> times;
-    for (int i = 0; i < repeats_; ++i) times.push_back(Step(net, optimizer, device, data.batch));
+    for (int i = 0; i < repeats_; ++i) times.push_back(Step(net, optimizer, device, batch));
     Print(net, device, times, losses);
     return absl::OkStatus();
   }
@@ -181,7 +160,7 @@ class BenchStepCommand final : public Command {
   }
 
   RunConfig config_;
-  int channels_ = 3, threads_ = 0, warmup_ = 5, repeats_ = 10;
+  int threads_ = 0, warmup_ = 5, repeats_ = 10;
   int64_t batch_ = 32;
 };
 

@@ -65,6 +65,10 @@ class Parser {
   std::vector<std::string> operands() && { return std::move(operands_); }
 
  private:
+  static bool IsBool(const Flag* flag) {
+    return flag != nullptr && std::holds_alternative<bool*>(flag->field);
+  }
+
   const Flag* Find(const std::string& name) const {
     const auto found =
         std::find_if(flags_.begin(), flags_.end(), [&](const Flag* f) { return f->name == name; });
@@ -75,30 +79,22 @@ class Parser {
   absl::StatusOr<bool> ParseOne(const Argument& argument, const Argument* next) {
     const std::vector<std::string> parts = absl::StrSplit(argument.text, absl::MaxSplits('=', 1));
     const std::string name(absl::StripPrefix(absl::StripPrefix(parts[0], "-"), "-"));
-    bool has_value = parts.size() == 2;
-    std::string value = has_value ? parts[1] : "";
+    const bool has_value = parts.size() == 2;
     const Flag* flag = Find(name);
-    if (flag == nullptr && !has_value && name.starts_with("no")) {
-      flag = Find(name.substr(2));
-      if (flag != nullptr && !std::holds_alternative<bool*>(flag->field)) flag = nullptr;
-      if (flag != nullptr) value = "false";
-      has_value = flag != nullptr;
-    }
-    if (flag == nullptr && name != "flagfile") return Unknown(argument, parts[0]);
-    if (!has_value && flag != nullptr && std::holds_alternative<bool*>(flag->field)) {
-      value = "true";
-      has_value = true;
-    }
-    const bool takes_next = !has_value;
+    const bool negated =
+        flag == nullptr && !has_value && name.starts_with("no") && IsBool(Find(name.substr(2)));
+    if (negated) flag = Find(name.substr(2));
+    if (flag == nullptr) return Unknown(argument, parts[0]);
+    const bool takes_next = !has_value && !IsBool(flag);
     if (takes_next && next == nullptr) return Error(argument, absl::StrCat(parts[0], " needs a value"));
-    if (takes_next) value = next->text;
-    absl::Status status = flag != nullptr ? Set(*flag, argument, value) : ParseFile(argument, value);
+    const std::string value = has_value ? parts[1] : takes_next ? next->text : negated ? "false" : "true";
+    absl::Status status = flag == &flagfile_ ? ParseFile(argument, value) : Set(*flag, argument, value);
     if (!status.ok()) return status;
     return takes_next;
   }
 
   absl::Status Unknown(const Argument& argument, const std::string& written) const {
-    std::vector<std::string> names = {"--flagfile", "--help"};
+    std::vector<std::string> names = {"--help"};
     for (const Flag* flag : flags_) names.push_back("--" + flag->name);
     return Error(argument, absl::StrCat("there is no flag ", written, DidYouMean(written, names)));
   }
@@ -107,7 +103,7 @@ class Parser {
     std::string why;
     const bool ok = std::visit([&](auto* field) { return absl::ParseFlag(value, field, &why); }, flag.field);
     if (ok) return absl::OkStatus();
-    const char* wanted = std::holds_alternative<bool*>(flag.field)       ? "true or false"
+    const char* wanted = IsBool(&flag)                                   ? "true or false"
                          : std::holds_alternative<double*>(flag.field)   ? "a number"
                          : std::holds_alternative<uint64_t*>(flag.field) ? "an integer, at least 0"
                                                                          : "an integer in range";
@@ -136,7 +132,8 @@ class Parser {
     return status;
   }
 
-  std::vector<const Flag*> flags_;
+  const Flag flagfile_ = {"flagfile", static_cast<std::string*>(nullptr), ""};
+  std::vector<const Flag*> flags_ = {&flagfile_};
   std::vector<std::string> operands_;
   std::vector<std::string> open_files_;
 };
