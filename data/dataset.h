@@ -1,4 +1,5 @@
-// A split of labelled images: anything the loader can stream. Implementations: packed shards (shard_reader.h), synthetic.h.
+// A split of labelled images: anything the loader can stream. Implementations: packed shards
+// (shard_reader.h), synthetic.h.
 //
 // Thread-safe: many workers call Read at once.
 #pragma once
@@ -19,8 +20,8 @@ struct PixelStats {
 };
 
 struct DatasetInfo {
-  std::string uuid;                  // identifies the exact data; a resumed run must see the same one
-  std::string split;                 // "train", "val", ...
+  std::string uuid;   // identifies the exact data; a resumed run must see the same one
+  std::string split;  // "train", "val", ...
   int64_t samples = 0;
   int channels = 3;                  // 1 or 3
   int height = 0, width = 0;         // of every sample; 0 where they differ
@@ -47,18 +48,20 @@ class Dataset {
   virtual absl::Status Read(int64_t index, Image* image) const = 0;
 };
 
-// Data made up on the spot: sample i is class-dependent low-frequency colour plus noise from the counter RNG, so that a
-// model can learn it; needs no files. 50,000 samples unless told otherwise.
+// Data made up on the spot: sample i is class-dependent low-frequency colour plus noise from the counter RNG,
+// so that a model can learn it; needs no files. 50,000 samples unless told otherwise.
 struct SyntheticOptions {
   int64_t samples = 50000;
   int channels = 3, height = 256, width = 256;
   int classes = 1000;
-  uint64_t seed = 0;  // of the noise: a class looks the same for every seed, so that two seeds make two splits
+  uint64_t seed =
+      0;  // of the noise: a class looks the same for every seed, so that two seeds make two splits
 };
 std::unique_ptr<Dataset> MakeSyntheticDataset(const SyntheticOptions& options);
 
-// Packed shards under `dir` (docs/formats.md): opens manifest.json, checks that the shards of `split` are all there, of the stated size, of one
-// dataset_uuid, and that their indexes match their hash. NotFound / DataLoss / InvalidArgument naming the file and what to do.
+// Packed shards under `dir` (docs/formats.md): opens manifest.json, checks that the shards of `split` are all
+// there, of the stated size, of one dataset_uuid, and that their indexes match their hash. NotFound /
+// DataLoss / InvalidArgument naming the file and what to do.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShards(const std::string& dir, const std::string& split);
 
 }  // namespace deeper

@@ -10,8 +10,12 @@ struct bf16 {
   uint16_t bits;
 };
 
-inline float ToFloat(bf16 x) { return std::bit_cast<float>(uint32_t{x.bits} << 16); }
-inline float ToFloat(float x) { return x; }
+inline float ToFloat(bf16 x) {
+  return std::bit_cast<float>(uint32_t{x.bits} << 16);
+}
+inline float ToFloat(float x) {
+  return x;
+}
 
 inline bf16 ToBf16(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);

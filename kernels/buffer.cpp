@@ -6,7 +6,9 @@ namespace deeper {
 namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 
-size_t RoundUp(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
+size_t RoundUp(size_t bytes, size_t to) {
+  return (bytes + to - 1) / to * to;
+}
 }  // namespace
 
 Buffer AllocateHost(size_t bytes) {
@@ -26,9 +28,8 @@ Buffer AllocateHost(size_t bytes) {
     madvise(aligned, size, MADV_HUGEPAGE);
     begin = aligned;
   }
-  return Buffer(begin, bytes, [](void* data, size_t n) {
-    munmap(data, RoundUp(n, n >= kHugePage ? kHugePage : 4096));
-  });
+  return Buffer(begin, bytes,
+                [](void* data, size_t n) { munmap(data, RoundUp(n, n >= kHugePage ? kHugePage : 4096)); });
 }
 
 }  // namespace deeper

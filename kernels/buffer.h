@@ -41,8 +41,8 @@ class Buffer {
   Deleter deleter_ = nullptr;
 };
 
-// Zeroed host memory on 2 MiB boundaries where it is large enough, advised to use huge pages (5-7 % of a CPU training step).
-// An empty Buffer if the system has no memory left; `bytes` == 0 gives a valid empty buffer.
+// Zeroed host memory on 2 MiB boundaries where it is large enough, advised to use huge pages (5-7 % of a CPU
+// training step). An empty Buffer if the system has no memory left; `bytes` == 0 gives a valid empty buffer.
 Buffer AllocateHost(size_t bytes);
 
 }  // namespace deeper

@@ -9,7 +9,9 @@ namespace {
 std::atomic<AbortHandler> g_abort_handler{nullptr};
 }
 
-void SetAbortHandler(AbortHandler handler) { g_abort_handler = handler; }
+void SetAbortHandler(AbortHandler handler) {
+  g_abort_handler = handler;
+}
 
 void CheckFailed(const char* file, int line, const char* expression, const std::string& detail) {
   std::string report = std::string(file) + ":" + std::to_string(line) + ": check failed: " + expression;

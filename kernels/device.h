@@ -38,8 +38,8 @@ class Device {
   // Between host and device, on the device's stream; on the CPU a memcpy.
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
 
-  // The layout ops exchange feature maps in: kBlocked on the CPU, kNhwc on CUDA. Vectors (h = w = 1 after pooling or a
-  // linear layer) and network inputs are kNchw.
+  // The layout ops exchange feature maps in: kBlocked on the CPU, kNhwc on CUDA. Vectors (h = w = 1 after
+  // pooling or a linear layer) and network inputs are kNchw.
   TensorDesc FeatureMap(const Shape& shape, DType dtype) const {
     const int64_t block = channel_block();
     return {shape, dtype, block > 1 ? Layout::kBlocked : Layout::kNhwc, block};
@@ -52,7 +52,8 @@ class Device {
 // Cores among the CPUs that this process may run on: hyperthreads of one core count once.
 int AvailableCores();
 
-// `threads` > 0: OpenMP threads of every parallel loop and oneDNN primitive in this process; 0: one per core the process may use.
+// `threads` > 0: OpenMP threads of every parallel loop and oneDNN primitive; 0: one per core the process may
+// use. OpenMP keeps this number for each calling thread: make the device on the thread that runs the ops.
 std::unique_ptr<Device> MakeCpuDevice(int threads = 0);
 
 }  // namespace deeper

@@ -1,4 +1,5 @@
-// Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3, with Caffe's and PyTorch's alpha / size):
+// Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3, with Caffe's and
+// PyTorch's alpha / size):
 //   y[c] = x[c] * (k + alpha / size * sum of x[j]^2 over the `size` channels around c) ^ -beta
 //
 // x, y: [N,C,H,W] kBlocked, same dtype. Backward: one dx part, overwritten.
@@ -21,9 +22,11 @@ struct LrnParams {
 };
 
 absl::StatusOr<OpShape> InferLrn(const LrnParams& params, const Shape& x);
-absl::StatusOr<std::unique_ptr<Op>> MakeLrn(const LrnParams& params, const TensorDesc& x, const OpOptions& options, Device& device);
+absl::StatusOr<std::unique_ptr<Op>> MakeLrn(const LrnParams& params, const TensorDesc& x,
+                                            const OpOptions& options, Device& device);
 
 // Backends: arguments are valid already.
-absl::StatusOr<std::unique_ptr<Op>> MakeLrnCpu(const LrnParams& params, const TensorDesc& x, const OpOptions& options);
+absl::StatusOr<std::unique_ptr<Op>> MakeLrnCpu(const LrnParams& params, const TensorDesc& x,
+                                               const OpOptions& options);
 
 }  // namespace deeper

@@ -8,7 +8,9 @@
 namespace deeper {
 namespace {
 
-int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+int64_t RoundUp(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
 
 // Calls visit(canonical index, stored index) for every element of a blocked [O, I, ...] parameter.
 template <class Visit>

@@ -1,8 +1,9 @@
 // What every op is: prepared once, then only run.
 //
-// An op has one input x and one output y. Preparing it (the MakeX functions, through MakeOp in ops.h) validates shapes,
-// builds the backend's primitives and states what memory it wants; Bind hands it that memory for good; Forward and Backward
-// afterwards only enqueue work on the device's stream, allocate nothing and cannot fail in a way a caller could handle.
+// An op has one input x and one output y. Preparing it (the MakeX functions, through MakeOp in ops.h)
+// validates shapes, builds the backend's primitives and states what memory it wants; Bind hands it that
+// memory for good; Forward and Backward afterwards only enqueue work on the device's stream, allocate nothing
+// and cannot fail in a way a caller could handle.
 #pragma once
 
 #include <cstddef>
@@ -18,14 +19,18 @@ namespace deeper {
 struct StepContext {
   uint64_t seed = 0;
   uint32_t epoch = 0;
-  const uint64_t* samples = nullptr;  // [n] index in the dataset of the sample in each row: the key of all per-sample draws
-  int64_t rows = 0;                   // rows that hold samples to train on; the other n - rows are padding, and their loss is 0
+  const uint64_t* samples =
+      nullptr;  // [n] index in the dataset of the sample in each row: the key of all per-sample draws
+  int64_t rows =
+      0;  // rows that hold samples to train on; the other n - rows are padding, and their loss is 0
 };
 
 enum class ParamRole : uint8_t { kWeight, kBias, kScale, kShift, kRunningMean, kRunningVar };
 
 // Statistics are kept and saved like parameters, but have no gradient and are not optimised.
-constexpr bool IsStatistic(ParamRole r) { return r == ParamRole::kRunningMean || r == ParamRole::kRunningVar; }
+constexpr bool IsStatistic(ParamRole r) {
+  return r == ParamRole::kRunningMean || r == ParamRole::kRunningVar;
+}
 
 enum class Init : uint8_t {
   kHe,      // normal, variance 2 / fan_in: He et al. 2015, eq. 10
@@ -36,7 +41,7 @@ enum class Init : uint8_t {
 
 // A parameter as files and people see it: float32, convolutions OIHW, linear layers OI, vectors C.
 struct ParamSpec {
-  std::string name;            // within the op: "conv.weight", "branch2.1.conv.bias"
+  std::string name;  // within the op: "conv.weight", "branch2.1.conv.bias"
   std::vector<int64_t> shape;
   ParamRole role = ParamRole::kWeight;
   Init init = Init::kZero;
@@ -46,36 +51,40 @@ struct ParamSpec {
     for (int64_t d : shape) n *= d;
     return n;
   }
-  // Inputs of one output element, and outputs one input element feeds: shape[1] * kh * kw and shape[0] * kh * kw.
+  // Inputs of one output element, and outputs one input element feeds: shape[1] * kh * kw and shape[0] * kh *
+  // kw.
   int64_t fan_in() const { return shape.size() < 2 ? 1 : elements() / shape[0]; }
   int64_t fan_out() const { return shape.size() < 2 ? 1 : elements() / shape[1]; }
 };
 
-// A parameter as the op keeps it in memory, always float32. block == 1: as in ParamSpec. block == b > 1: OIhw{b}i{b}o with O and
-// I padded to multiples of b by zeros (which stay zero: their gradients are zero).
+// A parameter as the op keeps it in memory, always float32. block == 1: as in ParamSpec. block == b > 1:
+// OIhw{b}i{b}o with O and I padded to multiples of b by zeros (which stay zero: their gradients are zero).
 struct ParamLayout {
   int64_t block = 1;
   int64_t stored_elements = 0;
 };
 
 ParamLayout MakeParamLayout(const ParamSpec& spec, int64_t block);
-// Between the two forms; `stored` holds layout.stored_elements floats, `canonical` spec.elements(). Both overwrite.
+// Between the two forms; `stored` holds layout.stored_elements floats, `canonical` spec.elements(). Both
+// overwrite.
 void PackParam(const ParamSpec& spec, const ParamLayout& layout, const float* canonical, float* stored);
 void UnpackParam(const ParamSpec& spec, const ParamLayout& layout, const float* stored, float* canonical);
 
-// What an op is before it is prepared: enough for `describe`, for a parameter table and for a memory estimate. No device.
+// What an op is before it is prepared: enough for `describe`, for a parameter table and for a memory
+// estimate. No device.
 struct OpShape {
   Shape y;
   std::vector<ParamSpec> params;
-  int64_t macs = 0;                // multiply-accumulates of one forward pass over the whole batch
-  int64_t inner_elements = 0;      // activations inside the op that backward needs, besides x and y
+  int64_t macs = 0;            // multiply-accumulates of one forward pass over the whole batch
+  int64_t inner_elements = 0;  // activations inside the op that backward needs, besides x and y
 };
 
 // What a prepared op wants.
 struct OpNeeds {
   TensorDesc x, y;
-  // Backward writes the gradient of x as the SUM of these tensors, all of x's shape and layout: an op that has it in parts hands
-  // over the parts, and whoever reads them adds them up in a pass it makes anyway. Empty where no gradient of x is wanted.
+  // Backward writes the gradient of x as the SUM of these tensors, all of x's shape and layout: an op that
+  // has it in parts hands over the parts, and whoever reads them adds them up in a pass it makes anyway.
+  // Empty where no gradient of x is wanted.
   std::vector<TensorDesc> dx_parts;
   std::vector<ParamLayout> params;  // in the order of OpShape::params
   size_t saved_bytes = 0;           // written by Forward, read by the Backward that follows
@@ -84,14 +93,16 @@ struct OpNeeds {
   bool backward_reads_y = false;
 };
 
-// Device memory for the life of the op; 64-byte aligned (stored channels padded with zeros, see Layout::kBlocked).
+// Device memory for the life of the op; 64-byte aligned (stored channels padded with zeros, see
+// Layout::kBlocked).
 struct OpBinding {
   void* x = nullptr;
   void* y = nullptr;
-  std::vector<void*> dy;        // parts whose sum is dL/dy, any number >= 1. Backward may overwrite them. Training only.
-  std::vector<void*> dx;        // one for each of OpNeeds::dx_parts; overwritten, never added to
-  std::vector<float*> params;   // one for each of OpShape::params
-  std::vector<float*> grads;    // likewise, nullptr for statistics; overwritten, never added to. Training only.
+  std::vector<void*>
+      dy;  // parts whose sum is dL/dy, any number >= 1. Backward may overwrite them. Training only.
+  std::vector<void*> dx;       // one for each of OpNeeds::dx_parts; overwritten, never added to
+  std::vector<float*> params;  // one for each of OpShape::params
+  std::vector<float*> grads;  // likewise, nullptr for statistics; overwritten, never added to. Training only.
   void* saved = nullptr;
   void* workspace = nullptr;
   const StepContext* step = nullptr;
@@ -104,7 +115,8 @@ class Op {
   Op& operator=(const Op&) = delete;
 
   const OpNeeds& needs() const { return needs_; }
-  // Once, before the first Forward. x may alias nothing else; y may alias x only where an op's header says so.
+  // Once, before the first Forward. x may alias nothing else; y may alias x only where an op's header says
+  // so.
   virtual void Bind(const OpBinding& binding) { binding_ = binding; }
   // y is overwritten.
   virtual void Forward() = 0;
@@ -119,9 +131,10 @@ class Op {
 
 // How an op is to be prepared.
 struct OpOptions {
-  std::string name;             // of the node; names the op's random stream
-  bool training = true;         // false: Forward only, dropout is the identity, batch norm uses its running statistics
-  bool want_dx = true;          // false for the op that reads the images
+  std::string name;  // of the node; names the op's random stream
+  bool training =
+      true;  // false: Forward only, dropout is the identity, batch norm uses its running statistics
+  bool want_dx = true;  // false for the op that reads the images
 };
 
 }  // namespace deeper

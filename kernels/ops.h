@@ -1,4 +1,5 @@
-// The closed set of ops: one variant of their parameter structs, one shape rule, one factory. To add an op, see CONTRIBUTING.md.
+// The closed set of ops: one variant of their parameter structs, one shape rule, one factory. To add an op,
+// see CONTRIBUTING.md.
 #pragma once
 
 #include <memory>
@@ -18,16 +19,19 @@
 
 namespace deeper {
 
-using OpParams = std::variant<Conv2dParams, InceptionParams, PoolParams, GlobalAvgPoolParams, LrnParams, DropoutParams,
-                              FlattenParams, LinearParams>;
+using OpParams = std::variant<Conv2dParams, InceptionParams, PoolParams, GlobalAvgPoolParams, LrnParams,
+                              DropoutParams, FlattenParams, LinearParams>;
 
 // "conv2d", "inception", ... for tables.
 std::string_view KindOf(const OpParams& params);
 
-// Shape rule: InvalidArgument if the op does not fit x (a kernel larger than the padded image, a zero-sized output, ...).
+// Shape rule: InvalidArgument if the op does not fit x (a kernel larger than the padded image, a zero-sized
+// output, ...).
 absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x);
 
-// Prepares the op on the device. Same errors as InferOp, and Unimplemented for a layout or type the backend has no kernel for.
-absl::StatusOr<std::unique_ptr<Op>> MakeOp(const OpParams& params, const TensorDesc& x, const OpOptions& options, Device& device);
+// Prepares the op on the device. Same errors as InferOp, and Unimplemented for a layout or type the backend
+// has no kernel for.
+absl::StatusOr<std::unique_ptr<Op>> MakeOp(const OpParams& params, const TensorDesc& x,
+                                           const OpOptions& options, Device& device);
 
 }  // namespace deeper

@@ -1,8 +1,8 @@
 // The counter-based generator every random draw comes from: weights, dropout, augmentation, sample order.
 //
-// Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); the known-answer
-// vectors of their Random123 library are in tests/kernels/rng_test.cpp. The same (key, counter) gives the same bits on every
-// device, for any number of threads and ranks, in any order of calls.
+// Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011);
+// the known-answer vectors of their Random123 library are in tests/kernels/rng_test.cpp. The same (key,
+// counter) gives the same bits on every device, for any number of threads and ranks, in any order of calls.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,8 @@ DEEPER_HD inline Random4 Philox(uint64_t key, uint64_t counter_hi, uint64_t coun
   uint32_t c2 = static_cast<uint32_t>(counter_hi), c3 = static_cast<uint32_t>(counter_hi >> 32);
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53u} * c0, p1 = uint64_t{0xCD9E8D57u} * c2;
-    const uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0, n2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
+    const uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0,
+                   n2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
     c1 = static_cast<uint32_t>(p1);
     c3 = static_cast<uint32_t>(p0);
     c0 = n0;
@@ -39,17 +40,20 @@ DEEPER_HD inline Random4 Philox(uint64_t key, uint64_t counter_hi, uint64_t coun
 }
 
 // Uniform in [0, 1), 24 bits.
-DEEPER_HD inline float UnitFloat(uint32_t bits) { return static_cast<float>(bits >> 8) * (1.0f / 16777216.0f); }
+DEEPER_HD inline float UnitFloat(uint32_t bits) {
+  return static_cast<float>(bits >> 8) * (1.0f / 16777216.0f);
+}
 
-// The name of a place that draws (an op, an augmentation, a parameter) as a number: FNV-1a. Stable for ever: checkpoints
-// and the order of samples depend on it.
+// The name of a place that draws (an op, an augmentation, a parameter) as a number: FNV-1a. Stable for ever:
+// checkpoints and the order of samples depend on it.
 constexpr uint32_t RandomStream(std::string_view name) {
   uint32_t hash = 2166136261u;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
   return hash;
 }
 
-// One sequence of draws, keyed by what DESIGN calls (seed, epoch, sample, op): draw i of it is Philox word i % 4 of block i / 4.
+// One sequence of draws, keyed by what DESIGN calls (seed, epoch, sample, op): draw i of it is Philox word i
+// % 4 of block i / 4.
 class Rng {
  public:
   DEEPER_HD Rng(uint64_t seed, uint32_t stream, uint32_t epoch, uint64_t sample)

@@ -11,20 +11,28 @@ enum class DType : uint8_t { kF32, kBf16, kU8, kI32 };
 
 constexpr size_t SizeOf(DType t) {
   switch (t) {
-    case DType::kF32: return 4;
-    case DType::kBf16: return 2;
-    case DType::kU8: return 1;
-    case DType::kI32: return 4;
+    case DType::kF32:
+      return 4;
+    case DType::kBf16:
+      return 2;
+    case DType::kU8:
+      return 1;
+    case DType::kI32:
+      return 4;
   }
   return 0;
 }
 
 constexpr const char* NameOf(DType t) {
   switch (t) {
-    case DType::kF32: return "fp32";
-    case DType::kBf16: return "bf16";
-    case DType::kU8: return "u8";
-    case DType::kI32: return "i32";
+    case DType::kF32:
+      return "fp32";
+    case DType::kBf16:
+      return "bf16";
+    case DType::kU8:
+      return "u8";
+    case DType::kI32:
+      return "i32";
   }
   return "?";
 }
@@ -37,13 +45,15 @@ struct Shape {
   constexpr int64_t spatial() const { return h * w; }
   friend constexpr bool operator==(const Shape&, const Shape&) = default;
   std::string ToString() const {
-    return std::string("[") + std::to_string(n) + ", " + std::to_string(c) + ", " + std::to_string(h) + ", " + std::to_string(w) + "]";
+    return std::string("[") + std::to_string(n) + ", " + std::to_string(c) + ", " + std::to_string(h) + ", " +
+           std::to_string(w) + "]";
   }
 };
 
 // How a tensor lies in memory.
 //   kNchw     dense N,C,H,W; feature vectors [N,C] are kNchw with h = w = 1.
-//   kBlocked  N, ceil(C/b), H, W, b with b = TensorDesc::block (oneDNN's nChw16c / nChw8c). The channels that pad C up to a
+//   kBlocked  N, ceil(C/b), H, W, b with b = TensorDesc::block (oneDNN's nChw16c / nChw8c). The channels that
+//   pad C up to a
 //             multiple of b are zero, always: every writer keeps them so.
 //   kNhwc     dense N,H,W,C.
 enum class Layout : uint8_t { kNchw, kBlocked, kNhwc };
@@ -63,10 +73,13 @@ struct TensorDesc {
   // Position in memory of logical element (n, c, h, w).
   constexpr int64_t Offset(int64_t n, int64_t c, int64_t h, int64_t w) const {
     switch (layout) {
-      case Layout::kNchw: return ((n * shape.c + c) * shape.h + h) * shape.w + w;
-      case Layout::kNhwc: return ((n * shape.h + h) * shape.w + w) * shape.c + c;
+      case Layout::kNchw:
+        return ((n * shape.c + c) * shape.h + h) * shape.w + w;
+      case Layout::kNhwc:
+        return ((n * shape.h + h) * shape.w + w) * shape.c + c;
       case Layout::kBlocked:
-        return (((n * (padded_channels() / block) + c / block) * shape.h + h) * shape.w + w) * block + c % block;
+        return (((n * (padded_channels() / block) + c / block) * shape.h + h) * shape.w + w) * block +
+               c % block;
     }
     return 0;
   }
