@@ -4,20 +4,22 @@
 #include <bit>
 #include <cstdint>
 
+#include "kernels/host_device.h"
+
 namespace deeper {
 
 struct bf16 {
   uint16_t bits;
 };
 
-inline float ToFloat(bf16 x) {
+DEEPER_HD inline float ToFloat(bf16 x) {
   return std::bit_cast<float>(uint32_t{x.bits} << 16);
 }
-inline float ToFloat(float x) {
+DEEPER_HD inline float ToFloat(float x) {
   return x;
 }
 
-inline bf16 ToBf16(float x) {
+DEEPER_HD inline bf16 ToBf16(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
   const uint32_t rounded = u + 0x7FFFu + ((u >> 16) & 1u);
   const bool nan = (u & 0x7FFFFFFFu) > 0x7F800000u;
@@ -25,7 +27,7 @@ inline bf16 ToBf16(float x) {
 }
 
 template <class T>
-T FromFloat(float x) {
+DEEPER_HD T FromFloat(float x) {
   if constexpr (sizeof(T) == 2) {
     return ToBf16(x);
   } else {

@@ -1,6 +1,7 @@
 #include "kernels/conv2d.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/backend.h"
 
 namespace deeper {
 
@@ -43,7 +44,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakeConv2d(const Conv2dParams& params, const
         "conv2d ", options.name, ": batch norm cannot train on one value per channel, and the output is ",
         shape->y.ToString(), ": use a larger batch or larger images"));
   }
-  return MakeConv2dCpu(params, *shape, x, options, device);
+  return DEEPER_ON(device, MakeConv2d)(params, *shape, x, options, device);
 }
 
 }  // namespace deeper

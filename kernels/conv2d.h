@@ -45,5 +45,8 @@ absl::StatusOr<std::unique_ptr<Op>> MakeConv2d(const Conv2dParams& params, const
 absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCpu(const Conv2dParams& params, const OpShape& shape,
                                                   const TensorDesc& x, const OpOptions& options,
                                                   Device& device);
+absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCuda(const Conv2dParams& params, const OpShape& shape,
+                                                   const TensorDesc& x, const OpOptions& options,
+                                                   Device& device);
 
 }  // namespace deeper

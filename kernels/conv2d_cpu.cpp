@@ -4,7 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/conv2d.h"
 #include "kernels/convolution_cpu.h"
-#include "kernels/join_cpu.h"
+#include "kernels/join.h"
 #include "kernels/middle_taps_cpu.h"
 
 namespace deeper {
@@ -182,7 +182,7 @@ void CpuConv2d::UpdateRunningStatistics() const {
 }
 
 void CpuConv2d::Backward() {
-  JoinGradients(binding_.dy, masks_dy() ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
+  JoinGradientsCpu(binding_.dy, masks_dy() ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
   norm_.backward.Run();
   middle_.CopyOut(binding_.params[kWeightParam], middle_weight_);
   conv_.Backward();

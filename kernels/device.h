@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "kernels/buffer.h"
 #include "kernels/tensor.h"
 
@@ -16,6 +18,14 @@ enum class DeviceType { kCpu, kCuda };
 // on CUDA `native` is the cudaStream_t.
 struct Stream {
   void* native = nullptr;
+};
+
+// Work that is enqueued again and again, always the same: all that changes from run to run, it reads from
+// memory. CUDA records it the first time and replays it as one graph; elsewhere it just runs.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void Run(const std::function<void()>& work) = 0;
 };
 
 class Device {
@@ -31,19 +41,33 @@ class Device {
   virtual int64_t channel_block() const = 0;
   // Zeroed device memory. An empty Buffer when there is not enough.
   virtual Buffer Allocate(size_t bytes) = 0;
+  // Zeroed host memory that Copy reads and writes without waiting. An empty Buffer when there is not enough.
+  virtual Buffer AllocateStaging(size_t bytes) { return AllocateHost(bytes); }
   // Bytes that could still be allocated, as far as the system tells.
   virtual size_t AvailableBytes() const = 0;
   virtual Stream stream() const = 0;
   virtual void Synchronize() = 0;
-  // Between host and device, on the device's stream; on the CPU a memcpy.
+  // Between host and device, or within the device, on the device's stream; on the CPU a memcpy. Host memory
+  // must stay as it is until Synchronize.
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
+  virtual std::unique_ptr<Recording> MakeRecording();
+  // Names the work that is enqueued next, in profiles.
+  virtual void Annotate(const std::string& name) { (void)name; }
 
   // The layout ops exchange feature maps in: kBlocked on the CPU, kNhwc on CUDA. Vectors (h = w = 1 after
-  // pooling or a linear layer) and network inputs are kNchw.
+  // pooling or a linear layer) are kNchw.
   TensorDesc FeatureMap(const Shape& shape, DType dtype) const {
     const int64_t block = channel_block();
     return {shape, dtype, block > 1 ? Layout::kBlocked : Layout::kNhwc, block};
   }
+  // The layout of a network's input: kNchw on the CPU. On CUDA one block of 16 bytes a pixel, the rest of it
+  // zeros: NHWC with the channels that tensor cores want.
+  TensorDesc Images(const Shape& shape, DType dtype) const {
+    if (type() == DeviceType::kCpu) return {shape, dtype};
+    return {shape, dtype, Layout::kBlocked, static_cast<int64_t>(16 / SizeOf(dtype))};
+  }
+  // Whether ops want OpBinding::narrow_params where activations are bf16.
+  bool wants_narrow_params() const { return type() == DeviceType::kCuda; }
 
  protected:
   Device() = default;
@@ -55,5 +79,16 @@ int AvailableCores();
 // `threads` > 0: OpenMP threads of every parallel loop and oneDNN primitive; 0: one per core the process may
 // use. OpenMP keeps this number for each calling thread: make the device on the thread that runs the ops.
 std::unique_ptr<Device> MakeCpuDevice(int threads = 0);
+
+struct CudaOptions {
+  int index = 0;               // of the GPUs this process sees
+  bool deterministic = false;  // library kernels that give the same bits every time only
+  bool graphs = true;          // false: recordings just run, every time
+  std::string plan_cache;      // file of tuned plans; empty: none is read or written
+};
+
+// Unimplemented: built without CUDA. NotFound: no such GPU. FailedPrecondition: a driver too old for this
+// build, or a GPU it has no code for. Each says what to do.
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options);
 
 }  // namespace deeper

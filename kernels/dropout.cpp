@@ -1,6 +1,7 @@
 #include "kernels/dropout.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/backend.h"
 
 namespace deeper {
 
@@ -14,9 +15,9 @@ absl::StatusOr<OpShape> InferDropout(const DropoutParams& params, const Shape& x
 }
 
 absl::StatusOr<std::unique_ptr<Op>> MakeDropout(const DropoutParams& params, const TensorDesc& x,
-                                                const OpOptions& options, Device&) {
+                                                const OpOptions& options, Device& device) {
   if (auto shape = InferDropout(params, x.shape); !shape.ok()) return shape.status();
-  return MakeDropoutCpu(params, x, options);
+  return DEEPER_ON(device, MakeDropout)(params, x, options, device);
 }
 
 }  // namespace deeper

@@ -23,7 +23,9 @@ absl::StatusOr<std::unique_ptr<Op>> MakeDropout(const DropoutParams& params, con
                                                 const OpOptions& options, Device& device);
 
 // Backends: arguments are valid already.
-std::unique_ptr<Op> MakeDropoutCpu(const DropoutParams& params, const TensorDesc& x,
-                                   const OpOptions& options);
+std::unique_ptr<Op> MakeDropoutCpu(const DropoutParams& params, const TensorDesc& x, const OpOptions& options,
+                                   Device& device);
+std::unique_ptr<Op> MakeDropoutCuda(const DropoutParams& params, const TensorDesc& x,
+                                    const OpOptions& options, Device& device);
 
 }  // namespace deeper

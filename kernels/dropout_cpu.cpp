@@ -3,7 +3,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/dropout.h"
-#include "kernels/join_cpu.h"
+#include "kernels/join.h"
 #include "kernels/parallel.h"
 #include "kernels/rng.h"
 
@@ -66,7 +66,7 @@ class DropoutCpu final : public Op {
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
-    JoinGradients(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
+    JoinGradientsCpu(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
     Drop(binding_.dy[0], binding_.dx[0]);
   }
 
@@ -97,8 +97,8 @@ class DropoutCpu final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> MakeDropoutCpu(const DropoutParams& params, const TensorDesc& x,
-                                   const OpOptions& options) {
+std::unique_ptr<Op> MakeDropoutCpu(const DropoutParams& params, const TensorDesc& x, const OpOptions& options,
+                                   Device&) {
   return std::make_unique<DropoutCpu>(params, x, options);
 }
 

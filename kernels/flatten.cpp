@@ -1,5 +1,7 @@
 #include "kernels/flatten.h"
 
+#include "kernels/backend.h"
+
 namespace deeper {
 
 absl::StatusOr<OpShape> InferFlatten(const FlattenParams&, const Shape& x) {
@@ -9,8 +11,8 @@ absl::StatusOr<OpShape> InferFlatten(const FlattenParams&, const Shape& x) {
 }
 
 absl::StatusOr<std::unique_ptr<Op>> MakeFlatten(const FlattenParams&, const TensorDesc& x,
-                                                const OpOptions& options, Device&) {
-  return MakeFlattenCpu(x, options);
+                                                const OpOptions& options, Device& device) {
+  return DEEPER_ON(device, MakeFlatten)(x, options, device);
 }
 
 }  // namespace deeper

@@ -17,6 +17,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakeFlatten(const FlattenParams& params, con
                                                 const OpOptions& options, Device& device);
 
 // Backends: arguments are valid already.
-std::unique_ptr<Op> MakeFlattenCpu(const TensorDesc& x, const OpOptions& options);
+std::unique_ptr<Op> MakeFlattenCpu(const TensorDesc& x, const OpOptions& options, Device& device);
+std::unique_ptr<Op> MakeFlattenCuda(const TensorDesc& x, const OpOptions& options, Device& device);
 
 }  // namespace deeper

@@ -1,5 +1,5 @@
 #include "kernels/flatten.h"
-#include "kernels/join_cpu.h"
+#include "kernels/join.h"
 #include "kernels/parallel.h"
 
 namespace deeper {
@@ -52,7 +52,7 @@ class FlattenCpu final : public Op {
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
-    JoinGradients(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
+    JoinGradientsCpu(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
     if (SizeOf(needs_.x.dtype) == 2) {
       ToFeatureMap(needs_.x, static_cast<const uint16_t*>(binding_.dy[0]),
                    static_cast<uint16_t*>(binding_.dx[0]));
@@ -65,7 +65,7 @@ class FlattenCpu final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> MakeFlattenCpu(const TensorDesc& x, const OpOptions& options) {
+std::unique_ptr<Op> MakeFlattenCpu(const TensorDesc& x, const OpOptions& options, Device&) {
   return std::make_unique<FlattenCpu>(x, options);
 }
 

@@ -64,7 +64,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakeInception(const InceptionParams& params,
     return absl::UnimplementedError(
         absl::StrCat("inception ", options.name, ": x must be a feature map in the device's layout"));
   }
-  return MakeInceptionCpu(params, *shape, x, options, device);
+  return MakeInceptionBranches(params, *shape, x, options, device);
 }
 
 }  // namespace deeper

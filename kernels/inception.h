@@ -61,9 +61,10 @@ constexpr PoolParams kInceptionPool = {.kind = PoolParams::Kind::kMax, .kernel =
 // In the order of y's channels.
 std::array<InceptionBranch, 4> InceptionBranches(const InceptionParams& params);
 
-// Backends: arguments are valid already.
-absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCpu(const InceptionParams& params, const OpShape& shape,
-                                                     const TensorDesc& x, const OpOptions& options,
-                                                     Device& device);
+// The module as its branch ops, one after the other, on any device: what fused ones are checked against.
+// Arguments are valid already.
+absl::StatusOr<std::unique_ptr<Op>> MakeInceptionBranches(const InceptionParams& params, const OpShape& shape,
+                                                          const TensorDesc& x, const OpOptions& options,
+                                                          Device& device);
 
 }  // namespace deeper

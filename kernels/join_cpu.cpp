@@ -1,4 +1,4 @@
-#include "kernels/join_cpu.h"
+#include "kernels/join.h"
 
 #include <algorithm>
 #include <cstring>
@@ -107,10 +107,8 @@ void Paste(const Tensor& from, int64_t first, const Tensor& to) {
   });
 }
 
-}  // namespace
-
-void JoinChannels(const std::vector<void*>& parts, const void* y, const TensorDesc& from,
-                  int64_t first_channel, const Tensor& out) {
+void JoinAnyType(const std::vector<void*>& parts, const void* y, const TensorDesc& from,
+                 int64_t first_channel, const Tensor& out) {
   DEEPER_CHECK(!parts.empty() && out.desc.dtype == from.dtype);
   if (from.dtype == DType::kF32) {
     Join(parts, static_cast<const float*>(y), from, first_channel, out);
@@ -120,12 +118,19 @@ void JoinChannels(const std::vector<void*>& parts, const void* y, const TensorDe
   }
 }
 
-void JoinGradients(const std::vector<void*>& parts, const void* y, const TensorDesc& desc, void* out) {
-  if (parts.size() == 1 && parts[0] == out && y == nullptr) return;
-  JoinChannels(parts, y, desc, 0, {out, desc});
+}  // namespace
+
+void JoinChannelsCpu(Device&, const std::vector<void*>& parts, const void* y, const TensorDesc& from,
+                     int64_t first_channel, const Tensor& out) {
+  JoinAnyType(parts, y, from, first_channel, out);
 }
 
-void PasteChannels(const Tensor& from, int64_t first_channel, const Tensor& to) {
+void JoinGradientsCpu(const std::vector<void*>& parts, const void* y, const TensorDesc& desc, void* out) {
+  if (parts.size() == 1 && parts[0] == out && y == nullptr) return;
+  JoinAnyType(parts, y, desc, 0, {out, desc});
+}
+
+void PasteChannelsCpu(Device&, const Tensor& from, int64_t first_channel, const Tensor& to) {
   DEEPER_CHECK(from.desc.dtype == to.desc.dtype);
   if (from.desc.dtype == DType::kF32) {
     Paste<float>(from, first_channel, to);

@@ -1,6 +1,7 @@
 #include "kernels/linear.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/backend.h"
 
 namespace deeper {
 
@@ -23,11 +24,11 @@ absl::StatusOr<OpShape> InferLinear(const LinearParams& params, const Shape& x) 
 }
 
 absl::StatusOr<std::unique_ptr<Op>> MakeLinear(const LinearParams& params, const TensorDesc& x,
-                                               const OpOptions& options, Device&) {
+                                               const OpOptions& options, Device& device) {
   const absl::StatusOr<OpShape> shape = InferLinear(params, x.shape);
   if (!shape.ok()) return shape.status();
   if (x.layout != Layout::kNchw) return absl::UnimplementedError("linear: x must be a dense matrix (kNchw)");
-  return MakeLinearCpu(params, *shape, x, options);
+  return DEEPER_ON(device, MakeLinear)(params, *shape, x, options, device);
 }
 
 }  // namespace deeper

@@ -24,6 +24,10 @@ absl::StatusOr<std::unique_ptr<Op>> MakeLinear(const LinearParams& params, const
 
 // Backends: arguments are valid already, and `shape` is what InferLinear says of them.
 absl::StatusOr<std::unique_ptr<Op>> MakeLinearCpu(const LinearParams& params, const OpShape& shape,
-                                                  const TensorDesc& x, const OpOptions& options);
+                                                  const TensorDesc& x, const OpOptions& options,
+                                                  Device& device);
+absl::StatusOr<std::unique_ptr<Op>> MakeLinearCuda(const LinearParams& params, const OpShape& shape,
+                                                   const TensorDesc& x, const OpOptions& options,
+                                                   Device& device);
 
 }  // namespace deeper

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "kernels/join_cpu.h"
+#include "kernels/join.h"
 #include "kernels/linear.h"
 #include "kernels/onednn.h"
 
@@ -53,7 +53,7 @@ class LinearCpu final : public Op {
     passes_.forward.Run();
   }
   void Backward() override {
-    JoinGradients(binding_.dy, relu_ ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
+    JoinGradientsCpu(binding_.dy, relu_ ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
     passes_.backward_data.Run();
     passes_.backward_weights.Run();
   }
@@ -71,7 +71,7 @@ onednn::Desc MatrixOf(const TensorDesc& x) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Op>> MakeLinearCpu(const LinearParams& params, const OpShape& shape,
-                                                  const TensorDesc& x, const OpOptions& options) {
+                                                  const TensorDesc& x, const OpOptions& options, Device&) {
   const ParamSpec& weight = shape.params[0];
   const onednn::Desc master = onednn::DescOf(weight, {}), bias = onednn::DescOf(shape.params[1], {});
   const onednn::Desc used = MatrixOf({{weight.shape[0], weight.shape[1]}, x.dtype});

@@ -1,6 +1,7 @@
 #include "kernels/lrn.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/backend.h"
 
 namespace deeper {
 
@@ -20,7 +21,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakeLrn(const LrnParams& params, const Tenso
   if (x != device.FeatureMap(x.shape, x.dtype)) {
     return absl::UnimplementedError("lrn: x must be in the device's layout of feature maps");
   }
-  return MakeLrnCpu(params, x, options);
+  return DEEPER_ON(device, MakeLrn)(params, x, options, device);
 }
 
 }  // namespace deeper

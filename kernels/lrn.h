@@ -27,6 +27,8 @@ absl::StatusOr<std::unique_ptr<Op>> MakeLrn(const LrnParams& params, const Tenso
 
 // Backends: arguments are valid already.
 absl::StatusOr<std::unique_ptr<Op>> MakeLrnCpu(const LrnParams& params, const TensorDesc& x,
-                                               const OpOptions& options);
+                                               const OpOptions& options, Device& device);
+absl::StatusOr<std::unique_ptr<Op>> MakeLrnCuda(const LrnParams& params, const TensorDesc& x,
+                                                const OpOptions& options, Device& device);
 
 }  // namespace deeper

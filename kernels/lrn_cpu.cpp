@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "kernels/join_cpu.h"
+#include "kernels/join.h"
 #include "kernels/lrn.h"
 #include "kernels/onednn.h"
 
@@ -31,7 +31,7 @@ class LrnCpu final : public Op {
   void Forward() override { forward_.Run(); }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
-    JoinGradients(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
+    JoinGradientsCpu(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
     backward_.Run();
   }
 
@@ -42,7 +42,7 @@ class LrnCpu final : public Op {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Op>> MakeLrnCpu(const LrnParams& params, const TensorDesc& x,
-                                               const OpOptions& options) {
+                                               const OpOptions& options, Device&) {
   auto passes = onednn::MakeLrn(onednn::DescOf(x), params.size, params.alpha, params.beta, params.k,
                                 {options.training, options.want_dx});
   if (!passes.ok()) return passes.status();

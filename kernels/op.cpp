@@ -12,16 +12,18 @@ int64_t RoundUp(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
 
-// Calls visit(canonical index, stored index) for every element of a blocked [O, I, ...] parameter.
+// Calls visit(canonical index, stored index) for every element of an [O, I, ...] parameter.
 template <class Visit>
-void ForEachBlocked(const ParamSpec& spec, int64_t block, const Visit& visit) {
+void ForEachElement(const ParamSpec& spec, const ParamLayout& layout, const Visit& visit) {
   const int64_t outputs = spec.shape[0], inputs = spec.shape[1], taps = spec.elements() / (outputs * inputs);
-  const int64_t input_blocks = RoundUp(inputs, block) / block;
+  const int64_t block = layout.block, padded = RoundUp(inputs, block);
+  const bool blocked = layout.order == ParamLayout::Order::kBlocked;
   for (int64_t o = 0; o < outputs; ++o) {
     for (int64_t i = 0; i < inputs; ++i) {
-      const int64_t tile = (o / block * input_blocks + i / block) * taps;
+      const int64_t tile = (o / block * (padded / block) + i / block) * taps;
       for (int64_t t = 0; t < taps; ++t) {
-        visit((o * inputs + i) * taps + t, ((tile + t) * block + i % block) * block + o % block);
+        visit((o * inputs + i) * taps + t,
+              blocked ? ((tile + t) * block + i % block) * block + o % block : (o * taps + t) * padded + i);
       }
     }
   }
@@ -30,27 +32,34 @@ void ForEachBlocked(const ParamSpec& spec, int64_t block, const Visit& visit) {
 }  // namespace
 
 ParamLayout MakeParamLayout(const ParamSpec& spec, int64_t block) {
-  if (block == 1) return {1, spec.elements()};
+  using Order = ParamLayout::Order;
+  if (block == 1) return {Order::kPlain, 1, spec.elements()};
   DEEPER_CHECK(spec.shape.size() >= 2, spec.name);
   const int64_t taps = spec.elements() / (spec.shape[0] * spec.shape[1]);
-  return {block, RoundUp(spec.shape[0], block) * RoundUp(spec.shape[1], block) * taps};
+  return {Order::kBlocked, block, RoundUp(spec.shape[0], block) * RoundUp(spec.shape[1], block) * taps};
+}
+
+ParamLayout MakeChannelsLastLayout(const ParamSpec& spec, int64_t block) {
+  DEEPER_CHECK(spec.shape.size() >= 2, spec.name);
+  return {ParamLayout::Order::kChannelsLast, block,
+          spec.elements() / spec.shape[1] * RoundUp(spec.shape[1], block)};
 }
 
 void PackParam(const ParamSpec& spec, const ParamLayout& layout, const float* canonical, float* stored) {
-  if (layout.block == 1) {
+  if (layout.order == ParamLayout::Order::kPlain) {
     std::memcpy(stored, canonical, sizeof(float) * static_cast<size_t>(spec.elements()));
     return;
   }
   std::fill_n(stored, layout.stored_elements, 0.0f);
-  ForEachBlocked(spec, layout.block, [&](int64_t c, int64_t s) { stored[s] = canonical[c]; });
+  ForEachElement(spec, layout, [&](int64_t c, int64_t s) { stored[s] = canonical[c]; });
 }
 
 void UnpackParam(const ParamSpec& spec, const ParamLayout& layout, const float* stored, float* canonical) {
-  if (layout.block == 1) {
+  if (layout.order == ParamLayout::Order::kPlain) {
     std::memcpy(canonical, stored, sizeof(float) * static_cast<size_t>(spec.elements()));
     return;
   }
-  ForEachBlocked(spec, layout.block, [&](int64_t c, int64_t s) { canonical[c] = stored[s]; });
+  ForEachElement(spec, layout, [&](int64_t c, int64_t s) { canonical[c] = stored[s]; });
 }
 
 }  // namespace deeper

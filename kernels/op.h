@@ -15,14 +15,14 @@
 
 namespace deeper {
 
-// What ops must know of the step under way. Lives at a fixed address for the life of a network.
+// What ops must know of the step under way. Lives at a fixed address for the life of a network, in memory of
+// the device, so that recorded work reads what is new.
 struct StepContext {
   uint64_t seed = 0;
-  uint32_t epoch = 0;
   const uint64_t* samples =
       nullptr;  // [n] index in the dataset of the sample in each row: the key of all per-sample draws
-  int64_t rows =
-      0;  // rows that hold samples to train on; the other n - rows are padding, and their loss is 0
+  uint32_t epoch = 0;
+  float loss_scale = 1;  // 1 / samples of the step over all ranks and micro-batches
 };
 
 enum class ParamRole : uint8_t { kWeight, kBias, kScale, kShift, kRunningMean, kRunningVar };
@@ -57,14 +57,22 @@ struct ParamSpec {
   int64_t fan_out() const { return shape.size() < 2 ? 1 : elements() / shape[1]; }
 };
 
-// A parameter as the op keeps it in memory, always float32. block == 1: as in ParamSpec. block == b > 1:
-// OIhw{b}i{b}o with O and I padded to multiples of b by zeros (which stay zero: their gradients are zero).
+// A parameter as the op keeps it in memory, always float32.
+//   kPlain         as in ParamSpec; block is 1
+//   kBlocked       OIhw{b}i{b}o with O and I padded to multiples of b = block (oneDNN)
+//   kChannelsLast  OhwI with I padded to a multiple of block (cuDNN's NHWC filters)
+// Padding is zero and stays zero: its gradients are zero.
 struct ParamLayout {
+  enum class Order : uint8_t { kPlain, kBlocked, kChannelsLast };
+  Order order = Order::kPlain;
   int64_t block = 1;
   int64_t stored_elements = 0;
+  friend constexpr bool operator==(const ParamLayout&, const ParamLayout&) = default;
 };
 
+// Plain where block is 1, else blocked.
 ParamLayout MakeParamLayout(const ParamSpec& spec, int64_t block);
+ParamLayout MakeChannelsLastLayout(const ParamSpec& spec, int64_t block);
 // Between the two forms; `stored` holds layout.stored_elements floats, `canonical` spec.elements(). Both
 // overwrite.
 void PackParam(const ParamSpec& spec, const ParamLayout& layout, const float* canonical, float* stored);
@@ -102,6 +110,9 @@ struct OpBinding {
       dy;  // parts whose sum is dL/dy, any number >= 1. Backward may overwrite them. Training only.
   std::vector<void*> dx;       // one for each of OpNeeds::dx_parts; overwritten, never added to
   std::vector<float*> params;  // one for each of OpShape::params
+  // The same in bf16, kept up to date by whoever writes params, for devices that want it
+  // (Device::wants_narrow_params) and bf16 activations; else nullptrs or empty.
+  std::vector<const void*> narrow_params;
   std::vector<float*> grads;  // likewise, nullptr for statistics; overwritten, never added to. Training only.
   void* saved = nullptr;
   void* workspace = nullptr;

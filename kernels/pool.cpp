@@ -1,6 +1,7 @@
 #include "kernels/pool.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/backend.h"
 
 namespace deeper {
 namespace {
@@ -49,7 +50,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakePool(const PoolParams& params, const Ten
   const absl::StatusOr<OpShape> shape = InferPool(params, x.shape);
   if (!shape.ok()) return shape.status();
   if (absl::Status status = CheckFeatureMap(x, device); !status.ok()) return status;
-  return MakePoolCpu(params, shape->y, x, options);
+  return DEEPER_ON(device, MakePool)(params, shape->y, x, options, device);
 }
 
 absl::StatusOr<OpShape> InferGlobalAvgPool(const GlobalAvgPoolParams&, const Shape& x) {
@@ -61,7 +62,7 @@ absl::StatusOr<OpShape> InferGlobalAvgPool(const GlobalAvgPoolParams&, const Sha
 absl::StatusOr<std::unique_ptr<Op>> MakeGlobalAvgPool(const GlobalAvgPoolParams&, const TensorDesc& x,
                                                       const OpOptions& options, Device& device) {
   if (absl::Status status = CheckFeatureMap(x, device); !status.ok()) return status;
-  return MakeGlobalAvgPoolCpu(x, options);
+  return DEEPER_ON(device, MakeGlobalAvgPool)(x, options, device);
 }
 
 }  // namespace deeper

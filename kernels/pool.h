@@ -45,7 +45,11 @@ absl::StatusOr<std::unique_ptr<Op>> MakeGlobalAvgPool(const GlobalAvgPoolParams&
 
 // Backends: arguments are valid already.
 absl::StatusOr<std::unique_ptr<Op>> MakePoolCpu(const PoolParams& params, const Shape& y, const TensorDesc& x,
-                                                const OpOptions& options);
-std::unique_ptr<Op> MakeGlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options);
+                                                const OpOptions& options, Device& device);
+absl::StatusOr<std::unique_ptr<Op>> MakePoolCuda(const PoolParams& params, const Shape& y,
+                                                 const TensorDesc& x, const OpOptions& options,
+                                                 Device& device);
+std::unique_ptr<Op> MakeGlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options, Device& device);
+std::unique_ptr<Op> MakeGlobalAvgPoolCuda(const TensorDesc& x, const OpOptions& options, Device& device);
 
 }  // namespace deeper

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "kernels/bf16.h"
-#include "kernels/join_cpu.h"
+#include "kernels/join.h"
 #include "kernels/onednn.h"
 #include "kernels/parallel.h"
 #include "kernels/pool.h"
@@ -36,7 +36,7 @@ class PoolCpu final : public Op {
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
     // Masking dy masks dx: the x that takes the gradient of a window equals its y.
-    JoinGradients(binding_.dy, mask_dx_ ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
+    JoinGradientsCpu(binding_.dy, mask_dx_ ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
     backward_.Run();
   }
 
@@ -81,7 +81,7 @@ class GlobalAvgPoolCpu final : public Op {
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
-    JoinGradients(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
+    JoinGradientsCpu(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
     ForEachBlock(binding_.dx[0], binding_.dy[0],
                  [](auto* dx, auto* dy, int64_t pixels, int64_t block, int64_t channels) {
                    Spread(dy, pixels, block, channels, dx);
@@ -114,7 +114,7 @@ class GlobalAvgPoolCpu final : public Op {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Op>> MakePoolCpu(const PoolParams& params, const Shape& y, const TensorDesc& x,
-                                                const OpOptions& options) {
+                                                const OpOptions& options, Device&) {
   const auto algorithm = params.kind == PoolParams::Kind::kMax ? dnnl::algorithm::pooling_max
                                                                : dnnl::algorithm::pooling_avg_exclude_padding;
   TensorDesc y_desc = x;
@@ -127,7 +127,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakePoolCpu(const PoolParams& params, const 
   return std::make_unique<PoolCpu>(params, y, x, options, *std::move(passes));
 }
 
-std::unique_ptr<Op> MakeGlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options) {
+std::unique_ptr<Op> MakeGlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options, Device&) {
   return std::make_unique<GlobalAvgPoolCpu>(x, options);
 }
 

@@ -8,11 +8,7 @@
 #include <cstdint>
 #include <string_view>
 
-#ifdef __CUDACC__
-#define DEEPER_HD __host__ __device__
-#else
-#define DEEPER_HD
-#endif
+#include "kernels/host_device.h"
 
 namespace deeper {
 

@@ -2,13 +2,14 @@
 // pass.
 //
 // logits: [N,K,1,1] kNchw, fp32 or bf16; labels: [N] int32, -1 for a row that does not count (padding).
-// loss of a row = -log softmax(logits)[label], with the maximum subtracted first. All sums in double, in row
-// order: the same bits for any number of threads.
+// loss of a row = -log softmax(logits)[label], with the maximum subtracted first. All sums in double, in a
+// fixed order: the same bits for any number of threads.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/device.h"
+#include "kernels/op.h"
 #include "kernels/tensor.h"
 
 namespace deeper {
@@ -28,10 +29,25 @@ struct HeadResult {
   }
 };
 
-// dlogits (logits' desc; may be nullptr) is overwritten with scale * (softmax - onehot), 0 for rows that do
-// not count. Asynchronous on the device's stream; *result is overwritten and may be read after
-// Device::Synchronize.
-void SoftmaxLoss(Device& device, const Tensor& logits, const int32_t* labels, float scale, void* dlogits,
-                 HeadResult* result);
+struct SoftmaxLossArguments {
+  Tensor logits;
+  const int32_t* labels = nullptr;
+  float weight = 1;                   // of the head
+  const StepContext* step = nullptr;  // for loss_scale
+  void* dlogits = nullptr;  // logits' desc, overwritten with weight * loss_scale * (softmax - onehot), 0 for
+                            // rows that do not count; nullptr: not wanted
+  HeadResult* result = nullptr;  // overwritten
+  void* workspace = nullptr;     // SoftmaxLossWorkspaceBytes(device, logits.desc)
+};
+
+// Everything in the device's memory; on its stream.
+void SoftmaxLoss(Device& device, const SoftmaxLossArguments& arguments);
+size_t SoftmaxLossWorkspaceBytes(Device& device, const TensorDesc& logits);
+
+// Backends.
+void SoftmaxLossCpu(Device& device, const SoftmaxLossArguments& arguments);
+void SoftmaxLossCuda(Device& device, const SoftmaxLossArguments& arguments);
+size_t SoftmaxLossWorkspaceBytesCpu(const TensorDesc& logits);
+size_t SoftmaxLossWorkspaceBytesCuda(const TensorDesc& logits);
 
 }  // namespace deeper

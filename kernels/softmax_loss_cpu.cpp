@@ -70,12 +70,15 @@ HeadResult Loss(const Tensor& logits, const int32_t* labels, float scale, T* dlo
 
 }  // namespace
 
-void SoftmaxLoss(Device&, const Tensor& logits, const int32_t* labels, float scale, void* dlogits,
-                 HeadResult* result) {
-  DEEPER_CHECK(logits.desc.layout == Layout::kNchw && logits.desc.shape.spatial() == 1,
-               logits.desc.shape.ToString());
-  *result = logits.desc.dtype == DType::kBf16 ? Loss(logits, labels, scale, static_cast<bf16*>(dlogits))
-                                              : Loss(logits, labels, scale, static_cast<float*>(dlogits));
+void SoftmaxLossCpu(Device&, const SoftmaxLossArguments& a) {
+  const float scale = a.weight * a.step->loss_scale;
+  *a.result = a.logits.desc.dtype == DType::kBf16
+                  ? Loss(a.logits, a.labels, scale, static_cast<bf16*>(a.dlogits))
+                  : Loss(a.logits, a.labels, scale, static_cast<float*>(a.dlogits));
+}
+
+size_t SoftmaxLossWorkspaceBytesCpu(const TensorDesc&) {
+  return 0;
 }
 
 }  // namespace deeper

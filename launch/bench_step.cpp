@@ -77,7 +77,7 @@ class BenchStepCommand final : public Command {
         Network::Prepare(*model, {batch_, PrecisionOf(config_), /*training=*/true}, *device);
     if (!net.ok()) return net.status();
     absl::StatusOr<std::unique_ptr<ParamStore>> params =
-        ParamStore::Create((*net)->Params(), *device, /*training=*/true);
+        ParamStore::Create((*net)->Params(), *device, /*training=*/true, (*net)->wants_narrow_params());
     if (!params.ok()) return params.status();
     (*params)->Initialize(config_.seed);
     if (absl::Status status = (*net)->Bind(**params); !status.ok()) return status;
@@ -95,6 +95,7 @@ class BenchStepCommand final : public Command {
  private:
   absl::Status Measure(Network& net, ParamStore& params, const Batch& batch, Device& device) {
     Optimizer optimizer({.momentum = static_cast<float>(config_.momentum)}, params, device);
+    optimizer.SetLearningRate(static_cast<float>(config_.lr));
     std::vector<double> losses;
     for (int i = 0; i < warmup_; ++i) {
       Step(net, optimizer, device, batch);
@@ -121,7 +122,7 @@ class BenchStepCommand final : public Command {
     StepTimes times;
     times.forward = timed([&] { net.Forward(); });
     times.backward = timed([&] { net.Backward([](size_t) {}); });
-    times.update = timed([&] { optimizer.Step(static_cast<float>(config_.lr)); });
+    times.update = timed([&] { optimizer.Step(); });
     return times;
   }
 

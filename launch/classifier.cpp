@@ -73,7 +73,7 @@ absl::Status Prepare(const Model& model, int64_t rows, Device& device, Classifie
   absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(model, options, device);
   if (!net.ok()) return net.status();
   absl::StatusOr<std::unique_ptr<ParamStore>> params =
-      ParamStore::Create((*net)->Params(), device, /*training=*/false);
+      ParamStore::Create((*net)->Params(), device, /*training=*/false, (*net)->wants_narrow_params());
   if (!params.ok()) return params.status();
   classifier.params = *std::move(params);
   classifier.net = *std::move(net);

@@ -6,7 +6,7 @@
 namespace deeper {
 namespace {
 
-constexpr size_t kAlignment = 64;
+constexpr size_t kAlignment = 256;  // what cuDNN and cuBLASLt want of a workspace
 
 size_t Aligned(size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;

@@ -14,7 +14,7 @@ struct Lifetime {
 };
 
 struct MemoryPlan {
-  std::vector<size_t> offsets;  // [buffer], multiples of 64
+  std::vector<size_t> offsets;  // [buffer], multiples of 256
   size_t bytes = 0;             // of the arena
 };
 

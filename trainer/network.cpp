@@ -8,17 +8,13 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/bf16.h"
 #include "kernels/check.h"
-#include "kernels/parallel.h"
+#include "kernels/flat.h"
 
 namespace deeper {
 namespace {
 
 absl::Status Annotate(const absl::Status& status, const std::string& what) {
   return absl::Status(status.code(), absl::StrCat(what, ": ", status.message()));
-}
-
-DEEPER_SIMD void Narrow(const float* from, bf16* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = ToBf16(from[i]);
 }
 
 }  // namespace
@@ -32,10 +28,8 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Prepare(const Model& model, co
 }
 
 absl::Status Network::PrepareOps() {
-  images_desc_ = {{options_.rows, model_.channels, model_.image_size, model_.image_size},
-                  options_.precision,
-                  Layout::kNchw,
-                  1};
+  images_desc_ = device_.Images({options_.rows, model_.channels, model_.image_size, model_.image_size},
+                                options_.precision);
   for (const Node& node : model_.nodes) {
     const TensorDesc& x =
         node.input == kImages ? images_desc_ : ops_[static_cast<size_t>(node.input)]->needs().y;
@@ -107,6 +101,9 @@ void Network::PlanBuffers() {
     extend(node.y,
            options_.training ? nodes : 2 * nodes);  // in inference the caller reads the logits at leisure
     dlogits_.push_back(-1);
+    workspace_bytes =
+        std::max(workspace_bytes,
+                 SoftmaxLossWorkspaceBytes(device_, ops_[static_cast<size_t>(head.logits)]->needs().y));
     if (!options_.training) continue;
     dlogits_.back() = add(lifetimes[static_cast<size_t>(node.y)].bytes, nodes, backward_of(head.logits));
     node.dy.push_back(dlogits_.back());
@@ -124,10 +121,12 @@ absl::Status Network::Bind(ParamStore& params) {
                      " MiB for activations, and ", device_.AvailableBytes() >> 20,
                      " MiB are available: use a smaller --micro_batch"));
   }
-  labels_.assign(static_cast<size_t>(options_.rows), -1);
-  samples_.assign(static_cast<size_t>(options_.rows), 0);
-  step_.samples = samples_.data();
-  results_.resize(model_.heads.size());
+  const size_t control_bytes = sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +
+                               static_cast<size_t>(options_.rows) * (sizeof(uint64_t) + sizeof(int32_t));
+  control_ = device_.Allocate(control_bytes);
+  staged_control_ = device_.AllocateStaging(control_bytes);
+  if (control_.data() == nullptr || staged_control_.data() == nullptr)
+    return absl::ResourceExhaustedError("no memory for a batch's labels");
   BindOps(params);
   return absl::OkStatus();
 }
@@ -140,12 +139,14 @@ void Network::BindOps(ParamStore& params) {
   std::vector<GradientPiece> piece_of_node(ops_.size());
   for (const Param& own : Params()) {
     const auto found = by_name.find(own.name);
-    DEEPER_CHECK(found != by_name.end() && found->second->layout.block == own.layout.block, own.name);
+    DEEPER_CHECK(found != by_name.end() && found->second->layout == own.layout, own.name);
     const size_t node = static_cast<size_t>(own.node), offset = static_cast<size_t>(found->second->offset);
     OpBinding& binding = bindings[node];
     const bool trained = !IsStatistic(own.spec.role);
     binding.params.push_back((trained ? params.values() : params.statistic_values()) + offset);
     binding.grads.push_back(trained && options_.training ? params.grads() + offset : nullptr);
+    auto* const narrow = static_cast<uint16_t*>(params.narrow_values());
+    binding.narrow_params.push_back(trained && narrow != nullptr ? narrow + offset : nullptr);
     if (!trained) continue;
     GradientPiece& piece = piece_of_node[node];  // a node's trained parameters are neighbours in the arena
     if (piece.count == 0) piece.offset = offset;
@@ -160,7 +161,7 @@ void Network::BindOps(ParamStore& params) {
     for (const int part : buffers_[node].dx) binding.dx.push_back(At(part));
     binding.saved = At(buffers_[node].saved);
     binding.workspace = At(workspace_);
-    binding.step = &step_;
+    binding.step = ControlAt(control_).step;
     ops_[node]->Bind(binding);
   }
   piece_of_node_.assign(ops_.size(), -1);
@@ -171,36 +172,60 @@ void Network::BindOps(ParamStore& params) {
   }
 }
 
+// The order in memory goes from the strictest alignment to the least.
+Network::Control Network::ControlAt(const Buffer& memory) const {
+  Control control;
+  control.step = memory.as<StepContext>();
+  control.results = reinterpret_cast<HeadResult*>(control.step + 1);
+  control.samples = reinterpret_cast<uint64_t*>(control.results + model_.heads.size());
+  control.labels = reinterpret_cast<int32_t*>(control.samples + options_.rows);
+  return control;
+}
+
 void Network::Load(const Batch& batch, uint64_t seed) {
-  const size_t rows = static_cast<size_t>(options_.rows);
-  const int64_t elements = images_desc_.stored_elements();
-  if (options_.precision == DType::kBf16) {
-    auto* to = static_cast<bf16*>(At(images_));
-    ParallelFor(elements, 4096,
-                [&](int64_t begin, int64_t end) { Narrow(batch.images + begin, to + begin, end - begin); });
+  const auto rows = static_cast<size_t>(options_.rows);
+  if (images_desc_.dtype == DType::kBf16) {
+    Narrow(device_, batch.images, At(images_), images_desc_.stored_elements());
   } else {
     device_.Copy(At(images_), batch.images, images_desc_.bytes());
   }
-  std::memcpy(labels_.data(), batch.labels, rows * sizeof(int32_t));
-  std::memcpy(samples_.data(), batch.samples, rows * sizeof(uint64_t));
-  step_.seed = seed;
-  step_.epoch = batch.epoch;
-  step_.rows = batch.rows;
-  loss_scale_ = 1.0f / static_cast<float>(batch.global_rows);
+  const Control staged = ControlAt(staged_control_);
+  *staged.step = {.seed = seed,
+                  .samples = ControlAt(control_).samples,
+                  .epoch = batch.epoch,
+                  .loss_scale = 1.0f / static_cast<float>(batch.global_rows)};
+  std::memcpy(staged.samples, batch.samples, rows * sizeof(uint64_t));
+  std::memcpy(staged.labels, batch.labels, rows * sizeof(int32_t));
+  device_.Copy(control_.data(), staged_control_.data(), control_.bytes());
 }
 
 void Network::Forward() {
-  for (const std::unique_ptr<Op>& op : ops_) op->Forward();
+  for (size_t node = 0; node < ops_.size(); ++node) {
+    device_.Annotate(model_.nodes[node].name);
+    ops_[node]->Forward();
+  }
+  const Control control = ControlAt(control_);
   for (size_t i = 0; i < model_.heads.size(); ++i) {
     const Head& head = model_.heads[i];
-    const size_t node = static_cast<size_t>(head.logits);
-    const Tensor logits{At(buffers_[node].y), ops_[node]->needs().y};
-    SoftmaxLoss(device_, logits, labels_.data(), head.weight * loss_scale_, At(dlogits_[i]), &results_[i]);
+    const auto node = static_cast<size_t>(head.logits);
+    SoftmaxLoss(device_, {.logits = {At(buffers_[node].y), ops_[node]->needs().y},
+                          .labels = control.labels,
+                          .weight = head.weight,
+                          .step = control.step,
+                          .dlogits = At(dlogits_[i]),
+                          .result = &control.results[i],
+                          .workspace = At(workspace_)});
   }
+  device_.Copy(ControlAt(staged_control_).results, control.results, model_.heads.size() * sizeof(HeadResult));
+}
+
+std::span<const HeadResult> Network::results() const {
+  return {ControlAt(staged_control_).results, model_.heads.size()};
 }
 
 void Network::Backward(const std::function<void(size_t)>& on_ready) {
   for (size_t node = ops_.size(); node-- > 0;) {
+    device_.Annotate(model_.nodes[node].name);
     ops_[node]->Backward();
     if (piece_of_node_[node] >= 0) on_ready(static_cast<size_t>(piece_of_node_[node]));
   }
@@ -212,9 +237,11 @@ void Network::ReadLogits(float* logits) const {
   const size_t elements = static_cast<size_t>(desc.stored_elements());
   if (desc.dtype == DType::kF32) {
     device_.Copy(logits, At(buffers_[node].y), elements * sizeof(float));
+    device_.Synchronize();
   } else {
     std::vector<bf16> host(elements);
     device_.Copy(host.data(), At(buffers_[node].y), elements * sizeof(bf16));
+    device_.Synchronize();
     std::transform(host.begin(), host.end(), logits, [](bf16 x) { return ToFloat(x); });
   }
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -34,6 +35,9 @@ class Network {
 
   // What ParamStore::Create wants.
   std::vector<Param> Params() const;
+  bool wants_narrow_params() const {
+    return device_.wants_narrow_params() && options_.precision == DType::kBf16;
+  }
   // Of activations, their gradients, saved state and workspace.
   size_t arena_bytes() const { return plan_.bytes; }
 
@@ -42,8 +46,9 @@ class Network {
   // one that trains. ResourceExhausted says how much memory was missing.
   absl::Status Bind(ParamStore& params);
 
-  // Copies a batch to the device. The loss gradient is scaled by 1 / batch.global_rows, so that the sum over
-  // micro-batches and ranks is the gradient of the mean loss over the global batch.
+  // Copies a batch to the device; it must stay valid until Device::Synchronize. The loss gradient is scaled
+  // by 1 / batch.global_rows, so that the sum over micro-batches and ranks is the gradient of the mean loss
+  // over the global batch.
   void Load(const Batch& batch, uint64_t seed);
   // Logits, then per head: loss, accuracy counts and, in training, the logits' gradient.
   void Forward();
@@ -56,7 +61,7 @@ class Network {
   const Model& model() const { return model_; }
   const NetworkOptions& options() const { return options_; }
   // [head]; of the last Forward, after Device::Synchronize.
-  const std::vector<HeadResult>& results() const { return results_; }
+  std::span<const HeadResult> results() const;
   // Logits of the main head, [rows, classes], float32, copied to the host.
   void ReadLogits(float* logits) const;
 
@@ -88,12 +93,16 @@ class Network {
   TensorDesc images_desc_;
   MemoryPlan plan_;
 
-  Buffer arena_;
-  std::vector<int32_t> labels_;
-  std::vector<uint64_t> samples_;
-  StepContext step_;
-  float loss_scale_ = 1;
-  std::vector<HeadResult> results_;
+  // What ops read and heads write apart from tensors, at the same offsets on the device and on the host.
+  struct Control {
+    StepContext* step = nullptr;
+    HeadResult* results = nullptr;  // [head]
+    uint64_t* samples = nullptr;    // [rows]
+    int32_t* labels = nullptr;      // [rows]
+  };
+  Control ControlAt(const Buffer& memory) const;
+
+  Buffer arena_, control_, staged_control_;
   std::vector<GradientPiece> gradient_pieces_;
   std::vector<int> piece_of_node_;  // index into gradient_pieces_, -1 for a node without trained parameters
 };

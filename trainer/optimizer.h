@@ -21,19 +21,18 @@ class Optimizer {
   // `params` must outlive the optimizer.
   Optimizer(const OptimizerOptions& options, ParamStore& params, Device& device);
 
-  // values and momentum updated in place from grads, on the device's stream.
-  void Step(float lr);
+  // Of the steps enqueued from now on; not before the work enqueued earlier is done.
+  void SetLearningRate(float lr);
+  // values and momentum updated in place from grads, on the device's stream. Reads the rate from memory, so
+  // that a recorded step follows SetLearningRate.
+  void Step();
 
  private:
-  struct Range {
-    int64_t offset = 0, count = 0;
-    bool decay = false;
-  };
-
   OptimizerOptions options_;
   ParamStore& params_;
   Device& device_;
-  std::vector<Range> ranges_;
+  Buffer decays_;  // SgdArrays::decays
+  Buffer lr_, staged_lr_;
 };
 
 }  // namespace deeper

@@ -7,13 +7,16 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/flat.h"
 #include "kernels/parallel.h"
 #include "kernels/rng.h"
+#include "kernels/sgd.h"
 
 namespace deeper {
 namespace {
 
 constexpr int64_t kAlignment = 64 / sizeof(float);
+static_assert(kAlignment % kDecayGroup == 0, "a decay group holds one parameter only");
 
 // Places `param` at the end of an arena and appends it to the arena's table.
 void Append(Param param, std::vector<Param>& table, int64_t& arena_elements) {
@@ -22,8 +25,8 @@ void Append(Param param, std::vector<Param>& table, int64_t& arena_elements) {
   table.push_back(std::move(param));
 }
 
-absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer) {
-  const size_t bytes = static_cast<size_t>(elements) * sizeof(float);
+absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer, DType dtype = DType::kF32) {
+  const size_t bytes = static_cast<size_t>(elements) * SizeOf(dtype);
   buffer = device.Allocate(bytes);
   if (bytes == 0 || buffer.data() != nullptr) return absl::OkStatus();
   return absl::ResourceExhaustedError(
@@ -86,7 +89,7 @@ ParamStore::ParamStore(std::vector<Param> params, Device& device) : device_(devi
 }
 
 absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param> params, Device& device,
-                                                               bool training) {
+                                                               bool training, bool narrow) {
   std::unique_ptr<ParamStore> store(new ParamStore(std::move(params), device));
   absl::Status status = Allocate(device, store->trained_elements_, store->values_);
   status.Update(Allocate(device, store->statistics_elements_, store->statistic_values_));
@@ -94,6 +97,7 @@ absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param
     status.Update(Allocate(device, store->trained_elements_, store->grads_));
     status.Update(Allocate(device, store->trained_elements_, store->momentum_));
   }
+  if (narrow) status.Update(Allocate(device, store->trained_elements_, store->narrow_values_, DType::kBf16));
   if (!status.ok()) return status;
   return store;
 }
@@ -114,6 +118,10 @@ void ParamStore::Write(const Param& param, const float* canonical, float* arena)
   std::vector<float> stored(static_cast<size_t>(param.layout.stored_elements));
   PackParam(param.spec, param.layout, canonical, stored.data());
   device_.Copy(arena + param.offset, stored.data(), stored.size() * sizeof(float));
+  if (arena == values() && narrow_values() != nullptr) {
+    Narrow(device_, arena + param.offset, narrow_values_.as<uint16_t>() + param.offset,
+           param.layout.stored_elements);
+  }
   device_.Synchronize();
 }
 

@@ -26,8 +26,9 @@ class ParamStore {
   // Takes the parameters of all nodes in forward order, `offset` still to be assigned: each on a 64-byte
   // boundary, trained ones in one arena, statistics in another. `training` also allocates gradients and
   // momentum. All memory starts as zeros. ResourceExhausted if the device has too little memory.
+  // `narrow` keeps a copy of the values in bf16 as well (OpBinding::narrow_params).
   static absl::StatusOr<std::unique_ptr<ParamStore>> Create(std::vector<Param> params, Device& device,
-                                                            bool training);
+                                                            bool training, bool narrow = false);
 
   const std::vector<Param>& trained() const { return trained_; }
   const std::vector<Param>& statistics() const { return statistics_; }
@@ -39,6 +40,8 @@ class ParamStore {
   float* grads() const { return grads_.as<float>(); }
   float* momentum() const { return momentum_.as<float>(); }
   float* statistic_values() const { return statistic_values_.as<float>(); }
+  // [trained_elements] bf16, or nullptr. Write and the optimizer keep it up to date.
+  void* narrow_values() const { return narrow_values_.data(); }
 
   // Fills values and statistics from (seed, parameter name): the same on every device, in every layout.
   void Initialize(uint64_t seed);
@@ -53,7 +56,7 @@ class ParamStore {
 
   std::vector<Param> trained_, statistics_;
   int64_t trained_elements_ = 0, statistics_elements_ = 0;
-  Buffer values_, grads_, momentum_, statistic_values_;
+  Buffer values_, grads_, momentum_, statistic_values_, narrow_values_;
   Device& device_;
 };
 

@@ -12,7 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "comm/gradient_reducer.h"
 #include "data/loader.h"
-#include "kernels/accumulate.h"
+#include "kernels/flat.h"
 #include "trainer/agree.h"
 #include "trainer/checkpoint.h"
 #include "trainer/evaluate.h"
@@ -181,7 +181,7 @@ absl::Status Run::BuildNetworks() {
   }
   if (absl::Status status = BuildTrainingNetwork(); !status.ok()) return status;
   absl::StatusOr<std::unique_ptr<ParamStore>> params =
-      ParamStore::Create(net_->Params(), device_, /*training=*/true);
+      ParamStore::Create(net_->Params(), device_, /*training=*/true, net_->wants_narrow_params());
   if (!params.ok()) return params.status();
   params_ = *std::move(params);
   if (absl::Status status = net_->Bind(*params_); !status.ok()) return status;

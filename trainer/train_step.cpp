@@ -2,7 +2,7 @@
 
 #include <chrono>
 
-#include "kernels/accumulate.h"
+#include "kernels/flat.h"
 
 namespace deeper {
 namespace {
@@ -12,7 +12,7 @@ double Milliseconds() {
       .count();
 }
 
-void Count(const Batch& batch, const std::vector<HeadResult>& results, StepReport& report) {
+void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& report) {
   report.epoch = batch.epoch;
   report.batch = batch.batch;
   report.last_in_epoch = batch.last_in_epoch;
@@ -24,26 +24,43 @@ void Count(const Batch& batch, const std::vector<HeadResult>& results, StepRepor
 
 }  // namespace
 
+TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
+                     Optimizer& optimizer, Device& device, uint64_t seed)
+    : loader_(loader),
+      net_(net),
+      accumulator_(accumulator),
+      reducer_(reducer),
+      optimizer_(optimizer),
+      device_(device),
+      seed_(seed) {
+  for (auto& by_last : recordings_) {
+    for (auto& recording : by_last) recording = device.MakeRecording();
+  }
+}
+
 absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   const double start = Milliseconds();
   const Stream stream = device_.stream();
   StepReport report;
+  optimizer_.SetLearningRate(lr);
   for (bool last = false; !last;) {
     absl::StatusOr<Batch> batch = loader_.Next();  // shard -> host ring, decoded and augmented
     if (!batch.ok()) return batch.status();
     last = batch->micro + 1 == batch->micros;
     net_.Load(*batch, seed_);  // -> device
-    net_.Forward();            // main loss + 0.3 aux1 + 0.3 aux2
-    net_.Backward([&](size_t piece) {
-      accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
-      if (last) reducer_.Ready(piece, stream);  // buckets leave while backward still runs
+    recordings_[batch->micro == 0][last]->Run([&] {
+      net_.Forward();  // main loss + 0.3 aux1 + 0.3 aux2
+      net_.Backward([&](size_t piece) {
+        accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
+        if (last) reducer_.Ready(piece, stream);  // buckets leave while backward still runs
+      });
+      if (!last) return;
+      reducer_.Finish(stream);  // mean gradient visible on the compute stream
+      optimizer_.Step();
     });
     device_.Synchronize();
     Count(*batch, net_.results(), report);
   }
-  reducer_.Finish(stream);  // mean gradient visible on the compute stream
-  optimizer_.Step(lr);
-  device_.Synchronize();
   report.comm_exposed_ms = reducer_.exposed_ms();
   report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_exposed_ms;
   return report;

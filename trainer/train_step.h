@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -42,14 +43,7 @@ class GradientAccumulator {
 class TrainStep {
  public:
   TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
-            Optimizer& optimizer, Device& device, uint64_t seed)
-      : loader_(loader),
-        net_(net),
-        accumulator_(accumulator),
-        reducer_(reducer),
-        optimizer_(optimizer),
-        device_(device),
-        seed_(seed) {}
+            Optimizer& optimizer, Device& device, uint64_t seed);
 
   // One step on the next global batch. Errors are the loader's: OutOfRange at the end, DataLoss for a bad
   // sample.
@@ -63,6 +57,8 @@ class TrainStep {
   Optimizer& optimizer_;
   Device& device_;
   uint64_t seed_;
+  // By whether a micro-batch is the first of its step, and whether the last.
+  std::unique_ptr<Recording> recordings_[2][2];
 };
 
 }  // namespace deeper

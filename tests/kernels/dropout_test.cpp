@@ -12,6 +12,8 @@ using testing::TestDevice;
 using testing::Values;
 
 std::vector<TensorDesc> EveryLayout(const Shape& shape, DType dtype) {
+  if (TestDevice().type() == DeviceType::kCuda)
+    return {{shape, dtype, shape.spatial() == 1 ? Layout::kNchw : Layout::kNhwc}};
   return {{shape, dtype}, {shape, dtype, Layout::kNhwc}, TestDevice().FeatureMap(shape, dtype)};
 }
 
@@ -80,19 +82,19 @@ TEST(Dropout, EachSampleEpochSeedAndOpDrawsAnew) {
   OpDriver driver(DropoutParams{}, {shape}, {.name = "drop"}, TestDevice());
   const Values first = driver.Forward(ones);
   EXPECT_FALSE(std::equal(first.begin(), first.begin() + 256, first.begin() + 256));
-  ++driver.step().epoch;
+  const auto [seed, epoch] = std::pair(driver.step().seed, driver.step().epoch);
+  const std::vector<uint64_t> samples = driver.samples();
+  driver.SetStep(seed, epoch + 1, samples);
   EXPECT_NE(driver.Forward(ones), first);
-  --driver.step().epoch;
-  ++driver.step().seed;
+  driver.SetStep(seed + 1, epoch, samples);
   EXPECT_NE(driver.Forward(ones), first);
-  --driver.step().seed;
+  driver.SetStep(seed, epoch, samples);
   EXPECT_EQ(driver.Forward(ones), first);
   OpDriver other(DropoutParams{}, {shape}, {.name = "other"}, TestDevice());
   EXPECT_NE(other.Forward(ones), first);
 
   // A sample's mask goes with the sample, not with its row.
-  const uint64_t swapped[] = {driver.step().samples[1], driver.step().samples[0]};
-  driver.step().samples = swapped;
+  driver.SetStep(seed, epoch, {samples[1], samples[0]});
   Values expected(first.begin() + 256, first.end());
   expected.insert(expected.end(), first.begin(), first.begin() + 256);
   EXPECT_EQ(driver.Forward(ones), expected);

@@ -22,16 +22,12 @@
 #include "kernels/device.h"
 #include "kernels/ops.h"
 #include "kernels/rng.h"
+#include "tests/kernels/test_device.h"
 
 namespace deeper::testing {
 
 using Values = std::vector<float>;
 using Doubles = std::vector<double>;
-
-inline Device& TestDevice() {
-  static const std::unique_ptr<Device> device = MakeCpuDevice();
-  return *device;
-}
 
 // The types of activations that the device computes in: bf16 needs AVX-512 on the CPU.
 inline std::vector<DType> TestTypes() {
@@ -138,19 +134,24 @@ class DeviceTensor {
   std::vector<std::byte> staged_;
 };
 
-// One float32 parameter or gradient on the device, in the op's own layout.
+// One float32 parameter or gradient on the device, in the op's own layout, and its copy in bf16.
 class DeviceParam {
  public:
   DeviceParam(const ParamSpec& spec, const ParamLayout& layout, Device& device)
-      : spec_(spec), layout_(layout), stored_({{layout.stored_elements, 1, 1, 1}}, device) {}
+      : spec_(spec),
+        layout_(layout),
+        stored_({{layout.stored_elements, 1, 1, 1}}, device),
+        narrow_({{layout.stored_elements, 1, 1, 1}, DType::kBf16}, device) {}
 
   float* data() const { return static_cast<float*>(stored_.data()); }
+  void* narrow() const { return narrow_.data(); }
   void Poison() { stored_.Poison(); }
   void Write(const Values& canonical) {
     ASSERT_EQ(static_cast<int64_t>(canonical.size()), spec_.elements());
     Values stored(static_cast<size_t>(layout_.stored_elements));
     PackParam(spec_, layout_, canonical.data(), stored.data());
     stored_.Write(stored);
+    narrow_.Write(stored);
   }
   // Also checks that what pads the blocks is zero.
   Values Read() {
@@ -166,7 +167,7 @@ class DeviceParam {
  private:
   ParamSpec spec_;
   ParamLayout layout_;
-  DeviceTensor stored_;
+  DeviceTensor stored_, narrow_;
 };
 
 // A prepared op bound to its own memory. Before each call everything the op must not rely on is poisoned.
@@ -176,7 +177,9 @@ class OpDriver {
            int dy_parts = 1)
       : shape_(InferOp(params, x.shape).value()),
         op_(MakeOp(params, x, options, device).value()),
-        device_(device) {
+        device_(device),
+        device_samples_(static_cast<size_t>(x.shape.n), device),
+        device_step_(1, device) {
     const OpNeeds& needs = op_->needs();
     EXPECT_EQ(needs.x, x);
     EXPECT_EQ(needs.y.shape, shape_.y);
@@ -199,7 +202,17 @@ class OpDriver {
 
   Op& op() { return *op_; }
   const OpShape& shape() const { return shape_; }
-  StepContext& step() { return step_; }
+  // As ops see it, but for `samples`, which lie on the host.
+  const StepContext& step() const { return step_; }
+  const std::vector<uint64_t>& samples() const { return samples_; }
+  void SetStep(uint64_t seed, uint32_t epoch, const std::vector<uint64_t>& samples) {
+    samples_ = samples;
+    step_ = {.seed = seed, .samples = samples_.data(), .epoch = epoch};
+    device_samples_.Write(samples_);
+    StepContext on_device = step_;
+    on_device.samples = device_samples_.data();
+    device_step_.Write({on_device});
+  }
   Values Param(size_t i) { return params_[i].Read(); }
   Values Grad(size_t i) { return grads_[i].Read(); }
   void SetParams(const std::vector<Values>& values) {
@@ -238,7 +251,7 @@ class OpDriver {
   void Bind(bool training) {
     samples_.resize(static_cast<size_t>(x_->desc().shape.n));
     for (size_t i = 0; i < samples_.size(); ++i) samples_[i] = 1000 + 7 * i;
-    step_ = {.seed = 42, .epoch = 3, .samples = samples_.data(), .rows = x_->desc().shape.n};
+    SetStep(42, 3, std::vector<uint64_t>(samples_));
     OpBinding b;
     b.x = x_->data();
     b.y = y_->data();
@@ -248,10 +261,12 @@ class OpDriver {
       b.params.push_back(params_[i].data());
       const bool trained = training && !IsStatistic(shape_.params[i].role);
       b.grads.push_back(trained ? grads_[i].data() : nullptr);
+      const bool narrow = device_.wants_narrow_params() && x_->desc().dtype == DType::kBf16;
+      b.narrow_params.push_back(narrow ? params_[i].narrow() : nullptr);
     }
     b.saved = saved_.data();
     b.workspace = workspace_.data();
-    b.step = &step_;
+    b.step = device_step_.data();
     op_->Bind(b);
   }
   void Poison(const Buffer& buffer) {
@@ -270,6 +285,8 @@ class OpDriver {
   Buffer saved_, workspace_;
   std::vector<uint64_t> samples_;
   StepContext step_;
+  DeviceArray<uint64_t> device_samples_;
+  DeviceArray<StepContext> device_step_;
 };
 
 // y as a function of x and the parameters, all canonical, in double.
@@ -280,7 +297,7 @@ struct CheckOptions {
   int dy_parts = 1;
   double tolerance = 0;  // 0: 1e-4 for fp32, 2e-2 for bf16
   int64_t samples = 50;  // elements of dx and of each gradient to compare with finite differences
-  bool plain_x = false;  // x is kNchw (images, vectors) instead of the device's layout of feature maps
+  bool plain_x = false;  // x is images or vectors, not a feature map
   Values x = {};         // empty: random
 };
 
@@ -324,7 +341,9 @@ inline void CheckOp(const OpParams& params, const Shape& x_shape, DType dtype, c
   SCOPED_TRACE(std::string(KindOf(params)) + " " + x_shape.ToString() + " " + NameOf(dtype));
   Device& device = TestDevice();
   const double tolerance = options.tolerance > 0 ? options.tolerance : dtype == DType::kF32 ? 1e-4 : 2e-2;
-  const TensorDesc desc = options.plain_x ? TensorDesc{x_shape, dtype} : device.FeatureMap(x_shape, dtype);
+  const TensorDesc desc = !options.plain_x         ? device.FeatureMap(x_shape, dtype)
+                          : x_shape.spatial() == 1 ? TensorDesc{x_shape, dtype}
+                                                   : device.Images(x_shape, dtype);
   OpDriver driver(params, desc, options.op, device, options.dy_parts);
   const Values x = options.x.empty() ? RandomValues(x_shape.elements(), 1, dtype) : options.x;
   std::vector<Values> weights, dy;

@@ -8,16 +8,16 @@ namespace deeper {
 namespace {
 
 TEST(MemoryPlanTest, BuffersThatNeverMeetShareMemory) {
-  const MemoryPlan plan = PlanMemory({{100, 0, 1}, {100, 2, 3}, {64, 1, 2}});
+  const MemoryPlan plan = PlanMemory({{400, 0, 1}, {400, 2, 3}, {256, 1, 2}});
   EXPECT_EQ(plan.offsets[0], plan.offsets[1]);
-  EXPECT_EQ(plan.offsets[2], 128u);
-  EXPECT_EQ(plan.bytes, 192u);
+  EXPECT_EQ(plan.offsets[2], 512u);
+  EXPECT_EQ(plan.bytes, 768u);
 }
 
 TEST(MemoryPlanTest, SmallBufferFillsAGap) {
   // At time 1 the large buffers leave no gap; at time 2 the middle one is gone.
-  const MemoryPlan plan = PlanMemory({{640, 0, 2}, {320, 0, 1}, {192, 0, 2}, {64, 2, 2}});
-  EXPECT_EQ(plan.bytes, 640u + 320u + 192u);
+  const MemoryPlan plan = PlanMemory({{2560, 0, 2}, {1280, 0, 1}, {768, 0, 2}, {256, 2, 2}});
+  EXPECT_EQ(plan.bytes, 2560u + 1280u + 768u);
   EXPECT_EQ(plan.offsets[3], plan.offsets[1]);
 }
 
@@ -36,7 +36,7 @@ TEST(MemoryPlanTest, NothingAliveAtOneTimeOverlaps) {
     lower_bound = std::max(lower_bound, alive);
   }
   for (size_t a = 0; a < lifetimes.size(); ++a) {
-    EXPECT_EQ(plan.offsets[a] % 64, 0u);
+    EXPECT_EQ(plan.offsets[a] % 256, 0u);
     EXPECT_LE(plan.offsets[a] + lifetimes[a].bytes, plan.bytes);
     for (size_t b = 0; b < a; ++b) {
       const bool together =

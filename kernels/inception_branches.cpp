@@ -1,22 +1,23 @@
 // Dense branches, pasted into y and cut out of dy by hand: oneDNN has only reference code for slices of
-// channels. Each branch is a chain of at most two ops, run from end to end while its output is still in the
-// cache.
+// channels, and cuDNN packs them into hidden copies. Each branch is a chain of at most two ops, run from end
+// to end while its output is still in the cache.
 #include <algorithm>
 
 #include "kernels/inception.h"
-#include "kernels/join_cpu.h"
+#include "kernels/join.h"
 
 namespace deeper {
 namespace {
 
 size_t Align(size_t bytes) {
-  return (bytes + 63) / 64 * 64;
+  return (bytes + 255) / 256 * 256;
 }
 
-class InceptionCpu final : public Op {
+class InceptionOfBranches final : public Op {
  public:
+  explicit InceptionOfBranches(Device& device) : device_(device) {}
   absl::Status Prepare(const InceptionParams& params, const OpShape& shape, const TensorDesc& x,
-                       const OpOptions& options, Device& device);
+                       const OpOptions& options);
   void Bind(const OpBinding& b) override;
   void Forward() override;
   void Backward() override;
@@ -30,9 +31,10 @@ class InceptionCpu final : public Op {
   };
 
   absl::StatusOr<Branch> MakeBranch(const InceptionParams& params, const InceptionBranch& branch,
-                                    const OpOptions& options, Device& device) const;
+                                    const OpOptions& options) const;
   void AddNeeds(const Branch& branch);
 
+  Device& device_;
   bool training_ = true;
   std::vector<Branch> branches_;
   // The workspace: the output of a branch or its gradient, what lies between its two ops, and their own
@@ -40,15 +42,15 @@ class InceptionCpu final : public Op {
   size_t out_bytes_ = 0, between_bytes_ = 0, scratch_bytes_ = 0;
 };
 
-absl::Status InceptionCpu::Prepare(const InceptionParams& params, const OpShape& shape, const TensorDesc& x,
-                                   const OpOptions& options, Device& device) {
+absl::Status InceptionOfBranches::Prepare(const InceptionParams& params, const OpShape& shape,
+                                          const TensorDesc& x, const OpOptions& options) {
   training_ = options.training;
   needs_.x = x;
-  needs_.y = device.FeatureMap(shape.y, x.dtype);
+  needs_.y = device_.FeatureMap(shape.y, x.dtype);
   needs_.backward_reads_x = training_;
   int64_t channel = 0;
   for (const InceptionBranch& description : InceptionBranches(params)) {
-    auto branch = MakeBranch(params, description, options, device);
+    auto branch = MakeBranch(params, description, options);
     if (!branch.ok()) return branch.status();
     branch->first_channel = channel;
     channel += branch->out.desc.shape.c;
@@ -59,10 +61,8 @@ absl::Status InceptionCpu::Prepare(const InceptionParams& params, const OpShape&
   return absl::OkStatus();
 }
 
-absl::StatusOr<InceptionCpu::Branch> InceptionCpu::MakeBranch(const InceptionParams& params,
-                                                              const InceptionBranch& description,
-                                                              const OpOptions& options,
-                                                              Device& device) const {
+absl::StatusOr<InceptionOfBranches::Branch> InceptionOfBranches::MakeBranch(
+    const InceptionParams& params, const InceptionBranch& description, const OpOptions& options) const {
   Branch branch;
   branch.out.desc = needs_.x;
   const auto add = [&branch](absl::StatusOr<std::unique_ptr<Op>> op) {
@@ -73,21 +73,21 @@ absl::StatusOr<InceptionCpu::Branch> InceptionCpu::MakeBranch(const InceptionPar
   };
   OpOptions inner = options;
   if (description.pool) {
-    if (auto s = add(MakePool(kInceptionPool, needs_.x, inner, device)); !s.ok()) return s;
+    if (auto s = add(MakePool(kInceptionPool, needs_.x, inner, device_)); !s.ok()) return s;
   }
   for (size_t i = 0; i < description.convolutions.size(); ++i) {
     Conv2dParams conv = description.convolutions[i].params;
     conv.dy_is_masked = i + 1 == description.convolutions.size();  // by us, as dy is cut out
     inner.name = options.name + "." + description.convolutions[i].prefix;
     inner.want_dx = options.want_dx || i > 0;
-    if (auto s = add(MakeConv2d(conv, branch.out.desc, inner, device)); !s.ok()) return s;
+    if (auto s = add(MakeConv2d(conv, branch.out.desc, inner, device_)); !s.ok()) return s;
   }
   // Batch norm masks by itself, and what comes from the pool has seen no ReLU.
   branch.masks_dy = !description.convolutions.empty() && !params.batch_norm && !params.dy_is_masked;
   return branch;
 }
 
-void InceptionCpu::AddNeeds(const Branch& branch) {
+void InceptionOfBranches::AddNeeds(const Branch& branch) {
   for (const auto& op : branch.ops) {
     const OpNeeds& inner = op->needs();
     needs_.params.insert(needs_.params.end(), inner.params.begin(), inner.params.end());
@@ -103,7 +103,7 @@ void InceptionCpu::AddNeeds(const Branch& branch) {
   needs_.backward_reads_y |= training_ && branch.masks_dy;
 }
 
-void InceptionCpu::Bind(const OpBinding& b) {
+void InceptionOfBranches::Bind(const OpBinding& b) {
   Op::Bind(b);
   auto* const out = static_cast<std::byte*>(b.workspace);
   std::byte* const between = out + out_bytes_;
@@ -123,6 +123,9 @@ void InceptionCpu::Bind(const OpBinding& b) {
       if (!inner.dx_parts.empty()) o.dx = {first ? b.dx[dx++] : between};
       const size_t end = param + inner.params.size();
       o.params.assign(b.params.begin() + param, b.params.begin() + end);
+      if (!b.narrow_params.empty()) {
+        o.narrow_params.assign(b.narrow_params.begin() + param, b.narrow_params.begin() + end);
+      }
       if (training_) o.grads.assign(b.grads.begin() + param, b.grads.begin() + end);
       param = end;
       o.saved = take(inner.saved_bytes);
@@ -134,16 +137,16 @@ void InceptionCpu::Bind(const OpBinding& b) {
   }
 }
 
-void InceptionCpu::Forward() {
+void InceptionOfBranches::Forward() {
   for (const Branch& branch : branches_) {
     for (const auto& op : branch.ops) op->Forward();
-    PasteChannels(branch.out, branch.first_channel, {binding_.y, needs_.y});
+    PasteChannels(device_, branch.out, branch.first_channel, {binding_.y, needs_.y});
   }
 }
 
-void InceptionCpu::Backward() {
+void InceptionOfBranches::Backward() {
   for (const Branch& branch : branches_) {
-    JoinChannels(binding_.dy, branch.masks_dy ? binding_.y : nullptr, needs_.y, branch.first_channel,
+    JoinChannels(device_, binding_.dy, branch.masks_dy ? binding_.y : nullptr, needs_.y, branch.first_channel,
                  branch.out);
     for (auto op = branch.ops.rbegin(); op != branch.ops.rend(); ++op) (*op)->Backward();
   }
@@ -151,11 +154,11 @@ void InceptionCpu::Backward() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCpu(const InceptionParams& params, const OpShape& shape,
-                                                     const TensorDesc& x, const OpOptions& options,
-                                                     Device& device) {
-  auto op = std::make_unique<InceptionCpu>();
-  if (absl::Status s = op->Prepare(params, shape, x, options, device); !s.ok()) return s;
+absl::StatusOr<std::unique_ptr<Op>> MakeInceptionBranches(const InceptionParams& params, const OpShape& shape,
+                                                          const TensorDesc& x, const OpOptions& options,
+                                                          Device& device) {
+  auto op = std::make_unique<InceptionOfBranches>(device);
+  if (absl::Status s = op->Prepare(params, shape, x, options); !s.ok()) return s;
   return op;
 }
 

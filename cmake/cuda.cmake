@@ -1,0 +1,25 @@
+# The CUDA toolchain, warnings as errors, and cuDNN, which ships no CMake package.
+# Real code for the architectures named, and PTX of the last for what comes after.
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+endif()
+if(DEEPER_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
+endif()
+enable_language(CUDA)
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
+# --expt-relaxed-constexpr: std::min, std::bit_cast and the shape arithmetic of tensor.h in device code.
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Werror,-fopenmp>")
+
+find_package(CUDAToolkit 12.8 REQUIRED)
+find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
+find_library(CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib REQUIRED)
+file(STRINGS ${CUDNN_INCLUDE_DIR}/cudnn_version.h cudnn_major REGEX "^#define CUDNN_MAJOR")
+if(NOT cudnn_major MATCHES " (9|[1-9][0-9])")
+  message(FATAL_ERROR "cuDNN 9 or later is needed, and ${CUDNN_INCLUDE_DIR}/cudnn_version.h says: ${cudnn_major}")
+endif()
+add_library(cudnn SHARED IMPORTED)
+set_target_properties(cudnn PROPERTIES IMPORTED_LOCATION ${CUDNN_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${CUDNN_INCLUDE_DIR})

@@ -1,0 +1,36 @@
+// Batch normalisation of a feature map with optional ReLU, for Conv2d on CUDA (NormParams in conv2d.h). x, y
+// and their gradients: kNhwc, dense, fp32 or bf16; statistics and parameters [C] fp32. All sums in a fixed
+// order.
+#pragma once
+
+#include "kernels/conv2d.h"
+#include "kernels/device.h"
+#include "kernels/tensor.h"
+
+namespace deeper {
+
+struct BatchNormArguments {
+  TensorDesc desc;  // of x
+  bool relu = false;
+  const float* scale = nullptr;
+  const float* shift = nullptr;
+  void* x = nullptr;
+  void* y = nullptr;
+  float* mean = nullptr;      // of the batch; written by Forward, read by Backward
+  float* inverse = nullptr;   // 1 / sqrt(biased variance + eps), likewise
+  void* workspace = nullptr;  // BatchNormWorkspaceBytes(desc)
+};
+
+size_t BatchNormWorkspaceBytes(const TensorDesc& desc);
+
+// Training: y, mean and inverse overwritten, the running statistics moved as NormParams says.
+void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
+                          float* running_mean, float* running_var);
+// Evaluation: y from the running statistics; mean and inverse are not touched.
+void BatchNormInferCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
+                        const float* running_mean, const float* running_var);
+// From dy (masked here by the ReLU, recomputed from x): dx, dscale, dshift overwritten. dx may be dy.
+void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const void* dy, void* dx,
+                           float* dscale, float* dshift);
+
+}  // namespace deeper

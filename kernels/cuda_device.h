@@ -1,0 +1,110 @@
+// What CUDA ops are made of: kernels of our own, all of them functors over an index space (cuda_for_each.h),
+// and prepared calls of cuDNN and cuBLASLt (plans).
+//
+// Ops see a CudaDevice in one of three modes. kGpu is the real thing. kHost runs the same ops on host memory,
+// functor by functor, with naive loops in place of the libraries: how tests check, where there is no GPU, all
+// of a CUDA network but its library calls (tests/kernels/host_cuda.h). kPlan enqueues nothing and counts what
+// would be: how `describe --device=cuda` knows launches and bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/device.h"
+#include "kernels/tensor.h"
+
+namespace deeper {
+
+// One launch, for profiles and for the roofline.
+struct Launch {
+  const char* name = "";  // static
+  int64_t bytes = 0;      // that it reads and writes at the least
+  int64_t macs = 0;
+};
+
+// One launch as it ran.
+struct ProfiledLaunch {
+  std::string scope;  // the device's Annotate before it
+  Launch launch;
+  double milliseconds = 0;
+};
+
+// y = relu(conv(x, w) + bias), or one of its gradients. Everything dense: x [N,H,W,C], w [K,kernel,kernel,C],
+// y [N,OH,OW,K]; C counts padding channels. All of type `dtype`, accumulation and bias addition in fp32.
+struct ConvolutionProblem {
+  enum class Pass : uint8_t { kForward, kBackwardData, kBackwardWeights };
+  Pass pass = Pass::kForward;
+  DType dtype = DType::kBf16;
+  int64_t n = 1, h = 1, w = 1, c = 1;  // x
+  int64_t k = 1, kernel = 1, stride = 1, pad = 0;
+  bool bias = false, relu = false;  // forward only; bias is [K] of type dtype
+
+  int64_t out_h() const { return (h + 2 * pad - kernel) / stride + 1; }
+  int64_t out_w() const { return (w + 2 * pad - kernel) / stride + 1; }
+  int64_t macs() const { return n * out_h() * out_w() * k * c * kernel * kernel; }
+  friend bool operator==(const ConvolutionProblem&, const ConvolutionProblem&) = default;
+};
+
+// d[m,n] = op(a) op(b), row-major, where op(a) is [m,k] and op(b) [k,n]; a is stored as [m,k] or, transposed,
+// as [k,m]; b as [k,n] or, transposed, as [n,k]. Strides count elements between the rows as stored.
+// Accumulation in fp32; then relu(d + bias[n]).
+struct MatmulProblem {
+  int64_t m = 1, n = 1, k = 1;
+  DType in = DType::kBf16, out = DType::kBf16;  // bias has the type of out
+  bool transpose_a = false, transpose_b = false;
+  int64_t a_stride = 0, b_stride = 0, d_stride = 0;
+  bool bias = false, relu = false;
+
+  int64_t macs() const { return m * n * k; }
+  friend bool operator==(const MatmulProblem&, const MatmulProblem&) = default;
+};
+
+// A prepared library call.
+class CudaPlan {
+ public:
+  virtual ~CudaPlan() = default;
+  size_t workspace_bytes() const { return workspace_bytes_; }
+  // Enqueues. a, b, d: convolution forward: x, w, y; backward data: dy, w, dx; backward weights: x, dy, dw;
+  // matmul: a, b, d. d is overwritten. `workspace`: workspace_bytes(), aligned to 256 bytes.
+  virtual void Run(const void* a, const void* b, const void* bias, void* d, void* workspace) = 0;
+
+ protected:
+  size_t workspace_bytes_ = 0;
+};
+
+class CudaDevice : public Device {
+ public:
+  enum class Mode { kGpu, kHost, kPlan };
+
+  DeviceType type() const final { return DeviceType::kCuda; }
+  int64_t channel_block() const final { return 1; }
+  Mode mode() const { return mode_; }
+
+  // Bracket every launch. Begin is false where nothing is to be enqueued (kPlan).
+  virtual bool Begin(const Launch& launch) = 0;
+  virtual void End() = 0;
+
+  // Times every launch from one call to the other. Meanwhile recordings just run.
+  virtual void StartProfile() {}
+  virtual std::vector<ProfiledLaunch> StopProfile() { return {}; }
+
+  // Unimplemented if no engine supports the problem; the message holds it.
+  virtual absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) = 0;
+  virtual absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) = 0;
+
+ protected:
+  explicit CudaDevice(Mode mode) : mode_(mode) {}
+
+ private:
+  const Mode mode_;
+};
+
+inline CudaDevice& AsCuda(Device& device) {
+  return static_cast<CudaDevice&>(device);
+}
+
+}  // namespace deeper

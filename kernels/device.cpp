@@ -1,0 +1,25 @@
+#include "kernels/device.h"
+
+namespace deeper {
+namespace {
+
+class JustRuns final : public Recording {
+ public:
+  void Run(const std::function<void()>& work) override { work(); }
+};
+
+}  // namespace
+
+std::unique_ptr<Recording> Device::MakeRecording() {
+  return std::make_unique<JustRuns>();
+}
+
+#ifndef DEEPER_CUDA
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions&) {
+  return absl::UnimplementedError(
+      "--device=cuda: this program was built without CUDA; use --device=cpu, or build the preset "
+      "cuda-release");
+}
+#endif
+
+}  // namespace deeper

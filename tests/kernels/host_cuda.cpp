@@ -1,0 +1,215 @@
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "kernels/bf16.h"
+#include "kernels/buffer.h"
+#include "kernels/cuda_device.h"
+#include "kernels/parallel.h"
+#include "tests/kernels/test_device.h"
+
+namespace deeper::testing {
+namespace {
+
+using Floats = std::vector<float>;
+
+Floats Load(const void* from, DType dtype, int64_t count) {
+  Floats values(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    values[i] = dtype == DType::kBf16 ? ToFloat(static_cast<const bf16*>(from)[i])
+                                      : static_cast<const float*>(from)[i];
+  }
+  return values;
+}
+
+void Store(const Floats& values, DType dtype, void* to) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (dtype == DType::kBf16) {
+      static_cast<bf16*>(to)[i] = ToBf16(values[i]);
+    } else {
+      static_cast<float*>(to)[i] = values[i];
+    }
+  }
+}
+
+float Dot(const float* a, const float* b, int64_t count) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += double{a[i]} * b[i];
+  return static_cast<float>(sum);
+}
+
+void AddScaled(float factor, const float* x, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] += factor * x[i];
+}
+
+// Calls visit(output row or column, tap) for the taps through which input position `at` reaches an output.
+template <class Visit>
+void ForEachOutput(int64_t at, const ConvolutionProblem& p, int64_t outputs, const Visit& visit) {
+  for (int64_t tap = 0; tap < p.kernel; ++tap) {
+    const int64_t start = at + p.pad - tap;
+    if (start >= 0 && start % p.stride == 0 && start / p.stride < outputs) visit(start / p.stride, tap);
+  }
+}
+
+// Calls visit(input row or column, tap) for the taps of output `out` that lie inside the image.
+template <class Visit>
+void ForEachInput(int64_t out, const ConvolutionProblem& p, int64_t inputs, const Visit& visit) {
+  for (int64_t tap = 0; tap < p.kernel; ++tap) {
+    const int64_t at = out * p.stride - p.pad + tap;
+    if (at >= 0 && at < inputs) visit(at, tap);
+  }
+}
+
+class HostConvolution final : public CudaPlan {
+ public:
+  explicit HostConvolution(const ConvolutionProblem& problem) : p_(problem) {}
+
+  void Run(const void* a, const void* b, const void* bias, void* d, void*) override {
+    const int64_t x = p_.n * p_.h * p_.w * p_.c, w = p_.k * p_.kernel * p_.kernel * p_.c,
+                  y = p_.n * p_.out_h() * p_.out_w() * p_.k;
+    switch (p_.pass) {
+      case ConvolutionProblem::Pass::kForward:
+        return Store(Forward(Load(a, p_.dtype, x), Load(b, p_.dtype, w), bias, y), p_.dtype, d);
+      case ConvolutionProblem::Pass::kBackwardData:
+        return Store(BackwardData(Load(a, p_.dtype, y), Load(b, p_.dtype, w), x), p_.dtype, d);
+      case ConvolutionProblem::Pass::kBackwardWeights:
+        return Store(BackwardWeights(Load(a, p_.dtype, x), Load(b, p_.dtype, y), w), p_.dtype, d);
+    }
+  }
+
+ private:
+  int64_t PixelOfX(int64_t n, int64_t h, int64_t w) const { return ((n * p_.h + h) * p_.w + w) * p_.c; }
+  int64_t PixelOfY(int64_t n, int64_t h, int64_t w) const {
+    return ((n * p_.out_h() + h) * p_.out_w() + w) * p_.k;
+  }
+  int64_t Tap(int64_t k, int64_t h, int64_t w) const { return ((k * p_.kernel + h) * p_.kernel + w) * p_.c; }
+
+  template <class Visit>
+  static void ForEachPixel(int64_t n, int64_t h, int64_t w, const Visit& visit) {
+    ParallelFor(n * h * w, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) visit(i / (h * w), i / w % h, i % w);
+    });
+  }
+
+  Floats Forward(const Floats& x, const Floats& w, const void* bias, int64_t count) const {
+    const Floats biases = p_.bias ? Load(bias, p_.dtype, p_.k) : Floats(static_cast<size_t>(p_.k));
+    Floats y(static_cast<size_t>(count));
+    ForEachPixel(p_.n, p_.out_h(), p_.out_w(), [&](int64_t n, int64_t oh, int64_t ow) {
+      for (int64_t k = 0; k < p_.k; ++k) {
+        double sum = biases[k];
+        ForEachInput(oh, p_, p_.h, [&](int64_t ih, int64_t kh) {
+          ForEachInput(ow, p_, p_.w, [&](int64_t iw, int64_t kw) {
+            sum += Dot(&x[PixelOfX(n, ih, iw)], &w[Tap(k, kh, kw)], p_.c);
+          });
+        });
+        // Not std::max: a NaN must stay.
+        y[PixelOfY(n, oh, ow) + k] = p_.relu && sum < 0 ? 0.0f : static_cast<float>(sum);
+      }
+    });
+    return y;
+  }
+
+  Floats BackwardData(const Floats& dy, const Floats& w, int64_t count) const {
+    Floats dx(static_cast<size_t>(count));
+    ForEachPixel(p_.n, p_.h, p_.w, [&](int64_t n, int64_t ih, int64_t iw) {
+      ForEachOutput(ih, p_, p_.out_h(), [&](int64_t oh, int64_t kh) {
+        ForEachOutput(iw, p_, p_.out_w(), [&](int64_t ow, int64_t kw) {
+          for (int64_t k = 0; k < p_.k; ++k) {
+            AddScaled(dy[PixelOfY(n, oh, ow) + k], &w[Tap(k, kh, kw)], p_.c, &dx[PixelOfX(n, ih, iw)]);
+          }
+        });
+      });
+    });
+    return dx;
+  }
+
+  Floats BackwardWeights(const Floats& x, const Floats& dy, int64_t count) const {
+    Floats dw(static_cast<size_t>(count));
+    ForEachPixel(1, 1, p_.k, [&](int64_t, int64_t, int64_t k) {
+      for (int64_t n = 0; n < p_.n; ++n) {
+        for (int64_t oh = 0; oh < p_.out_h(); ++oh) {
+          for (int64_t ow = 0; ow < p_.out_w(); ++ow) {
+            ForEachInput(oh, p_, p_.h, [&](int64_t ih, int64_t kh) {
+              ForEachInput(ow, p_, p_.w, [&](int64_t iw, int64_t kw) {
+                AddScaled(dy[PixelOfY(n, oh, ow) + k], &x[PixelOfX(n, ih, iw)], p_.c, &dw[Tap(k, kh, kw)]);
+              });
+            });
+          }
+        }
+      }
+    });
+    return dw;
+  }
+
+  const ConvolutionProblem p_;
+};
+
+class HostMatmul final : public CudaPlan {
+ public:
+  explicit HostMatmul(const MatmulProblem& problem) : p_(problem) {}
+
+  void Run(const void* a, const void* b, const void* bias, void* d, void*) override {
+    const Floats rows = Rows(a, p_.m, p_.transpose_a, p_.a_stride),
+                 columns = Rows(b, p_.n, !p_.transpose_b, p_.b_stride);
+    const Floats biases = p_.bias ? Load(bias, p_.out, p_.n) : Floats(static_cast<size_t>(p_.n));
+    ParallelFor(p_.m, 1, [&](int64_t begin, int64_t end) {
+      Floats row(static_cast<size_t>(p_.n));
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t j = 0; j < p_.n; ++j) {
+          row[j] = Dot(&rows[i * p_.k], &columns[j * p_.k], p_.k) + biases[j];
+          if (p_.relu && row[j] < 0) row[j] = 0;
+        }
+        Store(row, p_.out,
+              static_cast<std::byte*>(d) + static_cast<size_t>(i * p_.d_stride) * SizeOf(p_.out));
+      }
+    });
+  }
+
+ private:
+  // [count, k] dense, of a matrix stored that way or, transposed, as [k, count].
+  Floats Rows(const void* from, int64_t count, bool transposed, int64_t stride) const {
+    Floats rows(static_cast<size_t>(count * p_.k));
+    const int64_t stored_rows = transposed ? p_.k : count, stored_columns = transposed ? count : p_.k;
+    for (int64_t i = 0; i < stored_rows; ++i) {
+      const Floats row =
+          Load(static_cast<const std::byte*>(from) + static_cast<size_t>(i * stride) * SizeOf(p_.in), p_.in,
+               stored_columns);
+      for (int64_t j = 0; j < stored_columns; ++j) rows[transposed ? j * p_.k + i : i * p_.k + j] = row[j];
+    }
+    return rows;
+  }
+
+  const MatmulProblem p_;
+};
+
+class HostCudaDevice final : public CudaDevice {
+ public:
+  HostCudaDevice() : CudaDevice(Mode::kHost) {}
+
+  std::string Describe() const override { return "CUDA ops on the host"; }
+  Buffer Allocate(size_t bytes) override { return AllocateHost(bytes); }
+  size_t AvailableBytes() const override { return size_t{1} << 40; }
+  Stream stream() const override { return {}; }
+  void Synchronize() override {}
+  void Copy(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+  bool Begin(const Launch&) override { return true; }
+  void End() override {}
+  absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
+    return std::make_unique<HostConvolution>(problem);
+  }
+  absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
+    return std::make_unique<HostMatmul>(problem);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Device> MakeHostCudaDevice() {
+  return std::make_unique<HostCudaDevice>();
+}
+
+}  // namespace deeper::testing

@@ -1,0 +1,38 @@
+#include "tests/kernels/test_device.h"
+
+#include <cstdlib>
+#include <iostream>
+#include <string>
+
+namespace deeper::testing {
+namespace {
+
+constexpr int kNotRun = 77;  // ctest's SKIP_RETURN_CODE
+
+std::unique_ptr<Device> MakeTestDevice() {
+  const char* const name = std::getenv("DEEPER_TEST_DEVICE");
+  const std::string wanted = name == nullptr ? "cpu" : name;
+  if (wanted == "cpu") return MakeCpuDevice();
+#ifdef DEEPER_CUDA
+  if (wanted == "cuda-host") return MakeHostCudaDevice();
+#endif
+  if (wanted == "cuda") {
+    CudaOptions options;
+    options.deterministic = true;
+    auto device = MakeCudaDevice(options);
+    if (device.ok()) return *std::move(device);
+    std::cerr << "not run: " << device.status().message() << std::endl;
+    std::_Exit(kNotRun);
+  }
+  std::cerr << "DEEPER_TEST_DEVICE=" << wanted << ": not in this build" << std::endl;
+  std::_Exit(1);
+}
+
+}  // namespace
+
+Device& TestDevice() {
+  static const std::unique_ptr<Device> device = MakeTestDevice();
+  return *device;
+}
+
+}  // namespace deeper::testing
