@@ -1,10 +1,8 @@
 // Which part of an image becomes a sample: the geometry of resizing, cropping and mirroring, apart from the
-// pixels (resize.h), so that any device can draw the same windows. Free of host-only headers.
+// pixels (resize.h), so that any device can sample the same windows (kernels/images.h).
 #pragma once
 
-#include <cmath>
-#include <cstdint>
-
+#include "kernels/images.h"
 #include "kernels/rng.h"
 
 namespace deeper {
@@ -15,18 +13,6 @@ namespace deeper {
 // mean) on each side. kInception: random area 8-100 %, aspect 3/4-4/3, resized, + kFlip (Szegedy et al.
 // 2015). kNone: resized to image_size (bilinear, half-pixel centres, no antialias), whole image.
 enum class Augment { kNone, kFlip, kCrop, kInception };
-
-// A rectangle of an image in pixels, x and y of its top left corner: pixel (row i, column j) covers [j, j +
-// 1) x [i, i + 1). Parts beyond the image read as the mean.
-struct Window {
-  float x = 0, y = 0, width = 0, height = 0;
-  bool flip = false;  // mirrored left-right after cutting
-};
-
-// Where the centre of output `index` of `size` lies along one axis of a window.
-DEEPER_HD inline float SourceCentre(float origin, float extent, int size, int index) {
-  return origin + (static_cast<float>(index) + 0.5f) * (extent / static_cast<float>(size));
-}
 
 // The window of one sample, `height` x `width`, that is to fill image_size x image_size; draws from `rng`
 // alone.

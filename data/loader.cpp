@@ -19,6 +19,20 @@ int64_t CeilDivide(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+size_t RoundUp(size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+// Of a packed batch: what comes before the pixels, and what is set aside for the pixels of one row.
+size_t PackedHeaderBytes(const LoaderOptions& options) {
+  return RoundUp(static_cast<size_t>(options.rows) * sizeof(PackedImage));
+}
+size_t PackedImageBytes(const DatasetInfo& info, const LoaderOptions& options) {
+  const int64_t pixels = info.height > 0 ? int64_t{info.height} * info.width
+                                         : int64_t{4} * options.image_size * options.image_size;
+  return RoundUp(static_cast<size_t>(pixels * info.channels));
+}
+
 // A batch before anything is read.
 struct Plan {
   Batch batch;           // all but the pointers and wait_ms
@@ -130,7 +144,13 @@ class RingLoader : public Loader {
       return failure_;
     }
     ++delivered_;
-    batch.images = slot.images.as<const float>();
+    if (options_.packed) {
+      batch.packed = slot.images.data();
+      batch.packed_bytes = slot.images.bytes();
+      std::copy(scales_.begin(), scales_.end(), batch.scales.channel);
+    } else {
+      batch.images = slot.images.as<const float>();
+    }
     batch.labels = slot.labels.data();
     batch.samples = slot.samples.data();
     batch.wait_ms =
@@ -207,15 +227,41 @@ class RingLoader : public Loader {
     if (absl::Status read = dataset_.Read(sample, image); !read.ok()) return read;
     const Window window = DrawWindow(options_.augment, options_.image_size, image->height, image->width,
                                      Rng(options_.seed, RandomStream("augment"), epoch, sample));
-    float* const out = slot.images.as<float>() + row * image_elements_;
-    SampleWindow(*image, window, Filter::kBilinear, scales_.data(), options_.channels, options_.image_size,
-                 options_.image_size, out);
+    if (options_.packed) {
+      Pack(slot, row, window, image);
+    } else {
+      SampleWindow(*image, window, Filter::kBilinear, scales_.data(), options_.channels, options_.image_size,
+                   options_.image_size, slot.images.as<float>() + row * image_elements_);
+    }
     for (int64_t i = row; i < options_.rows; i += plan.distinct) {
-      if (i != row) std::copy_n(out, image_elements_, slot.images.as<float>() + i * image_elements_);
+      if (i != row) Repeat(slot, row, i);
       slot.labels[i] = i < plan.batch.rows ? dataset_.label(sample) : -1;
       slot.samples[i] = sample;
     }
     return absl::OkStatus();
+  }
+
+  // Lays the pixels of row `row` where they belong in a packed batch; changes *image if it is too large.
+  void Pack(Slot& slot, int64_t row, Window window, Image* image) const {
+    const int size = options_.image_size;
+    const size_t most = PackedImageBytes(dataset_.info(), options_);
+    if (image->pixels.size() > most) {
+      *image = ResizeWindow(*image, window, Filter::kBilinear, size, size);
+      window = {0, 0, static_cast<float>(size), static_cast<float>(size)};
+    }
+    const size_t offset = PackedHeaderBytes(options_) + static_cast<size_t>(row) * most;
+    std::copy(image->pixels.begin(), image->pixels.end(), slot.images.as<uint8_t>() + offset);
+    slot.images.as<PackedImage>()[row] = {static_cast<int64_t>(offset), image->height, image->width,
+                                          image->channels, window};
+  }
+
+  void Repeat(Slot& slot, int64_t row, int64_t into) const {
+    if (options_.packed) {
+      slot.images.as<PackedImage>()[into] = slot.images.as<PackedImage>()[row];
+    } else {
+      auto* const images = slot.images.as<float>();
+      std::copy_n(images + row * image_elements_, image_elements_, images + into * image_elements_);
+    }
   }
 
   const Dataset& dataset_;
@@ -290,17 +336,22 @@ absl::StatusOr<std::vector<PixelScale>> MakeScales(const PixelStats& stats, int 
 
 }  // namespace
 
+size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options) {
+  return PackedHeaderBytes(options) + static_cast<size_t>(options.rows) * PackedImageBytes(info, options);
+}
+
 absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const LoaderOptions& options) {
   const DatasetInfo& info = dataset.info();
   if (absl::Status checked = CheckOptions(info, options); !checked.ok()) return checked;
   absl::StatusOr<std::vector<PixelScale>> scales =
       MakeScales(options.stats.mean.empty() ? info.stats : options.stats, options.channels);
   if (!scales.ok()) return scales.status();
-  const size_t bytes =
-      sizeof(float) * options.rows * options.channels * options.image_size * options.image_size;
+  const size_t bytes = options.packed ? PackedBatchBytes(info, options)
+                                      : sizeof(float) * options.rows * options.channels * options.image_size *
+                                            options.image_size;
   std::vector<Buffer> images;
   for (int i = 0; i < options.prefetch; ++i) {
-    images.push_back(AllocateHost(bytes));
+    images.push_back(options.allocate(bytes));
     if (images.back().data() == nullptr) {
       return absl::ResourceExhaustedError(absl::StrCat("no host memory for ", options.prefetch,
                                                        " prefetched batches of ", bytes,

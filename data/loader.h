@@ -5,13 +5,17 @@
 // ranks change nothing.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
 #include "data/augment.h"
 #include "data/dataset.h"
 #include "data/sample_order.h"
+#include "kernels/buffer.h"
+#include "kernels/images.h"
 
 namespace deeper {
 
@@ -28,6 +32,10 @@ struct LoaderOptions {
   int rank = 0, world = 1;
   int workers = 2;
   int prefetch = 3;  // batches in the ring
+  // Batches come as decoded pixels with the windows to cut (Batch::packed), for SampleImagesCuda to finish,
+  // and not as normalised images.
+  bool packed = false;
+  std::function<Buffer(size_t)> allocate = AllocateHost;  // the ring: Device::AllocateStaging
   // Where to begin: global batch `first_batch` of `first_epoch`.
   uint32_t first_epoch = 0;
   int64_t first_batch = 0;
@@ -37,6 +45,9 @@ struct LoaderOptions {
 // One forward pass' worth of samples. Valid until the Loader's next Next().
 struct Batch {
   const float* images = nullptr;      // [rows capacity, channels, image_size, image_size] NCHW, normalised
+  const std::byte* packed = nullptr;  // in place of images: [rows capacity] PackedImage, then pixels
+  size_t packed_bytes = 0;
+  PixelScales scales;                 // of a packed batch
   const int32_t* labels = nullptr;    // [rows capacity]; -1 beyond `rows`
   const uint64_t* samples = nullptr;  // [rows capacity] index in the dataset
   int64_t rows = 0;  // rows that count. The others repeat real samples (batch norm reads them), with label -1
@@ -56,6 +67,10 @@ class Loader {
   // it concerns.
   virtual absl::StatusOr<Batch> Next() = 0;
 };
+
+// The most that a packed batch takes. Images of more than four times the output's pixels, where they differ
+// in size, are cut and brought to size by the loader's threads and packed after that, rounded to 8 bits.
+size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options);
 
 // `dataset` must outlive the loader. InvalidArgument: global_batch < world, no samples, sizes not positive,
 // channels that do not match.

@@ -160,13 +160,11 @@ void SampleWindow(const Image& image, const Window& window, Filter filter, const
   FilterWindow(image, window, filter, scales, channels, height, width, out);
 }
 
-Image ResizeBilinear(const Image& src, int height, int width, bool antialias) {
+Image ResizeWindow(const Image& src, const Window& window, Filter filter, int height, int width) {
   const int64_t plane = static_cast<int64_t>(height) * width;
   const std::vector<PixelScale> unscaled(src.channels);
   std::vector<float> planes(src.channels * plane);
-  const Window whole{0, 0, static_cast<float>(src.width), static_cast<float>(src.height)};
-  SampleWindow(src, whole, antialias ? Filter::kAntialias : Filter::kBilinear, unscaled.data(), src.channels,
-               height, width, planes.data());
+  SampleWindow(src, window, filter, unscaled.data(), src.channels, height, width, planes.data());
   Image image{height, width, src.channels, std::vector<uint8_t>(planes.size())};
   for (int64_t i = 0; i < plane; ++i) {
     for (int c = 0; c < src.channels; ++c) {
@@ -174,6 +172,11 @@ Image ResizeBilinear(const Image& src, int height, int width, bool antialias) {
     }
   }
   return image;
+}
+
+Image ResizeBilinear(const Image& src, int height, int width, bool antialias) {
+  const Window whole{0, 0, static_cast<float>(src.width), static_cast<float>(src.height)};
+  return ResizeWindow(src, whole, antialias ? Filter::kAntialias : Filter::kBilinear, height, width);
 }
 
 }  // namespace deeper

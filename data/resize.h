@@ -11,17 +11,14 @@ namespace deeper {
 // does.
 enum class Filter { kBilinear, kAntialias };
 
-// value = pixel * scale + shift, of one output channel.
-struct PixelScale {
-  float scale = 1, shift = 0;
-};
-
 // Fills out[channels, height, width] with `window` of `image`. `scales` has an entry for each of `channels`,
 // which is that of the image, or 3 for a grey image (repeated). Centres beyond the image give 0.
 void SampleWindow(const Image& image, const Window& window, Filter filter, const PixelScale* scales,
                   int channels, int height, int width, float* out);
 
-// The whole of `src` as height x width, rounded to the nearest 8-bit value.
+// A window that lies in `src` as height x width, rounded to the nearest 8-bit value.
+Image ResizeWindow(const Image& src, const Window& window, Filter filter, int height, int width);
+// The whole of `src`, likewise.
 Image ResizeBilinear(const Image& src, int height, int width, bool antialias);
 
 }  // namespace deeper

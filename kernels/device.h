@@ -21,7 +21,8 @@ struct Stream {
 };
 
 // Work that is enqueued again and again, always the same: all that changes from run to run, it reads from
-// memory. CUDA records it the first time and replays it as one graph; elsewhere it just runs.
+// memory. CUDA runs it the first time, records it the second, and replays it as one graph from then on;
+// elsewhere it just runs.
 class Recording {
  public:
   virtual ~Recording() = default;
@@ -50,6 +51,11 @@ class Device {
   // Between host and device, or within the device, on the device's stream; on the CPU a memcpy. Host memory
   // must stay as it is until Synchronize.
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
+  // As Copy, but beside the work on the device's stream: work that is enqueued after JoinUploads finds it
+  // done, and after WaitForUploads the host memory may change. Nobody may be using `to`.
+  virtual void Upload(void* to, const void* from, size_t bytes) { Copy(to, from, bytes); }
+  virtual void JoinUploads() {}
+  virtual void WaitForUploads() {}
   virtual std::unique_ptr<Recording> MakeRecording();
   // Names the work that is enqueued next, in profiles.
   virtual void Annotate(const std::string& name) { (void)name; }

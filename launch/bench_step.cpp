@@ -68,28 +68,30 @@ class BenchStepCommand final : public Command {
       return absl::InvalidArgumentError("--batch and --repeats must be at least 1, --warmup at least 2");
     config_.synthetic_samples = batch_;
     if (absl::Status status = Validate(config_); !status.ok()) return status;
-    const std::unique_ptr<Device> device = MakeCpuDeviceFor(call.comm, threads_);
+    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm, threads_);
+    if (!made.ok()) return made.status();
+    Device& device = **made;
     const absl::StatusOr<std::unique_ptr<Dataset>> images = OpenDataset(config_, "", config_.train_split);
     if (!images.ok()) return images.status();
     const absl::StatusOr<Model> model = ModelFor(config_, (*images)->info(), /*training=*/true);
     if (!model.ok()) return model.status();
     absl::StatusOr<std::unique_ptr<Network>> net =
-        Network::Prepare(*model, {batch_, PrecisionOf(config_), /*training=*/true}, *device);
+        Network::Prepare(*model, {batch_, PrecisionOf(config_), /*training=*/true}, device);
     if (!net.ok()) return net.status();
     absl::StatusOr<std::unique_ptr<ParamStore>> params =
-        ParamStore::Create((*net)->Params(), *device, /*training=*/true, (*net)->wants_narrow_params());
+        ParamStore::Create((*net)->Params(), device, /*training=*/true, (*net)->wants_narrow_params());
     if (!params.ok()) return params.status();
     (*params)->Initialize(config_.seed);
     if (absl::Status status = (*net)->Bind(**params); !status.ok()) return status;
     LoaderOptions input;
-    input.image_size = static_cast<int>(model->image_size);
-    input.global_batch = input.rows = batch_;
+    (*net)->Configure(input);
+    input.global_batch = batch_;
     input.epochs = 1;
     const absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(**images, input);
     if (!loader.ok()) return loader.status();
     const absl::StatusOr<Batch> batch = (*loader)->Next();  // the only one: it stays valid
     if (!batch.ok()) return batch.status();
-    return Measure(**net, **params, *batch, *device);
+    return Measure(**net, **params, *batch, device);
   }
 
  private:

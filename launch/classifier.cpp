@@ -94,7 +94,6 @@ absl::Status FillIn(const json& weights, int64_t rows, Device& device, Classifie
   absl::StatusOr<PixelStats> stats = PixelStatsFor(config, *trained_on);
   if (!stats.ok()) return stats.status();
   classifier.classes = std::move(trained_on->classes);
-  classifier.input.image_size = static_cast<int>(model->image_size);
   classifier.input.channels = static_cast<int>(model->channels);
   classifier.input.stats = *std::move(stats);
   classifier.input.workers = config.workers;

@@ -48,8 +48,11 @@ class EvalCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    const std::unique_ptr<Device> device = MakeCpuDeviceFor(call.comm, flags_.threads);
-    absl::StatusOr<Classifier> classifier = OpenClassifier(flags_, *device, call.comm);
+    const absl::StatusOr<std::unique_ptr<Device>> made =
+        MakeDeviceFor(flags_.config, call.comm, flags_.threads);
+    if (!made.ok()) return made.status();
+    Device& device = **made;
+    absl::StatusOr<Classifier> classifier = OpenClassifier(flags_, device, call.comm);
     if (!classifier.ok()) return classifier.status();
     const RunConfig& config = classifier->config;
     const absl::StatusOr<std::unique_ptr<Dataset>> dataset =
@@ -58,7 +61,7 @@ class EvalCommand final : public Command {
         dataset.ok() ? CheckClasses((*dataset)->info(), *classifier) : dataset.status();
     if (absl::Status status = Agree(call.comm, opened); !status.ok()) return status;
     const auto start = std::chrono::steady_clock::now();
-    const absl::StatusOr<EvalResult> result = Count(*classifier, **dataset, *device, call.comm);
+    const absl::StatusOr<EvalResult> result = Count(*classifier, **dataset, device, call.comm);
     if (!result.ok()) return result.status();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     return Agree(call.comm,

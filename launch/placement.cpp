@@ -4,8 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 #include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "trainer/agree.h"
 
 namespace deeper {
 namespace {
@@ -27,9 +32,37 @@ int RanksSharingMyCores(Communicator& comm) {
   return static_cast<int>(std::count_if(all.begin(), all.end(), same));
 }
 
+// Where plans that were tuned once are kept for the next time; empty where there is no home.
+std::string DefaultPlanCache() {
+  if (const char* const cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
+    return absl::StrCat(cache, "/deeper/plans.json");
+  if (const char* const home = std::getenv("HOME"); home != nullptr && *home != '\0')
+    return absl::StrCat(home, "/.cache/deeper/plans.json");
+  return "";
+}
+
+absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const Communicator& comm) {
+  if (comm.size() > 1) {
+    return absl::UnimplementedError(
+        "--device=cuda trains on one rank only so far: ranks cannot sum gradients on GPUs yet");
+  }
+  CudaOptions options;
+  options.index = comm.local_rank();
+  options.deterministic = config.deterministic != "false";
+  options.graphs = config.cuda_graph;
+  options.plan_cache = config.plan_cache == "default" ? DefaultPlanCache() : config.plan_cache;
+  return MakeCudaDevice(options);
+}
+
 }  // namespace
 
-std::unique_ptr<Device> MakeCpuDeviceFor(Communicator& comm, int threads) {
+absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm,
+                                                      int threads) {
+  if (config.device == "cuda") {
+    absl::StatusOr<std::unique_ptr<Device>> gpu = MakeGpu(config, comm);
+    if (absl::Status status = Agree(comm, gpu.status()); !status.ok()) return status;
+    return gpu;
+  }
   const int sharing = RanksSharingMyCores(comm);
   return MakeCpuDevice(threads > 0 ? threads : std::max(1, AvailableCores() / sharing));
 }

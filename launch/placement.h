@@ -1,15 +1,22 @@
-// Which cores a rank computes on.
+// Which cores or which GPU a rank computes on.
 #pragma once
 
 #include <memory>
 
+#include "absl/status/statusor.h"
 #include "comm/communicator.h"
 #include "kernels/device.h"
+#include "trainer/config.h"
 
 namespace deeper {
 
-// Collective. The CPU with `threads` threads, or, if that is 0, with this rank's fair share of the cores that
-// it may use: all of them where the launcher bound every rank to its own, a part where ranks share them.
-std::unique_ptr<Device> MakeCpuDeviceFor(Communicator& comm, int threads);
+// Collective; config.device says which kind.
+//   cpu   with `threads` threads, or, if that is 0, with this rank's fair share of the cores that it may use:
+//   all
+//         of them where the launcher bound every rank to its own, a part where ranks share them.
+//   cuda  the GPU of this rank's number on its machine, and the cores next to that GPU.
+// Errors are those of MakeCudaDevice, the same on all ranks.
+absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm,
+                                                      int threads);
 
 }  // namespace deeper

@@ -91,8 +91,11 @@ class PredictCommand final : public Command {
     if (call.operands.empty()) return absl::InvalidArgumentError("name at least one image file");
     if (top_ < 1) return absl::InvalidArgumentError(absl::StrCat("--top=", top_, ": must be at least 1"));
     flags_.batch = std::min(flags_.batch, std::ssize(call.operands));
-    const std::unique_ptr<Device> device = MakeCpuDeviceFor(call.comm, flags_.threads);
-    absl::StatusOr<Classifier> classifier = OpenClassifier(flags_, *device, call.comm);
+    const absl::StatusOr<std::unique_ptr<Device>> made =
+        MakeDeviceFor(flags_.config, call.comm, flags_.threads);
+    if (!made.ok()) return made.status();
+    Device& device = **made;
+    absl::StatusOr<Classifier> classifier = OpenClassifier(flags_, device, call.comm);
     if (!classifier.ok()) return classifier.status();
     const auto classes = static_cast<size_t>(classifier->net->model().num_classes);
     const ImageFiles files(call.operands, classifier->input.channels);
@@ -103,7 +106,7 @@ class PredictCommand final : public Command {
                     logits.data() + batch.samples[row] * classes);
     };
     const absl::StatusOr<EvalResult> done =
-        Evaluate(*classifier->net, *device, files, classifier->input, call.comm, keep);
+        Evaluate(*classifier->net, device, files, classifier->input, call.comm, keep);
     if (!done.ok()) return done.status();
     for (size_t i = 0; i < call.operands.size(); ++i)
       Print(call.operands[i], std::span(logits).subspan(i * classes, classes), classifier->classes,

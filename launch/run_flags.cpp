@@ -27,9 +27,14 @@ FlagGroup InputFlags(RunConfig& c) {
 FlagGroup MachineFlags(RunConfig& c, int& threads) {
   return {
       "Machine",
-      {{"device", &c.device, "cpu"},
+      {{"device", &c.device, "cpu | cuda"},
        {"precision", &c.precision, "fp32 | bf16: of activations and of the weights they meet; sums are fp32"},
-       {"threads", &threads, "of a rank, for computing; 0: its fair share of the cores it may use"}}};
+       {"cuda_graph", &c.cuda_graph,
+        "cuda: a step is recorded once and replayed; false: the same work, call by call"},
+       {"plan_cache", &c.plan_cache,
+        "cuda: file of tuned library calls; default: ~/.cache/deeper/plans.json; empty: tuned anew every "
+        "time"},
+       {"threads", &threads, "cpu: of a rank, for computing; 0: its fair share of the cores it may use"}}};
 }
 
 FlagGroup With(FlagGroup group, std::vector<Flag> more) {

@@ -43,8 +43,10 @@ class TrainCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    const std::unique_ptr<Device> device = MakeCpuDeviceFor(call.comm, threads_);
-    return Train(config_, call.comm, *device, call.is_root() ? stdout : nullptr);
+    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm, threads_);
+    if (!made.ok()) return made.status();
+    Device& device = **made;
+    return Train(config_, call.comm, device, call.is_root() ? stdout : nullptr);
   }
 
  private:

@@ -74,8 +74,6 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("order", c.order, kOrders), OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
-  if (c.device == "cuda")
-    return absl::InvalidArgumentError("--device=cuda: this build has no CUDA backend; use --device=cpu");
   if (c.comm == "nccl")
     return absl::InvalidArgumentError("--comm=nccl: NCCL needs --device=cuda; use --comm=auto");
   if (c.deterministic == "elastic") {

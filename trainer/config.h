@@ -66,6 +66,8 @@ struct RunConfig {
   // Where.
   std::string device = "cpu";  // cpu | cuda
   std::string comm = "auto";   // auto | nccl | mpi
+  bool cuda_graph = true;
+  std::string plan_cache = "default";  // file; empty: none
 };
 
 // InvalidArgument names the flag, its value and what is allowed. Checks each field by itself and against the

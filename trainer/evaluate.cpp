@@ -35,7 +35,7 @@ absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset&
                                     LoaderOptions preset, Communicator& comm, const BatchCallback& on_batch) {
   preset.order = OrderKind::kSequential;
   preset.augment = Augment::kNone;
-  preset.rows = net.options().rows;
+  net.Configure(preset);
   preset.global_batch = preset.rows * comm.size();
   preset.rank = comm.rank();
   preset.world = comm.size();

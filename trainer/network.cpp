@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/bf16.h"
 #include "kernels/check.h"
-#include "kernels/flat.h"
+#include "kernels/images.h"
 
 namespace deeper {
 namespace {
@@ -182,13 +182,41 @@ Network::Control Network::ControlAt(const Buffer& memory) const {
   return control;
 }
 
+void Network::Configure(LoaderOptions& options) const {
+  options.image_size = static_cast<int>(model_.image_size);
+  options.channels = static_cast<int>(model_.channels);
+  options.rows = options_.rows;
+  options.packed = device_.type() == DeviceType::kCuda;
+  options.allocate = [this](size_t bytes) { return device_.AllocateStaging(bytes); };
+}
+
+void Network::Stage(const Batch& batch) {
+  DEEPER_CHECK(!staged_, "one batch at a time");
+  staged_ = true;
+  if (device_.type() == DeviceType::kCpu) return;
+  const size_t bytes = batch.packed != nullptr
+                           ? batch.packed_bytes
+                           : static_cast<size_t>(images_desc_.shape.elements()) * sizeof(float);
+  Buffer& buffer = incoming_[!in_use_];
+  if (buffer.bytes() < bytes) buffer = device_.Allocate(bytes);
+  DEEPER_CHECK(buffer.data() != nullptr, "no memory for incoming images: use a smaller --micro_batch");
+  device_.Upload(buffer.data(),
+                 batch.packed != nullptr ? static_cast<const void*>(batch.packed) : batch.images, bytes);
+}
+
 void Network::Load(const Batch& batch, uint64_t seed) {
-  const auto rows = static_cast<size_t>(options_.rows);
-  if (images_desc_.dtype == DType::kBf16) {
-    Narrow(device_, batch.images, At(images_), images_desc_.stored_elements());
+  if (!staged_) Stage(batch);
+  staged_ = false;
+  in_use_ = !in_use_;
+  device_.JoinUploads();
+  const Buffer& buffer = incoming_[in_use_];
+  if (batch.packed != nullptr) {
+    SampleImages(device_, buffer.data(), batch.scales, images_desc_, At(images_));
   } else {
-    device_.Copy(At(images_), batch.images, images_desc_.bytes());
+    PlaceImages(device_, buffer.data() == nullptr ? batch.images : buffer.as<float>(), images_desc_,
+                At(images_));
   }
+  const auto rows = static_cast<size_t>(options_.rows);
   const Control staged = ControlAt(staged_control_);
   *staged.step = {.seed = seed,
                   .samples = ControlAt(control_).samples,

@@ -46,9 +46,14 @@ class Network {
   // one that trains. ResourceExhausted says how much memory was missing.
   absl::Status Bind(ParamStore& params);
 
-  // Copies a batch to the device; it must stay valid until Device::Synchronize. The loss gradient is scaled
-  // by 1 / batch.global_rows, so that the sum over micro-batches and ranks is the gradient of the mean loss
-  // over the global batch.
+  // What this network asks of a loader: size, channels and rows, and how the device wants its batches.
+  void Configure(LoaderOptions& options) const;
+  // Begins to copy a batch's pixels to the device beside the work that is under way; Load does it otherwise.
+  // At most one batch may be staged and not loaded, and the batch before it must have been computed.
+  void Stage(const Batch& batch);
+  // Makes a batch the input of Forward; it must stay valid until Device::Synchronize. The loss gradient is
+  // scaled by 1 / batch.global_rows, so that the sum over micro-batches and ranks is the gradient of the mean
+  // loss over the global batch.
   void Load(const Batch& batch, uint64_t seed);
   // Logits, then per head: loss, accuracy counts and, in training, the logits' gradient.
   void Forward();
@@ -103,6 +108,10 @@ class Network {
   Control ControlAt(const Buffer& memory) const;
 
   Buffer arena_, control_, staged_control_;
+  // Batches as they come from the host: one in use and one on its way; allocated by the first. Empty on the
+  // CPU, where the loader's memory will do.
+  Buffer incoming_[2];
+  bool in_use_ = false, staged_ = false;  // index of the one in use; whether the other one is on its way
   std::vector<GradientPiece> gradient_pieces_;
   std::vector<int> piece_of_node_;  // index into gradient_pieces_, -1 for a node without trained parameters
 };

@@ -157,8 +157,8 @@ absl::Status Run::PlanSteps() {
 absl::Status Run::BuildTrainingNetwork() {
   absl::StatusOr<Model> model = ModelFor(config_, train_data_->info(), /*training=*/true);
   if (!model.ok()) return model.status();
-  const double available =
-      kShareOfMemory * static_cast<double>(device_.AvailableBytes()) / comm_.local_size();
+  const int sharing = device_.type() == DeviceType::kCuda ? 1 : comm_.local_size();  // of the memory
+  const double available = kShareOfMemory * static_cast<double>(device_.AvailableBytes()) / sharing;
   int64_t rows = config_.micro_batch > 0 ? std::min(config_.micro_batch, ShareRows()) : ShareRows();
   while (true) {
     absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
@@ -275,7 +275,6 @@ absl::Status Run::StartLoader() {
   options.order = OrderOf(config_);
   options.seed = config_.seed;
   options.global_batch = config_.global_batch;
-  options.rows = net_->options().rows;
   options.rank = comm_.rank();
   options.world = comm_.size();
   options.first_epoch = data_state_.epoch;
@@ -289,8 +288,7 @@ absl::Status Run::StartLoader() {
 // How images are prepared, for training and evaluation alike.
 LoaderOptions Run::Preset() const {
   LoaderOptions options;
-  options.image_size = static_cast<int>(net_->model().image_size);
-  options.channels = static_cast<int>(net_->model().channels);
+  net_->Configure(options);
   options.stats = stats_;
   options.workers = config_.workers;
   return options;

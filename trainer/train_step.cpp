@@ -1,6 +1,7 @@
 #include "trainer/train_step.h"
 
 #include <chrono>
+#include <utility>
 
 #include "kernels/flat.h"
 
@@ -44,10 +45,10 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   StepReport report;
   optimizer_.SetLearningRate(lr);
   for (bool last = false; !last;) {
-    absl::StatusOr<Batch> batch = loader_.Next();  // shard -> host ring, decoded and augmented
+    const absl::StatusOr<Batch> batch = NextBatch();  // shard -> host ring -> device, decoded and augmented
     if (!batch.ok()) return batch.status();
     last = batch->micro + 1 == batch->micros;
-    net_.Load(*batch, seed_);  // -> device
+    net_.Load(*batch, seed_);
     recordings_[batch->micro == 0][last]->Run([&] {
       net_.Forward();  // main loss + 0.3 aux1 + 0.3 aux2
       net_.Backward([&](size_t piece) {
@@ -58,12 +59,26 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
       reducer_.Finish(stream);  // mean gradient visible on the compute stream
       optimizer_.Step();
     });
+    Prefetch();
     device_.Synchronize();
     Count(*batch, net_.results(), report);
   }
   report.comm_exposed_ms = reducer_.exposed_ms();
   report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_exposed_ms;
   return report;
+}
+
+absl::StatusOr<Batch> TrainStep::NextBatch() {
+  if (!next_.has_value()) return loader_.Next();
+  return *std::exchange(next_, std::nullopt);
+}
+
+// While the device computes, the next batch is on its way to it. A failure is that batch's, and waits for it.
+void TrainStep::Prefetch() {
+  if (device_.type() == DeviceType::kCpu) return;
+  device_.WaitForUploads();  // of the batch in use: Next hands its memory to the loader
+  next_ = loader_.Next();
+  if (next_->ok()) net_.Stage(**next_);
 }
 
 absl::Status GradientAccumulator::Reserve(int micros) {

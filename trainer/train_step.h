@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -50,6 +51,9 @@ class TrainStep {
   absl::StatusOr<StepReport> Run(float lr);
 
  private:
+  absl::StatusOr<Batch> NextBatch();
+  void Prefetch();
+
   Loader& loader_;
   Network& net_;
   GradientAccumulator& accumulator_;
@@ -57,6 +61,7 @@ class TrainStep {
   Optimizer& optimizer_;
   Device& device_;
   uint64_t seed_;
+  std::optional<absl::StatusOr<Batch>> next_;  // staged already
   // By whether a micro-batch is the first of its step, and whether the last.
   std::unique_ptr<Recording> recordings_[2][2];
 };

@@ -39,7 +39,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.resume = "yesterday"; }, "--resume=yesterday"},
       {[](RunConfig& c) { c.resume = "-3"; }, "--resume=-3"},
       {[](RunConfig& c) { c.mean = "0.5,half"; }, "--mean=0.5,half"},
-      {[](RunConfig& c) { c.device = "cuda"; }, "no CUDA backend"},
+      {[](RunConfig& c) { c.device = "gpu"; }, "--device=gpu: must be one of cpu, cuda"},
       {[](RunConfig& c) { c.deterministic = "elastic"; }, "elastic"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},

@@ -15,6 +15,7 @@
 
 #include "kernels/rng.h"
 #include "nlohmann/json.hpp"
+#include "tests/kernels/test_device.h"
 #include "trainer/model.h"
 #include "trainer/network.h"
 #include "trainer/params.h"
@@ -124,7 +125,7 @@ struct Step {
     return tensors;
   }
 
-  std::unique_ptr<Device> device = MakeCpuDevice();
+  Device* device = &testing::TestDevice();
   std::unique_ptr<ParamStore> params;
   std::unique_ptr<Network> network;
   Values logits;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comm/threads_communicator.h"
+#include "tests/kernels/test_device.h"
 #include "trainer/evaluate.h"
 
 namespace deeper {
@@ -59,16 +60,18 @@ struct Outcome {
 };
 
 // One rank of a run. rows: of a forward pass.
-Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision) {
-  auto device = MakeCpuDevice(1);
+Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, Device* device) {
   auto dataset = Data();
   auto net = *Network::Prepare(SmallModel(true), {rows, precision, true}, *device);
   auto eval_net = *Network::Prepare(SmallModel(false), {rows, precision, false}, *device);
-  auto params = *ParamStore::Create(net->Params(), *device, true);
+  auto params = *ParamStore::Create(net->Params(), *device, true, net->wants_narrow_params());
   params->Initialize(7);
   EXPECT_TRUE(net->Bind(*params).ok());
   EXPECT_TRUE(eval_net->Bind(*params).ok());
-  auto loader = *MakeLoader(*dataset, LoadFor(comm, rows));
+  LoaderOptions input = LoadFor(comm, rows);
+  input.augment = Augment::kInception;
+  net->Configure(input);
+  auto loader = *MakeLoader(*dataset, input);
   GradientAccumulator accumulator(*params, *device);
   const int64_t share = (kGlobalBatch + comm.size() - 1) / comm.size();
   EXPECT_TRUE(accumulator.Reserve(static_cast<int>((share + rows - 1) / rows)).ok());
@@ -99,7 +102,10 @@ Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF
   std::vector<Outcome> outcomes(comms.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < comms.size(); ++rank) {
-    threads.emplace_back([&, rank] { outcomes[rank] = RunRank(*comms[rank], rows, steps, precision); });
+    threads.emplace_back([&, rank] {
+      const auto device = MakeCpuDevice(1);
+      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get());
+    });
   }
   for (std::thread& thread : threads) thread.join();
   for (const Outcome& other : outcomes)
@@ -142,6 +148,25 @@ TEST(TrainStepTest, LearnsInBf16AsInFp32) {
   ExpectSameTraining(fp32, bf16, 0.05);
   EXPECT_NE(fp32.weights, bf16.weights);
 }
+
+// Whole steps on the test's device, every op and every update of it, next to the CPU's.
+class DeviceTraining : public ::testing::TestWithParam<DType> {};
+
+TEST_P(DeviceTraining, TracksTheCpu) {
+  const auto comm = MakeSingleCommunicator();
+  const auto run = [&](int64_t rows) { return RunRank(*comm, rows, 50, GetParam(), &testing::TestDevice()); };
+  const Outcome expected = RunRanks(1, kGlobalBatch, 50);
+  const Outcome whole = run(kGlobalBatch);
+  const double tolerance = GetParam() == DType::kF32 ? 1e-3 : 0.1;
+  ExpectSameTraining(expected, whole, tolerance);
+  ExpectSameTraining(expected, run(5), tolerance);  // three micro-batches a step
+  EXPECT_EQ(run(kGlobalBatch).weights, whole.weights) << "the same run twice gave other bits";
+  EXPECT_EQ(whole.eval.count, kSamples);
+  EXPECT_NEAR(whole.eval.loss, expected.eval.loss, tolerance * expected.eval.loss);
+}
+
+INSTANTIATE_TEST_SUITE_P(, DeviceTraining, ::testing::Values(DType::kF32, DType::kBf16),
+                         [](const auto& test) { return NameOf(test.param); });
 
 TEST(EvaluateTest, CountsEverySampleOnceOnAnyNumberOfRanks) {
   for (const int world : {1, 2, 3}) {

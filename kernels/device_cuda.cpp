@@ -1,0 +1,331 @@
+// A GPU as a device: one stream for all work, and one for uploads beside it; libraries tuned problem by
+// problem, recordings as CUDA graphs.
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/autotune.h"
+#include "kernels/cublaslt.h"
+#include "kernels/cuda_algorithm.h"
+#include "kernels/cuda_check.h"
+#include "kernels/cuda_device.h"
+#include "kernels/cudnn.h"
+#include "kernels/plan_cache.h"
+
+namespace deeper {
+namespace {
+
+// The first whose bf16 tensor cores and kernels this build has code for.
+constexpr int kLeastMajor = 8;
+// Heuristics propose some 50 algorithms, in a good order: what comes after the first two dozen is not the
+// best.
+constexpr int kContenders = 24;
+
+std::string ToString(cudaError_t error) {
+  return absl::StrCat(cudaGetErrorName(error), ": ", cudaGetErrorString(error));
+}
+
+std::string CudaVersion(int version) {  // 13000
+  return absl::StrCat(version / 1000, ".", version / 10 % 100);
+}
+
+struct Gpu {
+  cudaDeviceProp properties = {};
+  int driver = 0;  // the newest version of CUDA that the driver supports
+
+  // What a tuned plan depends on.
+  std::string Environment(bool deterministic) const {
+    return absl::StrCat(Model(), ", driver for CUDA ", CudaVersion(driver), ", cuDNN ", cudnn::Version(),
+                        ", cuBLASLt ", cublaslt::Version(), deterministic ? ", deterministic" : "");
+  }
+  std::string Describe() const {
+    return absl::StrCat(Model(), ", CUDA ", CudaVersion(CUDART_VERSION), ", cuDNN ", cudnn::Version());
+  }
+
+ private:
+  std::string Model() const {
+    return absl::StrCat(properties.name, ", ", properties.multiProcessorCount, " SMs, compute capability ",
+                        properties.major, ".", properties.minor);
+  }
+};
+
+class CudaStream {
+ public:
+  CudaStream() { DEEPER_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  ~CudaStream() { cudaStreamDestroy(stream_); }
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class GpuDevice final : public CudaDevice {
+ public:
+  GpuDevice(const Gpu& gpu, const CudaOptions& options)
+      : CudaDevice(Mode::kGpu),
+        options_(options),
+        description_(gpu.Describe()),
+        plans_(options.plan_cache, gpu.Environment(options.deterministic)) {}
+  ~GpuDevice() override {
+    cudaStreamSynchronize(uploads_.get());
+    cudaStreamSynchronize(stream_.get());
+    cudaEventDestroy(uploaded_);
+  }
+
+  absl::Status Init() {
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&uploaded_, cudaEventDisableTiming));
+    auto convolutions = cudnn::MakeGpuTarget(stream());
+    if (!convolutions.ok()) return convolutions.status();
+    convolutions_ = *std::move(convolutions);
+    auto matmuls = cublaslt::MakeTarget(stream());
+    if (!matmuls.ok()) return matmuls.status();
+    matmuls_ = *std::move(matmuls);
+    return absl::OkStatus();
+  }
+
+  std::string Describe() const override { return description_; }
+
+  Buffer Allocate(size_t bytes) override {
+    void* data = nullptr;
+    if (bytes == 0 || !Allocated(cudaMalloc(&data, bytes))) return {};
+    DEEPER_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_.get()));
+    Synchronize();  // uploads do not wait for the stream
+    return Buffer(data, bytes, [](void* memory, size_t) { cudaFree(memory); });
+  }
+  Buffer AllocateStaging(size_t bytes) override {
+    void* data = nullptr;
+    if (bytes == 0 || !Allocated(cudaMallocHost(&data, bytes))) return {};
+    std::memset(data, 0, bytes);
+    return Buffer(data, bytes, [](void* memory, size_t) { cudaFreeHost(memory); });
+  }
+  size_t AvailableBytes() const override {
+    size_t available = 0, total = 0;
+    DEEPER_CUDA_CHECK(cudaMemGetInfo(&available, &total));
+    return available;
+  }
+
+  Stream stream() const override { return {stream_.get()}; }
+  void Synchronize() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_.get())); }
+  void Copy(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_.get()));
+  }
+  void Upload(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, uploads_.get()));
+  }
+  void JoinUploads() override {
+    DEEPER_CUDA_CHECK(cudaEventRecord(uploaded_, uploads_.get()));
+    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), uploaded_, 0));
+  }
+  void WaitForUploads() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(uploads_.get())); }
+  std::unique_ptr<Recording> MakeRecording() override;
+
+  void Annotate(const std::string& name) override { scope_ = name; }
+  bool Begin(const Launch& launch) override {
+    if (profiling_) timed_.push_back({scope_, launch, Now(), nullptr});
+    return true;
+  }
+  void End() override {
+    if (profiling_) timed_.back().stop = Now();
+  }
+
+  void StartProfile() override { profiling_ = true; }
+  std::vector<ProfiledLaunch> StopProfile() override {
+    profiling_ = false;
+    Synchronize();
+    std::vector<ProfiledLaunch> profile;
+    for (const TimedLaunch& timed : timed_) {
+      float milliseconds = 0;
+      DEEPER_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, timed.start, timed.stop));
+      cudaEventDestroy(timed.start);
+      cudaEventDestroy(timed.stop);
+      profile.push_back({timed.scope, timed.launch, milliseconds});
+    }
+    timed_.clear();
+    return profile;
+  }
+
+  absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
+    return MakePlan(problem, cudnn::Choose(*convolutions_, problem, options_.deterministic));
+  }
+  absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
+    return MakePlan(problem, cublaslt::Choose(*matmuls_, problem));
+  }
+
+ private:
+  friend class GraphRecording;
+
+  struct TimedLaunch {
+    std::string scope;
+    Launch launch;
+    cudaEvent_t start, stop;
+  };
+
+  cudaEvent_t Now() {
+    cudaEvent_t event = nullptr;
+    DEEPER_CUDA_CHECK(cudaEventCreate(&event));
+    DEEPER_CUDA_CHECK(cudaEventRecord(event, stream_.get()));
+    return event;
+  }
+
+  // False where there is not enough memory: the caller's business, and no error of CUDA's from then on.
+  static bool Allocated(cudaError_t error) {
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      return false;
+    }
+    DEEPER_CUDA_CHECK(error);
+    return true;
+  }
+
+  // Known plans first: tuned by this run for an equal problem, or by an earlier one.
+  template <class Problem>
+  absl::StatusOr<std::unique_ptr<CudaPlan>> MakePlan(
+      const Problem& problem, absl::StatusOr<std::unique_ptr<AlgorithmChoice>> choice) {
+    if (!choice.ok()) return choice.status();
+    const std::string words = deeper::ToString(problem);
+    absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = absl::NotFoundError("not tuned yet");
+    if (const std::optional<std::string> known = plans_.Find(words)) algorithm = (*choice)->Load(*known);
+    if (!algorithm.ok()) {
+      algorithm = Tune(problem, **choice);
+      if (!algorithm.ok()) return algorithm.status();
+      if (absl::Status status = Remember(words, **algorithm); !status.ok()) return status;
+    }
+    const size_t workspace_bytes = (*algorithm)->workspace_bytes();
+    return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), *std::move(algorithm), workspace_bytes);
+  }
+
+  template <class Problem>
+  absl::StatusOr<std::unique_ptr<Algorithm>> Tune(const Problem& problem, AlgorithmChoice& choice) {
+    // The clock decides differently from run to run, and another algorithm may round differently.
+    return ChooseFastest(choice, SizesOf(problem), *this, options_.deterministic ? 1 : kContenders);
+  }
+
+  absl::Status Remember(const std::string& problem, const Algorithm& algorithm) {
+    const absl::StatusOr<std::string> text = algorithm.Serialize();
+    if (!text.ok()) return absl::OkStatus();  // some plans cannot be kept
+    return plans_.Put(problem, *text);
+  }
+
+  const CudaOptions options_;
+  const std::string description_;
+  CudaStream stream_, uploads_;
+  cudaEvent_t uploaded_ = nullptr;
+  std::unique_ptr<cudnn::Target> convolutions_;
+  std::unique_ptr<cublaslt::Target> matmuls_;
+  PlanCache plans_;
+  std::string scope_;
+  bool profiling_ = false;
+  std::vector<TimedLaunch> timed_;
+};
+
+// The first run just runs: it makes CUDA and its libraries load what they load lazily, which a capture would
+// forbid. The second is captured.
+class GraphRecording final : public Recording {
+ public:
+  explicit GraphRecording(const GpuDevice& device) : device_(device) {}
+  ~GraphRecording() override {
+    if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
+  }
+
+  void Run(const std::function<void()>& work) override {
+    if (device_.profiling_ || !std::exchange(warm_, true)) return work();
+    if (graph_ == nullptr) Capture(work);
+    DEEPER_CUDA_CHECK(cudaGraphLaunch(graph_, device_.stream_.get()));
+  }
+
+ private:
+  void Capture(const std::function<void()>& work) {
+    const cudaStream_t stream = device_.stream_.get();
+    cudaGraph_t captured = nullptr;
+    // What other threads do with CUDA meanwhile is their own affair.
+    DEEPER_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    work();
+    DEEPER_CUDA_CHECK(cudaStreamEndCapture(stream, &captured));
+    DEEPER_CUDA_CHECK(cudaGraphInstantiate(&graph_, captured, 0));
+    DEEPER_CUDA_CHECK(cudaGraphDestroy(captured));
+    DEEPER_CUDA_CHECK(cudaGraphUpload(graph_, stream));
+  }
+
+  const GpuDevice& device_;
+  bool warm_ = false;
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+std::unique_ptr<Recording> GpuDevice::MakeRecording() {
+  if (!options_.graphs) return CudaDevice::MakeRecording();
+  return std::make_unique<GraphRecording>(*this);
+}
+
+// How many GPUs this process sees, or why it can use none.
+absl::StatusOr<int> CountGpus(int driver) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (driver == 0) {
+    return absl::NotFoundError(
+        "--device=cuda: this machine has no NVIDIA driver: install one, or use --device=cpu");
+  }
+  if (error == cudaErrorInsufficientDriver) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--device=cuda: the NVIDIA driver supports CUDA up to ", CudaVersion(driver),
+                     ", and this program was built with CUDA ", CudaVersion(CUDART_VERSION),
+                     ": update the driver, or use --device=cpu"));
+  }
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+    return absl::NotFoundError(
+        "--device=cuda: CUDA finds no GPU (or CUDA_VISIBLE_DEVICES hides them all): use --device=cpu");
+  }
+  if (error != cudaSuccess) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--device=cuda: CUDA does not start: ", ToString(error)));
+  }
+  return count;
+}
+
+absl::StatusOr<Gpu> OpenGpu(int index) {
+  Gpu gpu;
+  if (cudaDriverGetVersion(&gpu.driver) != cudaSuccess) gpu.driver = 0;
+  const absl::StatusOr<int> count = CountGpus(gpu.driver);
+  if (!count.ok()) return count.status();
+  if (index < 0 || index >= *count) {
+    return absl::NotFoundError(absl::StrCat("--device=cuda: there is no GPU ", index, ": this process sees ",
+                                            *count, ", numbered from 0 (CUDA_VISIBLE_DEVICES chooses them)"));
+  }
+  cudaError_t error = cudaGetDeviceProperties(&gpu.properties, index);
+  if (error == cudaSuccess && gpu.properties.major < kLeastMajor) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--device=cuda: GPU ", index, " is a ", gpu.properties.name, " of compute capability ",
+                     gpu.properties.major, ".", gpu.properties.minor,
+                     ", and this program has code for 8.0 (A100) and later: use --device=cpu"));
+  }
+  if (error == cudaSuccess) error = cudaSetDevice(index);
+  if (error == cudaSuccess) error = cudaFree(nullptr);  // makes the context, if nothing did before
+  if (error != cudaSuccess) {
+    cudaGetLastError();
+    return absl::FailedPreconditionError(
+        absl::StrCat("--device=cuda: GPU ", index, " cannot be used: ", ToString(error)));
+  }
+  return gpu;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options) {
+  const absl::StatusOr<Gpu> gpu = OpenGpu(options.index);
+  if (!gpu.ok()) return gpu.status();
+  auto device = std::make_unique<GpuDevice>(*gpu, options);
+  if (absl::Status status = device->Init(); !status.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat("--device=cuda: ", status.message()));
+  }
+  return device;
+}
+
+}  // namespace deeper
