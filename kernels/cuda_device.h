@@ -10,28 +10,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/device.h"
 #include "kernels/tensor.h"
 
 namespace deeper {
-
-// One launch, for profiles and for the roofline.
-struct Launch {
-  const char* name = "";  // static
-  int64_t bytes = 0;      // that it reads and writes at the least
-  int64_t macs = 0;
-};
-
-// One launch as it ran.
-struct ProfiledLaunch {
-  std::string scope;  // the device's Annotate before it
-  Launch launch;
-  double milliseconds = 0;
-};
 
 // y = relu(conv(x, w) + bias), or one of its gradients. Everything dense: x [N,H,W,C], w [K,kernel,kernel,C],
 // y [N,OH,OW,K]; C counts padding channels. All of type `dtype`, accumulation and bias addition in fp32.
@@ -87,10 +71,6 @@ class CudaDevice : public Device {
   // Bracket every launch. Begin is false where nothing is to be enqueued (kPlan).
   virtual bool Begin(const Launch& launch) = 0;
   virtual void End() = 0;
-
-  // Times every launch from one call to the other. Meanwhile recordings just run.
-  virtual void StartProfile() {}
-  virtual std::vector<ProfiledLaunch> StopProfile() { return {}; }
 
   // Unimplemented if no engine supports the problem; the message holds it.
   virtual absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) = 0;

@@ -1,5 +1,7 @@
 #include "kernels/device.h"
 
+#include "kernels/planning_device.h"
+
 namespace deeper {
 namespace {
 
@@ -15,10 +17,14 @@ std::unique_ptr<Recording> Device::MakeRecording() {
 }
 
 #ifndef DEEPER_CUDA
+constexpr char kBuiltWithoutCuda[] =
+    "--device=cuda: this program was built without CUDA; use --device=cpu, or build the preset cuda-release";
+
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions&) {
-  return absl::UnimplementedError(
-      "--device=cuda: this program was built without CUDA; use --device=cpu, or build the preset "
-      "cuda-release");
+  return absl::UnimplementedError(kBuiltWithoutCuda);
+}
+absl::StatusOr<std::unique_ptr<PlanningDevice>> MakePlanningDevice(const std::string&) {
+  return absl::UnimplementedError(kBuiltWithoutCuda);
 }
 #endif
 

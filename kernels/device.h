@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/buffer.h"
@@ -18,6 +20,21 @@ enum class DeviceType { kCpu, kCuda };
 // on CUDA `native` is the cudaStream_t.
 struct Stream {
   void* native = nullptr;
+};
+
+// One launch, for profiles and for the roofline.
+struct Launch {
+  const char* name = "";  // static
+  int64_t bytes = 0;      // that it reads and writes at the least
+  int64_t macs = 0;
+};
+
+// One launch as it ran.
+struct ProfiledLaunch {
+  std::string scope;  // the device's Annotate before it
+  Launch launch;
+  double start_ms = 0;  // since the first one of the profile began
+  double duration_ms = 0;
 };
 
 // Work that is enqueued again and again, always the same: all that changes from run to run, it reads from
@@ -59,6 +76,10 @@ class Device {
   virtual std::unique_ptr<Recording> MakeRecording();
   // Names the work that is enqueued next, in profiles.
   virtual void Annotate(const std::string& name) { (void)name; }
+  // Times every launch from one call to the other; on the CPU there are none. Meanwhile recordings just run.
+  // Where the host is slower than the device, the time of a launch includes the wait for it.
+  virtual void StartProfile() {}
+  virtual std::vector<ProfiledLaunch> StopProfile() { return {}; }
 
   // The layout ops exchange feature maps in: kBlocked on the CPU, kNhwc on CUDA. Vectors (h = w = 1 after
   // pooling or a linear layer) are kNchw.
@@ -93,8 +114,9 @@ struct CudaOptions {
   std::string plan_cache;      // file of tuned plans; empty: none is read or written
 };
 
-// Unimplemented: built without CUDA. NotFound: no such GPU. FailedPrecondition: a driver too old for this
-// build, or a GPU it has no code for. Each says what to do.
+// Keeps this thread, and those it makes later, to the cores near the GPU. Unimplemented: built without CUDA.
+// NotFound: no such GPU. FailedPrecondition: a driver too old for this build, or a GPU it has no code for.
+// Each says what to do.
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options);
 
 }  // namespace deeper

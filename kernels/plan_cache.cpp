@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -36,6 +37,8 @@ absl::Status Failed(const std::string& file) {
 }
 
 absl::Status WriteAtomically(const std::string& file, const std::string& text) {
+  std::error_code ignored;  // mkstemp says what is wrong
+  std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
   std::string temporary = file + ".XXXXXX";  // a name of its own for every rank
   const int fd = mkstemp(temporary.data());
   if (fd < 0) return Failed(file);

@@ -32,7 +32,7 @@ class PlanningDevice : public CudaDevice {
 };
 
 // device_property_json: what cuDNN writes about a GPU (CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION).
-// InvalidArgument if cuDNN cannot read it.
+// InvalidArgument if cuDNN cannot read it. Unimplemented: built without CUDA.
 absl::StatusOr<std::unique_ptr<PlanningDevice>> MakePlanningDevice(const std::string& device_property_json);
 
 }  // namespace deeper

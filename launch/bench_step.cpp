@@ -4,15 +4,20 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "data/atomic_file.h"
 #include "launch/command.h"
 #include "launch/placement.h"
 #include "launch/run_flags.h"
 #include "nlohmann/json.hpp"
+#include "trainer/gpu_spec.h"
 #include "trainer/network.h"
 #include "trainer/optimizer.h"
+#include "trainer/step_profile.h"
 
 namespace deeper {
 namespace {
@@ -24,20 +29,24 @@ constexpr CommandText kText = {
     .details =
         "Trains on one batch of made-up images again and again: forward, backward, update; no reading, no "
         "other\n"
-        "ranks. After a warm-up, over which the loss must fall, prints medians over the repeats as JSON.",
+        "ranks. After a warm-up, over which the loss must fall, prints medians over the repeats as JSON.\n"
+        "On CUDA a step is one recording, as in training. --profile times one more step launch by launch:\n"
+        "a trace for Perfetto (ui.perfetto.dev) or Chrome, and tables on standard error.",
     .examples =
         "deeper bench step --model=googlenet --batch=32\n"
-        "deeper bench step --model=googlenet --batch=32 --precision=bf16 --threads=1",
+        "deeper bench step --model=googlenet --batch=32 --precision=bf16 --threads=1\n"
+        "deeper bench step --model=googlenet --batch=256 --precision=bf16 --device=cuda --profile=step.json",
 };
 
+// Milliseconds. The parts are known where they do not run as one recording.
 struct StepTimes {
-  double forward = 0, backward = 0, update = 0;  // milliseconds
-  double total() const { return forward + backward + update; }
+  double step = 0;
+  double forward = 0, backward = 0, update = 0;
 };
 
-double Median(const std::vector<StepTimes>& times, double (*part)(const StepTimes&)) {
+double Median(const std::vector<StepTimes>& times, double StepTimes::*part) {
   std::vector<double> values;
-  for (const StepTimes& t : times) values.push_back(part(t));
+  for (const StepTimes& t : times) values.push_back(t.*part);
   std::sort(values.begin(), values.end());
   const size_t half = values.size() / 2;
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
@@ -54,18 +63,24 @@ class BenchStepCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     return {With(ModelFlags(config_), {{"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"},
                                        {"dropout", &config_.dropout, "false: leaves it out"}}),
-            MachineFlags(config_, threads_),
+            With(MachineFlags(config_, threads_),
+                 {{"deterministic", &config_.deterministic,
+                   "cuda: true: library calls as for a run that can be repeated bit by bit | false: the "
+                   "fastest"}}),
             {"Measuring",
              {{"batch", &batch_, "images a step"},
               {"warmup", &warmup_, "steps before the first that is timed"},
               {"repeats", &repeats_, "steps that are timed"},
               {"lr", &config_.lr, "learning rate"},
-              {"seed", &config_.seed, "of weights and images"}}}};
+              {"seed", &config_.seed, "of weights and images"},
+              {"profile", &profile_, "cuda: file to write the trace of a step to"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     if (batch_ < 1 || warmup_ < 2 || repeats_ < 1)
       return absl::InvalidArgumentError("--batch and --repeats must be at least 1, --warmup at least 2");
+    if (!profile_.empty() && config_.device != "cuda")
+      return absl::InvalidArgumentError("--profile needs --device=cuda: it times launches on a GPU");
     config_.synthetic_samples = batch_;
     if (absl::Status status = Validate(config_); !status.ok()) return status;
     const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm, threads_);
@@ -98,9 +113,11 @@ class BenchStepCommand final : public Command {
   absl::Status Measure(Network& net, ParamStore& params, const Batch& batch, Device& device) {
     Optimizer optimizer({.momentum = static_cast<float>(config_.momentum)}, params, device);
     optimizer.SetLearningRate(static_cast<float>(config_.lr));
+    const std::unique_ptr<Recording> recording = device.MakeRecording();
+    const auto step = [&] { return Step(net, optimizer, *recording, device, batch); };
     std::vector<double> losses;
     for (int i = 0; i < warmup_; ++i) {
-      Step(net, optimizer, device, batch);
+      step();
       losses.push_back(net.results().front().loss_sum / static_cast<double>(batch_));
     }
     if (!std::isfinite(losses.back()) || losses.back() >= losses.front()) {
@@ -108,12 +125,13 @@ class BenchStepCommand final : public Command {
                                               " over the warm-up: the step is wrong, or --lr too large"));
     }
     std::vector<StepTimes> times;
-    for (int i = 0; i < repeats_; ++i) times.push_back(Step(net, optimizer, device, batch));
-    Print(net, device, times, losses);
-    return absl::OkStatus();
+    for (int i = 0; i < repeats_; ++i) times.push_back(step());
+    Print(net, params, device, times, losses);
+    return profile_.empty() ? absl::OkStatus() : Profile(net, optimizer, device, batch);
   }
 
-  StepTimes Step(Network& net, Optimizer& optimizer, Device& device, const Batch& batch) {
+  StepTimes Step(Network& net, Optimizer& optimizer, Recording& recording, Device& device,
+                 const Batch& batch) {
     const auto timed = [&](const auto& work) {
       const auto start = std::chrono::steady_clock::now();
       work();
@@ -121,50 +139,84 @@ class BenchStepCommand final : public Command {
       return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     };
     net.Load(batch, config_.seed);
+    device.Synchronize();
     StepTimes times;
+    if (device.type() == DeviceType::kCuda) {
+      times.step = timed([&] { recording.Run([&] { Enqueue(net, optimizer); }); });
+      return times;
+    }
     times.forward = timed([&] { net.Forward(); });
     times.backward = timed([&] { net.Backward([](size_t) {}); });
     times.update = timed([&] { optimizer.Step(); });
+    times.step = times.forward + times.backward + times.update;
     return times;
   }
 
-  void Print(const Network& net, const Device& device, const std::vector<StepTimes>& times,
-             const std::vector<double>& losses) const {
+  static void Enqueue(Network& net, Optimizer& optimizer) {
+    net.Forward();
+    net.Backward([](size_t) {});
+    optimizer.Step();
+  }
+
+  // One step, call by call: small launches may have waited for the host, which in a recording they do not.
+  absl::Status Profile(Network& net, Optimizer& optimizer, Device& device, const Batch& batch) {
+    net.Load(batch, config_.seed);
+    device.Synchronize();
+    device.StartProfile();
+    Enqueue(net, optimizer);
+    const std::vector<ProfiledLaunch> profile = device.StopProfile();
+    std::fputs(ProfileText(profile, GpuOf(device.Describe()), PrecisionOf(config_)).c_str(), stderr);
+    return WriteFileAtomically(profile_, TraceJson(profile));
+  }
+
+  void Print(const Network& net, const ParamStore& params, const Device& device,
+             const std::vector<StepTimes>& times, const std::vector<double>& losses) const {
+    const bool cuda = device.type() == DeviceType::kCuda;
+    const double step_ms = Median(times, &StepTimes::step);
+    nlohmann::ordered_json json = {{"benchmark", "step"},
+                                   {"images_per_second", 1000 * static_cast<double>(batch_) / step_ms},
+                                   {"step_ms", step_ms}};
+    if (!cuda) {
+      json["forward_ms"] = Median(times, &StepTimes::forward);
+      json["backward_ms"] = Median(times, &StepTimes::backward);
+      json["update_ms"] = Median(times, &StepTimes::update);
+    }
+    json["arena_bytes"] = net.arena_bytes();
+    if (cuda) json["peak_device_bytes"] = net.arena_bytes() + params.bytes();  // allocated before the steps
     rusage usage = {};
     getrusage(RUSAGE_SELF, &usage);
-    const double step_ms = Median(times, [](const StepTimes& t) { return t.total(); });
-    const Model& model = net.model();
-    const nlohmann::ordered_json json = {
-        {"benchmark", "step"},
-        {"images_per_second", 1000 * static_cast<double>(batch_) / step_ms},
-        {"step_ms", step_ms},
-        {"forward_ms", Median(times, [](const StepTimes& t) { return t.forward; })},
-        {"backward_ms", Median(times, [](const StepTimes& t) { return t.backward; })},
-        {"update_ms", Median(times, [](const StepTimes& t) { return t.update; })},
-        {"arena_bytes", net.arena_bytes()},
-        {"peak_rss_bytes", int64_t{usage.ru_maxrss} * 1024},
-        {"warmup_losses", losses},
-        {"settings",
-         {{"model", model.name},
-          {"stem", config_.stem},
-          {"image_size", model.image_size},
-          {"channels", model.channels},
-          {"num_classes", model.num_classes},
-          {"aux", model.heads.size() > 1},
-          {"dropout", config_.dropout},
-          {"precision", config_.precision},
-          {"batch", batch_},
-          {"warmup", warmup_},
-          {"repeats", repeats_}}},
-        {"hardware", device.Describe()},
-        {"versions", {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}}},
-    };
+    json["peak_rss_bytes"] = int64_t{usage.ru_maxrss} * 1024;
+    json["warmup_losses"] = losses;
+    json["settings"] = Settings(net.model());
+    json["hardware"] = device.Describe();
+    json["versions"] = {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}};
     std::printf("%s\n", json.dump(2).c_str());
+  }
+
+  nlohmann::ordered_json Settings(const Model& model) const {
+    nlohmann::ordered_json settings = {{"model", model.name},
+                                       {"stem", config_.stem},
+                                       {"image_size", model.image_size},
+                                       {"channels", model.channels},
+                                       {"num_classes", model.num_classes},
+                                       {"aux", model.heads.size() > 1},
+                                       {"dropout", config_.dropout},
+                                       {"device", config_.device},
+                                       {"precision", config_.precision},
+                                       {"batch", batch_},
+                                       {"warmup", warmup_},
+                                       {"repeats", repeats_}};
+    if (config_.device == "cuda") {
+      settings["cuda_graph"] = config_.cuda_graph;
+      settings["deterministic"] = config_.deterministic;
+    }
+    return settings;
   }
 
   RunConfig config_;
   int threads_ = 0, warmup_ = 5, repeats_ = 10;
   int64_t batch_ = 32;
+  std::string profile_;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -32,13 +33,20 @@ int RanksSharingMyCores(Communicator& comm) {
   return static_cast<int>(std::count_if(all.begin(), all.end(), same));
 }
 
-// Where plans that were tuned once are kept for the next time; empty where there is no home.
+// Where plans that were tuned once are kept for the next time, unless the flag says otherwise; empty where
+// nothing can be kept.
 std::string DefaultPlanCache() {
-  if (const char* const cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
-    return absl::StrCat(cache, "/deeper/plans.json");
-  if (const char* const home = std::getenv("HOME"); home != nullptr && *home != '\0')
-    return absl::StrCat(home, "/.cache/deeper/plans.json");
-  return "";
+  const auto of = [](const char* variable) {
+    const char* const value = std::getenv(variable);
+    return std::filesystem::path(value == nullptr ? "" : value);
+  };
+  std::filesystem::path directory = of("XDG_CACHE_HOME");
+  if (directory.empty() && !of("HOME").empty()) directory = of("HOME") / ".cache";
+  if (directory.empty()) return "";
+  directory /= "deeper";
+  std::error_code failed;
+  std::filesystem::create_directories(directory, failed);
+  return access(directory.c_str(), W_OK) == 0 ? directory / "plans.json" : "";
 }
 
 absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const Communicator& comm) {

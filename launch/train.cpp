@@ -66,24 +66,25 @@ class TrainCommand final : public Command {
 
   FlagGroup Optimization() {
     RunConfig& c = config_;
-    return {
-        "Optimization",
-        {{"global_batch", &c.global_batch, "images a step, over all ranks"},
-         {"micro_batch", &c.micro_batch, "images of a rank's forward pass; 0: as many as fit in memory"},
-         {"epochs", &c.epochs, "0: until --max_steps"},
-         {"max_steps", &c.max_steps, "0: until --epochs"},
-         {"optimizer", &c.optimizer, "sgd | nesterov"},
-         {"lr", &c.lr, "base learning rate, for the global batch as given"},
-         {"lr_schedule", &c.lr_schedule, "constant | step | poly | cosine"},
-         {"lr_step_epochs", &c.lr_step_epochs, "step: epochs between two drops"},
-         {"lr_gamma", &c.lr_gamma, "step: factor of a drop"},
-         {"lr_power", &c.lr_power, "poly: exponent"},
-         {"lr_min", &c.lr_min, "poly, cosine: where they end"},
-         {"warmup_epochs", &c.warmup_epochs, "the rate rises linearly from about 0 over these"},
-         {"momentum", &c.momentum, ""},
-         {"weight_decay", &c.weight_decay, "of weights; biases and batch norm are not decayed"},
-         {"seed", &c.seed, "of initial weights, order, augmentation and dropout"},
-         {"deterministic", &c.deterministic, "true: the same ranks and seed give the same bits | false"}}};
+    return {"Optimization",
+            {{"global_batch", &c.global_batch, "images a step, over all ranks"},
+             {"micro_batch", &c.micro_batch, "images of a rank's forward pass; 0: as many as fit in memory"},
+             {"epochs", &c.epochs, "0: until --max_steps"},
+             {"max_steps", &c.max_steps, "0: until --epochs"},
+             {"optimizer", &c.optimizer, "sgd | nesterov"},
+             {"lr", &c.lr, "base learning rate, for the global batch as given"},
+             {"lr_schedule", &c.lr_schedule, "constant | step | poly | cosine"},
+             {"lr_step_epochs", &c.lr_step_epochs, "step: epochs between two drops"},
+             {"lr_gamma", &c.lr_gamma, "step: factor of a drop"},
+             {"lr_power", &c.lr_power, "poly: exponent"},
+             {"lr_min", &c.lr_min, "poly, cosine: where they end"},
+             {"warmup_epochs", &c.warmup_epochs, "the rate rises linearly from about 0 over these"},
+             {"momentum", &c.momentum, ""},
+             {"weight_decay", &c.weight_decay, "of weights; biases and batch norm are not decayed"},
+             {"seed", &c.seed, "of initial weights, order, augmentation and dropout"},
+             {"deterministic", &c.deterministic,
+              "true: the same ranks and seed give the same bits | false: on a CPU they do as well, CUDA may "
+              "be faster"}}};
   }
 
   FlagGroup Output() {

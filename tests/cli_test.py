@@ -319,6 +319,25 @@ class Bench(Cli):
         for figure in "images_per_second", "step_ms", "forward_ms", "backward_ms", "update_ms", "peak_rss_bytes", "arena_bytes":
             self.assertGreater(report[figure], 0)
         self.fails(USAGE, ["--warmup"], "bench", "step", "--warmup=0")
+        self.fails(USAGE, ["--profile", "--device=cuda"], "bench", "step", "--profile=trace.json")
+
+
+class Describe(Cli):
+    def test_plan_of_a_step(self):
+        plan = ["describe", "--model=nin-cifar", "--device=cuda", "--precision=bf16", "--batch=4"]
+        self.fails(USAGE, ["--gpu=v100", "h200"], *plan, "--gpu=v100")
+        if "built without CUDA" in run(*plan).stderr:
+            self.fails(USAGE, ["cuda-release"], *plan)
+            return
+        table = self.succeeds(*plan, "--launches")
+        for words in "NVIDIA H200", "optimizer", "images/s", "max pool gradient":
+            self.assertIn(words, table)
+        report = json.loads(self.succeeds(*plan, "--json", "--gpu=a100"))
+        self.assertIn("A100", report["device"])
+        self.assertEqual(report["total"]["launches"], len(report["launches"]))
+        for figure in "bytes", "macs", "floor_us":
+            self.assertAlmostEqual(report["total"][figure] / sum(launch[figure] for launch in report["launches"]), 1)
+            self.assertAlmostEqual(report["total"][figure] / sum(module[figure] for module in report["modules"]), 1)
 
 
 if __name__ == "__main__":

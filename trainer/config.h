@@ -50,7 +50,7 @@ struct RunConfig {
   double warmup_epochs = 0;
   double momentum = 0.9, weight_decay = 0;
   uint64_t seed = 0;
-  std::string deterministic = "true";  // false | true | elastic
+  std::string deterministic = "false";  // false | true | elastic
   double bucket_mib = 8;
 
   // Kept and reported.

@@ -232,6 +232,7 @@ void Network::Forward() {
     device_.Annotate(model_.nodes[node].name);
     ops_[node]->Forward();
   }
+  device_.Annotate("loss");
   const Control control = ControlAt(control_);
   for (size_t i = 0; i < model_.heads.size(); ++i) {
     const Head& head = model_.heads[i];

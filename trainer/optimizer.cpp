@@ -28,6 +28,7 @@ void Optimizer::SetLearningRate(float lr) {
 }
 
 void Optimizer::Step() {
+  device_.Annotate("optimizer");
   const SgdParams sgd{options_.momentum, options_.weight_decay, options_.nesterov};
   SgdStep(device_, sgd, lr_.as<float>(),
           {params_.values(), params_.grads(), params_.momentum(), params_.narrow_values(),

@@ -35,6 +35,11 @@ class ParamStore {
   // Elements of an arena, padding included.
   int64_t trained_elements() const { return trained_elements_; }
   int64_t statistics_elements() const { return statistics_elements_; }
+  // Of the device's memory, for all of it.
+  size_t bytes() const {
+    return values_.bytes() + grads_.bytes() + momentum_.bytes() + statistic_values_.bytes() +
+           narrow_values_.bytes();
+  }
 
   float* values() const { return values_.as<float>(); }
   float* grads() const { return grads_.as<float>(); }
