@@ -18,6 +18,7 @@
 
 #include "kernels/autotune.h"
 #include "kernels/cudnn.h"
+#include "tests/data_directory.h"
 
 namespace deeper {
 namespace {
@@ -25,7 +26,7 @@ namespace {
 using Pass = ConvolutionProblem::Pass;
 
 std::string ReadDevice(const std::string& name) {
-  std::ifstream in(DEEPER_DEVICES_DIR "/" + name + ".json");
+  std::ifstream in(testing::DataDirectory(DEEPER_DEVICES_DIR, "tests/devices") / (name + ".json"));
   EXPECT_TRUE(in) << name;
   return std::string(std::istreambuf_iterator<char>(in), {});
 }

@@ -9,6 +9,7 @@
 #include "kernels/cublaslt.h"
 #include "kernels/cuda_problem.h"
 #include "kernels/planning_device.h"
+#include "tests/data_directory.h"
 
 namespace deeper {
 namespace {
@@ -18,7 +19,7 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 std::unique_ptr<PlanningDevice> MakeDevice() {
-  std::ifstream in(DEEPER_DEVICES_DIR "/device-h200.json");
+  std::ifstream in(testing::DataDirectory(DEEPER_DEVICES_DIR, "tests/devices") / "device-h200.json");
   auto device = MakePlanningDevice(std::string(std::istreambuf_iterator<char>(in), {}));
   EXPECT_TRUE(device.ok()) << device.status();
   return *std::move(device);

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -15,6 +14,7 @@
 
 #include "kernels/rng.h"
 #include "nlohmann/json.hpp"
+#include "tests/data_directory.h"
 #include "tests/kernels/test_device.h"
 #include "trainer/model.h"
 #include "trainer/network.h"
@@ -190,7 +190,7 @@ class Parity : public ::testing::TestWithParam<const char*> {
 
 TEST_P(Parity, WithPyTorch) {
   const std::string name = GetParam();
-  const auto path = std::filesystem::path(DEEPER_PARITY_DIR) / (name + ".json");
+  const auto path = testing::DataDirectory(DEEPER_PARITY_DIR, "tests/parity") / (name + ".json");
   std::ifstream in(path);
   const Json expected = Json::parse(in);
   const double tolerance = expected["tolerance"];

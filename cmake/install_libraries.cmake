@@ -1,0 +1,44 @@
+# At install time: copies the shared libraries of one component, and makes everything find them wherever the archive lies.
+# Given by archive.cmake: component, patchelf, programs (of the build tree), plugins, cuda_libraries (opened at run time).
+if(NOT patchelf)
+  message(FATAL_ERROR "the archive needs patchelf: ./launch/install-deps, then configure again")
+endif()
+set(prefix "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}")
+
+# DT_RPATH, not DT_RUNPATH: it goes before LD_LIBRARY_PATH, so that what is in the archive is never mixed with what the machine has.
+function(set_rpath file rpath)
+  execute_process(COMMAND ${patchelf} --force-rpath --set-rpath ${rpath} ${file} COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+
+# Under the name that it is loaded by, without links: these get lost on the way between machines.
+function(install_library file directory rpath)
+  get_filename_component(name ${file} NAME)
+  message(STATUS "Installing: ${CMAKE_INSTALL_PREFIX}/${directory}/${name}")
+  file(MAKE_DIRECTORY ${prefix}/${directory})
+  file(REAL_PATH ${file} file)
+  file(COPY_FILE ${file} ${prefix}/${directory}/${name})
+  set_rpath(${prefix}/${directory}/${name} ${rpath})
+endfunction()
+
+set(glibc "^(ld-linux|lib(anl|c|dl|m|mvec|nsl|pthread|resolv|rt|util)\\.so)")
+file(GET_RUNTIME_DEPENDENCIES EXECUTABLES ${programs} LIBRARIES ${plugins} ${cuda_libraries} RESOLVED_DEPENDENCIES_VAR libraries
+     PRE_EXCLUDE_REGEXES ${glibc})
+list(APPEND libraries ${cuda_libraries})
+list(REMOVE_DUPLICATES libraries)
+set(nvidia "/lib(cudnn|cublas|nvrtc)[^/]*$")
+if(component STREQUAL deeper)
+  list(FILTER libraries EXCLUDE REGEX ${nvidia})
+  foreach(program ${programs})
+    get_filename_component(name ${program} NAME)
+    string(REPLACE orterun mpirun name ${name})
+    set_rpath(${prefix}/bin/${name} "$ORIGIN/../lib")
+  endforeach()
+  foreach(plugin ${plugins})
+    install_library(${plugin} lib/openmpi "$ORIGIN/..")
+  endforeach()
+else()
+  list(FILTER libraries INCLUDE REGEX ${nvidia})
+endif()
+foreach(library ${libraries})
+  install_library(${library} lib "$ORIGIN")
+endforeach()
