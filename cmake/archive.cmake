@@ -6,6 +6,13 @@
 #   tests/ recipes/ docs/ share/
 #
 # Component `cuda-libraries` is NVIDIA's share of lib/, most of the bytes; `deeper` is the rest.
+get_filename_component(mpi_bin ${MPIEXEC_EXECUTABLE} DIRECTORY)
+find_program(DEEPER_OMPI_INFO ompi_info HINTS ${mpi_bin})
+if(NOT DEEPER_OMPI_INFO)
+  message(STATUS "No install rules: an archive is made with Open MPI")
+  return()
+endif()
+
 set(programs deeper)
 if(DEEPER_TESTS)
   list(APPEND programs kernels_tests trainer_tests comm_mpi_tests)
@@ -25,8 +32,6 @@ file(CONFIGURE OUTPUT gpu-tests.txt CONTENT "${gpu_tests}\n")
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/gpu-tests.txt DESTINATION tests COMPONENT deeper)
 
 # Open MPI opens its parts at run time and, without mpirun, starts orted.
-get_filename_component(mpi_bin ${MPIEXEC_EXECUTABLE} DIRECTORY)
-find_program(DEEPER_OMPI_INFO ompi_info HINTS ${mpi_bin} REQUIRED)
 foreach(name pkglibdir pkgdatadir)
   execute_process(COMMAND ${DEEPER_OMPI_INFO} --path ${name} --parsable OUTPUT_VARIABLE path OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX REPLACE ".*:" "" mpi_${name} "${path}")
