@@ -2,10 +2,11 @@
 //
 //   y = act(norm(conv(x, weight) + bias))
 //
-// x: [N,C,H,W] kBlocked, or kNchw where C is smaller than a block (the images); y: [N,K,OH,OW] kBlocked; same
-// dtype (fp32 or bf16). OH = (H + 2 pad - kernel) / stride + 1, rounded down.  Accumulation in fp32.
-// Backward: dx is one part, overwritten; weight and bias gradients overwritten, fp32. dy parts are summed
-// and, with ReLU, masked by y > 0 in one pass.
+// x: [N,C,H,W] in the device's layout of feature maps (Device::FeatureMap: kBlocked on the CPU, kNhwc on
+// CUDA), or of images (Device::Images); y: [N,K,OH,OW], a feature map; same dtype (fp32 or bf16). OH = (H + 2
+// pad - kernel) / stride + 1, rounded down.  Accumulation in fp32. Backward: dx is one part, overwritten;
+// weight and bias gradients overwritten, fp32. dy parts are summed and, with ReLU, masked by y > 0 in one
+// pass.
 #pragma once
 
 #include <memory>

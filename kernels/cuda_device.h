@@ -3,8 +3,8 @@
 //
 // Ops see a CudaDevice in one of three modes. kGpu is the real thing. kHost runs the same ops on host memory,
 // functor by functor, with naive loops in place of the libraries: how tests check, where there is no GPU, all
-// of a CUDA network but its library calls (tests/kernels/host_cuda.h). kPlan enqueues nothing and counts what
-// would be: how `describe --device=cuda` knows launches and bytes.
+// of a CUDA network but its library calls (tests/kernels/host_cuda.cpp). kPlan enqueues nothing and counts
+// what would be: how `describe --device=cuda` knows launches and bytes.
 #pragma once
 
 #include <cstddef>

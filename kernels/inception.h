@@ -6,10 +6,11 @@
 //   y = concat over channels (branch1, branch2, branch3, branch4); bias (or batch norm) and ReLU on every
 //   convolution
 //
-// x: [N,C,H,W] kBlocked; y: [N, c1+c2+c3+c4, H, W] kBlocked; same dtype. c1..c4 must be multiples of the
-// device's channel block for the fast concatenation; other widths work, slower. Backward: dx may come in up
-// to four parts. Parameter gradients overwritten, fp32. The naive module (fig. 2a) has c2_reduce = c3_reduce
-// = 0: the 3x3 and 5x5 read x itself, and c4 = 0: the pool's output is concatenated as it is (C channels).
+// x: [N,C,H,W], y: [N, c1+c2+c3+c4, H, W], both feature maps (Device::FeatureMap), same dtype. c1..c4 must be
+// multiples of the CPU's channel block, and on CUDA of 16 bytes, for the fast concatenation; other widths
+// work, slower. Backward: dx may come in up to four parts. Parameter gradients overwritten, fp32. The naive
+// module (fig. 2a) has c2_reduce = c3_reduce = 0: the 3x3 and 5x5 read x itself, and c4 = 0: the pool's
+// output is concatenated as it is (C channels).
 #pragma once
 
 #include <array>

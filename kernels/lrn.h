@@ -2,7 +2,7 @@
 // PyTorch's alpha / size):
 //   y[c] = x[c] * (k + alpha / size * sum of x[j]^2 over the `size` channels around c) ^ -beta
 //
-// x, y: [N,C,H,W] kBlocked, same dtype. Backward: one dx part, overwritten.
+// x, y: [N,C,H,W] feature maps (Device::FeatureMap), same dtype. Backward: one dx part, overwritten.
 // Errors: InvalidArgument if size is even or not positive.
 #pragma once
 

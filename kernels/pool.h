@@ -1,11 +1,12 @@
 // Max and average pooling, and the global average that ends NIN and GoogLeNet.
 //
-// x: [N,C,H,W] kBlocked; y: [N,C,OH,OW] kBlocked, same dtype. OH = (H + 2 pad - kernel) / stride + 1, rounded
-// down, or up with `ceil` (PyTorch's ceil_mode: the last window must still start inside the image or its left
-// padding). Max: the first maximum in scan order (rows, then columns) takes the whole gradient. Average:
-// padding is not counted in the divisor. Backward: one dx part, overwritten. Aux heads on small images: a
-// kernel larger than the padded input is an error, unless `clamp` is set: then the window is cut to the input
-// (a 5x5/3 pool on a 4x4, 2x2 or 1x1 map becomes a 4x4, 2x2 or 1x1 average, with output 1x1).
+// x: [N,C,H,W], y: [N,C,OH,OW], both feature maps (Device::FeatureMap), same dtype, fp32 or bf16. OH = (H + 2
+// pad - kernel) / stride + 1, rounded down, or up with `ceil` (PyTorch's ceil_mode: the last window must
+// still start inside the image or its left padding). Max: the first maximum in scan order (rows, then
+// columns) takes the whole gradient. Average: padding is not counted in the divisor. Backward: one dx part,
+// overwritten. Aux heads on small images: a kernel larger than the padded input is an error, unless `clamp`
+// is set: then the window is cut to the input (a 5x5/3 pool on a 4x4, 2x2 or 1x1 map becomes a 4x4, 2x2 or
+// 1x1 average, with output 1x1).
 #pragma once
 
 #include <algorithm>

@@ -18,8 +18,8 @@ struct EvalResult {
   int64_t top1 = 0, top5 = 0;  // correct ones
 };
 
-// Collective. `net` was prepared for inference; its options give the rows of a forward pass. `preset` says
-// how images are prepared (size, channels, statistics, workers); order, augmentation, batch and ranks are set
+// Collective. `net` was prepared for inference and says what it asks of the loader (Network::Configure).
+// `preset` has the statistics of the pixels and the workers; order, augmentation, batch and ranks are set
 // here. on_batch, if given, sees every batch of this rank and its logits [rows, classes]. DataLoss for a
 // sample that cannot be read, on all ranks. The count is checked against the dataset's.
 absl::StatusOr<EvalResult> Evaluate(
