@@ -74,10 +74,13 @@ class Stopwatch {
   absl::Status Allocate(const OperandSizes& sizes) {
     a_ = device_.Allocate(sizes.a);
     b_ = device_.Allocate(sizes.b);
-    bias_ = device_.Allocate(sizes.bias);
     d_ = device_.Allocate(sizes.d);
-    for (const auto& [buffer, wanted] : {std::pair(&a_, sizes.a), std::pair(&b_, sizes.b),
-                                         std::pair(&bias_, sizes.bias), std::pair(&d_, sizes.d)}) {
+    bias_ = device_.Allocate(sizes.bias);
+    mask_ = device_.Allocate(sizes.mask);
+    sums_ = device_.Allocate(sizes.sums);
+    for (const auto& [buffer, wanted] :
+         {std::pair(&a_, sizes.a), std::pair(&b_, sizes.b), std::pair(&d_, sizes.d),
+          std::pair(&bias_, sizes.bias), std::pair(&mask_, sizes.mask), std::pair(&sums_, sizes.sums)}) {
       if (wanted > 0 && buffer->data() == nullptr) {
         return absl::ResourceExhaustedError(absl::StrCat("not enough GPU memory to tune: ", wanted,
                                                          " bytes are wanted, and ", device_.AvailableBytes(),
@@ -86,6 +89,7 @@ class Stopwatch {
     }
     FillRandomly(sizes.in, a_, device_);
     FillRandomly(sizes.in, b_, device_);
+    FillRandomly(sizes.in, mask_, device_);
     return absl::OkStatus();
   }
 
@@ -106,7 +110,13 @@ class Stopwatch {
 
  private:
   double TimeOnce(Algorithm& algorithm) {
-    const Operands operands = {a_.data(), b_.data(), bias_.data(), d_.data(), workspace_.data()};
+    const PlanOperands operands = {.a = a_.data(),
+                                   .b = b_.data(),
+                                   .d = d_.data(),
+                                   .workspace = workspace_.data(),
+                                   .bias = bias_.data(),
+                                   .mask = mask_.data(),
+                                   .sums = sums_.as<float>()};
     DEEPER_CUDA_CHECK(cudaEventRecord(start_.get(), stream_));
     const absl::Status status = algorithm.Enqueue(operands);
     DEEPER_CUDA_CHECK(cudaEventRecord(stop_.get(), stream_));
@@ -120,7 +130,7 @@ class Stopwatch {
 
   Device& device_;
   const cudaStream_t stream_;
-  Buffer a_, b_, bias_, d_, workspace_;
+  Buffer a_, b_, d_, bias_, mask_, sums_, workspace_;
   Event start_, stop_;
 };
 

@@ -156,8 +156,11 @@ BatchNormArguments CudaConv2d::Norm(void* z) const {
 
 void CudaConv2d::Forward() {
   void* const z = params_.batch_norm && training_ ? binding_.saved : binding_.y;
-  forward_->Run(binding_.x, Param(kWeight), params_.batch_norm ? nullptr : Param(kBias), z,
-                binding_.workspace);
+  forward_->Run({.a = binding_.x,
+                 .b = Param(kWeight),
+                 .d = z,
+                 .workspace = binding_.workspace,
+                 .bias = params_.batch_norm ? nullptr : Param(kBias)});
   if (!params_.batch_norm) return;
   float *const mean = binding_.params[kMean], *const variance = binding_.params[kVariance];
   if (training_) {
@@ -176,15 +179,15 @@ void CudaConv2d::Backward() {
     BatchNormBackwardCuda(device_, Norm(binding_.saved), dy, dy, binding_.grads[kScale],
                           binding_.grads[kShift]);
   if (backward_data_ != nullptr)
-    backward_data_->Run(dy, Param(kWeight), nullptr, binding_.dx[0], binding_.workspace);
+    backward_data_->Run({.a = dy, .b = Param(kWeight), .d = binding_.dx[0], .workspace = binding_.workspace});
   float* const weight_gradient = binding_.grads[kWeight];
   std::byte* const scratch = workspace() + narrow_gradient_bytes();
   if (pointwise()) {
-    backward_weights_->Run(dy, binding_.x, nullptr, weight_gradient, scratch);
+    backward_weights_->Run({.a = dy, .b = binding_.x, .d = weight_gradient, .workspace = scratch});
   } else if (!widens()) {
-    backward_weights_->Run(binding_.x, dy, nullptr, weight_gradient, scratch);
+    backward_weights_->Run({.a = binding_.x, .b = dy, .d = weight_gradient, .workspace = scratch});
   } else {
-    backward_weights_->Run(binding_.x, dy, nullptr, workspace(), scratch);
+    backward_weights_->Run({.a = binding_.x, .b = dy, .d = workspace(), .workspace = scratch});
     WidenCuda(device_, workspace(), weight_gradient, needs_.params[kWeight].stored_elements);
   }
 }

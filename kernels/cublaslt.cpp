@@ -120,7 +120,7 @@ class MatmulAlgorithm final : public Algorithm {
     return absl::BytesToHexString({reinterpret_cast<const char*>(&algo_), sizeof algo_});
   }
 
-  absl::Status Enqueue(const Operands& o) override {
+  absl::Status Enqueue(const PlanOperands& o) override {
     if (bias_) {
       if (absl::Status status = description_->SetBias(o.bias); !status.ok()) return status;
     }

@@ -28,7 +28,7 @@ class Algorithm {
   size_t workspace_bytes() const { return workspace_bytes_; }
   // What AlgorithmChoice::Load makes it from again.
   virtual absl::StatusOr<std::string> Serialize() const = 0;
-  virtual absl::Status Enqueue(const Operands& operands) = 0;
+  virtual absl::Status Enqueue(const PlanOperands& operands) = 0;
 
  protected:
   size_t workspace_bytes_ = 0;
@@ -56,9 +56,9 @@ class AlgorithmPlan final : public CudaPlan {
     workspace_bytes_ = workspace_bytes;
   }
 
-  void Run(const void* a, const void* b, const void* bias, void* d, void* workspace) override {
+  void Run(const PlanOperands& operands) override {
     if (!device_.Begin(launch_)) return;
-    const absl::Status status = algorithm_->Enqueue({a, b, bias, d, workspace});
+    const absl::Status status = algorithm_->Enqueue(operands);
     DEEPER_CHECK(status.ok(), absl::StrCat(launch_.name, ": ", status.message()));
     device_.End();
   }

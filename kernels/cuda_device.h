@@ -17,18 +17,29 @@
 
 namespace deeper {
 
-// y = relu(conv(x, w) + bias), or one of its gradients. Everything dense: x [N,H,W,C], w [K,kernel,kernel,C],
-// y [N,OH,OW,K]; C counts padding channels. All of type `dtype`, accumulation and bias addition in fp32.
+// y = relu(conv(x, w) + bias), or one of its gradients: x [N,H,W,C], w [K,kernel,kernel,C], y [N,OH,OW,K];
+// C counts padding channels. All of type `dtype`, accumulation and bias addition in fp32. x and y, or their
+// gradients, may be slices of the channels of wider tensors; w is dense.
 struct ConvolutionProblem {
   enum class Pass : uint8_t { kForward, kBackwardData, kBackwardWeights };
   Pass pass = Pass::kForward;
   DType dtype = DType::kBf16;
   int64_t n = 1, h = 1, w = 1, c = 1;  // x
   int64_t k = 1, kernel = 1, stride = 1, pad = 0;
-  bool bias = false, relu = false;  // forward only; bias is [K] of type dtype
+  int64_t x_pitch = 0, y_pitch = 0;  // elements from pixel to pixel of x and y; 0: dense
+  bool bias = false, relu = false;   // forward only; bias is [K] of type dtype
+  bool wide_bias = false;            // bias is fp32 whatever dtype
+  // Backward data only: dx is 0 where x, the output of a ReLU, is not positive, and sums[c] = sum over pixels
+  // of dx, fp32, in a fixed order. Of the operands x is then the mask, with a pitch of its own.
+  bool mask_dx = false;
+  int64_t mask_pitch = 0;
 
   int64_t out_h() const { return (h + 2 * pad - kernel) / stride + 1; }
   int64_t out_w() const { return (w + 2 * pad - kernel) / stride + 1; }
+  int64_t PitchOfX() const { return x_pitch > 0 ? x_pitch : c; }
+  int64_t PitchOfY() const { return y_pitch > 0 ? y_pitch : k; }
+  int64_t PitchOfMask() const { return mask_pitch > 0 ? mask_pitch : c; }
+  DType bias_dtype() const { return wide_bias ? DType::kF32 : dtype; }
   int64_t macs() const { return n * out_h() * out_w() * k * c * kernel * kernel; }
   friend bool operator==(const ConvolutionProblem&, const ConvolutionProblem&) = default;
 };
@@ -47,14 +58,26 @@ struct MatmulProblem {
   friend bool operator==(const MatmulProblem&, const MatmulProblem&) = default;
 };
 
-// A prepared library call.
+// What a plan works on. Convolution forward: a x, b w, d y; backward data: a dy, b w, d dx; backward weights:
+// a x, b dy, d dw; matmul: a, b, d. bias, mask and sums are for the problems that have them. d and sums are
+// overwritten.
+struct PlanOperands {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* d = nullptr;
+  void* workspace = nullptr;  // CudaPlan::workspace_bytes(), aligned to 256 bytes
+  const void* bias = nullptr;
+  const void* mask = nullptr;
+  float* sums = nullptr;
+  friend bool operator==(const PlanOperands&, const PlanOperands&) = default;
+};
+
+// A prepared call of a library, or of a tensor core kernel of our own.
 class CudaPlan {
  public:
   virtual ~CudaPlan() = default;
   size_t workspace_bytes() const { return workspace_bytes_; }
-  // Enqueues. a, b, d: convolution forward: x, w, y; backward data: dy, w, dx; backward weights: x, dy, dw;
-  // matmul: a, b, d. d is overwritten. `workspace`: workspace_bytes(), aligned to 256 bytes.
-  virtual void Run(const void* a, const void* b, const void* bias, void* d, void* workspace) = 0;
+  virtual void Run(const PlanOperands& operands) = 0;  // enqueues
 
  protected:
   size_t workspace_bytes_ = 0;

@@ -1,6 +1,7 @@
 #include "kernels/cuda_problem.h"
 
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -30,6 +31,11 @@ std::string Epilogue(bool bias, bool relu) {
   return absl::StrCat(bias ? " + bias" : "", relu ? " + relu" : "");
 }
 
+// "" where pixels are dense.
+std::string Pitch(int64_t pitch, int64_t channels) {
+  return pitch == channels ? "" : absl::StrCat(" in pixels of ", pitch);
+}
+
 size_t Bytes(int64_t elements, DType dtype) {
   return static_cast<size_t>(elements) * SizeOf(dtype);
 }
@@ -39,16 +45,15 @@ size_t Bytes(int64_t rows, int64_t columns, int64_t stride, DType dtype) {
   return Bytes((rows - 1) * stride + columns, dtype);
 }
 
-int64_t Total(const OperandSizes& sizes) {
-  return static_cast<int64_t>(sizes.a + sizes.b + sizes.bias + sizes.d);
-}
-
 }  // namespace
 
 std::string ToString(const ConvolutionProblem& p) {
   return absl::StrCat("convolution ", NameOf(p.pass), " ", NameOf(p.dtype), ": x ", p.n, "x", p.h, "x", p.w,
-                      "x", p.c, " (NHWC), ", p.k, " filters ", p.kernel, "x", p.kernel, ", stride ", p.stride,
-                      ", pad ", p.pad, Epilogue(p.bias, p.relu));
+                      "x", p.c, " (NHWC", Pitch(p.PitchOfX(), p.c), "), ", p.k, " filters ", p.kernel, "x",
+                      p.kernel, ", stride ", p.stride, ", pad ", p.pad, p.PitchOfY() != p.k ? ", y" : "",
+                      Pitch(p.PitchOfY(), p.k), p.mask_dx ? ", masked" : "",
+                      p.mask_dx ? Pitch(p.PitchOfMask(), p.c) : "", Epilogue(p.bias, p.relu),
+                      p.bias && p.wide_bias ? " (fp32)" : "");
 }
 
 std::string ToString(const MatmulProblem& p) {
@@ -59,9 +64,13 @@ std::string ToString(const MatmulProblem& p) {
 }
 
 Launch LaunchOf(const ConvolutionProblem& p) {
-  const std::string name =
-      absl::StrCat("conv ", p.kernel, "x", p.kernel, " ", NameOf(p.pass), Epilogue(p.bias, p.relu));
-  return {Intern(name), Total(SizesOf(p)), p.macs()};
+  const std::string name = absl::StrCat("conv ", p.kernel, "x", p.kernel, " ", NameOf(p.pass),
+                                        p.mask_dx ? " + mask" : "", Epilogue(p.bias, p.relu));
+  const int64_t x = p.n * p.h * p.w * p.c, y = p.n * p.out_h() * p.out_w() * p.k;
+  const int64_t w = p.k * p.kernel * p.kernel * p.c;
+  const size_t bytes = Bytes(x + y + w + (p.mask_dx ? x : 0), p.dtype) +
+                       Bytes(p.bias ? p.k : 0, p.bias_dtype()) + Bytes(p.mask_dx ? p.c : 0, DType::kF32);
+  return {Intern(name), static_cast<int64_t>(bytes), p.macs()};
 }
 
 Launch LaunchOf(const MatmulProblem& p) {
@@ -72,25 +81,32 @@ Launch LaunchOf(const MatmulProblem& p) {
 }
 
 OperandSizes SizesOf(const ConvolutionProblem& p) {
-  const size_t x = Bytes(p.n * p.h * p.w * p.c, p.dtype);
+  const int64_t pixels = p.n * p.h * p.w;
+  const size_t x = Bytes(pixels, p.c, p.PitchOfX(), p.dtype);
   const size_t w = Bytes(p.k * p.kernel * p.kernel * p.c, p.dtype);
-  const size_t y = Bytes(p.n * p.out_h() * p.out_w() * p.k, p.dtype);
-  const size_t bias = p.bias ? Bytes(p.k, p.dtype) : 0;
-  switch (p.pass) {
-    case ConvolutionProblem::Pass::kForward:
-      return {x, w, bias, y, p.dtype, p.dtype};
-    case ConvolutionProblem::Pass::kBackwardData:
-      return {y, w, bias, x, p.dtype, p.dtype};
-    case ConvolutionProblem::Pass::kBackwardWeights:
-      return {x, y, bias, w, p.dtype, p.dtype};
+  const size_t y = Bytes(p.n * p.out_h() * p.out_w(), p.k, p.PitchOfY(), p.dtype);
+  OperandSizes sizes;
+  std::tie(sizes.a, sizes.b, sizes.d) = std::tuple(x, w, y);
+  if (p.pass == ConvolutionProblem::Pass::kBackwardData) std::swap(sizes.a, sizes.d);
+  if (p.pass == ConvolutionProblem::Pass::kBackwardWeights) std::swap(sizes.b, sizes.d);
+  sizes.in = sizes.out = p.dtype;
+  if (p.bias) sizes.bias = Bytes(p.k, p.bias_dtype());
+  if (p.mask_dx) {
+    sizes.mask = Bytes(pixels, p.c, p.PitchOfMask(), p.dtype);
+    sizes.sums = Bytes(p.c, DType::kF32);
   }
-  return {};
+  return sizes;
 }
 
 OperandSizes SizesOf(const MatmulProblem& p) {
   const size_t a = p.transpose_a ? Bytes(p.k, p.m, p.a_stride, p.in) : Bytes(p.m, p.k, p.a_stride, p.in);
   const size_t b = p.transpose_b ? Bytes(p.n, p.k, p.b_stride, p.in) : Bytes(p.k, p.n, p.b_stride, p.in);
-  return {a, b, p.bias ? Bytes(p.n, p.out) : 0, Bytes(p.m, p.n, p.d_stride, p.out), p.in, p.out};
+  OperandSizes sizes;
+  std::tie(sizes.a, sizes.b, sizes.d) = std::tuple(a, b, Bytes(p.m, p.n, p.d_stride, p.out));
+  sizes.bias = p.bias ? Bytes(p.n, p.out) : 0;
+  sizes.in = p.in;
+  sizes.out = p.out;
+  return sizes;
 }
 
 }  // namespace deeper

@@ -207,7 +207,8 @@ class GraphBuilder {
         .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, p_.bias || p_.relu ? sum : y);
     operations_.push_back(Finished(std::move(convolution)));
     if (p_.bias) {
-      const Descriptor bias = Tensor(kBias, dtype_, {1, p_.k, 1, 1});
+      const cudnnDataType_t type = p_.bias_dtype() == DType::kF32 ? CUDNN_DATA_FLOAT : dtype_;
+      const Descriptor bias = Tensor(kBias, type, {1, p_.k, 1, 1}, p_.k);
       Pointwise(CUDNN_POINTWISE_ADD, sum, &bias, p_.relu ? biased : y);
     }
     if (p_.relu) Pointwise(CUDNN_POINTWISE_RELU_FWD, p_.bias ? biased : sum, nullptr, y);
@@ -259,18 +260,21 @@ class GraphBuilder {
     return Finished(std::move(window));
   }
 
-  Descriptor X(int64_t uid) { return Tensor(uid, dtype_, {p_.n, p_.c, p_.h, p_.w}); }
-  Descriptor W(int64_t uid) { return Tensor(uid, dtype_, {p_.k, p_.c, p_.kernel, p_.kernel}); }
-  Descriptor Y(int64_t uid) { return Tensor(uid, dtype_, {p_.n, p_.k, p_.out_h(), p_.out_w()}); }
+  Descriptor X(int64_t uid) { return Tensor(uid, dtype_, {p_.n, p_.c, p_.h, p_.w}, p_.PitchOfX()); }
+  Descriptor W(int64_t uid) { return Tensor(uid, dtype_, {p_.k, p_.c, p_.kernel, p_.kernel}, p_.c); }
+  Descriptor Y(int64_t uid) {
+    return Tensor(uid, dtype_, {p_.n, p_.k, p_.out_h(), p_.out_w()}, p_.PitchOfY());
+  }
   Descriptor Virtual(int64_t uid) {
-    return Tensor(uid, CUDNN_DATA_FLOAT, {p_.n, p_.k, p_.out_h(), p_.out_w()}, true);
+    return Tensor(uid, CUDNN_DATA_FLOAT, {p_.n, p_.k, p_.out_h(), p_.out_w()}, p_.k, true);
   }
 
-  // dims in the order N, C, H, W; in memory C varies fastest.
-  Descriptor Tensor(int64_t uid, cudnnDataType_t dtype, const std::vector<int64_t>& dims,
+  // dims in the order N, C, H, W; in memory C varies fastest, and a pixel follows the one before after
+  // `pitch` elements.
+  Descriptor Tensor(int64_t uid, cudnnDataType_t dtype, const std::vector<int64_t>& dims, int64_t pitch,
                     bool is_virtual = false) {
-    const int64_t c = dims[1], h = dims[2], w = dims[3];
-    const std::vector<int64_t> strides = {h * w * c, 1, w * c, c};
+    const int64_t h = dims[2], w = dims[3];
+    const std::vector<int64_t> strides = {h * w * pitch, 1, w * pitch, pitch};
     Descriptor tensor(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     tensor.Set(CUDNN_ATTR_TENSOR_UNIQUE_ID, uid)
         .Set(CUDNN_ATTR_TENSOR_DATA_TYPE, dtype)
@@ -307,7 +311,7 @@ class ExecutionPlan final : public Algorithm {
     return std::string(text->begin(), text->end());
   }
 
-  absl::Status Enqueue(const Operands& operands) override {
+  absl::Status Enqueue(const PlanOperands& operands) override {
     if (target_.handle == nullptr)
       return absl::FailedPreconditionError("cuDNN: a plan without a GPU cannot run");
     // Ops are bound to their memory for good, so that this happens once.
@@ -318,7 +322,7 @@ class ExecutionPlan final : public Algorithm {
   }
 
  private:
-  absl::Status Pack(const Operands& o) {
+  absl::Status Pack(const PlanOperands& o) {
     std::vector<int64_t> uids = {kA, kB, kD};
     std::vector<void*> pointers = {const_cast<void*>(o.a), const_cast<void*>(o.b), o.d};
     if (bias_) {
@@ -341,7 +345,7 @@ class ExecutionPlan final : public Algorithm {
   const std::shared_ptr<const Descriptor> graph_;
   const Descriptor plan_;
   std::optional<Descriptor> pack_;
-  Operands packed_;
+  PlanOperands packed_;
 };
 
 class EngineChoice final : public AlgorithmChoice {
@@ -464,6 +468,7 @@ absl::StatusOr<std::unique_ptr<Target>> MakeDevicelessTarget(const std::string& 
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target,
                                                         const ConvolutionProblem& problem,
                                                         bool deterministic) {
+  if (problem.mask_dx) return Named(absl::UnimplementedError("cuDNN masks no gradients"), problem);
   const auto& impl = static_cast<const TargetImpl&>(target);
   absl::StatusOr<Descriptor> graph = GraphBuilder(problem).Build(impl.handle);
   if (!graph.ok()) return Named(graph.status(), problem);

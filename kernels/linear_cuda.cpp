@@ -33,15 +33,21 @@ class LinearCuda final : public Op {
   }
 
   void Forward() override {
-    plans_.forward->Run(binding_.x, Param(kWeight), Param(kBias), binding_.y, binding_.workspace);
+    plans_.forward->Run({.a = binding_.x,
+                         .b = Param(kWeight),
+                         .d = binding_.y,
+                         .workspace = binding_.workspace,
+                         .bias = Param(kBias)});
   }
   void Backward() override {
     void* const dy = binding_.dy[0];
     JoinGradientsCuda(device_, binding_.dy, relu_ ? binding_.y : nullptr, needs_.y, dy, binding_.grads[kBias],
                       binding_.workspace);
     if (plans_.backward_data != nullptr)
-      plans_.backward_data->Run(dy, Param(kWeight), nullptr, binding_.dx[0], binding_.workspace);
-    plans_.backward_weights->Run(dy, binding_.x, nullptr, binding_.grads[kWeight], binding_.workspace);
+      plans_.backward_data->Run(
+          {.a = dy, .b = Param(kWeight), .d = binding_.dx[0], .workspace = binding_.workspace});
+    plans_.backward_weights->Run(
+        {.a = dy, .b = binding_.x, .d = binding_.grads[kWeight], .workspace = binding_.workspace});
   }
 
  private:

@@ -130,9 +130,9 @@ TEST(PlanningDeviceTest, WritesDownWhatWouldBeLaunched) {
 
   device->MakeRecording()->Run([&] {
     device->Annotate("conv1");
-    (*convolution)->Run(nullptr, nullptr, nullptr, nullptr, nullptr);
+    (*convolution)->Run({});
     device->Annotate("fc");
-    (*matmul)->Run(nullptr, nullptr, nullptr, nullptr, nullptr);
+    (*matmul)->Run({});
     EXPECT_FALSE(device->Begin({"own", 7}));
   });
   ASSERT_THAT(device->launches(), SizeIs(3));

@@ -23,6 +23,17 @@ Floats Load(const void* from, DType dtype, int64_t count) {
   return values;
 }
 
+// `rows` rows of `columns` elements, `pitch` elements from one to the next, as a dense matrix.
+Floats LoadRows(const void* from, DType dtype, int64_t rows, int64_t columns, int64_t pitch) {
+  Floats values;
+  for (int64_t row = 0; row < rows; ++row) {
+    const auto* at = static_cast<const std::byte*>(from) + static_cast<size_t>(row * pitch) * SizeOf(dtype);
+    const Floats loaded = Load(at, dtype, columns);
+    values.insert(values.end(), loaded.begin(), loaded.end());
+  }
+  return values;
+}
+
 void Store(const Floats& values, DType dtype, void* to) {
   for (size_t i = 0; i < values.size(); ++i) {
     if (dtype == DType::kBf16) {
@@ -30,6 +41,14 @@ void Store(const Floats& values, DType dtype, void* to) {
     } else {
       static_cast<float*>(to)[i] = values[i];
     }
+  }
+}
+
+void StoreRows(const Floats& values, DType dtype, int64_t columns, int64_t pitch, void* to) {
+  for (size_t row = 0; row * static_cast<size_t>(columns) < values.size(); ++row) {
+    const auto first = values.begin() + static_cast<int64_t>(row) * columns;
+    Store(Floats(first, first + columns), dtype,
+          static_cast<std::byte*>(to) + row * static_cast<size_t>(pitch) * SizeOf(dtype));
   }
 }
 
@@ -66,20 +85,39 @@ class HostConvolution final : public CudaPlan {
  public:
   explicit HostConvolution(const ConvolutionProblem& problem) : p_(problem) {}
 
-  void Run(const void* a, const void* b, const void* bias, void* d, void*) override {
-    const int64_t x = p_.n * p_.h * p_.w * p_.c, w = p_.k * p_.kernel * p_.kernel * p_.c,
-                  y = p_.n * p_.out_h() * p_.out_w() * p_.k;
+  void Run(const PlanOperands& o) override {
+    const int64_t w = p_.k * p_.kernel * p_.kernel * p_.c;
     switch (p_.pass) {
       case ConvolutionProblem::Pass::kForward:
-        return Store(Forward(Load(a, p_.dtype, x), Load(b, p_.dtype, w), bias, y), p_.dtype, d);
-      case ConvolutionProblem::Pass::kBackwardData:
-        return Store(BackwardData(Load(a, p_.dtype, y), Load(b, p_.dtype, w), x), p_.dtype, d);
+        return StorePixels(Forward(LoadX(o.a), Load(o.b, p_.dtype, w), o.bias), p_.k, p_.PitchOfY(), o.d);
+      case ConvolutionProblem::Pass::kBackwardData: {
+        Floats dx = BackwardData(LoadY(o.a), Load(o.b, p_.dtype, w));
+        if (p_.mask_dx) Mask(o.mask, dx, o.sums);
+        return StorePixels(dx, p_.c, p_.PitchOfX(), o.d);
+      }
       case ConvolutionProblem::Pass::kBackwardWeights:
-        return Store(BackwardWeights(Load(a, p_.dtype, x), Load(b, p_.dtype, y), w), p_.dtype, d);
+        return Store(BackwardWeights(LoadX(o.a), LoadY(o.b), w), p_.dtype, o.d);
     }
   }
 
  private:
+  int64_t PixelsOfX() const { return p_.n * p_.h * p_.w; }
+  int64_t PixelsOfY() const { return p_.n * p_.out_h() * p_.out_w(); }
+  Floats LoadX(const void* x) const { return LoadRows(x, p_.dtype, PixelsOfX(), p_.c, p_.PitchOfX()); }
+  Floats LoadY(const void* y) const { return LoadRows(y, p_.dtype, PixelsOfY(), p_.k, p_.PitchOfY()); }
+  void StorePixels(const Floats& values, int64_t channels, int64_t pitch, void* to) const {
+    StoreRows(values, p_.dtype, channels, pitch, to);
+  }
+
+  void Mask(const void* mask, Floats& dx, float* sums) const {
+    const Floats x = LoadRows(mask, p_.dtype, PixelsOfX(), p_.c, p_.PitchOfMask());
+    std::fill_n(sums, p_.c, 0.0f);
+    for (size_t i = 0; i < dx.size(); ++i) {
+      if (!(x[i] > 0)) dx[i] = 0;
+      sums[i % static_cast<size_t>(p_.c)] += dx[i];
+    }
+  }
+
   int64_t PixelOfX(int64_t n, int64_t h, int64_t w) const { return ((n * p_.h + h) * p_.w + w) * p_.c; }
   int64_t PixelOfY(int64_t n, int64_t h, int64_t w) const {
     return ((n * p_.out_h() + h) * p_.out_w() + w) * p_.k;
@@ -93,9 +131,9 @@ class HostConvolution final : public CudaPlan {
     });
   }
 
-  Floats Forward(const Floats& x, const Floats& w, const void* bias, int64_t count) const {
-    const Floats biases = p_.bias ? Load(bias, p_.dtype, p_.k) : Floats(static_cast<size_t>(p_.k));
-    Floats y(static_cast<size_t>(count));
+  Floats Forward(const Floats& x, const Floats& w, const void* bias) const {
+    const Floats biases = p_.bias ? Load(bias, p_.bias_dtype(), p_.k) : Floats(static_cast<size_t>(p_.k));
+    Floats y(static_cast<size_t>(PixelsOfY() * p_.k));
     ForEachPixel(p_.n, p_.out_h(), p_.out_w(), [&](int64_t n, int64_t oh, int64_t ow) {
       for (int64_t k = 0; k < p_.k; ++k) {
         double sum = biases[k];
@@ -111,8 +149,8 @@ class HostConvolution final : public CudaPlan {
     return y;
   }
 
-  Floats BackwardData(const Floats& dy, const Floats& w, int64_t count) const {
-    Floats dx(static_cast<size_t>(count));
+  Floats BackwardData(const Floats& dy, const Floats& w) const {
+    Floats dx(static_cast<size_t>(PixelsOfX() * p_.c));
     ForEachPixel(p_.n, p_.h, p_.w, [&](int64_t n, int64_t ih, int64_t iw) {
       ForEachOutput(ih, p_, p_.out_h(), [&](int64_t oh, int64_t kh) {
         ForEachOutput(iw, p_, p_.out_w(), [&](int64_t ow, int64_t kw) {
@@ -150,10 +188,10 @@ class HostMatmul final : public CudaPlan {
  public:
   explicit HostMatmul(const MatmulProblem& problem) : p_(problem) {}
 
-  void Run(const void* a, const void* b, const void* bias, void* d, void*) override {
-    const Floats rows = Rows(a, p_.m, p_.transpose_a, p_.a_stride),
-                 columns = Rows(b, p_.n, !p_.transpose_b, p_.b_stride);
-    const Floats biases = p_.bias ? Load(bias, p_.out, p_.n) : Floats(static_cast<size_t>(p_.n));
+  void Run(const PlanOperands& o) override {
+    const Floats rows = Rows(o.a, p_.m, p_.transpose_a, p_.a_stride),
+                 columns = Rows(o.b, p_.n, !p_.transpose_b, p_.b_stride);
+    const Floats biases = p_.bias ? Load(o.bias, p_.out, p_.n) : Floats(static_cast<size_t>(p_.n));
     ParallelFor(p_.m, 1, [&](int64_t begin, int64_t end) {
       Floats row(static_cast<size_t>(p_.n));
       for (int64_t i = begin; i < end; ++i) {
@@ -162,7 +200,7 @@ class HostMatmul final : public CudaPlan {
           if (p_.relu && row[j] < 0) row[j] = 0;
         }
         Store(row, p_.out,
-              static_cast<std::byte*>(d) + static_cast<size_t>(i * p_.d_stride) * SizeOf(p_.out));
+              static_cast<std::byte*>(o.d) + static_cast<size_t>(i * p_.d_stride) * SizeOf(p_.out));
       }
     });
   }
