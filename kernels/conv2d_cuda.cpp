@@ -25,7 +25,8 @@ class CudaConv2d final : public Op {
   CudaConv2d(const Conv2dParams& params, const OpOptions& options, CudaDevice& device)
       : params_(params), training_(options.training), device_(device) {}
 
-  absl::Status Prepare(const OpShape& shape, const TensorDesc& x, bool want_dx);
+  absl::Status Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options);
+  void Bind(const OpBinding& b) override;
   void Forward() override;
   void Backward() override;
 
@@ -34,6 +35,7 @@ class CudaConv2d final : public Op {
 
   absl::Status PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan);
   MatmulProblem Product(Pass pass) const;
+  void JoinGradients();  // into dy_
   // What batch norm keeps for Backward follows the convolution's output.
   BatchNormArguments Norm(void* z) const;
 
@@ -52,24 +54,34 @@ class CudaConv2d final : public Op {
   const void* Param(size_t i) const {
     return needs_.x.dtype == DType::kF32 ? binding_.params[i] : binding_.narrow_params[i];
   }
+  const void* X() const {
+    return static_cast<const std::byte*>(binding_.x) +
+           static_cast<size_t>(needs_.x.first) * SizeOf(needs_.x.dtype);
+  }
+  int64_t PitchOfX() const {
+    return needs_.x.layout == Layout::kNhwc ? needs_.x.pixel_pitch() : needs_.x.padded_channels();
+  }
   std::byte* workspace() const { return static_cast<std::byte*>(binding_.workspace); }
 
   const Conv2dParams params_;
   const bool training_;
   CudaDevice& device_;
+  void* dy_ = nullptr;
   std::unique_ptr<CudaPlan> forward_, backward_data_, backward_weights_;
 };
 
-absl::Status CudaConv2d::Prepare(const OpShape& shape, const TensorDesc& x, bool want_dx) {
+absl::Status CudaConv2d::Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options) {
+  const bool want_dx = options.want_dx;
   needs_.x = x;
   needs_.y = device_.FeatureMap(shape.y, x.dtype);
-  if (training_ && want_dx) needs_.dx_parts = {x};
+  if (training_ && want_dx) needs_.dx_parts = {x.Dense()};
   for (const ParamSpec& spec : shape.params) {
     needs_.params.push_back(spec.role == ParamRole::kWeight ? MakeChannelsLastLayout(spec, x.block)
                                                             : MakeParamLayout(spec, 1));
   }
   needs_.backward_reads_x = training_;
   needs_.backward_reads_y = training_ && masks_dy();
+  needs_.takes_pooled_gradients = training_ && options.fuse;
 
   absl::Status status = PreparePlan(Pass::kForward, forward_);
   if (training_) {
@@ -77,10 +89,21 @@ absl::Status CudaConv2d::Prepare(const OpShape& shape, const TensorDesc& x, bool
     if (want_dx) status.Update(PreparePlan(Pass::kBackwardData, backward_data_));
     needs_.workspace_bytes = std::max(needs_.workspace_bytes, JoinWorkspaceBytes(needs_.y));
   }
+  if (params_.batch_norm)
+    needs_.workspace_bytes = std::max(needs_.workspace_bytes, BatchNormWorkspaceBytes(needs_.y));
+  if (needs_.takes_pooled_gradients) needs_.workspace_bytes += Align(needs_.y.bytes());
   if (!params_.batch_norm) return status;
-  needs_.workspace_bytes = std::max(needs_.workspace_bytes, BatchNormWorkspaceBytes(needs_.y));
   if (training_) needs_.saved_bytes = Align(needs_.y.bytes()) + 2 * statistics_bytes();
   return status;
+}
+
+void CudaConv2d::Bind(const OpBinding& b) {
+  Op::Bind(b);
+  if (!training_) return;
+  // dy comes in other ops' memory, all of it. Where there is none, as it comes from a pool, it is made in the
+  // workspace.
+  dy_ = b.dy.empty() ? b.workspace : b.dy[0];
+  if (needs_.takes_pooled_gradients) binding_.workspace = workspace() + Align(needs_.y.bytes());
 }
 
 absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan) {
@@ -100,6 +123,7 @@ absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan)
                                            .kernel = params_.kernel,
                                            .stride = params_.stride,
                                            .pad = params_.pad,
+                                           .x_pitch = pass == Pass::kBackwardData ? 0 : PitchOfX(),
                                            .bias = fused,
                                            .relu = fused && params_.relu});
   }
@@ -120,7 +144,7 @@ MatmulProblem CudaConv2d::Product(Pass pass) const {
     case Pass::kForward:
       p.m = pixels, p.n = out, p.k = in;
       p.transpose_b = true;
-      p.a_stride = in, p.b_stride = in, p.d_stride = out;
+      p.a_stride = PitchOfX(), p.b_stride = in, p.d_stride = out;
       p.bias = !params_.batch_norm;
       p.relu = p.bias && params_.relu;
       break;
@@ -131,7 +155,7 @@ MatmulProblem CudaConv2d::Product(Pass pass) const {
     case Pass::kBackwardWeights:
       p.m = out, p.n = in, p.k = pixels;
       p.transpose_a = true;
-      p.a_stride = out, p.b_stride = in, p.d_stride = in;
+      p.a_stride = out, p.b_stride = PitchOfX(), p.d_stride = in;
       p.out = DType::kF32;
       break;
   }
@@ -156,7 +180,7 @@ BatchNormArguments CudaConv2d::Norm(void* z) const {
 
 void CudaConv2d::Forward() {
   void* const z = params_.batch_norm && training_ ? binding_.saved : binding_.y;
-  forward_->Run({.a = binding_.x,
+  forward_->Run({.a = X(),
                  .b = Param(kWeight),
                  .d = z,
                  .workspace = binding_.workspace,
@@ -170,11 +194,27 @@ void CudaConv2d::Forward() {
   }
 }
 
-void CudaConv2d::Backward() {
-  void* const dy = binding_.dy[0];
+void CudaConv2d::JoinGradients() {
   float* const bias_gradient = params_.batch_norm ? nullptr : binding_.grads[kBias];
-  JoinGradientsCuda(device_, binding_.dy, masks_dy() ? binding_.y : nullptr, needs_.y, dy, bias_gradient,
-                    binding_.workspace);
+  const void* const mask = masks_dy() ? binding_.y : nullptr;
+  if (binding_.pooled_dy.empty()) {
+    JoinGradientsCuda(device_, binding_.dy, mask, needs_.y, dy_, bias_gradient, binding_.workspace);
+    return;
+  }
+  GradientJoin join;
+  join.desc = needs_.y;
+  join.parts = binding_.dy;
+  join.pooled = binding_.pooled_dy;
+  join.y = mask;
+  join.targets = {{needs_.y.shape.c, dy_, needs_.y.shape.c}};
+  join.sums = bias_gradient;
+  join.workspace = binding_.workspace;
+  JoinGradientsCuda(device_, join);
+}
+
+void CudaConv2d::Backward() {
+  JoinGradients();
+  void* const dy = dy_;
   if (params_.batch_norm)
     BatchNormBackwardCuda(device_, Norm(binding_.saved), dy, dy, binding_.grads[kScale],
                           binding_.grads[kShift]);
@@ -183,11 +223,11 @@ void CudaConv2d::Backward() {
   float* const weight_gradient = binding_.grads[kWeight];
   std::byte* const scratch = workspace() + narrow_gradient_bytes();
   if (pointwise()) {
-    backward_weights_->Run({.a = dy, .b = binding_.x, .d = weight_gradient, .workspace = scratch});
+    backward_weights_->Run({.a = dy, .b = X(), .d = weight_gradient, .workspace = scratch});
   } else if (!widens()) {
-    backward_weights_->Run({.a = binding_.x, .b = dy, .d = weight_gradient, .workspace = scratch});
+    backward_weights_->Run({.a = X(), .b = dy, .d = weight_gradient, .workspace = scratch});
   } else {
-    backward_weights_->Run({.a = binding_.x, .b = dy, .d = workspace(), .workspace = scratch});
+    backward_weights_->Run({.a = X(), .b = dy, .d = workspace(), .workspace = scratch});
     WidenCuda(device_, workspace(), weight_gradient, needs_.params[kWeight].stored_elements);
   }
 }
@@ -199,13 +239,13 @@ absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCuda(const Conv2dParams& params, c
                                                    Device& device) {
   const bool images = x == device.Images(x.shape, x.dtype) && x.shape.c <= x.block;
   if ((x.dtype != DType::kF32 && x.dtype != DType::kBf16) ||
-      (!images && x != device.FeatureMap(x.shape, x.dtype))) {
+      (!images && x.Dense() != device.FeatureMap(x.shape, x.dtype))) {
     return absl::UnimplementedError(absl::StrCat("conv2d ", options.name, ": no CUDA kernel for ",
                                                  NameOf(x.dtype), " ", x.shape.ToString(),
                                                  " in this layout"));
   }
   auto op = std::make_unique<CudaConv2d>(params, options, AsCuda(device));
-  if (absl::Status s = op->Prepare(shape, x, options.want_dx); !s.ok()) return s;
+  if (absl::Status s = op->Prepare(shape, x, options); !s.ok()) return s;
   return op;
 }
 

@@ -60,10 +60,16 @@ absl::StatusOr<std::unique_ptr<Op>> MakeInception(const InceptionParams& params,
                                                   const OpOptions& options, Device& device) {
   const absl::StatusOr<OpShape> shape = InferInception(params, x.shape);
   if (!shape.ok()) return shape.status();
-  if (x != device.FeatureMap(x.shape, x.dtype)) {
+  if (x.Dense() != device.FeatureMap(x.shape, x.dtype)) {
     return absl::UnimplementedError(
         absl::StrCat("inception ", options.name, ": x must be a feature map in the device's layout"));
   }
+#ifdef DEEPER_CUDA
+  if (options.fuse && device.type() == DeviceType::kCuda) {
+    auto fused = MakeInceptionCuda(params, *shape, x, options, device);
+    if (!absl::IsUnimplemented(fused.status())) return fused;
+  }
+#endif
   return MakeInceptionBranches(params, *shape, x, options, device);
 }
 

@@ -6,11 +6,12 @@
 //   y = concat over channels (branch1, branch2, branch3, branch4); bias (or batch norm) and ReLU on every
 //   convolution
 //
-// x: [N,C,H,W], y: [N, c1+c2+c3+c4, H, W], both feature maps (Device::FeatureMap), same dtype. c1..c4 must be
-// multiples of the CPU's channel block, and on CUDA of 16 bytes, for the fast concatenation; other widths
-// work, slower. Backward: dx may come in up to four parts. Parameter gradients overwritten, fp32. The naive
-// module (fig. 2a) has c2_reduce = c3_reduce = 0: the 3x3 and 5x5 read x itself, and c4 = 0: the pool's
-// output is concatenated as it is (C channels).
+// x: [N,C,H,W], y: [N, c1+c2+c3+c4, H, W], both feature maps (Device::FeatureMap), same dtype; on CUDA x may
+// be a slice, and y is one where the module is fused (OpOptions::fuse). c1..c4 must be multiples of the CPU's
+// channel block, and on CUDA of 8, to be fast; other widths work, slower. Backward: dx may come in up to four
+// parts, or in one and the gradient of a pool (OpNeeds::pooled_dx). Parameter gradients overwritten, fp32.
+// The naive module (fig. 2a) has c2_reduce = c3_reduce = 0: the 3x3 and 5x5 read x itself, and c4 = 0: the
+// pool's output is concatenated as it is (C channels).
 #pragma once
 
 #include <array>
@@ -46,6 +47,11 @@ struct InceptionParams {
 absl::StatusOr<OpShape> InferInception(const InceptionParams& params, const Shape& x);
 absl::StatusOr<std::unique_ptr<Op>> MakeInception(const InceptionParams& params, const TensorDesc& x,
                                                   const OpOptions& options, Device& device);
+
+// The fused module, for OpOptions::fuse. Unimplemented where it does not fit: take the branch ops.
+absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCuda(const InceptionParams& params, const OpShape& shape,
+                                                      const TensorDesc& x, const OpOptions& options,
+                                                      Device& device);
 
 // A branch as a backend builds it: the pool, if it has one, then a chain of convolutions.
 struct InceptionBranch {

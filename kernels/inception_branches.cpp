@@ -72,6 +72,7 @@ absl::StatusOr<InceptionOfBranches::Branch> InceptionOfBranches::MakeBranch(
     return absl::OkStatus();
   };
   OpOptions inner = options;
+  inner.fuse = inner.x_takes_pooled_gradients = false;
   if (description.pool) {
     if (auto s = add(MakePool(kInceptionPool, needs_.x, inner, device_)); !s.ok()) return s;
   }

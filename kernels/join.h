@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/device.h"
+#include "kernels/op.h"
 #include "kernels/tensor.h"
 
 namespace deeper {
@@ -32,10 +33,30 @@ void PasteChannelsCuda(Device& device, const Tensor& from, int64_t first_channel
 // out = sum of the parts, and 0 where `y` is not positive. All have the layout `desc`. out may be one of the
 // parts.
 void JoinGradientsCpu(const std::vector<void*>& parts, const void* y, const TensorDesc& desc, void* out);
-// The same for kNhwc and vectors, and, unless it is nullptr, bias_gradient[c] = sum of out over all but the
-// channels, summed in a fixed order. `workspace`: JoinWorkspaceBytes(desc), for the bias gradient.
-void JoinGradientsCuda(Device& device, const std::vector<void*>& parts, const void* y, const TensorDesc& desc,
-                       void* out, float* bias_gradient, void* workspace);
+
+// The gradient of a tensor as its readers hand it over, and where it goes.
+struct GradientJoin {
+  struct Target {  // of some channels; those of the next one follow
+    int64_t channels = 0;
+    void* data = nullptr;
+    int64_t pitch = 0;  // elements from pixel to pixel
+  };
+
+  TensorDesc desc;                     // of the tensor: kNhwc, maybe a slice, or vectors
+  std::vector<void*> parts;            // dense; their sum
+  std::vector<PooledGradient> pooled;  // and that of these, spread
+  const void* y = nullptr;             // the tensor itself, if the output of a ReLU that masks the gradient
+  std::vector<Target> targets;         // at most kMaxJoinTargets; may be parts, pixel by pixel
+  float* sums = nullptr;               // [channels] of the gradient over pixels, in a fixed order; or nullptr
+  void* workspace = nullptr;           // JoinWorkspaceBytes(desc), for the sums
+};
+constexpr size_t kMaxJoinTargets = 4, kMaxPooledParts = 2;
+
+void JoinGradientsCuda(Device& device, const GradientJoin& join);
 size_t JoinWorkspaceBytes(const TensorDesc& desc);
+
+// The same with one dense target `out`, for ops whose y is dense.
+void JoinGradientsCuda(Device& device, const std::vector<void*>& parts, const void* y, const TensorDesc& desc,
+                       void* out, float* sums, void* workspace);
 
 }  // namespace deeper

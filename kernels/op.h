@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -87,16 +88,35 @@ struct OpShape {
   int64_t inner_elements = 0;  // activations inside the op that backward needs, besides x and y
 };
 
+// The gradient of a max pool of a tensor in place of the tensor's own: dense, of the pool's output. Whoever
+// reads it spreads it, to where the pool found the maximum of each window.
+struct PooledPart {
+  TensorDesc desc;
+  int64_t kernel = 1, stride = 1, pad = 0;
+};
+struct PooledGradient {
+  PooledPart part;
+  const void* data = nullptr;
+  // [pixels][channels] position of the first maximum in its window, row * kernel + column.
+  const uint8_t* argmax = nullptr;
+};
+
 // What a prepared op wants.
 struct OpNeeds {
   TensorDesc x, y;
-  // Backward writes the gradient of x as the SUM of these tensors, all of x's shape and layout: an op that
-  // has it in parts hands over the parts, and whoever reads them adds them up in a pass it makes anyway.
-  // Empty where no gradient of x is wanted.
+  // Backward writes the gradient of x as the SUM of these tensors, all of x's shape and layout, but dense: an
+  // op that has it in parts hands over the parts, and whoever reads them adds them up in a pass it makes
+  // anyway. Empty where no gradient of x is wanted.
   std::vector<TensorDesc> dx_parts;
-  std::vector<ParamLayout> params;  // in the order of OpShape::params
-  size_t saved_bytes = 0;           // written by Forward, read by the Backward that follows
-  size_t workspace_bytes = 0;       // scratch, alive within one call of Forward or Backward
+  // One more part, where OpOptions::x_takes_pooled_gradients; its argmax is the beginning of `saved`.
+  std::optional<PooledPart> pooled_dx;
+  bool takes_pooled_gradients = false;  // Backward reads OpBinding::pooled_dy
+  std::vector<ParamLayout> params;      // in the order of OpShape::params
+  // Parameters, by their indexes, that must lie one right behind the other: several of these runs, each of
+  // one role.
+  std::vector<std::vector<size_t>> adjacent_params;
+  size_t saved_bytes = 0;      // written by Forward, read by the Backward that follows
+  size_t workspace_bytes = 0;  // scratch, alive within one call of Forward or Backward
   bool backward_reads_x = false;
   bool backward_reads_y = false;
 };
@@ -108,8 +128,10 @@ struct OpBinding {
   void* y = nullptr;
   std::vector<void*>
       dy;  // parts whose sum is dL/dy, any number >= 1. Backward may overwrite them. Training only.
-  std::vector<void*> dx;       // one for each of OpNeeds::dx_parts; overwritten, never added to
-  std::vector<float*> params;  // one for each of OpShape::params
+  std::vector<PooledGradient> pooled_dy;  // more parts, where OpNeeds::takes_pooled_gradients
+  std::vector<void*> dx;                  // one for each of OpNeeds::dx_parts; overwritten, never added to
+  void* pooled_dx = nullptr;              // likewise
+  std::vector<float*> params;             // one for each of OpShape::params
   // The same in bf16, kept up to date by whoever writes params, for devices that want it
   // (Device::wants_narrow_params) and bf16 activations; else nullptrs or empty.
   std::vector<const void*> narrow_params;
@@ -145,7 +167,11 @@ struct OpOptions {
   std::string name;  // of the node; names the op's random stream
   bool training =
       true;  // false: Forward only, dropout is the identity, batch norm uses its running statistics
-  bool want_dx = true;  // false for the op that reads the images
+  bool want_dx = true;                    // false for the op that reads the images
+  bool x_takes_pooled_gradients = false;  // the op that makes x does
+  // An op may be prepared as fused kernels, and y be a slice. False: as the separate kernels that fused ones
+  // are checked against.
+  bool fuse = false;
 };
 
 }  // namespace deeper

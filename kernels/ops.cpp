@@ -26,6 +26,11 @@ std::string_view KindOf(const OpParams& params) {
       params);
 }
 
+bool TakesSlices(const OpParams& params) {
+  return std::holds_alternative<Conv2dParams>(params) || std::holds_alternative<InceptionParams>(params) ||
+         std::holds_alternative<PoolParams>(params) || std::holds_alternative<GlobalAvgPoolParams>(params);
+}
+
 absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x) {
   return std::visit(Overloaded{
                         [&](const Conv2dParams& p) { return InferConv2d(p, x); },

@@ -25,6 +25,9 @@ using OpParams = std::variant<Conv2dParams, InceptionParams, PoolParams, GlobalA
 // "conv2d", "inception", ... for tables.
 std::string_view KindOf(const OpParams& params);
 
+// Whether x may be a slice of channels (TensorDesc::pitch), on devices that have such.
+bool TakesSlices(const OpParams& params);
+
 // Shape rule: InvalidArgument if the op does not fit x (a kernel larger than the padded image, a zero-sized
 // output, ...).
 absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x);

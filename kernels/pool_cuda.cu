@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda_for_each.h"
+#include "kernels/cuda_pool.h"
 #include "kernels/join.h"
 #include "kernels/pool.h"
 
@@ -11,58 +12,16 @@ namespace {
 
 constexpr int64_t kMostPositions = 256;  // of the maximum in its window: one byte
 
-struct Range {
-  int64_t begin, end;
-};
-
-// Windows along one side of the image.
-struct Side {
-  int64_t size, windows, kernel, stride, pad;
-
-  // Where a window begins, maybe in the padding, and which of its pixels lie in the image.
-  DEEPER_HD int64_t Start(int64_t window) const { return window * stride - pad; }
-  DEEPER_HD Range Pixels(int64_t window) const {
-    const int64_t start = Start(window);
-    return {std::max<int64_t>(start, 0), std::min(start + kernel, size)};
-  }
-  // The windows that cover a pixel.
-  DEEPER_HD Range Windows(int64_t pixel) const {
-    const int64_t at = pixel + pad;
-    return {at < kernel ? 0 : (at - kernel) / stride + 1, std::min(at / stride + 1, windows)};
-  }
-};
-
-struct Place {
-  int64_t n, row, column, channel;
-};
-
-struct Geometry {
-  Side rows, columns;
-  int64_t channels;
-
-  DEEPER_HD int64_t X(int64_t n, int64_t row, int64_t column, int64_t channel) const {
-    return ((n * rows.size + row) * columns.size + column) * channels + channel;
-  }
-  DEEPER_HD int64_t Y(int64_t n, int64_t row, int64_t column, int64_t channel) const {
-    return ((n * rows.windows + row) * columns.windows + column) * channels + channel;
-  }
-  // Of pack i of an image of that many rows and columns.
-  template <int N>
-  DEEPER_HD Place PlaceOf(int64_t i, int64_t height, int64_t width) const {
-    const int64_t packs = channels / N, pixel = i / packs, line = pixel / width;
-    return {line / height, line % height, pixel % width, i % packs * N};
-  }
-};
-
 // A NaN is larger than everything, so that it shows.
 template <class T, int N>
 struct MaxPool {
-  Geometry g;
-  const T* x;
+  Pixels<T> x;
+  PoolGeometry g;
   T* y;
   uint8_t* argmax;  // nullptr: not wanted
   DEEPER_HD void operator()(int64_t i) const {
-    const Place at = g.PlaceOf<N>(i, g.rows.windows, g.columns.windows);
+    const int64_t packs = x.channels / N, channel = i % packs * N;
+    const Place at = PlaceOf(i / packs, g.rows.windows, g.columns.windows);
     const Range rows = g.rows.Pixels(at.row), columns = g.columns.Pixels(at.column);
     const int64_t top = g.rows.Start(at.row), left = g.columns.Start(at.column);
     float best[N];
@@ -73,7 +32,7 @@ struct MaxPool {
     }
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       for (int64_t column = columns.begin; column < columns.end; ++column) {
-        const Pack<T, N> pack = LoadPack<T, N>(x + g.X(at.n, row, column, at.channel));
+        const Pack<T, N> pack = LoadPack<T, N>(x.At(g.X(at.n, row, column), channel));
         const auto position = static_cast<uint8_t>((row - top) * g.columns.kernel + column - left);
         for (int j = 0; j < N; ++j) {
           const float value = ToFloat(pack.v[j]);
@@ -90,27 +49,14 @@ struct MaxPool {
   }
 };
 
-// Gathers from the windows that cover a pixel of x.
 template <class T, int N>
-struct MaxPoolGradient {
-  Geometry g;
-  const uint8_t* argmax;
-  const T* dy;
+struct SpreadMaxPool {
+  MaxPoolGradient<T, N> gradient;
   T* dx;
   DEEPER_HD void operator()(int64_t i) const {
-    const Place at = g.PlaceOf<N>(i, g.rows.size, g.columns.size);
-    const Range rows = g.rows.Windows(at.row), columns = g.columns.Windows(at.column);
+    const int64_t packs = gradient.channels / N;
     float sum[N] = {};
-    for (int64_t row = rows.begin; row < rows.end; ++row) {
-      for (int64_t column = columns.begin; column < columns.end; ++column) {
-        const int64_t window = g.Y(at.n, row, column, at.channel);
-        const auto first = LoadPack<uint8_t, N>(argmax + window);
-        const auto pack = LoadPack<T, N>(dy + window);
-        const int64_t position = (at.row - g.rows.Start(row)) * g.columns.kernel +  //
-                                 at.column - g.columns.Start(column);
-        for (int j = 0; j < N; ++j) sum[j] += first.v[j] == position ? ToFloat(pack.v[j]) : 0.0f;
-      }
-    }
+    gradient.AddTo(sum, PlaceOf(i / packs, gradient.g.rows.size, gradient.g.columns.size), i % packs * N);
     Pack<T, N> out;
     for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(sum[j]);
     StorePack(dx + i * N, out);
@@ -123,16 +69,17 @@ DEEPER_HD float CountOf(const Range& rows, const Range& columns) {
 
 template <class T, int N>
 struct AveragePool {
-  Geometry g;
-  const T* x;
+  Pixels<T> x;
+  PoolGeometry g;
   T* y;
   DEEPER_HD void operator()(int64_t i) const {
-    const Place at = g.PlaceOf<N>(i, g.rows.windows, g.columns.windows);
+    const int64_t packs = x.channels / N, channel = i % packs * N;
+    const Place at = PlaceOf(i / packs, g.rows.windows, g.columns.windows);
     const Range rows = g.rows.Pixels(at.row), columns = g.columns.Pixels(at.column);
     float sum[N] = {};
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       for (int64_t column = columns.begin; column < columns.end; ++column) {
-        const Pack<T, N> pack = LoadPack<T, N>(x + g.X(at.n, row, column, at.channel));
+        const Pack<T, N> pack = LoadPack<T, N>(x.At(g.X(at.n, row, column), channel));
         for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]);
       }
     }
@@ -145,16 +92,18 @@ struct AveragePool {
 
 template <class T, int N>
 struct AveragePoolGradient {
-  Geometry g;
+  PoolGeometry g;
+  int64_t channels;
   const T* dy;
   T* dx;
   DEEPER_HD void operator()(int64_t i) const {
-    const Place at = g.PlaceOf<N>(i, g.rows.size, g.columns.size);
+    const int64_t packs = channels / N, channel = i % packs * N;
+    const Place at = PlaceOf(i / packs, g.rows.size, g.columns.size);
     const Range rows = g.rows.Windows(at.row), columns = g.columns.Windows(at.column);
     float sum[N] = {};
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       for (int64_t column = columns.begin; column < columns.end; ++column) {
-        const Pack<T, N> pack = LoadPack<T, N>(dy + g.Y(at.n, row, column, at.channel));
+        const Pack<T, N> pack = LoadPack<T, N>(dy + g.Y(at.n, row, column) * channels + channel);
         const float share = 1 / CountOf(g.rows.Pixels(row), g.columns.Pixels(column));
         for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]) * share;
       }
@@ -169,75 +118,97 @@ class PoolCuda final : public Op {
  public:
   PoolCuda(const PoolParams& params, const Shape& y, const TensorDesc& x, const OpOptions& options,
            CudaDevice& device)
-      : device_(device), max_(params.kind == PoolParams::Kind::kMax), mask_dx_(params.mask_dx) {
-    needs_.x = needs_.y = x;
-    needs_.y.shape = y;
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
-    keeps_argmax_ = max_ && !needs_.dx_parts.empty();
-    if (keeps_argmax_) needs_.saved_bytes = static_cast<size_t>(needs_.y.stored_elements());
-    needs_.backward_reads_y = mask_dx_ && !needs_.dx_parts.empty();
+      : device_(device), max_(params.kind == PoolParams::Kind::kMax) {
     const Shape& in = x.shape;
     geometry_ = {{in.h, y.h, params.window(in.h), params.stride, params.pad},
-                 {in.w, y.w, params.window(in.w), params.stride, params.pad},
-                 in.c};
+                 {in.w, y.w, params.window(in.w), params.stride, params.pad}};
+    needs_.x = x;
+    needs_.y = device.FeatureMap(y, x.dtype);
+    if (!options.training || !options.want_dx) return;
+    wants_dx_ = true;
+    masks_dy_ = needs_.backward_reads_y = params.mask_dx;
+    needs_.takes_pooled_gradients = options.fuse;
+    if (options.fuse) needs_.workspace_bytes = needs_.y.bytes();
+    if (max_) needs_.saved_bytes = static_cast<size_t>(needs_.y.stored_elements());  // the argmax
+    if (max_ && options.x_takes_pooled_gradients && !params.clamp) {
+      needs_.pooled_dx = {needs_.y, params.kernel, params.stride, params.pad};
+    } else {
+      needs_.dx_parts = {x.Dense()};
+    }
   }
 
   void Forward() override {
-    const int64_t count = needs_.y.stored_elements();
-    const auto bytes = static_cast<int64_t>(needs_.x.bytes() + needs_.y.bytes() + needs_.saved_bytes);
-    WithPacks(needs_.x.dtype, geometry_.channels, [&](auto zero, auto width) {
+    const int64_t bytes = BytesOf(needs_.x) + BytesOf(needs_.y) + static_cast<int64_t>(needs_.saved_bytes);
+    WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&](auto zero, auto width) {
       using T = decltype(zero);
       constexpr int N = width;
-      const auto* const x = static_cast<const T*>(binding_.x);
+      const Pixels<T> x(needs_.x, binding_.x);
+      const int64_t count = needs_.y.stored_elements() / N;
       auto* const y = static_cast<T*>(binding_.y);
-      auto* const argmax = keeps_argmax_ ? static_cast<uint8_t*>(binding_.saved) : nullptr;
+      auto* const argmax = needs_.saved_bytes > 0 ? static_cast<uint8_t*>(binding_.saved) : nullptr;
       if (max_) {
-        ForEach(device_, {"max pool", bytes}, count / N, MaxPool<T, N>{geometry_, x, y, argmax});
+        ForEach(device_, {"max pool", bytes}, count, MaxPool<T, N>{x, geometry_, y, argmax});
       } else {
-        ForEach(device_, {"average pool", bytes}, count / N, AveragePool<T, N>{geometry_, x, y});
+        ForEach(device_, {"average pool", bytes}, count, AveragePool<T, N>{x, geometry_, y});
       }
     });
   }
+
+  // Masking dy masks dx: the x that takes the gradient of a window equals its y.
   void Backward() override {
-    if (needs_.dx_parts.empty()) return;
-    // Masking dy masks dx: the x that takes the gradient of a window equals its y.
-    JoinGradientsCuda(device_, binding_.dy, mask_dx_ ? binding_.y : nullptr, needs_.y, binding_.dy[0],
-                      nullptr, nullptr);
-    const int64_t count = needs_.x.stored_elements();
-    const auto bytes = static_cast<int64_t>(needs_.x.bytes() + needs_.y.bytes() + needs_.saved_bytes);
-    WithPacks(needs_.x.dtype, geometry_.channels, [&](auto zero, auto width) {
+    if (!wants_dx_) return;
+    void* const dy = needs_.pooled_dx.has_value() ? binding_.pooled_dx
+                     : binding_.dy.empty()        ? binding_.workspace
+                                                  : binding_.dy[0];
+    Join(dy);
+    if (needs_.pooled_dx.has_value()) return;
+    const int64_t count = needs_.dx_parts[0].stored_elements();
+    const int64_t bytes =
+        BytesOf(needs_.dx_parts[0]) + BytesOf(needs_.y) + static_cast<int64_t>(needs_.saved_bytes);
+    WithPacks(needs_.x.dtype, needs_.x.shape.c, [&](auto zero, auto width) {
       using T = decltype(zero);
       constexpr int N = width;
-      const auto* const dy = static_cast<const T*>(binding_.dy[0]);
+      const auto* const from = static_cast<const T*>(dy);
       auto* const dx = static_cast<T*>(binding_.dx[0]);
-      const auto* const argmax = static_cast<const uint8_t*>(binding_.saved);
+      const int64_t channels = needs_.x.shape.c;
       if (max_) {
+        const auto* const argmax = static_cast<const uint8_t*>(binding_.saved);
         ForEach(device_, {"max pool gradient", bytes}, count / N,
-                MaxPoolGradient<T, N>{geometry_, argmax, dy, dx});
+                SpreadMaxPool<T, N>{{geometry_, channels, from, argmax}, dx});
       } else {
         ForEach(device_, {"average pool gradient", bytes}, count / N,
-                AveragePoolGradient<T, N>{geometry_, dy, dx});
+                AveragePoolGradient<T, N>{geometry_, channels, from, dx});
       }
     });
   }
 
  private:
+  void Join(void* dy) {
+    if (binding_.dy.size() == 1 && binding_.pooled_dy.empty() && dy == binding_.dy[0] && !masks_dy_) return;
+    GradientJoin join;
+    join.desc = needs_.y;
+    join.parts = binding_.dy;
+    join.pooled = binding_.pooled_dy;
+    if (masks_dy_) join.y = binding_.y;
+    join.targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}};
+    JoinGradientsCuda(device_, join);
+  }
+
   CudaDevice& device_;
-  bool max_, mask_dx_, keeps_argmax_ = false;
-  Geometry geometry_;
+  bool max_, wants_dx_ = false, masks_dy_ = false;
+  PoolGeometry geometry_;
 };
 
 template <class T, int N>
 struct Average {
-  int64_t pixels, channels;
-  const T* x;
+  Pixels<T> x;
+  int64_t pixels;  // of an image
   T* y;
   DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = channels / N;
-    const T* from = x + (i / packs * pixels * packs + i % packs) * N;
+    const int64_t packs = x.channels / N;
     float sum[N] = {};
-    for (int64_t p = 0; p < pixels; ++p, from += channels) {
-      const Pack<T, N> pack = LoadPack<T, N>(from);
+    for (int64_t p = 0; p < pixels; ++p) {
+      const Pack<T, N> pack = LoadPack<T, N>(x.At(i / packs * pixels + p, i % packs * N));
       for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]);
     }
     Pack<T, N> out;
@@ -264,27 +235,27 @@ class GlobalAvgPoolCuda final : public Op {
   GlobalAvgPoolCuda(const TensorDesc& x, const OpOptions& options, CudaDevice& device) : device_(device) {
     needs_.x = x;
     needs_.y = {{x.shape.n, x.shape.c}, x.dtype};
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
+    if (options.training && options.want_dx) needs_.dx_parts = {x.Dense()};
   }
 
   void Forward() override {
-    const auto bytes = static_cast<int64_t>(needs_.x.bytes() + needs_.y.bytes());
-    WithPacks(needs_.x.dtype, needs_.x.shape.c, [&](auto zero, auto width) {
+    const int64_t bytes = BytesOf(needs_.x) + BytesOf(needs_.y);
+    WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&](auto zero, auto width) {
       using T = decltype(zero);
       constexpr int N = width;
       ForEach(device_, {"global average", bytes}, needs_.y.stored_elements() / N,
-              Average<T, N>{needs_.x.shape.spatial(), needs_.x.shape.c, static_cast<const T*>(binding_.x),
+              Average<T, N>{Pixels<T>(needs_.x, binding_.x), needs_.x.shape.spatial(),
                             static_cast<T*>(binding_.y)});
     });
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
     JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
-    const auto bytes = static_cast<int64_t>(needs_.x.bytes() + needs_.y.bytes());
+    const int64_t bytes = BytesOf(needs_.dx_parts[0]) + BytesOf(needs_.y);
     WithPacks(needs_.x.dtype, needs_.x.shape.c, [&](auto zero, auto width) {
       using T = decltype(zero);
       constexpr int N = width;
-      ForEach(device_, {"global average gradient", bytes}, needs_.x.stored_elements() / N,
+      ForEach(device_, {"global average gradient", bytes}, needs_.dx_parts[0].stored_elements() / N,
               Spread<T, N>{needs_.x.shape.spatial(), needs_.x.shape.c, static_cast<const T*>(binding_.dy[0]),
                            static_cast<T*>(binding_.dx[0])});
     });

@@ -55,7 +55,7 @@ struct Shape {
 //   kBlocked  N, ceil(C/b), H, W, b with b = TensorDesc::block (oneDNN's nChw16c / nChw8c). The channels that
 //   pad C up to a
 //             multiple of b are zero, always: every writer keeps them so.
-//   kNhwc     dense N,H,W,C.
+//   kNhwc     N,H,W,C, dense or a slice of the channels of wider pixels (TensorDesc::pitch).
 enum class Layout : uint8_t { kNchw, kBlocked, kNhwc };
 
 struct TensorDesc {
@@ -63,10 +63,17 @@ struct TensorDesc {
   DType dtype = DType::kF32;
   Layout layout = Layout::kNchw;
   int64_t block = 1;  // channels per block; 1 unless kBlocked
+  // kNhwc only. A slice is channels [first, first + shape.c) of pixels of `pitch` channels: what it is handed
+  // around by is the address of the whole pixels. pitch 0: dense.
+  int64_t pitch = 0, first = 0;
 
+  constexpr int64_t pixel_pitch() const { return pitch > 0 ? pitch : shape.c; }
+  constexpr TensorDesc Dense() const { return {shape, dtype, layout, block}; }
   constexpr int64_t padded_channels() const { return (shape.c + block - 1) / block * block; }
-  // Elements in memory, padding channels included.
-  constexpr int64_t stored_elements() const { return shape.n * padded_channels() * shape.h * shape.w; }
+  // Elements in memory, padding channels and what lies beside a slice included.
+  constexpr int64_t stored_elements() const {
+    return shape.n * (pitch > 0 ? pitch : padded_channels()) * shape.h * shape.w;
+  }
   constexpr size_t bytes() const { return static_cast<size_t>(stored_elements()) * SizeOf(dtype); }
   friend constexpr bool operator==(const TensorDesc&, const TensorDesc&) = default;
 
@@ -76,7 +83,7 @@ struct TensorDesc {
       case Layout::kNchw:
         return ((n * shape.c + c) * shape.h + h) * shape.w + w;
       case Layout::kNhwc:
-        return ((n * shape.h + h) * shape.w + w) * shape.c + c;
+        return ((n * shape.h + h) * shape.w + w) * pixel_pitch() + first + c;
       case Layout::kBlocked:
         return (((n * (padded_channels() / block) + c / block) * shape.h + h) * shape.w + w) * block +
                c % block;

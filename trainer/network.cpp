@@ -27,17 +27,34 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Prepare(const Model& model, co
   return network;
 }
 
+// [node] whether everything that reads its output takes slices of channels.
+std::vector<bool> OutputsThatMayBeSlices(const Model& model) {
+  std::vector<bool> may_be(model.nodes.size(), true);
+  for (const Node& node : model.nodes) {
+    if (node.input != kImages && !TakesSlices(node.op)) may_be[static_cast<size_t>(node.input)] = false;
+  }
+  for (const Head& head : model.heads) may_be[static_cast<size_t>(head.logits)] = false;
+  return may_be;
+}
+
 absl::Status Network::PrepareOps() {
   images_desc_ = device_.Images({options_.rows, model_.channels, model_.image_size, model_.image_size},
                                 options_.precision);
+  const std::vector<bool> may_be_slice = OutputsThatMayBeSlices(model_);
   for (const Node& node : model_.nodes) {
-    const TensorDesc& x =
-        node.input == kImages ? images_desc_ : ops_[static_cast<size_t>(node.input)]->needs().y;
+    const OpNeeds* const input =
+        node.input == kImages ? nullptr : &ops_[static_cast<size_t>(node.input)]->needs();
+    const TensorDesc& x = input == nullptr ? images_desc_ : input->y;
     absl::StatusOr<OpShape> shape = InferOp(node.op, x.shape);
     if (!shape.ok()) return Annotate(shape.status(), absl::StrCat(model_.name, ", layer ", node.name));
     absl::StatusOr<std::unique_ptr<Op>> op =
         MakeOp(node.op, x,
-               {.name = node.name, .training = options_.training, .want_dx = node.input != kImages}, device_);
+               {.name = node.name,
+                .training = options_.training,
+                .want_dx = node.input != kImages,
+                .x_takes_pooled_gradients = input != nullptr && input->takes_pooled_gradients,
+                .fuse = options_.fusion && may_be_slice[ops_.size()]},
+               device_);
     if (!op.ok()) return Annotate(op.status(), absl::StrCat(model_.name, ", layer ", node.name));
     ops_.push_back(*std::move(op));
     specs_.push_back(std::move(shape->params));
@@ -47,6 +64,7 @@ absl::Status Network::PrepareOps() {
 
 std::vector<Param> Network::Params() const {
   std::vector<Param> params;
+  int runs = 0;
   for (size_t node = 0; node < ops_.size(); ++node) {
     for (size_t i = 0; i < specs_[node].size(); ++i) {
       Param param;
@@ -55,6 +73,14 @@ std::vector<Param> Network::Params() const {
       param.layout = ops_[node]->needs().params[i];
       param.node = static_cast<int>(node);
       params.push_back(std::move(param));
+    }
+    for (const std::vector<size_t>& run : ops_[node]->needs().adjacent_params) {
+      for (size_t place = 0; place < run.size(); ++place) {
+        Param& param = params[params.size() - specs_[node].size() + run[place]];
+        param.run = runs;
+        param.place = static_cast<int>(place);
+      }
+      ++runs;
     }
   }
   return params;
@@ -94,6 +120,11 @@ void Network::PlanBuffers() {
     for (const TensorDesc& part : needs.dx_parts) {
       own.dx.push_back(add(part.bytes(), backward_of(node), backward_of(input)));
       buffers_[static_cast<size_t>(input)].dy.push_back(own.dx.back());
+    }
+    if (needs.pooled_dx.has_value()) {
+      own.pooled_dx = add(needs.pooled_dx->desc.bytes(), backward_of(node), backward_of(input));
+      extend(own.saved, backward_of(input));  // the argmax
+      buffers_[static_cast<size_t>(input)].pooled_dy.push_back(node);
     }
   }
   for (const Head& head : model_.heads) {
@@ -149,8 +180,10 @@ void Network::BindOps(ParamStore& params) {
     binding.narrow_params.push_back(trained && narrow != nullptr ? narrow + offset : nullptr);
     if (!trained) continue;
     GradientPiece& piece = piece_of_node[node];  // a node's trained parameters are neighbours in the arena
-    if (piece.count == 0) piece.offset = offset;
-    piece.count = offset + static_cast<size_t>(own.layout.stored_elements) - piece.offset;
+    const size_t first = piece.count == 0 ? offset : std::min(piece.offset, offset);
+    const size_t end =
+        std::max(piece.offset + piece.count, offset + static_cast<size_t>(own.layout.stored_elements));
+    piece = {first, end - first};
   }
   for (size_t node = 0; node < ops_.size(); ++node) {
     OpBinding& binding = bindings[node];
@@ -159,6 +192,12 @@ void Network::BindOps(ParamStore& params) {
     binding.y = At(buffers_[node].y);
     for (const int part : buffers_[node].dy) binding.dy.push_back(At(part));
     for (const int part : buffers_[node].dx) binding.dx.push_back(At(part));
+    for (const int consumer : buffers_[node].pooled_dy) {
+      const NodeBuffers& from = buffers_[static_cast<size_t>(consumer)];
+      binding.pooled_dy.push_back({*ops_[static_cast<size_t>(consumer)]->needs().pooled_dx,
+                                   At(from.pooled_dx), static_cast<const uint8_t*>(At(from.saved))});
+    }
+    binding.pooled_dx = At(buffers_[node].pooled_dx);
     binding.saved = At(buffers_[node].saved);
     binding.workspace = At(workspace_);
     binding.step = ControlAt(control_).step;

@@ -24,6 +24,7 @@ struct NetworkOptions {
   int64_t rows = 1;               // of one forward pass
   DType precision = DType::kF32;  // of activations: kF32 or kBf16
   bool training = true;
+  bool fusion = true;  // where the device has fused kernels
 };
 
 class Network {
@@ -88,9 +89,10 @@ class Network {
 
   // Indexes into plan_.offsets.
   struct NodeBuffers {
-    int y = -1, saved = -1;
-    std::vector<int> dx;  // parts
-    std::vector<int> dy;  // parts: dx of all consumers, and the loss' gradient of a head
+    int y = -1, saved = -1, pooled_dx = -1;
+    std::vector<int> dx;         // parts
+    std::vector<int> dy;         // parts: dx of all consumers, and the loss' gradient of a head
+    std::vector<int> pooled_dy;  // nodes that have one more part
   };
   std::vector<NodeBuffers> buffers_;  // [node]
   std::vector<int> dlogits_;          // [head]

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <set>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -16,13 +17,32 @@ namespace deeper {
 namespace {
 
 constexpr int64_t kAlignment = 64 / sizeof(float);
-static_assert(kAlignment % kDecayGroup == 0, "a decay group holds one parameter only");
+static_assert(kAlignment % kDecayGroup == 0, "a decay group holds parameters of one role only");
 
-// Places `param` at the end of an arena and appends it to the arena's table.
-void Append(Param param, std::vector<Param>& table, int64_t& arena_elements) {
-  param.offset = arena_elements;
-  arena_elements += (param.layout.stored_elements + kAlignment - 1) / kAlignment * kAlignment;
-  table.push_back(std::move(param));
+// Assigns the offsets of one arena and returns its size.
+int64_t Place(std::vector<Param>& table) {
+  int64_t elements = 0;
+  std::set<int> placed;  // runs
+  const auto append = [&](std::vector<Param*> run) {
+    std::sort(run.begin(), run.end(), [](const Param* a, const Param* b) { return a->place < b->place; });
+    for (Param* param : run) {
+      param->offset = elements;
+      elements += param->layout.stored_elements;
+    }
+    elements = (elements + kAlignment - 1) / kAlignment * kAlignment;
+  };
+  for (Param& param : table) {
+    if (param.run < 0) {
+      append({&param});
+    } else if (placed.insert(param.run).second) {
+      std::vector<Param*> run;
+      for (Param& other : table) {
+        if (other.run == param.run) run.push_back(&other);
+      }
+      append(run);
+    }
+  }
+  return elements;
 }
 
 absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer, DType dtype = DType::kF32) {
@@ -79,13 +99,10 @@ std::vector<float> InitialValues(const Param& param, uint64_t seed) {
 }  // namespace
 
 ParamStore::ParamStore(std::vector<Param> params, Device& device) : device_(device) {
-  for (Param& param : params) {
-    if (IsStatistic(param.spec.role)) {
-      Append(std::move(param), statistics_, statistics_elements_);
-    } else {
-      Append(std::move(param), trained_, trained_elements_);
-    }
-  }
+  for (Param& param : params)
+    (IsStatistic(param.spec.role) ? statistics_ : trained_).push_back(std::move(param));
+  trained_elements_ = Place(trained_);
+  statistics_elements_ = Place(statistics_);
 }
 
 absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param> params, Device& device,

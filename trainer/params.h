@@ -19,14 +19,16 @@ struct Param {
   ParamLayout layout;  // as in memory
   int64_t offset = 0;  // elements into its arena: trained (values, grads, momentum alike) or statistics
   int node = 0;        // of the model
+  // Parameters of one run lie one right behind the other, in the order of their places. -1: alone.
+  int run = -1, place = 0;
 };
 
 class ParamStore {
  public:
   // Takes the parameters of all nodes in forward order, `offset` still to be assigned: each on a 64-byte
-  // boundary, trained ones in one arena, statistics in another. `training` also allocates gradients and
-  // momentum. All memory starts as zeros. ResourceExhausted if the device has too little memory.
-  // `narrow` keeps a copy of the values in bf16 as well (OpBinding::narrow_params).
+  // boundary or in a run that begins on one, trained ones in one arena, statistics in another. `training`
+  // also allocates gradients and momentum. All memory starts as zeros. ResourceExhausted if the device has
+  // too little memory. `narrow` keeps a copy of the values in bf16 as well (OpBinding::narrow_params).
   static absl::StatusOr<std::unique_ptr<ParamStore>> Create(std::vector<Param> params, Device& device,
                                                             bool training, bool narrow = false);
 

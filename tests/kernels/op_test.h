@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -84,12 +85,12 @@ class DeviceTensor {
   }
   void Write(const Values& values) {
     ASSERT_EQ(static_cast<int64_t>(values.size()), desc_.shape.elements());
-    std::fill(staged_.begin(), staged_.end(), std::byte{0});
+    std::fill(staged_.begin(), staged_.end(), desc_.pitch == 0 ? std::byte{0} : std::byte{0xFF});
     ForEach([&](size_t canonical, size_t stored) { SetElement(stored, values[canonical]); });
     device_.Copy(memory_.data(), staged_.data(), staged_.size());
     device_.Synchronize();
   }
-  // Also checks that the channels that pad the blocks are zero.
+  // Also checks that the channels that pad the blocks are zero. What lies beside a slice is its maker's own.
   Values Read() {
     device_.Copy(staged_.data(), memory_.data(), staged_.size());
     device_.Synchronize();
@@ -99,7 +100,9 @@ class DeviceTensor {
       SetElement(stored, 0);
     });
     const auto zero = [](std::byte b) { return b == std::byte{0}; };
-    EXPECT_TRUE(std::all_of(staged_.begin(), staged_.end(), zero)) << "padding channels are not zero";
+    if (desc_.pitch == 0) {
+      EXPECT_TRUE(std::all_of(staged_.begin(), staged_.end(), zero)) << "padding channels are not zero";
+    }
     return values;
   }
 
@@ -134,28 +137,29 @@ class DeviceTensor {
   std::vector<std::byte> staged_;
 };
 
-// One float32 parameter or gradient on the device, in the op's own layout, and its copy in bf16.
+// One float32 parameter or gradient on the device, in the op's own layout, and its copy in bf16, both in
+// somebody else's memory.
 class DeviceParam {
  public:
-  DeviceParam(const ParamSpec& spec, const ParamLayout& layout, Device& device)
-      : spec_(spec),
-        layout_(layout),
-        stored_({{layout.stored_elements, 1, 1, 1}}, device),
-        narrow_({{layout.stored_elements, 1, 1, 1}, DType::kBf16}, device) {}
+  DeviceParam(const ParamSpec& spec, const ParamLayout& layout, float* data, uint16_t* narrow, Device& device)
+      : spec_(spec), layout_(layout), data_(data), narrow_(narrow), device_(device) {}
 
-  float* data() const { return static_cast<float*>(stored_.data()); }
-  void* narrow() const { return narrow_.data(); }
-  void Poison() { stored_.Poison(); }
+  float* data() const { return data_; }
+  void* narrow() const { return narrow_; }
+  void Poison() {
+    Store(Values(static_cast<size_t>(layout_.stored_elements), std::bit_cast<float>(0xFFFFFFFFu)));
+  }
   void Write(const Values& canonical) {
     ASSERT_EQ(static_cast<int64_t>(canonical.size()), spec_.elements());
     Values stored(static_cast<size_t>(layout_.stored_elements));
     PackParam(spec_, layout_, canonical.data(), stored.data());
-    stored_.Write(stored);
-    narrow_.Write(stored);
+    Store(stored);
   }
   // Also checks that what pads the blocks is zero.
   Values Read() {
-    const Values stored = stored_.Read();
+    Values stored(static_cast<size_t>(layout_.stored_elements));
+    device_.Copy(stored.data(), data_, stored.size() * sizeof(float));
+    device_.Synchronize();
     Values canonical(static_cast<size_t>(spec_.elements())), again(stored.size());
     UnpackParam(spec_, layout_, stored.data(), canonical.data());
     PackParam(spec_, layout_, canonical.data(), again.data());
@@ -165,10 +169,58 @@ class DeviceParam {
   }
 
  private:
+  void Store(const Values& stored) {
+    std::vector<bf16> narrow(stored.size());
+    std::transform(stored.begin(), stored.end(), narrow.begin(), ToBf16);
+    device_.Copy(data_, stored.data(), stored.size() * sizeof(float));
+    device_.Copy(narrow_, narrow.data(), narrow.size() * sizeof(bf16));
+    device_.Synchronize();
+  }
+
   ParamSpec spec_;
   ParamLayout layout_;
-  DeviceTensor stored_, narrow_;
+  float* data_;
+  uint16_t* narrow_;
+  Device& device_;
 };
+
+// Offsets of an op's parameters in one array, and its size: each on 64 bytes, but for those that must lie one
+// behind the other.
+inline std::vector<size_t> PlaceParams(const OpNeeds& needs, size_t& elements) {
+  std::vector<size_t> offsets(needs.params.size());
+  std::vector<std::vector<size_t>> runs = needs.adjacent_params;
+  std::vector<bool> in_run(needs.params.size());
+  for (const auto& run : runs) {
+    for (const size_t i : run) in_run[i] = true;
+  }
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    if (!in_run[i]) runs.push_back({i});
+  }
+  elements = 0;
+  for (const auto& run : runs) {
+    for (const size_t i : run) {
+      offsets[i] = elements;
+      elements += static_cast<size_t>(needs.params[i].stored_elements);
+    }
+    elements = (elements + 15) / 16 * 16;
+  }
+  return offsets;
+}
+
+// The definition of PooledPart: adds the gradient of the pool, [n, c, h, w], to that of what was pooled.
+// `argmax` lies as the pool's output does.
+inline void AddSpread(const PooledPart& part, const Values& dy, const std::vector<uint8_t>& argmax,
+                      const Shape& x, Values& sum) {
+  const Shape& y = part.desc.shape;
+  for (int64_t i = 0; i < y.elements(); ++i) {
+    const int64_t column = i % y.w, row = i / y.w % y.h, image = i / y.spatial();  // and channel
+    const auto stored = static_cast<size_t>(part.desc.Offset(image / y.c, image % y.c, row, column));
+    const int64_t at_row = row * part.stride - part.pad + argmax[stored] / part.kernel;
+    const int64_t at_column = column * part.stride - part.pad + argmax[stored] % part.kernel;
+    ASSERT_TRUE(at_row >= 0 && at_row < x.h && at_column >= 0 && at_column < x.w);
+    sum[static_cast<size_t>((image * x.h + at_row) * x.w + at_column)] += dy[static_cast<size_t>(i)];
+  }
+}
 
 // A prepared op bound to its own memory. Before each call everything the op must not rely on is poisoned.
 class OpDriver {
@@ -184,15 +236,24 @@ class OpDriver {
     EXPECT_EQ(needs.x, x);
     EXPECT_EQ(needs.y.shape, shape_.y);
     DEEPER_CHECK(needs.params.size() == shape_.params.size());
-    tensors_.reserve(2 + static_cast<size_t>(dy_parts) + needs.dx_parts.size());
+    tensors_.reserve(3 + static_cast<size_t>(dy_parts) + needs.dx_parts.size());
     const auto add = [&](const TensorDesc& desc) { return &tensors_.emplace_back(desc, device); };
     x_ = add(needs.x);
     y_ = add(needs.y);
-    for (int i = 0; i < dy_parts; ++i) dy_.push_back(add(needs.y));
+    for (int i = 0; i < dy_parts; ++i) dy_.push_back(add(needs.y.Dense()));
     for (const TensorDesc& desc : needs.dx_parts) dx_.push_back(add(desc));
+    if (needs.pooled_dx.has_value()) pooled_dx_ = add(needs.pooled_dx->desc);
+    size_t elements = 0;
+    const std::vector<size_t> offsets = PlaceParams(needs, elements);
+    arenas_ = device.Allocate(2 * elements * sizeof(float));
+    narrow_arenas_ = device.Allocate(2 * elements * sizeof(uint16_t));
     for (size_t i = 0; i < needs.params.size(); ++i) {
-      params_.emplace_back(shape_.params[i], needs.params[i], device);
-      grads_.emplace_back(shape_.params[i], needs.params[i], device);
+      const auto add_param = [&](std::vector<DeviceParam>& to, size_t offset) {
+        to.emplace_back(shape_.params[i], needs.params[i], arenas_.as<float>() + offset,
+                        narrow_arenas_.as<uint16_t>() + offset, device);
+      };
+      add_param(params_, offsets[i]);
+      add_param(grads_, elements + offsets[i]);
     }
     saved_ = device.Allocate(needs.saved_bytes);
     workspace_ = device.Allocate(needs.workspace_bytes);
@@ -212,6 +273,15 @@ class OpDriver {
     StepContext on_device = step_;
     on_device.samples = device_samples_.data();
     device_step_.Write({on_device});
+  }
+  // One more part of dy for every Backward: `dy` as canonical values, `argmax` as it lies in memory.
+  void SetPooledGradient(const PooledPart& part, const Values& dy, const std::vector<uint8_t>& argmax) {
+    ASSERT_TRUE(op_->needs().takes_pooled_gradients);
+    pooled_dy_ = std::make_unique<DeviceTensor>(part.desc, device_);
+    pooled_dy_->Write(dy);
+    argmax_ = std::make_unique<DeviceArray<uint8_t>>(argmax, device_);
+    binding_.pooled_dy = {{part, pooled_dy_->data(), argmax_->data()}};
+    op_->Bind(binding_);
   }
   Values Param(size_t i) { return params_[i].Read(); }
   Values Grad(size_t i) { return grads_[i].Read(); }
@@ -234,15 +304,24 @@ class OpDriver {
     EXPECT_EQ(dy.size(), dy_.size());
     for (size_t i = 0; i < dy.size(); ++i) dy_[i]->Write(dy[i]);
     for (DeviceTensor* part : dx_) part->Poison();
+    if (pooled_dx_ != nullptr) pooled_dx_->Poison();
     for (DeviceParam& grad : grads_) grad.Poison();
     if (!op_->needs().backward_reads_x) x_->Poison();
     if (!op_->needs().backward_reads_y) y_->Poison();
     Poison(workspace_);
     op_->Backward();
-    Values sum(dx_.empty() ? 0 : static_cast<size_t>(x_->desc().shape.elements()));
+    const bool none = dx_.empty() && pooled_dx_ == nullptr;
+    Values sum(none ? 0 : static_cast<size_t>(x_->desc().shape.elements()));
     for (DeviceTensor* part : dx_) {
       const Values values = part->Read();
       std::transform(sum.begin(), sum.end(), values.begin(), sum.begin(), std::plus<float>());
+    }
+    if (pooled_dx_ != nullptr) {
+      const Values pooled = pooled_dx_->Read();
+      std::vector<uint8_t> argmax(pooled.size());
+      device_.Copy(argmax.data(), saved_.data(), argmax.size());
+      device_.Synchronize();
+      AddSpread(*op_->needs().pooled_dx, pooled, argmax, x_->desc().shape, sum);
     }
     return sum;
   }
@@ -252,11 +331,12 @@ class OpDriver {
     samples_.resize(static_cast<size_t>(x_->desc().shape.n));
     for (size_t i = 0; i < samples_.size(); ++i) samples_[i] = 1000 + 7 * i;
     SetStep(42, 3, std::vector<uint64_t>(samples_));
-    OpBinding b;
+    OpBinding& b = binding_;
     b.x = x_->data();
     b.y = y_->data();
     for (DeviceTensor* part : dy_) b.dy.push_back(part->data());
     for (DeviceTensor* part : dx_) b.dx.push_back(part->data());
+    if (pooled_dx_ != nullptr) b.pooled_dx = pooled_dx_->data();
     for (size_t i = 0; i < params_.size(); ++i) {
       b.params.push_back(params_[i].data());
       const bool trained = training && !IsStatistic(shape_.params[i].role);
@@ -279,10 +359,13 @@ class OpDriver {
   std::unique_ptr<Op> op_;
   Device& device_;
   std::vector<DeviceTensor> tensors_;  // reserved: pointers into it stay
-  DeviceTensor *x_ = nullptr, *y_ = nullptr;
+  DeviceTensor *x_ = nullptr, *y_ = nullptr, *pooled_dx_ = nullptr;
   std::vector<DeviceTensor*> dy_, dx_;
   std::vector<DeviceParam> params_, grads_;
-  Buffer saved_, workspace_;
+  std::unique_ptr<DeviceTensor> pooled_dy_;
+  std::unique_ptr<DeviceArray<uint8_t>> argmax_;
+  OpBinding binding_;
+  Buffer saved_, workspace_, arenas_, narrow_arenas_;
   std::vector<uint64_t> samples_;
   StepContext step_;
   DeviceArray<uint64_t> device_samples_;

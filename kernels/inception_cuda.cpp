@@ -1,0 +1,365 @@
+// The fused module. Where its tensors lie: inception_buffer.h; what each step saves: docs/fused-inception.md.
+//
+//   Forward                                        Backward, of G = [dR2|dR3|dO1]
+//   [R2|R3|O1] = relu(x W + b)       one product   dO1 -> G, dO2, dO3, dO4 = the parts of dy, joined, spread,
+//   O2 = relu(conv3x3(R2) + b)                       masked and summed for the biases, in one pass
+//   O3 = relu(conv5x5(R3) + b)                     dR2, dR3 -> G = masked gradients of the 3x3 and the 5x5
+//   O4 = relu(maxpool(x) W4 + b)                   dx = G W, one product, and dP = dO4 W4, which whoever made
+//                                                    x spreads: gradient of the pool
+//                                                  dW = G^T x, one product; dW2, dW3, dW4
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda_device.h"
+#include "kernels/flat.h"
+#include "kernels/inception.h"
+#include "kernels/inception_buffer.h"
+#include "kernels/join.h"
+#include "kernels/pool.h"
+
+namespace deeper {
+namespace {
+
+// Of OpShape::params.
+enum { kW1, kB1, kWR2, kBR2, kW2, kB2, kWR3, kBR3, kW3, kB3, kW4, kB4, kParams };
+
+size_t Align(size_t bytes) {
+  return (bytes + 255) / 256 * 256;
+}
+
+class FusedInception final : public Op {
+ public:
+  explicit FusedInception(const InceptionParams& params, const OpOptions& options, CudaDevice& device)
+      : params_(params), buffer_(params), training_(options.training), device_(device) {}
+  absl::Status Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options);
+  void Bind(const OpBinding& b) override;
+  void Forward() override;
+  void Backward() override;
+
+ private:
+  using Pass = ConvolutionProblem::Pass;
+
+  // A 1x1 convolution before a larger one, and that.
+  struct Chain {
+    ChannelSlice in, out;  // of the buffer
+    int64_t kernel = 0;
+    size_t reduce_bias = 0, weight = 0, bias = 0;  // parameters
+    std::unique_ptr<CudaPlan> forward, backward_data, backward_weights;
+    bool wide_bias = true;  // of the forward plan
+    bool masks_dx = true;   // the plan of backward_data does, and sums the bias gradient
+    void* dy = nullptr;     // dense
+
+    void Set(const ChannelSlice& from, const ChannelSlice& to, int64_t size, size_t bias_before, size_t w,
+             size_t b) {
+      in = from, out = to, kernel = size;
+      reduce_bias = bias_before, weight = w, bias = b;
+    }
+  };
+
+  absl::Status PrepareForward();
+  absl::Status PrepareBackward(const OpOptions& options);
+  absl::Status PrepareForward(Chain& chain);
+  absl::Status PrepareBackward(Chain& chain);
+  ConvolutionProblem Problem(const Chain& chain, Pass pass) const;
+  template <class LibraryProblem>
+  absl::Status MakePlan(const LibraryProblem& problem, std::unique_ptr<CudaPlan>& plan);
+
+  void JoinGradients();
+  void ChainGradients(const Chain& chain);
+  void WeightGradients(const Chain& chain);
+  void InputGradients();
+
+  int64_t pixels() const { return needs_.x.shape.n * needs_.x.shape.spatial(); }
+  int64_t channels() const { return needs_.x.shape.c; }
+  size_t element() const { return SizeOf(needs_.x.dtype); }
+  size_t Bytes(int64_t channels) const { return Align(static_cast<size_t>(pixels() * channels) * element()); }
+  // Address of a channel in the first pixel of the module's buffer, of x, and of G.
+  void* Y(const ChannelSlice& slice) const { return At(binding_.y, slice.first); }
+  const void* X() const { return At(binding_.x, needs_.x.first); }
+  void* G(const ChannelSlice& slice) const { return At(g_, slice.first - buffer_.r2.first); }
+  void* At(void* base, int64_t channel) const {
+    return static_cast<std::byte*>(base) + static_cast<size_t>(channel) * element();
+  }
+  // A parameter in the type of the activations.
+  const void* Param(size_t i) const {
+    return needs_.x.dtype == DType::kF32 ? binding_.params[i] : binding_.narrow_params[i];
+  }
+  size_t narrow_gradient_bytes(const Chain& chain) const {
+    return needs_.x.dtype == DType::kF32
+               ? 0
+               : Align(static_cast<size_t>(needs_.params[chain.weight].stored_elements) * element());
+  }
+  void* scratch() const { return scratch_; }
+
+  const InceptionParams params_;
+  const InceptionBuffer buffer_;
+  const bool training_;
+  CudaDevice& device_;
+  std::unique_ptr<Op> pool_;
+  Chain chains_[2];
+  std::unique_ptr<CudaPlan> first_, project_;  // [R2|R3|O1], O4
+  std::unique_ptr<CudaPlan> dx_, dpooled_, dfirst_, dproject_;
+  size_t scratch_bytes_ = 0;  // of the libraries, and of sums
+
+  void* pooled_ = nullptr;  // maxpool(x)
+  void* g_ = nullptr;
+  void* do4_ = nullptr;
+  void* unmasked_ = nullptr;  // gradient of a chain's R, where its plan does not mask
+  void* dp_ = nullptr;
+  void* scratch_ = nullptr;
+};
+
+absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options) {
+  needs_.x = x;
+  needs_.y = buffer_.Output(x);
+  needs_.backward_reads_x = needs_.backward_reads_y = training_;
+  needs_.takes_pooled_gradients = training_;
+  for (const ParamSpec& spec : shape.params) {
+    needs_.params.push_back(spec.role == ParamRole::kWeight ? MakeChannelsLastLayout(spec, 1)
+                                                            : MakeParamLayout(spec, 1));
+  }
+  needs_.adjacent_params = {{kWR2, kWR3, kW1}, {kBR2, kBR3, kB1, kB2, kB3, kB4}};
+  chains_[0].Set(buffer_.r2, buffer_.o2, 3, kBR2, kW2, kB2);
+  chains_[1].Set(buffer_.r3, buffer_.o3, params_.branch3_kernel, kBR3, kW3, kB3);
+
+  // Spread by whoever made x, or below.
+  OpOptions pool_options = options;
+  pool_options.x_takes_pooled_gradients = true;
+  pool_options.fuse = false;
+  auto pool = MakePool(kInceptionPool, x, pool_options, device_);
+  if (!pool.ok()) return pool.status();
+  pool_ = *std::move(pool);
+  absl::Status status = PrepareForward();
+  if (training_) status.Update(PrepareBackward(options));
+  if (!status.ok()) return status;
+
+  const size_t argmax = pool_->needs().saved_bytes, pooled = Bytes(channels());
+  if (training_) {
+    needs_.saved_bytes = Align(argmax) + pooled;
+    needs_.workspace_bytes = Bytes(buffer_.first_width()) + Bytes(params_.c2) + Bytes(params_.c3) +
+                             Bytes(params_.c4) + Bytes(std::max(params_.c2_reduce, params_.c3_reduce)) +
+                             (needs_.pooled_dx.has_value() ? 0 : pooled);
+  } else {
+    needs_.workspace_bytes = pooled;
+  }
+  needs_.workspace_bytes += scratch_bytes_;
+  return absl::OkStatus();
+}
+
+template <class LibraryProblem>
+absl::Status FusedInception::MakePlan(const LibraryProblem& problem, std::unique_ptr<CudaPlan>& plan) {
+  absl::StatusOr<std::unique_ptr<CudaPlan>> made = device_.Plan(problem);
+  if (!made.ok()) return made.status();
+  plan = *std::move(made);
+  scratch_bytes_ = std::max(scratch_bytes_, Align(plan->workspace_bytes()));
+  return absl::OkStatus();
+}
+
+ConvolutionProblem FusedInception::Problem(const Chain& chain, Pass pass) const {
+  const Shape& x = needs_.x.shape;
+  ConvolutionProblem p = {.pass = pass, .dtype = needs_.x.dtype, .n = x.n, .h = x.h, .w = x.w};
+  p.c = chain.in.count;
+  p.k = chain.out.count;
+  p.kernel = chain.kernel;
+  p.pad = chain.kernel / 2;
+  p.x_pitch = buffer_.pitch;
+  return p;
+}
+
+// cuDNN writes slices without a copy only where the bias is fp32; the engines for a narrow one are more.
+absl::Status FusedInception::PrepareForward(Chain& chain) {
+  ConvolutionProblem p = Problem(chain, Pass::kForward);
+  p.y_pitch = buffer_.pitch;
+  p.bias = p.relu = p.wide_bias = true;
+  absl::Status status = MakePlan(p, chain.forward);
+  if (!absl::IsUnimplemented(status)) return status;
+  chain.wide_bias = p.wide_bias = false;
+  return MakePlan(p, chain.forward);
+}
+
+absl::Status FusedInception::PrepareForward() {
+  // Rows are pixels: [R2|R3|O1] = x W^T, O4 = pooled W4^T.
+  MatmulProblem p = {.m = pixels(), .n = buffer_.first_width(), .k = channels()};
+  p.in = p.out = needs_.x.dtype;
+  p.transpose_b = p.bias = p.relu = true;
+  p.a_stride = needs_.x.pixel_pitch(), p.b_stride = channels(), p.d_stride = buffer_.pitch;
+  absl::Status status = MakePlan(p, first_);
+  p.n = params_.c4;
+  p.a_stride = channels();
+  status.Update(MakePlan(p, project_));
+  for (Chain& chain : chains_) status.Update(PrepareForward(chain));
+  return status;
+}
+
+absl::Status FusedInception::PrepareBackward(Chain& chain) {
+  ConvolutionProblem p = Problem(chain, Pass::kBackwardData);
+  p.x_pitch = buffer_.first_width();
+  p.mask_dx = true;
+  p.mask_pitch = buffer_.pitch;
+  absl::Status status = MakePlan(p, chain.backward_data);
+  if (absl::IsUnimplemented(status)) {
+    chain.masks_dx = p.mask_dx = false;
+    p.x_pitch = p.mask_pitch = 0;
+    status = MakePlan(p, chain.backward_data);
+  }
+  status.Update(MakePlan(Problem(chain, Pass::kBackwardWeights), chain.backward_weights));
+  if (!status.ok()) return status;
+  const size_t narrow = narrow_gradient_bytes(chain);
+  scratch_bytes_ = std::max({scratch_bytes_, narrow + chain.backward_weights->workspace_bytes(),
+                             JoinWorkspaceBytes(buffer_.Desc(chain.in, needs_.x))});
+  return absl::OkStatus();
+}
+
+absl::Status FusedInception::PrepareBackward(const OpOptions& options) {
+  scratch_bytes_ = std::max(scratch_bytes_, JoinWorkspaceBytes(needs_.y));
+  absl::Status status;
+  for (Chain& chain : chains_) status.Update(PrepareBackward(chain));
+  // dW = G^T x, dW4 = dO4^T pooled.
+  MatmulProblem dw = {.m = buffer_.first_width(), .n = channels(), .k = pixels()};
+  dw.in = needs_.x.dtype;
+  dw.out = DType::kF32;
+  dw.transpose_a = true;
+  dw.a_stride = dw.m, dw.b_stride = needs_.x.pixel_pitch(), dw.d_stride = channels();
+  status.Update(MakePlan(dw, dfirst_));
+  dw.m = dw.a_stride = params_.c4;
+  dw.b_stride = channels();
+  status.Update(MakePlan(dw, dproject_));
+  if (!options.want_dx) return status;
+  // dx = G W, dP = dO4 W4.
+  MatmulProblem dx = {.m = pixels(), .n = channels(), .k = buffer_.first_width()};
+  dx.in = dx.out = needs_.x.dtype;
+  dx.a_stride = dx.k, dx.b_stride = dx.d_stride = channels();
+  status.Update(MakePlan(dx, dx_));
+  dx.k = dx.a_stride = params_.c4;
+  status.Update(MakePlan(dx, dpooled_));
+  needs_.dx_parts = {needs_.x.Dense()};
+  if (options.x_takes_pooled_gradients) needs_.pooled_dx = pool_->needs().pooled_dx;
+  return status;
+}
+
+void FusedInception::Bind(const OpBinding& b) {
+  Op::Bind(b);
+  auto* next = static_cast<std::byte*>(b.workspace);
+  const auto take = [&](int64_t channels) { return std::exchange(next, next + Bytes(channels)); };
+  if (training_) {
+    pooled_ = static_cast<std::byte*>(b.saved) + Align(pool_->needs().saved_bytes);
+    g_ = take(buffer_.first_width());
+    chains_[0].dy = take(params_.c2);
+    chains_[1].dy = take(params_.c3);
+    do4_ = take(params_.c4);
+    unmasked_ = take(std::max(params_.c2_reduce, params_.c3_reduce));
+    dp_ = needs_.pooled_dx.has_value() ? b.pooled_dx : take(channels());
+  } else {
+    pooled_ = take(channels());
+  }
+  scratch_ = next;
+
+  OpBinding pool;
+  pool.x = b.x;
+  pool.y = pooled_;
+  pool.saved = b.saved;
+  pool_->Bind(pool);
+}
+
+void FusedInception::Forward() {
+  first_->Run({.a = X(), .b = Param(kWR2), .d = Y(buffer_.r2), .workspace = scratch(), .bias = Param(kBR2)});
+  for (const Chain& chain : chains_) {
+    chain.forward->Run({.a = Y(chain.in),
+                        .b = Param(chain.weight),
+                        .d = Y(chain.out),
+                        .workspace = scratch(),
+                        .bias = chain.wide_bias ? binding_.params[chain.bias] : Param(chain.bias)});
+  }
+  pool_->Forward();
+  project_->Run(
+      {.a = pooled_, .b = Param(kW4), .d = Y(buffer_.o4), .workspace = scratch(), .bias = Param(kB4)});
+}
+
+void FusedInception::Backward() {
+  JoinGradients();
+  for (const Chain& chain : chains_) ChainGradients(chain);
+  for (const Chain& chain : chains_) WeightGradients(chain);
+  dproject_->Run({.a = do4_, .b = pooled_, .d = binding_.grads[kW4], .workspace = scratch()});
+  dfirst_->Run({.a = g_, .b = X(), .d = binding_.grads[kWR2], .workspace = scratch()});
+  if (dx_ != nullptr) InputGradients();
+}
+
+// dy, from all its parts, to where each branch wants it, and the bias gradients of all four.
+void FusedInception::JoinGradients() {
+  GradientJoin join;
+  join.desc = needs_.y;
+  join.parts = binding_.dy;
+  join.pooled = binding_.pooled_dy;
+  if (!params_.dy_is_masked) join.y = binding_.y;
+  join.targets = {{params_.c1, G(buffer_.o1), buffer_.first_width()},
+                  {params_.c2, chains_[0].dy, params_.c2},
+                  {params_.c3, chains_[1].dy, params_.c3},
+                  {params_.c4, do4_, params_.c4}};
+  join.sums = binding_.grads[kB1];  // and those of its neighbours
+  join.workspace = scratch();
+  JoinGradientsCuda(device_, join);
+}
+
+// The gradient of R, masked by its ReLU, in its slice of G, and the gradient of its bias.
+void FusedInception::ChainGradients(const Chain& chain) {
+  chain.backward_data->Run({.a = chain.dy,
+                            .b = Param(chain.weight),
+                            .d = chain.masks_dx ? G(chain.in) : unmasked_,
+                            .workspace = scratch(),
+                            .mask = Y(chain.in),
+                            .sums = binding_.grads[chain.reduce_bias]});
+  if (chain.masks_dx) return;
+  GradientJoin join;
+  join.desc = buffer_.Desc(chain.in, needs_.x);
+  join.parts = {unmasked_};
+  join.y = binding_.y;
+  join.targets = {{chain.in.count, G(chain.in), buffer_.first_width()}};
+  join.sums = binding_.grads[chain.reduce_bias];
+  join.workspace = scratch();
+  JoinGradientsCuda(device_, join);
+}
+
+// cuDNN gives weight gradients in the type of the activations.
+void FusedInception::WeightGradients(const Chain& chain) {
+  float* const gradient = binding_.grads[chain.weight];
+  const size_t narrow = narrow_gradient_bytes(chain);
+  void* const out = narrow > 0 ? scratch() : gradient;
+  void* const library = static_cast<std::byte*>(scratch()) + narrow;
+  chain.backward_weights->Run({.a = Y(chain.in), .b = chain.dy, .d = out, .workspace = library});
+  if (narrow > 0) WidenCuda(device_, out, gradient, needs_.params[chain.weight].stored_elements);
+}
+
+void FusedInception::InputGradients() {
+  dpooled_->Run({.a = do4_, .b = Param(kW4), .d = dp_, .workspace = scratch()});
+  dx_->Run({.a = g_, .b = Param(kWR2), .d = binding_.dx[0], .workspace = scratch()});
+  if (needs_.pooled_dx.has_value()) return;
+  GradientJoin join;
+  join.desc = needs_.dx_parts[0];
+  join.parts = binding_.dx;
+  join.pooled = {{*pool_->needs().pooled_dx, dp_, static_cast<const uint8_t*>(binding_.saved)}};
+  join.targets = {{channels(), binding_.dx[0], channels()}};
+  JoinGradientsCuda(device_, join);
+}
+
+bool IsMultipleOf(int64_t unit, std::initializer_list<int64_t> counts) {
+  return std::all_of(counts.begin(), counts.end(), [unit](int64_t n) { return n > 0 && n % unit == 0; });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCuda(const InceptionParams& p, const OpShape& shape,
+                                                      const TensorDesc& x, const OpOptions& options,
+                                                      Device& device) {
+  const int64_t unit = 8;
+  if (p.batch_norm || !IsMultipleOf(unit, {x.shape.c, p.c1, p.c2_reduce, p.c2, p.c3_reduce, p.c3, p.c4})) {
+    return absl::UnimplementedError(absl::StrCat(
+        "inception ", options.name, ": fused kernels are for modules without batch norm, with all ",
+        "four branches, of multiples of ", unit, " channels"));
+  }
+  auto op = std::make_unique<FusedInception>(p, options, AsCuda(device));
+  if (absl::Status s = op->Prepare(shape, x, options); !s.ok()) return s;
+  return op;
+}
+
+}  // namespace deeper
