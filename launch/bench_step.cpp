@@ -90,8 +90,8 @@ class BenchStepCommand final : public Command {
     if (!images.ok()) return images.status();
     const absl::StatusOr<Model> model = ModelFor(config_, (*images)->info(), /*training=*/true);
     if (!model.ok()) return model.status();
-    absl::StatusOr<std::unique_ptr<Network>> net =
-        Network::Prepare(*model, {batch_, PrecisionOf(config_), /*training=*/true}, device);
+    absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
+        *model, {batch_, PrecisionOf(config_), /*training=*/true, FusionOf(config_)}, device);
     if (!net.ok()) return net.status();
     absl::StatusOr<std::unique_ptr<ParamStore>> params =
         ParamStore::Create((*net)->Params(), device, /*training=*/true, (*net)->wants_narrow_params());
@@ -207,6 +207,7 @@ class BenchStepCommand final : public Command {
                                        {"warmup", warmup_},
                                        {"repeats", repeats_}};
     if (config_.device == "cuda") {
+      settings["fusion"] = config_.fusion;
       settings["cuda_graph"] = config_.cuda_graph;
       settings["deterministic"] = config_.deterministic;
     }

@@ -69,7 +69,8 @@ absl::StatusOr<DatasetInfo> Complete(const json& trained, RunConfig& config) {
 }
 
 absl::Status Prepare(const Model& model, int64_t rows, Device& device, Classifier& classifier) {
-  const NetworkOptions options = {rows, PrecisionOf(classifier.config), /*training=*/false};
+  const NetworkOptions options = {rows, PrecisionOf(classifier.config), /*training=*/false,
+                                  FusionOf(classifier.config)};
   absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(model, options, device);
   if (!net.ok()) return net.status();
   absl::StatusOr<std::unique_ptr<ParamStore>> params =

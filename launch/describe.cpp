@@ -1,5 +1,6 @@
 #include "trainer/describe.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
 
@@ -48,9 +49,32 @@ int64_t BytesPerImage(const StepPlan& plan) {
   return TotalCost(plan).bytes / plan.batch;
 }
 
-std::string Row(const PlanCost& cost) {
-  return absl::StrFormat("%-18s %9d %9d %9d %11.1f %10.2f %10.1f\n", cost.module, cost.launches, cost.forward,
-                         cost.backward, MB(cost.bytes), GMac(cost.macs), cost.floor_us);
+// `separate`: the same without fusion, or nullptr.
+std::string Row(const PlanCost& cost, const PlanCost* separate) {
+  std::string row =
+      absl::StrFormat("%-18s %9d %9d %9d %11.1f %10.2f %10.1f", cost.module, cost.launches, cost.forward,
+                      cost.backward, MB(cost.bytes), GMac(cost.macs), cost.floor_us);
+  if (separate != nullptr) {
+    absl::StrAppendFormat(&row, "   | %9d %11.1f %10.1f", separate->launches, MB(separate->bytes),
+                          separate->floor_us);
+  }
+  return row + "\n";
+}
+
+std::string Table(const StepPlan& plan, const StepPlan* separate) {
+  std::string text = absl::StrFormat("%-18s %9s %9s %9s %11s %10s %10s", "module", "launches", "forward",
+                                     "backward", "MB", "GMAC", "floor us");
+  if (separate != nullptr) absl::StrAppendFormat(&text, "   | %9s %11s %10s", "unfused", "MB", "floor us");
+  text += "\n";
+  const std::vector<PlanCost> costs = ModuleCosts(plan);
+  const std::vector<PlanCost> others = separate == nullptr ? std::vector<PlanCost>() : ModuleCosts(*separate);
+  for (const PlanCost& cost : costs) {
+    const auto other = std::find_if(others.begin(), others.end(),
+                                    [&](const PlanCost& c) { return c.module == cost.module; });
+    text += Row(cost, other == others.end() ? nullptr : &*other);
+  }
+  const PlanCost total = separate == nullptr ? PlanCost() : TotalCost(*separate);
+  return text + Row(TotalCost(plan), separate == nullptr ? nullptr : &total);
 }
 
 std::string LaunchesText(const StepPlan& plan) {
@@ -63,18 +87,18 @@ std::string LaunchesText(const StepPlan& plan) {
   return text;
 }
 
-std::string PlanText(const Model& model, const StepPlan& plan, bool launches) {
-  std::string text = absl::StrFormat("%s, a training step: batch %d, %s\n%s\n\n", model.name, plan.batch,
-                                     NameOf(plan.precision), plan.device);
-  absl::StrAppendFormat(&text, "%-18s %9s %9s %9s %11s %10s %10s\n", "module", "launches", "forward",
-                        "backward", "MB", "GMAC", "floor us");
-  for (const PlanCost& cost : ModuleCosts(plan)) text += Row(cost);
-  text += Row(TotalCost(plan));
-  absl::StrAppendFormat(&text,
-                        "\nbytes moved        %.1f MB an image\n"
-                        "memory             %.1f MB activations and workspace, %.1f MB parameters\n",
-                        MB(BytesPerImage(plan)), MB(static_cast<int64_t>(plan.arena_bytes)),
-                        MB(static_cast<int64_t>(plan.parameter_bytes)));
+std::string PlanText(const Model& model, const StepPlan& plan, const StepPlan* separate, bool launches) {
+  std::string text =
+      absl::StrFormat("%s, a training step: batch %d, %s, fusion %s\n%s\n\n", model.name, plan.batch,
+                      NameOf(plan.precision), plan.fusion ? "auto" : "off", plan.device);
+  text += Table(plan, separate);
+  absl::StrAppendFormat(
+      &text,
+      "\nbytes moved        %.1f MB an image%s\n"
+      "memory             %.1f MB activations and workspace, %.1f MB parameters\n",
+      MB(BytesPerImage(plan)),
+      separate == nullptr ? "" : absl::StrFormat(", and %.1f without fusion", MB(BytesPerImage(*separate))),
+      MB(static_cast<int64_t>(plan.arena_bytes)), MB(static_cast<int64_t>(plan.parameter_bytes)));
   for (const double efficiency : kEfficiencies) {
     absl::StrAppendFormat(&text,
                           "images/s           %.0f at the most, matrix products at %.0f %% of their peak\n",
@@ -111,6 +135,7 @@ std::string PlanJson(const Model& model, const StepPlan& plan) {
                                  {"num_classes", model.num_classes},
                                  {"batch", plan.batch},
                                  {"precision", NameOf(plan.precision)},
+                                 {"fusion", plan.fusion ? "auto" : "off"},
                                  {"device", plan.device},
                                  {"gpu",
                                   {{"name", plan.gpu.flag},
@@ -155,6 +180,8 @@ class DescribeCommand final : public Command {
              {{"device", &config_.device, "cpu: none, but the table of layers | cuda"},
               {"gpu", &gpu_, absl::StrJoin(GpuNames(), " | ")},
               {"precision", &config_.precision, "fp32 | bf16"},
+              {"fusion", &config_.fusion,
+               "auto: fused kernels where they fit, next to what the layers would cost one by one | off"},
               {"launches", &launches_, "every launch by itself as well; --json always has them"}}},
             {"Output", {{"batch", &batch_, "images of a forward pass"}, {"json", &json_, "JSON, no table"}}}};
   }
@@ -176,9 +203,16 @@ class DescribeCommand final : public Command {
   absl::Status Plan(const Model& model) const {
     const absl::StatusOr<GpuSpec> gpu = FindGpu(gpu_);
     if (!gpu.ok()) return gpu.status();
-    const absl::StatusOr<StepPlan> plan = PlanStep(model, batch_, PrecisionOf(config_), *gpu);
+    const DType precision = PrecisionOf(config_);
+    const bool fusion = FusionOf(config_);
+    const absl::StatusOr<StepPlan> plan = PlanStep(model, batch_, precision, fusion, *gpu);
     if (!plan.ok()) return plan.status();
-    std::fputs((json_ ? PlanJson(model, *plan) : PlanText(model, *plan, launches_)).c_str(), stdout);
+    absl::StatusOr<StepPlan> separate = StepPlan();
+    if (fusion && !json_) separate = PlanStep(model, batch_, precision, /*fusion=*/false, *gpu);
+    if (!separate.ok()) return separate.status();
+    const std::string table =
+        json_ ? PlanJson(model, *plan) : PlanText(model, *plan, fusion ? &*separate : nullptr, launches_);
+    std::fputs(table.c_str(), stdout);
     return absl::OkStatus();
   }
 

@@ -29,6 +29,8 @@ FlagGroup MachineFlags(RunConfig& c, int& threads) {
       "Machine",
       {{"device", &c.device, "cpu | cuda"},
        {"precision", &c.precision, "fp32 | bf16: of activations and of the weights they meet; sums are fp32"},
+       {"fusion", &c.fusion,
+        "cuda: auto: fused kernels wherever they fit | off: every layer by itself, to compare with"},
        {"cuda_graph", &c.cuda_graph,
         "cuda: a step is recorded once and replayed; false: the same work, call by call"},
        {"plan_cache", &c.plan_cache,

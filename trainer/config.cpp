@@ -71,7 +71,8 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
         OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
-        OneOf("order", c.order, kOrders), OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
+        OneOf("fusion", c.fusion, {"off", "auto"}), OneOf("order", c.order, kOrders),
+        OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
   if (c.comm == "nccl")
@@ -135,6 +136,10 @@ absl::Status Validate(const RunConfig& c) {
 DType PrecisionOf(const RunConfig& config) {
   return Find(kPrecisions, config.precision)->value;
 }
+bool FusionOf(const RunConfig& config) {
+  return config.fusion == "auto";
+}
+
 Augment AugmentOf(const RunConfig& config) {
   return Find(kAugments, config.augment)->value;
 }

@@ -64,8 +64,9 @@ struct RunConfig {
   int64_t eval_every = 0;         // steps; 0: at the end of every epoch
 
   // Where.
-  std::string device = "cpu";  // cpu | cuda
-  std::string comm = "auto";   // auto | nccl | mpi
+  std::string device = "cpu";   // cpu | cuda
+  std::string comm = "auto";    // auto | nccl | mpi
+  std::string fusion = "auto";  // off | auto
   bool cuda_graph = true;
   std::string plan_cache = "default";  // file; empty: none
 };
@@ -76,6 +77,7 @@ absl::Status Validate(const RunConfig& config);
 
 // The parts of a RunConfig in the types of the layers below. The config is valid.
 DType PrecisionOf(const RunConfig& config);
+bool FusionOf(const RunConfig& config);
 Augment AugmentOf(const RunConfig& config);
 OrderKind OrderOf(const RunConfig& config);
 

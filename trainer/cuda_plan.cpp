@@ -10,12 +10,13 @@
 
 namespace deeper {
 
-absl::StatusOr<StepPlan> PlanStep(const Model& model, int64_t batch, DType precision, const GpuSpec& gpu) {
+absl::StatusOr<StepPlan> PlanStep(const Model& model, int64_t batch, DType precision, bool fusion,
+                                  const GpuSpec& gpu) {
   const absl::StatusOr<std::unique_ptr<PlanningDevice>> made = MakePlanningDevice(DevicePropertiesJson(gpu));
   if (!made.ok()) return made.status();
   PlanningDevice& device = **made;
-  const absl::StatusOr<std::unique_ptr<Network>> net =
-      Network::Prepare(model, {.rows = batch, .precision = precision, .training = true}, device);
+  const absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
+      model, {.rows = batch, .precision = precision, .training = true, .fusion = fusion}, device);
   if (!net.ok()) return net.status();
   const absl::StatusOr<std::unique_ptr<ParamStore>> params =
       ParamStore::Create((*net)->Params(), device, /*training=*/true, (*net)->wants_narrow_params());
@@ -27,6 +28,7 @@ absl::StatusOr<StepPlan> PlanStep(const Model& model, int64_t batch, DType preci
                    .device = device.Describe(),
                    .batch = batch,
                    .precision = precision,
+                   .fusion = fusion,
                    .launches = {},
                    .arena_bytes = (*net)->arena_bytes(),
                    .parameter_bytes = (*params)->bytes()};

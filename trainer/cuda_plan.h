@@ -25,6 +25,7 @@ struct StepPlan {
   std::string device;  // Device::Describe
   int64_t batch = 1;
   DType precision = DType::kF32;
+  bool fusion = true;
   // Of a step from images in the device's memory, in order. Multiply-accumulates are those of the library
   // calls, with the channels that pad the images.
   std::vector<PhasedLaunch> launches;
@@ -35,7 +36,8 @@ struct StepPlan {
 };
 
 // `model` is one for training. Unimplemented: built without CUDA, or cuDNN has no engine for a convolution.
-absl::StatusOr<StepPlan> PlanStep(const Model& model, int64_t batch, DType precision, const GpuSpec& gpu);
+absl::StatusOr<StepPlan> PlanStep(const Model& model, int64_t batch, DType precision, bool fusion,
+                                  const GpuSpec& gpu);
 
 struct PlanCost {
   std::string module;

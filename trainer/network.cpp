@@ -64,24 +64,8 @@ absl::Status Network::PrepareOps() {
 
 std::vector<Param> Network::Params() const {
   std::vector<Param> params;
-  int runs = 0;
   for (size_t node = 0; node < ops_.size(); ++node) {
-    for (size_t i = 0; i < specs_[node].size(); ++i) {
-      Param param;
-      param.name = absl::StrCat(model_.nodes[node].name, ".", specs_[node][i].name);
-      param.spec = specs_[node][i];
-      param.layout = ops_[node]->needs().params[i];
-      param.node = static_cast<int>(node);
-      params.push_back(std::move(param));
-    }
-    for (const std::vector<size_t>& run : ops_[node]->needs().adjacent_params) {
-      for (size_t place = 0; place < run.size(); ++place) {
-        Param& param = params[params.size() - specs_[node].size() + run[place]];
-        param.run = runs;
-        param.place = static_cast<int>(place);
-      }
-      ++runs;
-    }
+    AppendParams(model_.nodes[node].name, static_cast<int>(node), specs_[node], ops_[node]->needs(), params);
   }
   return params;
 }

@@ -98,6 +98,29 @@ std::vector<float> InitialValues(const Param& param, uint64_t seed) {
 
 }  // namespace
 
+void AppendParams(const std::string& node_name, int node, const std::vector<ParamSpec>& specs,
+                  const OpNeeds& needs, std::vector<Param>& params) {
+  const size_t first = params.size();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    Param param;
+    param.name = absl::StrCat(node_name, ".", specs[i].name);
+    param.spec = specs[i];
+    param.layout = needs.params[i];
+    param.node = node;
+    params.push_back(std::move(param));
+  }
+  int run = 0;
+  for (const Param& param : params) run = std::max(run, param.run + 1);
+  for (const std::vector<size_t>& adjacent : needs.adjacent_params) {
+    for (size_t place = 0; place < adjacent.size(); ++place) {
+      Param& param = params[first + adjacent[place]];
+      param.run = run;
+      param.place = static_cast<int>(place);
+    }
+    ++run;
+  }
+}
+
 ParamStore::ParamStore(std::vector<Param> params, Device& device) : device_(device) {
   for (Param& param : params)
     (IsStatistic(param.spec.role) ? statistics_ : trained_).push_back(std::move(param));

@@ -23,6 +23,10 @@ struct Param {
   int run = -1, place = 0;
 };
 
+// The parameters of one op, as ParamStore::Create wants them, appended to those of the ops before.
+void AppendParams(const std::string& node_name, int node, const std::vector<ParamSpec>& specs,
+                  const OpNeeds& needs, std::vector<Param>& params);
+
 class ParamStore {
  public:
   // Takes the parameters of all nodes in forward order, `offset` still to be assigned: each on a 64-byte

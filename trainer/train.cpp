@@ -162,7 +162,9 @@ absl::Status Run::BuildTrainingNetwork() {
   int64_t rows = config_.micro_batch > 0 ? std::min(config_.micro_batch, ShareRows()) : ShareRows();
   while (true) {
     absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
-        *model, {.rows = rows, .precision = PrecisionOf(config_), .training = true}, device_);
+        *model,
+        {.rows = rows, .precision = PrecisionOf(config_), .training = true, .fusion = FusionOf(config_)},
+        device_);
     if (!net.ok()) return net.status();
     const bool fits = static_cast<double>((*net)->arena_bytes()) <= available;
     if (fits || rows == 1 || config_.micro_batch > 0) {
@@ -189,8 +191,12 @@ absl::Status Run::BuildNetworks() {
 
   absl::StatusOr<Model> model = ModelFor(config_, train_data_->info(), /*training=*/false);
   if (!model.ok()) return model.status();
-  absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
-      *model, {.rows = net_->options().rows, .precision = PrecisionOf(config_), .training = false}, device_);
+  absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(*model,
+                                                                  {.rows = net_->options().rows,
+                                                                   .precision = PrecisionOf(config_),
+                                                                   .training = false,
+                                                                   .fusion = FusionOf(config_)},
+                                                                  device_);
   if (!net.ok()) return net.status();
   eval_net_ = *std::move(net);
   return eval_net_->Bind(*params_);

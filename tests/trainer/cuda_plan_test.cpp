@@ -22,8 +22,8 @@ Model GoogLeNet() {
   return *MakeModel("googlenet", {});
 }
 
-StepPlan PlanOf(DType precision, const std::string& gpu = "h200") {
-  const auto plan = PlanStep(GoogLeNet(), kBatch, precision, *FindGpu(gpu));
+StepPlan PlanOf(DType precision, const std::string& gpu = "h200", bool fusion = true) {
+  const auto plan = PlanStep(GoogLeNet(), kBatch, precision, fusion, *FindGpu(gpu));
   EXPECT_TRUE(plan.ok()) << plan.status();
   return *plan;
 }
@@ -37,7 +37,7 @@ PlanCost CostOf(const StepPlan& plan, const std::string& module) {
 }
 
 TEST(CudaPlan, CountsLaunchesOfEveryModule) {
-  const StepPlan bf16 = PlanOf(DType::kBf16), fp32 = PlanOf(DType::kF32);
+  const StepPlan bf16 = PlanOf(DType::kBf16, "h200", false), fp32 = PlanOf(DType::kF32, "h200", false);
   // Four branches are pasted into y; they have six convolutions and a pool.
   const PlanCost module = CostOf(bf16, "inception3a");
   EXPECT_EQ(module.forward, 4 + 6 + 1);
@@ -57,6 +57,23 @@ TEST(CudaPlan, CountsLaunchesOfEveryModule) {
   for (const PlanCost& cost : ModuleCosts(bf16)) launches += cost.launches;
   EXPECT_EQ(launches, std::ssize(bf16.launches));
   EXPECT_EQ(TotalCost(bf16).launches, launches);
+}
+
+// With fusion: the combined 1x1, the 3x3 and the 5x5, the pool, the 1x1 after it; backward the join and the
+// sums of its tiles, twice two gradients of a 3x3 or 5x5, each widened, four products, and where the plan of
+// a 3x3 or 5x5 does not mask, a pass and its sums that do.
+TEST(CudaPlan, FusionSavesLaunchesAndBytes) {
+  const StepPlan fused = PlanOf(DType::kBf16), separate = PlanOf(DType::kBf16, "h200", false);
+  for (const PlanCost& cost : ModuleCosts(fused)) {
+    const PlanCost before = CostOf(separate, cost.module);
+    EXPECT_EQ(cost.macs, before.macs) << cost.module;
+    if (cost.module.find("inception") != 0) continue;
+    EXPECT_EQ(cost.forward, 5) << cost.module;
+    EXPECT_LE(cost.backward, 3 + 2 * (2 + 1 + 3) + 4) << cost.module;
+    EXPECT_LT(cost.bytes, before.bytes) << cost.module;
+    EXPECT_LT(cost.floor_us, before.floor_us) << cost.module;
+  }
+  EXPECT_LT(TotalCost(fused).bytes, 0.75 * static_cast<double>(TotalCost(separate).bytes));
 }
 
 TEST(CudaPlan, MultipliesWhatTheModelSays) {
