@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "kernels/cuda_for_each.h"
 #include "kernels/cuda_rows.h"
@@ -45,14 +46,14 @@ struct Part {
 // Welford's recurrence.
 template <class T, int N>
 struct MomentsOfTile {
-  const T* x;
+  Pixels<T> x;
   TileSums<Moments> sums;
   DEEPER_HD void operator()(int64_t i) const {
     const Part<N> part(sums.tiles, sums.channels, i);
     float mean[N] = {}, squares[N] = {};
     for (int64_t row = part.begin; row < part.end; ++row) {
       const float share = 1 / static_cast<float>(row - part.begin + 1);
-      const Pack<T, N> pack = LoadPack<T, N>(x + row * sums.channels + part.channel);
+      const Pack<T, N> pack = LoadPack<T, N>(x.At(row, part.channel));
       for (int j = 0; j < N; ++j) {
         const float value = ToFloat(pack.v[j]), distance = value - mean[j];
         mean[j] += distance * share;
@@ -90,8 +91,7 @@ struct Channel {
 
 template <class T, int N>
 struct Normalize {
-  const T* x;
-  T* y;
+  Pixels<T> x, y;
   const float* mean;
   const float* spread;  // 1 / standard deviation, or the variance
   bool is_variance;
@@ -100,23 +100,21 @@ struct Normalize {
   const float* shift;
   bool relu;
   RowTiles tiles;
-  int64_t channels;
 
   DEEPER_HD Channel ChannelOf(int64_t c) const {
     return {mean[c], is_variance ? 1 / std::sqrt(spread[c] + eps) : spread[c], scale[c], shift[c]};
   }
   DEEPER_HD void operator()(int64_t i) const {
-    const Part<N> part(tiles, channels, i);
+    const Part<N> part(tiles, x.channels, i);
     Channel channel[N];
     for (int j = 0; j < N; ++j) channel[j] = ChannelOf(part.channel + j);
     for (int64_t row = part.begin; row < part.end; ++row) {
-      const int64_t at = row * channels + part.channel;
-      Pack<T, N> pack = LoadPack<T, N>(x + at);
+      Pack<T, N> pack = LoadPack<T, N>(x.At(row, part.channel));
       for (int j = 0; j < N; ++j) {
         const float out = channel[j].Output(ToFloat(pack.v[j]));
         pack.v[j] = FromFloat<T>(relu && out < 0 ? 0.0f : out);  // a NaN stays one
       }
-      StorePack(y + at, pack);
+      StorePack(y.At(row, part.channel), pack);
     }
   }
 };
@@ -124,8 +122,7 @@ struct Normalize {
 // What both passes of Backward read.
 template <class T, int N>
 struct Gradients {
-  const T* x;
-  const T* dy;
+  Pixels<T> x, dy;
   const float* mean;
   const float* inverse;
   const float* scale;
@@ -149,8 +146,8 @@ struct GradientsOfTile {
     for (int j = 0; j < N; ++j) channel[j] = in.ChannelOf(part.channel + j);
     float plain[N] = {}, weighted[N] = {};
     for (int64_t row = part.begin; row < part.end; ++row) {
-      const int64_t at = row * sums.channels + part.channel;
-      const auto x = LoadPack<T, N>(in.x + at), dy = LoadPack<T, N>(in.dy + at);
+      const auto x = LoadPack<T, N>(in.x.At(row, part.channel));
+      const auto dy = LoadPack<T, N>(in.dy.At(row, part.channel));
       for (int j = 0; j < N; ++j) {
         const float value = ToFloat(x.v[j]), gradient = in.Masked(channel[j], value, ToFloat(dy.v[j]));
         plain[j] += gradient;
@@ -176,11 +173,10 @@ struct InputGradient {
   Gradients<T, N> in;
   const float* dshift;
   const float* dscale;
-  T* dx;
+  Targets<T, N> dx;
   RowTiles tiles;
-  int64_t channels;
   DEEPER_HD void operator()(int64_t i) const {
-    const Part<N> part(tiles, channels, i);
+    const Part<N> part(tiles, in.x.channels, i);
     const auto rows = static_cast<float>(tiles.rows);
     Channel channel[N];
     float plain[N], weighted[N];
@@ -190,34 +186,34 @@ struct InputGradient {
       weighted[j] = dscale[part.channel + j] / rows;
     }
     for (int64_t row = part.begin; row < part.end; ++row) {
-      const int64_t at = row * channels + part.channel;
-      const auto x = LoadPack<T, N>(in.x + at), dy = LoadPack<T, N>(in.dy + at);
+      const auto x = LoadPack<T, N>(in.x.At(row, part.channel));
+      const auto dy = LoadPack<T, N>(in.dy.At(row, part.channel));
       Pack<T, N> out;
       for (int j = 0; j < N; ++j) {
         const float value = ToFloat(x.v[j]), gradient = in.Masked(channel[j], value, ToFloat(dy.v[j]));
         const float centred = gradient - plain[j] - channel[j].Normalized(value) * weighted[j];
         out.v[j] = FromFloat<T>(channel[j].scale * channel[j].inverse * centred);
       }
-      StorePack(dx + at, out);
+      dx.Store(row, part.channel, out);
     }
   }
 };
 
 int64_t Bytes(const TensorDesc& desc, int64_t passes) {
-  return static_cast<int64_t>(desc.bytes()) * passes;
+  return BytesOf(desc) * passes;
 }
 
 void RunNormalize(CudaDevice& device, const BatchNormArguments& a, const float* mean, const float* spread,
                   bool is_variance, float eps) {
-  const RowTiles tiles = TilesOf(a.desc);
-  const int64_t channels = a.desc.shape.c;
-  WithPacks(a.desc.dtype, channels, [&](auto zero, auto width) {
-    using T = decltype(zero);
-    constexpr int N = width;
-    ForEach(device, {"batch norm", Bytes(a.desc, 2)}, tiles.count() * (channels / N),
-            Normalize<T, N>{static_cast<const T*>(a.x), static_cast<T*>(a.y), mean, spread, is_variance, eps,
-                            a.scale, a.shift, a.relu, tiles, channels});
-  });
+  const RowTiles tiles = TilesOf(a.x_desc);
+  WithPacks(a.x_desc.dtype, std::gcd(PackDivisor(a.x_desc), PackDivisor(a.y_desc)),
+            [&](auto zero, auto width) {
+              using T = decltype(zero);
+              constexpr int N = width;
+              ForEach(device, {"batch norm", Bytes(a.x_desc, 2)}, tiles.count() * (a.x_desc.shape.c / N),
+                      Normalize<T, N>{Pixels<T>(a.x_desc, a.x), Pixels<T>(a.y_desc, a.y), mean, spread,
+                                      is_variance, eps, a.scale, a.shift, a.relu, tiles});
+            });
 }
 
 }  // namespace
@@ -228,12 +224,12 @@ size_t BatchNormWorkspaceBytes(const TensorDesc& desc) {
 
 void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
                           float* running_mean, float* running_var) {
-  const TileSums<Moments> sums = {TilesOf(a.desc), a.desc.shape.c, static_cast<float*>(a.workspace)};
-  WithPacks(a.desc.dtype, sums.channels, [&](auto zero, auto width) {
+  const TileSums<Moments> sums = {TilesOf(a.x_desc), a.x_desc.shape.c, static_cast<float*>(a.workspace)};
+  WithPacks(a.x_desc.dtype, PackDivisor(a.x_desc), [&](auto zero, auto width) {
     using T = decltype(zero);
     constexpr int N = width;
-    ForEach(AsCuda(device), {"batch norm moments", Bytes(a.desc, 1)},
-            sums.tiles.count() * (sums.channels / N), MomentsOfTile<T, N>{static_cast<const T*>(a.x), sums});
+    ForEach(AsCuda(device), {"batch norm moments", Bytes(a.x_desc, 1)},
+            sums.tiles.count() * (sums.channels / N), MomentsOfTile<T, N>{Pixels<T>(a.x_desc, a.x), sums});
   });
   MergeTiles(AsCuda(device), "batch norm statistics", sums,
              FinishMoments{params, static_cast<float>(sums.tiles.rows), a.mean, a.inverse, running_mean,
@@ -246,20 +242,21 @@ void BatchNormInferCuda(Device& device, const NormParams& params, const BatchNor
   RunNormalize(AsCuda(device), a, running_mean, running_var, true, params.eps);
 }
 
-void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const void* dy, void* dx,
-                           float* dscale, float* dshift) {
-  const TileSums<GradientSums> sums = {TilesOf(a.desc), a.desc.shape.c, static_cast<float*>(a.workspace)};
-  WithPacks(a.desc.dtype, sums.channels, [&](auto zero, auto width) {
+void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const Tensor& dy,
+                           const std::vector<ChannelTarget>& dx, float* dscale, float* dshift) {
+  const TensorDesc& desc = a.x_desc;
+  const TileSums<GradientSums> sums = {TilesOf(desc), desc.shape.c, static_cast<float*>(a.workspace)};
+  const int64_t divisor = std::gcd(PackDivisor(desc), PackDivisor(dy.desc));
+  WithPacks(desc.dtype, CommonDivisor(divisor, dx, desc.dtype), [&](auto zero, auto width) {
     using T = decltype(zero);
     constexpr int N = width;
     const int64_t count = sums.tiles.count() * (sums.channels / N);
     const Gradients<T, N> in = {
-        static_cast<const T*>(a.x), static_cast<const T*>(dy), a.mean, a.inverse, a.scale, a.shift, a.relu};
-    ForEach(AsCuda(device), {"batch norm gradients", Bytes(a.desc, 2)}, count,
-            GradientsOfTile<T, N>{in, sums});
+        Pixels<T>(desc, a.x), Pixels<T>(dy.desc, dy.data), a.mean, a.inverse, a.scale, a.shift, a.relu};
+    ForEach(AsCuda(device), {"batch norm gradients", Bytes(desc, 2)}, count, GradientsOfTile<T, N>{in, sums});
     MergeTiles(AsCuda(device), "batch norm gradient sums", sums, StoreGradientSums{dshift, dscale});
-    ForEach(AsCuda(device), {"batch norm dx", Bytes(a.desc, 3)}, count,
-            InputGradient<T, N>{in, dshift, dscale, static_cast<T*>(dx), sums.tiles, sums.channels});
+    ForEach(AsCuda(device), {"batch norm dx", Bytes(desc, 3)}, count,
+            InputGradient<T, N>{in, dshift, dscale, Targets<T, N>(dx), sums.tiles});
   });
 }
 

@@ -1,16 +1,19 @@
-// Batch normalisation of a feature map with optional ReLU, for Conv2d on CUDA (NormParams in conv2d.h). x, y
-// and their gradients: kNhwc, dense, fp32 or bf16; statistics and parameters [C] fp32. All sums in a fixed
-// order.
+// Batch normalisation of a feature map with optional ReLU, for Conv2d and Inception on CUDA (NormParams in
+// conv2d.h). x, y and their gradients: kNhwc, dense or slices, fp32 or bf16; statistics and parameters [C]
+// fp32. All sums in a fixed order.
 #pragma once
+
+#include <vector>
 
 #include "kernels/conv2d.h"
 #include "kernels/device.h"
+#include "kernels/join.h"
 #include "kernels/tensor.h"
 
 namespace deeper {
 
 struct BatchNormArguments {
-  TensorDesc desc;  // of x
+  TensorDesc x_desc, y_desc;  // x_desc alone for Backward
   bool relu = false;
   const float* scale = nullptr;
   const float* shift = nullptr;
@@ -18,7 +21,7 @@ struct BatchNormArguments {
   void* y = nullptr;
   float* mean = nullptr;      // of the batch; written by Forward, read by Backward
   float* inverse = nullptr;   // 1 / sqrt(biased variance + eps), likewise
-  void* workspace = nullptr;  // BatchNormWorkspaceBytes(desc)
+  void* workspace = nullptr;  // BatchNormWorkspaceBytes(x_desc)
 };
 
 size_t BatchNormWorkspaceBytes(const TensorDesc& desc);
@@ -29,8 +32,9 @@ void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchN
 // Evaluation: y from the running statistics; mean and inverse are not touched.
 void BatchNormInferCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
                         const float* running_mean, const float* running_var);
-// From dy (masked here by the ReLU, recomputed from x): dx, dscale, dshift overwritten. dx may be dy.
-void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const void* dy, void* dx,
-                           float* dscale, float* dshift);
+// From dy (masked here by the ReLU, recomputed from x): dx, dscale, dshift overwritten. dx may be dy, pixel
+// by pixel.
+void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const Tensor& dy,
+                           const std::vector<ChannelTarget>& dx, float* dscale, float* dshift);
 
 }  // namespace deeper

@@ -164,7 +164,7 @@ MatmulProblem CudaConv2d::Product(Pass pass) const {
 
 BatchNormArguments CudaConv2d::Norm(void* z) const {
   BatchNormArguments a;
-  a.desc = needs_.y;
+  a.x_desc = a.y_desc = needs_.y;
   a.relu = params_.relu;
   a.scale = binding_.params[kScale];
   a.shift = binding_.params[kShift];
@@ -216,7 +216,8 @@ void CudaConv2d::Backward() {
   JoinGradients();
   void* const dy = dy_;
   if (params_.batch_norm)
-    BatchNormBackwardCuda(device_, Norm(binding_.saved), dy, dy, binding_.grads[kScale],
+    BatchNormBackwardCuda(device_, Norm(binding_.saved), {dy, needs_.y},
+                          {{needs_.y.shape.c, dy, needs_.y.shape.c}}, binding_.grads[kScale],
                           binding_.grads[kShift]);
   if (backward_data_ != nullptr)
     backward_data_->Run({.a = dy, .b = Param(kWeight), .d = binding_.dx[0], .workspace = binding_.workspace});

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <numeric>
 
 #include "kernels/cuda_for_each.h"
+#include "kernels/cuda_rows.h"
 #include "kernels/op.h"
 
 namespace deeper {
@@ -40,27 +40,6 @@ struct Place {
 DEEPER_HD inline Place PlaceOf(int64_t pixel, int64_t height, int64_t width) {
   const int64_t line = pixel / width;
   return {line / height, line % height, pixel % width};
-}
-
-// A feature map, maybe a slice of channels.
-template <class T>
-struct Pixels {
-  const T* data;
-  int64_t pitch, channels;
-
-  Pixels(const TensorDesc& desc, const void* from)
-      : data(static_cast<const T*>(from) + desc.first), pitch(desc.pixel_pitch()), channels(desc.shape.c) {}
-  DEEPER_HD const T* At(int64_t pixel, int64_t channel) const { return data + pixel * pitch + channel; }
-};
-
-// Elements that can be moved as one divide this.
-inline int64_t PackDivisor(const TensorDesc& desc) {
-  return std::gcd(std::gcd(desc.shape.c, desc.pixel_pitch()), desc.first);
-}
-
-// Of its own elements.
-inline int64_t BytesOf(const TensorDesc& desc) {
-  return desc.shape.elements() * static_cast<int64_t>(SizeOf(desc.dtype));
 }
 
 struct PoolGeometry {

@@ -9,12 +9,36 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/cuda_for_each.h"
+#include "kernels/join.h"
 #include "kernels/tensor.h"
 
 namespace deeper {
+
+// A feature map, maybe a slice of channels.
+template <class T>
+struct Pixels {
+  T* data;
+  int64_t pitch, channels;
+
+  Pixels(const TensorDesc& desc, void* from)
+      : data(static_cast<T*>(from) + desc.first), pitch(desc.pixel_pitch()), channels(desc.shape.c) {}
+  DEEPER_HD T* At(int64_t pixel, int64_t channel) const { return data + pixel * pitch + channel; }
+};
+
+// Elements that can be moved as one divide this.
+inline int64_t PackDivisor(const TensorDesc& desc) {
+  return std::gcd(std::gcd(desc.shape.c, desc.pixel_pitch()), desc.first);
+}
+
+// Of its own elements.
+inline int64_t BytesOf(const TensorDesc& desc) {
+  return desc.shape.elements() * static_cast<int64_t>(SizeOf(desc.dtype));
+}
 
 struct RowTiles {
   int64_t rows = 0;  // in all
@@ -71,6 +95,48 @@ struct TileSums {
     return sums;
   }
 };
+
+// Where the channels of a pixel go.
+template <class T, int N>
+struct Targets {
+  T* data[kMaxChannelTargets];  // nullptr: nowhere, it is there already
+  int64_t pitch[kMaxChannelTargets];
+  int64_t end[kMaxChannelTargets];  // of a target's channels
+
+  explicit Targets(const std::vector<ChannelTarget>& targets) : data{}, pitch{}, end{} {
+    int64_t channel = 0;
+    for (size_t i = 0; i < kMaxChannelTargets; ++i) {
+      if (i < targets.size()) {
+        data[i] = static_cast<T*>(targets[i].data);
+        if (data[i] != nullptr) data[i] -= channel;
+        pitch[i] = targets[i].pitch;
+        channel += targets[i].channels;
+      }
+      end[i] = channel;
+    }
+  }
+
+  DEEPER_HD void Store(int64_t pixel, int64_t channel, const Pack<T, N>& pack) const {
+    T* to = data[0];
+    int64_t stride = pitch[0];
+    for (size_t i = 1; i < kMaxChannelTargets; ++i) {
+      if (channel >= end[i - 1] && channel < end[i]) {
+        to = data[i];
+        stride = pitch[i];
+      }
+    }
+    if (to != nullptr) StorePack(to + pixel * stride + channel, pack);
+  }
+};
+
+// Elements that can be moved as one, wherever the channels go, divide this and `divisor`.
+inline int64_t CommonDivisor(int64_t divisor, const std::vector<ChannelTarget>& targets, DType dtype) {
+  for (const ChannelTarget& target : targets) {
+    const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(target.data) / SizeOf(dtype));
+    divisor = std::gcd(std::gcd(divisor, target.channels), std::gcd(target.pitch, address));
+  }
+  return divisor;
+}
 
 template <class Sums>
 struct MergeGroup {

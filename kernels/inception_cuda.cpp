@@ -7,10 +7,14 @@
 //   O4 = relu(maxpool(x) W4 + b)                   dx = G W, one product, and dP = dO4 W4, which whoever made
 //                                                    x spreads: gradient of the pool
 //                                                  dW = G^T x, one product; dW2, dW3, dW4
+//
+// With batch norm the convolutions write a second such buffer, Z, and two passes go from it to y: over
+// [R2|R3|O1] and over [O2|O3|O4]. Backward, its own passes mask the gradients and store them in slices.
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/batch_norm_cuda.h"
 #include "kernels/cuda_device.h"
 #include "kernels/flat.h"
 #include "kernels/inception.h"
@@ -21,8 +25,8 @@
 namespace deeper {
 namespace {
 
-// Of OpShape::params.
-enum { kW1, kB1, kWR2, kBR2, kW2, kB2, kWR3, kBR3, kW3, kB3, kW4, kB4, kParams };
+// The convolutions in the order of OpShape::params, by the slices that they write.
+enum Convolution : size_t { kO1, kR2, kO2, kR3, kO3, kO4 };
 
 size_t Align(size_t bytes) {
   return (bytes + 255) / 256 * 256;
@@ -44,16 +48,16 @@ class FusedInception final : public Op {
   struct Chain {
     ChannelSlice in, out;  // of the buffer
     int64_t kernel = 0;
-    size_t reduce_bias = 0, weight = 0, bias = 0;  // parameters
+    Convolution reduce = kR2, convolve = kO2;
     std::unique_ptr<CudaPlan> forward, backward_data, backward_weights;
     bool wide_bias = true;  // of the forward plan
     bool masks_dx = true;   // the plan of backward_data does, and sums the bias gradient
     void* dy = nullptr;     // dense
 
-    void Set(const ChannelSlice& from, const ChannelSlice& to, int64_t size, size_t bias_before, size_t w,
-             size_t b) {
+    void Set(const ChannelSlice& from, const ChannelSlice& to, int64_t size, Convolution before,
+             Convolution after) {
       in = from, out = to, kernel = size;
-      reduce_bias = bias_before, weight = w, bias = b;
+      reduce = before, convolve = after;
     }
   };
 
@@ -65,6 +69,8 @@ class FusedInception final : public Op {
   template <class LibraryProblem>
   absl::Status MakePlan(const LibraryProblem& problem, std::unique_ptr<CudaPlan>& plan);
 
+  void Normalize(Convolution first, const ChannelSlice& slice);
+  BatchNormArguments Norm(Convolution first, const ChannelSlice& slice) const;
   void JoinGradients();
   void ChainGradients(const Chain& chain);
   void WeightGradients(const Chain& chain);
@@ -76,11 +82,18 @@ class FusedInception final : public Op {
   size_t Bytes(int64_t channels) const { return Align(static_cast<size_t>(pixels() * channels) * element()); }
   // Address of a channel in the first pixel of the module's buffer, of x, and of G.
   void* Y(const ChannelSlice& slice) const { return At(binding_.y, slice.first); }
+  void* Z(const ChannelSlice& slice) const { return At(z_, slice.first); }
   const void* X() const { return At(binding_.x, needs_.x.first); }
   void* G(const ChannelSlice& slice) const { return At(g_, slice.first - buffer_.r2.first); }
   void* At(void* base, int64_t channel) const {
     return static_cast<std::byte*>(base) + static_cast<size_t>(channel) * element();
   }
+  // Indexes of parameters.
+  size_t params_per_convolution() const { return params_.batch_norm ? 5 : 2; }
+  size_t Weight(Convolution c) const { return c * params_per_convolution(); }
+  size_t Bias(Convolution c) const { return Weight(c) + 1; }
+  size_t Scale(Convolution c) const { return Weight(c) + 1; }
+  size_t Shift(Convolution c) const { return Weight(c) + 2; }
   // A parameter in the type of the activations.
   const void* Param(size_t i) const {
     return needs_.x.dtype == DType::kF32 ? binding_.params[i] : binding_.narrow_params[i];
@@ -88,9 +101,14 @@ class FusedInception final : public Op {
   size_t narrow_gradient_bytes(const Chain& chain) const {
     return needs_.x.dtype == DType::kF32
                ? 0
-               : Align(static_cast<size_t>(needs_.params[chain.weight].stored_elements) * element());
+               : Align(static_cast<size_t>(needs_.params[Weight(chain.convolve)].stored_elements) *
+                       element());
   }
   void* scratch() const { return scratch_; }
+  // The buffer's channels that are no padding, and the outputs among them.
+  int64_t width() const { return buffer_.o4.end() - buffer_.r2.first; }
+  ChannelSlice outputs() const { return {buffer_.o1.first, buffer_.o4.end() - buffer_.o1.first}; }
+  size_t statistics_bytes() const { return Align(static_cast<size_t>(width()) * sizeof(float)); }
 
   const InceptionParams params_;
   const InceptionBuffer buffer_;
@@ -102,7 +120,10 @@ class FusedInception final : public Op {
   std::unique_ptr<CudaPlan> dx_, dpooled_, dfirst_, dproject_;
   size_t scratch_bytes_ = 0;  // of the libraries, and of sums
 
-  void* pooled_ = nullptr;  // maxpool(x)
+  void* z_ = nullptr;                           // before batch norm, or y
+  float *mean_ = nullptr, *inverse_ = nullptr;  // of the batch, of every channel from R2 on
+  void* pooled_ = nullptr;                      // maxpool(x)
+  void* joined_ = nullptr;                      // dy, before the backward pass of batch norm
   void* g_ = nullptr;
   void* do4_ = nullptr;
   void* unmasked_ = nullptr;  // gradient of a chain's R, where its plan does not mask
@@ -119,9 +140,13 @@ absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, 
     needs_.params.push_back(spec.role == ParamRole::kWeight ? MakeChannelsLastLayout(spec, 1)
                                                             : MakeParamLayout(spec, 1));
   }
-  needs_.adjacent_params = {{kWR2, kWR3, kW1}, {kBR2, kBR3, kB1, kB2, kB3, kB4}};
-  chains_[0].Set(buffer_.r2, buffer_.o2, 3, kBR2, kW2, kB2);
-  chains_[1].Set(buffer_.r3, buffer_.o3, params_.branch3_kernel, kBR3, kW3, kB3);
+  needs_.adjacent_params = {{Weight(kR2), Weight(kR3), Weight(kO1)}};
+  for (size_t v = 1; v < params_per_convolution(); ++v) {
+    auto& run = needs_.adjacent_params.emplace_back();
+    for (const Convolution c : {kR2, kR3, kO1, kO2, kO3, kO4}) run.push_back(Weight(c) + v);
+  }
+  chains_[0].Set(buffer_.r2, buffer_.o2, 3, kR2, kO2);
+  chains_[1].Set(buffer_.r3, buffer_.o3, params_.branch3_kernel, kR3, kO3);
 
   // Spread by whoever made x, or below.
   OpOptions pool_options = options;
@@ -137,9 +162,11 @@ absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, 
   const size_t argmax = pool_->needs().saved_bytes, pooled = Bytes(channels());
   if (training_) {
     needs_.saved_bytes = Align(argmax) + pooled;
+    if (params_.batch_norm) needs_.saved_bytes += Align(needs_.y.bytes()) + 2 * statistics_bytes();
     needs_.workspace_bytes = Bytes(buffer_.first_width()) + Bytes(params_.c2) + Bytes(params_.c3) +
                              Bytes(params_.c4) + Bytes(std::max(params_.c2_reduce, params_.c3_reduce)) +
-                             (needs_.pooled_dx.has_value() ? 0 : pooled);
+                             (needs_.pooled_dx.has_value() ? 0 : pooled) +
+                             (params_.batch_norm ? Bytes(outputs().count) : 0);
   } else {
     needs_.workspace_bytes = pooled;
   }
@@ -171,9 +198,9 @@ ConvolutionProblem FusedInception::Problem(const Chain& chain, Pass pass) const 
 absl::Status FusedInception::PrepareForward(Chain& chain) {
   ConvolutionProblem p = Problem(chain, Pass::kForward);
   p.y_pitch = buffer_.pitch;
-  p.bias = p.relu = p.wide_bias = true;
+  p.bias = p.relu = p.wide_bias = !params_.batch_norm;
   absl::Status status = MakePlan(p, chain.forward);
-  if (!absl::IsUnimplemented(status)) return status;
+  if (!absl::IsUnimplemented(status) || params_.batch_norm) return status;
   chain.wide_bias = p.wide_bias = false;
   return MakePlan(p, chain.forward);
 }
@@ -182,13 +209,18 @@ absl::Status FusedInception::PrepareForward() {
   // Rows are pixels: [R2|R3|O1] = x W^T, O4 = pooled W4^T.
   MatmulProblem p = {.m = pixels(), .n = buffer_.first_width(), .k = channels()};
   p.in = p.out = needs_.x.dtype;
-  p.transpose_b = p.bias = p.relu = true;
+  p.transpose_b = true;
+  p.bias = p.relu = !params_.batch_norm;
   p.a_stride = needs_.x.pixel_pitch(), p.b_stride = channels(), p.d_stride = buffer_.pitch;
   absl::Status status = MakePlan(p, first_);
   p.n = params_.c4;
   p.a_stride = channels();
   status.Update(MakePlan(p, project_));
   for (Chain& chain : chains_) status.Update(PrepareForward(chain));
+  if (params_.batch_norm) {
+    const TensorDesc widest = buffer_.Desc({buffer_.r2.first, width()}, needs_.x);
+    scratch_bytes_ = std::max(scratch_bytes_, BatchNormWorkspaceBytes(widest));
+  }
   return status;
 }
 
@@ -197,7 +229,8 @@ absl::Status FusedInception::PrepareBackward(Chain& chain) {
   p.x_pitch = buffer_.first_width();
   p.mask_dx = true;
   p.mask_pitch = buffer_.pitch;
-  absl::Status status = MakePlan(p, chain.backward_data);
+  absl::Status status = absl::UnimplementedError("batch norm masks by itself");
+  if (!params_.batch_norm) status = MakePlan(p, chain.backward_data);
   if (absl::IsUnimplemented(status)) {
     chain.masks_dx = p.mask_dx = false;
     p.x_pitch = p.mask_pitch = 0;
@@ -250,8 +283,16 @@ void FusedInception::Bind(const OpBinding& b) {
     do4_ = take(params_.c4);
     unmasked_ = take(std::max(params_.c2_reduce, params_.c3_reduce));
     dp_ = needs_.pooled_dx.has_value() ? b.pooled_dx : take(channels());
+    if (params_.batch_norm) joined_ = take(outputs().count);
   } else {
     pooled_ = take(channels());
+  }
+  z_ = b.y;
+  if (training_ && params_.batch_norm) {
+    z_ = static_cast<std::byte*>(pooled_) + Bytes(channels());
+    std::byte* const statistics = static_cast<std::byte*>(z_) + Align(needs_.y.bytes());
+    mean_ = reinterpret_cast<float*>(statistics);
+    inverse_ = reinterpret_cast<float*>(statistics + statistics_bytes());
   }
   scratch_ = next;
 
@@ -263,76 +304,133 @@ void FusedInception::Bind(const OpBinding& b) {
 }
 
 void FusedInception::Forward() {
-  first_->Run({.a = X(), .b = Param(kWR2), .d = Y(buffer_.r2), .workspace = scratch(), .bias = Param(kBR2)});
+  const bool bias = !params_.batch_norm;
+  first_->Run({.a = X(),
+               .b = Param(Weight(kR2)),
+               .d = Z(buffer_.r2),
+               .workspace = scratch(),
+               .bias = bias ? Param(Bias(kR2)) : nullptr});
+  if (params_.batch_norm) Normalize(kR2, {buffer_.r2.first, buffer_.first_width()});
   for (const Chain& chain : chains_) {
+    const size_t i = Bias(chain.convolve);
     chain.forward->Run({.a = Y(chain.in),
-                        .b = Param(chain.weight),
-                        .d = Y(chain.out),
+                        .b = Param(Weight(chain.convolve)),
+                        .d = Z(chain.out),
                         .workspace = scratch(),
-                        .bias = chain.wide_bias ? binding_.params[chain.bias] : Param(chain.bias)});
+                        .bias = !bias             ? nullptr
+                                : chain.wide_bias ? binding_.params[i]
+                                                  : Param(i)});
   }
   pool_->Forward();
-  project_->Run(
-      {.a = pooled_, .b = Param(kW4), .d = Y(buffer_.o4), .workspace = scratch(), .bias = Param(kB4)});
+  project_->Run({.a = pooled_,
+                 .b = Param(Weight(kO4)),
+                 .d = Z(buffer_.o4),
+                 .workspace = scratch(),
+                 .bias = bias ? Param(Bias(kO4)) : nullptr});
+  if (params_.batch_norm) Normalize(kO2, {buffer_.o2.first, buffer_.o4.end() - buffer_.o2.first});
+}
+
+// Neighbouring slices, of which `first` is the convolution of the first one.
+BatchNormArguments FusedInception::Norm(Convolution first, const ChannelSlice& slice) const {
+  BatchNormArguments a;
+  a.x_desc = a.y_desc = buffer_.Desc(slice, needs_.x);
+  a.relu = true;
+  a.scale = binding_.params[Scale(first)];
+  a.shift = binding_.params[Shift(first)];
+  a.x = z_;
+  a.y = binding_.y;
+  a.workspace = scratch();
+  if (!training_) return a;
+  a.mean = mean_ + (slice.first - buffer_.r2.first);
+  a.inverse = inverse_ + (slice.first - buffer_.r2.first);
+  return a;
+}
+
+void FusedInception::Normalize(Convolution first, const ChannelSlice& slice) {
+  float *const mean = binding_.params[Weight(first) + 3], *const variance =
+                                                              binding_.params[Weight(first) + 4];
+  if (training_) {
+    BatchNormForwardCuda(device_, params_.norm, Norm(first, slice), mean, variance);
+  } else {
+    BatchNormInferCuda(device_, params_.norm, Norm(first, slice), mean, variance);
+  }
 }
 
 void FusedInception::Backward() {
   JoinGradients();
   for (const Chain& chain : chains_) ChainGradients(chain);
   for (const Chain& chain : chains_) WeightGradients(chain);
-  dproject_->Run({.a = do4_, .b = pooled_, .d = binding_.grads[kW4], .workspace = scratch()});
-  dfirst_->Run({.a = g_, .b = X(), .d = binding_.grads[kWR2], .workspace = scratch()});
+  dproject_->Run({.a = do4_, .b = pooled_, .d = binding_.grads[Weight(kO4)], .workspace = scratch()});
+  dfirst_->Run({.a = g_, .b = X(), .d = binding_.grads[Weight(kR2)], .workspace = scratch()});
   if (dx_ != nullptr) InputGradients();
 }
 
 // dy, from all its parts, to where each branch wants it, and the bias gradients of all four.
 void FusedInception::JoinGradients() {
+  const std::vector<ChannelTarget> branches = {{params_.c1, G(buffer_.o1), buffer_.first_width()},
+                                               {params_.c2, chains_[0].dy, params_.c2},
+                                               {params_.c3, chains_[1].dy, params_.c3},
+                                               {params_.c4, do4_, params_.c4}};
   GradientJoin join;
   join.desc = needs_.y;
   join.parts = binding_.dy;
   join.pooled = binding_.pooled_dy;
-  if (!params_.dy_is_masked) join.y = binding_.y;
-  join.targets = {{params_.c1, G(buffer_.o1), buffer_.first_width()},
-                  {params_.c2, chains_[0].dy, params_.c2},
-                  {params_.c3, chains_[1].dy, params_.c3},
-                  {params_.c4, do4_, params_.c4}};
-  join.sums = binding_.grads[kB1];  // and those of its neighbours
   join.workspace = scratch();
-  JoinGradientsCuda(device_, join);
+  if (!params_.batch_norm) {
+    if (!params_.dy_is_masked) join.y = binding_.y;
+    join.targets = branches;
+    join.sums = binding_.grads[Bias(kO1)];  // and those of its neighbours
+    return JoinGradientsCuda(device_, join);
+  }
+  void* dy = joined_;
+  if (binding_.dy.size() == 1 && binding_.pooled_dy.empty()) {
+    dy = binding_.dy[0];
+  } else {
+    join.targets = {{outputs().count, joined_, outputs().count}};
+    JoinGradientsCuda(device_, join);
+  }
+  BatchNormBackwardCuda(device_, Norm(kO1, outputs()), {dy, needs_.y.Dense()}, branches,
+                        binding_.grads[Scale(kO1)], binding_.grads[Shift(kO1)]);
 }
 
-// The gradient of R, masked by its ReLU, in its slice of G, and the gradient of its bias.
+// The gradient of R, masked by its ReLU, in its slice of G, and the gradients of its bias or of its norm.
 void FusedInception::ChainGradients(const Chain& chain) {
   chain.backward_data->Run({.a = chain.dy,
-                            .b = Param(chain.weight),
+                            .b = Param(Weight(chain.convolve)),
                             .d = chain.masks_dx ? G(chain.in) : unmasked_,
                             .workspace = scratch(),
                             .mask = Y(chain.in),
-                            .sums = binding_.grads[chain.reduce_bias]});
+                            .sums = binding_.grads[Bias(chain.reduce)]});
   if (chain.masks_dx) return;
+  const TensorDesc r = buffer_.Desc(chain.in, needs_.x);
+  const std::vector<ChannelTarget> target = {{chain.in.count, G(chain.in), buffer_.first_width()}};
+  if (params_.batch_norm) {
+    return BatchNormBackwardCuda(device_, Norm(chain.reduce, chain.in), {unmasked_, r.Dense()}, target,
+                                 binding_.grads[Scale(chain.reduce)], binding_.grads[Shift(chain.reduce)]);
+  }
   GradientJoin join;
-  join.desc = buffer_.Desc(chain.in, needs_.x);
+  join.desc = r;
   join.parts = {unmasked_};
   join.y = binding_.y;
-  join.targets = {{chain.in.count, G(chain.in), buffer_.first_width()}};
-  join.sums = binding_.grads[chain.reduce_bias];
+  join.targets = target;
+  join.sums = binding_.grads[Bias(chain.reduce)];
   join.workspace = scratch();
   JoinGradientsCuda(device_, join);
 }
 
 // cuDNN gives weight gradients in the type of the activations.
 void FusedInception::WeightGradients(const Chain& chain) {
-  float* const gradient = binding_.grads[chain.weight];
+  float* const gradient = binding_.grads[Weight(chain.convolve)];
   const size_t narrow = narrow_gradient_bytes(chain);
   void* const out = narrow > 0 ? scratch() : gradient;
   void* const library = static_cast<std::byte*>(scratch()) + narrow;
   chain.backward_weights->Run({.a = Y(chain.in), .b = chain.dy, .d = out, .workspace = library});
-  if (narrow > 0) WidenCuda(device_, out, gradient, needs_.params[chain.weight].stored_elements);
+  if (narrow > 0) WidenCuda(device_, out, gradient, needs_.params[Weight(chain.convolve)].stored_elements);
 }
 
 void FusedInception::InputGradients() {
-  dpooled_->Run({.a = do4_, .b = Param(kW4), .d = dp_, .workspace = scratch()});
-  dx_->Run({.a = g_, .b = Param(kWR2), .d = binding_.dx[0], .workspace = scratch()});
+  dpooled_->Run({.a = do4_, .b = Param(Weight(kO4)), .d = dp_, .workspace = scratch()});
+  dx_->Run({.a = g_, .b = Param(Weight(kR2)), .d = binding_.dx[0], .workspace = scratch()});
   if (needs_.pooled_dx.has_value()) return;
   GradientJoin join;
   join.desc = needs_.dx_parts[0];
@@ -352,10 +450,10 @@ absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCuda(const InceptionParams& p, 
                                                       const TensorDesc& x, const OpOptions& options,
                                                       Device& device) {
   const int64_t unit = 8;
-  if (p.batch_norm || !IsMultipleOf(unit, {x.shape.c, p.c1, p.c2_reduce, p.c2, p.c3_reduce, p.c3, p.c4})) {
+  if (!IsMultipleOf(unit, {x.shape.c, p.c1, p.c2_reduce, p.c2, p.c3_reduce, p.c3, p.c4})) {
     return absl::UnimplementedError(absl::StrCat(
-        "inception ", options.name, ": fused kernels are for modules without batch norm, with all ",
-        "four branches, of multiples of ", unit, " channels"));
+        "inception ", options.name, ": fused kernels are for modules with all four branches, of ",
+        "multiples of ", unit, " channels"));
   }
   auto op = std::make_unique<FusedInception>(p, options, AsCuda(device));
   if (absl::Status s = op->Prepare(shape, x, options); !s.ok()) return s;

@@ -34,23 +34,25 @@ void PasteChannelsCuda(Device& device, const Tensor& from, int64_t first_channel
 // parts.
 void JoinGradientsCpu(const std::vector<void*>& parts, const void* y, const TensorDesc& desc, void* out);
 
+// Where some channels of every pixel go; those of the next target follow.
+struct ChannelTarget {
+  int64_t channels = 0;
+  void* data = nullptr;  // of the first pixel
+  int64_t pitch = 0;     // elements from pixel to pixel
+};
+constexpr size_t kMaxChannelTargets = 4;
+
 // The gradient of a tensor as its readers hand it over, and where it goes.
 struct GradientJoin {
-  struct Target {  // of some channels; those of the next one follow
-    int64_t channels = 0;
-    void* data = nullptr;
-    int64_t pitch = 0;  // elements from pixel to pixel
-  };
-
   TensorDesc desc;                     // of the tensor: kNhwc, maybe a slice, or vectors
   std::vector<void*> parts;            // dense; their sum
   std::vector<PooledGradient> pooled;  // and that of these, spread
   const void* y = nullptr;             // the tensor itself, if the output of a ReLU that masks the gradient
-  std::vector<Target> targets;         // at most kMaxJoinTargets; may be parts, pixel by pixel
+  std::vector<ChannelTarget> targets;  // at most kMaxChannelTargets; may be parts, pixel by pixel
   float* sums = nullptr;               // [channels] of the gradient over pixels, in a fixed order; or nullptr
   void* workspace = nullptr;           // JoinWorkspaceBytes(desc), for the sums
 };
-constexpr size_t kMaxJoinTargets = 4, kMaxPooledParts = 2;
+constexpr size_t kMaxPooledParts = 2;
 
 void JoinGradientsCuda(Device& device, const GradientJoin& join);
 size_t JoinWorkspaceBytes(const TensorDesc& desc);

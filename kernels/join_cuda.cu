@@ -60,39 +60,6 @@ struct Joined {
   }
 };
 
-// Where the channels go.
-template <class T, int N>
-struct Targets {
-  T* data[kMaxJoinTargets];  // nullptr: nowhere, it is there already
-  int64_t pitch[kMaxJoinTargets];
-  int64_t end[kMaxJoinTargets];  // of a target's channels
-
-  explicit Targets(const std::vector<GradientJoin::Target>& targets) : data{}, pitch{}, end{} {
-    int64_t channel = 0;
-    for (size_t i = 0; i < kMaxJoinTargets; ++i) {
-      if (i < targets.size()) {
-        data[i] = static_cast<T*>(targets[i].data);
-        if (data[i] != nullptr) data[i] -= channel;
-        pitch[i] = targets[i].pitch;
-        channel += targets[i].channels;
-      }
-      end[i] = channel;
-    }
-  }
-
-  DEEPER_HD void Store(int64_t pixel, int64_t channel, const Pack<T, N>& pack) const {
-    T* to = data[0];
-    int64_t stride = pitch[0];
-    for (size_t i = 1; i < kMaxJoinTargets; ++i) {
-      if (channel >= end[i - 1] && channel < end[i]) {
-        to = data[i];
-        stride = pitch[i];
-      }
-    }
-    if (to != nullptr) StorePack(to + pixel * stride + channel, pack);
-  }
-};
-
 struct Sum {
   static constexpr int kValues = 1;
   float v[kValues];
@@ -157,7 +124,7 @@ int64_t BytesOf(const GradientJoin& join) {
     const int64_t windows = pooled.part.desc.shape.elements();
     bytes += Bytes(1, windows, join.desc.dtype) + windows;
   }
-  for (const GradientJoin::Target& target : join.targets) {
+  for (const ChannelTarget& target : join.targets) {
     if (target.data != nullptr)
       bytes += Bytes(1, shape.n * shape.spatial() * target.channels, join.desc.dtype);
   }
@@ -166,14 +133,8 @@ int64_t BytesOf(const GradientJoin& join) {
 
 // Elements that can be moved as one divide this, wherever they lie.
 int64_t CommonDivisor(const GradientJoin& join) {
-  int64_t divisor = std::gcd(join.desc.shape.c, join.y != nullptr ? join.desc.pixel_pitch() : 0);
-  if (join.y != nullptr) divisor = std::gcd(divisor, join.desc.first);
-  for (const GradientJoin::Target& target : join.targets) {
-    const auto address =
-        static_cast<int64_t>(reinterpret_cast<uintptr_t>(target.data) / SizeOf(join.desc.dtype));
-    divisor = std::gcd(std::gcd(divisor, target.channels), std::gcd(target.pitch, address));
-  }
-  return divisor;
+  const int64_t divisor = join.y != nullptr ? PackDivisor(join.desc) : join.desc.shape.c;
+  return CommonDivisor(divisor, join.targets, join.desc.dtype);
 }
 
 template <bool kPooled>
@@ -229,7 +190,7 @@ void JoinGradientsCuda(Device& device, const GradientJoin& join) {
   DEEPER_CHECK(IsRows(join.desc), join.desc.shape.ToString());
   DEEPER_CHECK(!join.parts.empty() || !join.pooled.empty());
   DEEPER_CHECK(join.parts.size() <= kMaxGradientParts && join.pooled.size() <= kMaxPooledParts &&
-               join.targets.size() <= kMaxJoinTargets);
+               join.targets.size() <= kMaxChannelTargets);
   if (join.pooled.empty()) {
     Run<false>(AsCuda(device), join);
   } else {

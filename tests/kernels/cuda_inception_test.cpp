@@ -26,12 +26,25 @@ const Module kModules[] = {
     {"4e", 528, {.c1 = 256, .c2_reduce = 160, .c2 = 320, .c3_reduce = 32, .c3 = 128, .c4 = 128}},
     {"5a", 832, {.c1 = 256, .c2_reduce = 160, .c2 = 320, .c3_reduce = 32, .c3 = 128, .c4 = 128}},
     {"5b", 832, {.c1 = 384, .c2_reduce = 192, .c2 = 384, .c3_reduce = 48, .c3 = 128, .c4 = 128}},
+    {"3a_bn",
+     192,
+     {.c1 = 64, .c2_reduce = 96, .c2 = 128, .c3_reduce = 16, .c3 = 32, .c4 = 32, .batch_norm = true}},
+    {"4b_bn",
+     512,
+     {.c1 = 160,
+      .c2_reduce = 112,
+      .c2 = 224,
+      .c3_reduce = 24,
+      .c3 = 64,
+      .c4 = 64,
+      .branch3_kernel = 3,
+      .batch_norm = true}},
     {"least", 8, {.c1 = 8, .c2_reduce = 8, .c2 = 8, .c3_reduce = 8, .c3 = 8, .c4 = 8}},
 };
 
 struct Outcome {
   Values y, dx;
-  std::vector<Values> gradients;
+  std::vector<Values> gradients;  // of parameters; of a statistic what became of it
 };
 
 // What a module is given.
@@ -87,11 +100,15 @@ Outcome ForwardAndBackward(const Module& module, const TensorDesc& x, const Inpu
   }
   outcome.y = driver.Forward(input.x);
   outcome.dx = driver.Backward(dy);
-  for (size_t i = 0; i < input.params.size(); ++i) outcome.gradients.push_back(driver.Grad(i));
+  const auto gradient = [&driver](size_t i) {
+    return IsStatistic(driver.shape().params[i].role) ? driver.Param(i) : driver.Grad(i);
+  };
+  for (size_t i = 0; i < input.params.size(); ++i) outcome.gradients.push_back(gradient(i));
   // Once more: the same bits.
+  driver.SetParams(input.params);
   EXPECT_EQ(driver.Forward(input.x), outcome.y);
   EXPECT_EQ(driver.Backward(dy), outcome.dx);
-  for (size_t i = 0; i < input.params.size(); ++i) EXPECT_EQ(driver.Grad(i), outcome.gradients[i]);
+  for (size_t i = 0; i < input.params.size(); ++i) EXPECT_EQ(gradient(i), outcome.gradients[i]);
   return outcome;
 }
 
@@ -101,6 +118,7 @@ struct Case {
 };
 
 class FusedInception : public ::testing::TestWithParam<Case> {};
+class FusedInceptionDefinition : public FusedInception {};
 
 TEST_P(FusedInception, MatchesSeparateOps) {
   const auto& [module, dtype] = GetParam();
@@ -130,7 +148,7 @@ TEST_P(FusedInception, MatchesSeparateOps) {
   }
 }
 
-TEST_P(FusedInception, MatchesTheDefinition) {
+TEST_P(FusedInceptionDefinition, Matches) {
   const auto& [module, dtype] = GetParam();
   const Shape shape = {1, module.channels, 5, 3};
   const Input input = MakeInput(module, shape, dtype);
@@ -151,17 +169,22 @@ TEST_P(FusedInception, MatchesTheDefinition) {
     ExpectNormClose(driver.Grad(i), expected.params[i], tolerance, driver.shape().params[i].name);
 }
 
-std::vector<Case> Cases() {
+std::vector<Case> Cases(bool with_batch_norm) {
   std::vector<Case> cases;
   for (const Module& module : kModules) {
+    if (module.params.batch_norm && !with_batch_norm) continue;
     for (const DType dtype : {DType::kF32, DType::kBf16}) cases.push_back({module, dtype});
   }
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(, FusedInception, ::testing::ValuesIn(Cases()), [](const auto& test) {
+std::string NameOfCase(const ::testing::TestParamInfo<Case>& test) {
   return std::string("inception") + test.param.module.name + "_" + NameOf(test.param.dtype);
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(, FusedInception, ::testing::ValuesIn(Cases(true)), NameOfCase);
+// Batch norm has tests of its own, as a separate op.
+INSTANTIATE_TEST_SUITE_P(, FusedInceptionDefinition, ::testing::ValuesIn(Cases(false)), NameOfCase);
 
 TEST(FusedInceptionOp, InferenceWithoutInputGradient) {
   const Module& module = kModules[0];
