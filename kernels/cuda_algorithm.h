@@ -1,4 +1,4 @@
-// The ways in which a library can compute a problem, whichever library it is.
+// The ways in which a library can compute a problem, whichever library it is; our own kernels are one, too.
 #pragma once
 
 #include <cstddef>
@@ -26,6 +26,8 @@ class Algorithm {
  public:
   virtual ~Algorithm() = default;
   size_t workspace_bytes() const { return workspace_bytes_; }
+  // Whether its results are to be compared with a library's before it is used.
+  virtual bool needs_check() const { return false; }
   // What AlgorithmChoice::Load makes it from again.
   virtual absl::StatusOr<std::string> Serialize() const = 0;
   virtual absl::Status Enqueue(const PlanOperands& operands) = 0;
