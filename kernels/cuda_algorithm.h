@@ -49,6 +49,29 @@ class AlgorithmChoice {
   virtual absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const = 0;
 };
 
+// The proposals of one, then those of another.
+class BothChoices final : public AlgorithmChoice {
+ public:
+  BothChoices(std::unique_ptr<AlgorithmChoice> first, std::unique_ptr<AlgorithmChoice> second)
+      : first_(std::move(first)), second_(std::move(second)) {}
+
+  absl::Status Ask() override {
+    const absl::Status first = first_->Ask(), second = second_->Ask();
+    return size() > 0 ? absl::OkStatus() : first.ok() ? second : first;
+  }
+  size_t size() const override { return first_->size() + second_->size(); }
+  absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
+    return index < first_->size() ? first_->Build(index) : second_->Build(index - first_->size());
+  }
+  absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {
+    absl::StatusOr<std::unique_ptr<Algorithm>> loaded = first_->Load(serialized);
+    return loaded.ok() ? std::move(loaded) : second_->Load(serialized);
+  }
+
+ private:
+  const std::unique_ptr<AlgorithmChoice> first_, second_;
+};
+
 // An algorithm as ops see it. Where Begin is always false (CudaDevice::Mode::kPlan) it need not be there.
 class AlgorithmPlan final : public CudaPlan {
  public:
