@@ -1,4 +1,4 @@
-// How every kernel of our own is written: a functor called with each index of a range, in any order. For .cu
+// How every kernel of our own but convolutions is written: a functor called with each index of a range, in any order. For .cu
 // files only.
 //
 //   struct Scale {
