@@ -3,6 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
+
 #include "kernels/conv_tiling.h"
 
 namespace deeper::conv {
@@ -16,6 +18,10 @@ struct Arguments {
 
 // For any GPU of compute capability 8.0 or later. tile_columns: 64 or 128.
 cudaError_t LaunchSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream);
+// The same for a forward 1x1 convolution of the maximum of each pixel's 3x3 neighbours. `positions`, aligned
+// to 8 bytes, gets the place of each maximum, [pixel][channel], as row * 3 + column; nullptr: not wanted.
+cudaError_t LaunchPooledSm80(int tile_columns, const Arguments& arguments, uint8_t* positions,
+                             cudaStream_t stream);
 // For GPUs of compute capability 9.0. tile_columns: 64, 128 or 192.
 cudaError_t LaunchSm90(int tile_columns, const Arguments& arguments, cudaStream_t stream);
 

@@ -25,6 +25,10 @@ static_assert(kCopyThreads == 32 * kRowWarps * kColumnWarps);
 constexpr int SharedBytes(int columns) {
   return kStages * StageBytes(columns) + kRowWarps * columns * static_cast<int>(sizeof(float));
 }
+// Of an A100, which has 164 KB.
+constexpr int BlocksOnSm(int columns) {
+  return columns == 64 ? 2 : 1;
+}
 static_assert(SharedBytes(128) <= 99 * 1024, "what the smallest GPUs of the 8 series give a block");
 
 // PTX ISA, "cp.async": 16 bytes, or zeros where there is nothing to copy.
@@ -94,9 +98,13 @@ __device__ void MultiplyStep(uint32_t stage, int slices, int row, int column,
   }
 }
 
-template <bool kBackward, int kColumns>
-__global__ void __launch_bounds__(kCopyThreads)
-    ConvSm80(const Gemm g, const bf16* in, const bf16* weights, const Epilogue epilogue) {
+// Where its pixels come from.
+enum class Input { kForward, kBackward, kPooled };
+
+template <Input kInput, int kColumns>
+__global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
+    ConvSm80(const Gemm g, const bf16* in, const bf16* weights, const Epilogue epilogue, uint8_t* positions) {
+  constexpr bool kBackward = kInput == Input::kBackward;
   extern __shared__ __align__(kSwizzleBytes) unsigned char shared[];
   const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
@@ -112,9 +120,17 @@ __global__ void __launch_bounds__(kCopyThreads)
     if (index < steps) {
       const Step step = StepAt(g, index);
       const uint32_t stage = stage_of(index);
-      CopyPixels(g, sources, step, thread, [&](int to, int64_t from, bool inside) {
-        CopyAsync(stage + to, inside ? in + from : in, inside);
-      });
+      if constexpr (kInput == Input::kPooled) {
+        // Of the blocks that read the same pixels, one writes the positions.
+        PoolPixels(g, tile, in, step, thread, tile.column == 0 ? positions : nullptr,
+                   [&](int to, const Chunk& chunk) {
+                     *reinterpret_cast<Chunk*>(shared + (stage - base) + to) = chunk;
+                   });
+      } else {
+        CopyPixels(g, sources, step, thread, [&](int to, int64_t from, bool inside) {
+          CopyAsync(stage + to, inside ? in + from : in, inside);
+        });
+      }
       CopyWeights<kColumns>(g, tile, step, thread, [&](int to, int64_t from, bool inside) {
         CopyAsync(stage + to, inside ? weights + from : weights, inside);
       });
@@ -140,28 +156,39 @@ __global__ void __launch_bounds__(kCopyThreads)
   StoreSums<kRowWarps, kColumns>(g, epilogue, tile, sums);
 }
 
-template <bool kBackward, int kColumns>
-cudaError_t Launch(const Arguments& a, cudaStream_t stream) {
+template <Input kInput, int kColumns>
+cudaError_t Launch(const Arguments& a, uint8_t* positions, cudaStream_t stream) {
   static const cudaError_t allowed = cudaFuncSetAttribute(
-      ConvSm80<kBackward, kColumns>, cudaFuncAttributeMaxDynamicSharedMemorySize, SharedBytes(kColumns));
+      ConvSm80<kInput, kColumns>, cudaFuncAttributeMaxDynamicSharedMemorySize, SharedBytes(kColumns));
   if (allowed != cudaSuccess) return allowed;
-  ConvSm80<kBackward, kColumns><<<Blocks(a.gemm, kColumns), kCopyThreads, SharedBytes(kColumns), stream>>>(
-      a.gemm, a.in, a.weights, a.epilogue);
+  ConvSm80<kInput, kColumns><<<Blocks(a.gemm, kColumns), kCopyThreads, SharedBytes(kColumns), stream>>>(
+      a.gemm, a.in, a.weights, a.epilogue, positions);
   return cudaGetLastError();
+}
+
+template <Input kInput>
+cudaError_t LaunchTile(int tile_columns, const Arguments& arguments, uint8_t* positions,
+                       cudaStream_t stream) {
+  switch (tile_columns) {
+    case 64:
+      return Launch<kInput, 64>(arguments, positions, stream);
+    case 128:
+      return Launch<kInput, 128>(arguments, positions, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
 }
 
 }  // namespace
 
 cudaError_t LaunchSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
-  const bool backward = arguments.gemm.backward;
-  switch (tile_columns) {
-    case 64:
-      return backward ? Launch<true, 64>(arguments, stream) : Launch<false, 64>(arguments, stream);
-    case 128:
-      return backward ? Launch<true, 128>(arguments, stream) : Launch<false, 128>(arguments, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  return arguments.gemm.backward ? LaunchTile<Input::kBackward>(tile_columns, arguments, nullptr, stream)
+                                 : LaunchTile<Input::kForward>(tile_columns, arguments, nullptr, stream);
+}
+
+cudaError_t LaunchPooledSm80(int tile_columns, const Arguments& arguments, uint8_t* positions,
+                             cudaStream_t stream) {
+  return LaunchTile<Input::kPooled>(tile_columns, arguments, positions, stream);
 }
 
 }  // namespace deeper::conv

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <ostream>
@@ -219,6 +220,7 @@ float Read(const Shared& shared, uint32_t address) {
 // Operands as vectors: whoever reads beyond them is found.
 struct Operands {
   std::vector<bf16> in, weights, mask, out;
+  uint8_t* positions = nullptr;  // of maxima, where they are pooled
 };
 
 // PTX ISA, "ldmatrix": lanes 8 m to 8 m + 7 point to the rows of matrix m, of which lane l receives elements
@@ -421,7 +423,7 @@ void StoreSums(const Gemm& g, const Epilogue& e, const Tile& tile,
 }
 
 // As ConvSm80.
-template <bool kBackward, int kColumns>
+template <bool kBackward, int kColumns, bool kPooled = false>
 void BlockSm80(const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
   constexpr int kFragments = 2, kRowWarps = 4, kWarpColumns = kColumns / 2;
   const Tile tile = TileOf(g, kColumns, block);
@@ -440,7 +442,14 @@ void BlockSm80(const Gemm& g, const Operands& operands, const Epilogue& e, int b
     for (int thread = 0; thread < kCopyThreads; ++thread) {
       Source sources[kPixelCopies];
       for (int i = 0; i < kPixelCopies; ++i) sources[i] = SourceOf(g, tile, thread, i);
-      CopyPixels(g, sources, step, thread, copy(operands.in));
+      if (kPooled) {
+        PoolPixels(g, tile, operands.in.data(), step, thread, tile.column == 0 ? operands.positions : nullptr,
+                   [&shared](int to, const Chunk& chunk) {
+                     std::memcpy(&shared.at(static_cast<size_t>(to)), &chunk, sizeof chunk);
+                   });
+      } else {
+        CopyPixels(g, sources, step, thread, copy(operands.in));
+      }
       CopyWeights<kColumns>(g, tile, step, thread, copy(operands.weights));
     }
     for (int warp = 0; warp < 8; ++warp) {
@@ -639,6 +648,96 @@ TEST_P(ConvKernelTest, BackwardData) {
     problem.y_pitch = problem.k + 40;
     problem.mask_pitch = problem.c + 16;
     Check(GetParam(), problem);
+  }
+}
+
+// ---- Pooling ------------------------------------------------------------------------------------------
+
+struct NaivelyPooled {
+  std::vector<bf16> values;  // [pixel][channel]
+  std::vector<uint8_t> positions;
+};
+
+// The first maximum of the 3x3 neighbours in scan order; a NaN is larger than everything.
+NaivelyPooled PoolNaively(const Gemm& g, const std::vector<bf16>& in) {
+  NaivelyPooled pooled;
+  for (int index = 0; index < g.pixels(); ++index) {
+    const Pixel pixel = PixelAt(g, index);
+    for (int channel = 0; channel < g.depth; ++channel) {
+      float best = 0;
+      int first = -1;
+      for (int row = std::max(pixel.row - 1, 0); row <= std::min(pixel.row + 1, g.height - 1); ++row) {
+        for (int column = std::max(pixel.column - 1, 0); column <= std::min(pixel.column + 1, g.width - 1);
+             ++column) {
+          const int64_t at = (int64_t{pixel.image} * g.height + row) * g.width + column;
+          const float value = ToFloat(in.at(static_cast<size_t>(at * g.in_pitch + channel)));
+          if (first >= 0 && !(value > best) && !std::isnan(value)) continue;
+          best = value;
+          first = (row - pixel.row + 1) * 3 + column - pixel.column + 1;
+        }
+      }
+      pooled.values.push_back(ToBf16(best));
+      pooled.positions.push_back(static_cast<uint8_t>(first));
+    }
+  }
+  return pooled;
+}
+
+TEST(PooledConvTest, FirstMaximaAndTheirPlaces) {
+  const Gemm g = tensor_core::GemmOf(Problem(Pass::kForward, 3, 6, 5, 16, 8, 1));
+  std::minstd_rand generator;
+  std::vector<bf16> in = WholeNumbers(static_cast<size_t>(g.pixels() * g.depth), generator);
+  for (size_t i = 0; i < in.size(); i += 7) in[i] = ToBf16(i % 2 == 0 ? -INFINITY : NAN);
+  const NaivelyPooled expected = PoolNaively(g, in);
+  for (int index = 0; index < g.pixels(); ++index) {
+    for (int channel = 0; channel < g.depth; channel += kChunk) {
+      const Pixel pixel = PixelAt(g, index);
+      const Pooled pooled = PoolChunk(g, in.data(), {pixel.row, pixel.column, index * g.in_pitch}, channel);
+      for (int j = 0; j < kChunk; ++j) {
+        const auto i = static_cast<size_t>(index * g.depth + channel + j);
+        ASSERT_EQ(pooled.values.v[j].bits, expected.values[i].bits) << index << ", " << channel + j;
+        ASSERT_EQ(pooled.positions.v[j], expected.positions[i]) << index << ", " << channel + j;
+      }
+    }
+  }
+}
+
+TEST(PooledConvTest, Forward) {
+  // Three tiles of pixels, depths of one step and of two, columns of one tile of 64 and of two.
+  for (ConvolutionProblem problem :
+       {Problem(Pass::kForward, 6, 7, 7, 40, 32, 1), Problem(Pass::kForward, 1, 18, 15, 112, 136, 1)}) {
+    problem.bias = problem.relu = true;
+    const ConvolutionProblem dense = problem;
+    problem.x_pitch = problem.c + 24;
+    const Gemm g = tensor_core::GemmOf(problem);
+    std::minstd_rand generator;
+    Operands operands = {WholeNumbers(SizesOf(problem).a / 2, generator),
+                         WholeNumbers(SizesOf(problem).b / 2, generator),
+                         {},
+                         std::vector<bf16>(SizesOf(problem).d / 2)};
+    const std::vector<bf16> bias = WholeNumbers(static_cast<size_t>(g.columns), generator);
+    const NaivelyPooled pooled = PoolNaively(g, operands.in);
+    std::vector<bf16> expected(operands.out.size());
+    const auto device = testing::MakeHostCudaDevice();
+    (*AsCuda(*device).Plan(dense))
+        ->Run({.a = pooled.values.data(),
+               .b = operands.weights.data(),
+               .d = expected.data(),
+               .bias = bias.data()});
+    const auto check = [&](const Block block, int tile_columns) {
+      std::fill(operands.out.begin(), operands.out.end(), bf16{kPoison});
+      std::vector<uint8_t> positions(pooled.positions.size(), 0xFF);
+      operands.positions = positions.data();
+      Epilogue e;
+      e.out = operands.out.data();
+      e.bias = bias.data();
+      e.relu = true;
+      for (int i = 0; i < Blocks(g, tile_columns); ++i) block(g, operands, e, i);
+      EXPECT_TRUE(SameBits(operands.out, expected)) << tile_columns;
+      EXPECT_EQ(positions, pooled.positions) << tile_columns;
+    };
+    check(BlockSm80<false, 64, true>, 64);
+    check(BlockSm80<false, 128, true>, 128);
   }
 }
 

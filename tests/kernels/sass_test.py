@@ -16,7 +16,7 @@ import unittest
 NOT_RUN = 77
 # object: (its kernels, how many, the first for two GPUs each, what they multiply with)
 TENSOR_CORE = {
-    "conv_sm80.cu.o": ("ConvSm80", 8, "HMMA.16816.F32.BF16"),
+    "conv_sm80.cu.o": ("ConvSm80", 12, "HMMA.16816.F32.BF16"),
     "conv_sm90.cu.o": ("ConvSm90", 6, "HGMMA.64x"),
 }
 library = cuobjdump = None
