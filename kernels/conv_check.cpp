@@ -1,10 +1,12 @@
 #include "kernels/conv_check.h"
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda_problem.h"
+#include "kernels/parallel.h"
 
 namespace deeper {
 namespace {
@@ -43,34 +45,60 @@ bool IsClose(float actual, float expected, int64_t products) {
   return std::abs(actual - expected) <= relative * std::abs(expected) + absolute;  // false for a NaN
 }
 
-absl::Status CompareElements(const Written& d, const std::vector<bf16>& actual,
-                             const std::vector<bf16>& expected) {
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const auto pixel = static_cast<int64_t>(i) / d.pitch, channel = static_cast<int64_t>(i) % d.pitch;
-    if (channel >= d.channels) {
-      if (actual[i].bits == kUntouched.bits) continue;
-      return absl::DataLossError(absl::StrCat("writes beyond its channels, at pixel ", pixel));
-    }
-    const float own = ToFloat(actual[i]), library = ToFloat(expected[i]);
-    if (IsClose(own, library, d.products)) continue;
-    return absl::DataLossError(absl::StrCat("at pixel ", pixel, ", channel ", channel, ": ", own,
-                                            ", and the library has ", library));
+// What was computed beside what should have been.
+struct Comparison {
+  const Written& d;
+  const std::vector<bf16>& actual;
+  const std::vector<bf16>& expected;  // before the mask
+  const std::vector<bf16>& mask;      // empty: none
+  int64_t mask_pitch;
+
+  // Of `channel` of the pixels in memory, those of other slices included.
+  bool Agrees(int64_t pixel, int64_t channel) const {
+    const bf16 value = actual[static_cast<size_t>(pixel * d.pitch + channel)];
+    if (channel >= d.channels) return value.bits == kUntouched.bits;
+    return IsClose(ToFloat(value), Expected(pixel, channel), d.products);
   }
-  return absl::OkStatus();
+  float Expected(int64_t pixel, int64_t channel) const {
+    if (!mask.empty() && !(ToFloat(mask[static_cast<size_t>(pixel * mask_pitch + channel)]) > 0)) return 0;
+    return ToFloat(expected[static_cast<size_t>(pixel * d.pitch + channel)]);
+  }
+};
+
+absl::Status CompareElements(const Comparison& c) {
+  const auto count = static_cast<int64_t>(c.actual.size());
+  std::atomic<int64_t> wrong = count;  // one of them, if it is less
+  ParallelFor(count, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (!c.Agrees(i / c.d.pitch, i % c.d.pitch)) wrong = i;
+    }
+  });
+  if (wrong == count) return absl::OkStatus();
+  const int64_t pixel = wrong / c.d.pitch, channel = wrong % c.d.pitch;
+  if (channel >= c.d.channels) {
+    return absl::DataLossError(absl::StrCat("writes beyond its channels, at pixel ", pixel));
+  }
+  return absl::DataLossError(absl::StrCat("at pixel ", pixel, ", channel ", channel, ": ",
+                                          ToFloat(c.actual[static_cast<size_t>(wrong)]),
+                                          ", and the library has ", c.Expected(pixel, channel)));
 }
 
 absl::Status CompareSums(const Written& d, const std::vector<bf16>& actual, const std::vector<float>& sums) {
   const double rounding = std::ldexp(1.0, -18);
-  for (int64_t channel = 0; channel < d.channels; ++channel) {
-    double sum = 0, sizes = 0;
+  std::vector<double> expected(sums.size()), sizes(sums.size());
+  ParallelFor(d.channels, 16, [&](int64_t begin, int64_t end) {
     for (int64_t pixel = 0; pixel < d.pixels; ++pixel) {
-      const float value = ToFloat(actual[static_cast<size_t>(pixel * d.pitch + channel)]);
-      sum += value;
-      sizes += std::abs(value);
+      for (int64_t channel = begin; channel < end; ++channel) {
+        const float value = ToFloat(actual[static_cast<size_t>(pixel * d.pitch + channel)]);
+        expected[static_cast<size_t>(channel)] += value;
+        sizes[static_cast<size_t>(channel)] += std::abs(value);
+      }
     }
-    const float own = sums[static_cast<size_t>(channel)];
-    if (std::abs(own - sum) <= rounding * sizes) continue;
-    return absl::DataLossError(absl::StrCat("the sum of channel ", channel, ": ", own, ", not ", sum));
+  });
+  for (size_t channel = 0; channel < sums.size(); ++channel) {
+    if (std::abs(sums[channel] - expected[channel]) <= rounding * sizes[channel]) continue;
+    return absl::DataLossError(
+        absl::StrCat("the sum of channel ", channel, ": ", sums[channel], ", not ", expected[channel]));
   }
   return absl::OkStatus();
 }
@@ -86,19 +114,11 @@ absl::Status ConvolutionCheck::operator()(Algorithm& own, const PlanOperands& op
   device_.Copy(operands.d, untouched.data(), sizes.d);
   if (absl::Status status = Run(own, operands); !status.ok()) return status;
   const Written d(problem_);
-  const std::vector<bf16> actual = Read<bf16>(operands.d, sizes.d, device_);
-  if (!problem_.mask_dx) return CompareElements(d, actual, expected_);
-
-  const std::vector<bf16> mask = Read<bf16>(operands.mask, sizes.mask, device_);
-  std::vector<bf16> masked = expected_;
-  for (size_t i = 0; i < masked.size(); ++i) {
-    const auto pixel = static_cast<int64_t>(i) / d.pitch, channel = static_cast<int64_t>(i) % d.pitch;
-    if (channel >= d.channels) continue;
-    if (!(ToFloat(mask[static_cast<size_t>(pixel * problem_.PitchOfMask() + channel)]) > 0)) masked[i] = {0};
-  }
-  absl::Status status = CompareElements(d, actual, masked);
-  if (status.ok()) status = CompareSums(d, actual, Read<float>(operands.sums, sizes.sums, device_));
-  return status;
+  const std::vector<bf16> actual = Read<bf16>(operands.d, sizes.d, device_),
+                          mask = Read<bf16>(operands.mask, sizes.mask, device_);
+  absl::Status status = CompareElements({d, actual, expected_, mask, problem_.PitchOfMask()});
+  if (!status.ok() || !problem_.mask_dx) return status;
+  return CompareSums(d, actual, Read<float>(operands.sums, sizes.sums, device_));
 }
 
 absl::Status ConvolutionCheck::RunLibrary(const PlanOperands& operands) {

@@ -21,7 +21,7 @@ class ConvolutionCheck {
 
   // Runs the library's first algorithm that runs, once for all checks on the same operands, then `own`, and
   // compares: every element of d, up to the rounding of bf16 and the order of sums; what lies between the
-  // pixels of d, which must stay as it was; the sums. Overwrites d and sums. The message names the first
+  // pixels of d, which must stay as it was; the sums. Overwrites d and sums. The message names a
   // difference.
   absl::Status operator()(Algorithm& own, const PlanOperands& operands);
 
