@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iostream>
 #include <limits>
 #include <random>
 #include <set>
@@ -90,7 +91,14 @@ class Stopwatch {
     FillRandomly(sizes.in, a_, device_);
     FillRandomly(sizes.in, b_, device_);
     FillRandomly(sizes.in, mask_, device_);
+    FillRandomly(sizes.in, bias_, device_);  // two of bf16 are one of fp32, in the same range
     return absl::OkStatus();
+  }
+
+  absl::Status Check(const AlgorithmCheck& check, Algorithm& algorithm) {
+    const absl::Status status = check(algorithm, Operands());
+    cudaGetLastError();  // a launch that was refused leaves its error behind
+    return status;
   }
 
   // Of one run, in milliseconds; not exact where it is hopeless beside `best`. kNever where it fails.
@@ -109,16 +117,19 @@ class Stopwatch {
   }
 
  private:
+  PlanOperands Operands() const {
+    return {.a = a_.data(),
+            .b = b_.data(),
+            .d = d_.data(),
+            .workspace = workspace_.data(),
+            .bias = bias_.data(),
+            .mask = mask_.data(),
+            .sums = sums_.as<float>()};
+  }
+
   double TimeOnce(Algorithm& algorithm) {
-    const PlanOperands operands = {.a = a_.data(),
-                                   .b = b_.data(),
-                                   .d = d_.data(),
-                                   .workspace = workspace_.data(),
-                                   .bias = bias_.data(),
-                                   .mask = mask_.data(),
-                                   .sums = sums_.as<float>()};
     DEEPER_CUDA_CHECK(cudaEventRecord(start_.get(), stream_));
-    const absl::Status status = algorithm.Enqueue(operands);
+    const absl::Status status = algorithm.Enqueue(Operands());
     DEEPER_CUDA_CHECK(cudaEventRecord(stop_.get(), stream_));
     DEEPER_CUDA_CHECK(cudaEventSynchronize(stop_.get()));
     float milliseconds = 0;
@@ -147,8 +158,9 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice) 
   return absl::UnimplementedError(status.message());  // of the most promising one
 }
 
-absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice, const OperandSizes& sizes,
-                                                         Device& device, int contenders) {
+absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice, const std::string& name,
+                                                         const OperandSizes& sizes, Device& device,
+                                                         int contenders, const AlgorithmCheck& check) {
   absl::Status status = choice.Ask();
   if (!status.ok()) return status;
   Stopwatch stopwatch(device);
@@ -156,7 +168,7 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
   std::unique_ptr<Algorithm> best;
   double best_time = kNever;
   std::set<std::string> seen;
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  auto deadline = std::chrono::steady_clock::now() + kPatience;
   for (size_t i = 0; i < choice.size() && contenders > 0; ++i) {
     if (best != nullptr && std::chrono::steady_clock::now() > deadline) break;
     absl::StatusOr<std::unique_ptr<Algorithm>> built = choice.Build(i);
@@ -167,6 +179,17 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
     // Several heuristics may propose the same.
     const absl::StatusOr<std::string> text = (*built)->Serialize();
     if (text.ok() && !seen.insert(*text).second) continue;
+    if ((*built)->needs_check()) {
+      const auto began = std::chrono::steady_clock::now();
+      const absl::Status checked = stopwatch.Check(check, **built);
+      deadline += std::chrono::steady_clock::now() - began;  // who is checked costs the others no chance
+      if (!checked.ok()) {
+        std::cerr << name << ": " << text.value_or("an algorithm") << " is left out: " << checked.message()
+                  << std::endl;
+        status.Update(checked);
+        continue;
+      }
+    }
     const double time = stopwatch.Time(**built, best_time);
     if (time < kNever) --contenders;
     if (time < best_time) {

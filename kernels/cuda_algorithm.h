@@ -1,4 +1,4 @@
-// The ways in which a library can compute a problem, whichever library it is.
+// The ways in which a library can compute a problem, whichever library it is; our own kernels are one, too.
 #pragma once
 
 #include <cstddef>
@@ -26,6 +26,8 @@ class Algorithm {
  public:
   virtual ~Algorithm() = default;
   size_t workspace_bytes() const { return workspace_bytes_; }
+  // Whether its results are to be compared with a library's before it is used.
+  virtual bool needs_check() const { return false; }
   // What AlgorithmChoice::Load makes it from again.
   virtual absl::StatusOr<std::string> Serialize() const = 0;
   virtual absl::Status Enqueue(const PlanOperands& operands) = 0;
@@ -45,6 +47,29 @@ class AlgorithmChoice {
   // An error where it turns out not to work: proposals are no promises.
   virtual absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const = 0;
   virtual absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const = 0;
+};
+
+// The proposals of one, then those of another.
+class BothChoices final : public AlgorithmChoice {
+ public:
+  BothChoices(std::unique_ptr<AlgorithmChoice> first, std::unique_ptr<AlgorithmChoice> second)
+      : first_(std::move(first)), second_(std::move(second)) {}
+
+  absl::Status Ask() override {
+    const absl::Status first = first_->Ask(), second = second_->Ask();
+    return size() > 0 ? absl::OkStatus() : first.ok() ? second : first;
+  }
+  size_t size() const override { return first_->size() + second_->size(); }
+  absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
+    return index < first_->size() ? first_->Build(index) : second_->Build(index - first_->size());
+  }
+  absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {
+    absl::StatusOr<std::unique_ptr<Algorithm>> loaded = first_->Load(serialized);
+    return loaded.ok() ? std::move(loaded) : second_->Load(serialized);
+  }
+
+ private:
+  const std::unique_ptr<AlgorithmChoice> first_, second_;
 };
 
 // An algorithm as ops see it. Where Begin is always false (CudaDevice::Mode::kPlan) it need not be there.

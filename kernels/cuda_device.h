@@ -1,5 +1,5 @@
-// What CUDA ops are made of: kernels of our own, all of them functors over an index space (cuda_for_each.h),
-// and prepared calls of cuDNN and cuBLASLt (plans).
+// What CUDA ops are made of: kernels of our own, functors over an index space (cuda_for_each.h), and plans:
+// prepared calls of cuDNN, of cuBLASLt, and of tensor core kernels of our own (conv_tensor_core.h).
 //
 // Ops see a CudaDevice in one of three modes. kGpu is the real thing. kHost runs the same ops on host memory,
 // functor by functor, with naive loops in place of the libraries: how tests check, where there is no GPU, all

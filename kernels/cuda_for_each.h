@@ -1,5 +1,5 @@
-// How every kernel of our own is written: a functor called with each index of a range, in any order. For .cu
-// files only.
+// How every kernel of our own but convolutions (conv_tiling.h) is written: a functor called with each index
+// of a range, in any order. For .cu files only.
 //
 //   struct Scale {
 //     float factor;

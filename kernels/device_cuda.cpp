@@ -16,6 +16,8 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/affinity.h"
 #include "kernels/autotune.h"
+#include "kernels/conv_check.h"
+#include "kernels/conv_tensor_core.h"
 #include "kernels/cublaslt.h"
 #include "kernels/cuda_algorithm.h"
 #include "kernels/cuda_check.h"
@@ -78,6 +80,7 @@ class GpuDevice final : public CudaDevice {
       : CudaDevice(Mode::kGpu),
         options_(options),
         description_(gpu.Describe()),
+        compute_capability_(gpu.properties.major * 10 + gpu.properties.minor),
         plans_(options.plan_cache, gpu.Environment(options.deterministic)) {}
   ~GpuDevice() override {
     cudaStreamSynchronize(uploads_.get());
@@ -159,10 +162,18 @@ class GpuDevice final : public CudaDevice {
   }
 
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
-    return MakePlan(problem, cudnn::Choose(*convolutions_, problem, options_.deterministic));
+    ConvolutionProblem unmasked = problem;
+    unmasked.mask_dx = false;
+    const auto reference = cudnn::Choose(*convolutions_, unmasked, options_.deterministic);
+    const auto check =
+        std::make_shared<ConvolutionCheck>(problem, reference.ok() ? reference->get() : nullptr, *this);
+    return MakePlan(problem, ChooseConvolution(problem),
+                    [check](Algorithm& algorithm, const PlanOperands& operands) {
+                      return (*check)(algorithm, operands);
+                    });
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
-    return MakePlan(problem, cublaslt::Choose(*matmuls_, problem));
+    return MakePlan(problem, cublaslt::Choose(*matmuls_, problem), nullptr);  // the library's need no check
   }
 
  private:
@@ -196,16 +207,28 @@ class GpuDevice final : public CudaDevice {
     return true;
   }
 
+  // Our own kernels, which are built at once, before cuDNN's proposals. A deterministic device keeps to one
+  // choice: cuDNN's, or ours where cuDNN has none.
+  absl::StatusOr<std::unique_ptr<AlgorithmChoice>> ChooseConvolution(const ConvolutionProblem& problem) {
+    auto library = cudnn::Choose(*convolutions_, problem, options_.deterministic);
+    if (library.ok() && options_.deterministic) return library;
+    auto own = tensor_core::Choose(compute_capability_, stream(), problem);
+    if (!own.ok()) return library;
+    if (!library.ok()) return own;
+    return std::make_unique<BothChoices>(*std::move(own), *std::move(library));
+  }
+
   // Known plans first: tuned by this run for an equal problem, or by an earlier one.
   template <class Problem>
-  absl::StatusOr<std::unique_ptr<CudaPlan>> MakePlan(
-      const Problem& problem, absl::StatusOr<std::unique_ptr<AlgorithmChoice>> choice) {
+  absl::StatusOr<std::unique_ptr<CudaPlan>> MakePlan(const Problem& problem,
+                                                     absl::StatusOr<std::unique_ptr<AlgorithmChoice>> choice,
+                                                     const AlgorithmCheck& check) {
     if (!choice.ok()) return choice.status();
     const std::string words = deeper::ToString(problem);
     absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = absl::NotFoundError("not tuned yet");
     if (const std::optional<std::string> known = plans_.Find(words)) algorithm = (*choice)->Load(*known);
     if (!algorithm.ok()) {
-      algorithm = Tune(problem, **choice);
+      algorithm = Tune(problem, **choice, check);
       if (!algorithm.ok()) return algorithm.status();
       if (absl::Status status = Remember(words, **algorithm); !status.ok()) return status;
     }
@@ -214,9 +237,11 @@ class GpuDevice final : public CudaDevice {
   }
 
   template <class Problem>
-  absl::StatusOr<std::unique_ptr<Algorithm>> Tune(const Problem& problem, AlgorithmChoice& choice) {
+  absl::StatusOr<std::unique_ptr<Algorithm>> Tune(const Problem& problem, AlgorithmChoice& choice,
+                                                  const AlgorithmCheck& check) {
     // The clock decides differently from run to run, and another algorithm may round differently.
-    return ChooseFastest(choice, SizesOf(problem), *this, options_.deterministic ? 1 : kContenders);
+    return ChooseFastest(choice, deeper::ToString(problem), SizesOf(problem), *this,
+                         options_.deterministic ? 1 : kContenders, check);
   }
 
   absl::Status Remember(const std::string& problem, const Algorithm& algorithm) {
@@ -227,6 +252,7 @@ class GpuDevice final : public CudaDevice {
 
   const CudaOptions options_;
   const std::string description_;
+  const int compute_capability_;  // 90
   CudaStream stream_, uploads_;
   cudaEvent_t uploaded_ = nullptr;
   std::unique_ptr<cudnn::Target> convolutions_;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/autotune.h"
+#include "kernels/conv_tensor_core.h"
 #include "kernels/cublaslt.h"
 #include "kernels/cuda_problem.h"
 #include "kernels/cudnn.h"
@@ -18,8 +19,12 @@ constexpr uintptr_t kGuard = 4096;  // between two allocations, and what their a
 
 class DevicelessGpu final : public PlanningDevice {
  public:
-  DevicelessGpu(std::string description, size_t memory_bytes, std::unique_ptr<cudnn::Target> target)
-      : description_(std::move(description)), memory_bytes_(memory_bytes), target_(std::move(target)) {}
+  DevicelessGpu(std::string description, int compute_capability, size_t memory_bytes,
+                std::unique_ptr<cudnn::Target> target)
+      : description_(std::move(description)),
+        compute_capability_(compute_capability),
+        memory_bytes_(memory_bytes),
+        target_(std::move(target)) {}
 
   std::string Describe() const override { return description_; }
   Buffer Allocate(size_t bytes) override {
@@ -52,7 +57,8 @@ class DevicelessGpu final : public PlanningDevice {
 
  private:
   absl::StatusOr<size_t> Workspace(const ConvolutionProblem& problem) const {
-    const auto choice = cudnn::Choose(*target_, problem, /*deterministic=*/false);
+    auto choice = cudnn::Choose(*target_, problem, /*deterministic=*/false);
+    if (problem.mask_dx) choice = tensor_core::Choose(compute_capability_, stream(), problem);
     if (!choice.ok()) return choice.status();
     const auto algorithm = ChooseFirst(**choice);
     if (!algorithm.ok()) return algorithm.status();
@@ -60,6 +66,7 @@ class DevicelessGpu final : public PlanningDevice {
   }
 
   const std::string description_;
+  const int compute_capability_;  // 90
   const size_t memory_bytes_;
   const std::unique_ptr<cudnn::Target> target_;
   std::map<std::string, absl::StatusOr<size_t>> workspaces_;  // by problem
@@ -83,8 +90,8 @@ absl::StatusOr<std::unique_ptr<PlanningDevice>> MakePlanningDevice(const std::st
       absl::StrCat(name != json.end() && name->is_string() ? name->get<std::string>() : "GPU", ", ",
                    number("multiProcessorCount"), " SMs, compute capability ", version / 100, ".",
                    version / 10 % 10, ", cuDNN ", cudnn::Version(), ", planned");
-  return std::make_unique<DevicelessGpu>(description, static_cast<size_t>(number("totalGlobalMem")),
-                                         *std::move(target));
+  return std::make_unique<DevicelessGpu>(description, static_cast<int>(version / 10),
+                                         static_cast<size_t>(number("totalGlobalMem")), *std::move(target));
 }
 
 }  // namespace deeper

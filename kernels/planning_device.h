@@ -18,8 +18,8 @@ struct PlannedLaunch {
 
 // Memory from Allocate has addresses and nothing else: it costs nothing, whatever its size, and nobody may
 // touch it. Staging memory is real. Convolutions get the workspace of the plan that cuDNN's heuristics like
-// best, and are Unimplemented where no engine can be built; matrix products always get
-// cublaslt::kMaxWorkspaceBytes, since cuBLASLt tells nothing without a GPU.
+// best, and are Unimplemented where no engine can be built; masked ones that of our own kernels; matrix
+// products always get cublaslt::kMaxWorkspaceBytes, since cuBLASLt tells nothing without a GPU.
 class PlanningDevice : public CudaDevice {
  public:
   // Since the last call of Clear.

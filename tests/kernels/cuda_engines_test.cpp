@@ -19,6 +19,7 @@
 #include "kernels/autotune.h"
 #include "kernels/cudnn.h"
 #include "tests/data_directory.h"
+#include "tests/kernels/googlenet_shapes.h"
 
 namespace deeper {
 namespace {
@@ -31,29 +32,12 @@ std::string ReadDevice(const std::string& name) {
   return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
-struct Shape2d {
-  int64_t size, c, k, kernel;
-};
-// The 3x3 and 5x5 convolutions of trainer/googlenet.cpp at 224 pixels, each once: conv3, then by modules.
-constexpr Shape2d kShapes[] = {
-    {56, 64, 192, 3},                     // conv3
-    {28, 96, 128, 3},  {28, 16, 32, 5},   // 3a
-    {28, 128, 192, 3}, {28, 32, 96, 5},   // 3b
-    {14, 96, 208, 3},  {14, 16, 48, 5},   // 4a
-    {14, 112, 224, 3}, {14, 24, 64, 5},   // 4b; the 5x5 of 4c, too
-    {14, 128, 256, 3},                    // 4c
-    {14, 144, 288, 3}, {14, 32, 64, 5},   // 4d
-    {14, 160, 320, 3}, {14, 32, 128, 5},  // 4e
-    {7, 160, 320, 3},  {7, 32, 128, 5},   // 5a
-    {7, 192, 384, 3},  {7, 48, 128, 5},   // 5b
-};
-
 std::vector<ConvolutionProblem> Problems(DType dtype) {
   std::vector<ConvolutionProblem> problems;
   for (const Pass pass : {Pass::kForward, Pass::kBackwardData, Pass::kBackwardWeights}) {
     ConvolutionProblem problem = {.pass = pass, .dtype = dtype, .n = 256};
     problem.bias = problem.relu = pass == Pass::kForward;
-    for (const Shape2d& s : kShapes) {
+    for (const testing::ConvolutionShape& s : testing::kGoogLeNetShapes) {
       problem.h = problem.w = s.size;
       problem.c = s.c;
       problem.k = s.k;

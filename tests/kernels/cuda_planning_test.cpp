@@ -146,6 +146,18 @@ TEST(PlanningDeviceTest, WritesDownWhatWouldBeLaunched) {
   EXPECT_THAT(device->launches(), IsEmpty());
 }
 
+TEST(PlanningDeviceTest, MaskedGradientsAreOurOwnKernels) {
+  ConvolutionProblem problem = kConvolution;
+  problem.pass = ConvolutionProblem::Pass::kBackwardData;
+  problem.stride = 1;
+  problem.bias = problem.relu = false;
+  problem.mask_dx = true;
+  const auto device = MakeDevice();
+  const auto plan = device->Plan(problem);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ((*plan)->workspace_bytes(), 16 * sizeof(float));  // 96 pixels are one tile
+}
+
 TEST(PlanningDeviceTest, SaysWhatCannotBeComputed) {
   ConvolutionProblem problem = kConvolution;
   problem.dtype = DType::kU8;
