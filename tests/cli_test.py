@@ -330,7 +330,7 @@ class Describe(Cli):
             self.fails(USAGE, ["cuda-release"], *plan)
             return
         table = self.succeeds(*plan, "--launches")
-        for words in "NVIDIA H200", "optimizer", "images/s", "max pool gradient":
+        for words in "NVIDIA H200", "optimizer", "images/s", "join and spread gradients":
             self.assertIn(words, table)
         report = json.loads(self.succeeds(*plan, "--json", "--gpu=a100"))
         self.assertIn("A100", report["device"])
