@@ -10,9 +10,9 @@
 // where at(t) is the tap's place relative to the filter's centre. Backward data meets the filter turned by
 // half a turn, and reads w with its columns, not its depth, contiguous.
 //
-// A block computes a tile of 128 pixels by 64, 128 or 192 columns. It goes through its depth in steps of 64
-// channels of one tap, each in slices of 16: what one instruction of the tensor cores takes. Of a step's
-// slices, those that lie wholly beyond the last channel are left out.
+// A block computes a tile of 128 pixels by 64, 128 or, on sm_90, 192 columns. It goes through its depth in
+// steps of 64 channels of one tap, each in slices of 16: what one instruction of the tensor cores takes. Of a
+// step's slices, those that lie wholly beyond the last channel are left out.
 #pragma once
 
 #include <cmath>
@@ -119,8 +119,16 @@ DEEPER_HD constexpr int WeightOffset(bool backward, int column, int depth) {
 // Thread t moves chunk t % 8 of the rows t / 8, t / 8 + 32, ...
 
 constexpr int kCopyThreads = 256;
-constexpr int kCopyRows = kCopyThreads / (kStepDepth / kChunk);
+constexpr int kRowChunks = kStepDepth / kChunk;
+constexpr int kCopyRows = kCopyThreads / kRowChunks;
 constexpr int kPixelCopies = kTilePixels / kCopyRows;  // of a thread, for each step
+
+DEEPER_HD constexpr int CopyRow(int thread, int i) {
+  return thread / kRowChunks + i * kCopyRows;
+}
+DEEPER_HD constexpr int CopyElement(int thread) {
+  return thread % kRowChunks * kChunk;
+}
 
 // A pixel that a thread copies from. One that is not there is too far away for every tap.
 struct Source {
@@ -128,7 +136,7 @@ struct Source {
   int64_t index = 0;  // of its first channel
 };
 DEEPER_HD inline Source SourceOf(const Gemm& g, const Tile& tile, int thread, int i) {
-  const int index = tile.pixel + thread / (kStepDepth / kChunk) + i * kCopyRows;
+  const int index = tile.pixel + CopyRow(thread, i);
   if (index >= g.pixels()) return {};
   const Pixel pixel = PixelAt(g, index);
   return {pixel.row, pixel.column, index * g.in_pitch};
@@ -138,22 +146,21 @@ DEEPER_HD inline Source SourceOf(const Gemm& g, const Tile& tile, int thread, in
 template <class Copy>
 DEEPER_HD void CopyPixels(const Gemm& g, const Source (&sources)[kPixelCopies], const Step& step, int thread,
                           const Copy& copy) {
-  const int channel = thread % (kStepDepth / kChunk) * kChunk;
+  const int channel = CopyElement(thread);
   const int down = step.row - g.pad(), right = step.column - g.pad();
   const int64_t shift = (int64_t{down} * g.width + right) * g.in_pitch + step.depth + channel;
   for (int i = 0; i < kPixelCopies; ++i) {
     const int row = sources[i].row + down, column = sources[i].column + right;
     const bool inside =
         row >= 0 && row < g.height && column >= 0 && column < g.width && step.depth + channel < g.depth;
-    copy(RowOffset(thread / (kStepDepth / kChunk) + i * kCopyRows, channel), sources[i].index + shift,
-         inside);
+    copy(RowOffset(CopyRow(thread, i), channel), sources[i].index + shift, inside);
   }
 }
 template <int kColumns, class Copy>
 DEEPER_HD void CopyWeights(const Gemm& g, const Tile& tile, const Step& step, int thread, const Copy& copy) {
   for (int i = 0; i < kColumns / kCopyRows; ++i) {
-    const int row = thread / (kStepDepth / kChunk) + i * kCopyRows;
-    const int element = thread % (kStepDepth / kChunk) * kChunk;
+    const int row = CopyRow(thread, i);
+    const int element = CopyElement(thread);
     const int box = row / kBoxRows * kBoxRows;
     const int column = tile.column + (g.backward ? box + element : row);
     const int depth = step.depth + (g.backward ? row - box : element);
@@ -164,8 +171,8 @@ DEEPER_HD void CopyWeights(const Gemm& g, const Tile& tile, const Step& step, in
 
 // ---- Max pooling on the way (sm_80) -------------------------------------------------------------------
 // What a 1x1 convolution reads can be the maximum of each pixel's 3x3 neighbours, at stride 1, instead of the
-// pixel: the pooled tensor is never written. Which neighbour it was is: its row * 3 + column, of the first in
-// scan order. As MaxPool in pool_cuda.cu: a NaN is larger than everything.
+// pixel: the pooled tensor is never written. The position of the maximum, row * 3 + column, is that of the
+// first in scan order, and a NaN is larger than everything, as in pool_cuda.cu.
 
 struct Pooled {
   Chunk values;
@@ -203,7 +210,7 @@ DEEPER_HD inline Pooled PoolChunk(const Gemm& g, const bf16* in, const Source& a
 template <class Store>
 DEEPER_HD void PoolPixels(const Gemm& g, const Tile& tile, const bf16* in, const Step& step, int thread,
                           uint8_t* positions, const Store& store) {
-  const int channel = thread % (kStepDepth / kChunk) * kChunk;
+  const int channel = CopyElement(thread);
   for (int i = 0; i < kPixelCopies; ++i) {
     const Source source = SourceOf(g, tile, thread, i);
     Pooled pooled = {};
@@ -214,7 +221,7 @@ DEEPER_HD void PoolPixels(const Gemm& g, const Tile& tile, const bf16* in, const
         *reinterpret_cast<decltype(pooled.positions)*>(pixel + step.depth + channel) = pooled.positions;
       }
     }
-    store(RowOffset(thread / (kStepDepth / kChunk) + i * kCopyRows, channel), pooled.values);
+    store(RowOffset(CopyRow(thread, i), channel), pooled.values);
   }
 }
 
