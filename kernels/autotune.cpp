@@ -129,7 +129,7 @@ class Stopwatch {
 
   double TimeOnce(Algorithm& algorithm) {
     DEEPER_CUDA_CHECK(cudaEventRecord(start_.get(), stream_));
-    const absl::Status status = algorithm.Enqueue(Operands());
+    const absl::Status status = algorithm.Enqueue(Operands(), device_.stream());
     DEEPER_CUDA_CHECK(cudaEventRecord(stop_.get(), stream_));
     DEEPER_CUDA_CHECK(cudaEventSynchronize(stop_.get()));
     float milliseconds = 0;

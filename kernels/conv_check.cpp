@@ -137,7 +137,7 @@ absl::Status ConvolutionCheck::Run(Algorithm& algorithm, PlanOperands operands) 
   const Buffer workspace = device_.Allocate(algorithm.workspace_bytes());
   if (workspace.bytes() < algorithm.workspace_bytes()) return absl::ResourceExhaustedError("no memory");
   operands.workspace = workspace.data();
-  const absl::Status status = algorithm.Enqueue(operands);
+  const absl::Status status = algorithm.Enqueue(operands, device_.stream());
   device_.Synchronize();
   return status;
 }

@@ -56,11 +56,8 @@ bool IsAligned(const void* pointer) {
 
 class TensorCoreConvolution final : public Algorithm {
  public:
-  TensorCoreConvolution(const Kernel& kernel, Stream stream, const ConvolutionProblem& problem)
-      : kernel_(kernel),
-        stream_(static_cast<cudaStream_t>(stream.native)),
-        problem_(problem),
-        gemm_(GemmOf(problem)) {
+  TensorCoreConvolution(const Kernel& kernel, const ConvolutionProblem& problem)
+      : kernel_(kernel), problem_(problem), gemm_(GemmOf(problem)) {
     if (problem.mask_dx) {
       workspace_bytes_ =
           sizeof(float) * static_cast<size_t>(gemm_.pixel_tiles()) * static_cast<size_t>(gemm_.columns);
@@ -70,7 +67,8 @@ class TensorCoreConvolution final : public Algorithm {
   bool needs_check() const override { return true; }
   absl::StatusOr<std::string> Serialize() const override { return kernel_.ToString(); }
 
-  absl::Status Enqueue(const PlanOperands& o) override {
+  absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
+    const auto native = static_cast<cudaStream_t>(stream.native);
     if (!IsAligned(o.a) || !IsAligned(o.b) || !IsAligned(o.d) || !IsAligned(o.mask)) {
       return absl::InvalidArgumentError(
           absl::StrCat(kernel_.ToString(), ": operands not aligned to 16 bytes"));
@@ -85,9 +83,9 @@ class TensorCoreConvolution final : public Algorithm {
       epilogue.mask = static_cast<const bf16*>(o.mask);
       epilogue.sums = static_cast<float*>(o.workspace);
     }
-    cudaError_t error = kernel_.launch(kernel_.tile_columns, arguments, stream_);
+    cudaError_t error = kernel_.launch(kernel_.tile_columns, arguments, native);
     if (error == cudaSuccess && problem_.mask_dx) {
-      error = conv::LaunchSums(epilogue.sums, gemm_.pixel_tiles(), gemm_.columns, o.sums, stream_);
+      error = conv::LaunchSums(epilogue.sums, gemm_.pixel_tiles(), gemm_.columns, o.sums, native);
     }
     if (error == cudaSuccess) return absl::OkStatus();
     return absl::InternalError(absl::StrCat(kernel_.ToString(), ": ", cudaGetErrorString(error)));
@@ -95,15 +93,13 @@ class TensorCoreConvolution final : public Algorithm {
 
  private:
   const Kernel& kernel_;
-  const cudaStream_t stream_;
   const ConvolutionProblem problem_;
   const conv::Gemm gemm_;
 };
 
 class KernelChoice final : public AlgorithmChoice {
  public:
-  KernelChoice(int compute_capability, Stream stream, const ConvolutionProblem& problem)
-      : stream_(stream), problem_(problem) {
+  KernelChoice(int compute_capability, const ConvolutionProblem& problem) : problem_(problem) {
     for (const Kernel& kernel : kKernels) {
       if (compute_capability >= kernel.first && compute_capability <= kernel.last)
         kernels_.push_back(&kernel);
@@ -120,7 +116,7 @@ class KernelChoice final : public AlgorithmChoice {
   absl::Status Ask() override { return absl::OkStatus(); }
   size_t size() const override { return kernels_.size(); }
   absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
-    return std::make_unique<TensorCoreConvolution>(*kernels_[index], stream_, problem_);
+    return std::make_unique<TensorCoreConvolution>(*kernels_[index], problem_);
   }
   absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {
     for (size_t i = 0; i < kernels_.size(); ++i) {
@@ -130,7 +126,6 @@ class KernelChoice final : public AlgorithmChoice {
   }
 
  private:
-  const Stream stream_;
   const ConvolutionProblem problem_;
   std::vector<const Kernel*> kernels_;
 };
@@ -154,14 +149,14 @@ conv::Gemm GemmOf(const ConvolutionProblem& p) {
   return g;
 }
 
-absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability, Stream stream,
+absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability,
                                                         const ConvolutionProblem& problem) {
   const char* reason = Reason(problem);
   if (reason == nullptr && compute_capability < 80) reason = "for compute capability 8.0 and later only";
   if (reason != nullptr) {
     return Named(absl::UnimplementedError(absl::StrCat("our tensor core kernels: ", reason)), problem);
   }
-  return std::make_unique<KernelChoice>(compute_capability, stream, problem);
+  return std::make_unique<KernelChoice>(compute_capability, problem);
 }
 
 }  // namespace deeper::tensor_core

@@ -11,11 +11,11 @@
 namespace deeper::tensor_core {
 
 // The kernels that a GPU of that compute capability, 80 or 90, can run: one algorithm for each size of tile,
-// with the least padding first. They run on `stream`, give the same bits every time, and want operands
+// with the least padding first. They give the same bits every time, and want operands
 // aligned to 16 bytes; the sums of a masked dx are those of its elements as stored. Unimplemented, with the
 // reason: all but bf16, forward and backward data, stride 1, odd filters with the padding that keeps the
 // size, channels and pitches that are multiples of 8.
-absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability, Stream stream,
+absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability,
                                                         const ConvolutionProblem& problem);
 
 // The problem as the kernels see it.

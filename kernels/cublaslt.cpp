@@ -43,7 +43,6 @@ struct TargetImpl final : Target {
   }
 
   cublasLtHandle_t handle = nullptr;
-  cudaStream_t stream = nullptr;
 };
 
 // A problem in cuBLASLt's words. It thinks in columns, and a matrix by rows is its transpose by columns: so
@@ -120,14 +119,15 @@ class MatmulAlgorithm final : public Algorithm {
     return absl::BytesToHexString({reinterpret_cast<const char*>(&algo_), sizeof algo_});
   }
 
-  absl::Status Enqueue(const PlanOperands& o) override {
+  absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
     if (bias_) {
       if (absl::Status status = description_->SetBias(o.bias); !status.ok()) return status;
     }
     const float one = 1, zero = 0;
     return StatusOf(cublasLtMatmul(target_.handle, description_->operation(), &one, o.b, description_->b(),
                                    o.a, description_->a(), &zero, o.d, description_->d(), o.d,
-                                   description_->d(), &algo_, o.workspace, workspace_bytes_, target_.stream));
+                                   description_->d(), &algo_, o.workspace, workspace_bytes_,
+                                   static_cast<cudaStream_t>(stream.native)));
   }
 
  private:
@@ -219,9 +219,8 @@ std::string Version() {
   return absl::StrCat(version / 10000, ".", version / 100 % 100, ".", version % 100);
 }
 
-absl::StatusOr<std::unique_ptr<Target>> MakeTarget(Stream stream) {
+absl::StatusOr<std::unique_ptr<Target>> MakeTarget() {
   auto target = std::make_unique<TargetImpl>();
-  target->stream = static_cast<cudaStream_t>(stream.native);
   if (absl::Status status = StatusOf(cublasLtCreate(&target->handle)); !status.ok()) return status;
   return target;
 }

@@ -24,8 +24,8 @@ class Target {
  public:
   virtual ~Target() = default;
 };
-// The calling thread's current GPU. Plans run on `stream`.
-absl::StatusOr<std::unique_ptr<Target>> MakeTarget(Stream stream);
+// The calling thread's current GPU.
+absl::StatusOr<std::unique_ptr<Target>> MakeTarget();
 
 // Every algorithm gives the same bits every time, on GPUs of one model. Sums are in fp32 always, and products
 // of fp32 operands too: no TF32.

@@ -30,7 +30,7 @@ class Algorithm {
   virtual bool needs_check() const { return false; }
   // What AlgorithmChoice::Load makes it from again.
   virtual absl::StatusOr<std::string> Serialize() const = 0;
-  virtual absl::Status Enqueue(const PlanOperands& operands) = 0;
+  virtual absl::Status Enqueue(const PlanOperands& operands, Stream stream) = 0;
 
  protected:
   size_t workspace_bytes_ = 0;
@@ -83,7 +83,7 @@ class AlgorithmPlan final : public CudaPlan {
 
   void Run(const PlanOperands& operands) override {
     if (!device_.Begin(launch_)) return;
-    const absl::Status status = algorithm_->Enqueue(operands);
+    const absl::Status status = algorithm_->Enqueue(operands, device_.stream());
     DEEPER_CHECK(status.ok(), absl::StrCat(launch_.name, ": ", status.message()));
     device_.End();
   }

@@ -95,6 +95,14 @@ class CudaDevice : public Device {
   virtual bool Begin(const Launch& launch) = 0;
   virtual void End() = 0;
 
+  // Branches of work that may run side by side, as nodes of a graph: from Fork to Join, what is enqueued
+  // after Branch(i) waits for what came before Fork and for earlier work of branch i; work after Join waits
+  // for all. Branches share no memory that one of them writes. Where there is one queue, no-ops.
+  static constexpr int kBranches = 3;
+  virtual void Fork() {}
+  virtual void Branch(int index) { (void)index; }
+  virtual void Join() {}
+
   // Unimplemented if no engine supports the problem; the message holds it.
   virtual absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) = 0;
   virtual absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) = 0;

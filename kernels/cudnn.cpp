@@ -311,13 +311,15 @@ class ExecutionPlan final : public Algorithm {
     return std::string(text->begin(), text->end());
   }
 
-  absl::Status Enqueue(const PlanOperands& operands) override {
+  absl::Status Enqueue(const PlanOperands& operands, Stream stream) override {
     if (target_.handle == nullptr)
       return absl::FailedPreconditionError("cuDNN: a plan without a GPU cannot run");
     // Ops are bound to their memory for good, so that this happens once.
     if (!pack_.has_value() || operands != packed_) {
       if (absl::Status status = Pack(operands); !status.ok()) return status;
     }
+    const auto native = static_cast<cudaStream_t>(stream.native);
+    if (absl::Status status = StatusOf(cudnnSetStream(target_.handle, native)); !status.ok()) return status;
     return StatusOf(cudnnBackendExecute(target_.handle, plan_.raw(), pack_->raw()));
   }
 
@@ -444,14 +446,9 @@ std::string Version() {
   return absl::StrCat(version / 10000, ".", version / 100 % 100, patch == 0 ? "" : absl::StrCat(".", patch));
 }
 
-absl::StatusOr<std::unique_ptr<Target>> MakeGpuTarget(Stream stream) {
+absl::StatusOr<std::unique_ptr<Target>> MakeGpuTarget() {
   auto target = std::make_unique<TargetImpl>();
   if (absl::Status status = StatusOf(cudnnCreate(&target->handle)); !status.ok()) return status;
-  if (absl::Status status =
-          StatusOf(cudnnSetStream(target->handle, static_cast<cudaStream_t>(stream.native)));
-      !status.ok()) {
-    return status;
-  }
   return target;
 }
 

@@ -23,8 +23,8 @@ class Target {
  public:
   virtual ~Target() = default;
 };
-// The calling thread's current GPU. Plans run on `stream`.
-absl::StatusOr<std::unique_ptr<Target>> MakeGpuTarget(Stream stream);
+// The calling thread's current GPU.
+absl::StatusOr<std::unique_ptr<Target>> MakeGpuTarget();
 // One that need not be there: what cuDNN writes about a GPU as JSON. InvalidArgument if it cannot read it.
 absl::StatusOr<std::unique_ptr<Target>> MakeDevicelessTarget(const std::string& device_property_json);
 

@@ -86,14 +86,19 @@ class GpuDevice final : public CudaDevice {
     cudaStreamSynchronize(uploads_.get());
     cudaStreamSynchronize(stream_.get());
     cudaEventDestroy(uploaded_);
+    cudaEventDestroy(forked_);
+    for (const BranchStream& branch : branches_) cudaEventDestroy(branch.done);
   }
 
   absl::Status Init() {
     DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&uploaded_, cudaEventDisableTiming));
-    auto convolutions = cudnn::MakeGpuTarget(stream());
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming));
+    for (BranchStream& branch : branches_)
+      DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&branch.done, cudaEventDisableTiming));
+    auto convolutions = cudnn::MakeGpuTarget();
     if (!convolutions.ok()) return convolutions.status();
     convolutions_ = *std::move(convolutions);
-    auto matmuls = cublaslt::MakeTarget(stream());
+    auto matmuls = cublaslt::MakeTarget();
     if (!matmuls.ok()) return matmuls.status();
     matmuls_ = *std::move(matmuls);
     return absl::OkStatus();
@@ -120,7 +125,25 @@ class GpuDevice final : public CudaDevice {
     return available;
   }
 
-  Stream stream() const override { return {stream_.get()}; }
+  Stream stream() const override { return {branch_ == nullptr ? stream_.get() : branch_}; }
+  void Fork() override { DEEPER_CUDA_CHECK(cudaEventRecord(forked_, stream_.get())); }
+  void Branch(int index) override {
+    if (profiling_ || index == 0) {  // launch by launch, a profile times them one after the other
+      branch_ = nullptr;
+      return;
+    }
+    BranchStream& branch = branches_[index - 1];
+    branch_ = branch.stream.get();
+    if (!std::exchange(branch.in_use, true)) DEEPER_CUDA_CHECK(cudaStreamWaitEvent(branch_, forked_, 0));
+  }
+  void Join() override {
+    branch_ = nullptr;
+    for (BranchStream& branch : branches_) {
+      if (!std::exchange(branch.in_use, false)) continue;
+      DEEPER_CUDA_CHECK(cudaEventRecord(branch.done, branch.stream.get()));
+      DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), branch.done, 0));
+    }
+  }
   void Synchronize() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_.get())); }
   void Copy(void* to, const void* from, size_t bytes) override {
     if (bytes > 0) DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_.get()));
@@ -212,7 +235,7 @@ class GpuDevice final : public CudaDevice {
   absl::StatusOr<std::unique_ptr<AlgorithmChoice>> ChooseConvolution(const ConvolutionProblem& problem) {
     auto library = cudnn::Choose(*convolutions_, problem, options_.deterministic);
     if (library.ok() && options_.deterministic) return library;
-    auto own = tensor_core::Choose(compute_capability_, stream(), problem);
+    auto own = tensor_core::Choose(compute_capability_, problem);
     if (!own.ok()) return library;
     if (!library.ok()) return own;
     return std::make_unique<BothChoices>(*std::move(own), *std::move(library));
@@ -255,6 +278,14 @@ class GpuDevice final : public CudaDevice {
   const int compute_capability_;  // 90
   CudaStream stream_, uploads_;
   cudaEvent_t uploaded_ = nullptr;
+  struct BranchStream {
+    CudaStream stream;
+    cudaEvent_t done = nullptr;
+    bool in_use = false;  // since Fork
+  };
+  BranchStream branches_[kBranches - 1];  // branch 0 is the stream itself
+  cudaEvent_t forked_ = nullptr;
+  cudaStream_t branch_ = nullptr;  // what is enqueued next goes to; nullptr: the stream itself
   std::unique_ptr<cudnn::Target> convolutions_;
   std::unique_ptr<cublaslt::Target> matmuls_;
   PlanCache plans_;

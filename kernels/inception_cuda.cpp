@@ -8,6 +8,8 @@
 //                                                    x spreads: gradient of the pool
 //                                                  dW = G^T x, one product; dW2, dW3, dW4
 //
+// The branches run side by side where they can (CudaDevice::Branch), each with scratch memory of its own.
+//
 // With batch norm the convolutions write a second such buffer, Z, and two passes go from it to y: over
 // [R2|R3|O1] and over [O2|O3|O4]. Backward, its own passes mask the gradients and store them in slices.
 #include <algorithm>
@@ -50,15 +52,19 @@ class FusedInception final : public Op {
     int64_t kernel = 0;
     Convolution reduce = kR2, convolve = kO2;
     std::unique_ptr<CudaPlan> forward, backward_data, backward_weights;
-    bool wide_bias = true;  // of the forward plan
-    bool masks_dx = true;   // the plan of backward_data does, and sums the bias gradient
-    void* dy = nullptr;     // dense
+    bool wide_bias = true;     // of the forward plan
+    bool masks_dx = true;      // the plan of backward_data does, and sums the bias gradient
+    void* dy = nullptr;        // dense
+    void* unmasked = nullptr;  // the gradient of R, where the plan does not mask it
+    int branch = 0;            // that it runs in, but for its weights' gradient
 
     void Set(const ChannelSlice& from, const ChannelSlice& to, int64_t size, Convolution before,
              Convolution after) {
       in = from, out = to, kernel = size;
       reduce = before, convolve = after;
     }
+    // The other one of the two: branch 0 is busy with the gradient of x.
+    int weights_branch() const { return 2 - branch; }
   };
 
   absl::Status PrepareForward();
@@ -67,14 +73,17 @@ class FusedInception final : public Op {
   absl::Status PrepareBackward(Chain& chain);
   ConvolutionProblem Problem(const Chain& chain, Pass pass) const;
   template <class LibraryProblem>
-  absl::Status MakePlan(const LibraryProblem& problem, std::unique_ptr<CudaPlan>& plan);
+  absl::Status MakePlan(const LibraryProblem& problem, int branch, std::unique_ptr<CudaPlan>& plan);
+  void Reserve(int branch, size_t bytes) {
+    scratch_bytes_[branch] = std::max(scratch_bytes_[branch], Align(bytes));
+  }
 
   void Normalize(Convolution first, const ChannelSlice& slice);
-  BatchNormArguments Norm(Convolution first, const ChannelSlice& slice) const;
+  BatchNormArguments Norm(Convolution first, const ChannelSlice& slice, int branch = 0) const;
   void JoinGradients();
   void ChainGradients(const Chain& chain);
   void WeightGradients(const Chain& chain);
-  void InputGradients();
+  void SpreadPoolGradient();
 
   int64_t pixels() const { return needs_.x.shape.n * needs_.x.shape.spatial(); }
   int64_t channels() const { return needs_.x.shape.c; }
@@ -104,7 +113,7 @@ class FusedInception final : public Op {
                : Align(static_cast<size_t>(needs_.params[Weight(chain.convolve)].stored_elements) *
                        element());
   }
-  void* scratch() const { return scratch_; }
+  size_t unmasked_bytes(const Chain& chain) const { return chain.masks_dx ? 0 : Bytes(chain.in.count); }
   // The buffer's channels that are no padding, and the outputs among them.
   int64_t width() const { return buffer_.o4.end() - buffer_.r2.first; }
   ChannelSlice outputs() const { return {buffer_.o1.first, buffer_.o4.end() - buffer_.o1.first}; }
@@ -118,7 +127,7 @@ class FusedInception final : public Op {
   Chain chains_[2];
   std::unique_ptr<CudaPlan> first_, project_;  // [R2|R3|O1], O4
   std::unique_ptr<CudaPlan> dx_, dpooled_, dfirst_, dproject_;
-  size_t scratch_bytes_ = 0;  // of the libraries, and of sums
+  size_t scratch_bytes_[CudaDevice::kBranches] = {};  // of the libraries, and of sums
 
   void* z_ = nullptr;                           // before batch norm, or y
   float *mean_ = nullptr, *inverse_ = nullptr;  // of the batch, of every channel from R2 on
@@ -126,9 +135,8 @@ class FusedInception final : public Op {
   void* joined_ = nullptr;                      // dy, before the backward pass of batch norm
   void* g_ = nullptr;
   void* do4_ = nullptr;
-  void* unmasked_ = nullptr;  // gradient of a chain's R, where its plan does not mask
   void* dp_ = nullptr;
-  void* scratch_ = nullptr;
+  void* scratch_[CudaDevice::kBranches] = {};
 };
 
 absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options) {
@@ -147,6 +155,7 @@ absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, 
   }
   chains_[0].Set(buffer_.r2, buffer_.o2, 3, kR2, kO2);
   chains_[1].Set(buffer_.r3, buffer_.o3, params_.branch3_kernel, kR3, kO3);
+  chains_[1].branch = 1;
 
   // Spread by whoever made x, or below.
   OpOptions pool_options = options;
@@ -164,22 +173,23 @@ absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, 
     needs_.saved_bytes = Align(argmax) + pooled;
     if (params_.batch_norm) needs_.saved_bytes += Align(needs_.y.bytes()) + 2 * statistics_bytes();
     needs_.workspace_bytes = Bytes(buffer_.first_width()) + Bytes(params_.c2) + Bytes(params_.c3) +
-                             Bytes(params_.c4) + Bytes(std::max(params_.c2_reduce, params_.c3_reduce)) +
+                             Bytes(params_.c4) + unmasked_bytes(chains_[0]) + unmasked_bytes(chains_[1]) +
                              (needs_.pooled_dx.has_value() ? 0 : pooled) +
                              (params_.batch_norm ? Bytes(outputs().count) : 0);
   } else {
     needs_.workspace_bytes = pooled;
   }
-  needs_.workspace_bytes += scratch_bytes_;
+  for (const size_t bytes : scratch_bytes_) needs_.workspace_bytes += bytes;
   return absl::OkStatus();
 }
 
 template <class LibraryProblem>
-absl::Status FusedInception::MakePlan(const LibraryProblem& problem, std::unique_ptr<CudaPlan>& plan) {
+absl::Status FusedInception::MakePlan(const LibraryProblem& problem, int branch,
+                                      std::unique_ptr<CudaPlan>& plan) {
   absl::StatusOr<std::unique_ptr<CudaPlan>> made = device_.Plan(problem);
   if (!made.ok()) return made.status();
   plan = *std::move(made);
-  scratch_bytes_ = std::max(scratch_bytes_, Align(plan->workspace_bytes()));
+  Reserve(branch, plan->workspace_bytes());
   return absl::OkStatus();
 }
 
@@ -199,10 +209,10 @@ absl::Status FusedInception::PrepareForward(Chain& chain) {
   ConvolutionProblem p = Problem(chain, Pass::kForward);
   p.y_pitch = buffer_.pitch;
   p.bias = p.relu = p.wide_bias = !params_.batch_norm;
-  absl::Status status = MakePlan(p, chain.forward);
+  absl::Status status = MakePlan(p, chain.branch, chain.forward);
   if (!absl::IsUnimplemented(status) || params_.batch_norm) return status;
   chain.wide_bias = p.wide_bias = false;
-  return MakePlan(p, chain.forward);
+  return MakePlan(p, chain.branch, chain.forward);
 }
 
 absl::Status FusedInception::PrepareForward() {
@@ -212,14 +222,14 @@ absl::Status FusedInception::PrepareForward() {
   p.transpose_b = true;
   p.bias = p.relu = !params_.batch_norm;
   p.a_stride = needs_.x.pixel_pitch(), p.b_stride = channels(), p.d_stride = buffer_.pitch;
-  absl::Status status = MakePlan(p, first_);
+  absl::Status status = MakePlan(p, 0, first_);
   p.n = params_.c4;
   p.a_stride = channels();
-  status.Update(MakePlan(p, project_));
+  status.Update(MakePlan(p, 2, project_));
   for (Chain& chain : chains_) status.Update(PrepareForward(chain));
   if (params_.batch_norm) {
     const TensorDesc widest = buffer_.Desc({buffer_.r2.first, width()}, needs_.x);
-    scratch_bytes_ = std::max(scratch_bytes_, BatchNormWorkspaceBytes(widest));
+    for (const int branch : {0, 1}) Reserve(branch, BatchNormWorkspaceBytes(widest));
   }
   return status;
 }
@@ -230,22 +240,22 @@ absl::Status FusedInception::PrepareBackward(Chain& chain) {
   p.mask_dx = true;
   p.mask_pitch = buffer_.pitch;
   absl::Status status = absl::UnimplementedError("batch norm masks by itself");
-  if (!params_.batch_norm) status = MakePlan(p, chain.backward_data);
+  if (!params_.batch_norm) status = MakePlan(p, chain.branch, chain.backward_data);
   if (absl::IsUnimplemented(status)) {
     chain.masks_dx = p.mask_dx = false;
     p.x_pitch = p.mask_pitch = 0;
-    status = MakePlan(p, chain.backward_data);
+    status = MakePlan(p, chain.branch, chain.backward_data);
   }
-  status.Update(MakePlan(Problem(chain, Pass::kBackwardWeights), chain.backward_weights));
+  const int branch = chain.weights_branch();
+  status.Update(MakePlan(Problem(chain, Pass::kBackwardWeights), branch, chain.backward_weights));
   if (!status.ok()) return status;
-  const size_t narrow = narrow_gradient_bytes(chain);
-  scratch_bytes_ = std::max({scratch_bytes_, narrow + chain.backward_weights->workspace_bytes(),
-                             JoinWorkspaceBytes(buffer_.Desc(chain.in, needs_.x))});
+  Reserve(branch, narrow_gradient_bytes(chain) + chain.backward_weights->workspace_bytes());
+  Reserve(chain.branch, JoinWorkspaceBytes(buffer_.Desc(chain.in, needs_.x)));
   return absl::OkStatus();
 }
 
 absl::Status FusedInception::PrepareBackward(const OpOptions& options) {
-  scratch_bytes_ = std::max(scratch_bytes_, JoinWorkspaceBytes(needs_.y));
+  Reserve(0, JoinWorkspaceBytes(needs_.y));
   absl::Status status;
   for (Chain& chain : chains_) status.Update(PrepareBackward(chain));
   // dW = G^T x, dW4 = dO4^T pooled.
@@ -254,18 +264,18 @@ absl::Status FusedInception::PrepareBackward(const OpOptions& options) {
   dw.out = DType::kF32;
   dw.transpose_a = true;
   dw.a_stride = dw.m, dw.b_stride = needs_.x.pixel_pitch(), dw.d_stride = channels();
-  status.Update(MakePlan(dw, dfirst_));
+  status.Update(MakePlan(dw, 1, dfirst_));
   dw.m = dw.a_stride = params_.c4;
   dw.b_stride = channels();
-  status.Update(MakePlan(dw, dproject_));
+  status.Update(MakePlan(dw, 2, dproject_));
   if (!options.want_dx) return status;
   // dx = G W, dP = dO4 W4.
   MatmulProblem dx = {.m = pixels(), .n = channels(), .k = buffer_.first_width()};
   dx.in = dx.out = needs_.x.dtype;
   dx.a_stride = dx.k, dx.b_stride = dx.d_stride = channels();
-  status.Update(MakePlan(dx, dx_));
+  status.Update(MakePlan(dx, 0, dx_));
   dx.k = dx.a_stride = params_.c4;
-  status.Update(MakePlan(dx, dpooled_));
+  status.Update(MakePlan(dx, 2, dpooled_));
   needs_.dx_parts = {needs_.x.Dense()};
   if (options.x_takes_pooled_gradients) needs_.pooled_dx = pool_->needs().pooled_dx;
   return status;
@@ -274,19 +284,22 @@ absl::Status FusedInception::PrepareBackward(const OpOptions& options) {
 void FusedInception::Bind(const OpBinding& b) {
   Op::Bind(b);
   auto* next = static_cast<std::byte*>(b.workspace);
-  const auto take = [&](int64_t channels) { return std::exchange(next, next + Bytes(channels)); };
+  const auto take = [&](size_t bytes) { return std::exchange(next, next + bytes); };
   if (training_) {
     pooled_ = static_cast<std::byte*>(b.saved) + Align(pool_->needs().saved_bytes);
-    g_ = take(buffer_.first_width());
-    chains_[0].dy = take(params_.c2);
-    chains_[1].dy = take(params_.c3);
-    do4_ = take(params_.c4);
-    unmasked_ = take(std::max(params_.c2_reduce, params_.c3_reduce));
-    dp_ = needs_.pooled_dx.has_value() ? b.pooled_dx : take(channels());
-    if (params_.batch_norm) joined_ = take(outputs().count);
+    g_ = take(Bytes(buffer_.first_width()));
+    for (Chain& chain : chains_) {
+      chain.dy = take(Bytes(chain.out.count));
+      chain.unmasked = take(unmasked_bytes(chain));
+    }
+    do4_ = take(Bytes(params_.c4));
+    dp_ = needs_.pooled_dx.has_value() ? b.pooled_dx : take(Bytes(channels()));
+    if (params_.batch_norm) joined_ = take(Bytes(outputs().count));
   } else {
-    pooled_ = take(channels());
+    pooled_ = take(Bytes(channels()));
   }
+  for (int branch = 0; branch < CudaDevice::kBranches; ++branch)
+    scratch_[branch] = take(scratch_bytes_[branch]);
   z_ = b.y;
   if (training_ && params_.batch_norm) {
     z_ = static_cast<std::byte*>(pooled_) + Bytes(channels());
@@ -294,7 +307,6 @@ void FusedInception::Bind(const OpBinding& b) {
     mean_ = reinterpret_cast<float*>(statistics);
     inverse_ = reinterpret_cast<float*>(statistics + statistics_bytes());
   }
-  scratch_ = next;
 
   OpBinding pool;
   pool.x = b.x;
@@ -305,33 +317,39 @@ void FusedInception::Bind(const OpBinding& b) {
 
 void FusedInception::Forward() {
   const bool bias = !params_.batch_norm;
-  first_->Run({.a = X(),
-               .b = Param(Weight(kR2)),
-               .d = Z(buffer_.r2),
-               .workspace = scratch(),
-               .bias = bias ? Param(Bias(kR2)) : nullptr});
-  if (params_.batch_norm) Normalize(kR2, {buffer_.r2.first, buffer_.first_width()});
-  for (const Chain& chain : chains_) {
-    const size_t i = Bias(chain.convolve);
-    chain.forward->Run({.a = Y(chain.in),
-                        .b = Param(Weight(chain.convolve)),
-                        .d = Z(chain.out),
-                        .workspace = scratch(),
-                        .bias = !bias             ? nullptr
-                                : chain.wide_bias ? binding_.params[i]
-                                                  : Param(i)});
-  }
+  device_.Fork();
+  device_.Branch(2);
   pool_->Forward();
   project_->Run({.a = pooled_,
                  .b = Param(Weight(kO4)),
                  .d = Z(buffer_.o4),
-                 .workspace = scratch(),
+                 .workspace = scratch_[2],
                  .bias = bias ? Param(Bias(kO4)) : nullptr});
+  device_.Branch(0);
+  first_->Run({.a = X(),
+               .b = Param(Weight(kR2)),
+               .d = Z(buffer_.r2),
+               .workspace = scratch_[0],
+               .bias = bias ? Param(Bias(kR2)) : nullptr});
+  if (params_.batch_norm) Normalize(kR2, {buffer_.r2.first, buffer_.first_width()});
+  device_.Fork();
+  for (const Chain& chain : chains_) {
+    device_.Branch(chain.branch);
+    const size_t i = Bias(chain.convolve);
+    chain.forward->Run({.a = Y(chain.in),
+                        .b = Param(Weight(chain.convolve)),
+                        .d = Z(chain.out),
+                        .workspace = scratch_[chain.branch],
+                        .bias = !bias             ? nullptr
+                                : chain.wide_bias ? binding_.params[i]
+                                                  : Param(i)});
+  }
+  device_.Join();
   if (params_.batch_norm) Normalize(kO2, {buffer_.o2.first, buffer_.o4.end() - buffer_.o2.first});
 }
 
 // Neighbouring slices, of which `first` is the convolution of the first one.
-BatchNormArguments FusedInception::Norm(Convolution first, const ChannelSlice& slice) const {
+BatchNormArguments FusedInception::Norm(Convolution first, const ChannelSlice& slice, int branch) const {
   BatchNormArguments a;
   a.x_desc = a.y_desc = buffer_.Desc(slice, needs_.x);
   a.relu = true;
@@ -339,7 +357,7 @@ BatchNormArguments FusedInception::Norm(Convolution first, const ChannelSlice& s
   a.shift = binding_.params[Shift(first)];
   a.x = z_;
   a.y = binding_.y;
-  a.workspace = scratch();
+  a.workspace = scratch_[branch];
   if (!training_) return a;
   a.mean = mean_ + (slice.first - buffer_.r2.first);
   a.inverse = inverse_ + (slice.first - buffer_.r2.first);
@@ -358,11 +376,22 @@ void FusedInception::Normalize(Convolution first, const ChannelSlice& slice) {
 
 void FusedInception::Backward() {
   JoinGradients();
+  device_.Fork();
   for (const Chain& chain : chains_) ChainGradients(chain);
+  device_.Branch(2);
+  dproject_->Run({.a = do4_, .b = pooled_, .d = binding_.grads[Weight(kO4)], .workspace = scratch_[2]});
+  if (dpooled_ != nullptr)
+    dpooled_->Run({.a = do4_, .b = Param(Weight(kO4)), .d = dp_, .workspace = scratch_[2]});
+  device_.Join();  // G is complete
+  device_.Fork();
+  device_.Branch(0);
+  if (dx_ != nullptr)
+    dx_->Run({.a = g_, .b = Param(Weight(kR2)), .d = binding_.dx[0], .workspace = scratch_[0]});
+  device_.Branch(1);
+  dfirst_->Run({.a = g_, .b = X(), .d = binding_.grads[Weight(kR2)], .workspace = scratch_[1]});
   for (const Chain& chain : chains_) WeightGradients(chain);
-  dproject_->Run({.a = do4_, .b = pooled_, .d = binding_.grads[Weight(kO4)], .workspace = scratch()});
-  dfirst_->Run({.a = g_, .b = X(), .d = binding_.grads[Weight(kR2)], .workspace = scratch()});
-  if (dx_ != nullptr) InputGradients();
+  device_.Join();
+  if (dx_ != nullptr && !needs_.pooled_dx.has_value()) SpreadPoolGradient();
 }
 
 // dy, from all its parts, to where each branch wants it, and the bias gradients of all four.
@@ -375,7 +404,7 @@ void FusedInception::JoinGradients() {
   join.desc = needs_.y;
   join.parts = binding_.dy;
   join.pooled = binding_.pooled_dy;
-  join.workspace = scratch();
+  join.workspace = scratch_[0];
   if (!params_.batch_norm) {
     if (!params_.dy_is_masked) join.y = binding_.y;
     join.targets = branches;
@@ -395,43 +424,45 @@ void FusedInception::JoinGradients() {
 
 // The gradient of R, masked by its ReLU, in its slice of G, and the gradients of its bias or of its norm.
 void FusedInception::ChainGradients(const Chain& chain) {
+  device_.Branch(chain.branch);
   chain.backward_data->Run({.a = chain.dy,
                             .b = Param(Weight(chain.convolve)),
-                            .d = chain.masks_dx ? G(chain.in) : unmasked_,
-                            .workspace = scratch(),
+                            .d = chain.masks_dx ? G(chain.in) : chain.unmasked,
+                            .workspace = scratch_[chain.branch],
                             .mask = Y(chain.in),
                             .sums = binding_.grads[Bias(chain.reduce)]});
   if (chain.masks_dx) return;
   const TensorDesc r = buffer_.Desc(chain.in, needs_.x);
   const std::vector<ChannelTarget> target = {{chain.in.count, G(chain.in), buffer_.first_width()}};
   if (params_.batch_norm) {
-    return BatchNormBackwardCuda(device_, Norm(chain.reduce, chain.in), {unmasked_, r.Dense()}, target,
-                                 binding_.grads[Scale(chain.reduce)], binding_.grads[Shift(chain.reduce)]);
+    return BatchNormBackwardCuda(device_, Norm(chain.reduce, chain.in, chain.branch),
+                                 {chain.unmasked, r.Dense()}, target, binding_.grads[Scale(chain.reduce)],
+                                 binding_.grads[Shift(chain.reduce)]);
   }
   GradientJoin join;
   join.desc = r;
-  join.parts = {unmasked_};
+  join.parts = {chain.unmasked};
   join.y = binding_.y;
   join.targets = target;
   join.sums = binding_.grads[Bias(chain.reduce)];
-  join.workspace = scratch();
+  join.workspace = scratch_[chain.branch];
   JoinGradientsCuda(device_, join);
 }
 
 // cuDNN gives weight gradients in the type of the activations.
 void FusedInception::WeightGradients(const Chain& chain) {
+  const int branch = chain.weights_branch();
+  device_.Branch(branch);
   float* const gradient = binding_.grads[Weight(chain.convolve)];
   const size_t narrow = narrow_gradient_bytes(chain);
-  void* const out = narrow > 0 ? scratch() : gradient;
-  void* const library = static_cast<std::byte*>(scratch()) + narrow;
+  void* const out = narrow > 0 ? scratch_[branch] : gradient;
+  void* const library = static_cast<std::byte*>(scratch_[branch]) + narrow;
   chain.backward_weights->Run({.a = Y(chain.in), .b = chain.dy, .d = out, .workspace = library});
   if (narrow > 0) WidenCuda(device_, out, gradient, needs_.params[Weight(chain.convolve)].stored_elements);
 }
 
-void FusedInception::InputGradients() {
-  dpooled_->Run({.a = do4_, .b = Param(Weight(kO4)), .d = dp_, .workspace = scratch()});
-  dx_->Run({.a = g_, .b = Param(Weight(kR2)), .d = binding_.dx[0], .workspace = scratch()});
-  if (needs_.pooled_dx.has_value()) return;
+// For who made x and does not.
+void FusedInception::SpreadPoolGradient() {
   GradientJoin join;
   join.desc = needs_.dx_parts[0];
   join.parts = binding_.dx;

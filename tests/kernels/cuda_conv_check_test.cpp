@@ -36,7 +36,7 @@ class NaiveAlgorithm final : public Algorithm {
         status_(std::move(status)) {}
 
   absl::StatusOr<std::string> Serialize() const override { return name_; }
-  absl::Status Enqueue(const PlanOperands& operands) override {
+  absl::Status Enqueue(const PlanOperands& operands, Stream) override {
     if (!status_.ok()) return status_;
     plan_->Run(operands);
     if (spoil_ != nullptr) spoil_(operands);

@@ -43,13 +43,13 @@ std::vector<T> Random(size_t bytes) {
 void Check(const ConvolutionProblem& problem) {
   SCOPED_TRACE(ToString(problem));
   Device& device = TestDevice();
-  const auto target = cudnn::MakeGpuTarget(device.stream());
+  const auto target = cudnn::MakeGpuTarget();
   ASSERT_TRUE(target.ok()) << target.status();
   ConvolutionProblem unmasked = problem;
   unmasked.mask_dx = false;
   const auto library = cudnn::Choose(**target, unmasked, /*deterministic=*/false);
   ASSERT_TRUE(library.ok()) << library.status();
-  const auto own = tensor_core::Choose(ComputeCapability(), device.stream(), problem);
+  const auto own = tensor_core::Choose(ComputeCapability(), problem);
   ASSERT_TRUE(own.ok()) << own.status();
 
   const OperandSizes sizes = SizesOf(problem);

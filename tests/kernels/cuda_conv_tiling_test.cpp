@@ -746,7 +746,7 @@ TEST(PooledConvTest, Forward) {
 TEST(TensorCoreChoiceTest, TilesWithTheLeastPaddingFirst) {
   const auto names = [](int compute_capability, int64_t filters) {
     const auto choice =
-        tensor_core::Choose(compute_capability, {}, Problem(Pass::kForward, 1, 8, 8, 16, filters, 3));
+        tensor_core::Choose(compute_capability, Problem(Pass::kForward, 1, 8, 8, 16, filters, 3));
     EXPECT_TRUE(choice.ok()) << choice.status();
     std::vector<std::string> found;
     for (size_t i = 0; i < (*choice)->size(); ++i) found.push_back(*(*(*choice)->Build(i))->Serialize());
@@ -764,7 +764,7 @@ TEST(TensorCoreChoiceTest, TilesWithTheLeastPaddingFirst) {
 TEST(TensorCoreChoiceTest, AKernelIsLoadedFromItsText) {
   ConvolutionProblem problem = Problem(Pass::kBackwardData, 3, 28, 28, 96, 128, 3);
   problem.mask_dx = true;
-  const auto choice = tensor_core::Choose(90, {}, problem);
+  const auto choice = tensor_core::Choose(90, problem);
   ASSERT_TRUE(choice.ok()) << choice.status();
   const auto loaded = (*choice)->Load("deeper sm90 128x64");
   ASSERT_TRUE(loaded.ok()) << loaded.status();
@@ -778,9 +778,9 @@ TEST(TensorCoreChoiceTest, AKernelIsLoadedFromItsText) {
 
 TEST(TensorCoreChoiceTest, SaysWhatItDoesNotDo) {
   const ConvolutionProblem good = Problem(Pass::kForward, 2, 8, 8, 16, 32, 3);
-  ASSERT_TRUE(tensor_core::Choose(80, {}, good).ok());
+  ASSERT_TRUE(tensor_core::Choose(80, good).ok());
   const auto refuses = [](int compute_capability, const ConvolutionProblem& problem, const char* reason) {
-    const absl::Status status = tensor_core::Choose(compute_capability, {}, problem).status();
+    const absl::Status status = tensor_core::Choose(compute_capability, problem).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << ToString(problem);
     EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(ToString(problem)));
     EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(reason));
@@ -813,12 +813,12 @@ TEST(TensorCoreChoiceTest, SaysWhatItDoesNotDo) {
 }
 
 TEST(TensorCoreChoiceTest, WantsAlignedOperands) {
-  const auto choice = tensor_core::Choose(80, {}, Problem(Pass::kForward, 2, 8, 8, 16, 32, 3));
+  const auto choice = tensor_core::Choose(80, Problem(Pass::kForward, 2, 8, 8, 16, 32, 3));
   ASSERT_TRUE(choice.ok());
   const auto algorithm = (*choice)->Build(0);
   alignas(16) char memory[32] = {};
   PlanOperands operands = {.a = memory + 2, .b = memory, .d = memory};
-  EXPECT_EQ((*algorithm)->Enqueue(operands).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ((*algorithm)->Enqueue(operands, {}).code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -138,7 +138,7 @@ TEST_P(CudaEnginesTest, APlanOfAnotherGpuIsRefused) {
 TEST_P(CudaEnginesTest, WithoutAGpuNothingRuns) {
   const auto algorithm = First(Problems(DType::kBf16).front(), false);
   ASSERT_TRUE(algorithm.ok()) << algorithm.status();
-  EXPECT_EQ((*algorithm)->Enqueue({}).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ((*algorithm)->Enqueue({}, {}).code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(CudnnTargetTest, WantsTheProperties) {
