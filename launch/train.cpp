@@ -103,7 +103,8 @@ class TrainCommand final : public Command {
   FlagGroup MachineFlags() {
     return With(
         deeper::MachineFlags(config_, threads_),
-        {{"comm", &config_.comm, "auto | mpi"},
+        {WatchdogFlag(config_),
+         {"comm", &config_.comm, "auto | mpi"},
          {"bucket_mib", &config_.bucket_mib, "gradients that leave together while backward still runs"}});
   }
 

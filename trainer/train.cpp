@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/gradient_reducer.h"
+#include "comm/phase.h"
 #include "data/loader.h"
 #include "kernels/flat.h"
 #include "trainer/agree.h"
@@ -340,12 +341,14 @@ absl::Status Run::Steps() {
       .total_steps = total_steps_, .epochs = config_.epochs, .global_batch = config_.global_batch};
   const double start = Seconds();
   while (step_ < total_steps_) {
+    EnterStep(step_ + 1);
     const float lr = LearningRate(schedule_, step_);
     absl::StatusOr<StepReport> report = train_step.Run(lr);
     if (!report.ok())
       comm_.Abort(static_cast<int>(ExitCode::kData),
                   absl::StrCat("step ", step_, ": ", report.status().message()));
     ++step_;
+    EnterPhase(Phase::kReport);
     Advance(*report);
     meter.Add(*report);
     for (const std::string& warning : stuck.Observe(step_, MeanLosses(*report))) progress_.Print(warning);
@@ -409,6 +412,7 @@ void Run::SynchronizeStatistics() {
 
 absl::Status Run::Save() {
   if (config_.checkpoint_dir.empty()) return absl::OkStatus();
+  EnterPhase(Phase::kCheckpoint);
   SynchronizeStatistics();
   const double start = Seconds();
   absl::Status saved = SaveCheckpoint(config_.checkpoint_dir, {step_, data_state_, model_config_}, *params_,
@@ -425,6 +429,8 @@ absl::Status Run::Save() {
 
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out) {
   if (absl::Status status = Agree(comm, Validate(config)); !status.ok()) return status;
+  const absl::StatusOr<std::unique_ptr<Watchdog>> watchdog = StartWatchdog(config, comm);
+  if (!watchdog.ok()) return watchdog.status();
   Run run(config, comm, device, out);
   for (const auto prepare : {&Run::OpenData, &Run::BuildNetworks, &Run::CheckSameModel,
                              &Run::RestoreOrInitialize, &Run::OpenReports, &Run::StartLoader}) {

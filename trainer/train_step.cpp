@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "comm/phase.h"
 #include "kernels/flat.h"
 
 namespace deeper {
@@ -45,18 +46,22 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   StepReport report;
   optimizer_.SetLearningRate(lr);
   for (bool last = false; !last;) {
+    EnterPhase(Phase::kLoader);
     const absl::StatusOr<Batch> batch = NextBatch();  // shard -> host ring -> device, decoded and augmented
     if (!batch.ok()) return batch.status();
     last = batch->micro + 1 == batch->micros;
+    EnterPhase(Phase::kCompute, batch->micro);
     net_.Load(*batch, seed_);
     recordings_[batch->micro == 0][last]->Run([&] {
       net_.Forward();  // main loss + 0.3 aux1 + 0.3 aux2
       net_.Backward([&](size_t piece) {
+        EnterPhase(Phase::kBackward, static_cast<int64_t>(piece));
         accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
         if (last) reducer_.Ready(piece, stream);  // buckets leave while backward still runs
       });
       if (!last) return;
       reducer_.Finish(stream);  // mean gradient visible on the compute stream
+      EnterPhase(Phase::kUpdate);
       optimizer_.Step();
     });
     Prefetch();
