@@ -1,6 +1,7 @@
 #include "comm/lateness.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -36,6 +37,11 @@ std::string AndOthers(int others) {
   return others == 0 ? "" : absl::StrCat(" (and ", others, others == 1 ? " more rank)" : " more ranks)");
 }
 
+std::string CauseOf(const RankStatus& gone) {
+  if (gone.error == 0) return "its process ended, for a reason that it or the launcher tells";
+  return absl::StrCat("the network does not reach it: ", std::strerror(gone.error));
+}
+
 }  // namespace
 
 std::optional<Verdict> Judge(std::span<const RankStatus> ranks, double deadline) {
@@ -68,10 +74,8 @@ std::string Describe(const Verdict& verdict, double deadline) {
   const std::string limit = absl::StrFormat("(--watchdog_seconds=%g)", deadline);
   switch (verdict.kind) {
     case Verdict::Kind::kGone:
-      return absl::StrFormat(
-          "%s is gone: its process ended; last seen %.1f s before, in %s. What it or the launcher says of it "
-          "tells why",
-          who, status.silent, where);
+      return absl::StrFormat("%s is gone: %s; last seen %.1f s before, in %s", who, CauseOf(status),
+                             status.silent, where);
     case Verdict::Kind::kSilent:
       return absl::StrFormat(
           "%s has not been heard of for %.1f s %s; last seen in %s. Its process is stopped, or its machine "

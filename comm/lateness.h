@@ -18,6 +18,7 @@ struct RankStatus {
   double standing = 0;  // seconds since its last mark, as it says
   double silent = 0;    // seconds since it was heard of
   bool gone = false;    // its connection ended without a farewell
+  int error = 0;        // of the network, if that ended it
   bool left = false;    // it said farewell: no longer watched
 };
 

@@ -159,6 +159,7 @@ bool PeerLink::Receive(const std::function<void(const PeerMessage&)>& handle) {
     const ssize_t got = recv(fd_, bytes, sizeof bytes, MSG_DONTWAIT);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EAGAIN) return true;
+    if (got < 0 && errno != ECONNRESET) error_ = errno;
     if (got <= 0) return false;
     in_.insert(in_.end(), bytes, bytes + got);
     size_t used = 0;

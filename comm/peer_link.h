@@ -36,9 +36,12 @@ class PeerLink {
   void Send(const PeerMessage& message);
   // Calls `handle` with each message that is there. Never blocks. False: the connection has ended.
   bool Receive(const std::function<void(const PeerMessage&)>& handle);
+  // Of the network, if that ended the connection; 0: the other side did, or its end.
+  int error() const { return error_; }
 
  private:
   int fd_;
+  int error_ = 0;
   std::vector<std::byte> in_, out_;  // parts of a message
 };
 

@@ -141,6 +141,7 @@ void Watchdog::Hear() {
     });
     if (open) continue;
     rank.gone = !rank.left;
+    rank.error = links_[i]->error();
     links_[i].reset();
   }
 }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <thread>
 #include <vector>
 
@@ -76,8 +77,11 @@ TEST(Judge, NamesSilentAndGoneRanksFirst) {
   gone.silent = 0.2;
   const RankStatus late = Working(Phase::kLoader, 50);
   EXPECT_THAT(Said({late, silent}), HasSubstr("rank 1 has not been heard of for 10.5 s"));
+  EXPECT_THAT(Said({late, silent, gone}), HasSubstr("rank 2 is gone: its process ended"));
+  gone.error = ETIMEDOUT;
   EXPECT_THAT(Said({late, silent, gone}),
-              HasSubstr("rank 2 is gone: its process ended; last seen 0.2 s before"));
+              HasSubstr("rank 2 is gone: the network does not reach it: Connection "
+                        "timed out; last seen 0.2 s before, in step 17"));
 }
 
 TEST(Judge, MindsNoRankThatLeft) {
