@@ -71,7 +71,8 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
         OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
-        OneOf("order", c.order, kOrders), OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
+        OneOf("order", c.order, kOrders), OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
+        OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
   if (c.comm == "nccl")

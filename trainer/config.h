@@ -51,6 +51,7 @@ struct RunConfig {
   double warmup_epochs = 0;
   double momentum = 0.9, weight_decay = 0;
   uint64_t seed = 0;
+  std::string on_nonfinite = "stop";    // stop | skip
   std::string deterministic = "false";  // false | true | elastic
   double bucket_mib = 8;
 

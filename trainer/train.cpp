@@ -31,8 +31,9 @@
 namespace deeper {
 namespace {
 
-constexpr int64_t kStuckWindow = 200;   // steps
-constexpr double kShareOfMemory = 0.8;  // of what is available to a rank, for an automatic micro-batch
+constexpr int64_t kStuckWindow = 200;    // steps
+constexpr int kMostSkippedInARow = 100;  // steps; then skipping does not help
+constexpr double kShareOfMemory = 0.8;   // of what is available to a rank, for an automatic micro-batch
 
 double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -77,6 +78,7 @@ class Run {
   absl::Status Resume();
   LoaderOptions Preset() const;
   void Advance(const StepReport& report);
+  absl::Status SkipOrStop(const std::string& culprit);
   absl::Status EvaluateNow();
   absl::Status Save();
   void SynchronizeStatistics();
@@ -99,6 +101,7 @@ class Run {
   std::unique_ptr<Loader> loader_;
 
   int64_t step_ = 0, total_steps_ = 0, epoch_steps_ = 0;
+  int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // steps that were not finite
   ScheduleOptions schedule_;
   DataState data_state_;
   nlohmann::json model_config_;
@@ -330,11 +333,12 @@ absl::Status Run::Steps() {
   if (absl::Status status = Agree(comm_, accumulator.Reserve(micros)); !status.ok()) return status;
   GradientReducer reducer(comm_, params_->grads(), net_->gradient_pieces(),
                           static_cast<size_t>(config_.bucket_mib * (1 << 20)));
+  FiniteGuard guard(*net_, *params_, comm_, device_);
   Optimizer optimizer({.momentum = static_cast<float>(config_.momentum),
                        .weight_decay = static_cast<float>(config_.weight_decay),
                        .nesterov = config_.optimizer == "nesterov"},
                       *params_, device_);
-  TrainStep train_step(*loader_, *net_, accumulator, reducer, optimizer, device_, config_.seed);
+  TrainStep train_step(*loader_, *net_, accumulator, reducer, guard, optimizer, device_, config_.seed);
   StepMeter meter(net_->model(), comm_);
   StuckHeads stuck(net_->model(), kStuckWindow);
   ProgressState shown = {
@@ -351,10 +355,16 @@ absl::Status Run::Steps() {
     EnterPhase(Phase::kReport);
     Advance(*report);
     meter.Add(*report);
-    for (const std::string& warning : stuck.Observe(step_, MeanLosses(*report))) progress_.Print(warning);
+    if (!report->finite) {
+      if (absl::Status status = SkipOrStop(guard.Culprit(report->heads)); !status.ok()) return status;
+    } else {
+      skipped_in_a_row_ = 0;
+      for (const std::string& warning : stuck.Observe(step_, MeanLosses(*report))) progress_.Print(warning);
+    }
     const bool done = step_ == total_steps_;
     if (Due(config_.log_every) || done) {
-      const StepMetrics metrics = meter.Read(step_, lr);
+      StepMetrics metrics = meter.Read(step_, lr);
+      metrics.nonfinite_steps = skipped_;
       Warn(metrics_.Step(metrics));
       shown.loss = metrics.loss;
       shown.images_per_second = metrics.images_per_second;
@@ -381,6 +391,24 @@ void Run::Advance(const StepReport& report) {
   data_state_.samples_trained += report.global_rows;
   data_state_.epoch = report.last_in_epoch ? report.epoch + 1 : report.epoch;
   data_state_.batch = report.last_in_epoch ? 0 : report.batch + 1;
+}
+
+// After a step that left the weights as they were.
+absl::Status Run::SkipOrStop(const std::string& culprit) {
+  Warn(metrics_.NonFinite(step_, culprit));
+  ++skipped_;
+  const std::string what = absl::StrCat("step ", step_, ": ", culprit);
+  if (config_.on_nonfinite == "skip" && ++skipped_in_a_row_ < kMostSkippedInARow) {
+    progress_.Print(absl::StrCat("warning: skipped ", what));
+    return absl::OkStatus();
+  }
+  return WithExitCode(
+      absl::OutOfRangeError(absl::StrCat(
+          what,
+          config_.on_nonfinite == "skip" ? absl::StrCat("; ", skipped_in_a_row_, " steps in a row") : "",
+          ". The weights are those of the step before. Go on from the newest checkpoint with a lower --lr, a "
+          "longer --warmup_epochs or --on_nonfinite=skip")),
+      ExitCode::kNotFinite);
 }
 
 absl::Status Run::EvaluateNow() {

@@ -27,11 +27,12 @@ void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& 
 }  // namespace
 
 TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
-                     Optimizer& optimizer, Device& device, uint64_t seed)
+                     FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed)
     : loader_(loader),
       net_(net),
       accumulator_(accumulator),
       reducer_(reducer),
+      guard_(guard),
       optimizer_(optimizer),
       device_(device),
       seed_(seed) {
@@ -45,6 +46,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   const Stream stream = device_.stream();
   StepReport report;
   optimizer_.SetLearningRate(lr);
+  guard_.BeginStep();
   for (bool last = false; !last;) {
     EnterPhase(Phase::kLoader);
     const absl::StatusOr<Batch> batch = NextBatch();  // shard -> host ring -> device, decoded and augmented
@@ -57,17 +59,21 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
       net_.Backward([&](size_t piece) {
         EnterPhase(Phase::kBackward, static_cast<int64_t>(piece));
         accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
-        if (last) reducer_.Ready(piece, stream);  // buckets leave while backward still runs
+        if (!last) return;
+        guard_.InspectPiece(piece, report.heads);
+        reducer_.Ready(piece, stream);  // buckets leave while backward still runs
       });
       if (!last) return;
       reducer_.Finish(stream);  // mean gradient visible on the compute stream
-      EnterPhase(Phase::kUpdate);
-      optimizer_.Step();
+      guard_.InspectSums();
     });
     Prefetch();
     device_.Synchronize();
     Count(*batch, net_.results(), report);
   }
+  EnterPhase(Phase::kUpdate);
+  report.finite = guard_.EndStep(report.heads);
+  if (report.finite) optimizer_.Step();
   report.comm_exposed_ms = reducer_.exposed_ms();
   report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_exposed_ms;
   return report;
