@@ -26,7 +26,9 @@ using Links = std::vector<std::unique_ptr<PeerLink>>;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMaxAddresses = 32;
-constexpr auto kAnswerTime = std::chrono::seconds(2);   // of a rank that is asked at a right or wrong address
+constexpr auto kConnectTime = std::chrono::seconds(2);  // at one of several addresses
+constexpr auto kHelloTime = std::chrono::seconds(1);    // for whoever connects to say who it is
+constexpr auto kAnswerTime = std::chrono::seconds(10);  // for rank 0 to answer, one after the other
 constexpr auto kGatherTime = std::chrono::seconds(60);  // until all ranks have come to rank 0
 
 static_assert(std::is_trivially_copyable_v<PeerMessage>);
@@ -87,9 +89,9 @@ bool WaitUntil(int fd, short events, Clock::time_point deadline) {
 }
 
 // Another rank's hello, if it comes in time and knows the token; rank -1 otherwise.
-int HelloFrom(PeerLink& link, uint64_t token) {
+int HelloFrom(PeerLink& link, uint64_t token, Clock::duration patience) {
   int rank = -1;
-  const auto deadline = Clock::now() + kAnswerTime;
+  const auto deadline = Clock::now() + patience;
   while (rank < 0 && WaitUntil(link.fd(), POLLIN, deadline)) {
     const bool open = link.Receive([&](const PeerMessage& message) {
       if (message.kind == PeerMessage::Kind::kHello && message.token == token) rank = message.rank;
@@ -111,7 +113,7 @@ Links AcceptAll(const PeerLink& listener, const Communicator& comm, uint64_t tok
     const int fd = accept4(listener.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) continue;
     auto link = std::make_unique<PeerLink>(fd);
-    const int rank = HelloFrom(*link, token);
+    const int rank = HelloFrom(*link, token, kHelloTime);
     if (rank <= 0 || rank >= comm.size() || links[static_cast<size_t>(rank)] != nullptr) continue;
     link->Send(Hello(comm, token));
     links[static_cast<size_t>(rank)] = std::move(link);
@@ -125,9 +127,9 @@ std::unique_ptr<PeerLink> ConnectTo(const sockaddr_in& address, const Communicat
   if (link == nullptr) return nullptr;
   const auto* const to = reinterpret_cast<const sockaddr*>(&address);
   if (connect(link->fd(), to, sizeof address) != 0 && errno != EINPROGRESS) return nullptr;
-  if (!WaitUntil(link->fd(), POLLOUT, Clock::now() + kAnswerTime)) return nullptr;
+  if (!WaitUntil(link->fd(), POLLOUT, Clock::now() + kConnectTime)) return nullptr;
   link->Send(Hello(comm, token));
-  return HelloFrom(*link, token) == 0 ? std::move(link) : nullptr;
+  return HelloFrom(*link, token, kAnswerTime) == 0 ? std::move(link) : nullptr;
 }
 
 std::string ListOf(const Offer& offer) {

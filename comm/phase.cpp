@@ -13,7 +13,7 @@ std::string NameOf(Phase phase, int64_t item) {
     case Phase::kStart:
       return "starting";
     case Phase::kLoader:
-      return absl::StrCat("in the loader for micro-batch", number);
+      return "in the loader";
     case Phase::kCompute:
       return absl::StrCat("computing micro-batch", number);
     case Phase::kBackward:
@@ -66,7 +66,7 @@ void CarryPhaseBoard(PhaseBoard* board) {
 }
 
 void EnterStep(int64_t step) {
-  if (carried != nullptr) carried->Enter(step, Phase::kLoader, 0);
+  if (carried != nullptr) carried->Enter(step, Phase::kLoader, -1);
 }
 
 void EnterPhase(Phase phase, int64_t item) {

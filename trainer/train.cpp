@@ -24,6 +24,7 @@
 #include "trainer/progress.h"
 #include "trainer/schedule.h"
 #include "trainer/step_meter.h"
+#include "trainer/stragglers.h"
 #include "trainer/stuck_head.h"
 #include "trainer/train_step.h"
 #include "trainer/weights_file.h"
@@ -31,9 +32,10 @@
 namespace deeper {
 namespace {
 
-constexpr int64_t kStuckWindow = 200;    // steps
-constexpr int kMostSkippedInARow = 100;  // steps; then skipping does not help
-constexpr double kShareOfMemory = 0.8;   // of what is available to a rank, for an automatic micro-batch
+constexpr int64_t kStuckWindow = 200;     // steps
+constexpr int64_t kStragglerWindow = 50;  // steps
+constexpr int kMostSkippedInARow = 100;   // steps; then skipping does not help
+constexpr double kShareOfMemory = 0.8;    // of what is available to a rank, for an automatic micro-batch
 
 double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -340,6 +342,7 @@ absl::Status Run::Steps() {
                       *params_, device_);
   TrainStep train_step(*loader_, *net_, accumulator, reducer, guard, optimizer, device_, config_.seed);
   StepMeter meter(net_->model(), comm_);
+  Stragglers stragglers(comm_, kStragglerWindow);
   StuckHeads stuck(net_->model(), kStuckWindow);
   ProgressState shown = {
       .total_steps = total_steps_, .epochs = config_.epochs, .global_batch = config_.global_batch};
@@ -355,6 +358,8 @@ absl::Status Run::Steps() {
     EnterPhase(Phase::kReport);
     Advance(*report);
     meter.Add(*report);
+    for (const std::string& slow : stragglers.Observe(step_, {report->data_wait_ms, report->compute_ms}))
+      progress_.Print(absl::StrCat("warning: ", slow));
     if (!report->finite) {
       if (absl::Status status = SkipOrStop(guard.Culprit(report->heads)); !status.ok()) return status;
     } else {

@@ -102,7 +102,7 @@ class Marks : public testing::Test {
 TEST_F(Marks, SayWhereTheThreadIs) {
   EXPECT_EQ(Describe(board_.Read()), "starting");
   EnterStep(3);
-  EXPECT_EQ(Describe(board_.Read()), "step 3, in the loader for micro-batch 0");
+  EXPECT_EQ(Describe(board_.Read()), "step 3, in the loader");
   EnterPhase(Phase::kGradients, 2);
   {
     const WaitingForPeers waiting;
@@ -124,7 +124,7 @@ TEST_F(Marks, AreUnhurriedTheFirstTimeAndInCheckpoints) {
   EXPECT_TRUE(board_.Read().unhurried);
   for (const bool first : {true, false}) {
     EnterStep(first ? 1 : 2);
-    EnterPhase(Phase::kLoader, 0);  // still the same phase
+    EnterPhase(Phase::kLoader);  // still the same phase
     EXPECT_EQ(board_.Read().unhurried, first);
     EnterPhase(Phase::kCompute);
     EXPECT_EQ(board_.Read().unhurried, first);

@@ -105,6 +105,10 @@ class Disk(Faults):
         with self.job(READS=300) as job:
             self.ends(job, 60, r"rank 0 of 2: rank 1 is late: for .* in step \d+, in the loader", (COMMUNICATION,))
 
+    def test_that_is_slow(self):
+        with self.job(READ_MS=20) as job:
+            self.assertTrue(job.wait_for_text("warning: rank 1 is slow, mostly in waiting for data", 60), job.text())
+
 
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0], *unittest_arguments])
