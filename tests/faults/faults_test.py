@@ -85,6 +85,21 @@ class Trials(Faults):
                   f"{job.process.returncode}: {said}", flush=True)
 
 
+class Suspension(Faults):
+    def test_of_all_ranks_is_no_fault(self):
+        with Job([*MPIRUN, "-n", "2", *TRAIN, "--synthetic", "--synthetic_samples=400"], self.dir / "output") as job:
+            self.assertTrue(job.wait_for_text("step 9/", 60), job.text())
+            ranks = [job.rank(0), job.rank(1)]
+            for blow, seconds in (signal.SIGSTOP, 2 * DEADLINE), (signal.SIGCONT, 0):
+                for pid in ranks:
+                    os.kill(pid, blow)
+                time.sleep(seconds)
+            size = len(job.text())
+            time.sleep(1.5 * DEADLINE)
+            self.assertIsNone(job.process.poll(), job.text())
+            self.assertIn("step ", job.text()[size:])
+
+
 class Disk(Faults):
     """Rank 1 of 2 has a disk that is not like rank 0's."""
 
@@ -106,8 +121,8 @@ class Disk(Faults):
             self.ends(job, 60, r"rank 0 of 2: rank 1 is late: for .* in step \d+, in the loader", (COMMUNICATION,))
 
     def test_that_is_slow(self):
-        with self.job(READ_MS=20) as job:
-            self.assertTrue(job.wait_for_text("warning: rank 1 is slow, mostly in waiting for data", 60), job.text())
+        with self.job(READ_MS=50) as job:
+            self.assertTrue(job.wait_for_text("warning: rank 1 is slow, mostly in waiting for data", 200), job.text())
 
 
 if __name__ == "__main__":
