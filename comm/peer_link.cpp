@@ -61,10 +61,11 @@ sockaddr_in AddressOf(in_addr address, uint16_t port) {
 
 std::unique_ptr<PeerLink> NewSocket() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  return fd < 0 ? nullptr : std::make_unique<PeerLink>(fd);
+  if (fd < 0) return nullptr;
+  return std::make_unique<PeerLink>(fd);
 }
 
-// On any address, at a port that the system chooses; nullptr, or port 0, on failure.
+// On any address, at a port that the system chooses; nullptr and port 0 on failure.
 std::unique_ptr<PeerLink> Listen(uint16_t& port) {
   port = 0;
   std::unique_ptr<PeerLink> listener = NewSocket();
@@ -129,7 +130,8 @@ std::unique_ptr<PeerLink> ConnectTo(const sockaddr_in& address, const Communicat
   if (connect(link->fd(), to, sizeof address) != 0 && errno != EINPROGRESS) return nullptr;
   if (!WaitUntil(link->fd(), POLLOUT, Clock::now() + kConnectTime)) return nullptr;
   link->Send(Hello(comm, token));
-  return HelloFrom(*link, token, kAnswerTime) == 0 ? std::move(link) : nullptr;
+  if (HelloFrom(*link, token, kAnswerTime) != 0) return nullptr;
+  return link;
 }
 
 std::string ListOf(const Offer& offer) {
