@@ -13,6 +13,7 @@
 #include <string>
 #include <utility>
 
+#include "comm/phase.h"
 #include "kernels/check.h"
 #include "kernels/device.h"
 #include "kernels/tensor.h"
@@ -45,7 +46,9 @@ class Request {
   }
   ~Request() { DEEPER_CHECK(state_ == nullptr, "a collective is still under way"); }
   void Wait() {
-    if (state_) state_->Wait();
+    if (!state_) return;
+    const WaitingForPeers waiting;
+    state_->Wait();
     state_.reset();
   }
   bool Test() {

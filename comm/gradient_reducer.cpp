@@ -4,6 +4,7 @@
 #include <chrono>
 #include <string>
 
+#include "comm/phase.h"
 #include "kernels/check.h"
 
 namespace deeper {
@@ -64,7 +65,10 @@ void GradientReducer::Finish(Stream) {
   if (comm_.size() == 1) return;
   DEEPER_CHECK(sent_ == buckets_.size(), "a gradient is not ready");
   const auto start = std::chrono::steady_clock::now();
-  for (Request& request : in_flight_) request.Wait();
+  for (size_t i = 0; i < in_flight_.size(); ++i) {
+    EnterPhase(Phase::kGradients, static_cast<int64_t>(i));
+    in_flight_[i].Wait();
+  }
   exposed_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   Rearm();
 }

@@ -74,7 +74,10 @@ class MpiCommunicator final : public Communicator {
   Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override;
   Request AllGather(const void* mine, void* all, size_t bytes, Stream) override;
   Request Broadcast(void* data, size_t bytes, int root, Stream) override;
-  void Barrier() override { Check("MPI_Barrier", MPI_Barrier(comm_)); }
+  void Barrier() override {
+    const WaitingForPeers waiting;
+    Check("MPI_Barrier", MPI_Barrier(comm_));
+  }
   void Abort(int exit_code, const std::string& reason) override {
     std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank_, size_, reason.c_str());
     MPI_Abort(comm_, exit_code);

@@ -9,6 +9,7 @@
 #include "launch/command.h"
 #include "launch/logits_file.h"
 #include "launch/placement.h"
+#include "launch/run_flags.h"
 #include "trainer/agree.h"
 #include "trainer/exit_code.h"
 #include "trainer/metrics.h"
@@ -37,6 +38,7 @@ class EvalCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     RunConfig& c = flags_.config;
     std::vector<FlagGroup> groups = flags_.Groups();
+    groups.back().flags.push_back(WatchdogFlag(c));
     groups.push_back({"Data and results",
                       {{"data", &c.data, "directory that `pack` wrote"},
                        {"split", &c.val_split, "split of it"},
@@ -48,6 +50,8 @@ class EvalCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
+    const absl::StatusOr<std::unique_ptr<Watchdog>> watchdog = StartWatchdog(flags_.config, call.comm);
+    if (!watchdog.ok()) return watchdog.status();
     const absl::StatusOr<std::unique_ptr<Device>> made =
         MakeDeviceFor(flags_.config, call.comm, flags_.threads);
     if (!made.ok()) return made.status();

@@ -25,7 +25,8 @@ constexpr ExitCodeText kExitCodes[] = {
     {2, "usage: a flag, or flags that do not go together"},
     {3, "data: missing, damaged, or not what was asked for"},
     {4, "checkpoint or weights file: missing, damaged, of another model, or impossible to write"},
-    {5, "communication: a rank was lost"},
+    {5, "communication: a rank was lost, stopped or stuck; the message names it"},
+    {6, "training: loss or gradients were NaN or infinite"},
 };
 
 std::string UsageOf(const CommandText& text) {

@@ -39,6 +39,12 @@ FlagGroup MachineFlags(RunConfig& c, int& threads) {
        {"threads", &threads, "cpu: of a rank, for computing; 0: its fair share of the cores it may use"}}};
 }
 
+Flag WatchdogFlag(RunConfig& c) {
+  return {"watchdog_seconds", &c.watchdog_seconds,
+          "a rank that stands still or silent for longer is named, and the job ends with exit code 5; 0: it "
+          "may hang"};
+}
+
 FlagGroup With(FlagGroup group, std::vector<Flag> more) {
   std::move(more.begin(), more.end(), std::back_inserter(group.flags));
   return group;

@@ -13,6 +13,9 @@ FlagGroup InputFlags(RunConfig& config);
 // --device, --precision, --threads.
 FlagGroup MachineFlags(RunConfig& config, int& threads);
 
+// --watchdog_seconds, of the commands that run on several ranks.
+Flag WatchdogFlag(RunConfig& config);
+
 // `group` with more flags after its own.
 FlagGroup With(FlagGroup group, std::vector<Flag> more);
 

@@ -81,6 +81,9 @@ class TrainCommand final : public Command {
              {"warmup_epochs", &c.warmup_epochs, "the rate rises linearly from about 0 over these"},
              {"momentum", &c.momentum, ""},
              {"weight_decay", &c.weight_decay, "of weights; biases and batch norm are not decayed"},
+             {"on_nonfinite", &c.on_nonfinite,
+              "a step whose loss or gradients are NaN or infinite never reaches the weights. stop: ends with "
+              "exit code 6 | skip: goes on with the next batch"},
              {"seed", &c.seed, "of initial weights, order, augmentation and dropout"},
              {"deterministic", &c.deterministic,
               "true: the same ranks and seed give the same bits | false: on a CPU they do as well, CUDA may "
@@ -103,7 +106,8 @@ class TrainCommand final : public Command {
   FlagGroup MachineFlags() {
     return With(
         deeper::MachineFlags(config_, threads_),
-        {{"comm", &config_.comm, "auto | mpi"},
+        {WatchdogFlag(config_),
+         {"comm", &config_.comm, "auto | mpi"},
          {"bucket_mib", &config_.bucket_mib, "gradients that leave together while backward still runs"}});
   }
 

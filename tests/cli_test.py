@@ -20,7 +20,7 @@ import numpy
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEEPER, MPIRUN = sys.argv[1:3]
 COMMANDS = ["pack", "verify", "describe", "train", "eval", "predict", "export", "bench step"]
-USAGE, DATA, CHECKPOINT = 2, 3, 4
+USAGE, DATA, CHECKPOINT, NOT_FINITE = 2, 3, 4, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]
 TRAIN = [*MODEL, "--global_batch=12", "--lr=0.01", "--log_every=1", "--seed=5", "--augment=crop"]
@@ -240,6 +240,17 @@ class Training(Cli):
             self.succeeds(*self.train, "--max_steps=20", f"--metrics_out={metrics}", ranks=ranks)
             together = [event["loss"] for event in events(metrics, "step")]
             numpy.testing.assert_allclose(together, alone, rtol=1e-4)
+
+    def test_steps_that_are_not_finite(self):
+        diverging = [*self.train, "--lr=1e6", "--max_steps=12"]
+        for ranks in 0, 2:
+            self.fails(NOT_FINITE, ["step ", "the gradient of ", "not finite", "--on_nonfinite=skip"], *diverging, ranks=ranks)
+        metrics = self.dir / "skipped"
+        self.assertIn("warning: skipped step ", self.succeeds(*diverging, "--on_nonfinite=skip", f"--metrics_out={metrics}"))
+        skipped = events(metrics, "nonfinite")
+        self.assertGreater(len(skipped), 5)
+        self.assertEqual(events(metrics, "step")[-1]["nonfinite_steps"], len(skipped))
+        self.fails(NOT_FINITE, ["100 steps in a row"], *diverging, "--max_steps=200", "--on_nonfinite=skip")
 
     def test_resume_is_bit_identical(self):
         for ranks, whole in (0, self.checkpoints), (2, self.dir / "whole-2"):

@@ -72,6 +72,7 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
         OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
         OneOf("fusion", c.fusion, {"off", "auto"}), OneOf("order", c.order, kOrders),
+        OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
         OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
@@ -108,6 +109,7 @@ absl::Status ValidateNumbers(const RunConfig& c) {
                 "0 (at the end only) or more"),
         InRange("log_every", static_cast<double>(c.log_every), 1, kMany, "at least 1"),
         InRange("eval_every", static_cast<double>(c.eval_every), 0, kMany, "0 (every epoch) or more"),
+        InRange("watchdog_seconds", c.watchdog_seconds, 0, 1e9, "0 (no watchdog) or more"),
         InRange("synthetic_samples", static_cast<double>(c.synthetic_samples), 1, kMany, "at least 1")}) {
     if (!status.ok()) return status;
   }
@@ -198,6 +200,14 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
     return absl::InvalidArgumentError("--std: every channel's standard deviation must be positive");
   }
   return stats;
+}
+
+absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config, Communicator& comm) {
+  if (config.watchdog_seconds <= 0) return nullptr;
+  absl::StatusOr<std::unique_ptr<Watchdog>> watchdog =
+      Watchdog::Start(comm, {.deadline_seconds = config.watchdog_seconds, .delay_sigterm = comm.size() > 1});
+  if (!watchdog.ok()) return WithExitCode(watchdog.status(), ExitCode::kCommunication);
+  return watchdog;
 }
 
 nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, const DatasetInfo& data,

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "comm/watchdog.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "nlohmann/json.hpp"
@@ -50,6 +51,7 @@ struct RunConfig {
   double warmup_epochs = 0;
   double momentum = 0.9, weight_decay = 0;
   uint64_t seed = 0;
+  std::string on_nonfinite = "stop";    // stop | skip
   std::string deterministic = "false";  // false | true | elastic
   double bucket_mib = 8;
 
@@ -64,9 +66,10 @@ struct RunConfig {
   int64_t eval_every = 0;         // steps; 0: at the end of every epoch
 
   // Where.
-  std::string device = "cpu";   // cpu | cuda
-  std::string comm = "auto";    // auto | nccl | mpi
-  std::string fusion = "auto";  // off | auto
+  std::string device = "cpu";     // cpu | cuda
+  std::string comm = "auto";      // auto | nccl | mpi
+  double watchdog_seconds = 300;  // 0: none
+  std::string fusion = "auto";    // off | auto
   bool cuda_graph = true;
   std::string plan_cache = "default";  // file; empty: none
 };
@@ -93,6 +96,9 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
 // The pixel statistics the model sees: --mean and --std, or the dataset's. InvalidArgument if their number
 // does not match `channels`.
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data);
+
+// Collective. The watchdog that the config asks for, or nullptr. Errors carry ExitCode::kCommunication.
+absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config, Communicator& comm);
 
 // What a checkpoint must say of its network so that `eval`, `predict` and a resumed run can make it again:
 // "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std".

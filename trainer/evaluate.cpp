@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "comm/phase.h"
 #include "kernels/check.h"
 #include "trainer/agree.h"
 #include "trainer/exit_code.h"
@@ -15,7 +16,8 @@ absl::Status EvaluateMine(Network& net, Device& device, Loader& loader, const Ba
                           HeadResult& sum) {
   std::vector<float> logits;
   if (on_batch) logits.resize(static_cast<size_t>(net.options().rows * net.model().num_classes));
-  while (true) {
+  for (int64_t number = 0;; ++number) {
+    EnterPhase(Phase::kEvaluation, number);
     absl::StatusOr<Batch> batch = loader.Next();
     if (absl::IsOutOfRange(batch.status())) return absl::OkStatus();
     if (!batch.ok()) return WithExitCode(batch.status(), ExitCode::kData);

@@ -15,6 +15,7 @@ enum class ExitCode : int {
   kData = 3,
   kCheckpoint = 4,
   kCommunication = 5,
+  kNotFinite = 6,
   kPreempted = 75
 };
 

@@ -47,6 +47,7 @@ absl::Status MetricsWriter::Step(const StepMetrics& metrics) {
   event["data_wait_ms"] = metrics.data_wait_ms;
   event["compute_ms"] = metrics.compute_ms;
   event["comm_exposed_ms"] = metrics.comm_exposed_ms;
+  event["nonfinite_steps"] = metrics.nonfinite_steps;
   return Write(event);
 }
 
@@ -60,6 +61,10 @@ absl::Status MetricsWriter::Eval(const EvalMetrics& metrics) {
 
 absl::Status MetricsWriter::Checkpoint(int64_t step, const std::string& path, double seconds) {
   return Write({{"event", "checkpoint"}, {"step", step}, {"path", path}, {"seconds", seconds}});
+}
+
+absl::Status MetricsWriter::NonFinite(int64_t step, const std::string& reason) {
+  return Write({{"event", "nonfinite"}, {"step", step}, {"reason", reason}});
 }
 
 absl::Status MetricsWriter::Done(int64_t step, double seconds) {

@@ -23,6 +23,7 @@ struct StepMetrics {
   double lr = 0;
   double images_per_second = 0;
   double data_wait_ms = 0, compute_ms = 0, comm_exposed_ms = 0;
+  int64_t nonfinite_steps = 0;  // so far: skipped, since loss or gradients were not finite
 };
 
 struct EvalMetrics {
@@ -48,6 +49,7 @@ class MetricsWriter {
   absl::Status Step(const StepMetrics& metrics);
   absl::Status Eval(const EvalMetrics& metrics);
   absl::Status Checkpoint(int64_t step, const std::string& path, double seconds);
+  absl::Status NonFinite(int64_t step, const std::string& reason);
   absl::Status Done(int64_t step, double seconds);
 
  private:

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/gradient_reducer.h"
+#include "comm/phase.h"
 #include "data/loader.h"
 #include "kernels/flat.h"
 #include "trainer/agree.h"
@@ -23,6 +24,7 @@
 #include "trainer/progress.h"
 #include "trainer/schedule.h"
 #include "trainer/step_meter.h"
+#include "trainer/stragglers.h"
 #include "trainer/stuck_head.h"
 #include "trainer/train_step.h"
 #include "trainer/weights_file.h"
@@ -30,8 +32,10 @@
 namespace deeper {
 namespace {
 
-constexpr int64_t kStuckWindow = 200;   // steps
-constexpr double kShareOfMemory = 0.8;  // of what is available to a rank, for an automatic micro-batch
+constexpr int64_t kStuckWindow = 200;     // steps
+constexpr int64_t kStragglerWindow = 50;  // steps
+constexpr int kMostSkippedInARow = 100;   // steps; then skipping does not help
+constexpr double kShareOfMemory = 0.8;    // of what is available to a rank, for an automatic micro-batch
 
 double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -76,6 +80,7 @@ class Run {
   absl::Status Resume();
   LoaderOptions Preset() const;
   void Advance(const StepReport& report);
+  absl::Status SkipOrStop(const std::string& culprit);
   absl::Status EvaluateNow();
   absl::Status Save();
   void SynchronizeStatistics();
@@ -98,6 +103,7 @@ class Run {
   std::unique_ptr<Loader> loader_;
 
   int64_t step_ = 0, total_steps_ = 0, epoch_steps_ = 0;
+  int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // steps that were not finite
   ScheduleOptions schedule_;
   DataState data_state_;
   nlohmann::json model_config_;
@@ -335,29 +341,41 @@ absl::Status Run::Steps() {
   if (absl::Status status = Agree(comm_, accumulator.Reserve(micros)); !status.ok()) return status;
   GradientReducer reducer(comm_, params_->grads(), net_->gradient_pieces(),
                           static_cast<size_t>(config_.bucket_mib * (1 << 20)));
+  FiniteGuard guard(*net_, *params_, comm_, device_);
   Optimizer optimizer({.momentum = static_cast<float>(config_.momentum),
                        .weight_decay = static_cast<float>(config_.weight_decay),
                        .nesterov = config_.optimizer == "nesterov"},
                       *params_, device_);
-  TrainStep train_step(*loader_, *net_, accumulator, reducer, optimizer, device_, config_.seed);
+  TrainStep train_step(*loader_, *net_, accumulator, reducer, guard, optimizer, device_, config_.seed);
   StepMeter meter(net_->model(), comm_);
+  Stragglers stragglers(comm_, kStragglerWindow);
   StuckHeads stuck(net_->model(), kStuckWindow);
   ProgressState shown = {
       .total_steps = total_steps_, .epochs = config_.epochs, .global_batch = config_.global_batch};
   const double start = Seconds();
   while (step_ < total_steps_) {
+    EnterStep(step_ + 1);
     const float lr = LearningRate(schedule_, step_);
     absl::StatusOr<StepReport> report = train_step.Run(lr);
     if (!report.ok())
       comm_.Abort(static_cast<int>(ExitCode::kData),
                   absl::StrCat("step ", step_, ": ", report.status().message()));
     ++step_;
+    EnterPhase(Phase::kReport);
     Advance(*report);
     meter.Add(*report);
-    for (const std::string& warning : stuck.Observe(step_, MeanLosses(*report))) progress_.Print(warning);
+    for (const std::string& slow : stragglers.Observe(step_, {report->data_wait_ms, report->compute_ms}))
+      progress_.Print(absl::StrCat("warning: ", slow));
+    if (!report->finite) {
+      if (absl::Status status = SkipOrStop(guard.Culprit(report->heads)); !status.ok()) return status;
+    } else {
+      skipped_in_a_row_ = 0;
+      for (const std::string& warning : stuck.Observe(step_, MeanLosses(*report))) progress_.Print(warning);
+    }
     const bool done = step_ == total_steps_;
     if (Due(config_.log_every) || done) {
-      const StepMetrics metrics = meter.Read(step_, lr);
+      StepMetrics metrics = meter.Read(step_, lr);
+      metrics.nonfinite_steps = skipped_;
       Warn(metrics_.Step(metrics));
       shown.loss = metrics.loss;
       shown.images_per_second = metrics.images_per_second;
@@ -384,6 +402,24 @@ void Run::Advance(const StepReport& report) {
   data_state_.samples_trained += report.global_rows;
   data_state_.epoch = report.last_in_epoch ? report.epoch + 1 : report.epoch;
   data_state_.batch = report.last_in_epoch ? 0 : report.batch + 1;
+}
+
+// After a step that left the weights as they were.
+absl::Status Run::SkipOrStop(const std::string& culprit) {
+  Warn(metrics_.NonFinite(step_, culprit));
+  ++skipped_;
+  const std::string what = absl::StrCat("step ", step_, ": ", culprit);
+  if (config_.on_nonfinite == "skip" && ++skipped_in_a_row_ < kMostSkippedInARow) {
+    progress_.Print(absl::StrCat("warning: skipped ", what));
+    return absl::OkStatus();
+  }
+  return WithExitCode(
+      absl::OutOfRangeError(absl::StrCat(
+          what,
+          config_.on_nonfinite == "skip" ? absl::StrCat("; ", skipped_in_a_row_, " steps in a row") : "",
+          ". The weights are those of the step before. Go on from the newest checkpoint with a lower --lr, a "
+          "longer --warmup_epochs or --on_nonfinite=skip")),
+      ExitCode::kNotFinite);
 }
 
 absl::Status Run::EvaluateNow() {
@@ -415,6 +451,7 @@ void Run::SynchronizeStatistics() {
 
 absl::Status Run::Save() {
   if (config_.checkpoint_dir.empty()) return absl::OkStatus();
+  EnterPhase(Phase::kCheckpoint);
   SynchronizeStatistics();
   const double start = Seconds();
   absl::Status saved = SaveCheckpoint(config_.checkpoint_dir, {step_, data_state_, model_config_}, *params_,
@@ -431,6 +468,8 @@ absl::Status Run::Save() {
 
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out) {
   if (absl::Status status = Agree(comm, Validate(config)); !status.ok()) return status;
+  const absl::StatusOr<std::unique_ptr<Watchdog>> watchdog = StartWatchdog(config, comm);
+  if (!watchdog.ok()) return watchdog.status();
   Run run(config, comm, device, out);
   for (const auto prepare : {&Run::OpenData, &Run::BuildNetworks, &Run::CheckSameModel,
                              &Run::RestoreOrInitialize, &Run::OpenReports, &Run::StartLoader}) {

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "comm/phase.h"
 #include "kernels/flat.h"
 
 namespace deeper {
@@ -26,11 +27,12 @@ void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& 
 }  // namespace
 
 TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
-                     Optimizer& optimizer, Device& device, uint64_t seed)
+                     FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed)
     : loader_(loader),
       net_(net),
       accumulator_(accumulator),
       reducer_(reducer),
+      guard_(guard),
       optimizer_(optimizer),
       device_(device),
       seed_(seed) {
@@ -44,25 +46,34 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   const Stream stream = device_.stream();
   StepReport report;
   optimizer_.SetLearningRate(lr);
+  guard_.BeginStep();
   for (bool last = false; !last;) {
+    EnterPhase(Phase::kLoader);
     const absl::StatusOr<Batch> batch = NextBatch();  // shard -> host ring -> device, decoded and augmented
     if (!batch.ok()) return batch.status();
     last = batch->micro + 1 == batch->micros;
+    EnterPhase(Phase::kCompute, batch->micro);
     net_.Load(*batch, seed_);
     recordings_[batch->micro == 0][last]->Run([&] {
       net_.Forward();  // main loss + 0.3 aux1 + 0.3 aux2
       net_.Backward([&](size_t piece) {
+        EnterPhase(Phase::kBackward, static_cast<int64_t>(piece));
         accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
-        if (last) reducer_.Ready(piece, stream);  // buckets leave while backward still runs
+        if (!last) return;
+        guard_.InspectPiece(piece, report.heads);
+        reducer_.Ready(piece, stream);  // buckets leave while backward still runs
       });
       if (!last) return;
       reducer_.Finish(stream);  // mean gradient visible on the compute stream
-      optimizer_.Step();
+      guard_.InspectSums();
     });
     Prefetch();
     device_.Synchronize();
     Count(*batch, net_.results(), report);
   }
+  EnterPhase(Phase::kUpdate);
+  report.finite = guard_.EndStep(report.heads);
+  if (report.finite) optimizer_.Step();
   report.comm_exposed_ms = reducer_.exposed_ms();
   report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_exposed_ms;
   return report;

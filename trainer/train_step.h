@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "comm/gradient_reducer.h"
 #include "data/loader.h"
+#include "trainer/finite_guard.h"
 #include "trainer/network.h"
 #include "trainer/optimizer.h"
 
@@ -19,6 +20,7 @@ struct StepReport {
   uint32_t epoch = 0;
   int64_t batch = 0;  // global batch within the epoch
   bool last_in_epoch = false;
+  bool finite = true;             // false, on all ranks: loss or gradients were not, and the weights stayed
   int64_t global_rows = 0;        // samples of the step over all ranks
   std::vector<HeadResult> heads;  // sums over this rank's rows
   double data_wait_ms = 0;        // the loader kept us waiting
@@ -44,7 +46,7 @@ class GradientAccumulator {
 class TrainStep {
  public:
   TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
-            Optimizer& optimizer, Device& device, uint64_t seed);
+            FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed);
 
   // One step on the next global batch. Errors are the loader's: OutOfRange at the end, DataLoss for a bad
   // sample.
@@ -58,6 +60,7 @@ class TrainStep {
   Network& net_;
   GradientAccumulator& accumulator_;
   GradientReducer& reducer_;
+  FiniteGuard& guard_;
   Optimizer& optimizer_;
   Device& device_;
   uint64_t seed_;

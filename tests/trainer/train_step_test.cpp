@@ -78,8 +78,9 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   const int64_t share = (kGlobalBatch + comm.size() - 1) / comm.size();
   EXPECT_TRUE(accumulator.Reserve(static_cast<int>((share + rows - 1) / rows)).ok());
   GradientReducer reducer(comm, params->grads(), net->gradient_pieces(), 1 << 10);
+  FiniteGuard guard(*net, *params, comm, *device);
   Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device);
-  TrainStep step(*loader, *net, accumulator, reducer, optimizer, *device, 3);
+  TrainStep step(*loader, *net, accumulator, reducer, guard, optimizer, *device, 3);
 
   Outcome outcome;
   for (int i = 0; i < steps; ++i) {

@@ -1,0 +1,84 @@
+#include "comm/phase.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+namespace {
+
+thread_local PhaseBoard* carried = nullptr;
+
+std::string NameOf(Phase phase, int64_t item) {
+  const std::string number = item < 0 ? "" : absl::StrCat(" ", item);
+  switch (phase) {
+    case Phase::kStart:
+      return "starting";
+    case Phase::kLoader:
+      return "in the loader";
+    case Phase::kCompute:
+      return absl::StrCat("computing micro-batch", number);
+    case Phase::kBackward:
+      return absl::StrCat("backward, gradient", number);
+    case Phase::kGradients:
+      return absl::StrCat("all-reduce", number, " of the gradients");
+    case Phase::kUpdate:
+      return "updating the weights";
+    case Phase::kReport:
+      return "reporting";
+    case Phase::kEvaluation:
+      return absl::StrCat("evaluating batch", number);
+    case Phase::kCheckpoint:
+      return "saving a checkpoint";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string Describe(const PhaseMark& mark) {
+  return absl::StrCat(mark.step > 0 ? absl::StrCat("step ", mark.step, ", ") : "",
+                      NameOf(mark.phase, mark.item), mark.waiting ? ", waiting for its peers" : "");
+}
+
+PhaseMark PhaseBoard::Read() const {
+  std::lock_guard lock(mutex_);
+  return mark_;
+}
+
+void PhaseBoard::Enter(int64_t step, Phase phase, int64_t item) {
+  const auto bit = [](Phase p) { return 1u << static_cast<unsigned>(p); };
+  std::lock_guard lock(mutex_);
+  if (phase != mark_.phase) finished_ |= bit(mark_.phase);
+  mark_.step = step >= 0 ? step : mark_.step;
+  mark_.item = item;
+  ++mark_.marks;
+  mark_.phase = phase;
+  mark_.unhurried = phase == Phase::kCheckpoint || (finished_ & bit(phase)) == 0;
+}
+
+void PhaseBoard::SetWaiting(bool waiting) {
+  std::lock_guard lock(mutex_);
+  ++mark_.marks;
+  mark_.waiting = waiting;
+}
+
+void CarryPhaseBoard(PhaseBoard* board) {
+  carried = board;
+}
+
+void EnterStep(int64_t step) {
+  if (carried != nullptr) carried->Enter(step, Phase::kLoader, -1);
+}
+
+void EnterPhase(Phase phase, int64_t item) {
+  if (carried != nullptr) carried->Enter(-1, phase, item);
+}
+
+WaitingForPeers::WaitingForPeers() {
+  if (carried != nullptr) carried->SetWaiting(true);
+}
+
+WaitingForPeers::~WaitingForPeers() {
+  if (carried != nullptr) carried->SetWaiting(false);
+}
+
+}  // namespace deeper

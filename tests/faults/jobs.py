@@ -1,0 +1,70 @@
+"""Jobs under mpirun, and what to do to their processes."""
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import uuid
+
+TAG = "DEEPER_FAULT_JOB"
+
+
+def environment(pid):
+    """The environment of a live process as {name: value}; empty for one that is gone, or a zombie."""
+    try:
+        entries = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+
+
+class Job:
+    """`command`, with all processes that it starts. Those that are left at the end are killed; it ends when this process does."""
+
+    def __init__(self, command, output):
+        self.tag = uuid.uuid4().hex
+        self.output = pathlib.Path(output)
+        with open(self.output, "wb") as file:
+            self.process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], stdout=file, stderr=subprocess.STDOUT, env=os.environ | {TAG: self.tag})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for pid in self.pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait()
+
+    def pids(self):
+        """{pid: environment} of all its processes, on whatever host of this machine."""
+        found = {int(path.name): environment(path.name) for path in pathlib.Path("/proc").iterdir() if path.name.isdigit()}
+        return {pid: variables for pid, variables in found.items() if variables.get(TAG) == self.tag}
+
+    def rank(self, number):
+        """The process of this rank."""
+        candidates = [pid for pid, variables in self.pids().items() if variables.get("OMPI_COMM_WORLD_RANK") == str(number)]
+        return min(candidates)
+
+    def text(self):
+        return self.output.read_text(errors="replace")
+
+    def wait_for_text(self, words, seconds):
+        """False if the job ended or the time passed without it."""
+        end = time.monotonic() + seconds
+        while words not in self.text():
+            if self.process.poll() is not None or time.monotonic() > end:
+                return words in self.text()
+            time.sleep(0.02)
+        return True
+
+    def wait_until_gone(self, seconds):
+        """How many seconds it took until the last process was gone; None: one is still there."""
+        start = time.monotonic()
+        while self.process.poll() is None or self.pids():
+            if time.monotonic() > start + seconds:
+                return None
+            time.sleep(0.05)
+        return time.monotonic() - start

@@ -1,0 +1,98 @@
+"""Two hosts on one machine: network and UTS namespaces, joined by a bridge in a third.
+
+Each is held by one sleeping process. When that is killed, as it is when this process ends in whatever way, the kernel takes the
+namespaces, their interfaces and the bridge away.
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "faults"))
+from jobs import Job
+
+SWITCH, NAMES = "switch", ("host-a", "host-b")
+NOT_RUN = 77  # exit code, for ctest
+
+
+def obstacle():
+    """Why there can be no hosts here; None: there can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    for tool in "ip", "tc", "nsenter", "unshare", "setpriv":
+        if shutil.which(tool) is None:
+            return f"needs {tool}: install iproute2 and util-linux"
+    for link in "bridge", "veth":
+        made = subprocess.run(["unshare", "--net", "--uts", "ip", "link", "add", "probe", "type", link], capture_output=True, text=True)
+        if made.returncode != 0:
+            return f"no namespaces, or no {link} in them: {made.stderr.strip()}"
+    return None
+
+
+class Hosts:
+    def __enter__(self):
+        self.holders = {}
+        try:
+            for name in (SWITCH, *NAMES):
+                self.hold(name)
+            self.inside(SWITCH, "ip link add bridge type bridge && ip link set bridge up")
+            for number, name in enumerate(NAMES, 1):
+                self.plug_in(name, f"10.77.0.{number}/24")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for holder in self.holders.values():
+            with holder:  # waits for it
+                holder.kill()
+
+    def hold(self, name):
+        holder = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--uts", "sh", "-c",
+                                   f"hostname {name} && ip link set lo up && echo ready && exec sleep infinity"], stdout=subprocess.PIPE)
+        self.holders[name] = holder
+        if holder.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"{name} did not start")
+
+    def plug_in(self, name, address):
+        """Cable `name` of the switch is eth0 of the host `name`. A segment that stays unacknowledged for 6 s ends its connection, not
+        after a quarter of an hour: mpirun and its daemons wait for that when a cable is cut."""
+        pid = self.holders[name].pid
+        self.inside(SWITCH, f"ip link add {name} type veth peer name eth0 netns {pid} && ip link set {name} master bridge up")
+        self.inside(name, f"ip addr add {address} dev eth0 && ip link set eth0 up && echo 4 > /proc/sys/net/ipv4/tcp_retries2")
+
+    def inside(self, name, command):
+        run = subprocess.run(self.enter(name) + ["sh", "-c", command], capture_output=True, text=True)
+        if run.returncode != 0:
+            raise RuntimeError(f"{name}: {command}: {run.stderr}")
+        return run.stdout
+
+    def enter(self, name):
+        return ["nsenter", "--target", str(self.holders[name].pid), "--net", "--uts"]
+
+    def cut(self, name):
+        self.inside(SWITCH, f"ip link set {name} down")
+
+    def limit(self, rate):
+        """Of each cable, both ways; tc's words, as 100mbit; None: none."""
+        for name in NAMES:
+            for host, end in (SWITCH, name), (name, "eth0"):
+                self.inside(host, f"tc qdisc del dev {end} root 2>/dev/null || true")
+                if rate is not None:
+                    self.inside(host, f"tc qdisc add dev {end} root tbf rate {rate} burst 256kb latency 50ms")
+
+    def received_bytes(self, name):
+        return int(self.inside(name, "cat /proc/net/dev").split("eth0:")[1].split()[0])
+
+    def launch(self, mpirun, hosts):
+        """mpirun with a rank on each of `hosts`, started on the first."""
+        return [*self.enter(hosts[0]), mpirun, "--allow-run-as-root", "--bind-to", "none", "--timeout", "120", "--mca", "plm_rsh_agent",
+                str(HERE / "enter_host"), "--host", ",".join(f"{name}:{hosts.count(name)}" for name in dict.fromkeys(hosts)),
+                "-n", str(len(hosts))]
+
+    def job(self, mpirun, hosts, program, output):
+        os.environ["DEEPER_TEST_HOSTS"] = " ".join(f"{name}={holder.pid}" for name, holder in self.holders.items())
+        return Job(self.launch(mpirun, hosts) + list(map(str, program)), output)

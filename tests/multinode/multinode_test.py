@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Training across two hosts: the same numbers as on one, and an end when the cable is cut.
+
+multinode_test.py DEEPER MPIRUN [unittest arguments]
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import hosts
+from hosts import NAMES
+
+DEEPER, MPIRUN = sys.argv[1:3]
+COMMUNICATION = 5
+DEADLINE = 3  # seconds, of the watchdog
+STEPS, PARAMETERS = 12, 966986
+TRAIN = [DEEPER, "train", "--synthetic", "--synthetic_samples=200", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--threads=1",
+         "--global_batch=12", "--log_every=1", f"--watchdog_seconds={DEADLINE}"]
+
+
+def numbers(path):
+    """The events of a run, without what a clock measured."""
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in event.items() if not key.endswith(("_ms", "per_second", "seconds", "path"))} for event in events]
+
+
+class TwoHosts(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.dir = pathlib.Path(temporary.name)
+        self.hosts = self.enterContext(hosts.Hosts())
+
+    def succeeds(self, where, *program):
+        output = self.dir / "output"
+        with self.hosts.job(MPIRUN, where, program, output) as job:
+            self.assertIsNotNone(job.wait_until_gone(120), job.text())
+            self.assertEqual(job.process.returncode, 0, job.text())
+            return job.text()
+
+    def train(self, where, name):
+        """What was logged, and the bytes of the checkpoint."""
+        self.succeeds(where, *TRAIN, f"--max_steps={STEPS}", f"--metrics_out={self.dir}/{name}.jsonl", f"--checkpoint_dir={self.dir}/{name}")
+        return numbers(self.dir / f"{name}.jsonl"), [path.read_bytes() for path in sorted((self.dir / name).glob("step-*/shard-*.h5"))]
+
+    def test_trains_as_on_one_host(self):
+        self.assertEqual(sorted(self.succeeds(NAMES, "hostname").split()), sorted(NAMES))
+        before = self.hosts.received_bytes("host-b")
+        apart, apart_shards = self.train(NAMES, "apart")
+        # Half of the gradients come over the cable as terms, the other half as sums.
+        self.assertGreater(self.hosts.received_bytes("host-b") - before, 4 * PARAMETERS * STEPS)
+        together, together_shards = self.train(["host-a", "host-a"], "together")
+        self.assertEqual(len([event for event in apart if event["event"] == "step"]), STEPS)
+        self.assertEqual(apart, together)
+        self.assertEqual(len(apart_shards), 2)
+        self.assertEqual(apart_shards, together_shards)
+
+    def test_ends_when_the_cable_is_cut(self):
+        with self.hosts.job(MPIRUN, NAMES, [*TRAIN, "--max_steps=1000000"], self.dir / "output") as job:
+            self.assertTrue(job.wait_for_text("step 20/", 60), job.text())
+            self.hosts.cut("host-b")
+            took = job.wait_until_gone(40)
+            self.assertIsNotNone(took, f"processes are left: {job.pids()}\n{job.text()}")
+            self.assertRegex(job.text(), r"rank 0 of 2: rank 1 (has not been heard of|is gone: the network).* in step \d+, \w+")
+            self.assertEqual(job.process.returncode, COMMUNICATION, job.text())
+            print(f"all gone {took:.1f} s after the cut", flush=True)
+
+    def test_measures_overlap(self):
+        """The script runs; what it measures is for people."""
+        script = [sys.executable, hosts.HERE / "overlap.py", DEEPER, MPIRUN, "--rates=400mbit", "--steps=4", "--", *TRAIN[2:]]
+        table = subprocess.run(script, capture_output=True, text=True)
+        self.assertEqual(table.returncode, 0, table.stderr)
+        self.assertRegex(table.stdout, r"(?m)^400mbit +\d+\.\d")
+
+
+if __name__ == "__main__":
+    if reason := hosts.obstacle():
+        print(f"not run: {reason}")
+        sys.exit(hosts.NOT_RUN)
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
