@@ -1,10 +1,10 @@
 // Collectives between the ranks of a job. Knows pointers, counts and streams; knows no model.
 //
-// Every rank calls the same collectives in the same order. Collectives are asynchronous: the returned Request
-// completes when `data` may be used again; buffers must stay untouched until then. On the CPU backends
-// `stream` is ignored (work on it is done when a call returns). Errors: a lost peer or a library failure does
-// not come back: it reports rank, operation and reason and ends the process through Abort (exit code 5),
-// since peers would wait for ever.
+// Every rank calls the same collectives in the same order. Collectives are asynchronous and get on without
+// help from the caller: the returned Request completes when `data` may be used again; buffers must stay
+// untouched until then. On the CPU backends `stream` is ignored (work on it is done when a call returns).
+// Errors: a lost peer or a library failure does not come back: it reports rank, operation and reason and ends
+// the process through Abort (exit code 5), since peers would wait for ever.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +33,7 @@ class Request {
    public:
     virtual ~State() = default;
     virtual void Wait() = 0;  // blocks until complete
-    virtual bool Test() = 0;  // true once complete; also gives the library a chance to progress
+    virtual bool Test() = 0;  // true once complete
   };
   Request() = default;
   explicit Request(std::unique_ptr<State> state) : state_(std::move(state)) {}

@@ -51,7 +51,6 @@ void GradientReducer::Ready(size_t piece, Stream stream) {
   ready_[piece] = true;
   --buckets_[bucket_of_[piece]].pending;
   for (; sent_ < buckets_.size() && buckets_[sent_].pending == 0; ++sent_) Send(buckets_[sent_], stream);
-  while (arrived_ < in_flight_.size() && in_flight_[arrived_].Test()) ++arrived_;
 }
 
 void GradientReducer::Send(const Bucket& bucket, Stream stream) {
@@ -65,7 +64,7 @@ void GradientReducer::Finish(Stream) {
   DEEPER_CHECK(sent_ == buckets_.size(), "a gradient is not ready");
   const auto start = std::chrono::steady_clock::now();
   for (Request& request : in_flight_) request.Wait();
-  exposed_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  wait_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   Rearm();
 }
 
@@ -73,7 +72,7 @@ void GradientReducer::Rearm() {
   in_flight_.clear();
   ready_.assign(bucket_of_.size(), false);
   for (Bucket& bucket : buckets_) bucket.pending = bucket.pieces;
-  sent_ = arrived_ = 0;
+  sent_ = 0;
 }
 
 }  // namespace deeper

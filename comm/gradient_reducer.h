@@ -30,8 +30,8 @@ class GradientReducer {
   void Finish(Stream stream);
 
   size_t bucket_count() const { return buckets_.size(); }
-  // Time the last Finish spent waiting for the network: communication that backward did not hide.
-  double exposed_ms() const { return exposed_ms_; }
+  // Time the last Finish spent waiting: for communication that backward did not hide, and for slower ranks.
+  double wait_ms() const { return wait_ms_; }
 
  private:
   struct Bucket {
@@ -50,8 +50,7 @@ class GradientReducer {
   std::vector<bool> ready_;        // [piece]
   size_t sent_ = 0;                // buckets
   std::vector<Request> in_flight_;
-  size_t arrived_ = 0;  // of in_flight_, from the front: MPI moves data only while one asks
-  double exposed_ms_ = 0;
+  double wait_ms_ = 0;
 };
 
 }  // namespace deeper

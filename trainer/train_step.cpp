@@ -21,6 +21,7 @@ void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& 
   report.data_wait_ms += batch.wait_ms;
   report.heads.resize(results.size());
   for (size_t i = 0; i < results.size(); ++i) report.heads[i] += results[i];
+  for (const HeadResult& result : results) report.micro_losses.push_back(result.loss_sum);
 }
 
 }  // namespace
@@ -63,8 +64,8 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     device_.Synchronize();
     Count(*batch, net_.results(), report);
   }
-  report.comm_exposed_ms = reducer_.exposed_ms();
-  report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_exposed_ms;
+  report.comm_wait_ms = reducer_.wait_ms();
+  report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_wait_ms;
   return report;
 }
 

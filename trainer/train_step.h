@@ -19,11 +19,12 @@ struct StepReport {
   uint32_t epoch = 0;
   int64_t batch = 0;  // global batch within the epoch
   bool last_in_epoch = false;
-  int64_t global_rows = 0;        // samples of the step over all ranks
-  std::vector<HeadResult> heads;  // sums over this rank's rows
-  double data_wait_ms = 0;        // the loader kept us waiting
-  double compute_ms = 0;          // forward, backward, update
-  double comm_exposed_ms = 0;     // waiting for gradients that backward did not hide
+  int64_t global_rows = 0;           // samples of the step over all ranks
+  std::vector<HeadResult> heads;     // sums over this rank's rows
+  std::vector<double> micro_losses;  // [micro-batch][head]: the parts of heads' loss_sum
+  double data_wait_ms = 0;           // the loader kept us waiting
+  double compute_ms = 0;             // forward, backward, update
+  double comm_wait_ms = 0;           // after backward, for the gradients of all ranks
 };
 
 // Keeps the sum of the gradients of a step's earlier micro-batches, and adds it to the last one's just before
