@@ -1,13 +1,19 @@
 #include "comm/gradient_reducer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
+#include <utility>
 
 #include "kernels/check.h"
 
 namespace deeper {
 namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+double MillisecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
 
 // Joins spans that touch in the arena, whatever order they came in.
 std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
@@ -28,10 +34,21 @@ std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
 
 GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
                                  size_t bucket_bytes)
-    : comm_(comm), arena_(arena) {
+    : comm_(comm), arena_(arena), pieces_(pieces) {
   if (comm_.size() == 1) return;
+  if (bucket_bytes == kTunedBuckets) {
+    tuner_.emplace(comm_, std::vector<size_t>{8 * kMiB, 2 * kMiB, 4 * kMiB, 16 * kMiB, 32 * kMiB});
+    bucket_bytes = tuner_->bucket_bytes();
+  }
+  PackBuckets(bucket_bytes);
+  Rearm();
+}
+
+void GradientReducer::PackBuckets(size_t bucket_bytes) {
+  buckets_.clear();
+  bucket_of_.clear();
   size_t filled = 0;  // bytes in the last bucket
-  for (const GradientPiece& piece : pieces) {
+  for (const GradientPiece& piece : pieces_) {
     if (buckets_.empty() || filled >= bucket_bytes) {
       buckets_.emplace_back();
       filled = 0;
@@ -42,12 +59,12 @@ GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::ve
     filled += piece.count * sizeof(float);
   }
   for (Bucket& bucket : buckets_) bucket.spans = Merged(std::move(bucket.spans));
-  Rearm();
 }
 
 void GradientReducer::Ready(size_t piece, Stream stream) {
   if (comm_.size() == 1) return;
   DEEPER_CHECK(piece < ready_.size() && !ready_[piece], "gradient piece " + std::to_string(piece));
+  if (first_ready_ == Clock::time_point()) first_ready_ = Clock::now();
   ready_[piece] = true;
   --buckets_[bucket_of_[piece]].pending;
   for (; sent_ < buckets_.size() && buckets_[sent_].pending == 0; ++sent_) Send(buckets_[sent_], stream);
@@ -62,9 +79,13 @@ void GradientReducer::Send(const Bucket& bucket, Stream stream) {
 void GradientReducer::Finish(Stream) {
   if (comm_.size() == 1) return;
   DEEPER_CHECK(sent_ == buckets_.size(), "a gradient is not ready");
-  const auto start = std::chrono::steady_clock::now();
+  const Clock::time_point start = Clock::now();
   for (Request& request : in_flight_) request.Wait();
-  wait_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  wait_ms_ = MillisecondsSince(start);
+  if (tuner_ && !tuner_->done()) {
+    tuner_->Observe(MillisecondsSince(first_ready_));
+    PackBuckets(tuner_->bucket_bytes());
+  }
   Rearm();
 }
 
@@ -73,6 +94,7 @@ void GradientReducer::Rearm() {
   ready_.assign(bucket_of_.size(), false);
   for (Bucket& bucket : buckets_) bucket.pending = bucket.pieces;
   sent_ = 0;
+  first_ready_ = {};
 }
 
 }  // namespace deeper

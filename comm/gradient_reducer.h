@@ -3,15 +3,20 @@
 //
 // The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order backward finishes
 // them; neighbours in that order are packed into buckets of at least bucket_bytes, contiguous in the arena
-// where their pieces are. Ready(i) says that piece i is final on `stream`; a bucket is sent when all its
-// pieces are ready and all earlier buckets are sent, so that every rank sends in the same order whatever
-// order its pieces come in. Finish returns when all sums are visible to later work on `stream`. Between two
-// Finish calls every piece must become ready exactly once. A single rank has no buckets and does nothing.
+// where their pieces are. Where bucket_bytes is kTunedBuckets, the first steps try several sizes: with more
+// than two ranks, the order in which MPI sums an element depends on the size of its bucket. Ready(i) says
+// that piece i is final on `stream`; a bucket is sent when all its pieces are ready and all earlier buckets
+// are sent, so that every rank sends in the same order whatever order its pieces come in. Finish returns when
+// all sums are visible to later work on `stream`. Between two Finish calls every piece must become ready
+// exactly once. A single rank has no buckets and does nothing.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <optional>
 #include <vector>
 
+#include "comm/bucket_tuner.h"
 #include "comm/communicator.h"
 
 namespace deeper {
@@ -20,6 +25,8 @@ struct GradientPiece {
   size_t offset = 0;  // elements into the arena
   size_t count = 0;
 };
+
+inline constexpr size_t kTunedBuckets = 0;
 
 class GradientReducer {
  public:
@@ -40,16 +47,22 @@ class GradientReducer {
     size_t pending = 0;                // how many are not ready yet
   };
 
+  using Clock = std::chrono::steady_clock;
+
+  void PackBuckets(size_t bucket_bytes);
   void Send(const Bucket& bucket, Stream stream);
   void Rearm();  // before the first Ready of a step
 
   Communicator& comm_;
   float* arena_;
+  const std::vector<GradientPiece> pieces_;
+  std::optional<BucketTuner> tuner_;
   std::vector<Bucket> buckets_;
   std::vector<size_t> bucket_of_;  // [piece]
   std::vector<bool> ready_;        // [piece]
   size_t sent_ = 0;                // buckets
   std::vector<Request> in_flight_;
+  Clock::time_point first_ready_;
   double wait_ms_ = 0;
 };
 

@@ -83,8 +83,8 @@ class TrainCommand final : public Command {
              {"weight_decay", &c.weight_decay, "of weights; biases and batch norm are not decayed"},
              {"seed", &c.seed, "of initial weights, order, augmentation and dropout"},
              {"deterministic", &c.deterministic,
-              "true: the same ranks and seed give the same bits | false: on a CPU they do as well, CUDA may "
-              "be faster"}}};
+              "true: the same ranks and seed give the same bits | false: on a CPU with one or two ranks they "
+              "do as well; else faster"}}};
   }
 
   FlagGroup Output() {
@@ -104,7 +104,9 @@ class TrainCommand final : public Command {
     return With(
         deeper::MachineFlags(config_, threads_),
         {{"comm", &config_.comm, "auto | mpi"},
-         {"bucket_mib", &config_.bucket_mib, "gradients that leave together while backward still runs"}});
+         {"bucket_mib", &config_.bucket_mib,
+          "gradients that leave together while backward still runs; 0: found in the first steps, or 8 with "
+          "--deterministic=true"}});
   }
 
   RunConfig config_;

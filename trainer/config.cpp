@@ -101,7 +101,7 @@ absl::Status ValidateNumbers(const RunConfig& c) {
         InRange("weight_decay", c.weight_decay, 0, 1, "between 0 and 1"),
         InRange("aux_weight", c.aux_weight, 0, 1e3, "0 or more"),
         InRange("workers", c.workers, 1, 1024, "between 1 and 1024"),
-        InRange("bucket_mib", c.bucket_mib, 0, 1e6, "0 or more"),
+        InRange("bucket_mib", c.bucket_mib, 0, 1e6, "0 (found in the first steps) or more"),
         InRange("keep", c.keep, 1, 1e6, "at least 1"),
         InRange("checkpoint_every", static_cast<double>(c.checkpoint_every), 0, kMany,
                 "0 (at the end only) or more"),
@@ -140,6 +140,13 @@ Augment AugmentOf(const RunConfig& config) {
 }
 OrderKind OrderOf(const RunConfig& config) {
   return Find(kOrders, config.order)->value;
+}
+
+// Tuned sizes differ from run to run, and with them the order of sums on more than two ranks.
+size_t BucketBytesOf(const RunConfig& config) {
+  constexpr double kMiB = 1 << 20;
+  if (config.bucket_mib > 0) return std::max<size_t>(1, static_cast<size_t>(config.bucket_mib * kMiB));
+  return config.deterministic == "true" ? static_cast<size_t>(8 * kMiB) : kTunedBuckets;
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,

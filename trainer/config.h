@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "comm/gradient_reducer.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "nlohmann/json.hpp"
@@ -51,7 +52,7 @@ struct RunConfig {
   double momentum = 0.9, weight_decay = 0;
   uint64_t seed = 0;
   std::string deterministic = "false";  // false | true | elastic
-  double bucket_mib = 8;
+  double bucket_mib = 0;                // 0: found in the first steps, or 8 where that could change bits
 
   // Kept and reported.
   std::string checkpoint_dir;
@@ -78,6 +79,7 @@ absl::Status Validate(const RunConfig& config);
 DType PrecisionOf(const RunConfig& config);
 Augment AugmentOf(const RunConfig& config);
 OrderKind OrderOf(const RunConfig& config);
+size_t BucketBytesOf(const RunConfig& config);  // as GradientReducer wants it
 
 // Opens split `split` of `dir`, or makes up data where the config says synthetic (a tenth as much to evaluate
 // on). Errors carry ExitCode::kData.

@@ -327,8 +327,7 @@ absl::Status Run::Steps() {
   const int micros = static_cast<int>((ShareRows() + net_->options().rows - 1) / net_->options().rows);
   GradientAccumulator accumulator(*params_, device_);
   if (absl::Status status = Agree(comm_, accumulator.Reserve(micros)); !status.ok()) return status;
-  GradientReducer reducer(comm_, params_->grads(), net_->gradient_pieces(),
-                          static_cast<size_t>(config_.bucket_mib * (1 << 20)));
+  GradientReducer reducer(comm_, params_->grads(), net_->gradient_pieces(), BucketBytesOf(config_));
   Optimizer optimizer({.momentum = static_cast<float>(config_.momentum),
                        .weight_decay = static_cast<float>(config_.weight_decay),
                        .nesterov = config_.optimizer == "nesterov"},
