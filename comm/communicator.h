@@ -22,7 +22,10 @@ namespace deeper {
 // What the process exits with when communication failed.
 inline constexpr int kCommunicationExitCode = 5;
 
-enum class ReduceOp { kSum, kMax, kMin };
+// kTreeSum, of kF32 and a power of two of ranks, has the order of a balanced binary tree, neighbours first:
+// ((r0 + r1) + (r2 + r3)) + ... Where each rank's value is the sum of its share of some parts in the same
+// manner, any number of ranks gives the same bits.
+enum class ReduceOp { kSum, kMax, kMin, kTreeSum };
 enum class CommType { kF32, kF64, kI64, kU8 };
 
 // Handle of one collective under way. It must be complete before it is destroyed or assigned to, since the

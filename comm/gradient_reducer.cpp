@@ -33,8 +33,8 @@ std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
 }  // namespace
 
 GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
-                                 size_t bucket_bytes)
-    : comm_(comm), arena_(arena), pieces_(pieces) {
+                                 size_t bucket_bytes, ReduceOp sum)
+    : comm_(comm), arena_(arena), pieces_(pieces), sum_(sum) {
   if (comm_.size() == 1) return;
   if (bucket_bytes == kTunedBuckets) {
     tuner_.emplace(comm_, std::vector<size_t>{8 * kMiB, 2 * kMiB, 4 * kMiB, 16 * kMiB, 32 * kMiB});
@@ -72,8 +72,7 @@ void GradientReducer::Ready(size_t piece, Stream stream) {
 
 void GradientReducer::Send(const Bucket& bucket, Stream stream) {
   for (const GradientPiece& span : bucket.spans)
-    in_flight_.push_back(
-        comm_.AllReduce(arena_ + span.offset, span.count, CommType::kF32, ReduceOp::kSum, stream));
+    in_flight_.push_back(comm_.AllReduce(arena_ + span.offset, span.count, CommType::kF32, sum_, stream));
 }
 
 void GradientReducer::Finish(Stream) {

@@ -4,11 +4,11 @@
 // The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order backward finishes
 // them; neighbours in that order are packed into buckets of at least bucket_bytes, contiguous in the arena
 // where their pieces are. Where bucket_bytes is kTunedBuckets, the first steps try several sizes: with more
-// than two ranks, the order in which MPI sums an element depends on the size of its bucket. Ready(i) says
-// that piece i is final on `stream`; a bucket is sent when all its pieces are ready and all earlier buckets
-// are sent, so that every rank sends in the same order whatever order its pieces come in. Finish returns when
-// all sums are visible to later work on `stream`. Between two Finish calls every piece must become ready
-// exactly once. A single rank has no buckets and does nothing.
+// than two ranks, the order of a kSum depends on the size of the bucket, that of a kTreeSum does not.
+// Ready(i) says that piece i is final on `stream`; a bucket is sent when all its pieces are ready and all
+// earlier buckets are sent, so that every rank sends in the same order whatever order its pieces come in.
+// Finish returns when all sums are visible to later work on `stream`. Between two Finish calls every piece
+// must become ready exactly once. A single rank has no buckets and does nothing.
 #pragma once
 
 #include <chrono>
@@ -31,7 +31,7 @@ inline constexpr size_t kTunedBuckets = 0;
 class GradientReducer {
  public:
   GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
-                  size_t bucket_bytes);
+                  size_t bucket_bytes, ReduceOp sum = ReduceOp::kSum);
 
   void Ready(size_t piece, Stream stream);
   void Finish(Stream stream);
@@ -56,6 +56,7 @@ class GradientReducer {
   Communicator& comm_;
   float* arena_;
   const std::vector<GradientPiece> pieces_;
+  const ReduceOp sum_;
   std::optional<BucketTuner> tuner_;
   std::vector<Bucket> buckets_;
   std::vector<size_t> bucket_of_;  // [piece]

@@ -12,11 +12,14 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "comm/mpi_tree_sum.h"
 #include "comm/progress_thread.h"
 #include "kernels/check.h"
 
 namespace deeper {
 namespace {
+
+constexpr int kTags = 32768;  // that every MPI has
 
 MPI_Datatype Native(CommType type) {
   switch (type) {
@@ -40,6 +43,8 @@ MPI_Op Native(ReduceOp op) {
       return MPI_MAX;
     case ReduceOp::kMin:
       return MPI_MIN;
+    case ReduceOp::kTreeSum:
+      break;  // no operation of MPI's
   }
   return MPI_OP_NULL;
 }
@@ -106,6 +111,8 @@ class MpiCommunicator final : public Communicator {
   const size_t max_elements_;
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+  MpiPeers peers_;
+  int tag_ = 0;                               // of the newest tree sum
   std::unique_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from Init to the end
 };
 
@@ -144,6 +151,8 @@ absl::Status MpiCommunicator::Init() {
   MPI_Comm_rank(local, &local_rank_);
   MPI_Comm_size(local, &local_size_);
   MPI_Comm_free(&local);
+  peers_ = {comm_, rank_, size_, max_elements_, [this](const char* call, int code) { Check(call, code); },
+            {}};
   progress_ = std::make_unique<ProgressThread>();
   return absl::OkStatus();
 }
@@ -157,6 +166,13 @@ Request MpiCommunicator::Start(const char* call, const std::function<void(Reques
 }
 
 Request MpiCommunicator::AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) {
+  if (op == ReduceOp::kTreeSum) {
+    DEEPER_CHECK(type == CommType::kF32, "tree sums are of floats");
+    return progress_->Start([&] {
+      tag_ = (tag_ + 1) % kTags;
+      return std::make_unique<MpiTreeSum>(peers_, tag_, static_cast<float*>(data), count);
+    });
+  }
   return Start("MPI_Iallreduce", [&](Requests& requests) {
     const size_t bytes = SizeOf(type);
     InParts("MPI_Iallreduce", count, requests, [&](size_t first, int n, MPI_Request* request) {

@@ -1,6 +1,7 @@
 #include "comm/threads_communicator.h"
 
 #include <algorithm>
+#include <bit>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -100,6 +101,7 @@ void Fold(ReduceOp op, const T* from, T* into, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     switch (op) {
       case ReduceOp::kSum:
+      case ReduceOp::kTreeSum:
         into[i] = static_cast<T>(into[i] + from[i]);
         break;
       case ReduceOp::kMax:
@@ -112,14 +114,23 @@ void Fold(ReduceOp op, const T* from, T* into, size_t count) {
   }
 }
 
-// The reduction over ranks of elements [first, first + count) of their inputs.
+// The reduction over ranks of elements [first, first + count) of their inputs, in rank order or in a tree.
 template <class T>
 std::vector<T> Reduce(const Collective& collective, ReduceOp op, size_t first, size_t count) {
-  const T* from = static_cast<const T*>(collective.in[0]) + first;
-  std::vector<T> result(from, from + count);
-  for (size_t rank = 1; rank < collective.in.size(); ++rank)
-    Fold(op, static_cast<const T*>(collective.in[rank]) + first, result.data(), count);
-  return result;
+  std::vector<std::vector<T>> values;  // [rank]
+  for (const void* in : collective.in)
+    values.emplace_back(static_cast<const T*>(in) + first, static_cast<const T*>(in) + first + count);
+  const size_t ranks = values.size();
+  if (op == ReduceOp::kTreeSum) {
+    DEEPER_CHECK(std::has_single_bit(ranks), "a tree over " + std::to_string(ranks) + " ranks");
+    for (size_t apart = 1; apart < ranks; apart *= 2) {
+      for (size_t rank = 0; rank < ranks; rank += 2 * apart)
+        Fold(op, values[rank + apart].data(), values[rank].data(), count);
+    }
+  } else {
+    for (size_t rank = 1; rank < ranks; ++rank) Fold(op, values[rank].data(), values[0].data(), count);
+  }
+  return std::move(values[0]);
 }
 
 template <class T>

@@ -127,6 +127,35 @@ TEST_P(OnEveryBackend, AllReduceGivesTheSameBitsOnEveryRankAndEveryTime) {
   });
 }
 
+// parts[first..first + count), a power of two of them, added up in a balanced binary tree.
+std::vector<float> TreeSum(const std::vector<std::vector<float>>& parts, size_t first, size_t count) {
+  if (count == 1) return parts[first];
+  std::vector<float> sum = TreeSum(parts, first, count / 2);
+  const std::vector<float> right = TreeSum(parts, first + count / 2, count / 2);
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] += right[i];
+  return sum;
+}
+
+TEST_P(OnEveryBackend, TreeSumsAreTheSameBitsOnAnyNumberOfRanks) {
+  OnEachRank([](Communicator& comm) {
+    constexpr size_t kParts = 8;
+    const auto size = static_cast<size_t>(comm.size()), share = kParts / size;
+    if (kParts % size != 0) return;
+    for (const size_t count : {size_t{0}, size_t{1}, size_t{5}, size_t{1023}, kLarge}) {
+      std::vector<std::vector<float>> parts;
+      for (size_t i = 0; i < kParts; ++i) parts.push_back(InexactValues(static_cast<int>(i), count));
+      // Two at once: their messages must not mix.
+      std::vector<float> sum = TreeSum(parts, static_cast<size_t>(comm.rank()) * share, share), again = sum;
+      Request first = comm.AllReduce(sum.data(), count, CommType::kF32, ReduceOp::kTreeSum, {});
+      comm.AllReduce(again.data(), count, CommType::kF32, ReduceOp::kTreeSum, {}).Wait();
+      first.Wait();
+      const std::vector<float> expected = TreeSum(parts, 0, kParts);
+      EXPECT_EQ(std::memcmp(sum.data(), expected.data(), count * sizeof(float)), 0) << "count " << count;
+      EXPECT_EQ(std::memcmp(again.data(), expected.data(), count * sizeof(float)), 0) << "count " << count;
+    }
+  });
+}
+
 TEST_P(OnEveryBackend, ReduceScatterSumsEachRanksShard) {
   OnEachRank([](Communicator& comm) {
     const size_t rank = static_cast<size_t>(comm.rank()), size = static_cast<size_t>(comm.size());
