@@ -11,7 +11,7 @@ FlagGroup ModelFlags(RunConfig& config);
 // --mean, --std, --workers.
 FlagGroup InputFlags(RunConfig& config);
 // --device, --precision, --threads.
-FlagGroup MachineFlags(RunConfig& config, int& threads);
+FlagGroup MachineFlags(RunConfig& config);
 
 // `group` with more flags after its own.
 FlagGroup With(FlagGroup group, std::vector<Flag> more);

@@ -43,7 +43,7 @@ class TrainCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm, threads_);
+    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm);
     if (!made.ok()) return made.status();
     Device& device = **made;
     return Train(config_, call.comm, device, call.is_root() ? stdout : nullptr);
@@ -84,7 +84,10 @@ class TrainCommand final : public Command {
              {"seed", &c.seed, "of initial weights, order, augmentation and dropout"},
              {"deterministic", &c.deterministic,
               "true: the same ranks and seed give the same bits | false: on a CPU with one or two ranks they "
-              "do as well; else faster"}}};
+              "do as well; else faster | elastic: 1, 2, 4, ... ranks give the same bits"},
+             {"elastic_slices", &c.elastic_slices,
+              "elastic: forward passes that a global batch is cut into, a power of two, at least as many as "
+              "ranks"}}};
   }
 
   FlagGroup Output() {
@@ -102,7 +105,7 @@ class TrainCommand final : public Command {
 
   FlagGroup MachineFlags() {
     return With(
-        deeper::MachineFlags(config_, threads_),
+        deeper::MachineFlags(config_),
         {{"comm", &config_.comm, "auto | mpi"},
          {"bucket_mib", &config_.bucket_mib,
           "gradients that leave together while backward still runs; 0: found in the first steps, or 8 with "
@@ -110,7 +113,6 @@ class TrainCommand final : public Command {
   }
 
   RunConfig config_;
-  int threads_ = 0;
 };
 
 }  // namespace

@@ -166,6 +166,9 @@ class Usage(Cli):
         result = self.fails(USAGE, ["--global_batch=2", "3"], *train, "--global_batch=2", ranks=3)
         self.assertEqual(result.stderr.count("deeper train:"), 1)
         self.fails(USAGE, ["leave out mpirun"], "describe", ranks=2)
+        elastic = ["train", f"--data={self.data}", *TRAIN, "--max_steps=1", "--deterministic=elastic"]
+        self.fails(USAGE, ["3 ranks", "--elastic_slices=4"], *elastic, "--elastic_slices=4", ranks=3)
+        self.fails(USAGE, ["batch normalisation"], *elastic, "--model=googlenet-bn", "--image_size=28", "--stem=small", ranks=2)
 
 
 class Damage(Cli):

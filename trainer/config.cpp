@@ -51,6 +51,10 @@ absl::Status InRange(const char* flag, double value, double low, double high, co
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": must be ", what));
 }
 
+bool IsPowerOfTwo(int value) {
+  return value > 0 && (value & (value - 1)) == 0;
+}
+
 absl::StatusOr<std::vector<float>> ParseList(const char* flag, const std::string& text) {
   std::vector<float> values;
   for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
@@ -76,10 +80,6 @@ absl::Status ValidateChoices(const RunConfig& c) {
   }
   if (c.comm == "nccl")
     return absl::InvalidArgumentError("--comm=nccl: NCCL needs --device=cuda; use --comm=auto");
-  if (c.deterministic == "elastic") {
-    return absl::InvalidArgumentError(
-        "--deterministic=elastic: not in this build; true gives the same bits for the same number of ranks");
-  }
   return absl::OkStatus();
 }
 
@@ -101,6 +101,7 @@ absl::Status ValidateNumbers(const RunConfig& c) {
         InRange("weight_decay", c.weight_decay, 0, 1, "between 0 and 1"),
         InRange("aux_weight", c.aux_weight, 0, 1e3, "0 or more"),
         InRange("workers", c.workers, 1, 1024, "between 1 and 1024"),
+        InRange("threads", c.threads, 0, 1024, "0 (a fair share of the cores) to 1024"),
         InRange("bucket_mib", c.bucket_mib, 0, 1e6, "0 (found in the first steps) or more"),
         InRange("keep", c.keep, 1, 1e6, "at least 1"),
         InRange("checkpoint_every", static_cast<double>(c.checkpoint_every), 0, kMany,
@@ -113,11 +114,49 @@ absl::Status ValidateNumbers(const RunConfig& c) {
   return absl::OkStatus();
 }
 
+// What an elastic run computes must follow from its flags alone.
+absl::Status ValidateElasticFlags(const RunConfig& c) {
+  const auto invalid = [](const auto&... words) {
+    return absl::InvalidArgumentError(absl::StrCat("--deterministic=elastic: ", words...));
+  };
+  if (c.device != "cpu")
+    return invalid("only with --device=cpu so far: ranks cannot sum gradients on GPUs yet");
+  if (!IsPowerOfTwo(c.elastic_slices))
+    return invalid("--elastic_slices=", c.elastic_slices, " is no power of two");
+  if (c.global_batch < c.elastic_slices)
+    return invalid("--global_batch=", c.global_batch, " is less than --elastic_slices=", c.elastic_slices);
+  if (c.micro_batch != 0)
+    return invalid("a slice is one forward pass: --elastic_slices takes the place of --micro_batch");
+  if (c.threads == 0)
+    return invalid(
+        "give --threads, the same in every run: on a CPU rounding depends on the threads of a rank");
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::Status ValidateElastic(const RunConfig& c, int ranks, bool has_statistics) {
+  if (!IsElastic(c)) return absl::OkStatus();
+  if (!IsPowerOfTwo(ranks) || ranks > c.elastic_slices) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--deterministic=elastic: ", ranks,
+                     " ranks; it takes a power of two, at most --elastic_slices=", c.elastic_slices));
+  }
+  if (has_statistics) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--deterministic=elastic: ", c.model,
+                     " has batch normalisation, whose running statistics depend on the "
+                     "number of ranks"));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status Validate(const RunConfig& c) {
   if (absl::Status status = ValidateChoices(c); !status.ok()) return status;
   if (absl::Status status = ValidateNumbers(c); !status.ok()) return status;
+  if (IsElastic(c)) {
+    if (absl::Status status = ValidateElasticFlags(c); !status.ok()) return status;
+  }
   for (const auto& [flag, text] : {std::pair{"mean", c.mean}, {"std", c.stddev}}) {
     if (absl::StatusOr<std::vector<float>> list = ParseList(flag, text); !list.ok()) return list.status();
   }
@@ -204,15 +243,17 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
 
 nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
                                const PixelStats& stats) {
-  return {{"model", model.name},
-          {"num_classes", model.num_classes},
-          {"image_size", model.image_size},
-          {"channels", model.channels},
-          {"stem", config.stem},
-          {"aux", config.aux},
-          {"classes", data.classes},
-          {"mean", stats.mean},
-          {"std", stats.stddev}};
+  nlohmann::json json = {{"model", model.name},
+                         {"num_classes", model.num_classes},
+                         {"image_size", model.image_size},
+                         {"channels", model.channels},
+                         {"stem", config.stem},
+                         {"aux", config.aux},
+                         {"classes", data.classes},
+                         {"mean", stats.mean},
+                         {"std", stats.stddev}};
+  if (IsElastic(config)) json["elastic"] = {{"slices", config.elastic_slices}, {"threads", config.threads}};
+  return json;
 }
 
 }  // namespace deeper

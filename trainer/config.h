@@ -52,6 +52,7 @@ struct RunConfig {
   double momentum = 0.9, weight_decay = 0;
   uint64_t seed = 0;
   std::string deterministic = "false";  // false | true | elastic
+  int elastic_slices = 8;               // of a global batch, with deterministic=elastic
   double bucket_mib = 0;                // 0: found in the first steps, or 8 where that could change bits
 
   // Kept and reported.
@@ -66,6 +67,7 @@ struct RunConfig {
 
   // Where.
   std::string device = "cpu";  // cpu | cuda
+  int threads = 0;             // of a rank, on a CPU; 0: its share of the cores
   std::string comm = "auto";   // auto | nccl | mpi
   bool cuda_graph = true;
   std::string plan_cache = "default";  // file; empty: none
@@ -74,6 +76,13 @@ struct RunConfig {
 // InvalidArgument names the flag, its value and what is allowed. Checks each field by itself and against the
 // others, not against data.
 absl::Status Validate(const RunConfig& config);
+inline bool IsElastic(const RunConfig& config) {
+  return config.deterministic == "elastic";
+}
+
+// InvalidArgument if --deterministic=elastic cannot keep its promise on so many ranks, or for a network with
+// running statistics: every slice has its own, and they are not merged in an order of their own.
+absl::Status ValidateElastic(const RunConfig& config, int ranks, bool has_statistics);
 
 // The parts of a RunConfig in the types of the layers below. The config is valid.
 DType PrecisionOf(const RunConfig& config);
@@ -95,7 +104,8 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data);
 
 // What a checkpoint must say of its network so that `eval`, `predict` and a resumed run can make it again:
-// "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std".
+// "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std". An elastic run
+// adds "elastic", what its bits depend on besides: it goes on with the same or not at all.
 nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
                                const PixelStats& stats);
 
