@@ -66,8 +66,7 @@ void ProgressThread::Wait(const Entry& entry) {
     lock.lock();
   }
   --waiting_;
-  lock.unlock();
-  wake_.notify_one();  // for what is still under way
+  if (!under_way_.empty()) wake_.notify_one();
 }
 
 bool ProgressThread::Test(const Entry& entry) {
@@ -80,10 +79,10 @@ void ProgressThread::Run() {
   while (true) {
     wake_.wait(lock, [this] { return stop_ || (!under_way_.empty() && waiting_ == 0); });
     if (stop_) return;
-    AdvanceAll();
     lock.unlock();
-    std::this_thread::sleep_for(kPause);
+    std::this_thread::sleep_for(kPause);  // first: most who start something and wait for it are served by then
     lock.lock();
+    if (waiting_ == 0) AdvanceAll();
   }
 }
 
