@@ -76,6 +76,11 @@ class Communicator {
   // data: [count], replaced on every rank by the reduction over ranks. The result is the same bits on every
   // rank, and the same bits in every run with the same number of ranks.
   virtual Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream stream) = 0;
+  // data, residual: [count]. data is replaced on every rank by the sum over ranks of data + residual as far
+  // as bf16 can tell, and this rank's residual by its share of what that left out: added up over many calls,
+  // with the residuals of all ranks, nothing is missing. Half the bytes of an AllReduce. The same bits on
+  // every rank and in every run with the same number of ranks.
+  virtual Request SumInBf16(float* data, float* residual, size_t count, Stream stream) = 0;
   // shard: [count]; rank r receives elements [r * count, (r + 1) * count) of the sum over ranks of `data`
   // [size() * count] (fp32). Not in place.
   virtual Request ReduceScatter(const float* data, float* shard, size_t count, Stream stream) = 0;

@@ -33,7 +33,7 @@ std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
 }  // namespace
 
 GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
-                                 size_t bucket_bytes, ReduceOp sum)
+                                 size_t bucket_bytes, GradientSum sum)
     : comm_(comm), arena_(arena), pieces_(pieces), sum_(sum) {
   if (comm_.size() == 1) return;
   if (bucket_bytes == kTunedBuckets) {
@@ -42,6 +42,9 @@ GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::ve
   }
   PackBuckets(bucket_bytes);
   Rearm();
+  if (sum_ != GradientSum::kBf16) return;
+  for (const GradientPiece& piece : pieces_)
+    residuals_.resize(std::max(residuals_.size(), piece.offset + piece.count));
 }
 
 void GradientReducer::PackBuckets(size_t bucket_bytes) {
@@ -71,8 +74,15 @@ void GradientReducer::Ready(size_t piece, Stream stream) {
 }
 
 void GradientReducer::Send(const Bucket& bucket, Stream stream) {
-  for (const GradientPiece& span : bucket.spans)
-    in_flight_.push_back(comm_.AllReduce(arena_ + span.offset, span.count, CommType::kF32, sum_, stream));
+  for (const GradientPiece& span : bucket.spans) {
+    float* const data = arena_ + span.offset;
+    if (sum_ == GradientSum::kBf16) {
+      in_flight_.push_back(comm_.SumInBf16(data, residuals_.data() + span.offset, span.count, stream));
+    } else {
+      const ReduceOp op = sum_ == GradientSum::kTree ? ReduceOp::kTreeSum : ReduceOp::kSum;
+      in_flight_.push_back(comm_.AllReduce(data, span.count, CommType::kF32, op, stream));
+    }
+  }
 }
 
 void GradientReducer::Finish(Stream) {

@@ -4,7 +4,7 @@
 // The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order backward finishes
 // them; neighbours in that order are packed into buckets of at least bucket_bytes, contiguous in the arena
 // where their pieces are. Where bucket_bytes is kTunedBuckets, the first steps try several sizes: with more
-// than two ranks, the order of a kSum depends on the size of the bucket, that of a kTreeSum does not.
+// than two ranks, the order of a kAnyOrder sum depends on the size of the bucket.
 // Ready(i) says that piece i is final on `stream`; a bucket is sent when all its pieces are ready and all
 // earlier buckets are sent, so that every rank sends in the same order whatever order its pieces come in.
 // Finish returns when all sums are visible to later work on `stream`. Between two Finish calls every piece
@@ -28,10 +28,17 @@ struct GradientPiece {
 
 inline constexpr size_t kTunedBuckets = 0;
 
+// How ranks' gradients become one.
+enum class GradientSum {
+  kAnyOrder,  // ReduceOp::kSum
+  kTree,      // ReduceOp::kTreeSum: the number of ranks does not show
+  kBf16,      // Communicator::SumInBf16: half the bytes; the residuals are the reducer's
+};
+
 class GradientReducer {
  public:
   GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
-                  size_t bucket_bytes, ReduceOp sum = ReduceOp::kSum);
+                  size_t bucket_bytes, GradientSum sum = GradientSum::kAnyOrder);
 
   void Ready(size_t piece, Stream stream);
   void Finish(Stream stream);
@@ -56,7 +63,8 @@ class GradientReducer {
   Communicator& comm_;
   float* arena_;
   const std::vector<GradientPiece> pieces_;
-  const ReduceOp sum_;
+  const GradientSum sum_;
+  std::vector<float> residuals_;  // [elements of the arena up to the last piece], with kBf16
   std::optional<BucketTuner> tuner_;
   std::vector<Bucket> buckets_;
   std::vector<size_t> bucket_of_;  // [piece]

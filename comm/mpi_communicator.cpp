@@ -12,14 +12,13 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "comm/mpi_bf16_sum.h"
 #include "comm/mpi_tree_sum.h"
 #include "comm/progress_thread.h"
 #include "kernels/check.h"
 
 namespace deeper {
 namespace {
-
-constexpr int kTags = 32768;  // that every MPI has
 
 MPI_Datatype Native(CommType type) {
   switch (type) {
@@ -79,6 +78,7 @@ class MpiCommunicator final : public Communicator {
   int local_size() const override { return local_size_; }
 
   Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override;
+  Request SumInBf16(float* data, float* residual, size_t count, Stream) override;
   Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override;
   Request AllGather(const void* mine, void* all, size_t bytes, Stream) override;
   Request Broadcast(void* data, size_t bytes, int root, Stream) override;
@@ -112,7 +112,6 @@ class MpiCommunicator final : public Communicator {
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
   MpiPeers peers_;
-  int tag_ = 0;                               // of the newest tree sum
   std::unique_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from Init to the end
 };
 
@@ -151,8 +150,11 @@ absl::Status MpiCommunicator::Init() {
   MPI_Comm_rank(local, &local_rank_);
   MPI_Comm_size(local, &local_size_);
   MPI_Comm_free(&local);
-  peers_ = {comm_, rank_, size_, max_elements_, [this](const char* call, int code) { Check(call, code); },
-            {}};
+  peers_.comm = comm_;
+  peers_.rank = rank_;
+  peers_.size = size_;
+  peers_.max_bytes = max_elements_;
+  peers_.check = [this](const char* call, int code) { Check(call, code); };
   progress_ = std::make_unique<ProgressThread>();
   return absl::OkStatus();
 }
@@ -168,10 +170,8 @@ Request MpiCommunicator::Start(const char* call, const std::function<void(Reques
 Request MpiCommunicator::AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) {
   if (op == ReduceOp::kTreeSum) {
     DEEPER_CHECK(type == CommType::kF32, "tree sums are of floats");
-    return progress_->Start([&] {
-      tag_ = (tag_ + 1) % kTags;
-      return std::make_unique<MpiTreeSum>(peers_, tag_, static_cast<float*>(data), count);
-    });
+    return progress_->Start(
+        [&] { return std::make_unique<MpiTreeSum>(peers_, static_cast<float*>(data), count); });
   }
   return Start("MPI_Iallreduce", [&](Requests& requests) {
     const size_t bytes = SizeOf(type);
@@ -180,6 +180,10 @@ Request MpiCommunicator::AllReduce(void* data, size_t count, CommType type, Redu
       return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), comm_, request);
     });
   });
+}
+
+Request MpiCommunicator::SumInBf16(float* data, float* residual, size_t count, Stream) {
+  return progress_->Start([&] { return std::make_unique<MpiBf16Sum>(peers_, data, residual, count); });
 }
 
 // A reduction to each rank of its shard: Open MPI's MPI_Ireduce_scatter_block sends everything through rank

@@ -80,7 +80,8 @@ void ProgressThread::Run() {
     wake_.wait(lock, [this] { return stop_ || (!under_way_.empty() && waiting_ == 0); });
     if (stop_) return;
     lock.unlock();
-    std::this_thread::sleep_for(kPause);  // first: most who start something and wait for it are served by then
+    std::this_thread::sleep_for(
+        kPause);  // first: most who start something and wait for it are served by then
     lock.lock();
     if (waiting_ == 0) AdvanceAll();
   }

@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 
+#include "comm/bf16_sum.h"
 #include "kernels/check.h"
 
 namespace deeper {
@@ -27,8 +28,9 @@ struct Signature {
 
 struct Collective {
   Signature signature{};
-  std::vector<const void*> in;  // [rank]
-  std::vector<void*> out;       // [rank]
+  std::vector<const void*> in;   // [rank]
+  std::vector<void*> out;        // [rank]
+  std::vector<float*> residual;  // [rank], of SumInBf16
   int arrived = 0;
   bool done = false;
 };
@@ -43,7 +45,7 @@ class Group {
   int size() const { return size_; }
 
   std::shared_ptr<Collective> Join(int rank, uint64_t sequence, const Signature& signature, const void* in,
-                                   void* out, const Work& work) {
+                                   void* out, float* residual, const Work& work) {
     std::unique_lock lock(mutex_);
     std::shared_ptr<Collective>& slot = gathering_[sequence];
     if (slot == nullptr) {
@@ -51,6 +53,7 @@ class Group {
       slot->signature = signature;
       slot->in.resize(static_cast<size_t>(size_));
       slot->out.resize(static_cast<size_t>(size_));
+      slot->residual.resize(static_cast<size_t>(size_));
     }
     std::shared_ptr<Collective> collective = slot;
     DEEPER_CHECK(collective->signature == signature,
@@ -59,6 +62,7 @@ class Group {
                      " of " + std::to_string(collective->signature.count));
     collective->in[static_cast<size_t>(rank)] = in;
     collective->out[static_cast<size_t>(rank)] = out;
+    collective->residual[static_cast<size_t>(rank)] = residual;
     if (++collective->arrived < size_) return collective;
     gathering_.erase(sequence);
     lock.unlock();
@@ -153,6 +157,23 @@ void AllReduceAll(const Collective& collective, CommType type, ReduceOp op) {
   }
 }
 
+void SumInBf16All(const Collective& collective) {
+  const size_t count = collective.signature.count;
+  const int ranks = static_cast<int>(collective.out.size());
+  std::vector<std::vector<bf16>> wires(collective.out.size(), std::vector<bf16>(count));  // [rank]
+  for (size_t rank = 0; rank < wires.size(); ++rank)
+    RoundWithFeedback(static_cast<const float*>(collective.in[rank]), collective.residual[rank],
+                      wires[rank].data(), count);
+  for (int owner = 0; owner < ranks; ++owner) {
+    const OwnedPart part(count, ranks, owner);
+    std::vector<const bf16*> parts;
+    for (const std::vector<bf16>& wire : wires) parts.push_back(wire.data() + part.begin);
+    SumParts(parts, collective.residual[static_cast<size_t>(owner)] + part.begin,
+             wires[0].data() + part.begin, part.size());
+  }
+  for (void* out : collective.out) Widen(wires[0].data(), static_cast<float*>(out), count);
+}
+
 void ReduceScatterAll(const Collective& collective) {
   const size_t count = collective.signature.count;
   for (size_t rank = 0; rank < collective.out.size(); ++rank) {
@@ -191,6 +212,9 @@ class ThreadCommunicator final : public Communicator {
     const Signature signature{"AllReduce", count, static_cast<int>(type) * 8 + static_cast<int>(op)};
     return Join(signature, data, data, [type, op](const Collective& all) { AllReduceAll(all, type, op); });
   }
+  Request SumInBf16(float* data, float* residual, size_t count, Stream) override {
+    return Join({"SumInBf16", count, 0}, data, data, SumInBf16All, residual);
+  }
   Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override {
     return Join({"ReduceScatter", count, 0}, data, shard, ReduceScatterAll);
   }
@@ -210,9 +234,10 @@ class ThreadCommunicator final : public Communicator {
   }
 
  private:
-  Request Join(const Signature& signature, const void* in, void* out, const Group::Work& work) {
-    return Request(
-        std::make_unique<Pending>(group_, group_->Join(rank_, sequence_++, signature, in, out, work)));
+  Request Join(const Signature& signature, const void* in, void* out, const Group::Work& work,
+               float* residual = nullptr) {
+    return Request(std::make_unique<Pending>(
+        group_, group_->Join(rank_, sequence_++, signature, in, out, residual, work)));
   }
 
   std::shared_ptr<Group> group_;

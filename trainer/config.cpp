@@ -74,12 +74,18 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("augment", c.augment, kAugments), OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
         OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
-        OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
-        OneOf("order", c.order, kOrders), OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
+        OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("device", c.device, {"cpu", "cuda"}),
+        OneOf("comm", c.comm, {"auto", "nccl", "mpi"}), OneOf("order", c.order, kOrders),
+        OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
   if (c.comm == "nccl")
     return absl::InvalidArgumentError("--comm=nccl: NCCL needs --device=cuda; use --comm=auto");
+  if (c.wire == "bf16" && c.deterministic != "false") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--wire=bf16: not with --deterministic=", c.deterministic,
+                     ", as what rounding left out of the gradients so far is not saved"));
+  }
   return absl::OkStatus();
 }
 
@@ -186,6 +192,11 @@ size_t BucketBytesOf(const RunConfig& config) {
   constexpr double kMiB = 1 << 20;
   if (config.bucket_mib > 0) return std::max<size_t>(1, static_cast<size_t>(config.bucket_mib * kMiB));
   return config.deterministic == "true" ? static_cast<size_t>(8 * kMiB) : kTunedBuckets;
+}
+
+GradientSum GradientSumOf(const RunConfig& config) {
+  if (IsElastic(config)) return GradientSum::kTree;
+  return config.wire == "bf16" ? GradientSum::kBf16 : GradientSum::kAnyOrder;
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,

@@ -53,6 +53,7 @@ struct RunConfig {
   uint64_t seed = 0;
   std::string deterministic = "false";  // false | true | elastic
   int elastic_slices = 8;               // of a global batch, with deterministic=elastic
+  std::string wire = "fp32";            // fp32 | bf16: of gradients between ranks
   double bucket_mib = 0;                // 0: found in the first steps, or 8 where that could change bits
 
   // Kept and reported.
@@ -88,7 +89,9 @@ absl::Status ValidateElastic(const RunConfig& config, int ranks, bool has_statis
 DType PrecisionOf(const RunConfig& config);
 Augment AugmentOf(const RunConfig& config);
 OrderKind OrderOf(const RunConfig& config);
-size_t BucketBytesOf(const RunConfig& config);  // as GradientReducer wants it
+// As GradientReducer wants them.
+size_t BucketBytesOf(const RunConfig& config);
+GradientSum GradientSumOf(const RunConfig& config);
 
 // Opens split `split` of `dir`, or makes up data where the config says synthetic (a tenth as much to evaluate
 // on). Errors carry ExitCode::kData.

@@ -336,7 +336,7 @@ absl::Status Run::Steps() {
   GradientAccumulator accumulator(*params_, device_, elastic ? Accumulation::kTree : Accumulation::kRunning);
   if (absl::Status status = Agree(comm_, accumulator.Reserve(micros)); !status.ok()) return status;
   GradientReducer reducer(comm_, params_->grads(), net_->gradient_pieces(), BucketBytesOf(config_),
-                          elastic ? ReduceOp::kTreeSum : ReduceOp::kSum);
+                          GradientSumOf(config_));
   Optimizer optimizer({.momentum = static_cast<float>(config_.momentum),
                        .weight_decay = static_cast<float>(config_.weight_decay),
                        .nesterov = config_.optimizer == "nesterov"},

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -153,6 +154,73 @@ TEST_P(OnEveryBackend, TreeSumsAreTheSameBitsOnAnyNumberOfRanks) {
       EXPECT_EQ(std::memcmp(sum.data(), expected.data(), count * sizeof(float)), 0) << "count " << count;
       EXPECT_EQ(std::memcmp(again.data(), expected.data(), count * sizeof(float)), 0) << "count " << count;
     }
+  });
+}
+
+// Adds up what SumInBf16 makes of the same gradients, step after step. -> the largest relative error.
+double DriftOfBf16Sums(Communicator& comm, size_t count, int steps, bool feedback) {
+  std::vector<double> exact(count), sum(count);
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    const std::vector<float> theirs = InexactValues(rank, count);
+    for (size_t i = 0; i < count; ++i) exact[i] += steps * double{theirs[i]};
+  }
+  std::vector<float> residual(count);
+  for (int step = 0; step < steps; ++step) {
+    std::vector<float> data = InexactValues(comm.rank(), count);
+    comm.SumInBf16(data.data(), residual.data(), count, {}).Wait();
+    for (size_t i = 0; i < count; ++i) sum[i] += data[i];
+    if (!feedback) std::fill(residual.begin(), residual.end(), 0.0f);
+    if (step > 0) continue;
+    std::vector<float> root = data;
+    comm.Broadcast(root.data(), count * sizeof(float), 0, {}).Wait();
+    EXPECT_EQ(std::memcmp(data.data(), root.data(), count * sizeof(float)), 0) << "differs from rank 0's";
+  }
+  // With what the ranks still hold, nothing is missing but rounding in fp32.
+  std::vector<double> held(residual.begin(), residual.end());
+  comm.AllReduce(held.data(), count, CommType::kF64, ReduceOp::kSum, {}).Wait();
+  double drift = 0;
+  for (size_t i = 0; i < count; ++i) {
+    drift = std::max(drift, std::abs(sum[i] - exact[i]) / steps);
+    if (feedback) {
+      EXPECT_NEAR(sum[i] + held[i], exact[i], 0.02 * steps) << "element " << i;
+    }
+  }
+  return drift;
+}
+
+// The values go to 5000, where bf16's are 32 apart.
+TEST_P(OnEveryBackend, Bf16SumsTrackTheTrueSumOverSteps) {
+  OnEachRank([](Communicator& comm) {
+    for (const size_t count : {size_t{0}, size_t{1}, size_t{3}, size_t{1023}}) {
+      const double drift = DriftOfBf16Sums(comm, count, 100, /*feedback=*/true);
+      EXPECT_LE(drift, 0.5 * comm.size()) << count;
+      if (count == 1023) {
+        EXPECT_GT(DriftOfBf16Sums(comm, count, 100, /*feedback=*/false), 10 * drift);
+      }
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, Bf16SumsOfSmallNumbersAreExact) {
+  OnEachRank([](Communicator& comm) {
+    for (const size_t count : {size_t{17}, kLarge}) {
+      std::vector<float> data = Values<float>(comm.rank(), count), residual(count);
+      comm.SumInBf16(data.data(), residual.data(), count, {}).Wait();
+      EXPECT_TRUE(data == ExpectedValues<float>(ReduceOp::kSum, comm.size(), count)) << count;
+      EXPECT_TRUE(residual == std::vector<float>(count)) << count;
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, Bf16SumsForgetAnOverflow) {
+  OnEachRank([](Communicator& comm) {
+    std::vector<float> data = {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::max(), 1};
+    std::vector<float> residual(3);
+    comm.SumInBf16(data.data(), residual.data(), 3, {}).Wait();
+    EXPECT_FALSE(std::isfinite(data[0]));
+    data = {1, 1, 1};
+    comm.SumInBf16(data.data(), residual.data(), 3, {}).Wait();
+    EXPECT_EQ(data, std::vector<float>(3, static_cast<float>(comm.size())));
   });
 }
 

@@ -38,8 +38,9 @@ struct Arena {
 };
 
 // The pieces are ready in another order on each rank and step.
-void ExpectSums(Communicator& comm, Arena arena, size_t bucket_bytes, int steps = 3) {
-  GradientReducer reducer(comm, arena.values.data(), arena.pieces, bucket_bytes);
+void ExpectSums(Communicator& comm, Arena arena, size_t bucket_bytes, int steps = 3,
+                GradientSum how = GradientSum::kAnyOrder) {
+  GradientReducer reducer(comm, arena.values.data(), arena.pieces, bucket_bytes, how);
   Arena expected = arena;
   std::vector<size_t> order(arena.pieces.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -72,6 +73,14 @@ TEST_P(OnEveryBackend, GradientsAreSummedWhateverTheBuckets) {
   });
 }
 
+TEST_P(OnEveryBackend, GradientsAreSummedInATreeAndInBf16) {
+  OnEachRank([](Communicator& comm) {
+    const Arena arena({9, 1, 4097, 64, 0, 20011, 3});
+    if (comm.size() != 3) ExpectSums(comm, arena, 4099, 3, GradientSum::kTree);
+    if (comm.size() < 3) ExpectSums(comm, arena, 4099, 3, GradientSum::kBf16);  // sums of 8 bits are exact
+  });
+}
+
 TEST_P(OnEveryBackend, TunedBucketsAreSummedAsWell) {
   OnEachRank([](Communicator& comm) {
     ExpectSums(comm, Arena({9, 300001, 64, 300000, 5, 300003}), kTunedBuckets, /*steps=*/16);
@@ -91,6 +100,7 @@ class RecordingCommunicator final : public Communicator {
     sent.emplace_back(static_cast<const float*>(data) - arena_, count);
     return {};
   }
+  Request SumInBf16(float*, float*, size_t, Stream) override { return {}; }
   Request ReduceScatter(const float*, float*, size_t, Stream) override { return {}; }
   Request AllGather(const void*, void*, size_t, Stream) override { return {}; }
   Request Broadcast(void*, size_t, int, Stream) override { return {}; }

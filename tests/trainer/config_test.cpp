@@ -41,6 +41,9 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.mean = "0.5,half"; }, "--mean=0.5,half"},
       {[](RunConfig& c) { c.device = "gpu"; }, "--device=gpu: must be one of cpu, cuda"},
       {[](RunConfig& c) { c.threads = -1; }, "--threads=-1"},
+      {[](RunConfig& c) { c.wire = "fp8"; }, "--wire=fp8: must be one of fp32, bf16"},
+      {[](RunConfig& c) { c.wire = "bf16", c.deterministic = "true"; },
+       "--wire=bf16: not with --deterministic=true"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},
   };

@@ -63,8 +63,8 @@ struct Outcome {
 };
 
 // One rank of a run. rows: of a forward pass. slices: of an elastic run, else 0.
-Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, Device* device,
-                int slices = 0) {
+Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, Device* device, int slices = 0,
+                GradientSum sum = GradientSum::kAnyOrder) {
   auto dataset = Data();
   auto net = *Network::Prepare(SmallModel(true), {rows, precision, true}, *device);
   auto eval_net = *Network::Prepare(SmallModel(false), {rows, precision, false}, *device);
@@ -83,7 +83,7 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   const auto micros = elastic ? slices / comm.size() : static_cast<int>((share + rows - 1) / rows);
   EXPECT_TRUE(accumulator.Reserve(micros).ok());
   GradientReducer reducer(comm, params->grads(), net->gradient_pieces(), 1 << 10,
-                          elastic ? ReduceOp::kTreeSum : ReduceOp::kSum);
+                          elastic ? GradientSum::kTree : sum);
   Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device);
   TrainStep step(*loader, *net, accumulator, reducer, optimizer, *device, 3);
 
@@ -105,14 +105,15 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   return outcome;
 }
 
-Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32, int slices = 0) {
+Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32, int slices = 0,
+                 GradientSum sum = GradientSum::kAnyOrder) {
   auto comms = MakeThreadCommunicators(world);
   std::vector<Outcome> outcomes(comms.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < comms.size(); ++rank) {
     threads.emplace_back([&, rank] {
       const auto device = MakeCpuDevice(1);
-      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get(), slices);
+      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get(), slices, sum);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -158,6 +159,12 @@ TEST(TrainStepTest, ElasticRunsAreTheSameBitsOnAnyNumberOfRanks) {
     EXPECT_NE(alone.weights, RunRanks(2, 2, 10, precision).weights) << "nothing depends on the order of sums";
   }
   ExpectSameTraining(RunRanks(1, kGlobalBatch, 10), RunRanks(4, 2, 10, DType::kF32, 8), 1e-5);
+}
+
+TEST(TrainStepTest, LearnsWithGradientsInBf16) {
+  const Outcome fp32 = RunRanks(3, 5, 20), bf16 = RunRanks(3, 5, 20, DType::kF32, 0, GradientSum::kBf16);
+  ExpectSameTraining(fp32, bf16, 0.01);
+  EXPECT_NE(fp32.weights, bf16.weights);
 }
 
 TEST(TrainStepTest, SameRunTwiceIsBitIdentical) {
