@@ -21,17 +21,15 @@ constexpr CommandText kText = {
     .summary = "times collectives between ranks by size, next to MPI's own",
     .operands = "",
     .details =
-        "All-reduce (also in the order of elastic runs), reduce-scatter and all-gather of floats in memory, "
-        "from\n"
-        "--min_bytes to --max_bytes; on MPI, in turns with MPI's blocking calls. Checks each result before "
-        "it is\n"
-        "timed. Times are medians over the repeats, each that of the slowest rank. Bus bandwidth is\n"
-        "bytes / time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n for the others: what the "
-        "busiest link\n"
-        "must carry, whatever the algorithm (the formula of NVIDIA's nccl-tests, doc/PERFORMANCE.md). bytes "
-        "is the\n"
-        "size of the whole buffer: the input of a reduce-scatter, the output of an all-gather.\n"
-        "Prints a table on standard error and JSON on standard output.",
+        "All-reduce (also as in elastic runs, and as with --wire=bf16), reduce-scatter and all-gather of\n"
+        "floats in memory, from --min_bytes to --max_bytes; on MPI, in turns with MPI's blocking calls.\n"
+        "Checks each result before it is timed. Times are medians over the repeats, each that of the "
+        "slowest\n"
+        "rank. Bus bandwidth is bytes / time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n for the\n"
+        "others: what the busiest link must carry, whatever the algorithm (the formula of NVIDIA's\n"
+        "nccl-tests, doc/PERFORMANCE.md). bytes is the size of the whole buffer of floats: the input of a\n"
+        "reduce-scatter, the output of an all-gather. Prints a table on standard error and JSON on standard\n"
+        "output.",
     .examples =
         "mpirun -n 2 --bind-to core deeper bench comm\n"
         "mpirun -n 4 deeper bench comm --min_bytes=1048576 --repeats=50",
@@ -46,8 +44,9 @@ double Median(std::vector<double> values) {
 
 // What collectives work on: whole [count], shard [count / ranks].
 struct Buffers {
-  Buffers(size_t elements, int ranks) : whole(elements), shard(elements / static_cast<size_t>(ranks)) {}
-  std::vector<float> whole, shard;
+  Buffers(size_t elements, int ranks)
+      : whole(elements), shard(elements / static_cast<size_t>(ranks)), residual(elements) {}
+  std::vector<float> whole, shard, residual;
 };
 
 struct Collective {
@@ -65,6 +64,7 @@ std::vector<Collective> Collectives(Communicator& comm) {
   const auto fill = [rank](Buffers& b) {
     std::fill(b.whole.begin(), b.whole.end(), rank + 1);
     std::fill(b.shard.begin(), b.shard.end(), rank + 1);
+    std::fill(b.residual.begin(), b.residual.end(), 0.0f);
   };
   const auto is_sum = [ranks](const std::vector<float>& values) {
     return std::all_of(values.begin(), values.end(), [&](float x) { return x == ranks * (ranks + 1) / 2; });
@@ -84,6 +84,11 @@ std::vector<Collective> Collectives(Communicator& comm) {
   std::vector<Collective> all = {all_reduce("all_reduce", ReduceOp::kSum)};
   if (std::has_single_bit(static_cast<unsigned>(comm.size())))
     all.push_back(all_reduce("all_reduce_tree", ReduceOp::kTreeSum));
+  all.push_back(all.front());
+  all.back().name = "all_reduce_bf16";
+  all.back().start = [&comm](Buffers& b) {
+    return comm.SumInBf16(b.whole.data(), b.residual.data(), b.whole.size(), {});
+  };
   all.push_back(
       {.name = "reduce_scatter",
        .bus_factor = share,

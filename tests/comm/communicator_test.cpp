@@ -290,6 +290,78 @@ TEST_P(OnEveryBackend, SeveralInFlightCompleteInAnyOrder) {
   });
 }
 
+// What one of many collectives under way works on; which kind it is depends on `index` alone.
+struct Flight {
+  explicit Flight(size_t index) : kind(index % 5), count((index * 997) % 3001) {}
+
+  Request Start(Communicator& comm) {
+    const auto size = static_cast<size_t>(comm.size());
+    values = Values<float>(comm.rank(), count * size);
+    all.assign(count * size, -1.0f);
+    const size_t bytes = count * sizeof(float);
+    switch (kind) {
+      case 0:
+        return comm.AllReduce(values.data(), values.size(), CommType::kF32, ReduceOp::kSum, {});
+      case 1:
+        return comm.AllReduce(values.data(), values.size(), CommType::kF32, ReduceOp::kMax, {});
+      case 2:
+        return comm.ReduceScatter(values.data(), all.data(), count, {});
+      case 3:
+        return comm.AllGather(values.data(), all.data(), bytes, {});
+      default:
+        return comm.Broadcast(values.data(), size * bytes, comm.size() - 1, {});
+    }
+  }
+  void Check(const Communicator& comm) const {
+    const auto size = static_cast<size_t>(comm.size());
+    for (size_t i = 0; i < count; ++i) {
+      const size_t scattered = static_cast<size_t>(comm.rank()) * count + i;
+      const float expected = static_cast<float>(kind == 0   ? Expected(ReduceOp::kSum, comm.size(), i)
+                                                : kind == 1 ? Expected(ReduceOp::kMax, comm.size(), i)
+                                                : kind == 2 ? Expected(ReduceOp::kSum, comm.size(), scattered)
+                                                            : ValueOf(comm.size() - 1, i));
+      const float got = kind == 2 ? all[i] : kind == 3 ? all[(size - 1) * count + i] : values[i];
+      ASSERT_EQ(got, expected) << "kind " << kind << ", element " << i;
+    }
+  }
+
+  size_t kind, count;
+  std::vector<float> values, all;  // [count * size]
+};
+
+// Again and again: the library's own resources must come back.
+TEST_P(OnEveryBackend, ManyInFlightAgainAndAgain) {
+  OnEachRank([](Communicator& comm) {
+    for (int round = 0; round < 10; ++round) {
+      std::vector<Flight> flights;
+      std::vector<Request> requests;
+      for (size_t i = 0; i < 100; ++i) flights.emplace_back(i + static_cast<size_t>(round));
+      for (Flight& flight : flights) requests.push_back(flight.Start(comm));
+      for (size_t i = 0; i < requests.size(); ++i) requests[(i * 37 + 11) % requests.size()].Wait();
+      for (const Flight& flight : flights) flight.Check(comm);
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, SixtyFourMegabytes) {
+  OnEachRank([](Communicator& comm) {
+    const auto size = static_cast<size_t>(comm.size()), rank = static_cast<size_t>(comm.rank());
+    const size_t count = (size_t{64} << 20) / sizeof(float) / size - 1;
+    std::vector<float> data = Values<float>(comm.rank(), count * size), shard(count);
+    comm.ReduceScatter(data.data(), shard.data(), count, {}).Wait();
+    EXPECT_TRUE(shard == ExpectedValues<float>(ReduceOp::kSum, comm.size(), count, rank * count));
+    comm.AllGather(shard.data(), data.data(), count * sizeof(float), {}).Wait();
+    const std::vector<float> sum = ExpectedValues<float>(ReduceOp::kSum, comm.size(), count * size);
+    EXPECT_TRUE(data == sum);
+    data = Values<float>(comm.rank(), count * size);
+    comm.AllReduce(data.data(), count * size, CommType::kF32, ReduceOp::kSum, {}).Wait();
+    EXPECT_TRUE(data == sum);
+    if (rank > 0) std::fill(data.begin(), data.end(), 0.0f);
+    comm.Broadcast(data.data(), data.size() * sizeof(float), 0, {}).Wait();
+    EXPECT_TRUE(data == sum);
+  });
+}
+
 // Nobody waits: Test only looks.
 TEST_P(OnEveryBackend, CollectivesProgressWhileNobodyWaits) {
   OnEachRank([](Communicator& comm) {
