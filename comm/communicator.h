@@ -1,10 +1,10 @@
 // Collectives between the ranks of a job. Knows pointers, counts and streams; knows no model.
 //
-// Every rank calls the same collectives in the same order. Collectives are asynchronous: the returned Request
-// completes when `data` may be used again; buffers must stay untouched until then. On the CPU backends
-// `stream` is ignored (work on it is done when a call returns). Errors: a lost peer or a library failure does
-// not come back: it reports rank, operation and reason and ends the process through Abort (exit code 5),
-// since peers would wait for ever.
+// Every rank calls the same collectives in the same order. Collectives are asynchronous and get on without
+// help from the caller: the returned Request completes when `data` may be used again; buffers must stay
+// untouched until then. On the CPU backends `stream` is ignored (work on it is done when a call returns).
+// Errors: a lost peer or a library failure does not come back: it reports rank, operation and reason and ends
+// the process through Abort (exit code 5), since peers would wait for ever.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +23,10 @@ namespace deeper {
 // What the process exits with when communication failed.
 inline constexpr int kCommunicationExitCode = 5;
 
-enum class ReduceOp { kSum, kMax, kMin };
+// kTreeSum, of kF32 and a power of two of ranks, has the order of a balanced binary tree, neighbours first:
+// ((r0 + r1) + (r2 + r3)) + ... Where each rank's value is the sum of its share of some parts in the same
+// manner, any number of ranks gives the same bits.
+enum class ReduceOp { kSum, kMax, kMin, kTreeSum };
 enum class CommType { kF32, kF64, kI64, kU8 };
 
 // Handle of one collective under way. It must be complete before it is destroyed or assigned to, since the
@@ -34,7 +37,7 @@ class Request {
    public:
     virtual ~State() = default;
     virtual void Wait() = 0;  // blocks until complete
-    virtual bool Test() = 0;  // true once complete; also gives the library a chance to progress
+    virtual bool Test() = 0;  // true once complete
   };
   Request() = default;
   explicit Request(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -76,6 +79,11 @@ class Communicator {
   // data: [count], replaced on every rank by the reduction over ranks. The result is the same bits on every
   // rank, and the same bits in every run with the same number of ranks.
   virtual Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream stream) = 0;
+  // data, residual: [count]. data is replaced on every rank by the sum over ranks of data + residual as far
+  // as bf16 can tell, and this rank's residual by its share of what that left out: added up over many calls,
+  // with the residuals of all ranks, nothing is missing. Half the bytes of an AllReduce. The same bits on
+  // every rank and in every run with the same number of ranks.
+  virtual Request SumInBf16(float* data, float* residual, size_t count, Stream stream) = 0;
   // shard: [count]; rank r receives elements [r * count, (r + 1) * count) of the sum over ranks of `data`
   // [size() * count] (fp32). Not in place.
   virtual Request ReduceScatter(const float* data, float* shard, size_t count, Stream stream) = 0;

@@ -1,14 +1,20 @@
 #include "comm/gradient_reducer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
+#include <utility>
 
 #include "comm/phase.h"
 #include "kernels/check.h"
 
 namespace deeper {
 namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+double MillisecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
 
 // Joins spans that touch in the arena, whatever order they came in.
 std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
@@ -28,11 +34,25 @@ std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
 }  // namespace
 
 GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
-                                 size_t bucket_bytes)
-    : comm_(comm), arena_(arena) {
+                                 size_t bucket_bytes, GradientSum sum)
+    : comm_(comm), arena_(arena), pieces_(pieces), sum_(sum) {
   if (comm_.size() == 1) return;
+  if (bucket_bytes == kTunedBuckets) {
+    tuner_.emplace(comm_, std::vector<size_t>{8 * kMiB, 2 * kMiB, 4 * kMiB, 16 * kMiB, 32 * kMiB});
+    bucket_bytes = tuner_->bucket_bytes();
+  }
+  PackBuckets(bucket_bytes);
+  Rearm();
+  if (sum_ != GradientSum::kBf16) return;
+  for (const GradientPiece& piece : pieces_)
+    residuals_.resize(std::max(residuals_.size(), piece.offset + piece.count));
+}
+
+void GradientReducer::PackBuckets(size_t bucket_bytes) {
+  buckets_.clear();
+  bucket_of_.clear();
   size_t filled = 0;  // bytes in the last bucket
-  for (const GradientPiece& piece : pieces) {
+  for (const GradientPiece& piece : pieces_) {
     if (buckets_.empty() || filled >= bucket_bytes) {
       buckets_.emplace_back();
       filled = 0;
@@ -43,33 +63,42 @@ GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::ve
     filled += piece.count * sizeof(float);
   }
   for (Bucket& bucket : buckets_) bucket.spans = Merged(std::move(bucket.spans));
-  Rearm();
 }
 
 void GradientReducer::Ready(size_t piece, Stream stream) {
   if (comm_.size() == 1) return;
   DEEPER_CHECK(piece < ready_.size() && !ready_[piece], "gradient piece " + std::to_string(piece));
+  if (first_ready_ == Clock::time_point()) first_ready_ = Clock::now();
   ready_[piece] = true;
   --buckets_[bucket_of_[piece]].pending;
   for (; sent_ < buckets_.size() && buckets_[sent_].pending == 0; ++sent_) Send(buckets_[sent_], stream);
-  while (arrived_ < in_flight_.size() && in_flight_[arrived_].Test()) ++arrived_;
 }
 
 void GradientReducer::Send(const Bucket& bucket, Stream stream) {
-  for (const GradientPiece& span : bucket.spans)
-    in_flight_.push_back(
-        comm_.AllReduce(arena_ + span.offset, span.count, CommType::kF32, ReduceOp::kSum, stream));
+  for (const GradientPiece& span : bucket.spans) {
+    float* const data = arena_ + span.offset;
+    if (sum_ == GradientSum::kBf16) {
+      in_flight_.push_back(comm_.SumInBf16(data, residuals_.data() + span.offset, span.count, stream));
+    } else {
+      const ReduceOp op = sum_ == GradientSum::kTree ? ReduceOp::kTreeSum : ReduceOp::kSum;
+      in_flight_.push_back(comm_.AllReduce(data, span.count, CommType::kF32, op, stream));
+    }
+  }
 }
 
 void GradientReducer::Finish(Stream) {
   if (comm_.size() == 1) return;
   DEEPER_CHECK(sent_ == buckets_.size(), "a gradient is not ready");
-  const auto start = std::chrono::steady_clock::now();
+  const Clock::time_point start = Clock::now();
   for (size_t i = 0; i < in_flight_.size(); ++i) {
     EnterPhase(Phase::kGradients, static_cast<int64_t>(i));
     in_flight_[i].Wait();
   }
-  exposed_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  wait_ms_ = MillisecondsSince(start);
+  if (tuner_ && !tuner_->done()) {
+    tuner_->Observe(MillisecondsSince(first_ready_));
+    PackBuckets(tuner_->bucket_bytes());
+  }
   Rearm();
 }
 
@@ -77,7 +106,8 @@ void GradientReducer::Rearm() {
   in_flight_.clear();
   ready_.assign(bucket_of_.size(), false);
   for (Bucket& bucket : buckets_) bucket.pending = bucket.pieces;
-  sent_ = arrived_ = 0;
+  sent_ = 0;
+  first_ready_ = {};
 }
 
 }  // namespace deeper

@@ -3,15 +3,20 @@
 //
 // The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order backward finishes
 // them; neighbours in that order are packed into buckets of at least bucket_bytes, contiguous in the arena
-// where their pieces are. Ready(i) says that piece i is final on `stream`; a bucket is sent when all its
-// pieces are ready and all earlier buckets are sent, so that every rank sends in the same order whatever
-// order its pieces come in. Finish returns when all sums are visible to later work on `stream`. Between two
-// Finish calls every piece must become ready exactly once. A single rank has no buckets and does nothing.
+// where their pieces are. Where bucket_bytes is kTunedBuckets, the first steps try several sizes: with more
+// than two ranks, the order of a kAnyOrder sum depends on the size of the bucket.
+// Ready(i) says that piece i is final on `stream`; a bucket is sent when all its pieces are ready and all
+// earlier buckets are sent, so that every rank sends in the same order whatever order its pieces come in.
+// Finish returns when all sums are visible to later work on `stream`. Between two Finish calls every piece
+// must become ready exactly once. A single rank has no buckets and does nothing.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <optional>
 #include <vector>
 
+#include "comm/bucket_tuner.h"
 #include "comm/communicator.h"
 
 namespace deeper {
@@ -21,17 +26,26 @@ struct GradientPiece {
   size_t count = 0;
 };
 
+inline constexpr size_t kTunedBuckets = 0;
+
+// How ranks' gradients become one.
+enum class GradientSum {
+  kAnyOrder,  // ReduceOp::kSum
+  kTree,      // ReduceOp::kTreeSum: the number of ranks does not show
+  kBf16,      // Communicator::SumInBf16: half the bytes; the residuals are the reducer's
+};
+
 class GradientReducer {
  public:
   GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
-                  size_t bucket_bytes);
+                  size_t bucket_bytes, GradientSum sum = GradientSum::kAnyOrder);
 
   void Ready(size_t piece, Stream stream);
   void Finish(Stream stream);
 
   size_t bucket_count() const { return buckets_.size(); }
-  // Time the last Finish spent waiting for the network: communication that backward did not hide.
-  double exposed_ms() const { return exposed_ms_; }
+  // Time the last Finish spent waiting: for communication that backward did not hide, and for slower ranks.
+  double wait_ms() const { return wait_ms_; }
 
  private:
   struct Bucket {
@@ -40,18 +54,25 @@ class GradientReducer {
     size_t pending = 0;                // how many are not ready yet
   };
 
+  using Clock = std::chrono::steady_clock;
+
+  void PackBuckets(size_t bucket_bytes);
   void Send(const Bucket& bucket, Stream stream);
   void Rearm();  // before the first Ready of a step
 
   Communicator& comm_;
   float* arena_;
+  const std::vector<GradientPiece> pieces_;
+  const GradientSum sum_;
+  std::vector<float> residuals_;  // [elements of the arena up to the last piece], with kBf16
+  std::optional<BucketTuner> tuner_;
   std::vector<Bucket> buckets_;
   std::vector<size_t> bucket_of_;  // [piece]
   std::vector<bool> ready_;        // [piece]
   size_t sent_ = 0;                // buckets
   std::vector<Request> in_flight_;
-  size_t arrived_ = 0;  // of in_flight_, from the front: MPI moves data only while one asks
-  double exposed_ms_ = 0;
+  Clock::time_point first_ready_;
+  double wait_ms_ = 0;
 };
 
 }  // namespace deeper

@@ -6,11 +6,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "comm/mpi_bf16_sum.h"
+#include "comm/mpi_tree_sum.h"
+#include "comm/progress_thread.h"
 #include "kernels/check.h"
 
 namespace deeper {
@@ -38,6 +42,8 @@ MPI_Op Native(ReduceOp op) {
       return MPI_MAX;
     case ReduceOp::kMin:
       return MPI_MIN;
+    case ReduceOp::kTreeSum:
+      break;  // no operation of MPI's
   }
   return MPI_OP_NULL;
 }
@@ -59,6 +65,7 @@ class MpiCommunicator final : public Communicator {
  public:
   explicit MpiCommunicator(size_t max_elements) : max_elements_(max_elements) {}
   ~MpiCommunicator() override {
+    progress_.reset();  // before MPI is gone
     if (comm_ != MPI_COMM_NULL) MPI_Comm_free(&comm_);
     MPI_Finalize();
   }
@@ -71,13 +78,11 @@ class MpiCommunicator final : public Communicator {
   int local_size() const override { return local_size_; }
 
   Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override;
+  Request SumInBf16(float* data, float* residual, size_t count, Stream) override;
   Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override;
   Request AllGather(const void* mine, void* all, size_t bytes, Stream) override;
   Request Broadcast(void* data, size_t bytes, int root, Stream) override;
-  void Barrier() override {
-    const WaitingForPeers waiting;
-    Check("MPI_Barrier", MPI_Barrier(comm_));
-  }
+  void Barrier() override;
   void Abort(int exit_code, const std::string& reason) override {
     std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank_, size_, reason.c_str());
     MPI_Abort(comm_, exit_code);
@@ -85,37 +90,37 @@ class MpiCommunicator final : public Communicator {
   }
 
  private:
-  class Pending;
+  using Requests = std::vector<MPI_Request>;
+  class MpiOperation;
 
   void Check(const char* call, int code) {
     if (code != MPI_SUCCESS) Abort(kCommunicationExitCode, ErrorText(call, code));
   }
+  // Starts one collective made of MPI's own: start(requests) calls `call`.
+  Request Start(const char* call, const std::function<void(Requests&)>& start);
   // One request from start(first, count, MPI_Request*) for each part of `elements` that a single call may
   // handle.
   template <class Start>
-  void InParts(const char* call, size_t elements, std::vector<MPI_Request>& requests, const Start& start) {
+  void InParts(const char* call, size_t elements, Requests& requests, const Start& start) {
     for (size_t first = 0; first < elements; first += max_elements_) {
       const int count = static_cast<int>(std::min(max_elements_, elements - first));
       Check(call, start(first, count, &requests.emplace_back(MPI_REQUEST_NULL)));
     }
   }
-  Request MakeRequest(const char* call, std::vector<MPI_Request> requests);
 
   const size_t max_elements_;
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+  MpiPeers peers_;
+  std::unique_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from Init to the end
 };
 
-class MpiCommunicator::Pending final : public Request::State {
+class MpiCommunicator::MpiOperation final : public ProgressThread::Operation {
  public:
-  Pending(MpiCommunicator& comm, const char* call, std::vector<MPI_Request> requests)
+  MpiOperation(MpiCommunicator& comm, const char* call, Requests requests)
       : comm_(comm), call_(call), requests_(std::move(requests)) {}
 
-  void Wait() override {
-    comm_.Check(call_,
-                MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
-  }
-  bool Test() override {
+  bool Advance() override {
     int done = 0;
     comm_.Check(
         call_, MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE));
@@ -125,7 +130,7 @@ class MpiCommunicator::Pending final : public Request::State {
  private:
   MpiCommunicator& comm_;
   const char* call_;
-  std::vector<MPI_Request> requests_;
+  Requests requests_;
 };
 
 absl::Status MpiCommunicator::Init() {
@@ -145,63 +150,88 @@ absl::Status MpiCommunicator::Init() {
   MPI_Comm_rank(local, &local_rank_);
   MPI_Comm_size(local, &local_size_);
   MPI_Comm_free(&local);
+  peers_.comm = comm_;
+  peers_.rank = rank_;
+  peers_.size = size_;
+  peers_.max_bytes = max_elements_;
+  peers_.check = [this](const char* call, int code) { Check(call, code); };
+  progress_ = std::make_unique<ProgressThread>();
   return absl::OkStatus();
 }
 
-Request MpiCommunicator::MakeRequest(const char* call, std::vector<MPI_Request> requests) {
-  if (requests.empty()) return {};
-  return Request(std::make_unique<Pending>(*this, call, std::move(requests)));
+Request MpiCommunicator::Start(const char* call, const std::function<void(Requests&)>& start) {
+  return progress_->Start([&] {
+    Requests requests;
+    start(requests);
+    return std::make_unique<MpiOperation>(*this, call, std::move(requests));
+  });
 }
 
 Request MpiCommunicator::AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) {
-  std::vector<MPI_Request> requests;
-  const size_t bytes = SizeOf(type);
-  InParts("MPI_Iallreduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
-    std::byte* part = static_cast<std::byte*>(data) + first * bytes;
-    return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), comm_, request);
+  if (op == ReduceOp::kTreeSum) {
+    DEEPER_CHECK(type == CommType::kF32, "tree sums are of floats");
+    return progress_->Start(
+        [&] { return std::make_unique<MpiTreeSum>(peers_, static_cast<float*>(data), count); });
+  }
+  return Start("MPI_Iallreduce", [&](Requests& requests) {
+    const size_t bytes = SizeOf(type);
+    InParts("MPI_Iallreduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
+      std::byte* part = static_cast<std::byte*>(data) + first * bytes;
+      return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), comm_, request);
+    });
   });
-  return MakeRequest("MPI_Iallreduce", std::move(requests));
+}
+
+Request MpiCommunicator::SumInBf16(float* data, float* residual, size_t count, Stream) {
+  return progress_->Start([&] { return std::make_unique<MpiBf16Sum>(peers_, data, residual, count); });
 }
 
 // A reduction to each rank of its shard: Open MPI's MPI_Ireduce_scatter_block sends everything through rank
 // 0, which took two to four times as long (28 MB, 2 and 4 ranks of one machine).
 Request MpiCommunicator::ReduceScatter(const float* data, float* shard, size_t count, Stream) {
-  std::vector<MPI_Request> requests;
-  for (int root = 0; root < size_; ++root) {
-    const float* from = data + static_cast<size_t>(root) * count;
-    InParts("MPI_Ireduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
-      return MPI_Ireduce(from + first, shard + first, n, MPI_FLOAT, MPI_SUM, root, comm_, request);
-    });
-  }
-  return MakeRequest("MPI_Ireduce", std::move(requests));
+  return Start("MPI_Ireduce", [&](Requests& requests) {
+    for (int root = 0; root < size_; ++root) {
+      const float* from = data + static_cast<size_t>(root) * count;
+      InParts("MPI_Ireduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
+        return MPI_Ireduce(from + first, shard + first, n, MPI_FLOAT, MPI_SUM, root, comm_, request);
+      });
+    }
+  });
 }
 
 Request MpiCommunicator::AllGather(const void* mine, void* all, size_t bytes, Stream) {
-  std::vector<MPI_Request> requests;
   std::byte* const to = static_cast<std::byte*>(all);
   std::byte* const own = to + static_cast<size_t>(rank_) * bytes;
   if (bytes > 0 && mine != own) std::memcpy(own, mine, bytes);
   if (static_cast<size_t>(size_) * bytes <= max_elements_) {
-    const int n = static_cast<int>(bytes);
-    Check("MPI_Iallgather", MPI_Iallgather(MPI_IN_PLACE, n, MPI_BYTE, to, n, MPI_BYTE, comm_,
-                                           &requests.emplace_back(MPI_REQUEST_NULL)));
-    return MakeRequest("MPI_Iallgather", std::move(requests));
-  }
-  for (int root = 0; root < size_; ++root) {
-    std::byte* block = to + static_cast<size_t>(root) * bytes;
-    InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
-      return MPI_Ibcast(block + first, n, MPI_BYTE, root, comm_, request);
+    return Start("MPI_Iallgather", [&](Requests& requests) {
+      const int n = static_cast<int>(bytes);
+      Check("MPI_Iallgather", MPI_Iallgather(MPI_IN_PLACE, n, MPI_BYTE, to, n, MPI_BYTE, comm_,
+                                             &requests.emplace_back(MPI_REQUEST_NULL)));
     });
   }
-  return MakeRequest("MPI_Ibcast", std::move(requests));
+  return Start("MPI_Ibcast", [&](Requests& requests) {
+    for (int root = 0; root < size_; ++root) {
+      std::byte* block = to + static_cast<size_t>(root) * bytes;
+      InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
+        return MPI_Ibcast(block + first, n, MPI_BYTE, root, comm_, request);
+      });
+    }
+  });
 }
 
 Request MpiCommunicator::Broadcast(void* data, size_t bytes, int root, Stream) {
-  std::vector<MPI_Request> requests;
-  InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
-    return MPI_Ibcast(static_cast<std::byte*>(data) + first, n, MPI_BYTE, root, comm_, request);
+  return Start("MPI_Ibcast", [&](Requests& requests) {
+    InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
+      return MPI_Ibcast(static_cast<std::byte*>(data) + first, n, MPI_BYTE, root, comm_, request);
+    });
   });
-  return MakeRequest("MPI_Ibcast", std::move(requests));
+}
+
+void MpiCommunicator::Barrier() {
+  Start("MPI_Ibarrier", [&](Requests& requests) {
+    Check("MPI_Ibarrier", MPI_Ibarrier(comm_, &requests.emplace_back(MPI_REQUEST_NULL)));
+  }).Wait();
 }
 
 }  // namespace

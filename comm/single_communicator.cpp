@@ -1,7 +1,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
+#include "comm/bf16_sum.h"
 #include "comm/communicator.h"
 
 namespace deeper {
@@ -16,6 +18,12 @@ class SingleCommunicator final : public Communicator {
   int local_size() const override { return 1; }
 
   Request AllReduce(void*, size_t, CommType, ReduceOp, Stream) override { return {}; }
+  Request SumInBf16(float* data, float* residual, size_t count, Stream) override {
+    std::vector<bf16> wire(count);
+    RoundWithFeedback(data, residual, wire.data(), count);
+    Widen(wire.data(), data, count);
+    return {};
+  }
   Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override {
     if (count > 0) std::memcpy(shard, data, count * sizeof(float));
     return {};

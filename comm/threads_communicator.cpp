@@ -1,6 +1,7 @@
 #include "comm/threads_communicator.h"
 
 #include <algorithm>
+#include <bit>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +10,7 @@
 #include <map>
 #include <mutex>
 
+#include "comm/bf16_sum.h"
 #include "kernels/check.h"
 
 namespace deeper {
@@ -26,8 +28,9 @@ struct Signature {
 
 struct Collective {
   Signature signature{};
-  std::vector<const void*> in;  // [rank]
-  std::vector<void*> out;       // [rank]
+  std::vector<const void*> in;   // [rank]
+  std::vector<void*> out;        // [rank]
+  std::vector<float*> residual;  // [rank], of SumInBf16
   int arrived = 0;
   bool done = false;
 };
@@ -42,7 +45,7 @@ class Group {
   int size() const { return size_; }
 
   std::shared_ptr<Collective> Join(int rank, uint64_t sequence, const Signature& signature, const void* in,
-                                   void* out, const Work& work) {
+                                   void* out, float* residual, const Work& work) {
     std::unique_lock lock(mutex_);
     std::shared_ptr<Collective>& slot = gathering_[sequence];
     if (slot == nullptr) {
@@ -50,6 +53,7 @@ class Group {
       slot->signature = signature;
       slot->in.resize(static_cast<size_t>(size_));
       slot->out.resize(static_cast<size_t>(size_));
+      slot->residual.resize(static_cast<size_t>(size_));
     }
     std::shared_ptr<Collective> collective = slot;
     DEEPER_CHECK(collective->signature == signature,
@@ -58,6 +62,7 @@ class Group {
                      " of " + std::to_string(collective->signature.count));
     collective->in[static_cast<size_t>(rank)] = in;
     collective->out[static_cast<size_t>(rank)] = out;
+    collective->residual[static_cast<size_t>(rank)] = residual;
     if (++collective->arrived < size_) return collective;
     gathering_.erase(sequence);
     lock.unlock();
@@ -100,6 +105,7 @@ void Fold(ReduceOp op, const T* from, T* into, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     switch (op) {
       case ReduceOp::kSum:
+      case ReduceOp::kTreeSum:
         into[i] = static_cast<T>(into[i] + from[i]);
         break;
       case ReduceOp::kMax:
@@ -112,14 +118,23 @@ void Fold(ReduceOp op, const T* from, T* into, size_t count) {
   }
 }
 
-// The reduction over ranks of elements [first, first + count) of their inputs.
+// The reduction over ranks of elements [first, first + count) of their inputs, in rank order or in a tree.
 template <class T>
 std::vector<T> Reduce(const Collective& collective, ReduceOp op, size_t first, size_t count) {
-  const T* from = static_cast<const T*>(collective.in[0]) + first;
-  std::vector<T> result(from, from + count);
-  for (size_t rank = 1; rank < collective.in.size(); ++rank)
-    Fold(op, static_cast<const T*>(collective.in[rank]) + first, result.data(), count);
-  return result;
+  std::vector<std::vector<T>> values;  // [rank]
+  for (const void* in : collective.in)
+    values.emplace_back(static_cast<const T*>(in) + first, static_cast<const T*>(in) + first + count);
+  const size_t ranks = values.size();
+  if (op == ReduceOp::kTreeSum) {
+    DEEPER_CHECK(std::has_single_bit(ranks), "a tree over " + std::to_string(ranks) + " ranks");
+    for (size_t apart = 1; apart < ranks; apart *= 2) {
+      for (size_t rank = 0; rank < ranks; rank += 2 * apart)
+        Fold(op, values[rank + apart].data(), values[rank].data(), count);
+    }
+  } else {
+    for (size_t rank = 1; rank < ranks; ++rank) Fold(op, values[rank].data(), values[0].data(), count);
+  }
+  return std::move(values[0]);
 }
 
 template <class T>
@@ -140,6 +155,23 @@ void AllReduceAll(const Collective& collective, CommType type, ReduceOp op) {
     case CommType::kU8:
       return AllReduceAs<uint8_t>(collective, op);
   }
+}
+
+void SumInBf16All(const Collective& collective) {
+  const size_t count = collective.signature.count;
+  const int ranks = static_cast<int>(collective.out.size());
+  std::vector<std::vector<bf16>> wires(collective.out.size(), std::vector<bf16>(count));  // [rank]
+  for (size_t rank = 0; rank < wires.size(); ++rank)
+    RoundWithFeedback(static_cast<const float*>(collective.in[rank]), collective.residual[rank],
+                      wires[rank].data(), count);
+  for (int owner = 0; owner < ranks; ++owner) {
+    const OwnedPart part(count, ranks, owner);
+    std::vector<const bf16*> parts;
+    for (const std::vector<bf16>& wire : wires) parts.push_back(wire.data() + part.begin);
+    SumParts(parts, collective.residual[static_cast<size_t>(owner)] + part.begin,
+             wires[0].data() + part.begin, part.size());
+  }
+  for (void* out : collective.out) Widen(wires[0].data(), static_cast<float*>(out), count);
 }
 
 void ReduceScatterAll(const Collective& collective) {
@@ -180,6 +212,9 @@ class ThreadCommunicator final : public Communicator {
     const Signature signature{"AllReduce", count, static_cast<int>(type) * 8 + static_cast<int>(op)};
     return Join(signature, data, data, [type, op](const Collective& all) { AllReduceAll(all, type, op); });
   }
+  Request SumInBf16(float* data, float* residual, size_t count, Stream) override {
+    return Join({"SumInBf16", count, 0}, data, data, SumInBf16All, residual);
+  }
   Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override {
     return Join({"ReduceScatter", count, 0}, data, shard, ReduceScatterAll);
   }
@@ -199,9 +234,10 @@ class ThreadCommunicator final : public Communicator {
   }
 
  private:
-  Request Join(const Signature& signature, const void* in, void* out, const Group::Work& work) {
-    return Request(
-        std::make_unique<Pending>(group_, group_->Join(rank_, sequence_++, signature, in, out, work)));
+  Request Join(const Signature& signature, const void* in, void* out, const Group::Work& work,
+               float* residual = nullptr) {
+    return Request(std::make_unique<Pending>(
+        group_, group_->Join(rank_, sequence_++, signature, in, out, residual, work)));
   }
 
   std::shared_ptr<Group> group_;

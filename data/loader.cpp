@@ -52,9 +52,7 @@ class BatchSequence {
 
   Plan Next() {
     const int64_t begin = batch_ * options_.global_batch, count = GlobalRows();
-    const Slice share = RankSlice(samples_, options_.global_batch, batch_, options_.rank, options_.world);
-    const Slice rows = {share.begin + share.size() * micro_ / micros_,
-                        share.begin + share.size() * (micro_ + 1) / micros_};
+    const Slice rows = Rows();
     Plan plan;
     plan.first = rows.size() > 0 ? rows.begin
                                  : begin;  // a rank left without samples pads with the global batch's first
@@ -74,6 +72,15 @@ class BatchSequence {
   }
 
  private:
+  Slice Rows() const {
+    if (options_.slices > 0)
+      return RankSlice(samples_, options_.global_batch, batch_, options_.rank * micros_ + micro_,
+                       options_.slices);
+    const Slice share = RankSlice(samples_, options_.global_batch, batch_, options_.rank, options_.world);
+    return {share.begin + share.size() * micro_ / micros_,
+            share.begin + share.size() * (micro_ + 1) / micros_};
+  }
+
   int64_t GlobalRows() const {
     return std::min(options_.global_batch, samples_ - batch_ * options_.global_batch);
   }
@@ -85,7 +92,8 @@ class BatchSequence {
     }
     micro_ = 0;
     const int64_t largest_share = CeilDivide(GlobalRows(), options_.world);  // so that all ranks count alike
-    micros_ = static_cast<int>(CeilDivide(largest_share, options_.rows));
+    micros_ = options_.slices > 0 ? options_.slices / options_.world
+                                  : static_cast<int>(CeilDivide(largest_share, options_.rows));
   }
 
   const int64_t samples_;
@@ -299,6 +307,11 @@ absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
     return absl::InvalidArgumentError(
         absl::StrCat("a global batch of ", o.global_batch, " leaves some of ", o.world,
                      " ranks without work: raise the global batch or use fewer ranks"));
+  }
+  if (o.slices < 0 || o.slices % o.world != 0 || o.rows * o.slices < (o.slices > 0 ? o.global_batch : 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("loader: ", o.slices, " slices of ", o.rows,
+                                                   " rows do not hold ", "a global batch of ", o.global_batch,
+                                                   " on ", o.world, " ranks"));
   }
   if (o.channels != info.channels && !(o.channels == 3 && info.channels == 1)) {
     return absl::InvalidArgumentError(absl::StrCat("the model takes ", o.channels, " channels, the ",

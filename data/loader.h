@@ -30,6 +30,10 @@ struct LoaderOptions {
   int64_t rows = 0;  // rows of a Batch: a rank's share of a global batch comes in ceil(share / rows) batches,
                      // at least one
   int rank = 0, world = 1;
+  // 0, or a multiple of `world`: a rank's share comes as its slices / world of the slices that the global
+  // batch is cut into, one batch each (of at most `rows`), so that batches are the same whatever the number
+  // of ranks.
+  int slices = 0;
   int workers = 2;
   int prefetch = 3;  // batches in the ring
   // Batches come as decoded pixels with the windows to cut (Batch::packed), for SampleImagesCuda to finish,

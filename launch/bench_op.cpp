@@ -83,7 +83,7 @@ class BenchOpCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     return {With(ModelFlags(config_), {{"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"}}),
-            MachineFlags(config_, threads_),
+            MachineFlags(config_),
             {"Measuring",
              {{"op", &op_, "all | stem | head | the name of a layer"},
               {"batch", &batch_, "images"},
@@ -109,7 +109,7 @@ class BenchOpCommand final : public Command {
       if (!range.ok()) return range.status();
       ranges = {*range};
     }
-    const absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, call.comm, threads_);
+    const absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, call.comm);
     if (!device.ok()) return device.status();
     gpu_ = GpuOf((*device)->Describe());
     std::vector<Row> rows;
@@ -202,7 +202,7 @@ class BenchOpCommand final : public Command {
 
   std::string Table(const std::vector<Row>& rows) const {
     std::string table = absl::StrFormat("%s, batch %d, %s\n\n%-14s %12s %12s", config_.model, batch_,
-                                       config_.precision, "op", "forward us", "backward us");
+                                        config_.precision, "op", "forward us", "backward us");
     if (compares()) absl::StrAppendFormat(&table, " %12s %12s %8s", "fused fwd", "fused bwd", "ratio");
     if (gpu_ != nullptr) absl::StrAppendFormat(&table, " %10s %10s %8s", "MB", "floor us", "of floor");
     table += "\n";
@@ -260,7 +260,7 @@ class BenchOpCommand final : public Command {
   RunConfig config_;
   const GpuSpec* gpu_ = nullptr;
   std::string op_ = "all";
-  int threads_ = 0, warmup_ = 3, repeats_ = 10, runs_ = 1;
+  int warmup_ = 3, repeats_ = 10, runs_ = 1;
   int64_t batch_ = 32;
 };
 

@@ -63,7 +63,7 @@ class BenchStepCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     return {With(ModelFlags(config_), {{"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"},
                                        {"dropout", &config_.dropout, "false: leaves it out"}}),
-            With(MachineFlags(config_, threads_),
+            With(MachineFlags(config_),
                  {{"deterministic", &config_.deterministic,
                    "cuda: true: library calls as for a run that can be repeated bit by bit | false: the "
                    "fastest"}}),
@@ -83,7 +83,7 @@ class BenchStepCommand final : public Command {
       return absl::InvalidArgumentError("--profile needs --device=cuda: it times launches on a GPU");
     config_.synthetic_samples = batch_;
     if (absl::Status status = Validate(config_); !status.ok()) return status;
-    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm, threads_);
+    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm);
     if (!made.ok()) return made.status();
     Device& device = **made;
     const absl::StatusOr<std::unique_ptr<Dataset>> images = OpenDataset(config_, "", config_.train_split);
@@ -215,7 +215,7 @@ class BenchStepCommand final : public Command {
   }
 
   RunConfig config_;
-  int threads_ = 0, warmup_ = 5, repeats_ = 10;
+  int warmup_ = 5, repeats_ = 10;
   int64_t batch_ = 32;
   std::string profile_;
 };

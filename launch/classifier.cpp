@@ -115,7 +115,7 @@ std::vector<FlagGroup> ClassifierFlags::Groups() {
             {"init_from", &config.init_from, "in its place: a weights file of `export`"}}},
           ModelFlags(config),
           InputFlags(config),
-          With(MachineFlags(config, threads), {{"batch", &batch, "images of a rank's forward pass"}})};
+          With(MachineFlags(config), {{"batch", &batch, "images of a rank's forward pass"}})};
 }
 
 absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Device& device, Communicator& comm) {

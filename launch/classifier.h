@@ -21,7 +21,6 @@ struct ClassifierFlags {
   RunConfig config;  // what the flags leave open is as the checkpoint says
   std::string checkpoint;
   int64_t batch = 64;
-  int threads = 0;
 
   std::vector<FlagGroup> Groups();
 };

@@ -52,8 +52,7 @@ class EvalCommand final : public Command {
   absl::Status Run(const Invocation& call) override {
     const absl::StatusOr<std::unique_ptr<Watchdog>> watchdog = StartWatchdog(flags_.config, call.comm);
     if (!watchdog.ok()) return watchdog.status();
-    const absl::StatusOr<std::unique_ptr<Device>> made =
-        MakeDeviceFor(flags_.config, call.comm, flags_.threads);
+    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(flags_.config, call.comm);
     if (!made.ok()) return made.status();
     Device& device = **made;
     absl::StatusOr<Classifier> classifier = OpenClassifier(flags_, device, call.comm);

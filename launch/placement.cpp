@@ -64,15 +64,14 @@ absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const C
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm,
-                                                      int threads) {
+absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm) {
   if (config.device == "cuda") {
     absl::StatusOr<std::unique_ptr<Device>> gpu = MakeGpu(config, comm);
     if (absl::Status status = Agree(comm, gpu.status()); !status.ok()) return status;
     return gpu;
   }
   const int sharing = RanksSharingMyCores(comm);
-  return MakeCpuDevice(threads > 0 ? threads : std::max(1, AvailableCores() / sharing));
+  return MakeCpuDevice(config.threads > 0 ? config.threads : std::max(1, AvailableCores() / sharing));
 }
 
 }  // namespace deeper

@@ -91,8 +91,7 @@ class PredictCommand final : public Command {
     if (call.operands.empty()) return absl::InvalidArgumentError("name at least one image file");
     if (top_ < 1) return absl::InvalidArgumentError(absl::StrCat("--top=", top_, ": must be at least 1"));
     flags_.batch = std::min(flags_.batch, std::ssize(call.operands));
-    const absl::StatusOr<std::unique_ptr<Device>> made =
-        MakeDeviceFor(flags_.config, call.comm, flags_.threads);
+    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(flags_.config, call.comm);
     if (!made.ok()) return made.status();
     Device& device = **made;
     absl::StatusOr<Classifier> classifier = OpenClassifier(flags_, device, call.comm);

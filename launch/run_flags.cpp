@@ -24,7 +24,7 @@ FlagGroup InputFlags(RunConfig& c) {
        {"workers", &c.workers, "threads of a rank that read, decode and augment"}}};
 }
 
-FlagGroup MachineFlags(RunConfig& c, int& threads) {
+FlagGroup MachineFlags(RunConfig& c) {
   return {
       "Machine",
       {{"device", &c.device, "cpu | cuda"},
@@ -36,7 +36,7 @@ FlagGroup MachineFlags(RunConfig& c, int& threads) {
        {"plan_cache", &c.plan_cache,
         "cuda: file of tuned library calls; default: ~/.cache/deeper/plans.json; empty: tuned anew every "
         "time"},
-       {"threads", &threads, "cpu: of a rank, for computing; 0: its fair share of the cores it may use"}}};
+       {"threads", &c.threads, "cpu: of a rank, for computing; 0: its fair share of the cores it may use"}}};
 }
 
 Flag WatchdogFlag(RunConfig& c) {

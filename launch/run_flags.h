@@ -11,7 +11,7 @@ FlagGroup ModelFlags(RunConfig& config);
 // --mean, --std, --workers.
 FlagGroup InputFlags(RunConfig& config);
 // --device, --precision, --threads.
-FlagGroup MachineFlags(RunConfig& config, int& threads);
+FlagGroup MachineFlags(RunConfig& config);
 
 // --watchdog_seconds, of the commands that run on several ranks.
 Flag WatchdogFlag(RunConfig& config);

@@ -43,7 +43,7 @@ class TrainCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm, threads_);
+    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm);
     if (!made.ok()) return made.status();
     Device& device = **made;
     return Train(config_, call.comm, device, call.is_root() ? stdout : nullptr);
@@ -86,8 +86,11 @@ class TrainCommand final : public Command {
               "exit code 6 | skip: goes on with the next batch"},
              {"seed", &c.seed, "of initial weights, order, augmentation and dropout"},
              {"deterministic", &c.deterministic,
-              "true: the same ranks and seed give the same bits | false: on a CPU they do as well, CUDA may "
-              "be faster"}}};
+              "true: the same ranks and seed give the same bits | false: on a CPU with one or two ranks they "
+              "do as well; else faster | elastic: 1, 2, 4, ... ranks give the same bits"},
+             {"elastic_slices", &c.elastic_slices,
+              "elastic: forward passes that a global batch is cut into, a power of two, at least as many as "
+              "ranks"}}};
   }
 
   FlagGroup Output() {
@@ -105,14 +108,19 @@ class TrainCommand final : public Command {
 
   FlagGroup MachineFlags() {
     return With(
-        deeper::MachineFlags(config_, threads_),
+        deeper::MachineFlags(config_),
         {WatchdogFlag(config_),
          {"comm", &config_.comm, "auto | mpi"},
-         {"bucket_mib", &config_.bucket_mib, "gradients that leave together while backward still runs"}});
+         {"wire", &config_.wire,
+          "fp32 | bf16: gradients between ranks; bf16 halves the bytes, and adds what rounding left out to "
+          "the "
+          "next step's"},
+         {"bucket_mib", &config_.bucket_mib,
+          "gradients that leave together while backward still runs; 0: found in the first steps, or 8 with "
+          "--deterministic=true"}});
   }
 
   RunConfig config_;
-  int threads_ = 0;
 };
 
 }  // namespace

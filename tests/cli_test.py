@@ -19,7 +19,7 @@ import numpy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEEPER, MPIRUN = sys.argv[1:3]
-COMMANDS = ["pack", "verify", "describe", "train", "eval", "predict", "export", "bench step"]
+COMMANDS = ["pack", "verify", "describe", "train", "eval", "predict", "export", "bench step", "bench op", "bench comm"]
 USAGE, DATA, CHECKPOINT, NOT_FINITE = 2, 3, 4, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]
@@ -166,6 +166,9 @@ class Usage(Cli):
         result = self.fails(USAGE, ["--global_batch=2", "3"], *train, "--global_batch=2", ranks=3)
         self.assertEqual(result.stderr.count("deeper train:"), 1)
         self.fails(USAGE, ["leave out mpirun"], "describe", ranks=2)
+        elastic = ["train", f"--data={self.data}", *TRAIN, "--max_steps=1", "--deterministic=elastic"]
+        self.fails(USAGE, ["3 ranks", "--elastic_slices=4"], *elastic, "--elastic_slices=4", ranks=3)
+        self.fails(USAGE, ["batch normalisation"], *elastic, "--model=googlenet-bn", "--image_size=28", "--stem=small", ranks=2)
 
 
 class Damage(Cli):
@@ -331,6 +334,24 @@ class Bench(Cli):
             self.assertGreater(report[figure], 0)
         self.fails(USAGE, ["--warmup"], "bench", "step", "--warmup=0")
         self.fails(USAGE, ["--profile", "--device=cuda"], "bench", "step", "--profile=trace.json")
+
+
+    def test_comm(self):
+        sizes = ["--min_bytes=4096", "--max_bytes=65536", "--repeats=3"]
+        for ranks, collectives in (2, 5), (3, 4):  # the tree wants a power of two
+            result = run("bench", "comm", *sizes, ranks=ranks)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            report = json.loads(result.stdout)
+            self.assertEqual(report["settings"]["ranks"], ranks)
+            self.assertEqual(len(report["results"]), 3 * collectives)
+            for measured in report["results"]:
+                self.assertIn(measured["collective"], result.stderr)
+                reduced = 2 if "all_reduce" in measured["collective"] else 1
+                factor = reduced * (ranks - 1) / ranks
+                for figure, ms in ("bus_gb_per_s", measured["ms"]), ("mpi_bus_gb_per_s", measured["mpi_ms"]):
+                    self.assertAlmostEqual(measured[figure], factor * measured["bytes"] / ms / 1e6)
+        self.fails(USAGE, ["mpirun"], "bench", "comm")
+        self.fails(USAGE, ["--max_bytes"], "bench", "comm", "--max_bytes=100", ranks=2)
 
 
 class Describe(Cli):

@@ -51,6 +51,10 @@ absl::Status InRange(const char* flag, double value, double low, double high, co
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": must be ", what));
 }
 
+bool IsPowerOfTwo(int value) {
+  return value > 0 && (value & (value - 1)) == 0;
+}
+
 absl::StatusOr<std::vector<float>> ParseList(const char* flag, const std::string& text) {
   std::vector<float> values;
   for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
@@ -70,17 +74,18 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("augment", c.augment, kAugments), OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
         OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
-        OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
-        OneOf("fusion", c.fusion, {"off", "auto"}), OneOf("order", c.order, kOrders),
-        OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
+        OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("device", c.device, {"cpu", "cuda"}),
+        OneOf("comm", c.comm, {"auto", "nccl", "mpi"}), OneOf("fusion", c.fusion, {"off", "auto"}),
+        OneOf("order", c.order, kOrders), OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
         OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
   if (c.comm == "nccl")
     return absl::InvalidArgumentError("--comm=nccl: NCCL needs --device=cuda; use --comm=auto");
-  if (c.deterministic == "elastic") {
+  if (c.wire == "bf16" && c.deterministic != "false") {
     return absl::InvalidArgumentError(
-        "--deterministic=elastic: not in this build; true gives the same bits for the same number of ranks");
+        absl::StrCat("--wire=bf16: not with --deterministic=", c.deterministic,
+                     ", as what rounding left out of the gradients so far is not saved"));
   }
   return absl::OkStatus();
 }
@@ -103,7 +108,8 @@ absl::Status ValidateNumbers(const RunConfig& c) {
         InRange("weight_decay", c.weight_decay, 0, 1, "between 0 and 1"),
         InRange("aux_weight", c.aux_weight, 0, 1e3, "0 or more"),
         InRange("workers", c.workers, 1, 1024, "between 1 and 1024"),
-        InRange("bucket_mib", c.bucket_mib, 0, 1e6, "0 or more"),
+        InRange("threads", c.threads, 0, 1024, "0 (a fair share of the cores) to 1024"),
+        InRange("bucket_mib", c.bucket_mib, 0, 1e6, "0 (found in the first steps) or more"),
         InRange("keep", c.keep, 1, 1e6, "at least 1"),
         InRange("checkpoint_every", static_cast<double>(c.checkpoint_every), 0, kMany,
                 "0 (at the end only) or more"),
@@ -116,11 +122,49 @@ absl::Status ValidateNumbers(const RunConfig& c) {
   return absl::OkStatus();
 }
 
+// What an elastic run computes must follow from its flags alone.
+absl::Status ValidateElasticFlags(const RunConfig& c) {
+  const auto invalid = [](const auto&... words) {
+    return absl::InvalidArgumentError(absl::StrCat("--deterministic=elastic: ", words...));
+  };
+  if (c.device != "cpu")
+    return invalid("only with --device=cpu so far: ranks cannot sum gradients on GPUs yet");
+  if (!IsPowerOfTwo(c.elastic_slices))
+    return invalid("--elastic_slices=", c.elastic_slices, " is no power of two");
+  if (c.global_batch < c.elastic_slices)
+    return invalid("--global_batch=", c.global_batch, " is less than --elastic_slices=", c.elastic_slices);
+  if (c.micro_batch != 0)
+    return invalid("a slice is one forward pass: --elastic_slices takes the place of --micro_batch");
+  if (c.threads == 0)
+    return invalid(
+        "give --threads, the same in every run: on a CPU rounding depends on the threads of a rank");
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::Status ValidateElastic(const RunConfig& c, int ranks, bool has_statistics) {
+  if (!IsElastic(c)) return absl::OkStatus();
+  if (!IsPowerOfTwo(ranks) || ranks > c.elastic_slices) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--deterministic=elastic: ", ranks,
+                     " ranks; it takes a power of two, at most --elastic_slices=", c.elastic_slices));
+  }
+  if (has_statistics) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--deterministic=elastic: ", c.model,
+                     " has batch normalisation, whose running statistics depend on the "
+                     "number of ranks"));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status Validate(const RunConfig& c) {
   if (absl::Status status = ValidateChoices(c); !status.ok()) return status;
   if (absl::Status status = ValidateNumbers(c); !status.ok()) return status;
+  if (IsElastic(c)) {
+    if (absl::Status status = ValidateElasticFlags(c); !status.ok()) return status;
+  }
   for (const auto& [flag, text] : {std::pair{"mean", c.mean}, {"std", c.stddev}}) {
     if (absl::StatusOr<std::vector<float>> list = ParseList(flag, text); !list.ok()) return list.status();
   }
@@ -147,6 +191,18 @@ Augment AugmentOf(const RunConfig& config) {
 }
 OrderKind OrderOf(const RunConfig& config) {
   return Find(kOrders, config.order)->value;
+}
+
+// Tuned sizes differ from run to run, and with them the order of sums on more than two ranks.
+size_t BucketBytesOf(const RunConfig& config) {
+  constexpr double kMiB = 1 << 20;
+  if (config.bucket_mib > 0) return std::max<size_t>(1, static_cast<size_t>(config.bucket_mib * kMiB));
+  return config.deterministic == "true" ? static_cast<size_t>(8 * kMiB) : kTunedBuckets;
+}
+
+GradientSum GradientSumOf(const RunConfig& config) {
+  if (IsElastic(config)) return GradientSum::kTree;
+  return config.wire == "bf16" ? GradientSum::kBf16 : GradientSum::kAnyOrder;
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
@@ -212,15 +268,17 @@ absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config,
 
 nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
                                const PixelStats& stats) {
-  return {{"model", model.name},
-          {"num_classes", model.num_classes},
-          {"image_size", model.image_size},
-          {"channels", model.channels},
-          {"stem", config.stem},
-          {"aux", config.aux},
-          {"classes", data.classes},
-          {"mean", stats.mean},
-          {"std", stats.stddev}};
+  nlohmann::json json = {{"model", model.name},
+                         {"num_classes", model.num_classes},
+                         {"image_size", model.image_size},
+                         {"channels", model.channels},
+                         {"stem", config.stem},
+                         {"aux", config.aux},
+                         {"classes", data.classes},
+                         {"mean", stats.mean},
+                         {"std", stats.stddev}};
+  if (IsElastic(config)) json["elastic"] = {{"slices", config.elastic_slices}, {"threads", config.threads}};
+  return json;
 }
 
 }  // namespace deeper

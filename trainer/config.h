@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "comm/gradient_reducer.h"
 #include "comm/watchdog.h"
 #include "data/dataset.h"
 #include "data/loader.h"
@@ -53,7 +54,9 @@ struct RunConfig {
   uint64_t seed = 0;
   std::string on_nonfinite = "stop";    // stop | skip
   std::string deterministic = "false";  // false | true | elastic
-  double bucket_mib = 8;
+  int elastic_slices = 8;               // of a global batch, with deterministic=elastic
+  std::string wire = "fp32";            // fp32 | bf16: of gradients between ranks
+  double bucket_mib = 0;                // 0: found in the first steps, or 8 where that could change bits
 
   // Kept and reported.
   std::string checkpoint_dir;
@@ -67,6 +70,7 @@ struct RunConfig {
 
   // Where.
   std::string device = "cpu";     // cpu | cuda
+  int threads = 0;                // of a rank, on a CPU; 0: its share of the cores
   std::string comm = "auto";      // auto | nccl | mpi
   double watchdog_seconds = 300;  // 0: none
   std::string fusion = "auto";    // off | auto
@@ -77,12 +81,22 @@ struct RunConfig {
 // InvalidArgument names the flag, its value and what is allowed. Checks each field by itself and against the
 // others, not against data.
 absl::Status Validate(const RunConfig& config);
+inline bool IsElastic(const RunConfig& config) {
+  return config.deterministic == "elastic";
+}
+
+// InvalidArgument if --deterministic=elastic cannot keep its promise on so many ranks, or for a network with
+// running statistics: every slice has its own, and they are not merged in an order of their own.
+absl::Status ValidateElastic(const RunConfig& config, int ranks, bool has_statistics);
 
 // The parts of a RunConfig in the types of the layers below. The config is valid.
 DType PrecisionOf(const RunConfig& config);
 bool FusionOf(const RunConfig& config);
 Augment AugmentOf(const RunConfig& config);
 OrderKind OrderOf(const RunConfig& config);
+// As GradientReducer wants them.
+size_t BucketBytesOf(const RunConfig& config);
+GradientSum GradientSumOf(const RunConfig& config);
 
 // Opens split `split` of `dir`, or makes up data where the config says synthetic (a tenth as much to evaluate
 // on). Errors carry ExitCode::kData.
@@ -101,7 +115,8 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
 absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config, Communicator& comm);
 
 // What a checkpoint must say of its network so that `eval`, `predict` and a resumed run can make it again:
-// "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std".
+// "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std". An elastic run
+// adds "elastic", what its bits depend on besides: it goes on with the same or not at all.
 nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
                                const PixelStats& stats);
 

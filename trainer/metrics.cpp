@@ -47,6 +47,7 @@ absl::Status MetricsWriter::Step(const StepMetrics& metrics) {
   event["data_wait_ms"] = metrics.data_wait_ms;
   event["compute_ms"] = metrics.compute_ms;
   event["comm_exposed_ms"] = metrics.comm_exposed_ms;
+  event["peer_wait_ms"] = metrics.peer_wait_ms;
   event["nonfinite_steps"] = metrics.nonfinite_steps;
   return Write(event);
 }

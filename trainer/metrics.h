@@ -22,7 +22,9 @@ struct StepMetrics {
       head_losses;  // by Head::name; written as loss_main, loss_aux1, ...
   double lr = 0;
   double images_per_second = 0;
-  double data_wait_ms = 0, compute_ms = 0, comm_exposed_ms = 0;
+  double data_wait_ms = 0, compute_ms = 0;
+  double comm_exposed_ms = 0;   // communication that backward did not hide
+  double peer_wait_ms = 0;      // waiting for the slowest rank
   int64_t nonfinite_steps = 0;  // so far: skipped, since loss or gradients were not finite
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "trainer/metrics.h"
@@ -15,17 +16,20 @@ class StepMeter {
   StepMeter(const Model& model, Communicator& comm);
 
   void Add(const StepReport& report);
-  // Collective. Losses are those of the latest step, exact over all ranks. Images per second (of all ranks)
-  // and milliseconds a step (of this rank) are over the steps since the last Read; evaluations and
-  // checkpoints between them do not count.
+  // Collective. Losses are those of the latest step, exact over all ranks, summed in the order of the
+  // samples. Images per second (of all ranks) and milliseconds a step (of this rank) are over the steps since
+  // the last Read; evaluations and checkpoints between them do not count. Of the time spent waiting in a
+  // step, the part that the rank which came last waited too is communication; the rest is waiting for that
+  // rank.
   StepMetrics Read(int64_t step, float lr);
 
  private:
   const Model& model_;
   Communicator& comm_;
   StepReport last_;
-  int64_t steps_ = 0, images_ = 0;
-  double data_wait_ms_ = 0, compute_ms_ = 0, comm_exposed_ms_ = 0;
+  int64_t images_ = 0;
+  double data_wait_ms_ = 0, compute_ms_ = 0;
+  std::vector<double> waits_ms_;  // for gradients; a step each
 };
 
 }  // namespace deeper

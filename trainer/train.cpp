@@ -166,6 +166,7 @@ absl::Status Run::BuildTrainingNetwork() {
   const int sharing = device_.type() == DeviceType::kCuda ? 1 : comm_.local_size();  // of the memory
   const double available = kShareOfMemory * static_cast<double>(device_.AvailableBytes()) / sharing;
   int64_t rows = config_.micro_batch > 0 ? std::min(config_.micro_batch, ShareRows()) : ShareRows();
+  if (IsElastic(config_)) rows = (config_.global_batch + config_.elastic_slices - 1) / config_.elastic_slices;
   while (true) {
     absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
         *model,
@@ -173,7 +174,7 @@ absl::Status Run::BuildTrainingNetwork() {
         device_);
     if (!net.ok()) return net.status();
     const bool fits = static_cast<double>((*net)->arena_bytes()) <= available;
-    if (fits || rows == 1 || config_.micro_batch > 0) {
+    if (fits || rows == 1 || config_.micro_batch > 0 || IsElastic(config_)) {
       net_ = *std::move(net);
       return absl::OkStatus();
     }
@@ -192,6 +193,9 @@ absl::Status Run::BuildNetworks() {
       ParamStore::Create(net_->Params(), device_, /*training=*/true, net_->wants_narrow_params());
   if (!params.ok()) return params.status();
   params_ = *std::move(params);
+  const bool has_statistics = params_->statistics_elements() > 0;
+  if (absl::Status status = ValidateElastic(config_, comm_.size(), has_statistics); !status.ok())
+    return status;
   if (absl::Status status = net_->Bind(*params_); !status.ok()) return status;
   if (val_data_ == nullptr) return absl::OkStatus();
 
@@ -289,6 +293,7 @@ absl::Status Run::StartLoader() {
   options.global_batch = config_.global_batch;
   options.rank = comm_.rank();
   options.world = comm_.size();
+  options.slices = IsElastic(config_) ? config_.elastic_slices : 0;
   options.first_epoch = data_state_.epoch;
   options.first_batch = data_state_.batch;
   absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(*train_data_, options);
@@ -336,11 +341,14 @@ void Run::Announce() {
 }
 
 absl::Status Run::Steps() {
-  const int micros = static_cast<int>((ShareRows() + net_->options().rows - 1) / net_->options().rows);
-  GradientAccumulator accumulator(*params_, device_);
+  const bool elastic = IsElastic(config_);
+  const int micros = elastic
+                         ? config_.elastic_slices / comm_.size()
+                         : static_cast<int>((ShareRows() + net_->options().rows - 1) / net_->options().rows);
+  GradientAccumulator accumulator(*params_, device_, elastic ? Accumulation::kTree : Accumulation::kRunning);
   if (absl::Status status = Agree(comm_, accumulator.Reserve(micros)); !status.ok()) return status;
-  GradientReducer reducer(comm_, params_->grads(), net_->gradient_pieces(),
-                          static_cast<size_t>(config_.bucket_mib * (1 << 20)));
+  GradientReducer reducer(comm_, params_->grads(), net_->gradient_pieces(), BucketBytesOf(config_),
+                          GradientSumOf(config_));
   FiniteGuard guard(*net_, *params_, comm_, device_);
   Optimizer optimizer({.momentum = static_cast<float>(config_.momentum),
                        .weight_decay = static_cast<float>(config_.weight_decay),

@@ -1,5 +1,6 @@
 #include "trainer/train_step.h"
 
+#include <bit>
 #include <chrono>
 #include <utility>
 
@@ -22,6 +23,7 @@ void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& 
   report.data_wait_ms += batch.wait_ms;
   report.heads.resize(results.size());
   for (size_t i = 0; i < results.size(); ++i) report.heads[i] += results[i];
+  for (const HeadResult& result : results) report.micro_losses.push_back(result.loss_sum);
 }
 
 }  // namespace
@@ -74,8 +76,8 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   EnterPhase(Phase::kUpdate);
   report.finite = guard_.EndStep(report.heads);
   if (report.finite) optimizer_.Step();
-  report.comm_exposed_ms = reducer_.exposed_ms();
-  report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_exposed_ms;
+  report.comm_wait_ms = reducer_.wait_ms();
+  report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_wait_ms;
   return report;
 }
 
@@ -93,24 +95,38 @@ void TrainStep::Prefetch() {
 }
 
 absl::Status GradientAccumulator::Reserve(int micros) {
-  if (micros == 1) return absl::OkStatus();
-  sums_ = device_.Allocate(static_cast<size_t>(params_.trained_elements()) * sizeof(float));
-  if (sums_.data() != nullptr) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      "no memory for the sums of gradients over micro-batches: use a larger --micro_batch or fewer ranks");
+  const int sums = micros == 1                     ? 0
+                   : order_ == Accumulation::kTree ? std::countr_zero(static_cast<unsigned>(micros))
+                                                   : 1;
+  for (int i = 0; i < sums; ++i) {
+    sums_.push_back(device_.Allocate(static_cast<size_t>(params_.trained_elements()) * sizeof(float)));
+    if (sums_.back().data() == nullptr) {
+      return absl::ResourceExhaustedError(
+          "no memory for the sums of gradients over micro-batches: use a larger --micro_batch or fewer "
+          "ranks");
+    }
+  }
+  return absl::OkStatus();
 }
 
+// A sum kept at index k is of 2^k micro-batches in a tree, as the bits of a binary counter; of all before in
+// a running sum, which has no other index than 0.
 void GradientAccumulator::Add(const GradientPiece& piece, int micro, int micros) {
   if (micros == 1) return;
-  float* sum = sums_.as<float>() + piece.offset;
-  float* grads = params_.grads() + piece.offset;
+  float* const grads = params_.grads() + piece.offset;
+  const auto kept = [&](size_t i) { return sums_[i].as<float>() + piece.offset; };
   const auto count = static_cast<int64_t>(piece.count);
-  if (micro == 0) {
-    device_.Copy(sum, grads, piece.count * sizeof(float));
-  } else if (micro + 1 < micros) {
-    Accumulate(device_, grads, sum, count);
+  const bool last = micro + 1 == micros;
+  if (order_ == Accumulation::kTree) {
+    size_t level = 0;
+    for (; micro >> level & 1; ++level) Accumulate(device_, kept(level), grads, count);
+    if (!last) device_.Copy(kept(level), grads, piece.count * sizeof(float));
+  } else if (last) {
+    Accumulate(device_, kept(0), grads, count);
+  } else if (micro == 0) {
+    device_.Copy(kept(0), grads, piece.count * sizeof(float));
   } else {
-    Accumulate(device_, sum, grads, count);
+    Accumulate(device_, grads, kept(0), count);
   }
 }
 

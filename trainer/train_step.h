@@ -23,16 +23,22 @@ struct StepReport {
   bool finite = true;             // false, on all ranks: loss or gradients were not, and the weights stayed
   int64_t global_rows = 0;        // samples of the step over all ranks
   std::vector<HeadResult> heads;  // sums over this rank's rows
-  double data_wait_ms = 0;        // the loader kept us waiting
-  double compute_ms = 0;          // forward, backward, update
-  double comm_exposed_ms = 0;     // waiting for gradients that backward did not hide
+  std::vector<double> micro_losses;  // [micro-batch][head]: the parts of heads' loss_sum
+  double data_wait_ms = 0;           // the loader kept us waiting
+  double compute_ms = 0;             // forward, backward, update
+  double comm_wait_ms = 0;           // after backward, for the gradients of all ranks
 };
 
-// Keeps the sum of the gradients of a step's earlier micro-batches, and adds it to the last one's just before
-// they leave.
+// Keeps the sums of the gradients of a step's earlier micro-batches, and adds them to the last one's just
+// before they leave.
+//   kRunning  one after the other: one sum is kept
+//   kTree     a power of two of them, in the order of a balanced binary tree: log2 of their number are kept
+enum class Accumulation { kRunning, kTree };
+
 class GradientAccumulator {
  public:
-  GradientAccumulator(ParamStore& params, Device& device) : params_(params), device_(device) {}
+  GradientAccumulator(ParamStore& params, Device& device, Accumulation order = Accumulation::kRunning)
+      : params_(params), device_(device), order_(order) {}
   // ResourceExhausted if there is no memory for the sums; nothing is allocated for one micro-batch a step.
   absl::Status Reserve(int micros);
   void Add(const GradientPiece& piece, int micro, int micros);
@@ -40,7 +46,8 @@ class GradientAccumulator {
  private:
   ParamStore& params_;
   Device& device_;
-  Buffer sums_;
+  const Accumulation order_;
+  std::vector<Buffer> sums_;
 };
 
 class TrainStep {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -127,6 +128,102 @@ TEST_P(OnEveryBackend, AllReduceGivesTheSameBitsOnEveryRankAndEveryTime) {
   });
 }
 
+// parts[first..first + count), a power of two of them, added up in a balanced binary tree.
+std::vector<float> TreeSum(const std::vector<std::vector<float>>& parts, size_t first, size_t count) {
+  if (count == 1) return parts[first];
+  std::vector<float> sum = TreeSum(parts, first, count / 2);
+  const std::vector<float> right = TreeSum(parts, first + count / 2, count / 2);
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] += right[i];
+  return sum;
+}
+
+TEST_P(OnEveryBackend, TreeSumsAreTheSameBitsOnAnyNumberOfRanks) {
+  OnEachRank([](Communicator& comm) {
+    constexpr size_t kParts = 8;
+    const auto size = static_cast<size_t>(comm.size()), share = kParts / size;
+    if (kParts % size != 0) return;
+    for (const size_t count : {size_t{0}, size_t{1}, size_t{5}, size_t{1023}, size_t{200001}}) {
+      std::vector<std::vector<float>> parts;
+      for (size_t i = 0; i < kParts; ++i) parts.push_back(InexactValues(static_cast<int>(i), count));
+      // Two at once: their messages must not mix.
+      std::vector<float> sum = TreeSum(parts, static_cast<size_t>(comm.rank()) * share, share), again = sum;
+      Request first = comm.AllReduce(sum.data(), count, CommType::kF32, ReduceOp::kTreeSum, {});
+      comm.AllReduce(again.data(), count, CommType::kF32, ReduceOp::kTreeSum, {}).Wait();
+      first.Wait();
+      const std::vector<float> expected = TreeSum(parts, 0, kParts);
+      EXPECT_EQ(std::memcmp(sum.data(), expected.data(), count * sizeof(float)), 0) << "count " << count;
+      EXPECT_EQ(std::memcmp(again.data(), expected.data(), count * sizeof(float)), 0) << "count " << count;
+    }
+  });
+}
+
+// Adds up what SumInBf16 makes of the same gradients, step after step. -> the largest relative error.
+double DriftOfBf16Sums(Communicator& comm, size_t count, int steps, bool feedback) {
+  std::vector<double> exact(count), sum(count);
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    const std::vector<float> theirs = InexactValues(rank, count);
+    for (size_t i = 0; i < count; ++i) exact[i] += steps * double{theirs[i]};
+  }
+  std::vector<float> residual(count);
+  for (int step = 0; step < steps; ++step) {
+    std::vector<float> data = InexactValues(comm.rank(), count);
+    comm.SumInBf16(data.data(), residual.data(), count, {}).Wait();
+    for (size_t i = 0; i < count; ++i) sum[i] += data[i];
+    if (!feedback) std::fill(residual.begin(), residual.end(), 0.0f);
+    if (step > 0) continue;
+    std::vector<float> root = data;
+    comm.Broadcast(root.data(), count * sizeof(float), 0, {}).Wait();
+    EXPECT_EQ(std::memcmp(data.data(), root.data(), count * sizeof(float)), 0) << "differs from rank 0's";
+  }
+  // With what the ranks still hold, nothing is missing but rounding in fp32.
+  std::vector<double> held(residual.begin(), residual.end());
+  comm.AllReduce(held.data(), count, CommType::kF64, ReduceOp::kSum, {}).Wait();
+  double drift = 0;
+  for (size_t i = 0; i < count; ++i) {
+    drift = std::max(drift, std::abs(sum[i] - exact[i]) / steps);
+    if (feedback) {
+      EXPECT_NEAR(sum[i] + held[i], exact[i], 0.02 * steps) << "element " << i;
+    }
+  }
+  return drift;
+}
+
+// The values go to 5000, where bf16's are 32 apart.
+TEST_P(OnEveryBackend, Bf16SumsTrackTheTrueSumOverSteps) {
+  OnEachRank([](Communicator& comm) {
+    for (const size_t count : {size_t{0}, size_t{1}, size_t{3}, size_t{1023}}) {
+      const double drift = DriftOfBf16Sums(comm, count, 100, /*feedback=*/true);
+      EXPECT_LE(drift, 0.5 * comm.size()) << count;
+      if (count == 1023) {
+        EXPECT_GT(DriftOfBf16Sums(comm, count, 100, /*feedback=*/false), 10 * drift);
+      }
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, Bf16SumsOfSmallNumbersAreExact) {
+  OnEachRank([](Communicator& comm) {
+    for (const size_t count : {size_t{17}, kLarge}) {
+      std::vector<float> data = Values<float>(comm.rank(), count), residual(count);
+      comm.SumInBf16(data.data(), residual.data(), count, {}).Wait();
+      EXPECT_TRUE(data == ExpectedValues<float>(ReduceOp::kSum, comm.size(), count)) << count;
+      EXPECT_TRUE(residual == std::vector<float>(count)) << count;
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, Bf16SumsForgetAnOverflow) {
+  OnEachRank([](Communicator& comm) {
+    std::vector<float> data = {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::max(), 1};
+    std::vector<float> residual(3);
+    comm.SumInBf16(data.data(), residual.data(), 3, {}).Wait();
+    EXPECT_FALSE(std::isfinite(data[0]));
+    data = {1, 1, 1};
+    comm.SumInBf16(data.data(), residual.data(), 3, {}).Wait();
+    EXPECT_EQ(data, std::vector<float>(3, static_cast<float>(comm.size())));
+  });
+}
+
 TEST_P(OnEveryBackend, ReduceScatterSumsEachRanksShard) {
   OnEachRank([](Communicator& comm) {
     const size_t rank = static_cast<size_t>(comm.rank()), size = static_cast<size_t>(comm.size());
@@ -193,13 +290,88 @@ TEST_P(OnEveryBackend, SeveralInFlightCompleteInAnyOrder) {
   });
 }
 
-TEST_P(OnEveryBackend, TestAloneCompletesARequest) {
-  OnEachRank([](Communicator& comm) {
-    std::vector<float> data = Values<float>(comm.rank(), kLarge);
-    Request request = comm.AllReduce(data.data(), kLarge, CommType::kF32, ReduceOp::kSum, {});
-    while (!request.Test()) {
+// What one of many collectives under way works on; which kind it is depends on `index` alone.
+struct Flight {
+  explicit Flight(size_t index) : kind(index % 5), count((index * 997) % 3001) {}
+
+  Request Start(Communicator& comm) {
+    const auto size = static_cast<size_t>(comm.size());
+    values = Values<float>(comm.rank(), count * size);
+    all.assign(count * size, -1.0f);
+    const size_t bytes = count * sizeof(float);
+    switch (kind) {
+      case 0:
+        return comm.AllReduce(values.data(), values.size(), CommType::kF32, ReduceOp::kSum, {});
+      case 1:
+        return comm.AllReduce(values.data(), values.size(), CommType::kF32, ReduceOp::kMax, {});
+      case 2:
+        return comm.ReduceScatter(values.data(), all.data(), count, {});
+      case 3:
+        return comm.AllGather(values.data(), all.data(), bytes, {});
+      default:
+        return comm.Broadcast(values.data(), size * bytes, comm.size() - 1, {});
     }
+  }
+  void Check(const Communicator& comm) const {
+    const auto size = static_cast<size_t>(comm.size());
+    for (size_t i = 0; i < count; ++i) {
+      const size_t scattered = static_cast<size_t>(comm.rank()) * count + i;
+      const float expected = static_cast<float>(kind == 0   ? Expected(ReduceOp::kSum, comm.size(), i)
+                                                : kind == 1 ? Expected(ReduceOp::kMax, comm.size(), i)
+                                                : kind == 2 ? Expected(ReduceOp::kSum, comm.size(), scattered)
+                                                            : ValueOf(comm.size() - 1, i));
+      const float got = kind == 2 ? all[i] : kind == 3 ? all[(size - 1) * count + i] : values[i];
+      ASSERT_EQ(got, expected) << "kind " << kind << ", element " << i;
+    }
+  }
+
+  size_t kind, count;
+  std::vector<float> values, all;  // [count * size]
+};
+
+// Again and again: the library's own resources must come back.
+TEST_P(OnEveryBackend, ManyInFlightAgainAndAgain) {
+  OnEachRank([](Communicator& comm) {
+    for (int round = 0; round < 10; ++round) {
+      std::vector<Flight> flights;
+      std::vector<Request> requests;
+      for (size_t i = 0; i < 100; ++i) flights.emplace_back(i + static_cast<size_t>(round));
+      for (Flight& flight : flights) requests.push_back(flight.Start(comm));
+      for (size_t i = 0; i < requests.size(); ++i) requests[(i * 37 + 11) % requests.size()].Wait();
+      for (const Flight& flight : flights) flight.Check(comm);
+    }
+  });
+}
+
+TEST_P(OnEveryBackend, SixtyFourMegabytes) {
+  OnEachRank([](Communicator& comm) {
+    const auto size = static_cast<size_t>(comm.size()), rank = static_cast<size_t>(comm.rank());
+    const size_t count = (size_t{64} << 20) / sizeof(float) / size - 1;
+    std::vector<float> data = Values<float>(comm.rank(), count * size), shard(count);
+    comm.ReduceScatter(data.data(), shard.data(), count, {}).Wait();
+    EXPECT_TRUE(shard == ExpectedValues<float>(ReduceOp::kSum, comm.size(), count, rank * count));
+    comm.AllGather(shard.data(), data.data(), count * sizeof(float), {}).Wait();
+    const std::vector<float> sum = ExpectedValues<float>(ReduceOp::kSum, comm.size(), count * size);
+    EXPECT_TRUE(data == sum);
+    data = Values<float>(comm.rank(), count * size);
+    comm.AllReduce(data.data(), count * size, CommType::kF32, ReduceOp::kSum, {}).Wait();
+    EXPECT_TRUE(data == sum);
+    if (rank > 0) std::fill(data.begin(), data.end(), 0.0f);
+    comm.Broadcast(data.data(), data.size() * sizeof(float), 0, {}).Wait();
+    EXPECT_TRUE(data == sum);
+  });
+}
+
+// Nobody waits: Test only looks.
+TEST_P(OnEveryBackend, CollectivesProgressWhileNobodyWaits) {
+  OnEachRank([](Communicator& comm) {
+    std::vector<float> data = Values<float>(comm.rank(), kLarge), second = data;
+    Request request = comm.AllReduce(data.data(), kLarge, CommType::kF32, ReduceOp::kSum, {});
+    Request other = comm.AllReduce(second.data(), kLarge, CommType::kF32, ReduceOp::kSum, {});
+    while (!other.Test()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    request.Wait();
     EXPECT_TRUE(data == ExpectedValues<float>(ReduceOp::kSum, comm.size(), kLarge));
+    EXPECT_TRUE(second == data);
     EXPECT_TRUE(request.Test());
     request.Wait();
   });

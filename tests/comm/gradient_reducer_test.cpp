@@ -37,14 +37,15 @@ struct Arena {
   }
 };
 
-// Runs three steps, with the pieces ready in another order on each rank and step.
-void ExpectSums(Communicator& comm, Arena arena, size_t bucket_bytes) {
-  GradientReducer reducer(comm, arena.values.data(), arena.pieces, bucket_bytes);
+// The pieces are ready in another order on each rank and step.
+void ExpectSums(Communicator& comm, Arena arena, size_t bucket_bytes, int steps = 3,
+                GradientSum how = GradientSum::kAnyOrder) {
+  GradientReducer reducer(comm, arena.values.data(), arena.pieces, bucket_bytes, how);
   Arena expected = arena;
   std::vector<size_t> order(arena.pieces.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::mt19937 shuffle(static_cast<unsigned>(comm.rank()));
-  for (int step = 0; step < 3; ++step) {
+  for (int step = 0; step < steps; ++step) {
     std::shuffle(order.begin(), order.end(), shuffle);
     for (const size_t piece : order) {
       arena.Fill(arena.pieces[piece], static_cast<float>(comm.rank() * 100 + step));
@@ -60,16 +61,29 @@ void ExpectSums(Communicator& comm, Arena arena, size_t bucket_bytes) {
     }
     EXPECT_TRUE(arena.values == expected.values)
         << "step " << step << ", buckets of " << bucket_bytes << " bytes";
-    EXPECT_GE(reducer.exposed_ms(), 0);
+    EXPECT_GE(reducer.wait_ms(), 0);
   }
 }
 
 TEST_P(OnEveryBackend, GradientsAreSummedWhateverTheBuckets) {
   OnEachRank([](Communicator& comm) {
     const Arena arena({9, 1, 4097, 64, 0, 20011, 3, 5, 7777, 1, 100003});
-    for (const size_t bucket_bytes :
-         {size_t{0}, size_t{1}, size_t{20}, size_t{4099}, size_t{100000}, size_t{1} << 30})
+    for (const size_t bucket_bytes : {size_t{1}, size_t{20}, size_t{4099}, size_t{100000}, size_t{1} << 30})
       ExpectSums(comm, arena, bucket_bytes);
+  });
+}
+
+TEST_P(OnEveryBackend, GradientsAreSummedInATreeAndInBf16) {
+  OnEachRank([](Communicator& comm) {
+    const Arena arena({9, 1, 4097, 64, 0, 20011, 3});
+    if (comm.size() != 3) ExpectSums(comm, arena, 4099, 3, GradientSum::kTree);
+    if (comm.size() < 3) ExpectSums(comm, arena, 4099, 3, GradientSum::kBf16);  // sums of 8 bits are exact
+  });
+}
+
+TEST_P(OnEveryBackend, TunedBucketsAreSummedAsWell) {
+  OnEachRank([](Communicator& comm) {
+    ExpectSums(comm, Arena({9, 300001, 64, 300000, 5, 300003}), kTunedBuckets, /*steps=*/16);
   });
 }
 
@@ -86,6 +100,7 @@ class RecordingCommunicator final : public Communicator {
     sent.emplace_back(static_cast<const float*>(data) - arena_, count);
     return {};
   }
+  Request SumInBf16(float*, float*, size_t, Stream) override { return {}; }
   Request ReduceScatter(const float*, float*, size_t, Stream) override { return {}; }
   Request AllGather(const void*, void*, size_t, Stream) override { return {}; }
   Request Broadcast(void*, size_t, int, Stream) override { return {}; }

@@ -1,5 +1,5 @@
-// One suite for every communicator: the tests are in communicator_test.cpp and gradient_reducer_test.cpp;
-// comm_tests runs them on single and threads (backends_test.cpp), comm_mpi_tests on MPI under mpirun
+// One suite for every communicator: the tests are in communicator_test.cpp and in those of what is built on
+// it; comm_tests runs them on single and threads (backends_test.cpp), comm_mpi_tests on MPI under mpirun
 // (mpi_main.cpp).
 #pragma once
 

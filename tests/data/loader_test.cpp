@@ -167,6 +167,42 @@ TEST(Loader, WorksWithFewerSamplesThanRanks) {
   ExpectOrderOfEpochs(3, 13, 4, 8);
 }
 
+// The batches of all ranks, in the order of their samples, padding and all.
+std::vector<Copy> SlicesOf(const Dataset& dataset, int world) {
+  LoaderOptions options = SmallOptions();
+  options.augment = Augment::kInception;
+  options.rows = 2;
+  options.slices = 8;
+  options.world = world;
+  std::vector<std::vector<Copy>> ranks;
+  for (options.rank = 0; options.rank < world; ++options.rank) ranks.push_back(ReadAll(dataset, options));
+  std::vector<Copy> slices;
+  const size_t share = static_cast<size_t>(options.slices / world);
+  for (size_t step = 0; step < ranks[0].size(); step += share) {
+    for (const std::vector<Copy>& rank : ranks) {
+      for (size_t i = 0; i < share; ++i) slices.push_back(rank.at(step + i));
+    }
+  }
+  return slices;
+}
+
+TEST(Loader, SlicesAreTheSameBatchesOnAnyNumberOfRanks) {
+  const NumberedImages dataset(29);  // global batches of 13, 13 and 3, whose slices are partly empty
+  const std::vector<Copy> alone = SlicesOf(dataset, 1);
+  ASSERT_EQ(alone.size(), 3u * 3 * 8);
+  for (const int world : {2, 4, 8}) {
+    const std::vector<Copy> together = SlicesOf(dataset, world);
+    ASSERT_EQ(together.size(), alone.size());
+    for (size_t i = 0; i < alone.size(); ++i) {
+      EXPECT_EQ(alone[i].batch.rows, together[i].batch.rows);
+      EXPECT_EQ(alone[i].batch.global_rows, together[i].batch.global_rows);
+      EXPECT_EQ(alone[i].samples, together[i].samples);
+      EXPECT_EQ(alone[i].labels, together[i].labels);
+      EXPECT_EQ(alone[i].images, together[i].images);
+    }
+  }
+}
+
 TEST(Loader, PaddingRowsHoldRealSamplesWithoutLabels) {
   const NumberedImages dataset(25);  // global batches of 24 and 1
   LoaderOptions options = SmallOptions();
@@ -404,6 +440,10 @@ TEST(Loader, RejectsWhatCannotWork) {
   ExpectInvalid(With(&LoaderOptions::stats, PixelStats{{0.5f}, {0}}), "channel 0 is 0");
   ExpectInvalid(With(&LoaderOptions::stats, PixelStats{{0.5f, 0.5f}, {1, 1}}), "2 means and 2 deviations");
   ExpectInvalid(SmallOptions(), "no samples", 0);
+  ExpectInvalid(With(&LoaderOptions::slices, 3), "3 slices of 4 rows do not hold a global batch of 13");
+  LoaderOptions uneven = With(&LoaderOptions::slices, 8);
+  uneven.world = 3;
+  ExpectInvalid(uneven, "8 slices of 4 rows do not hold a global batch of 13 on 3 ranks");
 }
 
 }  // namespace

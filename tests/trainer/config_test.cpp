@@ -40,7 +40,10 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.resume = "-3"; }, "--resume=-3"},
       {[](RunConfig& c) { c.mean = "0.5,half"; }, "--mean=0.5,half"},
       {[](RunConfig& c) { c.device = "gpu"; }, "--device=gpu: must be one of cpu, cuda"},
-      {[](RunConfig& c) { c.deterministic = "elastic"; }, "elastic"},
+      {[](RunConfig& c) { c.threads = -1; }, "--threads=-1"},
+      {[](RunConfig& c) { c.wire = "fp8"; }, "--wire=fp8: must be one of fp32, bf16"},
+      {[](RunConfig& c) { c.wire = "bf16", c.deterministic = "true"; },
+       "--wire=bf16: not with --deterministic=true"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},
   };
@@ -49,6 +52,48 @@ TEST(ValidateTest, EachMistakeIsNamed) {
     mistake.make(config);
     EXPECT_THAT(Validate(config).ToString(), HasSubstr(mistake.message));
   }
+}
+
+RunConfig Elastic() {
+  RunConfig config = Valid();
+  config.deterministic = "elastic";
+  config.threads = 1;
+  return config;
+}
+
+TEST(ValidateTest, WhatElasticRunsNeed) {
+  const Mistake mistakes[] = {
+      {[](RunConfig& c) { c.threads = 0; }, "give --threads"},
+      {[](RunConfig& c) { c.elastic_slices = 0; }, "--elastic_slices=0 is no power of two"},
+      {[](RunConfig& c) { c.elastic_slices = 12; }, "--elastic_slices=12 is no power of two"},
+      {[](RunConfig& c) { c.global_batch = 7; }, "--global_batch=7 is less than --elastic_slices=8"},
+      {[](RunConfig& c) { c.micro_batch = 4; }, "takes the place of --micro_batch"},
+      {[](RunConfig& c) { c.device = "cuda"; }, "--device=cpu"},
+  };
+  EXPECT_TRUE(Validate(Elastic()).ok());
+  for (const Mistake& mistake : mistakes) {
+    RunConfig config = Elastic();
+    mistake.make(config);
+    EXPECT_THAT(Validate(config).ToString(), HasSubstr(mistake.message));
+  }
+}
+
+TEST(ValidateElasticTest, RanksAndNetwork) {
+  for (const int ranks : {1, 2, 4, 8}) EXPECT_TRUE(ValidateElastic(Elastic(), ranks, false).ok());
+  for (const int ranks : {3, 6, 16})
+    EXPECT_THAT(ValidateElastic(Elastic(), ranks, false).ToString(), HasSubstr("a power of two, at most"));
+  EXPECT_THAT(ValidateElastic(Elastic(), 2, true).ToString(), HasSubstr("batch normalisation"));
+  EXPECT_TRUE(ValidateElastic(Valid(), 3, true).ok()) << "whoever does not ask for it need not care";
+}
+
+TEST(BucketBytesOfTest, FixedWhereTheyCouldChangeBits) {
+  RunConfig config = Valid();
+  EXPECT_EQ(BucketBytesOf(config), kTunedBuckets);
+  EXPECT_EQ(BucketBytesOf(Elastic()), kTunedBuckets);
+  config.deterministic = "true";
+  EXPECT_EQ(BucketBytesOf(config), size_t{8} << 20);
+  config.bucket_mib = 0.5;
+  EXPECT_EQ(BucketBytesOf(config), size_t{1} << 19);
 }
 
 TEST(ModelForTest, FewerClassesThanTheDataset) {

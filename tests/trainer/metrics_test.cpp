@@ -35,6 +35,7 @@ StepMetrics ExampleStep() {
           .data_wait_ms = 0.5,
           .compute_ms = 99,
           .comm_exposed_ms = 1.5,
+          .peer_wait_ms = 0.25,
           .nonfinite_steps = 2};
 }
 
@@ -54,7 +55,7 @@ TEST(Metrics, WritesTheDocumentedFields) {
       lines[1],
       R"({"event":"step","step":20,"epoch":1,"loss":3.5,"loss_main":2.0,"loss_aux1":2.5,"loss_aux2":2.25,)"
       R"("lr":0.1,"images_per_second":640.0,"data_wait_ms":0.5,"compute_ms":99.0,"comm_exposed_ms":1.5,)"
-      R"("nonfinite_steps":2})");
+      R"("peer_wait_ms":0.25,"nonfinite_steps":2})");
   EXPECT_EQ(lines[2], R"({"event":"eval","step":20,"top1":0.25,"top5":0.5,"count":10000})");
   EXPECT_EQ(lines[3], R"({"event":"checkpoint","step":20,"path":"runs/a/step-000000020","seconds":0.125})");
   EXPECT_EQ(lines[4], R"({"event":"nonfinite","step":21,"reason":"fc.bias"})");

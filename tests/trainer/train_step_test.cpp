@@ -12,6 +12,7 @@
 #include "comm/threads_communicator.h"
 #include "tests/kernels/test_device.h"
 #include "trainer/evaluate.h"
+#include "trainer/step_meter.h"
 
 namespace deeper {
 namespace {
@@ -56,13 +57,14 @@ LoaderOptions LoadFor(const Communicator& comm, int64_t rows) {
 }
 
 struct Outcome {
-  std::vector<std::vector<double>> losses;  // [step][head], sums over this rank's rows
+  std::vector<std::vector<double>> losses;  // [step][head], means over the global batch
   std::vector<float> weights;
   EvalResult eval;
 };
 
-// One rank of a run. rows: of a forward pass.
-Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, Device* device) {
+// One rank of a run. rows: of a forward pass. slices: of an elastic run, else 0.
+Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, Device* device, int slices = 0,
+                GradientSum sum = GradientSum::kAnyOrder) {
   auto dataset = Data();
   auto net = *Network::Prepare(SmallModel(true), {rows, precision, true}, *device);
   auto eval_net = *Network::Prepare(SmallModel(false), {rows, precision, false}, *device);
@@ -72,24 +74,28 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   EXPECT_TRUE(eval_net->Bind(*params).ok());
   LoaderOptions input = LoadFor(comm, rows);
   input.augment = Augment::kInception;
+  input.slices = slices;
   net->Configure(input);
   auto loader = *MakeLoader(*dataset, input);
-  GradientAccumulator accumulator(*params, *device);
+  const bool elastic = slices > 0;
+  GradientAccumulator accumulator(*params, *device, elastic ? Accumulation::kTree : Accumulation::kRunning);
   const int64_t share = (kGlobalBatch + comm.size() - 1) / comm.size();
-  EXPECT_TRUE(accumulator.Reserve(static_cast<int>((share + rows - 1) / rows)).ok());
-  GradientReducer reducer(comm, params->grads(), net->gradient_pieces(), 1 << 10);
+  const auto micros = elastic ? slices / comm.size() : static_cast<int>((share + rows - 1) / rows);
+  EXPECT_TRUE(accumulator.Reserve(micros).ok());
+  GradientReducer reducer(comm, params->grads(), net->gradient_pieces(), 1 << 10,
+                          elastic ? GradientSum::kTree : sum);
   FiniteGuard guard(*net, *params, comm, *device);
   Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device);
   TrainStep step(*loader, *net, accumulator, reducer, guard, optimizer, *device, 3);
 
+  StepMeter meter(net->model(), comm);
+
   Outcome outcome;
   for (int i = 0; i < steps; ++i) {
     const StepReport report = *step.Run(0.05f);
-    std::vector<double> sums;
-    for (const HeadResult& head : report.heads) sums.push_back(head.loss_sum);
-    comm.AllReduce(sums.data(), sums.size(), CommType::kF64, ReduceOp::kSum, {}).Wait();
-    for (double& sum : sums) sum /= static_cast<double>(report.global_rows);
-    outcome.losses.push_back(sums);
+    meter.Add(report);
+    outcome.losses.emplace_back();
+    for (const auto& [head, loss] : meter.Read(i, 0.05f).head_losses) outcome.losses.back().push_back(loss);
   }
   for (const Param& param : params->trained()) {
     std::vector<float> values(static_cast<size_t>(param.spec.elements()));
@@ -100,14 +106,15 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   return outcome;
 }
 
-Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32) {
+Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32, int slices = 0,
+                 GradientSum sum = GradientSum::kAnyOrder) {
   auto comms = MakeThreadCommunicators(world);
   std::vector<Outcome> outcomes(comms.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < comms.size(); ++rank) {
     threads.emplace_back([&, rank] {
       const auto device = MakeCpuDevice(1);
-      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get());
+      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get(), slices, sum);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -140,6 +147,25 @@ TEST(TrainStepTest, RanksAndMicroBatchesChangeNothing) {
   ExpectSameTraining(whole, RunRanks(1, 4, 10), 1e-5);
   ExpectSameTraining(whole, RunRanks(2, 7, 10), 1e-5);
   ExpectSameTraining(whole, RunRanks(3, 2, 10), 1e-5);
+}
+
+TEST(TrainStepTest, ElasticRunsAreTheSameBitsOnAnyNumberOfRanks) {
+  for (const DType precision : {DType::kF32, DType::kBf16}) {
+    const Outcome alone = RunRanks(1, 2, 10, precision, /*slices=*/8);
+    for (const int world : {2, 4, 8}) {
+      const Outcome together = RunRanks(world, 2, 10, precision, 8);
+      EXPECT_EQ(alone.weights, together.weights) << world << " ranks";
+      EXPECT_EQ(alone.losses, together.losses) << world << " ranks";
+    }
+    EXPECT_NE(alone.weights, RunRanks(2, 2, 10, precision).weights) << "nothing depends on the order of sums";
+  }
+  ExpectSameTraining(RunRanks(1, kGlobalBatch, 10), RunRanks(4, 2, 10, DType::kF32, 8), 1e-5);
+}
+
+TEST(TrainStepTest, LearnsWithGradientsInBf16) {
+  const Outcome fp32 = RunRanks(3, 5, 20), bf16 = RunRanks(3, 5, 20, DType::kF32, 0, GradientSum::kBf16);
+  ExpectSameTraining(fp32, bf16, 0.01);
+  EXPECT_NE(fp32.weights, bf16.weights);
 }
 
 TEST(TrainStepTest, SameRunTwiceIsBitIdentical) {
