@@ -11,7 +11,7 @@ std::string NameOf(Phase phase, int64_t item) {
   const std::string number = item < 0 ? "" : absl::StrCat(" ", item);
   switch (phase) {
     case Phase::kStart:
-      return "starting";
+      return "start-up";
     case Phase::kLoader:
       return "in the loader";
     case Phase::kCompute:

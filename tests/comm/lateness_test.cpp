@@ -100,7 +100,7 @@ class Marks : public testing::Test {
 };
 
 TEST_F(Marks, SayWhereTheThreadIs) {
-  EXPECT_EQ(Describe(board_.Read()), "starting");
+  EXPECT_EQ(Describe(board_.Read()), "start-up");
   EnterStep(3);
   EXPECT_EQ(Describe(board_.Read()), "step 3, in the loader");
   EnterPhase(Phase::kGradients, 2);

@@ -28,7 +28,7 @@ OPTIONS, unittest_arguments = parser.parse_known_args()
 COMMUNICATION = 5
 DEADLINE = 4  # seconds, of the watchdog
 GONE_WITHIN = 10  # seconds, after the deadline where there is one
-PHASES = ("starting|in the loader|computing|backward|all-reduce|updating|reporting|evaluating|saving a checkpoint")
+PHASES = ("start-up|in the loader|computing|backward|all-reduce|updating|reporting|evaluating|saving a checkpoint")
 # Small enough that a trial meets every phase often.
 TRAIN = [OPTIONS.deeper, "train", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--threads=1", "--global_batch=12",
          "--max_steps=1000000", "--eval_every=7", "--log_every=3", f"--watchdog_seconds={DEADLINE}"]
@@ -79,7 +79,7 @@ class Trials(Faults):
             self.assertTrue(job.wait_for_text("resume ", 30), job.text())  # the last line before the first step
             time.sleep(delay)
             os.kill(job.rank(victim), blow)
-            took = self.ends(job, seconds, rf"rank {victim} {verb}.*(step \d+, ({PHASES})|starting)", codes)
+            took = self.ends(job, seconds, rf"rank {victim} {verb}.*(step \d+, ({PHASES})|start-up)", codes)
             said = next(line for line in job.text().splitlines() if f"rank {victim} {verb}" in line)
             print(f"{blow.name} of rank {victim} of {ranks} after {delay:.2f} s: all gone after {took:.1f} s, exit code "
                   f"{job.process.returncode}: {said}", flush=True)
