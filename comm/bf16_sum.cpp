@@ -1,5 +1,6 @@
 #include "comm/bf16_sum.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/parallel.h"
@@ -22,12 +23,21 @@ DEEPER_SIMD void RoundWithFeedback(const float* data, float* residual, bf16* wir
   }
 }
 
+// In blocks, so that each inner loop is one that vectorizes.
 DEEPER_SIMD void SumParts(std::span<const bf16* const> parts, float* residual, bf16* sum, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    float exact = 0;
-    for (const bf16* part : parts) exact += ToFloat(part[i]);
-    sum[i] = ToBf16(exact);
-    residual[i] += Finite(exact - ToFloat(sum[i]));
+  constexpr size_t kBlock = 512;
+  float exact[kBlock];
+  for (size_t first = 0; first < count; first += kBlock) {
+    const size_t n = std::min(kBlock, count - first);
+    std::fill(exact, exact + n, 0.0f);
+    for (const bf16* part : parts) {
+      for (size_t i = 0; i < n; ++i) exact[i] += ToFloat(part[first + i]);
+    }
+    for (size_t i = 0; i < n; ++i) {
+      const bf16 rounded = ToBf16(exact[i]);
+      residual[first + i] += Finite(exact[i] - ToFloat(rounded));
+      sum[first + i] = rounded;
+    }
   }
 }
 
