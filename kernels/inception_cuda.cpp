@@ -67,6 +67,7 @@ class FusedInception final : public Op {
     int weights_branch() const { return 2 - branch; }
   };
 
+  absl::Status PreparePool(const OpOptions& options);
   absl::Status PrepareForward();
   absl::Status PrepareBackward(const OpOptions& options);
   absl::Status PrepareForward(Chain& chain);
@@ -78,6 +79,7 @@ class FusedInception final : public Op {
     scratch_bytes_[branch] = std::max(scratch_bytes_[branch], Align(bytes));
   }
 
+  void PoolAndProject();
   void Normalize(Convolution first, const ChannelSlice& slice);
   BatchNormArguments Norm(Convolution first, const ChannelSlice& slice, int branch = 0) const;
   void JoinGradients();
@@ -117,16 +119,22 @@ class FusedInception final : public Op {
   // The buffer's channels that are no padding, and the outputs among them.
   int64_t width() const { return buffer_.o4.end() - buffer_.r2.first; }
   ChannelSlice outputs() const { return {buffer_.o1.first, buffer_.o4.end() - buffer_.o1.first}; }
+  bool keeps_pooled() const { return pool_ != nullptr; }
   size_t statistics_bytes() const { return Align(static_cast<size_t>(width()) * sizeof(float)); }
 
   const InceptionParams params_;
   const InceptionBuffer buffer_;
   const bool training_;
   CudaDevice& device_;
+  // The pool and its 1x1: two kernels of ours that take the maxima on the way to the tensor cores, where they
+  // apply; else an op of its own and products.
+  std::unique_ptr<CudaPlan> pooled_forward_, pooled_weights_;
   std::unique_ptr<Op> pool_;
   Chain chains_[2];
   std::unique_ptr<CudaPlan> first_, project_;  // [R2|R3|O1], O4
   std::unique_ptr<CudaPlan> dx_, dpooled_, dfirst_, dproject_;
+  PooledPart pooled_dx_;
+  size_t argmax_bytes_ = 0;                           // of `saved`, at its beginning
   size_t scratch_bytes_[CudaDevice::kBranches] = {};  // of the libraries, and of sums
 
   void* z_ = nullptr;                           // before batch norm, or y
@@ -157,29 +165,52 @@ absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, 
   chains_[1].Set(buffer_.r3, buffer_.o3, params_.branch3_kernel, kR3, kO3);
   chains_[1].branch = 1;
 
-  // Spread by whoever made x, or below.
-  OpOptions pool_options = options;
-  pool_options.x_takes_pooled_gradients = true;
-  pool_options.fuse = false;
-  auto pool = MakePool(kInceptionPool, x, pool_options, device_);
-  if (!pool.ok()) return pool.status();
-  pool_ = *std::move(pool);
+  if (absl::Status pool = PreparePool(options); !pool.ok()) return pool;
   absl::Status status = PrepareForward();
   if (training_) status.Update(PrepareBackward(options));
   if (!status.ok()) return status;
 
-  const size_t argmax = pool_->needs().saved_bytes, pooled = Bytes(channels());
+  const size_t pooled = keeps_pooled() ? Bytes(channels()) : 0;
   if (training_) {
-    needs_.saved_bytes = Align(argmax) + pooled;
+    needs_.saved_bytes = argmax_bytes_ + pooled;
     if (params_.batch_norm) needs_.saved_bytes += Align(needs_.y.bytes()) + 2 * statistics_bytes();
     needs_.workspace_bytes = Bytes(buffer_.first_width()) + Bytes(params_.c2) + Bytes(params_.c3) +
                              Bytes(params_.c4) + unmasked_bytes(chains_[0]) + unmasked_bytes(chains_[1]) +
-                             (needs_.pooled_dx.has_value() ? 0 : pooled) +
+                             (needs_.pooled_dx.has_value() ? 0 : Bytes(channels())) +
                              (params_.batch_norm ? Bytes(outputs().count) : 0);
   } else {
     needs_.workspace_bytes = pooled;
   }
   for (const size_t bytes : scratch_bytes_) needs_.workspace_bytes += bytes;
+  return absl::OkStatus();
+}
+
+absl::Status FusedInception::PreparePool(const OpOptions& options) {
+  const Shape& x = needs_.x.shape;
+  pooled_dx_ = {needs_.x.Dense(), kInceptionPool.kernel, kInceptionPool.stride, kInceptionPool.pad};
+  if (training_ && options.want_dx) argmax_bytes_ = Align(static_cast<size_t>(x.elements()));
+  ConvolutionProblem p = {.pass = Pass::kForward, .dtype = needs_.x.dtype, .n = x.n, .h = x.h, .w = x.w};
+  p.c = x.c;
+  p.k = params_.c4;
+  p.pool_x = true;
+  p.x_pitch = needs_.x.pixel_pitch();
+  p.y_pitch = buffer_.pitch;
+  p.bias = p.relu = !params_.batch_norm;
+  absl::Status status = MakePlan(p, 2, pooled_forward_);
+  if (status.ok() && training_) {
+    p.pass = Pass::kBackwardWeights;
+    p.y_pitch = 0;
+    p.bias = p.relu = false;
+    status = MakePlan(p, 2, pooled_weights_);
+  }
+  if (!absl::IsUnimplemented(status)) return status;
+  pooled_forward_ = nullptr;
+  OpOptions inner = options;
+  inner.x_takes_pooled_gradients = true;
+  inner.fuse = false;
+  auto pool = MakePool(kInceptionPool, needs_.x, inner, device_);
+  if (!pool.ok()) return pool.status();
+  pool_ = *std::move(pool);
   return absl::OkStatus();
 }
 
@@ -223,9 +254,11 @@ absl::Status FusedInception::PrepareForward() {
   p.bias = p.relu = !params_.batch_norm;
   p.a_stride = needs_.x.pixel_pitch(), p.b_stride = channels(), p.d_stride = buffer_.pitch;
   absl::Status status = MakePlan(p, 0, first_);
-  p.n = params_.c4;
-  p.a_stride = channels();
-  status.Update(MakePlan(p, 2, project_));
+  if (pool_ != nullptr) {
+    p.n = params_.c4;
+    p.a_stride = channels();
+    status.Update(MakePlan(p, 2, project_));
+  }
   for (Chain& chain : chains_) status.Update(PrepareForward(chain));
   if (params_.batch_norm) {
     const TensorDesc widest = buffer_.Desc({buffer_.r2.first, width()}, needs_.x);
@@ -265,9 +298,11 @@ absl::Status FusedInception::PrepareBackward(const OpOptions& options) {
   dw.transpose_a = true;
   dw.a_stride = dw.m, dw.b_stride = needs_.x.pixel_pitch(), dw.d_stride = channels();
   status.Update(MakePlan(dw, 1, dfirst_));
-  dw.m = dw.a_stride = params_.c4;
-  dw.b_stride = channels();
-  status.Update(MakePlan(dw, 2, dproject_));
+  if (pool_ != nullptr) {
+    dw.m = dw.a_stride = params_.c4;
+    dw.b_stride = channels();
+    status.Update(MakePlan(dw, 2, dproject_));
+  }
   if (!options.want_dx) return status;
   // dx = G W, dP = dO4 W4.
   MatmulProblem dx = {.m = pixels(), .n = channels(), .k = buffer_.first_width()};
@@ -277,7 +312,7 @@ absl::Status FusedInception::PrepareBackward(const OpOptions& options) {
   dx.k = dx.a_stride = params_.c4;
   status.Update(MakePlan(dx, 2, dpooled_));
   needs_.dx_parts = {needs_.x.Dense()};
-  if (options.x_takes_pooled_gradients) needs_.pooled_dx = pool_->needs().pooled_dx;
+  if (options.x_takes_pooled_gradients) needs_.pooled_dx = pooled_dx_;
   return status;
 }
 
@@ -286,7 +321,7 @@ void FusedInception::Bind(const OpBinding& b) {
   auto* next = static_cast<std::byte*>(b.workspace);
   const auto take = [&](size_t bytes) { return std::exchange(next, next + bytes); };
   if (training_) {
-    pooled_ = static_cast<std::byte*>(b.saved) + Align(pool_->needs().saved_bytes);
+    pooled_ = static_cast<std::byte*>(b.saved) + argmax_bytes_;
     g_ = take(Bytes(buffer_.first_width()));
     for (Chain& chain : chains_) {
       chain.dy = take(Bytes(chain.out.count));
@@ -295,19 +330,20 @@ void FusedInception::Bind(const OpBinding& b) {
     do4_ = take(Bytes(params_.c4));
     dp_ = needs_.pooled_dx.has_value() ? b.pooled_dx : take(Bytes(channels()));
     if (params_.batch_norm) joined_ = take(Bytes(outputs().count));
-  } else {
+  } else if (keeps_pooled()) {
     pooled_ = take(Bytes(channels()));
   }
   for (int branch = 0; branch < CudaDevice::kBranches; ++branch)
     scratch_[branch] = take(scratch_bytes_[branch]);
   z_ = b.y;
   if (training_ && params_.batch_norm) {
-    z_ = static_cast<std::byte*>(pooled_) + Bytes(channels());
+    z_ = static_cast<std::byte*>(pooled_) + (keeps_pooled() ? Bytes(channels()) : 0);
     std::byte* const statistics = static_cast<std::byte*>(z_) + Align(needs_.y.bytes());
     mean_ = reinterpret_cast<float*>(statistics);
     inverse_ = reinterpret_cast<float*>(statistics + statistics_bytes());
   }
 
+  if (pool_ == nullptr) return;
   OpBinding pool;
   pool.x = b.x;
   pool.y = pooled_;
@@ -319,12 +355,7 @@ void FusedInception::Forward() {
   const bool bias = !params_.batch_norm;
   device_.Fork();
   device_.Branch(2);
-  pool_->Forward();
-  project_->Run({.a = pooled_,
-                 .b = Param(Weight(kO4)),
-                 .d = Z(buffer_.o4),
-                 .workspace = scratch_[2],
-                 .bias = bias ? Param(Bias(kO4)) : nullptr});
+  PoolAndProject();
   device_.Branch(0);
   first_->Run({.a = X(),
                .b = Param(Weight(kR2)),
@@ -346,6 +377,18 @@ void FusedInception::Forward() {
   }
   device_.Join();
   if (params_.batch_norm) Normalize(kO2, {buffer_.o2.first, buffer_.o4.end() - buffer_.o2.first});
+}
+
+void FusedInception::PoolAndProject() {
+  PlanOperands o = {.a = X(), .b = Param(Weight(kO4)), .d = Z(buffer_.o4), .workspace = scratch_[2]};
+  if (!params_.batch_norm) o.bias = Param(Bias(kO4));
+  if (pooled_forward_ != nullptr) {
+    o.argmax = argmax_bytes_ > 0 ? static_cast<uint8_t*>(binding_.saved) : nullptr;
+    return pooled_forward_->Run(o);
+  }
+  pool_->Forward();
+  o.a = pooled_;
+  project_->Run(o);
 }
 
 // Neighbouring slices, of which `first` is the convolution of the first one.
@@ -379,7 +422,12 @@ void FusedInception::Backward() {
   device_.Fork();
   for (const Chain& chain : chains_) ChainGradients(chain);
   device_.Branch(2);
-  dproject_->Run({.a = do4_, .b = pooled_, .d = binding_.grads[Weight(kO4)], .workspace = scratch_[2]});
+  float* const dw4 = binding_.grads[Weight(kO4)];
+  if (pooled_weights_ != nullptr) {
+    pooled_weights_->Run({.a = X(), .b = do4_, .d = dw4, .workspace = scratch_[2]});
+  } else {
+    dproject_->Run({.a = do4_, .b = pooled_, .d = dw4, .workspace = scratch_[2]});
+  }
   if (dpooled_ != nullptr)
     dpooled_->Run({.a = do4_, .b = Param(Weight(kO4)), .d = dp_, .workspace = scratch_[2]});
   device_.Join();  // G is complete
@@ -466,7 +514,7 @@ void FusedInception::SpreadPoolGradient() {
   GradientJoin join;
   join.desc = needs_.dx_parts[0];
   join.parts = binding_.dx;
-  join.pooled = {{*pool_->needs().pooled_dx, dp_, static_cast<const uint8_t*>(binding_.saved)}};
+  join.pooled = {{pooled_dx_, dp_, static_cast<const uint8_t*>(binding_.saved)}};
   join.targets = {{channels(), binding_.dx[0], channels()}};
   JoinGradientsCuda(device_, join);
 }
