@@ -79,9 +79,11 @@ class Stopwatch {
     bias_ = device_.Allocate(sizes.bias);
     mask_ = device_.Allocate(sizes.mask);
     sums_ = device_.Allocate(sizes.sums);
+    argmax_ = device_.Allocate(sizes.argmax);
     for (const auto& [buffer, wanted] :
          {std::pair(&a_, sizes.a), std::pair(&b_, sizes.b), std::pair(&d_, sizes.d),
-          std::pair(&bias_, sizes.bias), std::pair(&mask_, sizes.mask), std::pair(&sums_, sizes.sums)}) {
+          std::pair(&bias_, sizes.bias), std::pair(&mask_, sizes.mask), std::pair(&sums_, sizes.sums),
+          std::pair(&argmax_, sizes.argmax)}) {
       if (wanted > 0 && buffer->data() == nullptr) {
         return absl::ResourceExhaustedError(absl::StrCat("not enough GPU memory to tune: ", wanted,
                                                          " bytes are wanted, and ", device_.AvailableBytes(),
@@ -124,7 +126,8 @@ class Stopwatch {
             .workspace = workspace_.data(),
             .bias = bias_.data(),
             .mask = mask_.data(),
-            .sums = sums_.as<float>()};
+            .sums = sums_.as<float>(),
+            .argmax = argmax_.as<uint8_t>()};
   }
 
   double TimeOnce(Algorithm& algorithm) {
@@ -141,7 +144,7 @@ class Stopwatch {
 
   Device& device_;
   const cudaStream_t stream_;
-  Buffer a_, b_, d_, bias_, mask_, sums_, workspace_;
+  Buffer a_, b_, d_, bias_, mask_, sums_, argmax_, workspace_;
   Event start_, stop_;
 };
 

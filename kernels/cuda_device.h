@@ -33,6 +33,9 @@ struct ConvolutionProblem {
   // of dx, fp32, in a fixed order. Of the operands x is then the mask, with a pitch of its own.
   bool mask_dx = false;
   int64_t mask_pitch = 0;
+  // Forward and backward weights of a 1x1 of stride 1 in bf16: max pool 3x3, stride 1, pad 1, of x takes the
+  // place of x. It is never written; forward writes the places of the maxima, if they are wanted. dw is fp32.
+  bool pool_x = false;
 
   int64_t out_h() const { return (h + 2 * pad - kernel) / stride + 1; }
   int64_t out_w() const { return (w + 2 * pad - kernel) / stride + 1; }
@@ -40,6 +43,7 @@ struct ConvolutionProblem {
   int64_t PitchOfY() const { return y_pitch > 0 ? y_pitch : k; }
   int64_t PitchOfMask() const { return mask_pitch > 0 ? mask_pitch : c; }
   DType bias_dtype() const { return wide_bias ? DType::kF32 : dtype; }
+  DType dw_dtype() const { return pool_x ? DType::kF32 : dtype; }  // of the gradient of w
   int64_t macs() const { return n * out_h() * out_w() * k * c * kernel * kernel; }
   friend bool operator==(const ConvolutionProblem&, const ConvolutionProblem&) = default;
 };
@@ -59,8 +63,8 @@ struct MatmulProblem {
 };
 
 // What a plan works on. Convolution forward: a x, b w, d y; backward data: a dy, b w, d dx; backward weights:
-// a x, b dy, d dw; matmul: a, b, d. bias, mask and sums are for the problems that have them. d and sums are
-// overwritten.
+// a x, b dy, d dw; matmul: a, b, d. bias, mask, sums and argmax are for the problems that have them. d, sums
+// and argmax are overwritten.
 struct PlanOperands {
   const void* a = nullptr;
   const void* b = nullptr;
@@ -69,6 +73,9 @@ struct PlanOperands {
   const void* bias = nullptr;
   const void* mask = nullptr;
   float* sums = nullptr;
+  // Forward of pool_x: of each maximum, the row * 3 + column in its window, the first in scan order, dense
+  // [pixels][c]. nullptr: not wanted.
+  uint8_t* argmax = nullptr;
   friend bool operator==(const PlanOperands&, const PlanOperands&) = default;
 };
 

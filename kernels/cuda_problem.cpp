@@ -45,13 +45,23 @@ size_t Bytes(int64_t rows, int64_t columns, int64_t stride, DType dtype) {
   return Bytes((rows - 1) * stride + columns, dtype);
 }
 
+// Of w or its gradient.
+DType TypeOfWeights(const ConvolutionProblem& p) {
+  return p.pass == ConvolutionProblem::Pass::kBackwardWeights ? p.dw_dtype() : p.dtype;
+}
+
+size_t SizeOfArgmax(const ConvolutionProblem& p) {
+  const bool written = p.pool_x && p.pass == ConvolutionProblem::Pass::kForward;
+  return written ? Bytes(p.n * p.h * p.w * p.c, DType::kU8) : 0;
+}
+
 }  // namespace
 
 std::string ToString(const ConvolutionProblem& p) {
   return absl::StrCat("convolution ", NameOf(p.pass), " ", NameOf(p.dtype), ": x ", p.n, "x", p.h, "x", p.w,
-                      "x", p.c, " (NHWC", Pitch(p.PitchOfX(), p.c), "), ", p.k, " filters ", p.kernel, "x",
-                      p.kernel, ", stride ", p.stride, ", pad ", p.pad, p.PitchOfY() != p.k ? ", y" : "",
-                      Pitch(p.PitchOfY(), p.k), p.mask_dx ? ", masked" : "",
+                      "x", p.c, " (NHWC", Pitch(p.PitchOfX(), p.c), p.pool_x ? ", max pooled), " : "), ", p.k,
+                      " filters ", p.kernel, "x", p.kernel, ", stride ", p.stride, ", pad ", p.pad,
+                      p.PitchOfY() != p.k ? ", y" : "", Pitch(p.PitchOfY(), p.k), p.mask_dx ? ", masked" : "",
                       p.mask_dx ? Pitch(p.PitchOfMask(), p.c) : "", Epilogue(p.bias, p.relu),
                       p.bias && p.wide_bias ? " (fp32)" : "");
 }
@@ -64,12 +74,13 @@ std::string ToString(const MatmulProblem& p) {
 }
 
 Launch LaunchOf(const ConvolutionProblem& p) {
-  const std::string name = absl::StrCat("conv ", p.kernel, "x", p.kernel, " ", NameOf(p.pass),
-                                        p.mask_dx ? " + mask" : "", Epilogue(p.bias, p.relu));
+  const std::string name = absl::StrCat(p.pool_x ? "max pool + " : "", "conv ", p.kernel, "x", p.kernel, " ",
+                                        NameOf(p.pass), p.mask_dx ? " + mask" : "", Epilogue(p.bias, p.relu));
   const int64_t x = p.n * p.h * p.w * p.c, y = p.n * p.out_h() * p.out_w() * p.k;
   const int64_t w = p.k * p.kernel * p.kernel * p.c;
-  const size_t bytes = Bytes(x + y + w + (p.mask_dx ? x : 0), p.dtype) +
-                       Bytes(p.bias ? p.k : 0, p.bias_dtype()) + Bytes(p.mask_dx ? p.c : 0, DType::kF32);
+  const size_t bytes = Bytes(x + y + (p.mask_dx ? x : 0), p.dtype) + Bytes(w, TypeOfWeights(p)) +
+                       Bytes(p.bias ? p.k : 0, p.bias_dtype()) + Bytes(p.mask_dx ? p.c : 0, DType::kF32) +
+                       SizeOfArgmax(p);
   return {Intern(name), static_cast<int64_t>(bytes), p.macs()};
 }
 
@@ -83,13 +94,15 @@ Launch LaunchOf(const MatmulProblem& p) {
 OperandSizes SizesOf(const ConvolutionProblem& p) {
   const int64_t pixels = p.n * p.h * p.w;
   const size_t x = Bytes(pixels, p.c, p.PitchOfX(), p.dtype);
-  const size_t w = Bytes(p.k * p.kernel * p.kernel * p.c, p.dtype);
+  const size_t w = Bytes(p.k * p.kernel * p.kernel * p.c, TypeOfWeights(p));
   const size_t y = Bytes(p.n * p.out_h() * p.out_w(), p.k, p.PitchOfY(), p.dtype);
   OperandSizes sizes;
   std::tie(sizes.a, sizes.b, sizes.d) = std::tuple(x, w, y);
   if (p.pass == ConvolutionProblem::Pass::kBackwardData) std::swap(sizes.a, sizes.d);
   if (p.pass == ConvolutionProblem::Pass::kBackwardWeights) std::swap(sizes.b, sizes.d);
   sizes.in = sizes.out = p.dtype;
+  if (p.pass == ConvolutionProblem::Pass::kBackwardWeights) sizes.out = TypeOfWeights(p);
+  sizes.argmax = SizeOfArgmax(p);
   if (p.bias) sizes.bias = Bytes(p.k, p.bias_dtype());
   if (p.mask_dx) {
     sizes.mask = Bytes(pixels, p.c, p.PitchOfMask(), p.dtype);

@@ -469,6 +469,7 @@ absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target,
                                                         const ConvolutionProblem& problem,
                                                         bool deterministic) {
   if (problem.mask_dx) return Named(absl::UnimplementedError("cuDNN masks no gradients"), problem);
+  if (problem.pool_x) return Named(absl::UnimplementedError("cuDNN pools no inputs on the way"), problem);
   const auto& impl = static_cast<const TargetImpl&>(target);
   absl::StatusOr<Descriptor> graph = GraphBuilder(problem).Build(impl.handle);
   if (!graph.ok()) return Named(graph.status(), problem);

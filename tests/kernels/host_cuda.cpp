@@ -1,10 +1,13 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "kernels/bf16.h"
 #include "kernels/buffer.h"
+#include "kernels/cuda_algorithm.h"
 #include "kernels/cuda_device.h"
 #include "kernels/parallel.h"
 #include "tests/kernels/test_device.h"
@@ -89,21 +92,25 @@ class HostConvolution final : public CudaPlan {
     const int64_t w = p_.k * p_.kernel * p_.kernel * p_.c;
     switch (p_.pass) {
       case ConvolutionProblem::Pass::kForward:
-        return StorePixels(Forward(LoadX(o.a), Load(o.b, p_.dtype, w), o.bias), p_.k, p_.PitchOfY(), o.d);
+        return StorePixels(Forward(LoadX(o.a, o.argmax), Load(o.b, p_.dtype, w), o.bias), p_.k, p_.PitchOfY(),
+                           o.d);
       case ConvolutionProblem::Pass::kBackwardData: {
         Floats dx = BackwardData(LoadY(o.a), Load(o.b, p_.dtype, w));
         if (p_.mask_dx) Mask(o.mask, dx, o.sums);
         return StorePixels(dx, p_.c, p_.PitchOfX(), o.d);
       }
       case ConvolutionProblem::Pass::kBackwardWeights:
-        return Store(BackwardWeights(LoadX(o.a), LoadY(o.b), w), p_.dtype, o.d);
+        return Store(BackwardWeights(LoadX(o.a, nullptr), LoadY(o.b), w), p_.dw_dtype(), o.d);
     }
   }
 
  private:
   int64_t PixelsOfX() const { return p_.n * p_.h * p_.w; }
   int64_t PixelsOfY() const { return p_.n * p_.out_h() * p_.out_w(); }
-  Floats LoadX(const void* x) const { return LoadRows(x, p_.dtype, PixelsOfX(), p_.c, p_.PitchOfX()); }
+  Floats LoadX(const void* from, uint8_t* argmax) const {
+    Floats x = LoadRows(from, p_.dtype, PixelsOfX(), p_.c, p_.PitchOfX());
+    return p_.pool_x ? MaxPool(x, argmax) : x;
+  }
   Floats LoadY(const void* y) const { return LoadRows(y, p_.dtype, PixelsOfY(), p_.k, p_.PitchOfY()); }
   void StorePixels(const Floats& values, int64_t channels, int64_t pitch, void* to) const {
     StoreRows(values, p_.dtype, channels, pitch, to);
@@ -116,6 +123,28 @@ class HostConvolution final : public CudaPlan {
       if (!(x[i] > 0)) dx[i] = 0;
       sums[i % static_cast<size_t>(p_.c)] += dx[i];
     }
+  }
+
+  // 3x3, stride 1, pad 1. A NaN is larger than everything.
+  Floats MaxPool(const Floats& x, uint8_t* argmax) const {
+    Floats pooled(x.size());
+    ForEachPixel(p_.n, p_.h, p_.w, [&](int64_t n, int64_t h, int64_t w) {
+      for (int64_t c = 0; c < p_.c; ++c) {
+        std::optional<float> best;
+        int64_t first = 0;
+        for (int64_t position = 0; position < 9; ++position) {
+          const int64_t row = h - 1 + position / 3, column = w - 1 + position % 3;
+          if (row < 0 || row >= p_.h || column < 0 || column >= p_.w) continue;
+          const float value = x[PixelOfX(n, row, column) + c];
+          if (best.has_value() && !(value > *best) && !std::isnan(value)) continue;
+          best = value;
+          first = position;
+        }
+        pooled[PixelOfX(n, h, w) + c] = *best;
+        if (argmax != nullptr) argmax[PixelOfX(n, h, w) + c] = static_cast<uint8_t>(first);
+      }
+    });
+    return pooled;
   }
 
   int64_t PixelOfX(int64_t n, int64_t h, int64_t w) const { return ((n * p_.h + h) * p_.w + w) * p_.c; }
@@ -237,6 +266,9 @@ class HostCudaDevice final : public CudaDevice {
   bool Begin(const Launch&) override { return true; }
   void End() override {}
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
+    if (problem.pool_x && problem.dtype != DType::kBf16) {  // as on GPUs
+      return Named(absl::UnimplementedError("x is pooled in bf16 only"), problem);
+    }
     return std::make_unique<HostConvolution>(problem);
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
