@@ -1,17 +1,25 @@
 #include "kernels/conv_check.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/conv_pool_tiling.h"
+#include "kernels/conv_tensor_core.h"
 #include "kernels/cuda_problem.h"
 #include "kernels/parallel.h"
 
 namespace deeper {
 namespace {
 
-constexpr bf16 kUntouched = {0xFFFF};  // a NaN that no sum is
+using Pass = ConvolutionProblem::Pass;
+
+constexpr bf16 kUntouched = {0xFFFF};  // a NaN that no sum is; two of them are one in fp32
+constexpr uint8_t kNoArgmax = 0xFF;
 
 template <class T>
 std::vector<T> Read(const void* from, size_t bytes, Device& device) {
@@ -21,19 +29,25 @@ std::vector<T> Read(const void* from, size_t bytes, Device& device) {
   return values;
 }
 
-// d, as pixels of some channels.
+// d, as pixels of some channels; a gradient of weights has filters in place of pixels.
 struct Written {
   explicit Written(const ConvolutionProblem& p)
       : pixels(p.n * p.out_h() * p.out_w()),
         channels(p.k),
         pitch(p.PitchOfY()),
         products(p.kernel * p.kernel * p.c) {
-    if (p.pass != ConvolutionProblem::Pass::kBackwardData) return;
-    pixels = p.n * p.h * p.w;
-    channels = p.c;
-    pitch = p.PitchOfX();
-    products = p.kernel * p.kernel * p.k;
+    if (p.pass == Pass::kBackwardData) {
+      pixels = p.n * p.h * p.w;
+      channels = p.c;
+      pitch = p.PitchOfX();
+      products = p.kernel * p.kernel * p.k;
+    } else if (p.pass == Pass::kBackwardWeights) {
+      std::tie(pixels, products) = std::pair(p.k, pixels);
+      channels = pitch = p.kernel * p.kernel * p.c;
+      row = "filter";
+    }
   }
+  const char* row = "pixel";
   int64_t pixels, channels, pitch;
   int64_t products;  // that make an element
 };
@@ -78,7 +92,7 @@ absl::Status CompareElements(const Comparison& c) {
   if (channel >= c.d.channels) {
     return absl::DataLossError(absl::StrCat("writes beyond its channels, at pixel ", pixel));
   }
-  return absl::DataLossError(absl::StrCat("at pixel ", pixel, ", channel ", channel, ": ",
+  return absl::DataLossError(absl::StrCat("at ", c.d.row, " ", pixel, ", channel ", channel, ": ",
                                           ToFloat(c.actual[static_cast<size_t>(wrong)]),
                                           ", and the library has ", c.Expected(pixel, channel)));
 }
@@ -103,7 +117,23 @@ absl::Status CompareSums(const Written& d, const std::vector<bf16>& actual, cons
   return absl::OkStatus();
 }
 
+absl::Status CompareArgmax(const std::vector<uint8_t>& actual, const std::vector<uint8_t>& expected,
+                           int64_t channels) {
+  const auto [value, other] = std::mismatch(actual.begin(), actual.end(), expected.begin());
+  if (value == actual.end()) return absl::OkStatus();
+  const int64_t i = value - actual.begin();
+  return absl::DataLossError(absl::StrCat("the maximum of pixel ", i / channels, ", channel ", i % channels,
+                                          ": at ", *value, ", not ", *other));
+}
+
 }  // namespace
+
+ConvolutionProblem ConvolutionCheck::LibraryProblem(const ConvolutionProblem& problem) {
+  ConvolutionProblem plain = problem;
+  plain.mask_dx = plain.pool_x = false;
+  if (problem.pool_x) plain.x_pitch = 0;
+  return plain;
+}
 
 absl::Status ConvolutionCheck::operator()(Algorithm& own, const PlanOperands& operands) {
   if (expected_.empty()) {
@@ -111,26 +141,71 @@ absl::Status ConvolutionCheck::operator()(Algorithm& own, const PlanOperands& op
   }
   const OperandSizes sizes = SizesOf(problem_);
   const std::vector<bf16> untouched(sizes.d / sizeof(bf16), kUntouched);
+  const std::vector<uint8_t> no_argmax(sizes.argmax, kNoArgmax);
   device_.Copy(operands.d, untouched.data(), sizes.d);
+  device_.Copy(operands.argmax, no_argmax.data(), sizes.argmax);
   if (absl::Status status = Run(own, operands); !status.ok()) return status;
   const Written d(problem_);
-  const std::vector<bf16> actual = Read<bf16>(operands.d, sizes.d, device_),
-                          mask = Read<bf16>(operands.mask, sizes.mask, device_);
+  const std::vector<bf16> actual = ReadD(operands), mask = Read<bf16>(operands.mask, sizes.mask, device_);
   absl::Status status = CompareElements({d, actual, expected_, mask, problem_.PitchOfMask()});
-  if (!status.ok() || !problem_.mask_dx) return status;
-  return CompareSums(d, actual, Read<float>(operands.sums, sizes.sums, device_));
+  if (problem_.mask_dx) {
+    status.Update(CompareSums(d, actual, Read<float>(operands.sums, sizes.sums, device_)));
+  }
+  if (sizes.argmax > 0) {
+    status.Update(
+        CompareArgmax(Read<uint8_t>(operands.argmax, sizes.argmax, device_), expected_argmax_, problem_.c));
+  }
+  return status;
 }
 
-absl::Status ConvolutionCheck::RunLibrary(const PlanOperands& operands) {
+absl::Status ConvolutionCheck::RunLibrary(PlanOperands operands) {
   if (library_ == nullptr) return absl::NotFoundError("no library to compare with");
   absl::Status status = library_->Ask();
+  Buffer pooled;
+  if (problem_.pool_x) {
+    pooled = Pool(operands.a);
+    if (pooled.data() == nullptr) return absl::ResourceExhaustedError("no memory");
+    operands.a = pooled.data();
+  }
   for (size_t i = 0; status.ok() && i < library_->size(); ++i) {
     const absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = library_->Build(i);
     if (!algorithm.ok() || !Run(**algorithm, operands).ok()) continue;
-    expected_ = Read<bf16>(operands.d, SizesOf(problem_).d, device_);
+    expected_ = Read<bf16>(operands.d, SizesOf(LibraryProblem(problem_)).d, device_);
     return absl::OkStatus();
   }
   return absl::NotFoundError("no library algorithm to compare with runs");
+}
+
+// maxpool(x), dense, on the device; where the maxima are, in expected_argmax_.
+Buffer ConvolutionCheck::Pool(const void* x) {
+  const conv::Gemm g = tensor_core::GemmOf(problem_);
+  const std::vector<bf16> in = Read<bf16>(x, SizesOf(problem_).a, device_);
+  const int64_t chunks = g.depth / conv::kChunk;
+  std::vector<bf16> maxima(static_cast<size_t>(g.pixels() * int64_t{g.depth}));
+  expected_argmax_.resize(maxima.size());
+  ParallelFor(g.pixels() * chunks, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto pixel = static_cast<int>(i / chunks), channel = static_cast<int>(i % chunks) * conv::kChunk;
+      const conv::Pixel at = conv::PixelAt(g, pixel);
+      const conv::Pooled chunk =
+          conv::PoolChunk(g, in.data(), {at.row, at.column, pixel * g.in_pitch}, channel);
+      std::copy_n(chunk.values.v, conv::kChunk, maxima.begin() + i * conv::kChunk);
+      std::copy_n(chunk.positions.v, conv::kChunk, expected_argmax_.begin() + i * conv::kChunk);
+    }
+  });
+  Buffer pooled = device_.Allocate(maxima.size() * sizeof(bf16));
+  device_.Copy(pooled.data(), maxima.data(), pooled.bytes());
+  device_.Synchronize();
+  return pooled;
+}
+
+// An fp32 one as precise as the library's.
+std::vector<bf16> ConvolutionCheck::ReadD(const PlanOperands& operands) {
+  const OperandSizes sizes = SizesOf(problem_);
+  if (sizes.out == DType::kBf16) return Read<bf16>(operands.d, sizes.d, device_);
+  std::vector<bf16> narrow;
+  for (const float value : Read<float>(operands.d, sizes.d, device_)) narrow.push_back(ToBf16(value));
+  return narrow;
 }
 
 absl::Status ConvolutionCheck::Run(Algorithm& algorithm, PlanOperands operands) {

@@ -14,16 +14,29 @@ struct Arguments {
   const bf16* in = nullptr;       // aligned to 16 bytes, like all that is read and written in chunks
   const bf16* weights = nullptr;  // [filter][tap][channel], dense
   Epilogue epilogue;
+  // Pooled: the place of each maximum, [pixel][channel], as row * 3 + column; nullptr: not wanted. Aligned to
+  // 8 bytes.
+  uint8_t* positions = nullptr;
 };
 
 // For any GPU of compute capability 8.0 or later. tile_columns: 64 or 128.
 cudaError_t LaunchSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream);
-// The same for a forward 1x1 convolution of the maximum of each pixel's 3x3 neighbours. `positions`, aligned
-// to 8 bytes, gets the place of each maximum, [pixel][channel], as row * 3 + column; nullptr: not wanted.
-cudaError_t LaunchPooledSm80(int tile_columns, const Arguments& arguments, uint8_t* positions,
-                             cudaStream_t stream);
+// The same for a forward 1x1 convolution of the maximum of each pixel's 3x3 neighbours.
+cudaError_t LaunchPooledSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream);
 // For GPUs of compute capability 9.0. tile_columns: 64, 128 or 192.
 cudaError_t LaunchSm90(int tile_columns, const Arguments& arguments, cudaStream_t stream);
+
+// The gradient of the weights of that convolution.
+struct PooledGradientArguments {
+  Gemm gemm;                 // of the convolution, forward
+  const bf16* x = nullptr;   // before the maxima
+  const bf16* dy = nullptr;  // both aligned to 16 bytes
+  float* partial = nullptr;  // PartialSums (conv_pool_tiling.h) of them
+  float* dw = nullptr;       // [filter][channel]
+};
+// tile_filters: 64 or 128.
+cudaError_t LaunchPooledGradientSm80(int tile_filters, const PooledGradientArguments& arguments,
+                                     cudaStream_t stream);
 
 // sums[column] = the sum of partial[tile][column] over the tiles, in an order that depends on their number
 // alone.

@@ -13,6 +13,8 @@
 
 #include "kernels/conv_epilogue.h"
 #include "kernels/conv_kernels.h"
+#include "kernels/conv_mma.h"
+#include "kernels/conv_pool_tiling.h"
 
 namespace deeper::conv {
 namespace {
@@ -30,47 +32,6 @@ constexpr int BlocksOnSm(int columns) {
   return columns == 64 ? 2 : 1;
 }
 static_assert(SharedBytes(128) <= 99 * 1024, "what the smallest GPUs of the 8 series give a block");
-
-// PTX ISA, "cp.async": 16 bytes, or zeros where there is nothing to copy.
-__device__ void CopyAsync(uint32_t to, const bf16* from, bool inside) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-               :
-               : "r"(to), "l"(from), "r"(inside ? 16 : 0)
-               : "memory");
-}
-// PTX ISA, "cp.async.commit_group", "cp.async.wait_group".
-__device__ void CommitCopies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-template <int kPending>
-__device__ void WaitForCopies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-// PTX ISA, "ldmatrix": four matrices of 8x8, transposed or not.
-template <bool kTransposed>
-__device__ void LoadMatrices(uint32_t from, uint32_t (&v)[4]) {
-  if constexpr (kTransposed) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-                 : "r"(from)
-                 : "memory");
-  } else {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-                 : "r"(from)
-                 : "memory");
-  }
-}
-
-// PTX ISA, "Matrix fragments for mma.m16n8k16": acc += a b.
-__device__ void Multiply(float (&acc)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 
 // A warp's part of a step.
 template <bool kBackward, int kBlocks>
@@ -157,23 +118,22 @@ __global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
 }
 
 template <Input kInput, int kColumns>
-cudaError_t Launch(const Arguments& a, uint8_t* positions, cudaStream_t stream) {
+cudaError_t Launch(const Arguments& a, cudaStream_t stream) {
   static const cudaError_t allowed = cudaFuncSetAttribute(
       ConvSm80<kInput, kColumns>, cudaFuncAttributeMaxDynamicSharedMemorySize, SharedBytes(kColumns));
   if (allowed != cudaSuccess) return allowed;
   ConvSm80<kInput, kColumns><<<Blocks(a.gemm, kColumns), kCopyThreads, SharedBytes(kColumns), stream>>>(
-      a.gemm, a.in, a.weights, a.epilogue, positions);
+      a.gemm, a.in, a.weights, a.epilogue, a.positions);
   return cudaGetLastError();
 }
 
 template <Input kInput>
-cudaError_t LaunchTile(int tile_columns, const Arguments& arguments, uint8_t* positions,
-                       cudaStream_t stream) {
+cudaError_t LaunchTile(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
   switch (tile_columns) {
     case 64:
-      return Launch<kInput, 64>(arguments, positions, stream);
+      return Launch<kInput, 64>(arguments, stream);
     case 128:
-      return Launch<kInput, 128>(arguments, positions, stream);
+      return Launch<kInput, 128>(arguments, stream);
     default:
       return cudaErrorInvalidValue;
   }
@@ -182,13 +142,12 @@ cudaError_t LaunchTile(int tile_columns, const Arguments& arguments, uint8_t* po
 }  // namespace
 
 cudaError_t LaunchSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
-  return arguments.gemm.backward ? LaunchTile<Input::kBackward>(tile_columns, arguments, nullptr, stream)
-                                 : LaunchTile<Input::kForward>(tile_columns, arguments, nullptr, stream);
+  return arguments.gemm.backward ? LaunchTile<Input::kBackward>(tile_columns, arguments, stream)
+                                 : LaunchTile<Input::kForward>(tile_columns, arguments, stream);
 }
 
-cudaError_t LaunchPooledSm80(int tile_columns, const Arguments& arguments, uint8_t* positions,
-                             cudaStream_t stream) {
-  return LaunchTile<Input::kPooled>(tile_columns, arguments, positions, stream);
+cudaError_t LaunchPooledSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
+  return LaunchTile<Input::kPooled>(tile_columns, arguments, stream);
 }
 
 }  // namespace deeper::conv

@@ -10,35 +10,22 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/conv_kernels.h"
+#include "kernels/conv_pool_tiling.h"
 #include "kernels/cuda_problem.h"
 
 namespace deeper::tensor_core {
 namespace {
 
+using Pass = ConvolutionProblem::Pass;
+
 constexpr uintptr_t kAlignment = 16;
 constexpr int64_t kMaxKernel = 255;  // TMA's corners are bytes
-
-struct Kernel {
-  const char* name;
-  int first, last;  // compute capability
-  int tile_columns;
-  cudaError_t (*launch)(int tile_columns, const conv::Arguments& arguments, cudaStream_t stream);
-
-  std::string ToString() const {
-    return absl::StrCat("deeper ", name, " ", conv::kTilePixels, "x", tile_columns);
-  }
-};
-// The better first.
-constexpr Kernel kKernels[] = {
-    {"sm90", 90, 90, 192, conv::LaunchSm90},  {"sm90", 90, 90, 128, conv::LaunchSm90},
-    {"sm90", 90, 90, 64, conv::LaunchSm90},   {"sm80", 80, 1000, 128, conv::LaunchSm80},
-    {"sm80", 80, 1000, 64, conv::LaunchSm80},
-};
 
 // Why not; nullptr if the kernels compute it.
 const char* Reason(const ConvolutionProblem& p) {
   if (p.dtype != DType::kBf16) return "for bf16 only";
-  if (p.pass == ConvolutionProblem::Pass::kBackwardWeights) return "no gradients of weights";
+  if (p.pool_x && (p.kernel != 1 || p.pass == Pass::kBackwardData)) return "pooled inputs of 1x1 only";
+  if (!p.pool_x && p.pass == Pass::kBackwardWeights) return "no gradients of weights, but of pooled inputs";
   if (p.stride != 1) return "for stride 1 only";
   if (p.kernel % 2 == 0 || p.pad != p.kernel / 2 || p.kernel > kMaxKernel) {
     return "for odd filters with the padding that keeps the size only";
@@ -54,28 +41,55 @@ bool IsAligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kAlignment == 0;
 }
 
-class TensorCoreConvolution final : public Algorithm {
+class KernelAlgorithm : public Algorithm {
  public:
-  TensorCoreConvolution(const Kernel& kernel, Stream stream, const ConvolutionProblem& problem)
-      : kernel_(kernel),
+  KernelAlgorithm(std::string name, Stream stream, const ConvolutionProblem& problem)
+      : problem_(problem),
+        gemm_(GemmOf(problem)),
         stream_(static_cast<cudaStream_t>(stream.native)),
-        problem_(problem),
-        gemm_(GemmOf(problem)) {
+        name_(std::move(name)) {}
+
+  bool needs_check() const override { return true; }
+  absl::StatusOr<std::string> Serialize() const override { return name_; }
+
+  absl::Status Enqueue(const PlanOperands& o) override {
+    if (!IsAligned(o.a) || !IsAligned(o.b) || !IsAligned(o.d) || !IsAligned(o.mask) || !IsAligned(o.argmax)) {
+      return absl::InvalidArgumentError(absl::StrCat(name_, ": operands not aligned to 16 bytes"));
+    }
+    const cudaError_t error = Launch(o, stream_);
+    if (error == cudaSuccess) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat(name_, ": ", cudaGetErrorString(error)));
+  }
+
+ protected:
+  virtual cudaError_t Launch(const PlanOperands& operands, cudaStream_t stream) = 0;
+
+  const ConvolutionProblem problem_;
+  const conv::Gemm gemm_;
+
+ private:
+  const cudaStream_t stream_;
+  const std::string name_;
+};
+
+using LaunchConvolution = cudaError_t (*)(int tile_columns, const conv::Arguments& arguments,
+                                          cudaStream_t stream);
+
+class TensorCoreConvolution final : public KernelAlgorithm {
+ public:
+  TensorCoreConvolution(std::string name, LaunchConvolution launch, int tile_columns, Stream stream,
+                        const ConvolutionProblem& problem)
+      : KernelAlgorithm(std::move(name), stream, problem), launch_(launch), tile_columns_(tile_columns) {
     if (problem.mask_dx) {
       workspace_bytes_ =
           sizeof(float) * static_cast<size_t>(gemm_.pixel_tiles()) * static_cast<size_t>(gemm_.columns);
     }
   }
 
-  bool needs_check() const override { return true; }
-  absl::StatusOr<std::string> Serialize() const override { return kernel_.ToString(); }
-
-  absl::Status Enqueue(const PlanOperands& o) override {
-    if (!IsAligned(o.a) || !IsAligned(o.b) || !IsAligned(o.d) || !IsAligned(o.mask)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(kernel_.ToString(), ": operands not aligned to 16 bytes"));
-    }
+ private:
+  cudaError_t Launch(const PlanOperands& o, cudaStream_t stream) override {
     conv::Arguments arguments = {gemm_, static_cast<const bf16*>(o.a), static_cast<const bf16*>(o.b), {}};
+    arguments.positions = o.argmax;
     conv::Epilogue& epilogue = arguments.epilogue;
     epilogue.out = static_cast<bf16*>(o.d);
     if (problem_.bias && problem_.wide_bias) epilogue.wide_bias = static_cast<const float*>(o.bias);
@@ -85,33 +99,82 @@ class TensorCoreConvolution final : public Algorithm {
       epilogue.mask = static_cast<const bf16*>(o.mask);
       epilogue.sums = static_cast<float*>(o.workspace);
     }
-    cudaError_t error = kernel_.launch(kernel_.tile_columns, arguments, stream_);
-    if (error == cudaSuccess && problem_.mask_dx) {
-      error = conv::LaunchSums(epilogue.sums, gemm_.pixel_tiles(), gemm_.columns, o.sums, stream_);
-    }
-    if (error == cudaSuccess) return absl::OkStatus();
-    return absl::InternalError(absl::StrCat(kernel_.ToString(), ": ", cudaGetErrorString(error)));
+    const cudaError_t error = launch_(tile_columns_, arguments, stream);
+    if (error != cudaSuccess || !problem_.mask_dx) return error;
+    return conv::LaunchSums(epilogue.sums, gemm_.pixel_tiles(), gemm_.columns, o.sums, stream);
+  }
+
+  const LaunchConvolution launch_;
+  const int tile_columns_;
+};
+
+class PooledWeightGradient final : public KernelAlgorithm {
+ public:
+  PooledWeightGradient(std::string name, int tile_filters, Stream stream, const ConvolutionProblem& problem)
+      : KernelAlgorithm(std::move(name), stream, problem), tile_filters_(tile_filters) {
+    workspace_bytes_ = sizeof(float) * static_cast<size_t>(conv::PartialSums(gemm_, tile_filters));
   }
 
  private:
-  const Kernel& kernel_;
-  const cudaStream_t stream_;
-  const ConvolutionProblem problem_;
-  const conv::Gemm gemm_;
+  cudaError_t Launch(const PlanOperands& o, cudaStream_t stream) override {
+    return conv::LaunchPooledGradientSm80(
+        tile_filters_,
+        {gemm_, static_cast<const bf16*>(o.a), static_cast<const bf16*>(o.b),
+         static_cast<float*>(o.workspace), static_cast<float*>(o.d)},
+        stream);
+  }
+
+  const int tile_filters_;
 };
+
+enum class Work { kConvolution, kPooled, kPooledGradient };
+Work WorkOf(const ConvolutionProblem& p) {
+  if (!p.pool_x) return Work::kConvolution;
+  return p.pass == Pass::kForward ? Work::kPooled : Work::kPooledGradient;
+}
+
+struct Kernel {
+  const char* name;
+  Work work;
+  int first, last;           // compute capability
+  int rows, columns;         // of a tile
+  LaunchConvolution launch;  // none for gradients
+
+  std::string ToString() const { return absl::StrCat("deeper ", name, " ", rows, "x", columns); }
+};
+constexpr int kNewest = 1000, kPixels = conv::kTilePixels, kChannels = conv::kTileChannels;
+constexpr Kernel kKernels[] = {
+    {"sm90", Work::kConvolution, 90, 90, kPixels, 192, conv::LaunchSm90},
+    {"sm90", Work::kConvolution, 90, 90, kPixels, 128, conv::LaunchSm90},
+    {"sm90", Work::kConvolution, 90, 90, kPixels, 64, conv::LaunchSm90},
+    {"sm80", Work::kConvolution, 80, kNewest, kPixels, 128, conv::LaunchSm80},
+    {"sm80", Work::kConvolution, 80, kNewest, kPixels, 64, conv::LaunchSm80},
+    {"sm80 pooled", Work::kPooled, 80, kNewest, kPixels, 128, conv::LaunchPooledSm80},
+    {"sm80 pooled", Work::kPooled, 80, kNewest, kPixels, 64, conv::LaunchPooledSm80},
+    {"sm80 pooled gradient", Work::kPooledGradient, 80, kNewest, 128, kChannels, nullptr},
+    {"sm80 pooled gradient", Work::kPooledGradient, 80, kNewest, 64, kChannels, nullptr},
+};
+
+// Of what is written, with the parts of tiles that lie beyond it.
+int64_t PaddedElements(const Kernel& kernel, const conv::Gemm& g) {
+  const bool gradient = kernel.work == Work::kPooledGradient;
+  const int rows = gradient ? g.columns : g.pixels(), columns = gradient ? g.depth : g.columns;
+  return int64_t{conv::CeilDiv(rows, kernel.rows)} * kernel.rows * conv::CeilDiv(columns, kernel.columns) *
+         kernel.columns;
+}
 
 class KernelChoice final : public AlgorithmChoice {
  public:
   KernelChoice(int compute_capability, Stream stream, const ConvolutionProblem& problem)
       : stream_(stream), problem_(problem) {
     for (const Kernel& kernel : kKernels) {
-      if (compute_capability >= kernel.first && compute_capability <= kernel.last)
+      if (kernel.work == WorkOf(problem) && compute_capability >= kernel.first &&
+          compute_capability <= kernel.last) {
         kernels_.push_back(&kernel);
+      }
     }
-    const int columns = GemmOf(problem).columns;
-    const auto order = [columns](const Kernel* kernel) {
-      const int tile = kernel->tile_columns;
-      return std::tuple(-kernel->first, conv::CeilDiv(columns, tile) * tile, -tile);
+    const auto order = [g = GemmOf(problem)](const Kernel* kernel) {
+      return std::tuple(-kernel->first, PaddedElements(*kernel, g), -kernel->rows * kernel->columns);
     };
     std::sort(kernels_.begin(), kernels_.end(),
               [&order](const Kernel* a, const Kernel* b) { return order(a) < order(b); });
@@ -120,7 +183,12 @@ class KernelChoice final : public AlgorithmChoice {
   absl::Status Ask() override { return absl::OkStatus(); }
   size_t size() const override { return kernels_.size(); }
   absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
-    return std::make_unique<TensorCoreConvolution>(*kernels_[index], stream_, problem_);
+    const Kernel& kernel = *kernels_[index];
+    if (kernel.work == Work::kPooledGradient) {
+      return std::make_unique<PooledWeightGradient>(kernel.ToString(), kernel.rows, stream_, problem_);
+    }
+    return std::make_unique<TensorCoreConvolution>(kernel.ToString(), kernel.launch, kernel.columns, stream_,
+                                                   problem_);
   }
   absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {
     for (size_t i = 0; i < kernels_.size(); ++i) {
@@ -143,7 +211,7 @@ conv::Gemm GemmOf(const ConvolutionProblem& p) {
   g.height = static_cast<int>(p.h);
   g.width = static_cast<int>(p.w);
   g.kernel = static_cast<int>(p.kernel);
-  g.backward = p.pass == ConvolutionProblem::Pass::kBackwardData;
+  g.backward = p.pass == Pass::kBackwardData;
   std::tie(g.depth, g.columns) = std::pair(static_cast<int>(p.c), static_cast<int>(p.k));
   std::tie(g.in_pitch, g.out_pitch) = std::pair(p.PitchOfX(), p.PitchOfY());
   if (g.backward) {

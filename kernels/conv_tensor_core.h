@@ -1,4 +1,5 @@
-// Convolutions by tensor core kernels of our own (conv_sm80.cu, conv_sm90.cu), as algorithms beside cuDNN's.
+// Convolutions by tensor core kernels of our own (conv_sm80.cu, conv_sm90.cu, conv_pool_gradient.cu), as
+// algorithms beside cuDNN's.
 #pragma once
 
 #include <memory>
@@ -14,11 +15,11 @@ namespace deeper::tensor_core {
 // with the least padding first. They run on `stream`, give the same bits every time, and want operands
 // aligned to 16 bytes; the sums of a masked dx are those of its elements as stored. Unimplemented, with the
 // reason: all but bf16, forward and backward data, stride 1, odd filters with the padding that keeps the
-// size, channels and pitches that are multiples of 8.
+// size, channels and pitches that are multiples of 8; with pool_x, forward and backward weights of 1x1.
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability, Stream stream,
                                                         const ConvolutionProblem& problem);
 
-// The problem as the kernels see it.
+// The problem as the kernels see it; for gradients of weights, as the forward convolution.
 conv::Gemm GemmOf(const ConvolutionProblem& problem);
 
 }  // namespace deeper::tensor_core

@@ -162,62 +162,6 @@ DEEPER_HD void CopyWeights(const Gemm& g, const Tile& tile, const Step& step, in
   }
 }
 
-// ---- Max pooling on the way (sm_80) -------------------------------------------------------------------
-// What a 1x1 convolution reads can be the maximum of each pixel's 3x3 neighbours, at stride 1, instead of the
-// pixel: the pooled tensor is never written. Which neighbour it was is: its row * 3 + column, of the first in
-// scan order. As MaxPool in pool_cuda.cu: a NaN is larger than everything.
-
-struct Pooled {
-  Chunk values;
-  struct alignas(kChunk) {
-    uint8_t v[kChunk];
-  } positions;
-};
-
-DEEPER_HD inline Pooled PoolChunk(const Gemm& g, const bf16* in, const Source& at, int channel) {
-  float best[kChunk];
-  Pooled pooled;
-  for (int j = 0; j < kChunk; ++j) {
-    best[j] = -INFINITY;
-    pooled.positions.v[j] = static_cast<uint8_t>((at.row > 0 ? 0 : 3) + (at.column > 0 ? 0 : 1));
-  }
-  for (int position = 0; position < 9; ++position) {
-    const int down = position / 3 - 1, right = position % 3 - 1;
-    const bool inside = at.row + down >= 0 && at.row + down < g.height && at.column + right >= 0 &&
-                        at.column + right < g.width;
-    const int64_t shift = inside ? (int64_t{down} * g.width + right) * g.in_pitch : 0;
-    const Chunk neighbour = *reinterpret_cast<const Chunk*>(in + at.index + shift + channel);
-    for (int j = 0; j < kChunk; ++j) {
-      const float value = ToFloat(neighbour.v[j]);
-      if (!inside || (!(value > best[j]) && value == value)) continue;
-      best[j] = value;
-      pooled.positions.v[j] = static_cast<uint8_t>(position);
-    }
-  }
-  for (int j = 0; j < kChunk; ++j) pooled.values.v[j] = ToBf16(best[j]);
-  return pooled;
-}
-
-// In place of CopyPixels: calls store(offset in shared memory, chunk). Positions go to [pixel][channel], if
-// they are wanted.
-template <class Store>
-DEEPER_HD void PoolPixels(const Gemm& g, const Tile& tile, const bf16* in, const Step& step, int thread,
-                          uint8_t* positions, const Store& store) {
-  const int channel = thread % (kStepDepth / kChunk) * kChunk;
-  for (int i = 0; i < kPixelCopies; ++i) {
-    const Source source = SourceOf(g, tile, thread, i);
-    Pooled pooled = {};
-    if (source.row >= 0 && step.depth + channel < g.depth) {
-      pooled = PoolChunk(g, in, source, step.depth + channel);
-      if (positions != nullptr) {
-        uint8_t* const pixel = positions + source.index / g.in_pitch * g.depth;
-        *reinterpret_cast<decltype(pooled.positions)*>(pixel + step.depth + channel) = pooled.positions;
-      }
-    }
-    store(RowOffset(thread / (kStepDepth / kChunk) + i * kCopyRows, channel), pooled.values);
-  }
-}
-
 // ---- Boxes (sm_90) ------------------------------------------------------------------------------------
 // TMA moves the pixels of a step as one box of 128 pixels, in the order of their index, whatever rows and
 // images it runs across, and the weights as boxes of 64 rows. It writes zeros for what is outside.

@@ -162,9 +162,8 @@ class GpuDevice final : public CudaDevice {
   }
 
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
-    ConvolutionProblem unmasked = problem;
-    unmasked.mask_dx = false;
-    const auto reference = cudnn::Choose(*convolutions_, unmasked, options_.deterministic);
+    const auto reference =
+        cudnn::Choose(*convolutions_, ConvolutionCheck::LibraryProblem(problem), options_.deterministic);
     const auto check =
         std::make_shared<ConvolutionCheck>(problem, reference.ok() ? reference->get() : nullptr, *this);
     return MakePlan(problem, ChooseConvolution(problem),

@@ -58,7 +58,8 @@ class DevicelessGpu final : public PlanningDevice {
  private:
   absl::StatusOr<size_t> Workspace(const ConvolutionProblem& problem) const {
     auto choice = cudnn::Choose(*target_, problem, /*deterministic=*/false);
-    if (problem.mask_dx) choice = tensor_core::Choose(compute_capability_, stream(), problem);
+    if (problem.mask_dx || problem.pool_x)
+      choice = tensor_core::Choose(compute_capability_, stream(), problem);
     if (!choice.ok()) return choice.status();
     const auto algorithm = ChooseFirst(**choice);
     if (!algorithm.ok()) return algorithm.status();

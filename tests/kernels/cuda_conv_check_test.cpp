@@ -54,9 +54,7 @@ class NaiveAlgorithm final : public Algorithm {
 class NaiveChoice final : public AlgorithmChoice {
  public:
   NaiveChoice(std::string name, const ConvolutionProblem& problem, size_t size)
-      : name_(std::move(name)), problem_(problem), size_(size) {
-    problem_.mask_dx = false;
-  }
+      : name_(std::move(name)), problem_(ConvolutionCheck::LibraryProblem(problem)), size_(size) {}
   absl::Status Ask() override { return size_ > 0 ? absl::OkStatus() : absl::UnimplementedError(name_); }
   size_t size() const override { return size_; }
   absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
@@ -71,7 +69,7 @@ class NaiveChoice final : public AlgorithmChoice {
 
  private:
   const std::string name_;
-  ConvolutionProblem problem_;
+  const ConvolutionProblem problem_;
   const size_t size_;
 };
 
@@ -100,6 +98,7 @@ absl::Status Verdict(const ConvolutionProblem& problem, const Spoil& spoil, size
   std::vector<bf16> a = Random(sizes.a), b = Random(sizes.b), bias = Random(sizes.bias),
                     mask = Random(sizes.mask), d(sizes.d / sizeof(bf16));
   std::vector<float> sums(sizes.sums / sizeof(float));
+  std::vector<uint8_t> argmax(sizes.argmax);
   NaiveChoice library("library", problem, library_size);
   NaiveAlgorithm own("own", problem, spoil);
   ConvolutionCheck check(problem, &library, HostDevice());
@@ -108,7 +107,8 @@ absl::Status Verdict(const ConvolutionProblem& problem, const Spoil& spoil, size
                                  .d = d.data(),
                                  .bias = bias.data(),
                                  .mask = mask.data(),
-                                 .sums = sums.data()};
+                                 .sums = sums.data(),
+                                 .argmax = argmax.data()};
   const absl::Status first = check(own, operands);
   EXPECT_EQ(check(own, operands), first);  // the library's result is kept
   return first;
@@ -162,6 +162,44 @@ TEST(ConvolutionCheckTest, FindsOneWrongElement) {
                         o.sums[5] += 0.01f;
                       }),
               HasSubstr("the sum of channel 5"));
+}
+
+ConvolutionProblem Pooled(ConvolutionProblem::Pass pass) {
+  ConvolutionProblem p = Problem(false);
+  p.kernel = 1;
+  p.pad = 0;
+  p.pass = pass;
+  p.pool_x = true;
+  p.bias = p.relu = pass == ConvolutionProblem::Pass::kForward;
+  return p;
+}
+
+TEST(ConvolutionCheckTest, PooledInputs) {
+  const ConvolutionProblem forward = Pooled(ConvolutionProblem::Pass::kForward),
+                           gradient = Pooled(ConvolutionProblem::Pass::kBackwardWeights);
+  EXPECT_EQ(Verdict(forward, nullptr), absl::OkStatus());
+  EXPECT_EQ(Verdict(gradient, nullptr), absl::OkStatus());
+  const auto message = [](const ConvolutionProblem& problem, const Spoil& spoil) {
+    const absl::Status status = Verdict(problem, spoil);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(message(forward, [](const PlanOperands& o) { Element(o, 20, 2) = ToBf16(100); }),
+              HasSubstr("at pixel 20, channel 2: 100"));
+  EXPECT_THAT(message(forward, [](const PlanOperands& o) { o.argmax[39 * 16 + 3] = 7; }),
+              HasSubstr("the maximum of pixel 39, channel 3: at 7, not "));
+  EXPECT_THAT(message(gradient, [](const PlanOperands& o) { static_cast<float*>(o.d)[5 * 16 + 3] += 0.5f; }),
+              HasSubstr("at filter 5, channel 3: "));
+  // x as it is.
+  ConvolutionProblem plain = gradient;
+  plain.pool_x = false;
+  EXPECT_FALSE(message(gradient, [&](const PlanOperands& o) {
+                 std::vector<bf16> dw(16 * 16);
+                 PlanOperands narrow = o;
+                 narrow.d = dw.data();
+                 (*HostDevice().Plan(plain))->Run(narrow);
+                 for (size_t i = 0; i < dw.size(); ++i) static_cast<float*>(o.d)[i] = ToFloat(dw[i]);
+               }).empty());
 }
 
 TEST(ConvolutionCheckTest, RoundingIsNoDifference) {

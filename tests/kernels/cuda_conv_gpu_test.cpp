@@ -11,6 +11,7 @@
 
 #include "kernels/conv_check.h"
 #include "kernels/conv_kernels.h"
+#include "kernels/conv_pool_tiling.h"
 #include "kernels/conv_tensor_core.h"
 #include "kernels/cuda_problem.h"
 #include "kernels/cudnn.h"
@@ -45,9 +46,8 @@ void Check(const ConvolutionProblem& problem) {
   Device& device = TestDevice();
   const auto target = cudnn::MakeGpuTarget(device.stream());
   ASSERT_TRUE(target.ok()) << target.status();
-  ConvolutionProblem unmasked = problem;
-  unmasked.mask_dx = false;
-  const auto library = cudnn::Choose(**target, unmasked, /*deterministic=*/false);
+  const auto library =
+      cudnn::Choose(**target, ConvolutionCheck::LibraryProblem(problem), /*deterministic=*/false);
   ASSERT_TRUE(library.ok()) << library.status();
   const auto own = tensor_core::Choose(ComputeCapability(), device.stream(), problem);
   ASSERT_TRUE(own.ok()) << own.status();
@@ -56,6 +56,7 @@ void Check(const ConvolutionProblem& problem) {
   const DeviceArray<bf16> a(Random<bf16>(sizes.a), device), b(Random<bf16>(sizes.b), device),
       mask(Random<bf16>(sizes.mask), device), d(sizes.d / sizeof(bf16), device);
   const DeviceArray<float> sums(sizes.sums / sizeof(float), device);
+  const DeviceArray<uint8_t> argmax(sizes.argmax, device);
   const DeviceArray<bf16> bias(Random<bf16>(problem.wide_bias ? 0 : sizes.bias), device);
   const DeviceArray<float> wide_bias(Random<float>(problem.wide_bias ? sizes.bias : 0), device);
   const PlanOperands operands = {
@@ -64,7 +65,8 @@ void Check(const ConvolutionProblem& problem) {
       .d = d.data(),
       .bias = problem.wide_bias ? static_cast<const void*>(wide_bias.data()) : bias.data(),
       .mask = mask.data(),
-      .sums = sums.data()};
+      .sums = sums.data(),
+      .argmax = argmax.data()};
   ConvolutionCheck check(problem, library->get(), device);
   for (size_t i = 0; i < (*own)->size(); ++i) {
     const auto algorithm = (*own)->Build(i);
@@ -124,6 +126,18 @@ TEST(ConvolutionOnGpuTest, AtTheBatchOfABenchmark) {
   for (const Pass pass : {Pass::kForward, Pass::kBackwardData}) Check(Problem(pass, 256, {28, 96, 128, 3}));
 }
 
+TEST(ConvolutionOnGpuTest, PoolBranchesOfGoogLeNet) {
+  for (const Pass pass : {Pass::kForward, Pass::kBackwardWeights}) {
+    for (const testing::ConvolutionShape& s : testing::kPoolBranches) {
+      ConvolutionProblem problem = Problem(pass, 5, s);
+      problem.pool_x = true;
+      problem.x_pitch = s.c + 16;
+      if (pass == Pass::kForward) problem.y_pitch = s.k + 40;
+      Check(problem);
+    }
+  }
+}
+
 // The maxima as the host finds them, then the plain kernel: the same products in the same order.
 TEST(ConvolutionOnGpuTest, PooledIsPoolingThenConvolution) {
   const conv::Gemm pooled = tensor_core::GemmOf(Problem(Pass::kForward, 3, {14, 144, 64, 1}));
@@ -155,7 +169,8 @@ TEST(ConvolutionOnGpuTest, PooledIsPoolingThenConvolution) {
     plain.epilogue.out = expected.data();
     fused.epilogue.out = y.data();
     ASSERT_EQ(conv::LaunchSm80(tile_columns, plain, stream), cudaSuccess);
-    ASSERT_EQ(conv::LaunchPooledSm80(tile_columns, fused, found.data(), stream), cudaSuccess);
+    fused.positions = found.data();
+    ASSERT_EQ(conv::LaunchPooledSm80(tile_columns, fused, stream), cudaSuccess);
     const std::vector<bf16> y_read = y.Read(), expected_read = expected.Read();
     EXPECT_EQ(std::memcmp(y_read.data(), expected_read.data(), sizeof(bf16) * y_read.size()), 0);
     EXPECT_EQ(found.Read(), positions);

@@ -15,10 +15,12 @@
 #include <string>
 #include <vector>
 
+#include "kernels/conv_pool_tiling.h"
 #include "kernels/conv_tensor_core.h"
 #include "kernels/conv_tiling.h"
 #include "kernels/cuda_problem.h"
 #include "tests/kernels/googlenet_shapes.h"
+#include "tests/kernels/mma_emulation.h"
 #include "tests/kernels/test_device.h"
 
 namespace deeper::conv {
@@ -28,7 +30,6 @@ using ::testing::Each;
 using Pass = ConvolutionProblem::Pass;
 
 constexpr int kTiles[] = {64, 128, 192};
-constexpr int kLanes = 32;
 
 ConvolutionProblem Problem(Pass pass, int64_t n, int64_t h, int64_t w, int64_t c, int64_t k, int64_t kernel) {
   ConvolutionProblem p = {.pass = pass, .n = n, .h = h, .w = w, .c = c, .k = k, .kernel = kernel};
@@ -207,64 +208,11 @@ TEST(ConvTilingTest, NoBankConflicts) {
 
 // ---- Instructions -------------------------------------------------------------------------------------
 
-using Shared = std::vector<unsigned char>;
-constexpr uint32_t kBase = 3 * 1024;  // where the block's shared memory begins
-constexpr uint16_t kPoison = 0x7FC1;  // NaN: what nobody wrote shows
-
-float Read(const Shared& shared, uint32_t address) {
-  bf16 value;
-  std::memcpy(&value, &shared.at(address - kBase), sizeof value);
-  return ToFloat(value);
-}
-
 // Operands as vectors: whoever reads beyond them is found.
 struct Operands {
   std::vector<bf16> in, weights, mask, out;
   uint8_t* positions = nullptr;  // of maxima, where they are pooled
 };
-
-// PTX ISA, "ldmatrix": lanes 8 m to 8 m + 7 point to the rows of matrix m, of which lane l receives elements
-// 2 (l % 4) and the next of row l / 4; transposed, of column l / 4.
-std::array<std::array<std::array<float, 2>, 4>, kLanes> LoadMatrices(
-    const Shared& shared, bool transposed, const std::array<uint32_t, kLanes>& addresses) {
-  std::array<std::array<std::array<float, 2>, 4>, kLanes> registers;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    for (int m = 0; m < 4; ++m) {
-      for (int i = 0; i < 2; ++i) {
-        const int row = transposed ? lane % 4 * 2 + i : lane / 4,
-                  column = transposed ? lane / 4 : lane % 4 * 2 + i;
-        registers[lane][m][i] = Read(shared, addresses[m * 8 + row] + column * 2);
-      }
-    }
-  }
-  return registers;
-}
-
-// PTX ISA, "Matrix fragments for mma.m16n8k16": the k of register r's element i, and a's row.
-int DepthOfA(int lane, int r, int i) {
-  return lane % 4 * 2 + i + (r >= 2 ? 8 : 0);
-}
-int RowOfA(int lane, int r) {
-  return lane / 4 + (r % 2 == 1 ? 8 : 0);
-}
-
-using Fragment = std::array<std::array<float, 4>, kLanes>;  // of 16 rows and 8 columns
-void Multiply(Fragment& acc, const std::array<std::array<std::array<float, 2>, 4>, kLanes>& a,
-              const std::array<std::array<std::array<float, 2>, 4>, kLanes>& b, int first_of_b) {
-  float am[16][16], bm[16][8];
-  for (int lane = 0; lane < kLanes; ++lane) {
-    for (int i = 0; i < 2; ++i) {
-      for (int r = 0; r < 4; ++r) am[RowOfA(lane, r)][DepthOfA(lane, r, i)] = a[lane][r][i];
-      for (int r = 0; r < 2; ++r) bm[lane % 4 * 2 + i + r * 8][lane / 4] = b[lane][first_of_b + r][i];
-    }
-  }
-  for (int lane = 0; lane < kLanes; ++lane) {
-    for (int i = 0; i < 4; ++i) {
-      const int row = lane / 4 + (i >= 2 ? 8 : 0), column = lane % 4 * 2 + i % 2;
-      for (int k = 0; k < 16; ++k) acc[lane][i] += am[row][k] * bm[k][column];
-    }
-  }
-}
 
 // PTX ISA, "Swizzling modes", 128 bytes: bits 4 to 6 of an address are exchanged by its bits 7 to 9.
 uint32_t Swizzled(uint32_t address) {
@@ -360,13 +308,6 @@ TEST(ConvTilingTest, DescriptorsDescribeWhereThingsLie) {
 }
 
 // ---- Blocks -------------------------------------------------------------------------------------------
-
-// Of a warp: some times 16 pixels by some times 8 columns.
-using Accumulators = std::vector<std::vector<Fragment>>;
-Accumulators MakeAccumulators(int fragments, int blocks) {
-  return Accumulators(static_cast<size_t>(fragments),
-                      std::vector<Fragment>(static_cast<size_t>(blocks), Fragment{}));
-}
 
 // As StoreWarp of conv_epilogue.h.
 template <bool kBackward>
@@ -546,14 +487,6 @@ constexpr Kernel kKernels[] = {
     {"sm90x128", 128, BlockSm90<false, 128>, BlockSm90<true, 128>},
     {"sm90x192", 192, BlockSm90<false, 192>, BlockSm90<true, 192>},
 };
-
-// Small whole numbers: sums of their products are exact, in whatever order.
-std::vector<bf16> WholeNumbers(size_t count, std::minstd_rand& generator) {
-  std::uniform_int_distribution<int> uniform(-2, 2);
-  std::vector<bf16> numbers(count);
-  for (bf16& number : numbers) number = ToBf16(static_cast<float>(uniform(generator)));
-  return numbers;
-}
 
 bool SameBits(const std::vector<bf16>& a, const std::vector<bf16>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0;
@@ -761,6 +694,30 @@ TEST(TensorCoreChoiceTest, TilesWithTheLeastPaddingFirst) {
   EXPECT_THAT(names(120, 32), ElementsAre("deeper sm80 128x64", "deeper sm80 128x128"));
 }
 
+TEST(TensorCoreChoiceTest, PooledInputsHaveKernelsOfTheirOwn) {
+  const auto names = [](Pass pass, int64_t filters) {
+    ConvolutionProblem problem = Problem(pass, 3, 14, 14, 480, filters, 1);
+    problem.pool_x = true;
+    const auto choice = tensor_core::Choose(90, {}, problem);
+    EXPECT_TRUE(choice.ok()) << choice.status();
+    std::vector<std::string> found;
+    for (size_t i = 0; i < (*choice)->size(); ++i) {
+      found.push_back(*(*(*choice)->Build(i))->Serialize());
+      EXPECT_TRUE((*choice)->Load(found.back()).ok());
+    }
+    return found;
+  };
+  using ::testing::ElementsAre;
+  EXPECT_THAT(names(Pass::kForward, 64),
+              ElementsAre("deeper sm80 pooled 128x64", "deeper sm80 pooled 128x128"));
+  EXPECT_THAT(names(Pass::kForward, 128),
+              ElementsAre("deeper sm80 pooled 128x128", "deeper sm80 pooled 128x64"));
+  EXPECT_THAT(names(Pass::kBackwardWeights, 64),
+              ElementsAre("deeper sm80 pooled gradient 64x64", "deeper sm80 pooled gradient 128x64"));
+  EXPECT_THAT(names(Pass::kBackwardWeights, 128),
+              ElementsAre("deeper sm80 pooled gradient 128x64", "deeper sm80 pooled gradient 64x64"));
+}
+
 TEST(TensorCoreChoiceTest, AKernelIsLoadedFromItsText) {
   ConvolutionProblem problem = Problem(Pass::kBackwardData, 3, 28, 28, 96, 128, 3);
   problem.mask_dx = true;
@@ -791,7 +748,17 @@ TEST(TensorCoreChoiceTest, SaysWhatItDoesNotDo) {
   refuses(90, problem, "bf16");
   problem = good;
   problem.pass = Pass::kBackwardWeights;
-  refuses(90, problem, "weights");
+  refuses(90, problem, "no gradients of weights");
+  problem.pool_x = true;
+  refuses(90, problem, "pooled inputs of 1x1 only");
+  problem.kernel = 1;
+  problem.pad = 0;
+  EXPECT_TRUE(tensor_core::Choose(90, {}, problem).ok());
+  problem.pass = Pass::kBackwardData;
+  refuses(90, problem, "pooled inputs of 1x1 only");
+  problem.pass = Pass::kForward;
+  problem.dtype = DType::kF32;
+  refuses(90, problem, "bf16");
   problem = good;
   problem.stride = 2;
   refuses(90, problem, "stride");

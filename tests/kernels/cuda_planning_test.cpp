@@ -93,6 +93,29 @@ TEST(CudaProblemTest, Launches) {
   EXPECT_EQ(matmul.macs, 4 * 10 * 16);
 }
 
+TEST(CudaProblemTest, PooledInputs) {
+  ConvolutionProblem pooled = {.n = 2, .h = 7, .w = 6, .c = 16, .k = 32, .bias = true, .relu = true};
+  pooled.pool_x = true;
+  pooled.x_pitch = 24;
+  EXPECT_EQ(
+      ToString(pooled),
+      "convolution forward bf16: x 2x7x6x16 (NHWC in pixels of 24, max pooled), 32 filters 1x1, stride 1, "
+      "pad 0 + bias + relu");
+  EXPECT_EQ(SizesOf(pooled).argmax, 84 * 16u);
+  const Launch forward = LaunchOf(pooled);
+  EXPECT_STREQ(forward.name, "max pool + conv 1x1 forward + bias + relu");
+  EXPECT_EQ(forward.bytes, (84 * 16 + 32 * 16 + 32 + 84 * 32) * 2 + 84 * 16);
+
+  pooled.bias = pooled.relu = false;
+  pooled.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  EXPECT_EQ(SizesOf(pooled).argmax, 0u);
+  EXPECT_EQ(SizesOf(pooled).d, 32 * 16 * sizeof(float));
+  EXPECT_EQ(SizesOf(pooled).out, DType::kF32);
+  const Launch gradient = LaunchOf(pooled);
+  EXPECT_STREQ(gradient.name, "max pool + conv 1x1 backward weights");
+  EXPECT_EQ(gradient.bytes, 84 * (16 + 32) * 2 + 32 * 16 * 4);
+}
+
 TEST(PlanningDeviceTest, IsWhatItsPropertiesSay) {
   const auto device = MakeDevice();
   EXPECT_THAT(device->Describe(), HasSubstr("NVIDIA H200, 132 SMs, compute capability 9.0, cuDNN "));
@@ -156,6 +179,22 @@ TEST(PlanningDeviceTest, MaskedGradientsAreOurOwnKernels) {
   const auto plan = device->Plan(problem);
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ((*plan)->workspace_bytes(), 16 * sizeof(float));  // 96 pixels are one tile
+}
+
+TEST(PlanningDeviceTest, PooledInputsAreOurOwnKernels) {
+  ConvolutionProblem problem = {.n = 3, .h = 14, .w = 14, .c = 480, .k = 64};
+  problem.pool_x = true;
+  const auto device = MakeDevice();
+  const auto forward = device->Plan(problem);
+  ASSERT_TRUE(forward.ok()) << forward.status();
+  EXPECT_EQ((*forward)->workspace_bytes(), 0u);
+  problem.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  const auto gradient = device->Plan(problem);
+  ASSERT_TRUE(gradient.ok()) << gradient.status();
+  // 588 pixels are 10 steps, each a split of its own.
+  EXPECT_EQ((*gradient)->workspace_bytes(), 10u * 64 * 480 * sizeof(float));
+  problem.dtype = DType::kF32;
+  EXPECT_EQ(device->Plan(problem).status().code(), absl::StatusCode::kUnimplemented);
 }
 
 TEST(PlanningDeviceTest, SaysWhatCannotBeComputed) {

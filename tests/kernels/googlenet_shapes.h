@@ -1,5 +1,4 @@
-// The 3x3 and 5x5 convolutions of trainer/googlenet.cpp at 224 pixels, all of stride 1 and "same" padding,
-// each once.
+// Convolutions of trainer/googlenet.cpp at 224 pixels, all of stride 1 and "same" padding, each once.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +8,7 @@ namespace deeper::testing {
 struct ConvolutionShape {
   int64_t size, c, k, kernel;
 };
+// The 3x3 and 5x5.
 constexpr ConvolutionShape kGoogLeNetShapes[] = {
     {56, 64, 192, 3},                     // conv3
     {28, 96, 128, 3},  {28, 16, 32, 5},   // 3a
@@ -20,6 +20,12 @@ constexpr ConvolutionShape kGoogLeNetShapes[] = {
     {14, 160, 320, 3}, {14, 32, 128, 5},  // 4e
     {7, 160, 320, 3},  {7, 32, 128, 5},   // 5a
     {7, 192, 384, 3},  {7, 48, 128, 5},   // 5b
+};
+// The 1x1 behind the pool of an Inception module.
+constexpr ConvolutionShape kPoolBranches[] = {
+    {28, 192, 32, 1},  {28, 256, 64, 1},  // 3a, 3b
+    {14, 480, 64, 1},  {14, 512, 64, 1},  // 4a, 4b to 4d
+    {14, 528, 128, 1}, {7, 832, 128, 1},  // 4e, 5a and 5b
 };
 
 }  // namespace deeper::testing
