@@ -19,10 +19,10 @@ Launch LaunchOf(const MatmulProblem& problem);
 
 // How long and of what type the operands are, from their first byte to their last.
 struct OperandSizes {
-  size_t a = 0, b = 0, d = 0;           // bytes
+  size_t a = 0, b = 0, d = 0;                       // bytes
   size_t bias = 0, mask = 0, sums = 0, argmax = 0;  // bytes; 0 where there is none
-  DType in = DType::kF32;               // type of a, b and mask
-  DType out = DType::kF32;              // type of d, and of a bias that is not wide
+  DType in = DType::kF32;                           // type of a, b and mask
+  DType out = DType::kF32;                          // type of d, and of a bias that is not wide
 };
 OperandSizes SizesOf(const ConvolutionProblem& problem);
 OperandSizes SizesOf(const MatmulProblem& problem);

@@ -16,7 +16,8 @@ int64_t CountWindows(const PoolParams& p, int64_t size) {
 }
 
 absl::Status CheckFeatureMap(const TensorDesc& x, const Device& device) {
-  if ((x.dtype == DType::kF32 || x.dtype == DType::kBf16) && x.Dense() == device.FeatureMap(x.shape, x.dtype)) {
+  if ((x.dtype == DType::kF32 || x.dtype == DType::kBf16) &&
+      x.Dense() == device.FeatureMap(x.shape, x.dtype)) {
     return absl::OkStatus();
   }
   return absl::UnimplementedError(absl::StrCat("pool: no kernel for ", NameOf(x.dtype), " ",
