@@ -335,6 +335,15 @@ class Bench(Cli):
         self.fails(USAGE, ["--warmup"], "bench", "step", "--warmup=0")
         self.fails(USAGE, ["--profile", "--device=cuda"], "bench", "step", "--profile=trace.json")
 
+    def test_op(self):
+        small = ["--stem=small", "--batch=1", "--repeats=1", "--threads=1"]
+        report = json.loads(self.succeeds("bench", "op", *small, "--op=inception3a"))
+        self.assertEqual([op["name"] for op in report["ops"]], ["inception3a"])
+        for figure in "forward_us", "backward_us":
+            self.assertGreater(report["ops"][0]["separate"][figure], 0)
+        report = json.loads(self.succeeds("bench", "op", *small))
+        self.assertEqual([report["ops"][0]["name"], report["ops"][-1]["name"], len(report["ops"])], ["stem", "head", 11])
+        self.fails(USAGE, ["--op=inception9z", "inception3a"], "bench", "op", *small, "--op=inception9z")
 
     def test_comm(self):
         sizes = ["--min_bytes=4096", "--max_bytes=65536", "--repeats=3"]
