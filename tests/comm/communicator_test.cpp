@@ -173,7 +173,7 @@ double DriftOfBf16Sums(Communicator& comm, size_t count, int steps, bool feedbac
     if (step > 0) continue;
     std::vector<float> root = data;
     comm.Broadcast(root.data(), count * sizeof(float), 0, {}).Wait();
-    EXPECT_EQ(std::memcmp(data.data(), root.data(), count * sizeof(float)), 0) << "differs from rank 0's";
+    EXPECT_TRUE(data == root) << "differs from rank 0's";
   }
   // With what the ranks still hold, nothing is missing but rounding in fp32.
   std::vector<double> held(residual.begin(), residual.end());
