@@ -151,8 +151,8 @@ TEST_P(OnEveryBackend, TreeSumsAreTheSameBitsOnAnyNumberOfRanks) {
       comm.AllReduce(again.data(), count, CommType::kF32, ReduceOp::kTreeSum, {}).Wait();
       first.Wait();
       const std::vector<float> expected = TreeSum(parts, 0, kParts);
-      EXPECT_EQ(std::memcmp(sum.data(), expected.data(), count * sizeof(float)), 0) << "count " << count;
-      EXPECT_EQ(std::memcmp(again.data(), expected.data(), count * sizeof(float)), 0) << "count " << count;
+      EXPECT_TRUE(sum == expected) << "count " << count;
+      EXPECT_TRUE(again == expected) << "count " << count;
     }
   });
 }
