@@ -55,6 +55,9 @@ if(DEEPER_CUDA)
   file(GLOB nvrtc ${CUDAToolkit_LIBRARY_DIR}/libnvrtc.so.${CUDAToolkit_VERSION_MAJOR}
        ${CUDAToolkit_LIBRARY_DIR}/libnvrtc-builtins.so.${CUDAToolkit_VERSION_MAJOR}.${CUDAToolkit_VERSION_MINOR})
   list(APPEND cuda_libraries ${nvrtc})
+  if(NCCL_LIBRARY)  # which deeper opens at run time, for several ranks
+    list(APPEND cuda_libraries ${NCCL_LIBRARY})
+  endif()
 endif()
 
 find_program(DEEPER_PATCHELF patchelf)

@@ -1,4 +1,4 @@
-# The CUDA toolchain, warnings as errors, and cuDNN, which ships no CMake package.
+# The CUDA toolchain, warnings as errors, and cuDNN and NCCL, which ship no CMake packages.
 # Real code for the architectures named, and PTX of the last for what comes after.
 if(NOT CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
@@ -27,3 +27,10 @@ if(version VERSION_LESS 9.8)
 endif()
 add_library(cudnn SHARED IMPORTED)
 set_target_properties(cudnn PROPERTIES IMPORTED_LOCATION ${CUDNN_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${CUDNN_INCLUDE_DIR})
+
+# NCCL is opened at run time: its header is all that a build needs. The library is for the archive.
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+find_library(NCCL_LIBRARY NAMES libnccl.so.2 HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
+if(NOT NCCL_INCLUDE_DIR)
+  message(STATUS "No nccl.h: ranks on GPUs exchange gradients by way of host memory")
+endif()

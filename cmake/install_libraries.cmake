@@ -25,7 +25,7 @@ file(GET_RUNTIME_DEPENDENCIES EXECUTABLES ${programs} LIBRARIES ${plugins} ${cud
      PRE_EXCLUDE_REGEXES ${glibc})
 list(APPEND libraries ${cuda_libraries})
 list(REMOVE_DUPLICATES libraries)
-set(nvidia "/lib(cudnn|cublas|nvrtc)[^/]*$")
+set(nvidia "/lib(cudnn|cublas|nvrtc|nccl)[^/]*$")
 if(component STREQUAL deeper)
   list(FILTER libraries EXCLUDE REGEX ${nvidia})
   foreach(program ${programs})

@@ -2,7 +2,10 @@
 //
 // Every rank calls the same collectives in the same order. Collectives are asynchronous and get on without
 // help from the caller: the returned Request completes when `data` may be used again; buffers must stay
-// untouched until then. On the CPU backends `stream` is ignored (work on it is done when a call returns).
+// untouched until then. Buffers are host memory, and `stream` is ignored (work on it is done when a call
+// returns), but for the communicators that MakeDeviceCommunicator makes: theirs are a device's memory, final
+// once the work on `stream`, the device's, is done; a Request is complete, there, when later work on the
+// device's stream finds the result.
 // Errors: a lost peer or a library failure does not come back: it reports rank, operation and reason and ends
 // the process through Abort (exit code 5), since peers would wait for ever.
 #pragma once
@@ -70,6 +73,8 @@ class Communicator {
   Communicator& operator=(const Communicator&) = delete;
 
   virtual std::string name() const = 0;  // "single", "threads", "mpi", "nccl"
+  // Whether collectives and their Requests are nothing but work on streams, and so can be recorded.
+  virtual bool recordable() const { return false; }
   virtual int rank() const = 0;
   virtual int size() const = 0;
   // Rank among, and number of, the ranks on this machine.
@@ -92,6 +97,9 @@ class Communicator {
   virtual Request AllGather(const void* mine, void* all, size_t bytes, Stream stream) = 0;
   // data: [bytes], replaced by root's.
   virtual Request Broadcast(void* data, size_t bytes, int root, Stream stream) = 0;
+  // Many collectives will be on this memory, or parts of it: prepares for them where that helps. It must
+  // outlive the communicator.
+  virtual void Register(void* data, size_t bytes) { (void)data, (void)bytes; }
   // Returns when every rank has called it.
   virtual void Barrier() = 0;
   // Ends every rank of the job with this exit code; does not return.

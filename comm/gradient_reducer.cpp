@@ -38,6 +38,7 @@ GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::ve
     : comm_(comm), arena_(arena), pieces_(pieces), sum_(sum) {
   if (comm_.size() == 1) return;
   if (bucket_bytes == kTunedBuckets) {
+    DEEPER_CHECK(!comm_.recordable(), "recorded buckets stay as they are");
     tuner_.emplace(comm_, std::vector<size_t>{8 * kMiB, 2 * kMiB, 4 * kMiB, 16 * kMiB, 32 * kMiB});
     bucket_bytes = tuner_->bucket_bytes();
   }

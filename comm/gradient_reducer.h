@@ -5,6 +5,7 @@
 // them; neighbours in that order are packed into buckets of at least bucket_bytes, contiguous in the arena
 // where their pieces are. Where bucket_bytes is kTunedBuckets, the first steps try several sizes: with more
 // than two ranks, the order of a kAnyOrder sum depends on the size of the bucket.
+// The arena is memory that the communicator's collectives work on: of the host, or of a device.
 // Ready(i) says that piece i is final on `stream`; a bucket is sent when all its pieces are ready and all
 // earlier buckets are sent, so that every rank sends in the same order whatever order its pieces come in.
 // Finish returns when all sums are visible to later work on `stream`. Between two Finish calls every piece
@@ -43,6 +44,8 @@ class GradientReducer {
   void Ready(size_t piece, Stream stream);
   void Finish(Stream stream);
 
+  // Whether Ready and Finish may be part of a Recording: then buckets must not be tuned.
+  bool recordable() const { return comm_.size() == 1 || comm_.recordable(); }
   size_t bucket_count() const { return buckets_.size(); }
   // Time the last Finish spent waiting: for communication that backward did not hide, and for slower ranks.
   double wait_ms() const { return wait_ms_; }

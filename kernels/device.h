@@ -37,6 +37,13 @@ struct ProfiledLaunch {
   double duration_ms = 0;
 };
 
+// A copy from the device to the host that is under way.
+class Download {
+ public:
+  virtual ~Download() = default;
+  virtual void Wait() = 0;  // returns when it has arrived
+};
+
 // Work that is enqueued again and again, always the same: all that changes from run to run, it reads from
 // memory. CUDA runs it the first time, records it the second, and replays it as one graph from then on;
 // elsewhere it just runs.
@@ -45,6 +52,9 @@ class Recording {
   virtual ~Recording() = default;
   virtual void Run(const std::function<void()>& work) = 0;
 };
+
+// One that just runs, every time.
+std::unique_ptr<Recording> MakePlainRecording();
 
 class Device {
  public:
@@ -55,6 +65,9 @@ class Device {
   virtual DeviceType type() const = 0;
   // For people and for reports: model, cores or SMs, instruction set.
   virtual std::string Describe() const = 0;
+  // What tells the GPU of this rank from others of its machine, and is the same where ranks share one: the
+  // address on the PCI bus. Empty where there is no GPU.
+  virtual std::string address() const { return ""; }
   // Channels per block of an activation: 16 with AVX-512, 8 below; 1 where activations are kNhwc.
   virtual int64_t channel_block() const = 0;
   // Zeroed device memory. An empty Buffer when there is not enough.
@@ -73,6 +86,9 @@ class Device {
   virtual void Upload(void* to, const void* from, size_t bytes) { Copy(to, from, bytes); }
   virtual void JoinUploads() {}
   virtual void WaitForUploads() {}
+  // The other way: finds what was enqueued before done, and holds up nothing that is enqueued after. `to`
+  // comes from AllocateStaging. Not to be recorded.
+  virtual std::unique_ptr<Download> StartDownload(void* to, const void* from, size_t bytes);
   virtual std::unique_ptr<Recording> MakeRecording();
   // Names the work that is enqueued next, in profiles.
   virtual void Annotate(const std::string& name) { (void)name; }
@@ -108,14 +124,14 @@ int AvailableCores();
 std::unique_ptr<Device> MakeCpuDevice(int threads = 0);
 
 struct CudaOptions {
-  int index = 0;               // of the GPUs this process sees
+  int index = 0;               // of the GPUs this process sees, counted round where it is beyond the last
   bool deterministic = false;  // library kernels that give the same bits every time only
   bool graphs = true;          // false: recordings just run, every time
   std::string plan_cache;      // file of tuned plans; empty: none is read or written
 };
 
 // Keeps this thread, and those it makes later, to the cores near the GPU. Unimplemented: built without CUDA.
-// NotFound: no such GPU. FailedPrecondition: a driver too old for this build, or a GPU it has no code for.
+// NotFound: no GPU. FailedPrecondition: a driver too old for this build, or a GPU it has no code for.
 // Each says what to do.
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options);
 

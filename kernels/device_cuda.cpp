@@ -1,5 +1,5 @@
-// A GPU as a device: one stream for all work, and one for uploads beside it; libraries tuned problem by
-// problem, recordings as CUDA graphs.
+// A GPU as a device: one stream for all work, and one each for uploads and downloads beside it; libraries
+// tuned problem by problem, recordings as CUDA graphs.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -44,6 +44,7 @@ std::string CudaVersion(int version) {  // 13000
 
 struct Gpu {
   cudaDeviceProp properties = {};
+  std::string address;
   int driver = 0;  // the newest version of CUDA that the driver supports
 
   // What a tuned plan depends on.
@@ -74,24 +75,42 @@ class CudaStream {
   cudaStream_t stream_ = nullptr;
 };
 
+class GpuDownload final : public Download {
+ public:
+  GpuDownload(void* to, const void* from, size_t bytes, cudaStream_t stream) {
+    DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&arrived_, cudaEventDisableTiming));
+    DEEPER_CUDA_CHECK(cudaEventRecord(arrived_, stream));
+  }
+  ~GpuDownload() override { cudaEventDestroy(arrived_); }
+  void Wait() override { DEEPER_CUDA_CHECK(cudaEventSynchronize(arrived_)); }
+
+ private:
+  cudaEvent_t arrived_ = nullptr;
+};
+
 class GpuDevice final : public CudaDevice {
  public:
   GpuDevice(const Gpu& gpu, const CudaOptions& options)
       : CudaDevice(Mode::kGpu),
         options_(options),
         description_(gpu.Describe()),
+        address_(gpu.address),
         compute_capability_(gpu.properties.major * 10 + gpu.properties.minor),
         plans_(options.plan_cache, gpu.Environment(options.deterministic)) {}
   ~GpuDevice() override {
     cudaStreamSynchronize(uploads_.get());
+    cudaStreamSynchronize(downloads_.get());
     cudaStreamSynchronize(stream_.get());
     cudaEventDestroy(uploaded_);
+    cudaEventDestroy(computed_);
     cudaEventDestroy(forked_);
     for (const BranchStream& branch : branches_) cudaEventDestroy(branch.done);
   }
 
   absl::Status Init() {
     DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&uploaded_, cudaEventDisableTiming));
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&computed_, cudaEventDisableTiming));
     DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming));
     for (BranchStream& branch : branches_)
       DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&branch.done, cudaEventDisableTiming));
@@ -105,6 +124,7 @@ class GpuDevice final : public CudaDevice {
   }
 
   std::string Describe() const override { return description_; }
+  std::string address() const override { return address_; }
 
   Buffer Allocate(size_t bytes) override {
     void* data = nullptr;
@@ -156,6 +176,11 @@ class GpuDevice final : public CudaDevice {
     DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), uploaded_, 0));
   }
   void WaitForUploads() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(uploads_.get())); }
+  std::unique_ptr<Download> StartDownload(void* to, const void* from, size_t bytes) override {
+    DEEPER_CUDA_CHECK(cudaEventRecord(computed_, stream_.get()));
+    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_, 0));
+    return std::make_unique<GpuDownload>(to, from, bytes, downloads_.get());
+  }
   std::unique_ptr<Recording> MakeRecording() override;
 
   void Annotate(const std::string& name) override { scope_ = name; }
@@ -273,10 +298,10 @@ class GpuDevice final : public CudaDevice {
   }
 
   const CudaOptions options_;
-  const std::string description_;
+  const std::string description_, address_;
   const int compute_capability_;  // 90
-  CudaStream stream_, uploads_;
-  cudaEvent_t uploaded_ = nullptr;
+  CudaStream stream_, uploads_, downloads_;
+  cudaEvent_t uploaded_ = nullptr, computed_ = nullptr;
   struct BranchStream {
     CudaStream stream;
     cudaEvent_t done = nullptr;
@@ -361,10 +386,7 @@ absl::StatusOr<Gpu> OpenGpu(int index) {
   if (cudaDriverGetVersion(&gpu.driver) != cudaSuccess) gpu.driver = 0;
   const absl::StatusOr<int> count = CountGpus(gpu.driver);
   if (!count.ok()) return count.status();
-  if (index < 0 || index >= *count) {
-    return absl::NotFoundError(absl::StrCat("--device=cuda: there is no GPU ", index, ": this process sees ",
-                                            *count, ", numbered from 0 (CUDA_VISIBLE_DEVICES chooses them)"));
-  }
+  index %= *count;
   cudaError_t error = cudaGetDeviceProperties(&gpu.properties, index);
   if (error == cudaSuccess && gpu.properties.major < kLeastMajor) {
     return absl::FailedPreconditionError(
@@ -374,18 +396,19 @@ absl::StatusOr<Gpu> OpenGpu(int index) {
   }
   if (error == cudaSuccess) error = cudaSetDevice(index);
   if (error == cudaSuccess) error = cudaFree(nullptr);  // makes the context, if nothing did before
+  char address[32] = "";
+  if (error == cudaSuccess) error = cudaDeviceGetPCIBusId(address, sizeof address, index);
   if (error != cudaSuccess) {
     cudaGetLastError();
     return absl::FailedPreconditionError(
         absl::StrCat("--device=cuda: GPU ", index, " cannot be used: ", ToString(error)));
   }
+  gpu.address = address;
   return gpu;
 }
 
 // Uploads and launches come fastest from the cores on the GPU's side of the machine.
-void KeepNear(int index) {
-  char address[32] = "";
-  if (cudaDeviceGetPCIBusId(address, sizeof address, index) != cudaSuccess) return;
+void KeepNear(const std::string& address) {
   std::string path = absl::StrCat("/sys/bus/pci/devices/", address, "/local_cpulist");
   std::transform(path.begin(), path.end(), path.begin(), [](unsigned char c) { return std::tolower(c); });
   std::string list;
@@ -398,7 +421,7 @@ void KeepNear(int index) {
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options) {
   const absl::StatusOr<Gpu> gpu = OpenGpu(options.index);
   if (!gpu.ok()) return gpu.status();
-  KeepNear(options.index);
+  KeepNear(gpu->address);
   auto device = std::make_unique<GpuDevice>(*gpu, options);
   if (absl::Status status = device->Init(); !status.ok()) {
     return absl::FailedPreconditionError(absl::StrCat("--device=cuda: ", status.message()));

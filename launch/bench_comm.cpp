@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "comm/device_communicator.h"
 #include "comm/mpi_baseline.h"
 #include "launch/command.h"
+#include "launch/placement.h"
 #include "nlohmann/json.hpp"
 #include "trainer/agree.h"
 
@@ -23,6 +25,7 @@ constexpr CommandText kText = {
     .details =
         "All-reduce (also as in elastic runs, and as with --wire=bf16), reduce-scatter and all-gather of\n"
         "floats in memory, from --min_bytes to --max_bytes; on MPI, in turns with MPI's blocking calls.\n"
+        "With --device=cuda the floats are in the memory of GPUs, and --comm says which way they go.\n"
         "Checks each result before it is timed. Times are medians over the repeats, each that of the "
         "slowest\n"
         "rank. Bus bandwidth is bytes / time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n for the\n"
@@ -32,7 +35,8 @@ constexpr CommandText kText = {
         "output.",
     .examples =
         "mpirun -n 2 --bind-to core deeper bench comm\n"
-        "mpirun -n 4 deeper bench comm --min_bytes=1048576 --repeats=50",
+        "mpirun -n 4 deeper bench comm --min_bytes=1048576 --repeats=50\n"
+        "mpirun -n 8 deeper bench comm --device=cuda --comm=nccl --max_bytes=268435456",
     .distributed = true,
 };
 
@@ -42,11 +46,40 @@ double Median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-// What collectives work on: whole [count], shard [count / ranks].
+// Floats in the memory of a device.
+class DeviceFloats {
+ public:
+  DeviceFloats(size_t count, Device& device)
+      : device_(device), count_(count), memory_(device.Allocate(count * sizeof(float))) {}
+
+  bool allocated() const { return memory_.data() != nullptr; }
+  float* data() const { return memory_.as<float>(); }
+  size_t size() const { return count_; }
+  void Fill(float value) {
+    const std::vector<float> values(count_, value);
+    device_.Copy(data(), values.data(), count_ * sizeof(float));
+    device_.Synchronize();
+  }
+  std::vector<float> Read() const {
+    std::vector<float> values(count_);
+    device_.Copy(values.data(), data(), count_ * sizeof(float));
+    device_.Synchronize();
+    return values;
+  }
+
+ private:
+  Device& device_;
+  const size_t count_;
+  const Buffer memory_;
+};
+
+// What collectives work on: whole [count], shard [count / ranks]; residual [count] is the host's.
 struct Buffers {
-  Buffers(size_t elements, int ranks)
-      : whole(elements), shard(elements / static_cast<size_t>(ranks)), residual(elements) {}
-  std::vector<float> whole, shard, residual;
+  Buffers(size_t elements, int ranks, Device& device)
+      : whole(elements, device), shard(elements / static_cast<size_t>(ranks), device), residual(elements) {}
+  bool allocated() const { return whole.allocated() && shard.allocated(); }
+  DeviceFloats whole, shard;
+  std::vector<float> residual;
 };
 
 struct Collective {
@@ -58,12 +91,13 @@ struct Collective {
   std::function<bool(const Buffers&)> right;  // the output
 };
 
-std::vector<Collective> Collectives(Communicator& comm) {
+// On `stream`, which is the device's.
+std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
   const auto ranks = static_cast<float>(comm.size()), rank = static_cast<float>(comm.rank());
   const double share = (comm.size() - 1.0) / comm.size();
   const auto fill = [rank](Buffers& b) {
-    std::fill(b.whole.begin(), b.whole.end(), rank + 1);
-    std::fill(b.shard.begin(), b.shard.end(), rank + 1);
+    b.whole.Fill(rank + 1);
+    b.shard.Fill(rank + 1);
     std::fill(b.residual.begin(), b.residual.end(), 0.0f);
   };
   const auto is_sum = [ranks](const std::vector<float>& values) {
@@ -74,38 +108,40 @@ std::vector<Collective> Collectives(Communicator& comm) {
         .name = name,
         .bus_factor = 2 * share,
         .start =
-            [&comm, op](Buffers& b) {
-              return comm.AllReduce(b.whole.data(), b.whole.size(), CommType::kF32, op, {});
+            [&comm, op, stream](Buffers& b) {
+              return comm.AllReduce(b.whole.data(), b.whole.size(), CommType::kF32, op, stream);
             },
         .baseline = [](MpiBaseline& mpi, Buffers& b) { mpi.AllReduce(b.whole.data(), b.whole.size()); },
         .fill = fill,
-        .right = [=](const Buffers& b) { return is_sum(b.whole); }};
+        .right = [=](const Buffers& b) { return is_sum(b.whole.Read()); }};
   };
   std::vector<Collective> all = {all_reduce("all_reduce", ReduceOp::kSum)};
-  if (std::has_single_bit(static_cast<unsigned>(comm.size())))
-    all.push_back(all_reduce("all_reduce_tree", ReduceOp::kTreeSum));
-  all.push_back(all.front());
-  all.back().name = "all_reduce_bf16";
-  all.back().start = [&comm](Buffers& b) {
-    return comm.SumInBf16(b.whole.data(), b.residual.data(), b.whole.size(), {});
-  };
+  if (comm.name() != "nccl") {  // which has neither
+    if (std::has_single_bit(static_cast<unsigned>(comm.size())))
+      all.push_back(all_reduce("all_reduce_tree", ReduceOp::kTreeSum));
+    all.push_back(all.front());
+    all.back().name = "all_reduce_bf16";
+    all.back().start = [&comm, stream](Buffers& b) {
+      return comm.SumInBf16(b.whole.data(), b.residual.data(), b.whole.size(), stream);
+    };
+  }
   all.push_back(
       {.name = "reduce_scatter",
        .bus_factor = share,
        .start =
-           [&comm](Buffers& b) {
-             return comm.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size(), {});
+           [&comm, stream](Buffers& b) {
+             return comm.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size(), stream);
            },
        .baseline = [](MpiBaseline& mpi,
                       Buffers& b) { mpi.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size()); },
        .fill = fill,
-       .right = [=](const Buffers& b) { return is_sum(b.shard); }});
+       .right = [=](const Buffers& b) { return is_sum(b.shard.Read()); }});
   all.push_back({.name = "all_gather",
                  .bus_factor = share,
                  .start =
-                     [&comm](Buffers& b) {
+                     [&comm, stream](Buffers& b) {
                        return comm.AllGather(b.shard.data(), b.whole.data(), b.shard.size() * sizeof(float),
-                                             {});
+                                             stream);
                      },
                  .baseline =
                      [](MpiBaseline& mpi, Buffers& b) {
@@ -114,8 +150,9 @@ std::vector<Collective> Collectives(Communicator& comm) {
                  .fill = fill,
                  .right =
                      [](const Buffers& b) {
-                       for (size_t i = 0; i < b.whole.size(); ++i)
-                         if (b.whole[i] != static_cast<float>(i / b.shard.size() + 1)) return false;
+                       const std::vector<float> whole = b.whole.Read();
+                       for (size_t i = 0; i < whole.size(); ++i)
+                         if (whole[i] != static_cast<float>(i / b.shard.size() + 1)) return false;
                        return true;
                      }});
   return all;
@@ -130,7 +167,10 @@ class BenchCommCommand final : public Command {
              {{"min_bytes", &min_bytes_, "the smallest buffer"},
               {"max_bytes", &max_bytes_, "the largest; each size is 4 times the one before"},
               {"warmup", &warmup_, "rounds before the first that is timed"},
-              {"repeats", &repeats_, "rounds that are timed"}}}};
+              {"repeats", &repeats_, "rounds that are timed"}}},
+            {"Machine",
+             {{"device", &config_.device, "cpu | cuda: where the floats are"},
+              {"comm", &config_.comm, "cuda: auto | nccl | mpi, as for `train`"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
@@ -142,10 +182,18 @@ class BenchCommCommand final : public Command {
           "--min_bytes must hold a float a rank, and --max_bytes be no less and at most 1 GiB");
     if (warmup_ < 1 || repeats_ < 1)
       return absl::InvalidArgumentError("--warmup and --repeats must be at least 1");
-    if (comm.name() == "mpi") baseline_.emplace();
+    config_.synthetic = true;  // no data are asked for
+    if (absl::Status status = Validate(config_); !status.ok()) return status;
+    absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, comm);
+    if (!device.ok()) return device.status();
+    device_ = *std::move(device);
+    const absl::StatusOr<DeviceCommunicator> made = MakeDeviceCommunicator(comm, *device_, config_.comm);
+    if (!made.ok()) return made.status();
+    Communicator& measured = made->comm == nullptr ? comm : *made->comm;
+    if (comm.name() == "mpi" && made->comm == nullptr) baseline_.emplace();
     if (call.is_root()) PrintHeader();
     nlohmann::ordered_json results = nlohmann::ordered_json::array();
-    for (const Collective& collective : Collectives(comm)) {
+    for (const Collective& collective : Collectives(measured, device_->stream())) {
       for (int64_t bytes = min_bytes_; bytes <= max_bytes_; bytes *= 4) {
         absl::StatusOr<nlohmann::ordered_json> result = Measure(collective, bytes, comm);
         if (!result.ok()) return result.status();
@@ -153,7 +201,7 @@ class BenchCommCommand final : public Command {
         results.push_back(*std::move(result));
       }
     }
-    if (call.is_root()) PrintJson(comm, results);
+    if (call.is_root()) PrintJson(measured, made->description, results);
     return absl::OkStatus();
   }
 
@@ -162,8 +210,14 @@ class BenchCommCommand final : public Command {
                                                  Communicator& comm) {
     const auto ranks = static_cast<size_t>(comm.size());
     const size_t elements = static_cast<size_t>(bytes) / sizeof(float) / ranks * ranks;
-    Buffers buffers(elements, comm.size());
-    const auto ours = [&] { collective.start(buffers).Wait(); };
+    Buffers buffers(elements, comm.size(), *device_);
+    const absl::Status room =
+        buffers.allocated() ? absl::OkStatus() : absl::ResourceExhaustedError("no memory: lower --max_bytes");
+    if (absl::Status status = Agree(comm, room); !status.ok()) return status;
+    const auto ours = [&] {
+      collective.start(buffers).Wait();
+      device_->Synchronize();
+    };
     const auto theirs = [&] { collective.baseline(*baseline_, buffers); };
     bool right = IsRight(collective, buffers, ours);
     if (baseline_) right = IsRight(collective, buffers, theirs) && right;
@@ -171,8 +225,8 @@ class BenchCommCommand final : public Command {
         right ? absl::OkStatus() : absl::InternalError(absl::StrCat(collective.name, ": wrong result"));
     if (absl::Status status = Agree(comm, mine); !status.ok()) return status;
 
-    std::fill(buffers.whole.begin(), buffers.whole.end(), 0.0f);  // sums of sums stay finite
-    std::vector<double> our_ms, their_ms;                         // [repeat]
+    buffers.whole.Fill(0);                 // sums of sums stay finite
+    std::vector<double> our_ms, their_ms;  // [repeat]
     for (int round = -warmup_; round < repeats_; ++round) {
       const double ms = Milliseconds(comm, ours);
       if (round >= 0) our_ms.push_back(ms);
@@ -232,23 +286,27 @@ class BenchCommCommand final : public Command {
     std::fputc('\n', stderr);
   }
 
-  void PrintJson(const Communicator& comm, const nlohmann::ordered_json& results) const {
+  void PrintJson(const Communicator& comm, const std::string& description,
+                 const nlohmann::ordered_json& results) const {
     const nlohmann::ordered_json json = {
         {"benchmark", "comm"},
         {"results", results},
         {"settings",
          {{"comm", comm.name()},
+          {"over", description},
           {"ranks", comm.size()},
           {"ranks_on_this_machine", comm.local_size()},
           {"warmup", warmup_},
           {"repeats", repeats_}}},
-        {"hardware", MakeCpuDevice()->Describe()},
+        {"hardware", device_->Describe()},
         {"versions", {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}}}};
     std::printf("%s\n", json.dump(2).c_str());
   }
 
   int64_t min_bytes_ = 4096, max_bytes_ = int64_t{64} << 20;
   int warmup_ = 3, repeats_ = 20;
+  RunConfig config_;  // of which only the machine is asked for
+  std::unique_ptr<Device> device_;
   std::optional<MpiBaseline> baseline_;
 };
 

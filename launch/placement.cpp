@@ -50,10 +50,6 @@ std::string DefaultPlanCache() {
 }
 
 absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const Communicator& comm) {
-  if (comm.size() > 1) {
-    return absl::UnimplementedError(
-        "--device=cuda trains on one rank only so far: ranks cannot sum gradients on GPUs yet");
-  }
   CudaOptions options;
   options.index = comm.local_rank();
   options.deterministic = config.deterministic != "false";

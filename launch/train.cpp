@@ -110,7 +110,9 @@ class TrainCommand final : public Command {
     return With(
         deeper::MachineFlags(config_),
         {WatchdogFlag(config_),
-         {"comm", &config_.comm, "auto | mpi"},
+         {"comm", &config_.comm,
+          "cuda: how gradients travel between GPUs: nccl: one rank a GPU | mpi: by way of host memory, any "
+          "number of ranks a GPU | auto: nccl where it can be"},
          {"wire", &config_.wire,
           "fp32 | bf16: gradients between ranks; bf16 halves the bytes, and adds what rounding left out to "
           "the "

@@ -6,7 +6,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
-BASE = {f"kernels/{name}.h" for name in ("device", "buffer", "tensor", "check", "rng", "bf16", "parallel", "images")}
+BASE = {f"kernels/{name}.h" for name in ("device", "buffer", "tensor", "check", "rng", "bf16", "parallel", "images", "cuda_check")}
 # folder: folders it may include anything of, and single headers besides.
 ARROWS = {
     "kernels": ({"kernels"}, set()),
@@ -20,6 +20,7 @@ OWNERS = {
     "dnnl.hpp": re.compile(r"kernels/(\w+_cpu\.cpp|onednn\.(h|cpp))"),
     "cudnn_backend.h": re.compile(r"kernels/cudnn\.cpp"),
     "cublasLt.h": re.compile(r"kernels/cublaslt\.(h|cpp)"),
+    "nccl.h": re.compile(r"comm/nccl_\w+\.(h|cpp)"),
     "mpi.h": re.compile(r"comm/mpi_\w+\.(h|cpp)"),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
@@ -72,6 +73,8 @@ class Rules(unittest.TestCase):
         dnnl, mpi = '#include "oneapi/dnnl/dnnl.hpp"', "#include <mpi.h>"
         self.check(stray_libraries, {"kernels/lrn_cpu.cpp": dnnl, "kernels/onednn.h": dnnl, "comm/mpi_communicator.cpp": mpi})
         self.check(stray_libraries, {"kernels/lrn.h": dnnl}, finds=[("kernels/lrn.h", "dnnl.hpp")])
+        self.check(stray_libraries, {"comm/nccl_library.h": "#include <nccl.h>"})
+        self.check(stray_libraries, {"comm/device_communicator.cpp": "#include <nccl.h>"}, finds=[("comm/device", "nccl.h")])
         self.check(stray_libraries, {"launch/main.cpp": mpi}, finds=[("launch/main.cpp", "mpi.h")])
 
 

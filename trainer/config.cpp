@@ -80,8 +80,12 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
-  if (c.comm == "nccl")
+  if (c.comm == "nccl" && c.device != "cuda")
     return absl::InvalidArgumentError("--comm=nccl: NCCL needs --device=cuda; use --comm=auto");
+  if (c.wire == "bf16" && c.device == "cuda" && c.comm != "mpi") {
+    return absl::InvalidArgumentError(
+        "--wire=bf16: NCCL would round every partial sum; with --device=cuda it takes --comm=mpi");
+  }
   if (c.wire == "bf16" && c.deterministic != "false") {
     return absl::InvalidArgumentError(
         absl::StrCat("--wire=bf16: not with --deterministic=", c.deterministic,
@@ -127,8 +131,7 @@ absl::Status ValidateElasticFlags(const RunConfig& c) {
   const auto invalid = [](const auto&... words) {
     return absl::InvalidArgumentError(absl::StrCat("--deterministic=elastic: ", words...));
   };
-  if (c.device != "cpu")
-    return invalid("only with --device=cpu so far: ranks cannot sum gradients on GPUs yet");
+  if (c.device != "cpu") return invalid("only with --device=cpu: NCCL has an order of sums of its own");
   if (!IsPowerOfTwo(c.elastic_slices))
     return invalid("--elastic_slices=", c.elastic_slices, " is no power of two");
   if (c.global_batch < c.elastic_slices)
@@ -193,11 +196,13 @@ OrderKind OrderOf(const RunConfig& config) {
   return Find(kOrders, config.order)->value;
 }
 
-// Tuned sizes differ from run to run, and with them the order of sums on more than two ranks.
+// Tuned sizes differ from run to run, and with them the order of sums on more than two ranks; and what a GPU
+// has recorded stays as it is.
 size_t BucketBytesOf(const RunConfig& config) {
   constexpr double kMiB = 1 << 20;
   if (config.bucket_mib > 0) return std::max<size_t>(1, static_cast<size_t>(config.bucket_mib * kMiB));
-  return config.deterministic == "true" ? static_cast<size_t>(8 * kMiB) : kTunedBuckets;
+  const bool fixed = config.deterministic == "true" || config.device == "cuda";
+  return fixed ? static_cast<size_t>(8 * kMiB) : kTunedBuckets;
 }
 
 GradientSum GradientSumOf(const RunConfig& config) {

@@ -29,9 +29,7 @@ FiniteGuard::FiniteGuard(const Network& net, ParamStore& params, Communicator& c
       flags_(device.Allocate((pieces_ + 1) * sizeof(uint32_t))),
       staged_flags_(device.AllocateStaging(flags_.bytes())),
       workspace_(device.Allocate(FindNonFiniteWorkspaceBytes(device))),
-      statistics_(device.Allocate(static_cast<size_t>(params.statistics_elements()) * sizeof(float))) {
-  DEEPER_CHECK(comm.size() == 1 || device.type() == DeviceType::kCpu);
-}
+      statistics_(device.Allocate(static_cast<size_t>(params.statistics_elements()) * sizeof(float))) {}
 
 void FiniteGuard::BeginStep() {
   device_.Copy(statistics_.data(), params_.statistic_values(), statistics_.bytes());
@@ -41,7 +39,7 @@ void FiniteGuard::InspectPiece(size_t piece, std::span<const HeadResult> loss) {
   if (comm_.size() == 1) return;  // the sums are this rank's own
   const GradientPiece& part = net_.gradient_pieces()[piece];
   float* const grads = params_.grads() + part.offset;
-  if (piece == 0 && !(IsFinite(loss) && IsFinite(net_.results())))
+  if (piece == 0 && loss_is_on_host() && !(IsFinite(loss) && IsFinite(net_.results())))
     grads[0] = std::numeric_limits<float>::quiet_NaN();
   FindNonFinite(device_, grads, static_cast<int64_t>(part.count), flag(piece), workspace_.data());
 }
@@ -52,8 +50,10 @@ void FiniteGuard::InspectSums() {
 }
 
 bool FiniteGuard::EndStep(std::span<const HeadResult> loss) {
-  const bool finite_sums = staged_flags_.as<uint32_t>()[pieces_] == 0;
-  if (finite_sums && IsFinite(loss)) return true;
+  int64_t bad = staged_flags_.as<uint32_t>()[pieces_] != 0 || !IsFinite(loss);
+  if (comm_.size() > 1 && !loss_is_on_host())
+    comm_.AllReduce(&bad, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
+  if (bad == 0) return true;
   device_.Copy(params_.statistic_values(), statistics_.data(), statistics_.bytes());
   device_.Synchronize();
   return false;
@@ -81,6 +81,11 @@ std::string FiniteGuard::Culprit(std::span<const HeadResult> loss) const {
   const std::string what = absl::StrCat("the gradient of ", param.value_or("no parameter"));
   const auto whose = [](const Finding& finding) { return absl::StrFormat("the loss is %g", finding.loss); };
   if (comm_.size() == 1) return absl::StrCat(what, " is not finite; ", whose(mine));
+  if (!on_a_rank && !param.has_value()) {  // on a GPU a loss alone leaves no trace in the gradients
+    const auto lost =
+        std::find_if(all.begin(), all.end(), [](const Finding& f) { return !std::isfinite(f.loss); });
+    if (lost != all.end()) return absl::StrCat(whose(*lost), " on rank ", lost - all.begin());
+  }
   if (!on_a_rank) return absl::StrCat(what, " overflows in the sum over ranks");
   return absl::StrCat(what, " is not finite on rank ", first - all.begin(), "; ", whose(*first), " there");
 }

@@ -1,9 +1,10 @@
 // Keeps steps whose loss or gradients are NaN or infinite away from the weights, on all ranks alike.
 //
 // It is the sum of the gradients over the ranks that decides: it has the same bits on every rank, so the
-// ranks agree without a message. A rank whose loss alone is not finite makes one of its gradients a NaN. To
-// tell which rank it was, each also looks at its own gradients as they leave, still in its caches. Per step
-// that is a pass or two over the gradients.
+// ranks agree without a message. A rank whose loss alone is not finite makes one of its gradients a NaN; on a
+// GPU the loss comes to the host too late for that, and the ranks ask each other after the step. To tell
+// which rank it was, each also looks at its own gradients as they leave, still in its caches. Per step that
+// is a pass or two over the gradients.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@ namespace deeper {
 
 class FiniteGuard {
  public:
-  // All must outlive the guard. Several ranks: on the CPU only.
+  // All must outlive the guard. `comm` is over host memory.
   FiniteGuard(const Network& net, ParamStore& params, Communicator& comm, Device& device);
 
   // In this order, enqueued on the device's stream.
@@ -30,8 +31,8 @@ class FiniteGuard {
   void InspectPiece(size_t piece, std::span<const HeadResult> loss);
   void InspectSums();  // the sums over ranks are there
 
-  // After Device::Synchronize; `loss`: sums of this rank's heads. False: the weights must not be updated; the
-  // running statistics are those of BeginStep again.
+  // Collective, after Device::Synchronize; `loss`: sums of this rank's heads. False: the weights must not be
+  // updated; the running statistics are those of BeginStep again.
   bool EndStep(std::span<const HeadResult> loss);
   // Collective, after EndStep returned false everywhere: the first gradient, in the order of backward, that
   // is not finite, the lowest rank that it came from, and its loss. The same on every rank.
@@ -39,6 +40,7 @@ class FiniteGuard {
 
  private:
   std::optional<std::string> FirstBadParam(size_t piece) const;
+  bool loss_is_on_host() const { return device_.type() == DeviceType::kCpu; }
   uint32_t* flag(size_t i) const { return flags_.as<uint32_t>() + i; }
 
   const Network& net_;

@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "comm/device_communicator.h"
 #include "comm/gradient_reducer.h"
 #include "comm/phase.h"
 #include "data/loader.h"
@@ -65,6 +66,7 @@ class Run {
         progress_(out, config.log_every, StyleOf(config, comm)) {}
 
   // In this order. Each works on this rank alone, unless it says collective; the ranks agree in between.
+  absl::Status ConnectDevices();  // collective
   absl::Status OpenData();
   absl::Status BuildNetworks();
   absl::Status CheckSameModel();       // collective
@@ -88,6 +90,8 @@ class Run {
   void Warn(const absl::Status& status) {
     if (!status.ok()) progress_.Print(absl::StrCat("warning: ", status.message()));
   }
+  // Over the device's memory, where comm_ is over the host's.
+  Communicator& device_comm() const { return connection_.comm == nullptr ? comm_ : *connection_.comm; }
   int64_t ShareRows() const { return (config_.global_batch + comm_.size() - 1) / comm_.size(); }
 
   const RunConfig& config_;
@@ -101,6 +105,7 @@ class Run {
   std::unique_ptr<Network> net_, eval_net_;
   std::unique_ptr<ParamStore> params_;
   std::unique_ptr<Loader> loader_;
+  DeviceCommunicator connection_;  // ends before the memory that it works on
 
   int64_t step_ = 0, total_steps_ = 0, epoch_steps_ = 0;
   int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // steps that were not finite
@@ -110,6 +115,13 @@ class Run {
   File directory_lock_;
   std::vector<std::string> decisions_;  // about resuming, for the announcement
 };
+
+absl::Status Run::ConnectDevices() {
+  absl::StatusOr<DeviceCommunicator> connection = MakeDeviceCommunicator(comm_, device_, config_.comm);
+  if (!connection.ok()) return connection.status();
+  connection_ = *std::move(connection);
+  return absl::OkStatus();
+}
 
 absl::Status Run::OpenData() {
   absl::StatusOr<std::unique_ptr<Dataset>> train = OpenDataset(config_, config_.data, config_.train_split);
@@ -163,7 +175,8 @@ absl::Status Run::PlanSteps() {
 absl::Status Run::BuildTrainingNetwork() {
   absl::StatusOr<Model> model = ModelFor(config_, train_data_->info(), /*training=*/true);
   if (!model.ok()) return model.status();
-  const int sharing = device_.type() == DeviceType::kCuda ? 1 : comm_.local_size();  // of the memory
+  const bool cuda = device_.type() == DeviceType::kCuda;
+  const int sharing = cuda ? connection_.ranks_on_device : comm_.local_size();  // of the memory
   const double available = kShareOfMemory * static_cast<double>(device_.AvailableBytes()) / sharing;
   int64_t rows = config_.micro_batch > 0 ? std::min(config_.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config_)) rows = (config_.global_batch + config_.elastic_slices - 1) / config_.elastic_slices;
@@ -193,6 +206,7 @@ absl::Status Run::BuildNetworks() {
       ParamStore::Create(net_->Params(), device_, /*training=*/true, net_->wants_narrow_params());
   if (!params.ok()) return params.status();
   params_ = *std::move(params);
+  device_comm().Register(params_->grads(), static_cast<size_t>(params_->trained_elements()) * sizeof(float));
   const bool has_statistics = params_->statistics_elements() > 0;
   if (absl::Status status = ValidateElastic(config_, comm_.size(), has_statistics); !status.ok())
     return status;
@@ -325,6 +339,7 @@ void Run::Announce() {
   line("device", absl::StrFormat("%s, %s, %d MiB of activations a rank", device_.Describe(),
                                  config_.precision, net_->arena_bytes() >> 20));
   line("ranks", absl::StrFormat("%d over %s", comm_.size(), comm_.name()));
+  if (connection_.comm != nullptr) line("gradients", absl::StrCat("over ", connection_.description));
   line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config_.global_batch,
                                 ShareRows(), net_->options().rows));
   line("learning rate",
@@ -347,7 +362,7 @@ absl::Status Run::Steps() {
                          : static_cast<int>((ShareRows() + net_->options().rows - 1) / net_->options().rows);
   GradientAccumulator accumulator(*params_, device_, elastic ? Accumulation::kTree : Accumulation::kRunning);
   if (absl::Status status = Agree(comm_, accumulator.Reserve(micros)); !status.ok()) return status;
-  GradientReducer reducer(comm_, params_->grads(), net_->gradient_pieces(), BucketBytesOf(config_),
+  GradientReducer reducer(device_comm(), params_->grads(), net_->gradient_pieces(), BucketBytesOf(config_),
                           GradientSumOf(config_));
   FiniteGuard guard(*net_, *params_, comm_, device_);
   Optimizer optimizer({.momentum = static_cast<float>(config_.momentum),
@@ -451,7 +466,7 @@ void Run::SynchronizeStatistics() {
   if (comm_.size() == 1 || params_->statistics_elements() == 0) return;
   const int64_t count = params_->statistics_elements();
   Scale(device_, 1.0f / static_cast<float>(comm_.size()), params_->statistic_values(), count);
-  comm_
+  device_comm()
       .AllReduce(params_->statistic_values(), static_cast<size_t>(count), CommType::kF32, ReduceOp::kSum,
                  device_.stream())
       .Wait();
@@ -479,7 +494,7 @@ absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, 
   const absl::StatusOr<std::unique_ptr<Watchdog>> watchdog = StartWatchdog(config, comm);
   if (!watchdog.ok()) return watchdog.status();
   Run run(config, comm, device, out);
-  for (const auto prepare : {&Run::OpenData, &Run::BuildNetworks, &Run::CheckSameModel,
+  for (const auto prepare : {&Run::ConnectDevices, &Run::OpenData, &Run::BuildNetworks, &Run::CheckSameModel,
                              &Run::RestoreOrInitialize, &Run::OpenReports, &Run::StartLoader}) {
     if (absl::Status status = Agree(comm, (run.*prepare)()); !status.ok()) return status;
   }

@@ -39,7 +39,9 @@ TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumula
       device_(device),
       seed_(seed) {
   for (auto& by_last : recordings_) {
-    for (auto& recording : by_last) recording = device.MakeRecording();
+    by_last[false] = device.MakeRecording();
+    // Where sums over ranks go by way of the host, the micro-batch that they begin in just runs.
+    by_last[true] = reducer.recordable() ? device.MakeRecording() : MakePlainRecording();
   }
 }
 
@@ -70,7 +72,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
       guard_.InspectSums();
     });
     Prefetch();
-    device_.Synchronize();
+    AwaitDevice(last);
     Count(*batch, net_.results(), report);
   }
   EnterPhase(Phase::kUpdate);
@@ -81,6 +83,14 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   return report;
 }
 
+// What is recorded waits for the peers' gradients here, where the host waits for the device.
+void TrainStep::AwaitDevice(bool sums) {
+  if (!sums) return device_.Synchronize();
+  EnterPhase(Phase::kGradients);
+  const WaitingForPeers waiting;
+  device_.Synchronize();
+}
+
 absl::StatusOr<Batch> TrainStep::NextBatch() {
   if (!next_.has_value()) return loader_.Next();
   return *std::exchange(next_, std::nullopt);
@@ -89,6 +99,7 @@ absl::StatusOr<Batch> TrainStep::NextBatch() {
 // While the device computes, the next batch is on its way to it. A failure is that batch's, and waits for it.
 void TrainStep::Prefetch() {
   if (device_.type() == DeviceType::kCpu) return;
+  EnterPhase(Phase::kLoader);
   device_.WaitForUploads();  // of the batch in use: Next hands its memory to the loader
   next_ = loader_.Next();
   if (next_->ok()) net_.Stage(**next_);

@@ -62,6 +62,7 @@ class TrainStep {
  private:
   absl::StatusOr<Batch> NextBatch();
   void Prefetch();
+  void AwaitDevice(bool sums);  // over ranks, are among the work
 
   Loader& loader_;
   Network& net_;

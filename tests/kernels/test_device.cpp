@@ -9,6 +9,8 @@ namespace {
 
 constexpr int kNotRun = 77;  // ctest's SKIP_RETURN_CODE
 
+}  // namespace
+
 std::unique_ptr<Device> MakeTestDevice() {
   const char* const name = std::getenv("DEEPER_TEST_DEVICE");
   const std::string wanted = name == nullptr ? "cpu" : name;
@@ -27,8 +29,6 @@ std::unique_ptr<Device> MakeTestDevice() {
   std::cerr << "DEEPER_TEST_DEVICE=" << wanted << ": not in this build" << std::endl;
   std::_Exit(1);
 }
-
-}  // namespace
 
 Device& TestDevice() {
   static const std::unique_ptr<Device> device = MakeTestDevice();

@@ -9,6 +9,8 @@
 namespace deeper::testing {
 
 Device& TestDevice();
+// Another one of the same kind.
+std::unique_ptr<Device> MakeTestDevice();
 
 // cuda-host: every CUDA op on host memory, its functors called one after the other and naive loops in place
 // of cuDNN and cuBLASLt. It checks all of a CUDA network, layouts and arithmetic, but the libraries and the

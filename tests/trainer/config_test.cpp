@@ -26,6 +26,17 @@ TEST(ValidateTest, DefaultsAreValid) {
   EXPECT_TRUE(Validate(Valid()).ok());
 }
 
+TEST(ValidateTest, EveryWayBetweenGpusIsValidThere) {
+  for (const char* comm : {"auto", "nccl", "mpi"}) {
+    RunConfig config = Valid();
+    config.device = "cuda";
+    config.comm = comm;
+    EXPECT_TRUE(Validate(config).ok()) << comm;
+    EXPECT_NE(BucketBytesOf(config), kTunedBuckets) << "what is recorded stays as it is";
+  }
+  EXPECT_EQ(BucketBytesOf(Valid()), kTunedBuckets);
+}
+
 TEST(ValidateTest, EachMistakeIsNamed) {
   const Mistake mistakes[] = {
       {[](RunConfig& c) { c.global_batch = 0; }, "--global_batch=0"},
@@ -44,6 +55,9 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.wire = "fp8"; }, "--wire=fp8: must be one of fp32, bf16"},
       {[](RunConfig& c) { c.wire = "bf16", c.deterministic = "true"; },
        "--wire=bf16: not with --deterministic=true"},
+      {[](RunConfig& c) { c.wire = "bf16", c.device = "cuda"; },
+       "--wire=bf16: NCCL would round every partial sum; with --device=cuda it takes --comm=mpi"},
+      {[](RunConfig& c) { c.comm = "nccl"; }, "--comm=nccl: NCCL needs --device=cuda"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},
   };

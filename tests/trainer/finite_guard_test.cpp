@@ -12,12 +12,15 @@
 #include <thread>
 #include <vector>
 
+#include "comm/device_communicator.h"
 #include "comm/threads_communicator.h"
+#include "tests/kernels/test_device.h"
 #include "trainer/train_step.h"
 
 namespace deeper {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using Limits = std::numeric_limits<float>;
 
@@ -40,8 +43,10 @@ Model SmallModel() {
 // One rank of a training, all of whose parts are at hand.
 class Rank {
  public:
-  explicit Rank(Communicator& comm)
-      : net_(*Network::Prepare(SmallModel(), {kGlobalBatch / comm.size(), DType::kF32, true}, *device_)),
+  Rank(Communicator& comm, std::unique_ptr<Device> device)
+      : device_(std::move(device)),
+        connection_(*MakeDeviceCommunicator(comm, *device_, "auto")),
+        net_(*Network::Prepare(SmallModel(), {kGlobalBatch / comm.size(), DType::kF32, true}, *device_)),
         params_(*ParamStore::Create(net_->Params(), *device_, true)) {
     params_->Initialize(7);
     EXPECT_TRUE(net_->Bind(*params_).ok());
@@ -52,7 +57,8 @@ class Rank {
     input.workers = 1;
     net_->Configure(input);
     loader_ = *MakeLoader(*dataset_, input);
-    reducer_ = std::make_unique<GradientReducer>(comm, params_->grads(), net_->gradient_pieces(), 1);
+    reducer_ = std::make_unique<GradientReducer>(connection_.comm ? *connection_.comm : comm,
+                                                 params_->grads(), net_->gradient_pieces(), 1);
     guard_ = std::make_unique<FiniteGuard>(*net_, *params_, comm, *device_);
     optimizer_ = std::make_unique<Optimizer>(OptimizerOptions{}, *params_, *device_);
     accumulator_ = std::make_unique<GradientAccumulator>(*params_, *device_);
@@ -62,6 +68,18 @@ class Rank {
 
   StepReport Step() { return *step_->Run(0.05f); }
   std::string Culprit(const StepReport& report) { return guard_->Culprit(report.heads); }
+  // What a step does with its gradients, once more. True if the guard lets it pass.
+  bool SumAgain(const StepReport& report) {
+    guard_->BeginStep();
+    for (size_t piece = 0; piece < pieces(); ++piece) {
+      guard_->InspectPiece(piece, report.heads);
+      reducer_->Ready(piece, device_->stream());
+    }
+    reducer_->Finish(device_->stream());
+    guard_->InspectSums();
+    device_->Synchronize();
+    return guard_->EndStep(report.heads);
+  }
   FiniteGuard& guard() { return *guard_; }
   // The first value of a parameter, in memory.
   float& Value(const std::string& name) { return params_->values()[Find(name).offset]; }
@@ -82,7 +100,8 @@ class Rank {
                          [&](const Param& param) { return param.name == name; });
   }
 
-  std::unique_ptr<Device> device_ = MakeCpuDevice(1);
+  std::unique_ptr<Device> device_;
+  DeviceCommunicator connection_;
   std::unique_ptr<Dataset> dataset_ =
       MakeSyntheticDataset({.samples = 60, .height = 8, .width = 8, .classes = 3});
   std::unique_ptr<Network> net_;
@@ -95,12 +114,17 @@ class Rank {
   std::unique_ptr<TrainStep> step_;
 };
 
-void OnRanks(int size, const std::function<void(Communicator&, Rank&)>& body) {
+std::unique_ptr<Device> OneCore() {
+  return MakeCpuDevice(1);
+}
+
+void OnRanks(int size, const std::function<void(Communicator&, Rank&)>& body,
+             std::unique_ptr<Device> (*make_device)() = OneCore) {
   auto comms = MakeThreadCommunicators(size);
   std::vector<std::thread> threads;
   for (auto& comm : comms) {
     threads.emplace_back([&] {
-      Rank rank(*comm);
+      Rank rank(*comm, make_device());
       body(*comm, rank);
     });
   }
@@ -172,6 +196,18 @@ TEST(FiniteGuard, ALossThatIsNotFiniteIsEveryRanks) {
     EXPECT_EQ(rank.Culprit(report),
               "the gradient of fc.weight is not finite on rank 1; the loss is inf there");
   });
+}
+
+// A CPU makes a gradient NaN before it leaves; a GPU asks the other ranks.
+TEST(DeviceTrainingGuard, ALossThatIsNotFiniteIsEveryRanks) {
+  const auto body = [](Communicator& comm, Rank& rank) {
+    StepReport report = rank.Step();
+    EXPECT_TRUE(rank.SumAgain(report));
+    if (comm.rank() == 1) report.heads[0].loss_sum = Limits::infinity();
+    EXPECT_FALSE(rank.SumAgain(report));
+    EXPECT_THAT(rank.Culprit(report), AllOf(HasSubstr("the loss is inf"), HasSubstr("on rank 1")));
+  };
+  OnRanks(3, body, testing::MakeTestDevice);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "comm/device_communicator.h"
 #include "comm/threads_communicator.h"
 #include "tests/kernels/test_device.h"
 #include "trainer/evaluate.h"
@@ -82,8 +83,9 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   const int64_t share = (kGlobalBatch + comm.size() - 1) / comm.size();
   const auto micros = elastic ? slices / comm.size() : static_cast<int>((share + rows - 1) / rows);
   EXPECT_TRUE(accumulator.Reserve(micros).ok());
-  GradientReducer reducer(comm, params->grads(), net->gradient_pieces(), 1 << 10,
-                          elastic ? GradientSum::kTree : sum);
+  const DeviceCommunicator connection = *MakeDeviceCommunicator(comm, *device, "auto");
+  GradientReducer reducer(connection.comm ? *connection.comm : comm, params->grads(), net->gradient_pieces(),
+                          1 << 10, elastic ? GradientSum::kTree : sum);
   FiniteGuard guard(*net, *params, comm, *device);
   Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device);
   TrainStep step(*loader, *net, accumulator, reducer, guard, optimizer, *device, 3);
@@ -106,14 +108,19 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   return outcome;
 }
 
+std::unique_ptr<Device> OneCore() {
+  return MakeCpuDevice(1);
+}
+
 Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32, int slices = 0,
-                 GradientSum sum = GradientSum::kAnyOrder) {
+                 GradientSum sum = GradientSum::kAnyOrder,
+                 std::unique_ptr<Device> (*make_device)() = OneCore) {
   auto comms = MakeThreadCommunicators(world);
   std::vector<Outcome> outcomes(comms.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < comms.size(); ++rank) {
     threads.emplace_back([&, rank] {
-      const auto device = MakeCpuDevice(1);
+      const auto device = make_device();
       outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get(), slices, sum);
     });
   }
@@ -196,6 +203,22 @@ TEST_P(DeviceTraining, TracksTheCpu) {
   EXPECT_EQ(run(kGlobalBatch).weights, whole.weights) << "the same run twice gave other bits";
   EXPECT_EQ(whole.eval.count, kSamples);
   EXPECT_NEAR(whole.eval.loss, expected.eval.loss, tolerance * expected.eval.loss);
+}
+
+// On CUDA the ranks share a GPU, or the host that stands for one: sums go by way of host memory.
+TEST_P(DeviceTraining, RanksChangeNothing) {
+  const bool fp32 = GetParam() == DType::kF32;
+  const int steps = fp32 ? 10 : 3;
+  const auto run = [&](int world, int64_t rows, GradientSum sum = GradientSum::kAnyOrder) {
+    return RunRanks(world, rows, steps, GetParam(), /*slices=*/0, sum, testing::MakeTestDevice);
+  };
+  const Outcome alone = run(1, kGlobalBatch);
+  const double tolerance = fp32 ? 1e-5 : 0.02;
+  ExpectSameTraining(alone, run(2, 7), tolerance);
+  ExpectSameTraining(alone, run(2, 3), tolerance);  // three micro-batches a step
+  ExpectSameTraining(alone, run(3, 5), tolerance);
+  ExpectSameTraining(alone, run(3, 5, GradientSum::kBf16), 0.02);
+  EXPECT_EQ(run(2, 7).weights, run(2, 7).weights) << "the same run twice gave other bits";
 }
 
 TEST_P(DeviceTraining, RecordedStepsAreTheSameBits) {
