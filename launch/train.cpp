@@ -115,11 +115,10 @@ class TrainCommand final : public Command {
           "number of ranks a GPU | auto: nccl where it can be"},
          {"wire", &config_.wire,
           "fp32 | bf16: gradients between ranks; bf16 halves the bytes, and adds what rounding left out to "
-          "the "
-          "next step's"},
+          "the next step's"},
          {"bucket_mib", &config_.bucket_mib,
           "gradients that leave together while backward still runs; 0: found in the first steps, or 8 with "
-          "--deterministic=true"}});
+          "--deterministic=true and on GPUs"}});
   }
 
   RunConfig config_;
