@@ -44,6 +44,8 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.wire = "fp8"; }, "--wire=fp8: must be one of fp32, bf16"},
       {[](RunConfig& c) { c.wire = "bf16", c.deterministic = "true"; },
        "--wire=bf16: not with --deterministic=true"},
+      {[](RunConfig& c) { c.shard_optimizer = true, c.device = "cuda"; },
+       "--shard_optimizer: not with --device=cuda"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},
   };

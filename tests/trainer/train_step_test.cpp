@@ -62,13 +62,14 @@ struct Outcome {
   EvalResult eval;
 };
 
-// One rank of a run. rows: of a forward pass. slices: of an elastic run, else 0.
+// One rank of a run. rows: of a forward pass. slices: of an elastic run, else 0. sharded: the momentum.
 Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, Device* device, int slices = 0,
-                GradientSum sum = GradientSum::kAnyOrder) {
+                GradientSum sum = GradientSum::kAnyOrder, bool sharded = false) {
   auto dataset = Data();
   auto net = *Network::Prepare(SmallModel(true), {rows, precision, true}, *device);
   auto eval_net = *Network::Prepare(SmallModel(false), {rows, precision, false}, *device);
-  auto params = *ParamStore::Create(net->Params(), *device, true, net->wants_narrow_params());
+  auto params = *ParamStore::Create(net->Params(), *device, true, net->wants_narrow_params(),
+                                    sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{});
   params->Initialize(7);
   EXPECT_TRUE(net->Bind(*params).ok());
   EXPECT_TRUE(eval_net->Bind(*params).ok());
@@ -85,7 +86,7 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   GradientReducer reducer(comm, params->grads(), net->gradient_pieces(), 1 << 10,
                           elastic ? GradientSum::kTree : sum);
   FiniteGuard guard(*net, *params, comm, *device);
-  Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device);
+  Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device, &comm);
   TrainStep step(*loader, *net, accumulator, reducer, guard, optimizer, *device, 3);
 
   StepMeter meter(net->model(), comm);
@@ -107,14 +108,14 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
 }
 
 Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32, int slices = 0,
-                 GradientSum sum = GradientSum::kAnyOrder) {
+                 GradientSum sum = GradientSum::kAnyOrder, bool sharded = false) {
   auto comms = MakeThreadCommunicators(world);
   std::vector<Outcome> outcomes(comms.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < comms.size(); ++rank) {
     threads.emplace_back([&, rank] {
       const auto device = MakeCpuDevice(1);
-      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get(), slices, sum);
+      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get(), slices, sum, sharded);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -166,6 +167,20 @@ TEST(TrainStepTest, LearnsWithGradientsInBf16) {
   const Outcome fp32 = RunRanks(3, 5, 20), bf16 = RunRanks(3, 5, 20, DType::kF32, 0, GradientSum::kBf16);
   ExpectSameTraining(fp32, bf16, 0.01);
   EXPECT_NE(fp32.weights, bf16.weights);
+}
+
+TEST(TrainStepTest, ShardedMomentumChangesNoBit) {
+  const auto expect_same = [](int world, DType precision, int slices, GradientSum sum) {
+    const Outcome whole = RunRanks(world, 2, 10, precision, slices, sum);
+    const Outcome sharded = RunRanks(world, 2, 10, precision, slices, sum, /*sharded=*/true);
+    EXPECT_EQ(whole.weights, sharded.weights) << world << " ranks, " << slices << " slices";
+    EXPECT_EQ(whole.losses, sharded.losses) << world << " ranks, " << slices << " slices";
+  };
+  for (const DType precision : {DType::kF32, DType::kBf16}) {
+    for (const int world : {1, 2, 3}) expect_same(world, precision, 0, GradientSum::kAnyOrder);
+    for (const int world : {1, 2, 4}) expect_same(world, precision, 8, GradientSum::kTree);
+  }
+  expect_same(3, DType::kF32, 0, GradientSum::kBf16);
 }
 
 TEST(TrainStepTest, SameRunTwiceIsBitIdentical) {
