@@ -116,6 +116,9 @@ class TrainCommand final : public Command {
          {"wire", &config_.wire,
           "fp32 | bf16: gradients between ranks; bf16 halves the bytes, and adds what rounding left out to "
           "the next step's"},
+         {"shard_optimizer", &config_.shard_optimizer,
+          "cpu: momentum is kept once over all ranks, not once a rank: each keeps a slice, updates that "
+          "slice of the weights and sends it to the others; half as many bytes again a step, the same bits"},
          {"bucket_mib", &config_.bucket_mib,
           "gradients that leave together while backward still runs; 0: found in the first steps, or 8 with "
           "--deterministic=true and on GPUs"}});

@@ -246,8 +246,10 @@ class Training(Cli):
 
     def test_steps_that_are_not_finite(self):
         diverging = [*self.train, "--lr=1e6", "--max_steps=12"]
-        for ranks in 0, 2:
-            self.fails(NOT_FINITE, ["step ", "the gradient of ", "not finite", "--on_nonfinite=skip"], *diverging, ranks=ranks)
+        sharded = [*diverging, "--shard_optimizer"]
+        for command, ranks in (diverging, 0), (diverging, 2), (sharded, 2):
+            self.fails(NOT_FINITE, ["step ", "the gradient of ", "not finite", "--on_nonfinite=skip"], *command, ranks=ranks)
+        self.assertIn("warning: skipped step ", self.succeeds(*sharded, "--on_nonfinite=skip", ranks=2))
         metrics = self.dir / "skipped"
         self.assertIn("warning: skipped step ", self.succeeds(*diverging, "--on_nonfinite=skip", f"--metrics_out={metrics}"))
         skipped = events(metrics, "nonfinite")
@@ -266,6 +268,22 @@ class Training(Cli):
             saved = shards(parts / self.step_20.name)
             self.assertEqual(len(saved), max(1, ranks))
             self.assertEqual(saved, shards(whole / self.step_20.name))
+
+    def test_sharded_optimizer(self):
+        train = [*self.train, "--deterministic=true"]  # on 3 ranks, the size of buckets shows in the bits
+        self.assertIn("of momentum a rank, its slice of ", self.succeeds(*train, "--max_steps=1", "--shard_optimizer", ranks=3))
+        for ranks in 1, 2, 3:
+            first, second = (self.dir / f"{name}-{ranks}" for name in ("sharded-first", "whole-first"))
+            self.succeeds(*train, "--max_steps=10", "--shard_optimizer", f"--checkpoint_dir={first}", ranks=ranks)
+            self.succeeds(*train, "--max_steps=10", f"--checkpoint_dir={second}", ranks=ranks)
+            for step in 10, 20:
+                saved = [{path.name: path.read_bytes() for path in next(run_dir.glob(f"step-*{step}")).iterdir()}
+                         for run_dir in (first, second)]
+                self.assertEqual(len(saved[0]), ranks + 1)
+                self.assertEqual(saved[0], saved[1])
+                if step == 10:
+                    self.succeeds(*train, "--max_steps=20", f"--checkpoint_dir={first}", ranks=ranks)
+                    self.succeeds(*train, "--max_steps=20", "--shard_optimizer", f"--checkpoint_dir={second}", ranks=ranks)
 
     def test_eval_and_export(self):
         weights, logits = self.dir / "weights.h5", self.dir / "logits.h5"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """--deterministic=elastic: a GoogLeNet with auxiliary heads, dropout and augmentation, trained by 1, 2 and 4 ranks, and by 4, then 2, then 1
-that hand it on through checkpoints, must come out the same, bit for bit.
+that hand it on through checkpoints, with momentum sharded or not, must come out the same, bit for bit.
 
 elastic_test.py DEEPER MPIRUN [--steps=30] [--data=DIR]     DIR: what `deeper pack` wrote; otherwise images of 28 x 28 px are made up
 """
@@ -76,6 +76,7 @@ def main():
         trial = Trial(options, pathlib.Path(directory))
         runs = {name: trial.fingerprint(name, options.steps, elastic, ranks)
                 for name, ranks in {"1": [1], "2": [2], "4": [4], "4-2-1": [4, 2, 1]}.items()}
+        runs["sharded-4-2-1"] = trial.fingerprint("sharded-4-2-1", options.steps, [*elastic, "--shard_optimizer"], [4, 2, 1])
         assert len({tuple(digest) for digest in runs.values()}) == 1, "elastic runs differ"
         # The comparison can fail: without it, the number of ranks does show.
         plain = [trial.fingerprint(f"plain-{ranks}", options.steps, ["--deterministic=true"], [ranks]) for ranks in (1, 4)]

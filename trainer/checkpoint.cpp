@@ -34,6 +34,14 @@ std::vector<float> Snapshot(const ParamStore& params, const std::vector<StateTen
   return values;
 }
 
+// Momentum as the files have it, on every rank: all of it.
+void GatherMomentum(const ParamStore& params, Communicator& comm) {
+  if (!params.momentum_is_sharded()) return;
+  comm.AllGather(params.momentum(), params.whole_momentum(),
+                 static_cast<size_t>(params.momentum_elements()) * sizeof(float), {})
+      .Wait();
+}
+
 absl::Status CreateUnfinished(const std::string& unfinished) {
   std::error_code ignored;  // creating it again will tell
   std::filesystem::remove_all(unfinished, ignored);
@@ -136,6 +144,7 @@ absl::StatusOr<std::vector<float>> ReadShards(const std::string& path, const Che
 
 absl::Status SaveCheckpoint(const std::string& directory, const TrainState& state, const ParamStore& params,
                             Communicator& comm, int keep) {
+  GatherMomentum(params, comm);
   const std::string unfinished = UnfinishedStepDirectory(directory, state.step);
   const bool chief = comm.rank() == 0;
   absl::Status status = Agree(comm, chief ? CreateUnfinished(unfinished) : absl::OkStatus());
@@ -167,6 +176,7 @@ absl::StatusOr<TrainState> LoadCheckpoint(const std::string& path, const TrainSt
   const absl::StatusOr<std::vector<float>> state = ReadShards(path, *manifest, comm);
   if (!state.ok()) return state.status();
   for (const auto& [entry, param, arena] : tensors) params.Write(*param, state->data() + entry.first, arena);
+  params.KeepMomentum();
   return TrainState{manifest->step, manifest->data, manifest->config};
 }
 

@@ -1,5 +1,6 @@
 // Saving and resuming training. Collective: every rank holds the whole state, and each writes and reads its
-// part of the files.
+// part of the files. Momentum that is sharded over the ranks is gathered first, in the memory of the
+// gradients; the files do not tell.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@ struct TrainState {
 
 // Saves the state as DIR/step-N. When it returns OK, the checkpoint is on disk and whole; then only the
 // `keep` newest stay (0: all). On a failure of any rank every rank gets its status, and the directory is as
-// it was. `params` is one for training.
+// it was. `params` is one for training; its slice of the momentum is that of comm's rank.
 absl::Status SaveCheckpoint(const std::string& directory, const TrainState& state, const ParamStore& params,
                             Communicator& comm, int keep);
 

@@ -91,6 +91,10 @@ absl::Status ValidateChoices(const RunConfig& c) {
         absl::StrCat("--wire=bf16: not with --deterministic=", c.deterministic,
                      ", as what rounding left out of the gradients so far is not saved"));
   }
+  if (c.shard_optimizer && c.device != "cpu") {
+    return absl::InvalidArgumentError(absl::StrCat("--shard_optimizer: not with --device=", c.device,
+                                                   " so far: only on CPUs do ranks gather weights"));
+  }
   return absl::OkStatus();
 }
 

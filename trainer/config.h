@@ -56,6 +56,7 @@ struct RunConfig {
   std::string deterministic = "false";  // false | true | elastic
   int elastic_slices = 8;               // of a global batch, with deterministic=elastic
   std::string wire = "fp32";            // fp32 | bf16: of gradients between ranks
+  bool shard_optimizer = false;         // momentum: a slice on every rank
   double bucket_mib = 0;                // 0: found in the first steps, or 8 where that could change bits
 
   // Kept and reported.

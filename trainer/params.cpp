@@ -19,6 +19,10 @@ namespace {
 constexpr int64_t kAlignment = 64 / sizeof(float);
 static_assert(kAlignment % kDecayGroup == 0, "a decay group holds parameters of one role only");
 
+int64_t RoundUp(int64_t elements, int64_t unit) {
+  return (elements + unit - 1) / unit * unit;
+}
+
 // Assigns the offsets of one arena and returns its size.
 int64_t Place(std::vector<Param>& table) {
   int64_t elements = 0;
@@ -29,7 +33,7 @@ int64_t Place(std::vector<Param>& table) {
       param->offset = elements;
       elements += param->layout.stored_elements;
     }
-    elements = (elements + kAlignment - 1) / kAlignment * kAlignment;
+    elements = RoundUp(elements, kAlignment);
   };
   for (Param& param : table) {
     if (param.run < 0) {
@@ -121,21 +125,23 @@ void AppendParams(const std::string& node_name, int node, const std::vector<Para
   }
 }
 
-ParamStore::ParamStore(std::vector<Param> params, Device& device) : device_(device) {
+ParamStore::ParamStore(std::vector<Param> params, Device& device, ArenaSlice momentum)
+    : momentum_slice_(momentum), device_(device) {
   for (Param& param : params)
     (IsStatistic(param.spec.role) ? statistics_ : trained_).push_back(std::move(param));
-  trained_elements_ = Place(trained_);
+  trained_elements_ = RoundUp(Place(trained_), kAlignment * momentum.count);
   statistics_elements_ = Place(statistics_);
 }
 
 absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param> params, Device& device,
-                                                               bool training, bool narrow) {
-  std::unique_ptr<ParamStore> store(new ParamStore(std::move(params), device));
+                                                               bool training, bool narrow,
+                                                               ArenaSlice momentum) {
+  std::unique_ptr<ParamStore> store(new ParamStore(std::move(params), device, momentum));
   absl::Status status = Allocate(device, store->trained_elements_, store->values_);
   status.Update(Allocate(device, store->statistics_elements_, store->statistic_values_));
   if (training) {
     status.Update(Allocate(device, store->trained_elements_, store->grads_));
-    status.Update(Allocate(device, store->trained_elements_, store->momentum_));
+    status.Update(Allocate(device, store->momentum_elements(), store->momentum_));
   }
   if (narrow) status.Update(Allocate(device, store->trained_elements_, store->narrow_values_, DType::kBf16));
   if (!status.ok()) return status;
@@ -162,6 +168,12 @@ void ParamStore::Write(const Param& param, const float* canonical, float* arena)
     Narrow(device_, arena + param.offset, narrow_values_.as<uint16_t>() + param.offset,
            param.layout.stored_elements);
   }
+  device_.Synchronize();
+}
+
+void ParamStore::KeepMomentum() {
+  if (!momentum_is_sharded()) return;
+  device_.Copy(momentum(), whole_momentum() + momentum_first(), momentum_.bytes());
   device_.Synchronize();
 }
 

@@ -25,7 +25,7 @@ std::vector<StateTensor> StateTensors(const ParamStore& params, WithMomentum mom
   append(params.trained(), TensorRole::kWeight, params.values());
   if (momentum == WithMomentum::kYes) {
     DEEPER_CHECK(params.momentum() != nullptr, "these parameters are not for training");
-    append(params.trained(), TensorRole::kMomentum, params.momentum());
+    append(params.trained(), TensorRole::kMomentum, params.whole_momentum());
   }
   append(params.statistics(), TensorRole::kStatistic, params.statistic_values());
   return tensors;

@@ -203,7 +203,8 @@ absl::Status Run::BuildNetworks() {
   }
   if (absl::Status status = BuildTrainingNetwork(); !status.ok()) return status;
   absl::StatusOr<std::unique_ptr<ParamStore>> params =
-      ParamStore::Create(net_->Params(), device_, /*training=*/true, net_->wants_narrow_params());
+      ParamStore::Create(net_->Params(), device_, /*training=*/true, net_->wants_narrow_params(),
+                         config_.shard_optimizer ? ArenaSlice{comm_.rank(), comm_.size()} : ArenaSlice{});
   if (!params.ok()) return params.status();
   params_ = *std::move(params);
   device_comm().Register(params_->grads(), static_cast<size_t>(params_->trained_elements()) * sizeof(float));
@@ -228,7 +229,8 @@ absl::Status Run::BuildNetworks() {
 
 // Gradients are summed arena against arena: all ranks must have laid them out alike.
 absl::Status Run::CheckSameModel() {
-  uint64_t hash = RandomStream(train_data_->info().uuid);
+  uint64_t hash =
+      RandomStream(train_data_->info().uuid) + static_cast<uint64_t>(params_->momentum_elements());
   for (const Param& param : params_->trained()) {
     hash = hash * 1099511628211u +
            (RandomStream(param.name) ^ static_cast<uint64_t>(param.offset * 64 + param.layout.block));
@@ -342,6 +344,13 @@ void Run::Announce() {
   if (connection_.comm != nullptr) line("gradients", absl::StrCat("over ", connection_.description));
   line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config_.global_batch,
                                 ShareRows(), net_->options().rows));
+  const auto mib = [](int64_t elements) { return static_cast<double>(elements) * sizeof(float) / (1 << 20); };
+  line("optimizer",
+       absl::StrFormat("%s, %.1f MiB of momentum a rank%s", config_.optimizer,
+                       mib(params_->momentum_elements()),
+                       params_->momentum_is_sharded()
+                           ? absl::StrFormat(", its slice of %.1f MiB", mib(params_->trained_elements()))
+                           : ""));
   line("learning rate",
        absl::StrFormat("%g for the global batch, whatever the number of ranks; %s, warm-up %d steps",
                        config_.lr, config_.lr_schedule, schedule_.warmup_steps));
@@ -368,7 +377,7 @@ absl::Status Run::Steps() {
   Optimizer optimizer({.momentum = static_cast<float>(config_.momentum),
                        .weight_decay = static_cast<float>(config_.weight_decay),
                        .nesterov = config_.optimizer == "nesterov"},
-                      *params_, device_);
+                      *params_, device_, &comm_);
   TrainStep train_step(*loader_, *net_, accumulator, reducer, guard, optimizer, device_, config_.seed);
   StepMeter meter(net_->model(), comm_);
   Stragglers stragglers(comm_, kStragglerWindow);

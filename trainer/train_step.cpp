@@ -77,8 +77,11 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   }
   EnterPhase(Phase::kUpdate);
   report.finite = guard_.EndStep(report.heads);
-  if (report.finite) optimizer_.Step();
   report.comm_wait_ms = reducer_.wait_ms();
+  if (report.finite) {
+    optimizer_.Step();
+    report.comm_wait_ms += optimizer_.wait_ms();
+  }
   report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_wait_ms;
   return report;
 }

@@ -26,7 +26,7 @@ struct StepReport {
   std::vector<double> micro_losses;  // [micro-batch][head]: the parts of heads' loss_sum
   double data_wait_ms = 0;           // the loader kept us waiting
   double compute_ms = 0;             // forward, backward, update
-  double comm_wait_ms = 0;           // after backward, for the gradients of all ranks
+  double comm_wait_ms = 0;           // after backward, for gradients and weights of other ranks
 };
 
 // Keeps the sums of the gradients of a step's earlier micro-batches, and adds them to the last one's just

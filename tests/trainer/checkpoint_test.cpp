@@ -132,6 +132,41 @@ TEST_F(CheckpointTest, AnyNumberOfRanksLoadsWhatAnyOtherSaved) {
   EXPECT_EQ(params_.Bits(), original);
 }
 
+TEST_F(CheckpointTest, FilesDoNotTellWhetherMomentumIsSharded) {
+  const auto path = [&](const std::string& name) { return directory_ + "/" + name; };
+  const auto load_and_save = [&](int ranks, bool sharded, const std::string& from, const std::string& to) {
+    OnRanks(ranks, [&](Communicator& comm) {
+      ExampleParams params({.momentum = sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}});
+      ParamStore& store = params.store();
+      if (from.empty()) {
+        params.Fill(1);
+      } else {
+        const std::string step = StepDirectory(path(from), 1);
+        EXPECT_TRUE(LoadCheckpoint(step, ExampleState(0), store, comm).ok());
+      }
+      std::fill_n(store.grads(), store.trained_elements(), 1.0f);  // a step's gradients are in no file
+      EXPECT_TRUE(SaveCheckpoint(path(to), ExampleState(1), store, comm, 0).ok());
+    });
+  };
+  const auto expect_same_files = [&](const std::string& a, const std::string& b) {
+    for (const auto& entry : fs::directory_iterator(StepDirectory(path(a), 1))) {
+      const std::string name = entry.path().filename();
+      EXPECT_EQ(ReadBytes(entry.path()), ReadBytes(StepDirectory(path(b), 1) + "/" + name))
+          << b << " " << name;
+    }
+  };
+  load_and_save(3, false, "", "whole");
+  load_and_save(3, true, "", "sharded");
+  expect_same_files("whole", "sharded");
+  load_and_save(3, true, "whole", "whole then sharded");
+  expect_same_files("whole", "whole then sharded");
+  load_and_save(3, false, "sharded", "sharded then whole");
+  expect_same_files("whole", "sharded then whole");
+  load_and_save(2, true, "sharded", "on two");
+  load_and_save(3, true, "on two", "on three again");
+  expect_same_files("whole", "on three again");
+}
+
 TEST_F(CheckpointTest, ShardsHoldTheFlatStateInTheOrderOfTheTable) {
   OnRanks(2, [&](Communicator& comm) {
     ExampleParams params;

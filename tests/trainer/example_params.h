@@ -21,6 +21,7 @@ class ExampleParams {
     int64_t classes = 10;
     bool aux = true;
     bool training = true;
+    ArenaSlice momentum = {};
   };
 
   ExampleParams() : ExampleParams(Options{}) {}
@@ -36,7 +37,8 @@ class ExampleParams {
     if (options.aux) add("aux1.fc2.weight", {options.classes, 7}, ParamRole::kWeight, 1);
     add("fc.weight", {options.classes, 12}, ParamRole::kWeight, 1);
     add("fc.bias", {options.classes}, ParamRole::kBias, 1);
-    store_ = *ParamStore::Create(std::move(params), *device_, options.training);
+    store_ = *ParamStore::Create(std::move(params), *device_, options.training, /*narrow=*/false,
+                                 options.momentum);
     with_momentum_ = options.training ? WithMomentum::kYes : WithMomentum::kNo;
   }
 
@@ -53,6 +55,7 @@ class ExampleParams {
       }
       store_->Write(*param, values.data(), arena);
     }
+    store_->KeepMomentum();
   }
 
   // The whole state, bit for bit.

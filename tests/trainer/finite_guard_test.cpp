@@ -43,11 +43,12 @@ Model SmallModel() {
 // One rank of a training, all of whose parts are at hand.
 class Rank {
  public:
-  Rank(Communicator& comm, std::unique_ptr<Device> device)
+  Rank(Communicator& comm, bool sharded, std::unique_ptr<Device> device)
       : device_(std::move(device)),
         connection_(*MakeDeviceCommunicator(comm, *device_, "auto")),
         net_(*Network::Prepare(SmallModel(), {kGlobalBatch / comm.size(), DType::kF32, true}, *device_)),
-        params_(*ParamStore::Create(net_->Params(), *device_, true)) {
+        params_(*ParamStore::Create(net_->Params(), *device_, true, /*narrow=*/false,
+                                    sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{})) {
     params_->Initialize(7);
     EXPECT_TRUE(net_->Bind(*params_).ok());
     LoaderOptions input;
@@ -60,7 +61,7 @@ class Rank {
     reducer_ = std::make_unique<GradientReducer>(connection_.comm ? *connection_.comm : comm,
                                                  params_->grads(), net_->gradient_pieces(), 1);
     guard_ = std::make_unique<FiniteGuard>(*net_, *params_, comm, *device_);
-    optimizer_ = std::make_unique<Optimizer>(OptimizerOptions{}, *params_, *device_);
+    optimizer_ = std::make_unique<Optimizer>(OptimizerOptions{}, *params_, *device_, &comm);
     accumulator_ = std::make_unique<GradientAccumulator>(*params_, *device_);
     step_ = std::make_unique<TrainStep>(*loader_, *net_, *accumulator_, *reducer_, *guard_, *optimizer_,
                                         *device_, 3);
@@ -85,10 +86,10 @@ class Rank {
   float& Value(const std::string& name) { return params_->values()[Find(name).offset]; }
   float& Gradient(const std::string& name) { return params_->grads()[Find(name).offset]; }
   size_t pieces() const { return net_->gradient_pieces().size(); }
-  // Weights, momentum and statistics.
+  // Weights, this rank's momentum and statistics.
   std::vector<float> State() const {
     std::vector<float> state(params_->values(), params_->values() + params_->trained_elements());
-    state.insert(state.end(), params_->momentum(), params_->momentum() + params_->trained_elements());
+    state.insert(state.end(), params_->momentum(), params_->momentum() + params_->momentum_elements());
     state.insert(state.end(), params_->statistic_values(),
                  params_->statistic_values() + params_->statistics_elements());
     return state;
@@ -118,13 +119,13 @@ std::unique_ptr<Device> OneCore() {
   return MakeCpuDevice(1);
 }
 
-void OnRanks(int size, const std::function<void(Communicator&, Rank&)>& body,
+void OnRanks(int size, const std::function<void(Communicator&, Rank&)>& body, bool sharded = false,
              std::unique_ptr<Device> (*make_device)() = OneCore) {
   auto comms = MakeThreadCommunicators(size);
   std::vector<std::thread> threads;
   for (auto& comm : comms) {
     threads.emplace_back([&] {
-      Rank rank(*comm, make_device());
+      Rank rank(*comm, sharded, make_device());
       body(*comm, rank);
     });
   }
@@ -139,22 +140,28 @@ TEST(FiniteGuard, LetsFiniteStepsPass) {
   });
 }
 
+void ExpectABadStepReachesNoRank(float bad, bool sharded) {
+  const auto body = [&](Communicator& comm, Rank& rank) {
+    EXPECT_TRUE(rank.Step().finite);
+    float& weight = rank.Value("fc.weight");
+    const float good = weight;
+    if (comm.rank() == 1) weight = bad;  // of this rank's copy
+    const std::vector<float> before = rank.State();
+    const StepReport report = rank.Step();
+    EXPECT_FALSE(report.finite);
+    const std::vector<float> after = rank.State();
+    EXPECT_EQ(std::memcmp(after.data(), before.data(), after.size() * sizeof(float)), 0);
+    EXPECT_THAT(rank.Culprit(report), HasSubstr("the gradient of fc.weight is not finite on rank 1"));
+    weight = good;
+    EXPECT_TRUE(rank.Step().finite);
+  };
+  OnRanks(3, body, sharded);
+}
+
 TEST(FiniteGuard, KeepsABadStepFromEveryRank) {
   for (const float bad : {Limits::quiet_NaN(), Limits::infinity()}) {
-    OnRanks(3, [&](Communicator& comm, Rank& rank) {
-      EXPECT_TRUE(rank.Step().finite);
-      float& weight = rank.Value("fc.weight");
-      const float good = weight;
-      if (comm.rank() == 1) weight = bad;  // of this rank's copy
-      const std::vector<float> before = rank.State();
-      const StepReport report = rank.Step();
-      EXPECT_FALSE(report.finite);
-      const std::vector<float> after = rank.State();
-      EXPECT_EQ(std::memcmp(after.data(), before.data(), after.size() * sizeof(float)), 0);
-      EXPECT_THAT(rank.Culprit(report), HasSubstr("the gradient of fc.weight is not finite on rank 1"));
-      weight = good;
-      EXPECT_TRUE(rank.Step().finite);
-    });
+    ExpectABadStepReachesNoRank(bad, /*sharded=*/false);
+    ExpectABadStepReachesNoRank(bad, /*sharded=*/true);
   }
 }
 
@@ -207,7 +214,7 @@ TEST(DeviceTrainingGuard, ALossThatIsNotFiniteIsEveryRanks) {
     EXPECT_FALSE(rank.SumAgain(report));
     EXPECT_THAT(rank.Culprit(report), AllOf(HasSubstr("the loss is inf"), HasSubstr("on rank 1")));
   };
-  OnRanks(3, body, testing::MakeTestDevice);
+  OnRanks(3, body, /*sharded=*/false, testing::MakeTestDevice);
 }
 
 }  // namespace

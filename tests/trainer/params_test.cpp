@@ -121,6 +121,24 @@ TEST(ParamStore, WritesAndReadsCanonicalValuesAndKeepsPaddingZero) {
   EXPECT_THAT(ReadValues(*store, param, store->values()), Each(0.0f));
 }
 
+TEST(ParamStore, KeepsASliceOfTheMomentum) {
+  const std::vector<Param> params = {MakeParam("w", {25, 4}, Init::kZero), MakeParam("b", {5}, Init::kZero)};
+  const auto device = MakeCpuDevice();
+  for (int rank = 0; rank < 3; ++rank) {
+    const auto store = *ParamStore::Create(params, *device, /*training=*/true, /*narrow=*/false,
+                                           {.index = rank, .count = 3});
+    EXPECT_EQ(store->trained()[1].offset, 112);
+    EXPECT_EQ(store->trained_elements(), 144);  // 8 decay groups become 9, for slices of 3
+    EXPECT_EQ(store->momentum_elements(), 48);
+    EXPECT_EQ(store->momentum_first(), 48 * rank);
+    EXPECT_EQ(store->bytes(), (2 * 144 + 48) * sizeof(float));
+    std::iota(store->whole_momentum(), store->whole_momentum() + 144, 0.0f);
+    store->KeepMomentum();
+    EXPECT_EQ(store->momentum()[0], 48 * rank);
+    EXPECT_EQ(store->momentum()[47], 48 * rank + 47);
+  }
+}
+
 // A device of a given size.
 class SmallDevice final : public Device {
  public:

@@ -63,13 +63,14 @@ struct Outcome {
   EvalResult eval;
 };
 
-// One rank of a run. rows: of a forward pass. slices: of an elastic run, else 0.
+// One rank of a run. rows: of a forward pass. slices: of an elastic run, else 0. sharded: the momentum.
 Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, Device* device, int slices = 0,
-                GradientSum sum = GradientSum::kAnyOrder) {
+                GradientSum sum = GradientSum::kAnyOrder, bool sharded = false) {
   auto dataset = Data();
   auto net = *Network::Prepare(SmallModel(true), {rows, precision, true}, *device);
   auto eval_net = *Network::Prepare(SmallModel(false), {rows, precision, false}, *device);
-  auto params = *ParamStore::Create(net->Params(), *device, true, net->wants_narrow_params());
+  auto params = *ParamStore::Create(net->Params(), *device, true, net->wants_narrow_params(),
+                                    sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{});
   params->Initialize(7);
   EXPECT_TRUE(net->Bind(*params).ok());
   EXPECT_TRUE(eval_net->Bind(*params).ok());
@@ -87,7 +88,7 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   GradientReducer reducer(connection.comm ? *connection.comm : comm, params->grads(), net->gradient_pieces(),
                           1 << 10, elastic ? GradientSum::kTree : sum);
   FiniteGuard guard(*net, *params, comm, *device);
-  Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device);
+  Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device, &comm);
   TrainStep step(*loader, *net, accumulator, reducer, guard, optimizer, *device, 3);
 
   StepMeter meter(net->model(), comm);
@@ -113,7 +114,7 @@ std::unique_ptr<Device> OneCore() {
 }
 
 Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32, int slices = 0,
-                 GradientSum sum = GradientSum::kAnyOrder,
+                 GradientSum sum = GradientSum::kAnyOrder, bool sharded = false,
                  std::unique_ptr<Device> (*make_device)() = OneCore) {
   auto comms = MakeThreadCommunicators(world);
   std::vector<Outcome> outcomes(comms.size());
@@ -121,7 +122,7 @@ Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF
   for (size_t rank = 0; rank < comms.size(); ++rank) {
     threads.emplace_back([&, rank] {
       const auto device = make_device();
-      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get(), slices, sum);
+      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get(), slices, sum, sharded);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -175,6 +176,20 @@ TEST(TrainStepTest, LearnsWithGradientsInBf16) {
   EXPECT_NE(fp32.weights, bf16.weights);
 }
 
+TEST(TrainStepTest, ShardedMomentumChangesNoBit) {
+  const auto expect_same = [](int world, DType precision, int slices, GradientSum sum) {
+    const Outcome whole = RunRanks(world, 2, 10, precision, slices, sum);
+    const Outcome sharded = RunRanks(world, 2, 10, precision, slices, sum, /*sharded=*/true);
+    EXPECT_EQ(whole.weights, sharded.weights) << world << " ranks, " << slices << " slices";
+    EXPECT_EQ(whole.losses, sharded.losses) << world << " ranks, " << slices << " slices";
+  };
+  for (const DType precision : {DType::kF32, DType::kBf16}) {
+    for (const int world : {1, 2, 3}) expect_same(world, precision, 0, GradientSum::kAnyOrder);
+    for (const int world : {1, 2, 4}) expect_same(world, precision, 8, GradientSum::kTree);
+  }
+  expect_same(3, DType::kF32, 0, GradientSum::kBf16);
+}
+
 TEST(TrainStepTest, SameRunTwiceIsBitIdentical) {
   EXPECT_EQ(RunRanks(2, 3, 5).weights, RunRanks(2, 3, 5).weights);
 }
@@ -210,7 +225,7 @@ TEST_P(DeviceTraining, RanksChangeNothing) {
   const bool fp32 = GetParam() == DType::kF32;
   const int steps = fp32 ? 10 : 3;
   const auto run = [&](int world, int64_t rows, GradientSum sum = GradientSum::kAnyOrder) {
-    return RunRanks(world, rows, steps, GetParam(), /*slices=*/0, sum, testing::MakeTestDevice);
+    return RunRanks(world, rows, steps, GetParam(), /*slices=*/0, sum, /*sharded=*/false, testing::MakeTestDevice);
   };
   const Outcome alone = run(1, kGlobalBatch);
   const double tolerance = fp32 ? 1e-5 : 0.02;
