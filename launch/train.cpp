@@ -60,7 +60,9 @@ class TrainCommand final : public Command {
                   {"synthetic", &c.synthetic, "images made up on the spot, in place of --data"},
                   {"synthetic_samples", &c.synthetic_samples, "how many"},
                   {"augment", &c.augment, "none | flip | crop | inception"},
-                  {"order", &c.order, "full: another permutation of all samples every epoch | sequential"}}},
+                  {"order", &c.order,
+                   "full: another permutation of all samples every epoch | block: of blocks of consecutive "
+                   "samples, mixed over a window of 16384: for disks | sequential"}}},
                 InputFlags(c).flags);
   }
 

@@ -26,6 +26,7 @@ constexpr std::array kAugments{
     Choice<Augment>{"none", Augment::kNone}, Choice<Augment>{"flip", Augment::kFlip},
     Choice<Augment>{"crop", Augment::kCrop}, Choice<Augment>{"inception", Augment::kInception}};
 constexpr std::array kOrders{Choice<OrderKind>{"full", OrderKind::kFull},
+                             Choice<OrderKind>{"block", OrderKind::kBlock},
                              Choice<OrderKind>{"sequential", OrderKind::kSequential}};
 
 template <class Table>
