@@ -100,8 +100,12 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
         absl::StrCat("no ", path, ": not a packed dataset, or packing has not ended; run `deeper pack`"));
   }
   if (!text.ok()) return text.status();
+  return ParseManifest({reinterpret_cast<const char*>(text->data()), text->size()}, path);
+}
+
+absl::StatusOr<Manifest> ParseManifest(std::string_view text, const std::string& path) {
   try {
-    json document = json::parse(*text);
+    json document = json::parse(text);
     if (document.at("format") != kFormat || document.at("format_version") != kVersion) {
       return absl::FailedPreconditionError(
           absl::StrCat(path, " is not a ", kFormat, " manifest of version ", kVersion));
@@ -117,13 +121,17 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
       absl::StrCat(path, " does not match its own checksum; restore it, or delete it and pack again"));
 }
 
-absl::Status WriteManifest(const std::string& directory, const Manifest& manifest) {
+std::string ManifestText(const Manifest& manifest) {
   json splits = json::object();
   for (const auto& [name, split] : manifest.splits) splits[name] = ToJson(split);
   json document = {
       {"format", kFormat}, {"format_version", kVersion}, {"classes", manifest.classes}, {"splits", splits}};
   document["checksum"] = Checksum(document);
-  return WriteFileAtomically(ManifestPath(directory), Dump(document, 1) + "\n");
+  return Dump(document, 1) + "\n";
+}
+
+absl::Status WriteManifest(const std::string& directory, const Manifest& manifest) {
+  return WriteFileAtomically(ManifestPath(directory), ManifestText(manifest));
 }
 
 }  // namespace deeper

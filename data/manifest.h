@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -54,6 +55,10 @@ absl::Status CheckClassNames(const std::vector<std::string>& classes);
 
 // NotFound: no manifest, so packing has not ended. DataLoss: damaged, or edited by hand.
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory);
+// Likewise from the text of one, which `path` is the name of in messages.
+absl::StatusOr<Manifest> ParseManifest(std::string_view text, const std::string& path);
+// What ParseManifest takes.
+std::string ManifestText(const Manifest& manifest);
 absl::Status WriteManifest(const std::string& directory, const Manifest& manifest);
 
 }  // namespace deeper
