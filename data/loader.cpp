@@ -121,7 +121,8 @@ class RingLoader : public Loader {
       slots_[i].labels.resize(options.rows);
       slots_[i].samples.resize(options.rows);
     }
-    for (int i = 0; i < options.workers; ++i) workers_.emplace_back([this] { Work(); });
+    const std::lock_guard lock(mutex_);
+    for (int i = 0; i < std::max(1, options.workers); ++i) AddWorker();
   }
 
   ~RingLoader() override {
@@ -143,7 +144,9 @@ class RingLoader : public Loader {
       return absl::OutOfRangeError(absl::StrCat("no batches left after ", options_.epochs, " epochs"));
     }
     Slot& slot = slots_[delivered_ % slots_.size()];
-    filled_.wait(lock, [&] { return delivered_ < planned_ && slot.unfilled == 0; });
+    const auto filled = [&] { return delivered_ < planned_ && slot.unfilled == 0; };
+    if (!filled()) AskForWorker();
+    filled_.wait(lock, filled);
     Batch batch = slot.plan.batch;
     if (!slot.status.ok()) {
       failure_ = absl::Status(slot.status.code(),
@@ -166,6 +169,18 @@ class RingLoader : public Loader {
     return batch;
   }
 
+  StageTimes times() const override { return clock_.Read(); }
+
+  int workers() const override {
+    const std::lock_guard lock(mutex_);
+    return static_cast<int>(workers_.size());
+  }
+
+  std::map<int64_t, std::string> bad_samples() const override {
+    const std::lock_guard lock(mutex_);
+    return bad_;
+  }
+
  private:
   struct Slot {
     Buffer images;
@@ -177,7 +192,19 @@ class RingLoader : public Loader {
     int64_t failed_row = 0;
   };
 
-  // The functions down to FillRow hold mutex_.
+  // The functions down to Work hold mutex_.
+
+  void AddWorker() {
+    workers_.emplace_back([this] { Work(); });
+  }
+
+  // The consumer is about to wait. What a worker more brings shows once the ring was used up.
+  void AskForWorker() {
+    if (options_.workers > 0 || std::ssize(workers_) >= options_.max_workers) return;
+    if (delivered_ < last_added_ + std::ssize(slots_)) return;
+    last_added_ = delivered_;
+    AddWorker();
+  }
 
   Slot& newest() { return slots_[(planned_ - 1) % slots_.size()]; }
 
@@ -196,16 +223,18 @@ class RingLoader : public Loader {
     }
     Slot& slot = newest();
     const int64_t begin = slot.plan.distinct - slot.unclaimed;
-    const int64_t fair = slot.plan.distinct / (4 * options_.workers);
+    const int64_t fair = slot.plan.distinct / (4 * std::ssize(workers_));
     const int64_t count = std::min(slot.unclaimed, std::clamp(fair, int64_t{1}, kMaxClaim));
     slot.unclaimed -= count;
     return {&slot, {begin, begin + count}};
   }
 
   void Work() {
+    CarryStageClock(&clock_);
     Image image;
     std::unique_lock lock(mutex_);
     while (true) {
+      EnterStage(Stage::kIdle);
       claimable_.wait(lock, [&] { return stop_ || CanClaim(); });
       if (stop_) return;
       const auto [slot, rows] = Claim();
@@ -231,8 +260,39 @@ class RingLoader : public Loader {
     const Plan& plan = slot.plan;
     const uint32_t epoch = plan.batch.epoch;
     const SampleOrder order(options_.order, dataset_.info().samples, options_.seed, epoch);
-    const int64_t sample = order.At(plan.first + row);
+    EnterStage(Stage::kRead);
+    dataset_.ReadAhead(order.ReadAhead(plan.first + row));
+    int64_t sample = order.At(plan.first + row);
+    absl::Status filled = FillImage(slot, row, sample, epoch, image);
+    while (absl::IsDataLoss(filled) && options_.allow_bad > 0) {
+      if (!MayReplace(sample, filled)) {
+        return absl::DataLossError(absl::StrCat(filled.message(), "; that is one bad sample more than the ",
+                                                options_.allow_bad, " that are allowed"));
+      }
+      sample = (sample + 1) % dataset_.info().samples;
+      filled = FillImage(slot, row, sample, epoch, image);
+    }
+    if (!filled.ok()) return filled;
+    for (int64_t i = row; i < options_.rows; i += plan.distinct) {
+      if (i != row) Repeat(slot, row, i);
+      slot.labels[i] = i < plan.batch.rows ? dataset_.label(sample) : -1;
+      slot.samples[i] = sample;
+    }
+    return absl::OkStatus();
+  }
+
+  // Counts the bad sample.
+  bool MayReplace(int64_t sample, const absl::Status& status) {
+    const std::lock_guard lock(mutex_);
+    bad_.emplace(sample, status.message());
+    return std::ssize(bad_) <= std::min(options_.allow_bad, dataset_.info().samples - 1);
+  }
+
+  // One sample, from the disk to its place in the batch.
+  absl::Status FillImage(Slot& slot, int64_t row, int64_t sample, uint32_t epoch, Image* image) {
+    EnterStage(Stage::kRead);
     if (absl::Status read = dataset_.Read(sample, image); !read.ok()) return read;
+    EnterStage(Stage::kAugment);
     const Window window = DrawWindow(options_.augment, options_.image_size, image->height, image->width,
                                      Rng(options_.seed, RandomStream("augment"), epoch, sample));
     if (options_.packed) {
@@ -240,11 +300,6 @@ class RingLoader : public Loader {
     } else {
       SampleWindow(*image, window, Filter::kBilinear, scales_.data(), options_.channels, options_.image_size,
                    options_.image_size, slot.images.as<float>() + row * image_elements_);
-    }
-    for (int64_t i = row; i < options_.rows; i += plan.distinct) {
-      if (i != row) Repeat(slot, row, i);
-      slot.labels[i] = i < plan.batch.rows ? dataset_.label(sample) : -1;
-      slot.samples[i] = sample;
     }
     return absl::OkStatus();
   }
@@ -277,8 +332,13 @@ class RingLoader : public Loader {
   const std::vector<PixelScale> scales_;
   const int64_t image_elements_;
 
-  std::mutex mutex_;  // guards everything below, but the rows of a slot belong to whoever claimed them
+  StageClock clock_;
+
+  // Guards everything below, but the rows of a slot belong to whoever claimed them.
+  mutable std::mutex mutex_;
   std::condition_variable claimable_, filled_;
+  int64_t last_added_ = 0;  // batches delivered when the latest worker was asked for
+  std::map<int64_t, std::string> bad_;
   BatchSequence sequence_;
   std::vector<Slot> slots_;  // batch i of the sequence is in slot i % size
   // Batches planned, handed to the consumer, and no longer in its use.
@@ -294,7 +354,7 @@ absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
   const std::pair<const char*, int64_t> positive[] = {{"image_size", o.image_size},
                                                       {"rows", o.rows},
                                                       {"world", o.world},
-                                                      {"workers", o.workers},
+                                                      {"workers", o.workers == 0 ? o.max_workers : o.workers},
                                                       {"prefetch", o.prefetch}};
   for (const auto& [name, value] : positive) {
     if (value <= 0)

@@ -21,7 +21,11 @@ FlagGroup InputFlags(RunConfig& c) {
       "Input",
       {{"mean", &c.mean, "a number a channel, of pixels scaled to 0..1, with commas; empty: the data set's"},
        {"std", &c.stddev, "likewise; the network sees (x / 255 - mean) / std"},
-       {"workers", &c.workers, "threads of a rank that read, decode and augment"}}};
+       {"workers", &c.workers,
+        "threads of a rank that read, decode and augment; 0: one more whenever it waits, up to its cores"},
+       {"stage_dir", &c.stage_dir,
+        "directory on a local disk: each machine copies the shards there once, while it reads the originals; "
+        "empty: no copies"}}};
 }
 
 FlagGroup MachineFlags(RunConfig& c) {

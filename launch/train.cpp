@@ -63,7 +63,10 @@ class TrainCommand final : public Command {
                   {"order", &c.order,
                    "full: another permutation of all samples every epoch | block: of blocks of consecutive "
                    "samples, mixed over a window of 16384: for disks | sequential"}}},
-                InputFlags(c).flags);
+                With(InputFlags(c), {{"allow_bad", &c.allow_bad,
+                                      "samples that may turn out unreadable, each replaced by the next one; "
+                                      "0: the first ends the run"}})
+                    .flags);
   }
 
   FlagGroup Optimization() {

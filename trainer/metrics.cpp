@@ -46,6 +46,9 @@ absl::Status MetricsWriter::Step(const StepMetrics& metrics) {
   event["images_per_second"] = metrics.images_per_second;
   event["data_wait_ms"] = metrics.data_wait_ms;
   event["compute_ms"] = metrics.compute_ms;
+  event["read_ms"] = metrics.read_ms;
+  event["decode_ms"] = metrics.decode_ms;
+  event["augment_ms"] = metrics.augment_ms;
   event["comm_exposed_ms"] = metrics.comm_exposed_ms;
   event["peer_wait_ms"] = metrics.peer_wait_ms;
   event["nonfinite_steps"] = metrics.nonfinite_steps;
@@ -62,6 +65,14 @@ absl::Status MetricsWriter::Eval(const EvalMetrics& metrics) {
 
 absl::Status MetricsWriter::Checkpoint(int64_t step, const std::string& path, double seconds) {
   return Write({{"event", "checkpoint"}, {"step", step}, {"path", path}, {"seconds", seconds}});
+}
+
+absl::Status MetricsWriter::Bottleneck(int64_t step, const std::string& stage, const std::string& what) {
+  return Write({{"event", "bottleneck"}, {"step", step}, {"stage", stage}, {"what", what}});
+}
+
+absl::Status MetricsWriter::BadSample(int64_t step, const std::string& what) {
+  return Write({{"event", "bad_sample"}, {"step", step}, {"what", what}});
 }
 
 absl::Status MetricsWriter::NonFinite(int64_t step, const std::string& reason) {

@@ -23,8 +23,9 @@ struct StepMetrics {
   double lr = 0;
   double images_per_second = 0;
   double data_wait_ms = 0, compute_ms = 0;
-  double comm_exposed_ms = 0;   // communication that backward did not hide
-  double peer_wait_ms = 0;      // waiting for the slowest rank
+  double read_ms = 0, decode_ms = 0, augment_ms = 0;  // of rank 0's loader threads together, a step
+  double comm_exposed_ms = 0;                         // communication that backward did not hide
+  double peer_wait_ms = 0;                            // waiting for the slowest rank
   int64_t nonfinite_steps = 0;  // so far: skipped, since loss or gradients were not finite
 };
 
@@ -51,6 +52,8 @@ class MetricsWriter {
   absl::Status Step(const StepMetrics& metrics);
   absl::Status Eval(const EvalMetrics& metrics);
   absl::Status Checkpoint(int64_t step, const std::string& path, double seconds);
+  absl::Status Bottleneck(int64_t step, const std::string& stage, const std::string& what);
+  absl::Status BadSample(int64_t step, const std::string& what);
   absl::Status NonFinite(int64_t step, const std::string& reason);
   absl::Status Done(int64_t step, double seconds);
 

@@ -16,7 +16,10 @@
 #include "data/loader.h"
 #include "kernels/flat.h"
 #include "trainer/agree.h"
+#include "trainer/bad_samples.h"
 #include "trainer/checkpoint.h"
+#include "trainer/cores.h"
+#include "trainer/data_bottleneck.h"
 #include "trainer/evaluate.h"
 #include "trainer/exit_code.h"
 #include "trainer/metrics.h"
@@ -33,10 +36,11 @@
 namespace deeper {
 namespace {
 
-constexpr int64_t kStuckWindow = 200;     // steps
-constexpr int64_t kStragglerWindow = 50;  // steps
-constexpr int kMostSkippedInARow = 100;   // steps; then skipping does not help
-constexpr double kShareOfMemory = 0.8;    // of what is available to a rank, for an automatic micro-batch
+constexpr int64_t kStuckWindow = 200;      // steps
+constexpr int64_t kStragglerWindow = 50;   // steps
+constexpr int64_t kBottleneckWindow = 50;  // steps
+constexpr int kMostSkippedInARow = 100;    // steps; then skipping does not help
+constexpr double kShareOfMemory = 0.8;     // of what is available to a rank, for an automatic micro-batch
 
 double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -63,11 +67,12 @@ class Run {
       : config_(config),
         comm_(comm),
         device_(device),
-        progress_(out, config.log_every, StyleOf(config, comm)) {}
+        progress_(out, config.log_every, StyleOf(config, comm)),
+        bad_samples_(comm, config.allow_bad) {}
 
   // In this order. Each works on this rank alone, unless it says collective; the ranks agree in between.
   absl::Status ConnectDevices();  // collective
-  absl::Status OpenData();
+  absl::Status OpenData();        // collective
   absl::Status BuildNetworks();
   absl::Status CheckSameModel();       // collective
   absl::Status RestoreOrInitialize();  // collective
@@ -85,6 +90,7 @@ class Run {
   absl::Status SkipOrStop(const std::string& culprit);
   absl::Status EvaluateNow();
   absl::Status Save();
+  absl::Status CountBadSamples();
   void SynchronizeStatistics();
   bool Due(int64_t every) const { return every > 0 && step_ % every == 0; }
   void Warn(const absl::Status& status) {
@@ -99,6 +105,7 @@ class Run {
   Device& device_;
   Progress progress_;
   MetricsWriter metrics_;
+  BadSamples bad_samples_;
 
   std::unique_ptr<Dataset> train_data_, val_data_;  // val_data_ may be null
   PixelStats stats_;
@@ -106,6 +113,8 @@ class Run {
   std::unique_ptr<ParamStore> params_;
   std::unique_ptr<Loader> loader_;
   DeviceCommunicator connection_;  // ends before the memory that it works on
+
+  int cores_ = 1;  // of this rank
 
   int64_t step_ = 0, total_steps_ = 0, epoch_steps_ = 0;
   int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // steps that were not finite
@@ -120,11 +129,13 @@ absl::Status Run::ConnectDevices() {
   absl::StatusOr<DeviceCommunicator> connection = MakeDeviceCommunicator(comm_, device_, config_.comm);
   if (!connection.ok()) return connection.status();
   connection_ = *std::move(connection);
+  cores_ = OwnCores(comm_);
   return absl::OkStatus();
 }
 
 absl::Status Run::OpenData() {
-  absl::StatusOr<std::unique_ptr<Dataset>> train = OpenDataset(config_, config_.data, config_.train_split);
+  absl::StatusOr<std::unique_ptr<Dataset>> train =
+      OpenDataset(config_, config_.data, config_.train_split, comm_);
   if (!train.ok()) return train.status();
   train_data_ = *std::move(train);
   absl::StatusOr<PixelStats> stats = PixelStatsFor(config_, train_data_->info());
@@ -133,7 +144,7 @@ absl::Status Run::OpenData() {
 
   const bool val_given = !config_.val_data.empty();
   absl::StatusOr<std::unique_ptr<Dataset>> val =
-      OpenDataset(config_, val_given ? config_.val_data : config_.data, config_.val_split);
+      OpenDataset(config_, val_given ? config_.val_data : config_.data, config_.val_split, comm_);
   if (val.ok()) {
     val_data_ = *std::move(val);
     if (val_data_->info().classes != train_data_->info().classes) {
@@ -312,6 +323,7 @@ absl::Status Run::StartLoader() {
   options.slices = IsElastic(config_) ? config_.elastic_slices : 0;
   options.first_epoch = data_state_.epoch;
   options.first_batch = data_state_.batch;
+  options.allow_bad = config_.allow_bad;
   absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(*train_data_, options);
   if (!loader.ok()) return loader.status();
   loader_ = *std::move(loader);
@@ -324,6 +336,7 @@ LoaderOptions Run::Preset() const {
   net_->Configure(options);
   options.stats = stats_;
   options.workers = config_.workers;
+  options.max_workers = cores_;
   return options;
 }
 
@@ -382,6 +395,7 @@ absl::Status Run::Steps() {
   StepMeter meter(net_->model(), comm_);
   Stragglers stragglers(comm_, kStragglerWindow);
   StuckHeads stuck(net_->model(), kStuckWindow);
+  DataBottleneck bottleneck(kBottleneckWindow, cores_);
   ProgressState shown = {
       .total_steps = total_steps_, .epochs = config_.epochs, .global_batch = config_.global_batch};
   const double start = Seconds();
@@ -398,6 +412,10 @@ absl::Status Run::Steps() {
     meter.Add(*report);
     for (const std::string& slow : stragglers.Observe(step_, {report->data_wait_ms, report->compute_ms}))
       progress_.Print(absl::StrCat("warning: ", slow));
+    if (const auto found = bottleneck.Observe(*report, loader_->times(), loader_->workers())) {
+      progress_.Print(absl::StrCat("warning: ", found->what));
+      Warn(metrics_.Bottleneck(step_, found->stage, found->what));
+    }
     if (!report->finite) {
       if (absl::Status status = SkipOrStop(guard.Culprit(report->heads)); !status.ok()) return status;
     } else {
@@ -406,7 +424,8 @@ absl::Status Run::Steps() {
     }
     const bool done = step_ == total_steps_;
     if (Due(config_.log_every) || done) {
-      StepMetrics metrics = meter.Read(step_, lr);
+      if (absl::Status status = CountBadSamples(); !status.ok()) return status;
+      StepMetrics metrics = meter.Read(step_, lr, loader_->times());
       metrics.nonfinite_steps = skipped_;
       Warn(metrics_.Step(metrics));
       shown.loss = metrics.loss;
@@ -425,7 +444,22 @@ absl::Status Run::Steps() {
       Warn(saved);
     }
   }
+  if (bad_samples_.count() > 0) {
+    progress_.Print(absl::StrFormat("warning: %d samples could not be read and were replaced by others",
+                                    bad_samples_.count()));
+  }
   Warn(metrics_.Done(step_, Seconds() - start));
+  return absl::OkStatus();
+}
+
+absl::Status Run::CountBadSamples() {
+  if (config_.allow_bad == 0) return absl::OkStatus();
+  const absl::StatusOr<std::vector<std::string>> news = bad_samples_.Gather(*loader_);
+  if (!news.ok()) return news.status();
+  for (const std::string& what : *news) {
+    progress_.Print(absl::StrCat("warning: replaced ", what));
+    Warn(metrics_.BadSample(step_, what));
+  }
   return absl::OkStatus();
 }
 

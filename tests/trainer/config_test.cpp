@@ -43,7 +43,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.precision = "fp16"; }, "--precision=fp16: must be one of fp32, bf16"},
       {[](RunConfig& c) { c.augment = "mixup"; },
        "--augment=mixup: must be one of none, flip, crop, inception"},
-      {[](RunConfig& c) { c.order = "block"; }, "--order=block: must be one of full, sequential"},
+      {[](RunConfig& c) { c.order = "random"; }, "--order=random: must be one of full, block, sequential"},
       {[](RunConfig& c) { c.optimizer = "adam"; }, "--optimizer=adam"},
       {[](RunConfig& c) { c.lr = -1; }, "--lr=-1"},
       {[](RunConfig& c) { c.momentum = 1; }, "--momentum=1"},
