@@ -127,7 +127,9 @@ class ShardDataset : public Dataset {
   }
 
   // That the first shard is there: a machine that lacks the directory shows before step 0.
-  absl::Status Check() const { return Original(shards_.front()).status(); }
+  absl::Status Check() const {
+    return shards_.empty() ? absl::OkStatus() : Original(shards_.front()).status();
+  }
 
   const DatasetInfo& info() const override { return info_; }
 
