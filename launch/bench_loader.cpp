@@ -181,7 +181,8 @@ class BenchLoaderCommand final : public Command {
     const auto rate = [&](double seconds) { return static_cast<double>(images_) / seconds; };
     uint32_t longest = 0;
     for (const Place& place : places) longest = std::max(longest, place.length);
-    std::vector<std::vector<uint8_t>> ring(static_cast<size_t>(3 * batch_), std::vector<uint8_t>(longest));
+    const int64_t buffers = std::max<int64_t>(3 * batch_, config_.workers);
+    std::vector<std::vector<uint8_t>> ring(static_cast<size_t>(buffers), std::vector<uint8_t>(longest));
     for (int round = 0; round < rounds_ && status.ok(); ++round) {
       rates["loader"].push_back(rate(Seconds([&] { status.Update(RunLoader(data, &stages)); })));
       rates["pread"].push_back(rate(Seconds([&] { status.Update(ReadBare(places, ring)); })));
@@ -237,15 +238,19 @@ class BenchLoaderCommand final : public Command {
     return files;
   }
 
-  // Into as many buffers as the loader's ring has.
+  // Into as many buffers as the loader's ring has; each thread has its share of both.
   absl::Status ReadBare(const std::vector<Place>& places, std::vector<std::vector<uint8_t>>& ring) const {
-    return RunJobs(config_.workers, images_, [&](int64_t i) {
-      const Place& place = places[static_cast<size_t>(i)];
-      uint8_t* const into = ring[static_cast<size_t>(i) % ring.size()].data();
-      const bool right =
-          pread(place.fd, into, place.length, static_cast<off_t>(place.offset)) == place.length &&
-          Crc32c(into, place.length) == place.crc32c;
-      return right ? absl::OkStatus() : absl::DataLossError("a sample is damaged; run `deeper verify`");
+    const auto threads = static_cast<size_t>(config_.workers), share = ring.size() / threads;
+    return RunJobs(config_.workers, config_.workers, [&](int64_t thread) {
+      for (size_t i = static_cast<size_t>(thread); i < places.size(); i += threads) {
+        const Place& place = places[i];
+        uint8_t* const into = ring[static_cast<size_t>(thread) * share + i / threads % share].data();
+        const bool right =
+            pread(place.fd, into, place.length, static_cast<off_t>(place.offset)) == place.length &&
+            Crc32c(into, place.length) == place.crc32c;
+        if (!right) return absl::DataLossError("a sample is damaged; run `deeper verify`");
+      }
+      return absl::OkStatus();
     });
   }
 
