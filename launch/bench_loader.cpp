@@ -115,7 +115,7 @@ class BenchLoaderCommand final : public Command {
             {"Measuring",
              {{"workers", &c.workers, "threads, of the loader and of every loop"},
               {"batch", &batch_, "images a batch"},
-              {"images", &images_, "images a round, at most those of the split"},
+              {"images", &images_, "images a round; more than the split has: several epochs"},
               {"rounds", &rounds_, "of each"}}}};
   }
 
@@ -128,7 +128,6 @@ class BenchLoaderCommand final : public Command {
     const absl::StatusOr<std::unique_ptr<Dataset>> data =
         OpenDataset(config_, config_.data, config_.train_split, call.comm);
     if (!data.ok()) return data.status();
-    images_ = std::min(images_, (*data)->info().samples);
     return WithExitCode(Measure(**data), ExitCode::kData);
   }
 
@@ -225,7 +224,8 @@ class BenchLoaderCommand final : public Command {
     });
     if (!status.ok()) return status;
     const SampleOrder order(OrderOf(config_), data.info().samples, config_.seed, 0);
-    for (int64_t i = 0; i < images_; ++i) places->push_back(stored[static_cast<size_t>(order.At(i))]);
+    for (int64_t i = 0; i < images_; ++i)
+      places->push_back(stored[static_cast<size_t>(order.At(i % data.info().samples))]);
     return absl::OkStatus();
   }
 
