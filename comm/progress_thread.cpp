@@ -49,6 +49,11 @@ Request ProgressThread::Start(const std::function<std::unique_ptr<Operation>()>&
   return Request(std::make_unique<Pending>(*this, std::move(entry)));
 }
 
+void ProgressThread::Call(const std::function<void()>& call) {
+  const std::lock_guard lock(mutex_);
+  call();
+}
+
 void ProgressThread::AdvanceAll() {
   std::erase_if(under_way_, [](const std::shared_ptr<Entry>& entry) {
     entry->done = entry->operation->Advance();

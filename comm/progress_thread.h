@@ -36,6 +36,8 @@ class ProgressThread {
   // one lock: the library that they call need not serve several threads at once. Operations are advanced in
   // the order they were started in. Must outlive the request.
   Request Start(const std::function<std::unique_ptr<Operation>()>& start);
+  // Runs `call` under the same lock.
+  void Call(const std::function<void()>& call);
 
  private:
   struct Entry {
