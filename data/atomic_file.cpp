@@ -18,7 +18,8 @@ absl::Status WriteAndSync(const std::string& path, std::string_view content) {
   absl::StatusOr<File> file = File::Open(path, O_WRONLY | O_CREAT | O_TRUNC);
   if (!file.ok()) return file.status();
   if (absl::Status written = file->WriteAt(0, content.data(), content.size()); !written.ok()) return written;
-  return file->Sync();
+  if (absl::Status synced = file->Sync(); !synced.ok()) return synced;
+  return file->Close();
 }
 
 std::string ParentOf(const std::string& path) {

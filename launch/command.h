@@ -51,9 +51,13 @@ std::unique_ptr<Command> MakeTrain();
 std::unique_ptr<Command> MakeEval();
 std::unique_ptr<Command> MakePredict();
 std::unique_ptr<Command> MakeExport();
+std::unique_ptr<Command> MakeCheckpointList();
+std::unique_ptr<Command> MakeCheckpointDiff();
+std::unique_ptr<Command> MakeCheckpointReshard();
 std::unique_ptr<Command> MakeBenchStep();
 std::unique_ptr<Command> MakeBenchOp();
 std::unique_ptr<Command> MakeBenchComm();
+std::unique_ptr<Command> MakeBenchCheckpoint();
 
 // In the order in which one meets them.
 std::vector<std::unique_ptr<Command>> AllCommands();

@@ -19,7 +19,8 @@ import numpy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEEPER, MPIRUN = sys.argv[1:3]
-COMMANDS = ["pack", "verify", "describe", "train", "eval", "predict", "export", "bench step", "bench op", "bench comm"]
+COMMANDS = ["pack", "verify", "describe", "train", "eval", "predict", "export", "checkpoint list", "checkpoint diff", "checkpoint reshard", "bench step",
+            "bench op", "bench comm", "bench checkpoint"]
 USAGE, DATA, CHECKPOINT, NOT_FINITE = 2, 3, 4, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]
@@ -234,6 +235,7 @@ class Training(Cli):
         self.assertEqual([event["step"] for event in steps], list(range(1, 21)))
         self.assertLess(steps[-1]["loss"], steps[0]["loss"])
         self.assertEqual(events(self.dir / "metrics", "eval")[-1]["count"], 50)
+        self.assertRegex(self.succeeds("checkpoint", "list", self.checkpoints), r"(?m)^ +10 +1 +\d+\.\d +- +sound$\n +20 +1 .* 0\.\d{4} +sound$")
         self.assertIn("all sound", self.succeeds("verify", f"--checkpoint={self.checkpoints}", f"--data={self.data}"))
 
     def test_any_number_of_ranks(self):
@@ -379,6 +381,16 @@ class Bench(Cli):
                     self.assertAlmostEqual(measured[figure], factor * measured["bytes"] / ms / 1e6)
         self.fails(USAGE, ["mpirun"], "bench", "comm")
         self.fails(USAGE, ["--max_bytes"], "bench", "comm", "--max_bytes=100", ranks=2)
+
+
+    def test_checkpoint(self):
+        for ranks in 0, 2:
+            report = json.loads(self.succeeds("bench", "checkpoint", *MODEL, "--batch=2", "--repeats=2", f"--dir={self.dir}/bench", ranks=ranks))
+            self.assertEqual(report["settings"]["ranks"], max(ranks, 1))
+            for figure in "bytes", "step_ms", "stall_ms", "save_mb_per_s", "bare_write_mb_per_s", "restore_mb_per_s", "bare_read_mb_per_s":
+                self.assertGreater(report[figure], 0)
+            self.assertFalse((self.dir / "bench").exists())
+        self.fails(USAGE, ["is there already"], "bench", "checkpoint", *MODEL, f"--dir={self.dir}")
 
 
 class Describe(Cli):

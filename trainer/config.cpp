@@ -121,6 +121,8 @@ absl::Status ValidateNumbers(const RunConfig& c) {
         InRange("keep", c.keep, 1, 1e6, "at least 1"),
         InRange("checkpoint_every", static_cast<double>(c.checkpoint_every), 0, kMany,
                 "0 (at the end only) or more"),
+        InRange("checkpoint_minutes", c.checkpoint_minutes, 0, 1e9, "0 (whatever the time) or more"),
+        InRange("keep_every", static_cast<double>(c.keep_every), 0, kMany, "0 (none for good) or more"),
         InRange("log_every", static_cast<double>(c.log_every), 1, kMany, "at least 1"),
         InRange("eval_every", static_cast<double>(c.eval_every), 0, kMany, "0 (every epoch) or more"),
         InRange("watchdog_seconds", c.watchdog_seconds, 0, 1e9, "0 (no watchdog) or more"),
@@ -269,8 +271,10 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
 
 absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config, Communicator& comm) {
   if (config.watchdog_seconds <= 0) return nullptr;
+  // A run that saves has a use of its own for SIGTERM (trainer/stop.h).
+  const bool delay_sigterm = comm.size() > 1 && config.checkpoint_dir.empty();
   absl::StatusOr<std::unique_ptr<Watchdog>> watchdog =
-      Watchdog::Start(comm, {.deadline_seconds = config.watchdog_seconds, .delay_sigterm = comm.size() > 1});
+      Watchdog::Start(comm, {.deadline_seconds = config.watchdog_seconds, .delay_sigterm = delay_sigterm});
   if (!watchdog.ok()) return WithExitCode(watchdog.status(), ExitCode::kCommunication);
   return watchdog;
 }

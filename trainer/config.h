@@ -61,9 +61,12 @@ struct RunConfig {
 
   // Kept and reported.
   std::string checkpoint_dir;
-  int64_t checkpoint_every = 0;  // steps; 0: at the end only
+  int64_t checkpoint_every = 0;   // steps; 0: at the end only
+  double checkpoint_minutes = 0;  // 0: whatever the time
   int keep = 3;
+  int64_t keep_every = 0;         // steps; 0: none for good
   std::string resume = "latest";  // latest | never | STEP
+  bool force_resume = false;
   std::string metrics_out;
   int64_t log_every = 20;
   std::string progress = "auto";  // auto | bar | lines

@@ -5,6 +5,8 @@
 
 #include <cerrno>
 
+#include "absl/strings/str_format.h"
+
 namespace deeper {
 namespace {
 
@@ -48,6 +50,7 @@ absl::Status MetricsWriter::Step(const StepMetrics& metrics) {
   event["compute_ms"] = metrics.compute_ms;
   event["comm_exposed_ms"] = metrics.comm_exposed_ms;
   event["peer_wait_ms"] = metrics.peer_wait_ms;
+  event["samples"] = absl::StrFormat("%016x", metrics.samples);
   event["nonfinite_steps"] = metrics.nonfinite_steps;
   return Write(event);
 }
@@ -60,8 +63,17 @@ absl::Status MetricsWriter::Eval(const EvalMetrics& metrics) {
                 {"count", metrics.count}});
 }
 
-absl::Status MetricsWriter::Checkpoint(int64_t step, const std::string& path, double seconds) {
-  return Write({{"event", "checkpoint"}, {"step", step}, {"path", path}, {"seconds", seconds}});
+absl::Status MetricsWriter::Checkpoint(const CheckpointMetrics& metrics) {
+  return Write({{"event", "checkpoint"},
+                {"step", metrics.step},
+                {"path", metrics.path},
+                {"seconds", metrics.seconds},
+                {"stall_ms", metrics.stall_ms},
+                {"wait_ms", metrics.wait_ms}});
+}
+
+absl::Status MetricsWriter::CheckpointFailed(int64_t step, const std::string& reason) {
+  return Write({{"event", "checkpoint_failed"}, {"step", step}, {"reason", reason}});
 }
 
 absl::Status MetricsWriter::NonFinite(int64_t step, const std::string& reason) {

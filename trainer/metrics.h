@@ -23,8 +23,9 @@ struct StepMetrics {
   double lr = 0;
   double images_per_second = 0;
   double data_wait_ms = 0, compute_ms = 0;
-  double comm_exposed_ms = 0;   // communication that backward did not hide
-  double peer_wait_ms = 0;      // waiting for the slowest rank
+  double comm_exposed_ms = 0;  // communication that backward did not hide
+  double peer_wait_ms = 0;     // waiting for the slowest rank
+  int64_t samples = 0;  // which ones were trained on since the last line: a hash, the same on any ranks
   int64_t nonfinite_steps = 0;  // so far: skipped, since loss or gradients were not finite
 };
 
@@ -32,6 +33,14 @@ struct EvalMetrics {
   int64_t step = 0;
   double top1 = 0, top5 = 0;  // fractions of `count`
   int64_t count = 0;
+};
+
+struct CheckpointMetrics {
+  int64_t step = 0;
+  std::string path;
+  double seconds = 0;   // to the commit
+  double stall_ms = 0;  // that training waited
+  double wait_ms = 0;   // of them, for earlier checkpoints
 };
 
 // A default-constructed writer discards everything: what ranks other than 0 and runs without --metrics_out
@@ -50,7 +59,8 @@ class MetricsWriter {
   absl::Status Resume(int64_t step, const std::string& checkpoint);
   absl::Status Step(const StepMetrics& metrics);
   absl::Status Eval(const EvalMetrics& metrics);
-  absl::Status Checkpoint(int64_t step, const std::string& path, double seconds);
+  absl::Status Checkpoint(const CheckpointMetrics& metrics);
+  absl::Status CheckpointFailed(int64_t step, const std::string& reason);
   absl::Status NonFinite(int64_t step, const std::string& reason);
   absl::Status Done(int64_t step, double seconds);
 

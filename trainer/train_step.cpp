@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "comm/phase.h"
+#include "data/checksum.h"
 #include "kernels/flat.h"
 
 namespace deeper {
@@ -15,11 +16,22 @@ double Milliseconds() {
       .count();
 }
 
+// A sum, so that the number of ranks does not show; of 40 bits each, so that it does not overflow.
+int64_t HashOf(const Batch& batch) {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < batch.rows; ++i) {
+    const uint64_t sample[] = {batch.epoch, static_cast<uint64_t>(batch.batch), batch.samples[i]};
+    sum += static_cast<int64_t>(Xxh3(sample, sizeof sample).low >> 24);
+  }
+  return sum;
+}
+
 void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& report) {
   report.epoch = batch.epoch;
   report.batch = batch.batch;
   report.last_in_epoch = batch.last_in_epoch;
   report.global_rows = batch.global_rows;
+  report.samples += HashOf(batch);
   report.data_wait_ms += batch.wait_ms;
   report.heads.resize(results.size());
   for (size_t i = 0; i < results.size(); ++i) report.heads[i] += results[i];

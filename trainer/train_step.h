@@ -20,9 +20,10 @@ struct StepReport {
   uint32_t epoch = 0;
   int64_t batch = 0;  // global batch within the epoch
   bool last_in_epoch = false;
-  bool finite = true;             // false, on all ranks: loss or gradients were not, and the weights stayed
-  int64_t global_rows = 0;        // samples of the step over all ranks
-  std::vector<HeadResult> heads;  // sums over this rank's rows
+  bool finite = true;       // false, on all ranks: loss or gradients were not, and the weights stayed
+  int64_t global_rows = 0;  // samples of the step over all ranks
+  int64_t samples = 0;      // which ones this rank trained on: a hash, whose sum over ranks is the step's
+  std::vector<HeadResult> heads;     // sums over this rank's rows
   std::vector<double> micro_losses;  // [micro-batch][head]: the parts of heads' loss_sum
   double data_wait_ms = 0;           // the loader kept us waiting
   double compute_ms = 0;             // forward, backward, update
