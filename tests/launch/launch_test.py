@@ -34,9 +34,9 @@ OPTIONS, unittest_arguments = parser.parse_known_args()
 USAGE, CHECKPOINT, COMMUNICATION, PREEMPTED = 2, 4, 5, 75
 KILLED = 128 + signal.SIGKILL
 RUN = [OPTIONS.deeper_run, f"--deeper={OPTIONS.deeper}", f"--mpirun={OPTIONS.mpirun}"]
-STEPS = 600
+STEPS = 100
 TRAIN = ["train", "--synthetic", "--synthetic_samples=200", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--threads=1",
-         "--global_batch=4", "--eval_every=1000000", "--checkpoint_every=20", "--watchdog_seconds=4", f"--max_steps={STEPS}"]
+         "--global_batch=4", "--eval_every=1000000", "--checkpoint_every=5", "--watchdog_seconds=4", f"--max_steps={STEPS}"]
 
 
 def state(run_dir):
@@ -67,7 +67,7 @@ class Launch(unittest.TestCase):
         return subprocess.run([*RUN, *arguments], capture_output=True, text=True, timeout=120, env=os.environ | {"PATH": path} | variables)
 
     def gone(self, job, code):
-        self.assertIsNotNone(job.wait_until_gone(30), f"processes are left: {job.pids()}\n{job.text()}")
+        self.assertIsNotNone(job.wait_until_gone(120), f"processes are left: {list(job.pids())}\n{job.text()}")
         self.assertEqual(job.process.returncode, code, job.text())
 
 
@@ -182,7 +182,7 @@ class Restarts(Launch):
         self.assertEqual(whole.returncode, 0, whole.stderr)
         with Job(self.train("killed", "--restarts=3", "--backoff=0.1"), self.dir / "output") as job:
             for kill in range(OPTIONS.kills):
-                self.kill_a_rank(job, rng, kill, int(STEPS * 0.7 * (kill + rng.random()) / OPTIONS.kills))
+                self.kill_a_rank(job, rng, kill, int(STEPS * 0.6 * (kill + rng.random()) / OPTIONS.kills))
             self.assertIsNotNone(job.wait_until_gone(120), job.text())
             self.assertEqual(job.process.returncode, 0, job.text())
         events = [json.loads(line) for line in (self.dir / "killed.jsonl").read_text().splitlines()]
@@ -192,10 +192,10 @@ class Restarts(Launch):
     def kill_a_rank(self, job, rng, kill, step):
         """The `kill`-th, some time after a checkpoint of this step."""
         end = time.monotonic() + 60
-        while job.text().count("resume  ") <= kill or newest(self.dir / "killed") < step // 20 * 20:
+        while job.text().count("resume  ") <= kill or newest(self.dir / "killed") < step // 5 * 5:
             self.assertTrue(job.process.poll() is None and time.monotonic() < end, job.text())
             time.sleep(0.02)
-        time.sleep(rng.uniform(0, 0.2))
+        time.sleep(rng.uniform(0, 0.1))
         victim = rng.randrange(2)
         os.kill(job.rank(victim), signal.SIGKILL)
         self.assertTrue(job.wait_for_text(f"restart {kill + 1} in ", 30), job.text())
@@ -204,7 +204,7 @@ class Restarts(Launch):
     def test_gives_up_without_progress(self):
         """A checkpoint in between starts the count again; codes that the next try would end with too are not tried."""
         job = self.dir / "job"
-        for codes, tries in ([1, 1, 1, 1], 3), ([137, 5, 0], 3), ([3], 1), ([75], 1), ([1, 1, "save", 1, 1, 1], 6):
+        for codes, tries in ([1, 1, 1, 1], 3), ([137, 5, 0], 3), ([3], 1), ([75], 1), ([1, 1, "save", 1, 1], 5):
             self.executable("deeper", f"""n=$(cat {job}/n 2>/dev/null || echo 0); echo $((n + 1)) > {job}/n
 set -- {' '.join(map(str, codes))}; shift $n
 [ "$1" != save ] || {{ mkdir {job}/step-000000020; touch {job}/step-000000020/manifest.json; exit 1; }}
@@ -224,7 +224,7 @@ class NothingOutlives(Launch):
             self.assertTrue(job.wait_for_text("step 10/", 60), job.text())
             self.assertEqual(len([pid for pid in job.pids()]), 4)  # deeper-run, mpirun, two ranks
             os.kill(victim(job), signal.SIGKILL)
-            self.assertIsNotNone(job.wait_until_gone(20), f"processes are left: {job.pids()}\n{job.text()}")
+            self.assertIsNotNone(job.wait_until_gone(20), f"processes are left: {list(job.pids())}\n{job.text()}")
             self.assertIn(job.process.returncode, codes, job.text())
 
     def test_a_rank(self):

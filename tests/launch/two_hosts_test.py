@@ -46,7 +46,7 @@ class TwoHosts(Launch):
 
     def test_lost_host_without_restarts(self):
         with self.job(flags=["--max_steps=1000000"]) as job:
-            self.assertTrue(job.wait_for_text("step 100/", 60), job.text())
+            self.assertTrue(job.wait_for_text("step 40/", 60), job.text())
             self.hosts.lose("host-b")
             self.gone(job, COMMUNICATION)
 
