@@ -11,6 +11,16 @@
 
 namespace deeper {
 
+// A rectangle of whole pixels, x and y of its top left one.
+struct PixelRect {
+  int32_t x = 0, y = 0, width = 0, height = 0;
+
+  DEEPER_HD bool empty() const { return width == 0 || height == 0; }
+  DEEPER_HD bool Contains(int row, int column) const {
+    return row >= y && row < y + height && column >= x && column < x + width;
+  }
+};
+
 // A rectangle of an image in pixels, x and y of its top left corner: pixel (row i, column j) covers [j, j +
 // 1) x [i, i + 1). Parts beyond the image read as the mean.
 struct Window {
