@@ -181,10 +181,14 @@ absl::Status Run::BuildTrainingNetwork() {
   int64_t rows = config_.micro_batch > 0 ? std::min(config_.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config_)) rows = (config_.global_batch + config_.elastic_slices - 1) / config_.elastic_slices;
   while (true) {
-    absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
-        *model,
-        {.rows = rows, .precision = PrecisionOf(config_), .training = true, .fusion = FusionOf(config_)},
-        device_);
+    absl::StatusOr<std::unique_ptr<Network>> net =
+        Network::Prepare(*model,
+                         {.rows = rows,
+                          .precision = PrecisionOf(config_),
+                          .training = true,
+                          .fusion = FusionOf(config_),
+                          .label_smoothing = static_cast<float>(config_.label_smoothing)},
+                         device_);
     if (!net.ok()) return net.status();
     const bool fits = static_cast<double>((*net)->arena_bytes()) <= available;
     if (fits || rows == 1 || config_.micro_batch > 0 || IsElastic(config_)) {
@@ -303,7 +307,7 @@ absl::Status Run::OpenReports() {
 
 absl::Status Run::StartLoader() {
   LoaderOptions options = Preset();
-  options.augment = AugmentOf(config_);
+  ConfigureTrainingInput(config_, options);
   options.order = OrderOf(config_);
   options.seed = config_.seed;
   options.global_batch = config_.global_batch;
@@ -318,12 +322,12 @@ absl::Status Run::StartLoader() {
   return absl::OkStatus();
 }
 
-// How images are prepared, for training and evaluation alike.
+// How images are prepared to evaluate.
 LoaderOptions Run::Preset() const {
   LoaderOptions options;
   net_->Configure(options);
   options.stats = stats_;
-  options.workers = config_.workers;
+  ConfigureEvaluationInput(config_, options);
   return options;
 }
 
