@@ -52,16 +52,25 @@ class TrainCommand final : public Command {
  private:
   FlagGroup Data() {
     RunConfig& c = config_;
-    return With({"Data",
-                 {{"data", &c.data, "directory that `pack` wrote"},
-                  {"val_data", &c.val_data, "the same for evaluation; empty: --data"},
-                  {"train_split", &c.train_split, "split of --data to train on"},
-                  {"val_split", &c.val_split, "split of --val_data to evaluate on"},
-                  {"synthetic", &c.synthetic, "images made up on the spot, in place of --data"},
-                  {"synthetic_samples", &c.synthetic_samples, "how many"},
-                  {"augment", &c.augment, "none | flip | crop | inception"},
-                  {"order", &c.order, "full: another permutation of all samples every epoch | sequential"}}},
-                InputFlags(c).flags);
+    return With(
+        {"Data",
+         {{"data", &c.data, "directory that `pack` wrote"},
+          {"val_data", &c.val_data, "the same for evaluation; empty: --data"},
+          {"train_split", &c.train_split, "split of --data to train on"},
+          {"val_split", &c.val_split, "split of --val_data to evaluate on"},
+          {"synthetic", &c.synthetic, "images made up on the spot, in place of --data"},
+          {"synthetic_samples", &c.synthetic_samples, "how many"},
+          {"augment", &c.augment, "none | flip | crop | inception"},
+          {"color_jitter", &c.color_jitter,
+           "brightness, contrast and saturation by factors of 1 - F to 1 + F; -1: 0.5 with "
+           "--augment=inception, else 0"},
+          {"random_erasing", &c.random_erasing, "probability that a rectangle of an image is erased"},
+          {"mixup", &c.mixup, "alpha of the share that another image has in an image and its label; 0: none"},
+          {"cutmix", &c.cutmix,
+           "alpha of the share of an image that a rectangle of another one covers; 0: none; with --mixup: "
+           "either"},
+          {"order", &c.order, "full: another permutation of all samples every epoch | sequential"}}},
+        InputFlags(c).flags);
   }
 
   FlagGroup Optimization() {
@@ -81,6 +90,8 @@ class TrainCommand final : public Command {
              {"warmup_epochs", &c.warmup_epochs, "the rate rises linearly from about 0 over these"},
              {"momentum", &c.momentum, ""},
              {"weight_decay", &c.weight_decay, "of weights; biases and batch norm are not decayed"},
+             {"label_smoothing", &c.label_smoothing,
+              "share of the target that is spread evenly over all classes"},
              {"on_nonfinite", &c.on_nonfinite,
               "a step whose loss or gradients are NaN or infinite never reaches the weights. stop: ends with "
               "exit code 6 | skip: goes on with the next batch"},

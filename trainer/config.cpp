@@ -25,6 +25,9 @@ constexpr std::array kPrecisions{Choice<DType>{"fp32", DType::kF32}, Choice<DTyp
 constexpr std::array kAugments{
     Choice<Augment>{"none", Augment::kNone}, Choice<Augment>{"flip", Augment::kFlip},
     Choice<Augment>{"crop", Augment::kCrop}, Choice<Augment>{"inception", Augment::kInception}};
+constexpr std::array kValPresets{Choice<Augment>{"none", Augment::kNone},
+                                 Choice<Augment>{"torchvision", Augment::kTorchvision},
+                                 Choice<Augment>{"bvlc", Augment::kBvlc}};
 constexpr std::array kOrders{Choice<OrderKind>{"full", OrderKind::kFull},
                              Choice<OrderKind>{"sequential", OrderKind::kSequential}};
 
@@ -71,7 +74,8 @@ absl::StatusOr<std::vector<float>> ParseList(const char* flag, const std::string
 absl::Status ValidateChoices(const RunConfig& c) {
   for (const absl::Status& status :
        {OneOf("stem", c.stem, {"default", "small"}), OneOf("precision", c.precision, kPrecisions),
-        OneOf("augment", c.augment, kAugments), OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
+        OneOf("augment", c.augment, kAugments), OneOf("val_preset", c.val_preset, kValPresets),
+        OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
         OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
         OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("device", c.device, {"cpu", "cuda"}),
@@ -115,6 +119,12 @@ absl::Status ValidateNumbers(const RunConfig& c) {
         InRange("momentum", c.momentum, 0, 0.99999, "at least 0 and below 1"),
         InRange("weight_decay", c.weight_decay, 0, 1, "between 0 and 1"),
         InRange("aux_weight", c.aux_weight, 0, 1e3, "0 or more"),
+        InRange("color_jitter", c.color_jitter == -1 ? 0 : c.color_jitter, 0, 1,
+                "between 0 and 1, or -1 (0.5 with --augment=inception)"),
+        InRange("random_erasing", c.random_erasing, 0, 1, "between 0 and 1"),
+        InRange("mixup", c.mixup, 0, kMaxMixAlpha, "between 0 (none) and 4"),
+        InRange("cutmix", c.cutmix, 0, kMaxMixAlpha, "between 0 (none) and 4"),
+        InRange("label_smoothing", c.label_smoothing, 0, 0.999, "at least 0 and below 1"),
         InRange("workers", c.workers, 1, 1024, "between 1 and 1024"),
         InRange("threads", c.threads, 0, 1024, "0 (a fair share of the cores) to 1024"),
         InRange("bucket_mib", c.bucket_mib, 0, 1e6, "0 (found in the first steps) or more"),
@@ -195,9 +205,24 @@ bool FusionOf(const RunConfig& config) {
   return config.fusion == "auto";
 }
 
-Augment AugmentOf(const RunConfig& config) {
-  return Find(kAugments, config.augment)->value;
+void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options) {
+  options.augment = Find(kValPresets, config.val_preset)->value;
+  options.bgr = options.augment == Augment::kBvlc;
+  options.workers = config.workers;
 }
+
+void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options) {
+  ConfigureEvaluationInput(config, options);
+  options.augment = Find(kAugments, config.augment)->value;
+  constexpr double kHowards = 0.5;
+  options.color_jitter = config.color_jitter >= 0                 ? config.color_jitter
+                         : options.augment == Augment::kInception ? kHowards
+                                                                  : 0;
+  options.random_erasing = config.random_erasing;
+  options.mixup = config.mixup;
+  options.cutmix = config.cutmix;
+}
+
 OrderKind OrderOf(const RunConfig& config) {
   return Find(kOrders, config.order)->value;
 }
@@ -251,6 +276,11 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
 
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data) {
   PixelStats stats = data.stats;
+  if (config.val_preset == "bvlc") {  // Caffe's: values up to 255, less a mean
+    if (data.channels != 3)
+      return absl::InvalidArgumentError("--val_preset=bvlc: it is of images in colour, and these are grey");
+    stats = {{104 / 255.0f, 117 / 255.0f, 123 / 255.0f}, std::vector<float>(3, 1 / 255.0f)};
+  }
   const auto override_with = [&](const char* flag, const std::string& text,
                                  std::vector<float>& values) -> absl::Status {
     if (text.empty()) return absl::OkStatus();
@@ -290,6 +320,7 @@ nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, cons
                          {"classes", data.classes},
                          {"mean", stats.mean},
                          {"std", stats.stddev}};
+  if (config.val_preset != "none") json["val_preset"] = config.val_preset;
   if (IsElastic(config)) json["elastic"] = {{"slices", config.elastic_slices}, {"threads", config.threads}};
   return json;
 }

@@ -34,9 +34,13 @@ struct RunConfig {
   bool synthetic = false;
   int64_t synthetic_samples = 50000;
   std::string train_split = "train", val_split = "val";
-  std::string augment = "none";  // none | flip | crop | inception
-  std::string order = "full";    // full | block | sequential
-  std::string mean, stddev;      // comma lists; empty: the dataset's
+  std::string augment = "none";     // none | flip | crop | inception
+  double color_jitter = -1;         // -1: 0.5 with augment=inception, else 0
+  double random_erasing = 0;        // probability
+  double mixup = 0, cutmix = 0;     // alpha; 0: none
+  std::string val_preset = "none";  // none | torchvision | bvlc
+  std::string order = "full";       // full | block | sequential
+  std::string mean, stddev;         // comma lists; empty: the dataset's
   int workers = 2;
 
   // How.
@@ -51,6 +55,7 @@ struct RunConfig {
   double lr_step_epochs = 30;
   double warmup_epochs = 0;
   double momentum = 0.9, weight_decay = 0;
+  double label_smoothing = 0;
   uint64_t seed = 0;
   std::string on_nonfinite = "stop";    // stop | skip
   std::string deterministic = "false";  // false | true | elastic
@@ -96,7 +101,9 @@ absl::Status ValidateElastic(const RunConfig& config, int ranks, bool has_statis
 // The parts of a RunConfig in the types of the layers below. The config is valid.
 DType PrecisionOf(const RunConfig& config);
 bool FusionOf(const RunConfig& config);
-Augment AugmentOf(const RunConfig& config);
+// What the config says of images besides their statistics: for training, and to evaluate.
+void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options);
+void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options);
 OrderKind OrderOf(const RunConfig& config);
 // As GradientReducer wants them.
 size_t BucketBytesOf(const RunConfig& config);
@@ -111,16 +118,17 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, co
 // InvalidArgument if num_classes is smaller than the dataset's.
 absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data, bool training);
 
-// The pixel statistics the model sees: --mean and --std, or the dataset's. InvalidArgument if their number
-// does not match `channels`.
+// The pixel statistics the model sees: --mean and --std, or the dataset's, or those of --val_preset=bvlc, in
+// the order of the model's channels. InvalidArgument if their number does not match `channels`.
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data);
 
 // Collective. The watchdog that the config asks for, or nullptr. Errors carry ExitCode::kCommunication.
 absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config, Communicator& comm);
 
 // What a checkpoint must say of its network so that `eval`, `predict` and a resumed run can make it again:
-// "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std". An elastic run
-// adds "elastic", what its bits depend on besides: it goes on with the same or not at all.
+// "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std", and "val_preset"
+// if there is one. An elastic run adds "elastic", what its bits depend on besides: it goes on with the same
+// or not at all.
 nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
                                const PixelStats& stats);
 

@@ -136,8 +136,9 @@ absl::Status Network::Bind(ParamStore& params) {
                      " MiB for activations, and ", device_.AvailableBytes() >> 20,
                      " MiB are available: use a smaller --micro_batch"));
   }
-  const size_t control_bytes = sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +
-                               static_cast<size_t>(options_.rows) * (sizeof(uint64_t) + sizeof(int32_t));
+  const size_t control_bytes =
+      sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +
+      static_cast<size_t>(options_.rows) * (sizeof(uint64_t) + 2 * sizeof(int32_t) + sizeof(float));
   control_ = device_.Allocate(control_bytes);
   staged_control_ = device_.AllocateStaging(control_bytes);
   if (control_.data() == nullptr || staged_control_.data() == nullptr)
@@ -202,6 +203,8 @@ Network::Control Network::ControlAt(const Buffer& memory) const {
   control.results = reinterpret_cast<HeadResult*>(control.step + 1);
   control.samples = reinterpret_cast<uint64_t*>(control.results + model_.heads.size());
   control.labels = reinterpret_cast<int32_t*>(control.samples + options_.rows);
+  control.partner_labels = control.labels + options_.rows;
+  control.partner_weights = reinterpret_cast<float*>(control.partner_labels + options_.rows);
   return control;
 }
 
@@ -247,6 +250,8 @@ void Network::Load(const Batch& batch, uint64_t seed) {
                   .loss_scale = 1.0f / static_cast<float>(batch.global_rows)};
   std::memcpy(staged.samples, batch.samples, rows * sizeof(uint64_t));
   std::memcpy(staged.labels, batch.labels, rows * sizeof(int32_t));
+  std::memcpy(staged.partner_labels, batch.partner_labels, rows * sizeof(int32_t));
+  std::memcpy(staged.partner_weights, batch.partner_weights, rows * sizeof(float));
   device_.Copy(control_.data(), staged_control_.data(), control_.bytes());
 }
 
@@ -262,6 +267,9 @@ void Network::Forward() {
     const auto node = static_cast<size_t>(head.logits);
     SoftmaxLoss(device_, {.logits = {At(buffers_[node].y), ops_[node]->needs().y},
                           .labels = control.labels,
+                          .partner_labels = control.partner_labels,
+                          .partner_weights = control.partner_weights,
+                          .smoothing = options_.label_smoothing,
                           .weight = head.weight,
                           .step = control.step,
                           .dlogits = At(dlogits_[i]),

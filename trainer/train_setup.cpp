@@ -106,10 +106,14 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
   int64_t rows = config.micro_batch > 0 ? std::min(config.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config)) rows = (config.global_batch + config.elastic_slices - 1) / config.elastic_slices;
   while (true) {
-    absl::StatusOr<std::unique_ptr<Network>> made = Network::Prepare(
-        *model,
-        {.rows = rows, .precision = PrecisionOf(config), .training = true, .fusion = FusionOf(config)},
-        device);
+    absl::StatusOr<std::unique_ptr<Network>> made =
+        Network::Prepare(*model,
+                         {.rows = rows,
+                          .precision = PrecisionOf(config),
+                          .training = true,
+                          .fusion = FusionOf(config),
+                          .label_smoothing = static_cast<float>(config.label_smoothing)},
+                         device);
     if (!made.ok()) return made.status();
     const bool fits = static_cast<double>((*made)->arena_bytes()) <= available;
     if (fits || rows == 1 || config.micro_batch > 0 || IsElastic(config)) {
@@ -238,7 +242,7 @@ absl::Status TrainSetup::OpenReports() {
 
 absl::Status TrainSetup::StartLoader() {
   LoaderOptions options = Preset();
-  options.augment = AugmentOf(config);
+  ConfigureTrainingInput(config, options);
   options.order = OrderOf(config);
   options.seed = config.seed;
   options.global_batch = config.global_batch;
@@ -257,7 +261,7 @@ LoaderOptions TrainSetup::Preset() const {
   LoaderOptions options;
   net->Configure(options);
   options.stats = stats_;
-  options.workers = config.workers;
+  ConfigureEvaluationInput(config, options);
   return options;
 }
 

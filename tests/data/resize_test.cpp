@@ -40,7 +40,7 @@ float Interpolate(const Image& image, float x, float y, int channel) {
 void ExpectInterpolated(const Image& image, const Window& w, int height, int width) {
   const std::vector<PixelScale> scales(image.channels);
   std::vector<float> out(size_t{1} * image.channels * height * width, -1.0f);
-  SampleWindow(image, w, Filter::kBilinear, scales.data(), image.channels, height, width, out.data());
+  SampleImage(image, {w}, scales.data(), image.channels, height, width, out.data());
   for (int c = 0; c < image.channels; ++c) {
     for (int i = 0; i < height; ++i) {
       for (int j = 0; j < width; ++j) {
@@ -88,7 +88,7 @@ TEST(ResizeBilinear, OfOnePixelIsConstant) {
   EXPECT_THAT(ResizeBilinear({1, 1, 1, {77}}, 2, 2, false).pixels, ElementsAre(77, 77, 77, 77));
 }
 
-TEST(SampleWindow, InterpolatesAnyWindow) {
+TEST(SampleImage, InterpolatesAnyWindow) {
   for (const int channels : {1, 3}) {
     const Image image = RandomImage(17, 23, channels);
     for (const bool flip : {false, true}) {
@@ -101,7 +101,7 @@ TEST(SampleWindow, InterpolatesAnyWindow) {
   }
 }
 
-TEST(SampleWindow, CopiesWindowsOfWholePixels) {
+TEST(SampleImage, CopiesWindowsOfWholePixels) {
   for (const int channels : {1, 3}) {
     const Image image = RandomImage(12, 10, channels);
     for (const bool flip : {false, true}) {
@@ -116,23 +116,23 @@ TEST(SampleWindow, CopiesWindowsOfWholePixels) {
   }
 }
 
-TEST(SampleWindow, ScalesEachChannelAndLeavesPaddingZero) {
+TEST(SampleImage, ScalesEachChannelAndLeavesPaddingZero) {
   const Image image{1, 1, 3, {10, 20, 30}};
   const PixelScale scales[] = {{1, 5}, {2, 0}, {0.5f, -1}};
   for (const float width : {2.0f, 2.5f}) {  // with and without interpolation
     std::vector<float> out(6, -1.0f);
-    SampleWindow(image, {0, 0, width, 1, false}, Filter::kBilinear, scales, 3, 1, 2, out.data());
+    SampleImage(image, {{0, 0, width, 1, false}}, scales, 3, 1, 2, out.data());
     EXPECT_THAT(out, ElementsAre(15, 0, 40, 0, 14, 0));
   }
 }
 
-TEST(SampleWindow, RepeatsAGreyImage) {
+TEST(SampleImage, RepeatsAGreyImage) {
   const Image image{1, 2, 1, {10, 20}};
   const PixelScale scales[] = {{1, 0}, {2, 0}, {3, 0}};
   std::vector<float> out(6);
-  SampleWindow(image, {0, 0, 2, 1, false}, Filter::kBilinear, scales, 3, 1, 2, out.data());
+  SampleImage(image, {{0, 0, 2, 1, false}}, scales, 3, 1, 2, out.data());
   EXPECT_THAT(out, ElementsAre(10, 20, 20, 40, 30, 60));
-  SampleWindow(image, {0, 0, 1, 1, false}, Filter::kBilinear, scales, 3, 1, 2, out.data());
+  SampleImage(image, {{0, 0, 1, 1, false}}, scales, 3, 1, 2, out.data());
   EXPECT_THAT(out, ElementsAreArray({10.0f, 12.5f, 20.0f, 25.0f, 30.0f, 37.5f}));
 }
 
