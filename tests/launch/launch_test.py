@@ -218,6 +218,52 @@ exit $1""")
             self.assertEqual(result.returncode, codes[tries - 1], result.stderr)
 
 
+class Stops(Launch):
+    """Ranks that save at SIGUSR1, by the look of it, under a real mpirun."""
+
+    def job(self, at_usr1, *flags, launcher=()):
+        self.executable("deeper", f"trap '{at_usr1}' USR1; touch {self.dir}/rank-$OMPI_COMM_WORLD_RANK\nwhile :; do sleep 0.05; done")
+        command = [*RUN, f"--deeper={self.dir}/bin/deeper", "-n", "2", "--oversubscribe", *launcher, "--", *flags]
+        return Job(command, self.dir / "output")
+
+    def wait_for_ranks(self, job):
+        while len(list(self.dir.glob("rank-*"))) < 2:
+            self.assertIsNone(job.process.poll(), job.text())
+            time.sleep(0.02)
+
+    def test_with_a_checkpoint(self):
+        for blow in signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP:
+            with self.job("exit 75", "train", f"--checkpoint_dir={self.dir}", launcher=["--restarts=3"]) as job:
+                self.wait_for_ranks(job)
+                job.process.send_signal(blow)
+                self.gone(job, PREEMPTED)
+            for path in self.dir.glob("rank-*"):
+                path.unlink()
+
+    def test_with_nothing_to_save(self):
+        with self.job("exit 75", "train") as job:
+            self.wait_for_ranks(job)
+            job.process.send_signal(signal.SIGTERM)
+            self.gone(job, 128 + signal.SIGTERM)
+
+    def test_at_once(self):
+        with self.job(f"touch {self.dir}/saving", "train", f"--checkpoint_dir={self.dir}", launcher=["--restarts=3"]) as job:
+            self.wait_for_ranks(job)
+            job.process.send_signal(signal.SIGUSR1)
+            while not (self.dir / "saving").exists():
+                self.assertIsNone(job.process.poll(), job.text())
+            job.process.send_signal(signal.SIGTERM)
+            self.gone(job, 128 + signal.SIGUSR1)
+
+    def test_between_two_tries(self):
+        self.executable("failing", "exit 1")
+        with Job([*RUN, f"--deeper={self.dir}/bin/failing", "--restarts=3", "--backoff=600", "--", "train", f"--checkpoint_dir={self.dir}"],
+                 self.dir / "output") as job:
+            self.assertTrue(job.wait_for_text("restart 1 in 600 s", 60), job.text())
+            job.process.send_signal(signal.SIGTERM)
+            self.gone(job, PREEMPTED)
+
+
 class NothingOutlives(Launch):
     """Whoever of them is killed, all are gone, with the exit code that says so."""
 
