@@ -20,8 +20,10 @@ import unittest
 
 import h5py
 import numpy
+import yaml
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/faults"))
 from jobs import Job
 
 parser = argparse.ArgumentParser(usage=__doc__)
@@ -31,7 +33,7 @@ parser.add_argument("mpirun")
 parser.add_argument("--kills", type=int, default=3)
 parser.add_argument("--seed", type=int, default=random.randrange(10**6))
 OPTIONS, unittest_arguments = parser.parse_known_args()
-USAGE, CHECKPOINT, COMMUNICATION, PREEMPTED = 2, 4, 5, 75
+USAGE, DATA, COMMUNICATION, PREEMPTED = 2, 3, 5, 75
 KILLED = 128 + signal.SIGKILL
 RUN = [OPTIONS.deeper_run, f"--deeper={OPTIONS.deeper}", f"--mpirun={OPTIONS.mpirun}"]
 STEPS = 100
@@ -186,7 +188,8 @@ class Restarts(Launch):
             self.assertIsNotNone(job.wait_until_gone(120), job.text())
             self.assertEqual(job.process.returncode, 0, job.text())
         events = [json.loads(line) for line in (self.dir / "killed.jsonl").read_text().splitlines()]
-        self.assertEqual([event["restart"] for event in events if event["event"] == "restart"], list(range(1, OPTIONS.kills + 1)))
+        # A start from scratch begins the metrics anew.
+        self.assertEqual([event["restart"] for event in events if event["event"] == "restart"][-1], OPTIONS.kills)
         numpy.testing.assert_array_equal(state(self.dir / "killed"), state(self.dir / "whole"))
 
     def kill_a_rank(self, job, rng, kill, step):
@@ -216,6 +219,52 @@ exit $1""")
             self.assertEqual(result.returncode, codes[tries - 1], result.stderr)
 
 
+class Stops(Launch):
+    """Ranks that save at SIGUSR1, by the look of it, under a real mpirun."""
+
+    def job(self, at_usr1, *flags, launcher=()):
+        self.executable("deeper", f"trap '{at_usr1}' USR1; touch {self.dir}/rank-$OMPI_COMM_WORLD_RANK\nwhile :; do sleep 0.05; done")
+        command = [*RUN, f"--deeper={self.dir}/bin/deeper", "-n", "2", "--oversubscribe", *launcher, "--", *flags]
+        return Job(command, self.dir / "output")
+
+    def wait_for_ranks(self, job):
+        while len(list(self.dir.glob("rank-*"))) < 2:
+            self.assertIsNone(job.process.poll(), job.text())
+            time.sleep(0.02)
+
+    def test_with_a_checkpoint(self):
+        for blow in signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP:
+            with self.job("exit 75", "train", f"--checkpoint_dir={self.dir}", launcher=["--restarts=3"]) as job:
+                self.wait_for_ranks(job)
+                job.process.send_signal(blow)
+                self.gone(job, PREEMPTED)
+            for path in self.dir.glob("rank-*"):
+                path.unlink()
+
+    def test_with_nothing_to_save(self):
+        with self.job("exit 75", "train") as job:
+            self.wait_for_ranks(job)
+            job.process.send_signal(signal.SIGTERM)
+            self.gone(job, 128 + signal.SIGTERM)
+
+    def test_at_once(self):
+        with self.job(f"touch {self.dir}/saving", "train", f"--checkpoint_dir={self.dir}", launcher=["--restarts=3"]) as job:
+            self.wait_for_ranks(job)
+            job.process.send_signal(signal.SIGUSR1)
+            while not (self.dir / "saving").exists():
+                self.assertIsNone(job.process.poll(), job.text())
+            job.process.send_signal(signal.SIGTERM)
+            self.gone(job, 128 + signal.SIGUSR1)
+
+    def test_between_two_tries(self):
+        self.executable("failing", "exit 1")
+        with Job([*RUN, f"--deeper={self.dir}/bin/failing", "--restarts=3", "--backoff=600", "--", "train", f"--checkpoint_dir={self.dir}"],
+                 self.dir / "output") as job:
+            self.assertTrue(job.wait_for_text("restart 1 in 600 s", 60), job.text())
+            job.process.send_signal(signal.SIGTERM)
+            self.gone(job, PREEMPTED)
+
+
 class NothingOutlives(Launch):
     """Whoever of them is killed, all are gone, with the exit code that says so."""
 
@@ -239,6 +288,55 @@ class NothingOutlives(Launch):
     @staticmethod
     def child(pid):
         return int(subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()[0])
+
+
+class Scripts(Launch):
+    def test_of_slurm(self):
+        """Goes back into the queue after USR1 that ended in a checkpoint, and then only."""
+        self.executable("scontrol", f'echo "$@" >> {self.dir}/scontrol')
+        self.executable("deeper-run", f'''echo "$@" > {self.dir}/arguments
+trap 'exit 75' USR1 TERM
+[ "$5" = go ] || exit 3
+touch {self.dir}/ready
+while :; do sleep 0.05; done''')
+        for word, blow, code, requeued in ("go", signal.SIGUSR1, PREEMPTED, "requeue 7\n"), ("go", signal.SIGTERM, PREEMPTED, ""), ("fail", None, 3, ""):
+            for name in "ready", "scontrol":
+                (self.dir / name).unlink(missing_ok=True)
+            environment = os.environ | {"PATH": f"{self.dir}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+            job = subprocess.Popen(["bash", ROOT / "launch/slurm/train.sbatch", word, "two words"], env=environment)
+            self.addCleanup(job.kill)
+            if blow is not None:
+                while not (self.dir / "ready").exists():
+                    self.assertIsNone(job.poll())
+                    time.sleep(0.02)
+                job.send_signal(blow)
+            self.assertEqual(job.wait(60), code)
+            self.assertEqual((self.dir / "scontrol").read_text() if requeued else "", requeued)
+            self.assertEqual((self.dir / "arguments").read_text(), f"--restarts=3 --shrink -- train {word} two words\n")
+
+    def test_of_kubernetes(self):
+        """Fields that the MPI operator knows, and a command that deeper understands, up to the data that are not there."""
+        job = yaml.safe_load((ROOT / "launch/kubernetes/mpijob.yaml").read_text())
+        self.assertEqual((job["apiVersion"], job["kind"]), ("kubeflow.org/v2beta1", "MPIJob"))
+        self.assertLessEqual(set(job["spec"]), {"launcherCreationPolicy", "mpiImplementation", "mpiReplicaSpecs", "runLauncherAsWorker", "runPolicy",
+                                                "slotsPerWorker", "sshAuthMountPath"})
+        self.assertLessEqual(set(job["spec"]["runPolicy"]), {"activeDeadlineSeconds", "backoffLimit", "cleanPodPolicy", "managedBy", "schedulingPolicy",
+                                                             "suspend", "ttlSecondsAfterFinished"})
+        replicas = job["spec"]["mpiReplicaSpecs"]
+        self.assertEqual(set(replicas), {"Launcher", "Worker"})
+        for spec in replicas.values():
+            self.assertLessEqual(set(spec), {"replicas", "restartPolicy", "template"})
+            pod = spec["template"]["spec"]
+            mounts = [mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]]
+            self.assertEqual(sorted(mounts), sorted(volume["name"] for volume in pod["volumes"]))
+        (self.dir / "hostfile").write_text("deeper-worker-0.deeper.default.svc slots=8\ndeeper-worker-1.deeper.default.svc slots=8\n")
+        _, *arguments = replicas["Launcher"]["template"]["spec"]["containers"][0]["command"]
+        line = self.launch("--dry_run", *arguments, OMPI_MCA_orte_default_hostfile=f"{self.dir}/hostfile").stdout
+        self.assertIn(" -n 16 --bind-to none ", line)
+        train = shlex.split(line.splitlines()[-1].partition(OPTIONS.deeper)[2])
+        train = [{"--device=cuda": "--device=cpu"}.get(flag, flag) for flag in train]
+        tried = subprocess.run([OPTIONS.deeper, *train], capture_output=True, text=True)
+        self.assertEqual(tried.returncode, DATA, tried.stderr)
 
 
 if __name__ == "__main__":
