@@ -54,6 +54,7 @@ std::unique_ptr<Command> MakeExport();
 std::unique_ptr<Command> MakeBenchStep();
 std::unique_ptr<Command> MakeBenchOp();
 std::unique_ptr<Command> MakeBenchComm();
+std::unique_ptr<Command> MakeBenchScaling();
 
 // In the order in which one meets them.
 std::vector<std::unique_ptr<Command>> AllCommands();
