@@ -47,6 +47,7 @@ class Command {
 std::unique_ptr<Command> MakePack();
 std::unique_ptr<Command> MakeVerify();
 std::unique_ptr<Command> MakeDescribe();
+std::unique_ptr<Command> MakeDoctor();
 std::unique_ptr<Command> MakeTrain();
 std::unique_ptr<Command> MakeEval();
 std::unique_ptr<Command> MakePredict();

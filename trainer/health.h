@@ -22,7 +22,7 @@ struct RankHealth {
   double memory_bytes = 0;              // available on the device
   double clock_mhz = 0;                 // of the processor
   double free_bytes = 0;                // where checkpoints go
-  int cores = 0, threads = 0;           // that it may use, and does
+  int cores = 0;                        // that it may use
   bool sees_lock = true;                // of rank 0 on the directory for checkpoints
 };
 
