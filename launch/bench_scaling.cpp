@@ -64,9 +64,10 @@ struct Measured {
 };
 
 struct Point {
-  const char* kind;
+  bool strong;
   int ranks;
   int64_t global_batch;
+  int64_t share() const { return global_batch / ranks; }
   std::pair<int, int64_t> key() const { return {ranks, global_batch}; }
 };
 
@@ -179,9 +180,9 @@ class BenchScalingCommand final : public Command {
     if (train_flags_.empty()) train_flags_ = {"--synthetic", "--num_classes=1000"};
     const TemporaryDirectory scratch;
     if (!scratch.made()) return absl::UnavailableError("cannot make a directory for temporary files");
-    const std::vector<Point> points = Points();
+    points_ = Points();
     for (int round = 0; round < rounds_; ++round) {
-      for (const Point& point : points) {
+      for (const Point& point : points_) {
         if (std::ssize(runs_[point.key()]) > round) continue;  // of both kinds
         std::fprintf(stderr, "round %d of %d: %d ranks, %lld images a step\n", round + 1, rounds_,
                      point.ranks, static_cast<long long>(point.global_batch));
@@ -189,7 +190,7 @@ class BenchScalingCommand final : public Command {
       }
       if (absl::Status status = MeasureLink(); !status.ok()) return status;
     }
-    return Report(points);
+    return Report();
   }
 
  private:
@@ -216,16 +217,15 @@ class BenchScalingCommand final : public Command {
 
   int most_ranks() const { return static_cast<int>(ranks_.back()); }
 
-  // The first one calibrates the model.
   std::vector<Point> Points() const {
     std::vector<Point> points;
     if (kind_ != "strong") {
       for (const int64_t batch : batches_)
-        for (const int64_t ranks : ranks_) points.push_back({"weak", static_cast<int>(ranks), batch * ranks});
+        for (const int64_t ranks : ranks_) points.push_back({false, static_cast<int>(ranks), batch * ranks});
     }
     if (kind_ != "weak") {
       for (const int64_t ranks : ranks_)
-        points.push_back({"strong", static_cast<int>(ranks), batches_[0] * most_ranks()});
+        points.push_back({true, static_cast<int>(ranks), batches_[0] * most_ranks()});
     }
     return points;
   }
@@ -296,8 +296,7 @@ class BenchScalingCommand final : public Command {
                                                    .small_stem = network_["stem"] == "small",
                                                    .aux = network_["aux"].get<bool>()});
     if (!model.ok()) return model.status();
-    return StepOf(*model, std::max<int64_t>(1, point.global_batch / point.ranks),
-                  MedianOf(runs_.at(point.key()), &Measured::compute_ms));
+    return StepOf(*model, point.share(), MedianOf(RunsOf(point), &Measured::compute_ms));
   }
 
   // As measured between ranks, wherever they are, and as the flags state it between nodes.
@@ -306,8 +305,7 @@ class BenchScalingCommand final : public Command {
     if (most_ranks() > 1) cluster.within = FitLink(link_samples_, most_ranks());
     cluster.across = cluster.within;
     cluster.ranks_per_node = most_ranks();
-    for (const auto& [key, runs] : runs_)
-      if (key.first == ranks_.front()) cluster.jitter = MedianOf(runs, &Measured::jitter);
+    cluster.jitter = MedianOf(RunsOf(points_.front()), &Measured::jitter);
     if (!beyond) return cluster;
     if (ranks_per_node_ > 0) cluster.ranks_per_node = ranks_per_node_;
     if (node_link_.latency_us > 0) cluster.across.latency_us = node_link_.latency_us;
@@ -315,26 +313,23 @@ class BenchScalingCommand final : public Command {
     return cluster;
   }
 
-  absl::Status Report(const std::vector<Point>& points) const {
-    const absl::StatusOr<RankStep> step = StepFrom(points.front());
+  absl::Status Report() const {
+    const absl::StatusOr<RankStep> step = StepFrom(points_.front());
     if (!step.ok()) return step.status();
     const Cluster measured = ClusterFor(/*beyond=*/false);
-    const Exchange ring = {.algorithm = AllReduceAlgorithm::kRing};  // Communicator's, over MPI
     ordered_json rows = ordered_json::array();
     std::fprintf(stderr, "\n%-7s %5s %7s %10s %21s %7s %9s %9s %9s %9s %10s %7s\n", "kind", "ranks", "batch",
                  "images/s", "95 % interval", "effic.", "compute", "exposed", "data", "other", "predicted",
                  "error");
-    for (const Point& point : points) {
-      const std::vector<Measured>& runs = runs_.at(point.key());
-      const double rate = MedianOf(runs, &Measured::images_per_second);
-      const RankStep share = WithBatch(*step, point.global_batch / point.ranks);
-      const double predicted = Predict(share, measured, ring, point.ranks).images_per_second;
-      rows.push_back(RowOf(point, runs, rate / BaseRate(points, point) / point.ranks, predicted));
+    for (const Point& point : points_) {
+      const double predicted =
+          Predict(WithBatch(*step, point.share()), measured, Exchanged(), point.ranks).images_per_second;
+      rows.push_back(RowOf(point, RateOf(point) / RateOf(BaseOf(point)), predicted));
       PrintRow(rows.back());
     }
     const ordered_json json = {{"benchmark", "scaling"},
                                {"points", rows},
-                               {"predictions", Predictions(points)},
+                               {"predictions", Predictions()},
                                {"calibration", Calibration(*step, measured)},
                                {"settings", Settings()},
                                {"hardware", device_},
@@ -343,24 +338,35 @@ class BenchScalingCommand final : public Command {
     return absl::OkStatus();
   }
 
-  // Images per second and rank of the fewest ranks, of the same kind and, in weak scaling, batch.
-  double BaseRate(const std::vector<Point>& points, const Point& of) const {
-    const auto base = std::find_if(points.begin(), points.end(), [&](const Point& point) {
-      return point.kind == of.kind && (kind_ == "strong" || of.kind[0] == 's' ||
-                                       point.global_batch / point.ranks == of.global_batch / of.ranks);
-    });
-    return MedianOf(runs_.at(base->key()), &Measured::images_per_second) / base->ranks;
+  const std::vector<Measured>& RunsOf(const Point& point) const { return runs_.at(point.key()); }
+
+  // Images per second and rank.
+  double RateOf(const Point& point) const {
+    return MedianOf(RunsOf(point), &Measured::images_per_second) / point.ranks;
   }
 
-  static ordered_json RowOf(const Point& point, const std::vector<Measured>& runs, double efficiency,
-                            double predicted) {
+  // Efficiency is against this: the fewest ranks, of the same kind and, in weak scaling, the same batch.
+  const Point& BaseOf(const Point& of) const {
+    return *std::find_if(points_.begin(), points_.end(), [&](const Point& point) {
+      return point.strong == of.strong && (of.strong || point.share() == of.share());
+    });
+  }
+
+  // Over MPI all-reduces are rings; NCCL takes what is best.
+  Exchange Exchanged() const {
+    const bool cuda = std::ranges::count(train_flags_, "--device=cuda") > 0;
+    return {.algorithm = cuda ? AllReduceAlgorithm::kBest : AllReduceAlgorithm::kRing};
+  }
+
+  ordered_json RowOf(const Point& point, double efficiency, double predicted) const {
+    const std::vector<Measured>& runs = RunsOf(point);
     std::vector<double> rates, others;
     for (const Measured& run : runs) {
       rates.push_back(run.images_per_second);
       others.push_back(run.other_ms());
     }
     const Interval interval = MeanInterval(rates);
-    return {{"kind", point.kind},
+    return {{"kind", point.strong ? "strong" : "weak"},
             {"ranks", point.ranks},
             {"global_batch", point.global_batch},
             {"images_per_second", {{"median", Median(rates)}, {"ci95", {interval.low, interval.high}}}},
@@ -386,20 +392,19 @@ class BenchScalingCommand final : public Command {
   }
 
   // From the most ranks in weak scaling, where nodes are as full as they will be.
-  ordered_json Predictions(const std::vector<Point>& points) const {
+  ordered_json Predictions() const {
     ordered_json predictions = ordered_json::array();
-    Point fullest = points.front();
-    for (const Point& point : points)
+    Point fullest = points_.front();
+    for (const Point& point : points_)
       if (point.ranks > fullest.ranks) fullest = point;
     const absl::StatusOr<RankStep> step = StepFrom(fullest);
     const Cluster cluster = ClusterFor(/*beyond=*/true);
     for (const int64_t ranks : predict_) {
-      Exchange exchange;
-      exchange = BestBuckets(*step, cluster, exchange, static_cast<int>(ranks));
+      Exchange exchange = BestBuckets(*step, cluster, Exchanged(), static_cast<int>(ranks));
       const Prediction p = Predict(*step, cluster, exchange, static_cast<int>(ranks));
       exchange.wire = 0.5;
       const Prediction halved = Predict(*step, cluster, exchange, static_cast<int>(ranks));
-      const int64_t batch = SmallestBatch(*step, cluster, {}, static_cast<int>(ranks), 0.9);
+      const int64_t batch = SmallestBatch(*step, cluster, Exchanged(), static_cast<int>(ranks), 0.9);
       predictions.push_back({{"ranks", ranks},
                              {"global_batch", step->batch * ranks},
                              {"images_per_second", p.images_per_second},
@@ -444,6 +449,7 @@ class BenchScalingCommand final : public Command {
 
   std::vector<int64_t> ranks_, batches_, predict_;
   std::vector<std::string> train_flags_;
+  std::vector<Point> points_;                                      // the first one calibrates the model
   std::map<std::pair<int, int64_t>, std::vector<Measured>> runs_;  // by Point::key
   std::vector<Sample> link_samples_;
   ordered_json network_;  // as the metrics of a run describe it
