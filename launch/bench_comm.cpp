@@ -12,9 +12,9 @@
 #include "comm/mpi_baseline.h"
 #include "launch/command.h"
 #include "launch/placement.h"
-#include "launch/statistics.h"
 #include "nlohmann/json.hpp"
 #include "trainer/agree.h"
+#include "trainer/statistics.h"
 
 namespace deeper {
 namespace {

@@ -13,10 +13,10 @@
 #include "launch/command.h"
 #include "launch/placement.h"
 #include "launch/run_flags.h"
-#include "launch/statistics.h"
 #include "nlohmann/json.hpp"
 #include "trainer/gpu_spec.h"
 #include "trainer/op_chain.h"
+#include "trainer/statistics.h"
 
 namespace deeper {
 namespace {

@@ -19,10 +19,10 @@
 #include "absl/strings/str_split.h"
 #include "launch/child_process.h"
 #include "launch/command.h"
-#include "launch/statistics.h"
 #include "nlohmann/json.hpp"
 #include "trainer/exit_code.h"
 #include "trainer/scaling_model.h"
+#include "trainer/statistics.h"
 
 namespace deeper {
 namespace {

@@ -12,11 +12,11 @@
 #include "launch/command.h"
 #include "launch/placement.h"
 #include "launch/run_flags.h"
-#include "launch/statistics.h"
 #include "nlohmann/json.hpp"
 #include "trainer/gpu_spec.h"
 #include "trainer/network.h"
 #include "trainer/optimizer.h"
+#include "trainer/statistics.h"
 #include "trainer/step_profile.h"
 
 namespace deeper {

@@ -19,12 +19,12 @@
 #include "launch/network_interface.h"
 #include "launch/placement.h"
 #include "launch/run_flags.h"
-#include "launch/statistics.h"
 #include "nlohmann/json.hpp"
 #include "trainer/agree.h"
 #include "trainer/health.h"
 #include "trainer/optimizer.h"
 #include "trainer/scaling_model.h"
+#include "trainer/statistics.h"
 #include "trainer/train_step.h"
 
 namespace deeper {

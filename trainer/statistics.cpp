@@ -1,4 +1,4 @@
-#include "launch/statistics.h"
+#include "trainer/statistics.h"
 
 #include <algorithm>
 #include <cmath>
