@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "comm/mpi_bf16_sum.h"
+#include "comm/mpi_exchange.h"
 #include "comm/mpi_tree_sum.h"
 #include "comm/progress_thread.h"
 #include "kernels/check.h"
@@ -97,6 +98,7 @@ class MpiCommunicator final : public Communicator {
   Request SumInBf16(float* data, float* residual, size_t count, Stream) override;
   Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override;
   Request AllGather(const void* mine, void* all, size_t bytes, Stream) override;
+  Request Shift(const void* to_next, void* from_previous, size_t bytes) override;
   Request Broadcast(void* data, size_t bytes, int root, Stream) override;
   void Barrier() override;
   std::unique_ptr<Communicator> Duplicate() override;
@@ -150,6 +152,19 @@ class MpiCommunicator::MpiOperation final : public ProgressThread::Operation {
   MpiCommunicator& comm_;
   const char* call_;
   Requests requests_;
+};
+
+class MpiShift final : public ProgressThread::Operation {
+ public:
+  MpiShift(MpiPeers& peers, const void* to_next, void* from_previous, size_t bytes) : exchange_(peers) {
+    if (to_next != nullptr) exchange_.Send(to_next, bytes, (peers.rank + 1) % peers.size);
+    if (from_previous != nullptr)
+      exchange_.Receive(from_previous, bytes, (peers.rank + peers.size - 1) % peers.size);
+  }
+  bool Advance() override { return exchange_.Done(); }
+
+ private:
+  MpiExchange exchange_;
 };
 
 absl::Status MpiCommunicator::Init() {
@@ -241,6 +256,10 @@ Request MpiCommunicator::AllGather(const void* mine, void* all, size_t bytes, St
       });
     }
   });
+}
+
+Request MpiCommunicator::Shift(const void* to_next, void* from_previous, size_t bytes) {
+  return progress_->Start([&] { return std::make_unique<MpiShift>(peers_, to_next, from_previous, bytes); });
 }
 
 Request MpiCommunicator::Broadcast(void* data, size_t bytes, int root, Stream) {

@@ -32,6 +32,10 @@ class SingleCommunicator final : public Communicator {
     if (bytes > 0 && mine != all) std::memcpy(all, mine, bytes);
     return {};
   }
+  Request Shift(const void* to_next, void* from_previous, size_t bytes) override {
+    if (bytes > 0 && from_previous != nullptr) std::memcpy(from_previous, to_next, bytes);
+    return {};
+  }
   Request Broadcast(void*, size_t, int, Stream) override { return {}; }
   void Barrier() override {}
   std::unique_ptr<Communicator> Duplicate() override { return MakeSingleCommunicator(); }
@@ -42,6 +46,10 @@ class SingleCommunicator final : public Communicator {
 };
 
 }  // namespace
+
+Request Communicator::Shift(const void*, void*, size_t) {
+  CheckFailed(__FILE__, __LINE__, "Shift", "not over " + name());
+}
 
 std::unique_ptr<Communicator> MakeSingleCommunicator() {
   return std::make_unique<SingleCommunicator>();

@@ -199,6 +199,16 @@ void AllGatherAll(const Collective& collective) {
   }
 }
 
+void ShiftAll(const Collective& collective) {
+  const size_t ranks = collective.in.size();
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    void* const to = collective.out[(rank + 1) % ranks];
+    DEEPER_CHECK((to == nullptr) == (collective.in[rank] == nullptr), "neighbours disagree about a shift");
+    if (to != nullptr && collective.signature.count > 0)
+      std::memcpy(to, collective.in[rank], collective.signature.count);
+  }
+}
+
 void BroadcastAll(const Collective& collective, int root) {
   const void* from = collective.in[static_cast<size_t>(root)];
   for (void* to : collective.out)
@@ -227,6 +237,9 @@ class ThreadCommunicator final : public Communicator {
   }
   Request AllGather(const void* mine, void* all, size_t bytes, Stream) override {
     return Join({"AllGather", bytes, 0}, mine, all, AllGatherAll);
+  }
+  Request Shift(const void* to_next, void* from_previous, size_t bytes) override {
+    return Join({"Shift", bytes, 0}, to_next, from_previous, ShiftAll);
   }
   Request Broadcast(void* data, size_t bytes, int root, Stream) override {
     return Join({"Broadcast", bytes, root}, data, data,

@@ -1,6 +1,5 @@
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -17,6 +16,7 @@
 #include "trainer/gpu_spec.h"
 #include "trainer/network.h"
 #include "trainer/optimizer.h"
+#include "trainer/statistics.h"
 #include "trainer/step_profile.h"
 
 namespace deeper {
@@ -44,12 +44,10 @@ struct StepTimes {
   double forward = 0, backward = 0, update = 0;
 };
 
-double Median(const std::vector<StepTimes>& times, double StepTimes::*part) {
+double MedianOf(const std::vector<StepTimes>& times, double StepTimes::*part) {
   std::vector<double> values;
   for (const StepTimes& t : times) values.push_back(t.*part);
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+  return Median(std::move(values));
 }
 
 class BenchStepCommand final : public Command {
@@ -172,14 +170,14 @@ class BenchStepCommand final : public Command {
   void Print(const Network& net, const ParamStore& params, const Device& device,
              const std::vector<StepTimes>& times, const std::vector<double>& losses) const {
     const bool cuda = device.type() == DeviceType::kCuda;
-    const double step_ms = Median(times, &StepTimes::step);
+    const double step_ms = MedianOf(times, &StepTimes::step);
     nlohmann::ordered_json json = {{"benchmark", "step"},
                                    {"images_per_second", 1000 * static_cast<double>(batch_) / step_ms},
                                    {"step_ms", step_ms}};
     if (!cuda) {
-      json["forward_ms"] = Median(times, &StepTimes::forward);
-      json["backward_ms"] = Median(times, &StepTimes::backward);
-      json["update_ms"] = Median(times, &StepTimes::update);
+      json["forward_ms"] = MedianOf(times, &StepTimes::forward);
+      json["backward_ms"] = MedianOf(times, &StepTimes::backward);
+      json["update_ms"] = MedianOf(times, &StepTimes::update);
     }
     json["arena_bytes"] = net.arena_bytes();
     if (cuda) json["peak_device_bytes"] = net.arena_bytes() + params.bytes();  // allocated before the steps

@@ -47,6 +47,7 @@ class Command {
 std::unique_ptr<Command> MakePack();
 std::unique_ptr<Command> MakeVerify();
 std::unique_ptr<Command> MakeDescribe();
+std::unique_ptr<Command> MakeDoctor();
 std::unique_ptr<Command> MakeTrain();
 std::unique_ptr<Command> MakeEval();
 std::unique_ptr<Command> MakePredict();
@@ -58,6 +59,7 @@ std::unique_ptr<Command> MakeBenchStep();
 std::unique_ptr<Command> MakeBenchOp();
 std::unique_ptr<Command> MakeBenchComm();
 std::unique_ptr<Command> MakeBenchCheckpoint();
+std::unique_ptr<Command> MakeBenchScaling();
 
 // In the order in which one meets them.
 std::vector<std::unique_ptr<Command>> AllCommands();

@@ -16,9 +16,9 @@ namespace deeper {
 
 std::vector<std::unique_ptr<Command>> AllCommands() {
   std::vector<std::unique_ptr<Command>> commands;
-  for (const auto make : {MakePack, MakeVerify, MakeDescribe, MakeTrain, MakeEval, MakePredict, MakeExport,
-                          MakeCheckpointList, MakeCheckpointDiff, MakeCheckpointReshard, MakeBenchStep,
-                          MakeBenchOp, MakeBenchComm, MakeBenchCheckpoint})
+  for (const auto make : {MakePack, MakeVerify, MakeDescribe, MakeDoctor, MakeTrain, MakeEval, MakePredict,
+                          MakeExport, MakeCheckpointList, MakeCheckpointDiff, MakeCheckpointReshard,
+                          MakeBenchStep, MakeBenchOp, MakeBenchComm, MakeBenchCheckpoint, MakeBenchScaling})
     commands.push_back(make());
   return commands;
 }

@@ -19,9 +19,9 @@ import numpy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEEPER, MPIRUN = sys.argv[1:3]
-COMMANDS = ["pack", "verify", "describe", "train", "eval", "predict", "export", "checkpoint list", "checkpoint diff", "checkpoint reshard", "bench step",
-            "bench op", "bench comm", "bench checkpoint"]
-USAGE, DATA, CHECKPOINT, NOT_FINITE = 2, 3, 4, 6
+COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", "export", "checkpoint list", "checkpoint diff", "checkpoint reshard",
+            "bench step", "bench op", "bench comm", "bench checkpoint", "bench scaling"]
+USAGE, DATA, CHECKPOINT, COMMUNICATION, NOT_FINITE = 2, 3, 4, 5, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]
 TRAIN = [*MODEL, "--global_batch=12", "--lr=0.01", "--log_every=1", "--seed=5", "--augment=crop"]
@@ -379,6 +379,9 @@ class Bench(Cli):
                 factor = reduced * (ranks - 1) / ranks
                 for figure, ms in ("bus_gb_per_s", measured["ms"]), ("mpi_bus_gb_per_s", measured["mpi_ms"]):
                     self.assertAlmostEqual(measured[figure], factor * measured["bytes"] / ms / 1e6)
+        only = json.loads(run("bench", "comm", *sizes, "--collective=all_gather", ranks=2).stdout)
+        self.assertEqual({measured["collective"] for measured in only["results"]}, {"all_gather"})
+        self.fails(USAGE, ["--collective=sum"], "bench", "comm", *sizes, "--collective=sum", ranks=2)
         self.fails(USAGE, ["mpirun"], "bench", "comm")
         self.fails(USAGE, ["--max_bytes"], "bench", "comm", "--max_bytes=100", ranks=2)
 
@@ -391,6 +394,56 @@ class Bench(Cli):
                 self.assertGreater(report[figure], 0)
             self.assertFalse((self.dir / "bench").exists())
         self.fails(USAGE, ["is there already"], "bench", "checkpoint", *MODEL, f"--dir={self.dir}")
+
+    def test_scaling(self):
+        scaling = ["bench", "scaling", f"--mpirun={MPIRUN} --oversubscribe --bind-to none --allow-run-as-root", "--steps=2", "--warmup=1"]
+        result = run(*scaling, "--ranks=2,1", "--batch=4,2", "--rounds=2", "--predict=16,4096", "--node_gb_per_s=0.001", "--ranks_per_node=2", "--",
+                     "--synthetic", "--num_classes=10", *MODEL)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        report = json.loads(result.stdout)
+        self.assertEqual(report["benchmark"], "scaling")
+        self.assertEqual([(p["kind"], p["ranks"], p["global_batch"]) for p in report["points"]],
+                         [("weak", 1, 4), ("weak", 2, 8), ("weak", 1, 2), ("weak", 2, 4), ("strong", 1, 8), ("strong", 2, 8)])
+        for point in report["points"]:
+            rate, (low, high) = point["images_per_second"]["median"], point["images_per_second"]["ci95"]
+            self.assertTrue(low <= rate <= high, point)  # of two runs the median is the mean
+            parts = sum(point[part] for part in ("compute_ms", "comm_exposed_ms", "data_wait_ms", "other_ms"))
+            self.assertAlmostEqual(parts / point["step_ms"], 1, 2)
+            base = next(p for p in report["points"] if p["kind"] == point["kind"] and p["ranks"] == 1
+                        and (p["kind"] == "strong" or p["global_batch"] * point["ranks"] == point["global_batch"]))
+            self.assertAlmostEqual(point["efficiency"], rate / point["ranks"] / base["images_per_second"]["median"])
+            self.assertGreater(point["predicted_images_per_second"], 0)
+        few, many = report["predictions"]
+        self.assertEqual((few["ranks"], many["ranks"]), (16, 4096))
+        self.assertLess(few["efficiency"], 0.5)  # 4 MB of gradients at 1 MB/s
+        self.assertIn("thread", report["hardware"])
+        self.fails(USAGE, ["--ranks=1,x", "whole numbers"], *scaling, "--ranks=1,x")
+        self.fails(USAGE, ["--mpirun", "leave out mpirun"], *scaling, ranks=1)
+        self.fails(USAGE, ["no program nowhere"], "bench", "scaling", "--mpirun=nowhere")
+        self.fails(USAGE, ["--rounds"], *scaling, "--rounds=1")
+        self.fails(USAGE, ["exit code 2", "--model=lenet"], *scaling, "--ranks=1", "--", "--synthetic", "--model=lenet")
+        self.fails(DATA, ["exit code 3", "nowhere"], *scaling, "--ranks=1", "--", f"--data={self.dir}/nowhere")
+
+    def test_doctor(self):
+        """What it finds is for tests/multinode/doctor_test.py and the unit tests: here, that it looks everywhere."""
+        doctor = ["doctor", "--synthetic", "--num_classes=10", *MODEL, "--batch=4", "--steps=2"]
+        result = run(*doctor, f"--checkpoint_dir={self.dir}/doctor", f"--json={self.dir}/doctor.json", ranks=3)
+        self.assertIn(result.returncode, (0, DATA, COMMUNICATION), result.stderr)
+        report = json.loads((self.dir / "doctor.json").read_text())
+        self.assertEqual(report["fit"], result.returncode == 0)
+        self.assertEqual(len(report["ranks"]), 3)
+        for rank in report["ranks"]:
+            for figure in "link_latency_us", "link_bytes_per_second", "compute_ms", "data_images_per_second", "free_bytes", "memory_bytes", "cores":
+                self.assertGreater(rank[figure], 0, figure)
+            self.assertTrue(rank["sees_lock"])
+            self.assertLess(abs(rank["clock_skew_seconds"]), 1)
+        self.assertGreater(report["predicted"]["images_per_second"], 0)
+        self.assertIn(report["bottleneck"], result.stdout)
+        self.assertIn("images/s predicted on 1 ranks", self.succeeds(*doctor))
+        self.fails(DATA, [f"{self.dir}/nowhere"], "doctor", f"--data={self.dir}/nowhere", ranks=2)
+        (self.dir / "file").write_text("")
+        self.fails(CHECKPOINT, [f"{self.dir}/file"], *doctor, f"--checkpoint_dir={self.dir}/file/x", ranks=2)
+        self.fails(USAGE, ["--batch"], *doctor, "--batch=0")
 
 
 class Describe(Cli):

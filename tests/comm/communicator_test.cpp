@@ -260,6 +260,25 @@ TEST_P(OnEveryBackend, AllGatherInAndOutOfPlace) {
   });
 }
 
+TEST_P(OnEveryBackend, ShiftGoesRoundTheRing) {
+  OnEachRank([](Communicator& comm) {
+    const int previous = (comm.rank() + comm.size() - 1) % comm.size();
+    for (const size_t count : kSizes) {
+      const std::vector<float> mine = Values<float>(comm.rank(), count);
+      std::vector<float> received(count, -1.0f);
+      comm.Shift(mine.data(), received.data(), count * sizeof(float)).Wait();
+      EXPECT_TRUE(received == Values<float>(previous, count)) << "count " << count;
+    }
+    // One message, from rank 0 to rank 1.
+    if (comm.size() == 1) return;
+    const int mine = 17 + comm.rank();
+    int received = -1;
+    comm.Shift(comm.rank() == 0 ? &mine : nullptr, comm.rank() == 1 ? &received : nullptr, sizeof mine)
+        .Wait();
+    EXPECT_EQ(received, comm.rank() == 1 ? 17 : -1);
+  });
+}
+
 TEST_P(OnEveryBackend, BroadcastFromEveryRoot) {
   OnEachRank([](Communicator& comm) {
     for (int root = 0; root < comm.size(); ++root) {

@@ -102,6 +102,7 @@ class Hosts:
 
     def launch(self, mpirun, hosts):
         """mpirun with a rank on each of `hosts`, started on the first."""
+        os.environ["DEEPER_TEST_HOSTS"] = " ".join(f"{name}={holder.pid}" for name, holder in self.holders.items())
         return [*self.enter(hosts[0]), mpirun, "--allow-run-as-root", "--bind-to", "none", "--timeout", "120", "--mca", "plm_rsh_agent",
                 str(HERE / "enter_host"), "--host", ",".join(f"{name}:{hosts.count(name)}" for name in dict.fromkeys(hosts)),
                 "-n", str(len(hosts))]
