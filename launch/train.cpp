@@ -119,6 +119,9 @@ class TrainCommand final : public Command {
          {"shard_optimizer", &config_.shard_optimizer,
           "cpu: momentum is kept once over all ranks, not once a rank: each keeps a slice, updates that "
           "slice of the weights and sends it to the others; half as many bytes again a step, the same bits"},
+         {"sync_bn", &config_.sync_bn,
+          "cpu: batch normalisation takes its statistics over the rows of all ranks, not of each by itself; "
+          "ranks wait for each other twice a layer"},
          {"bucket_mib", &config_.bucket_mib,
           "gradients that leave together while backward still runs; 0: found in the first steps, or 8 with "
           "--deterministic=true and on GPUs"}});

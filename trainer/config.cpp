@@ -95,6 +95,11 @@ absl::Status ValidateChoices(const RunConfig& c) {
     return absl::InvalidArgumentError(absl::StrCat("--shard_optimizer: not with --device=", c.device,
                                                    " so far: only on CPUs do ranks gather weights"));
   }
+  if (c.sync_bn && c.device != "cpu") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--sync_bn: not with --device=", c.device,
+                     " so far: only on CPUs does batch norm exchange its sums between ranks"));
+  }
   return absl::OkStatus();
 }
 
@@ -164,6 +169,11 @@ absl::Status ValidateElastic(const RunConfig& c, int ranks, bool has_statistics)
                      "number of ranks"));
   }
   return absl::OkStatus();
+}
+
+absl::Status ValidateSyncBn(const RunConfig& c, bool has_statistics) {
+  if (!c.sync_bn || has_statistics) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--sync_bn: ", c.model, " has no batch normalisation"));
 }
 
 absl::Status Validate(const RunConfig& c) {

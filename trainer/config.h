@@ -57,6 +57,7 @@ struct RunConfig {
   int elastic_slices = 8;               // of a global batch, with deterministic=elastic
   std::string wire = "fp32";            // fp32 | bf16: of gradients between ranks
   bool shard_optimizer = false;         // momentum: a slice on every rank
+  bool sync_bn = false;                 // batch norm's statistics are over the rows of all ranks
   double bucket_mib = 0;                // 0: found in the first steps, or 8 where that could change bits
 
   // Kept and reported.
@@ -89,6 +90,9 @@ inline bool IsElastic(const RunConfig& config) {
 // InvalidArgument if --deterministic=elastic cannot keep its promise on so many ranks, or for a network with
 // running statistics: every slice has its own, and they are not merged in an order of their own.
 absl::Status ValidateElastic(const RunConfig& config, int ranks, bool has_statistics);
+
+// InvalidArgument if --sync_bn is given for a network without running statistics, which has no batch norm.
+absl::Status ValidateSyncBn(const RunConfig& config, bool has_statistics);
 
 // The parts of a RunConfig in the types of the layers below. The config is valid.
 DType PrecisionOf(const RunConfig& config);

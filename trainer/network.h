@@ -24,7 +24,8 @@ struct NetworkOptions {
   int64_t rows = 1;               // of one forward pass
   DType precision = DType::kF32;  // of activations: kF32 or kBf16
   bool training = true;
-  bool fusion = true;  // where the device has fused kernels
+  bool fusion = true;                     // where the device has fused kernels
+  SumOverRanks sum_statistics = nullptr;  // OpOptions::sum_over_ranks
 };
 
 class Network {

@@ -63,6 +63,7 @@ class Run {
       : config_(config),
         comm_(comm),
         device_(device),
+        statistics_sum_(comm),
         progress_(out, config.log_every, StyleOf(config, comm)) {}
 
   // In this order. Each works on this rank alone, unless it says collective; the ranks agree in between.
@@ -97,6 +98,7 @@ class Run {
   const RunConfig& config_;
   Communicator& comm_;
   Device& device_;
+  StatisticsSum statistics_sum_;
   Progress progress_;
   MetricsWriter metrics_;
 
@@ -181,10 +183,14 @@ absl::Status Run::BuildTrainingNetwork() {
   int64_t rows = config_.micro_batch > 0 ? std::min(config_.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config_)) rows = (config_.global_batch + config_.elastic_slices - 1) / config_.elastic_slices;
   while (true) {
-    absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
-        *model,
-        {.rows = rows, .precision = PrecisionOf(config_), .training = true, .fusion = FusionOf(config_)},
-        device_);
+    absl::StatusOr<std::unique_ptr<Network>> net =
+        Network::Prepare(*model,
+                         {.rows = rows,
+                          .precision = PrecisionOf(config_),
+                          .training = true,
+                          .fusion = FusionOf(config_),
+                          .sum_statistics = config_.sync_bn ? statistics_sum_.Function() : nullptr},
+                         device_);
     if (!net.ok()) return net.status();
     const bool fits = static_cast<double>((*net)->arena_bytes()) <= available;
     if (fits || rows == 1 || config_.micro_batch > 0 || IsElastic(config_)) {
@@ -211,6 +217,7 @@ absl::Status Run::BuildNetworks() {
   const bool has_statistics = params_->statistics_elements() > 0;
   if (absl::Status status = ValidateElastic(config_, comm_.size(), has_statistics); !status.ok())
     return status;
+  if (absl::Status status = ValidateSyncBn(config_, has_statistics); !status.ok()) return status;
   if (absl::Status status = net_->Bind(*params_); !status.ok()) return status;
   if (val_data_ == nullptr) return absl::OkStatus();
 
@@ -344,6 +351,7 @@ void Run::Announce() {
   if (connection_.comm != nullptr) line("gradients", absl::StrCat("over ", connection_.description));
   line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config_.global_batch,
                                 ShareRows(), net_->options().rows));
+  if (config_.sync_bn) line("batch norm", "over the rows of all ranks' forward passes");
   const auto mib = [](int64_t elements) { return static_cast<double>(elements) * sizeof(float) / (1 << 20); };
   line("optimizer",
        absl::StrFormat("%s, %.1f MiB of momentum a rank%s", config_.optimizer,
@@ -378,7 +386,8 @@ absl::Status Run::Steps() {
                        .weight_decay = static_cast<float>(config_.weight_decay),
                        .nesterov = config_.optimizer == "nesterov"},
                       *params_, device_, &comm_);
-  TrainStep train_step(*loader_, *net_, accumulator, reducer, guard, optimizer, device_, config_.seed);
+  TrainStep train_step(*loader_, *net_, accumulator, reducer, guard, optimizer, device_, config_.seed,
+                       &statistics_sum_);
   StepMeter meter(net_->model(), comm_);
   Stragglers stragglers(comm_, kStragglerWindow);
   StuckHeads stuck(net_->model(), kStuckWindow);
@@ -470,9 +479,9 @@ absl::Status Run::EvaluateNow() {
   return absl::OkStatus();
 }
 
-// Each rank's running statistics saw its own samples: everyone continues from their mean.
+// Each rank's running statistics saw its own samples, but for --sync_bn: everyone continues from their mean.
 void Run::SynchronizeStatistics() {
-  if (comm_.size() == 1 || params_->statistics_elements() == 0) return;
+  if (comm_.size() == 1 || params_->statistics_elements() == 0 || config_.sync_bn) return;
   const int64_t count = params_->statistics_elements();
   Scale(device_, 1.0f / static_cast<float>(comm_.size()), params_->statistic_values(), count);
   device_comm()

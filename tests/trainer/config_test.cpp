@@ -60,6 +60,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.comm = "nccl"; }, "--comm=nccl: NCCL needs --device=cuda"},
       {[](RunConfig& c) { c.shard_optimizer = true, c.device = "cuda"; },
        "--shard_optimizer: not with --device=cuda"},
+      {[](RunConfig& c) { c.sync_bn = true, c.device = "cuda"; }, "--sync_bn: not with --device=cuda"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},
   };
