@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "comm/node_places.h"
 #include "trainer/exit_code.h"
 
 namespace deeper {
@@ -74,9 +75,10 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("augment", c.augment, kAugments), OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
         OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
-        OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("device", c.device, {"cpu", "cuda"}),
-        OneOf("comm", c.comm, {"auto", "nccl", "mpi"}), OneOf("fusion", c.fusion, {"off", "auto"}),
-        OneOf("order", c.order, kOrders), OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
+        OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("all_reduce", c.all_reduce, {"auto", "mpi"}),
+        OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
+        OneOf("fusion", c.fusion, {"off", "auto"}), OneOf("order", c.order, kOrders),
+        OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
         OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
@@ -219,9 +221,12 @@ size_t BucketBytesOf(const RunConfig& config) {
   return fixed ? static_cast<size_t>(8 * kMiB) : kTunedBuckets;
 }
 
-GradientSum GradientSumOf(const RunConfig& config) {
+// With --deterministic=true, the bits must not depend on which nodes the ranks are on.
+GradientSum GradientSumOf(const RunConfig& config, Communicator& comm) {
   if (IsElastic(config)) return GradientSum::kTree;
-  return config.wire == "bf16" ? GradientSum::kBf16 : GradientSum::kAnyOrder;
+  if (config.wire == "bf16") return GradientSum::kBf16;
+  const bool free = config.all_reduce == "auto" && config.deterministic == "false" && config.device == "cpu";
+  return free && TreeKeepsToNodes(GatherNodePlaces(comm)) ? GradientSum::kTree : GradientSum::kAnyOrder;
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,

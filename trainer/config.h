@@ -56,6 +56,7 @@ struct RunConfig {
   std::string deterministic = "false";  // false | true | elastic
   int elastic_slices = 8;               // of a global batch, with deterministic=elastic
   std::string wire = "fp32";            // fp32 | bf16: of gradients between ranks
+  std::string all_reduce = "auto";      // auto | mpi: of gradients
   bool shard_optimizer = false;         // momentum: a slice on every rank
   bool sync_bn = false;                 // batch norm's statistics are over the rows of all ranks
   double bucket_mib = 0;                // 0: found in the first steps, or 8 where that could change bits
@@ -101,7 +102,9 @@ Augment AugmentOf(const RunConfig& config);
 OrderKind OrderOf(const RunConfig& config);
 // As GradientReducer wants them.
 size_t BucketBytesOf(const RunConfig& config);
-GradientSum GradientSumOf(const RunConfig& config);
+
+// Collective. How ranks that communicate over `comm` add up gradients.
+GradientSum GradientSumOf(const RunConfig& config, Communicator& comm);
 
 // Opens split `split` of `dir`, or makes up data where the config says synthetic (a tenth as much to evaluate
 // on). Errors carry ExitCode::kData.

@@ -108,6 +108,7 @@ class Run {
   std::unique_ptr<ParamStore> params_;
   std::unique_ptr<Loader> loader_;
   DeviceCommunicator connection_;  // ends before the memory that it works on
+  GradientSum gradient_sum_ = GradientSum::kAnyOrder;
 
   int64_t step_ = 0, total_steps_ = 0, epoch_steps_ = 0;
   int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // steps that were not finite
@@ -122,6 +123,7 @@ absl::Status Run::ConnectDevices() {
   absl::StatusOr<DeviceCommunicator> connection = MakeDeviceCommunicator(comm_, device_, config_.comm);
   if (!connection.ok()) return connection.status();
   connection_ = *std::move(connection);
+  gradient_sum_ = GradientSumOf(config_, comm_);
   return absl::OkStatus();
 }
 
@@ -351,6 +353,8 @@ void Run::Announce() {
   if (connection_.comm != nullptr) line("gradients", absl::StrCat("over ", connection_.description));
   line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config_.global_batch,
                                 ShareRows(), net_->options().rows));
+  if (gradient_sum_ == GradientSum::kTree && !IsElastic(config_))
+    line("gradients", "added up within nodes first, then between them");
   if (config_.sync_bn) line("batch norm", "over the rows of all ranks' forward passes");
   const auto mib = [](int64_t elements) { return static_cast<double>(elements) * sizeof(float) / (1 << 20); };
   line("optimizer",
@@ -380,7 +384,7 @@ absl::Status Run::Steps() {
   GradientAccumulator accumulator(*params_, device_, elastic ? Accumulation::kTree : Accumulation::kRunning);
   if (absl::Status status = Agree(comm_, accumulator.Reserve(micros)); !status.ok()) return status;
   GradientReducer reducer(device_comm(), params_->grads(), net_->gradient_pieces(), BucketBytesOf(config_),
-                          GradientSumOf(config_));
+                          gradient_sum_);
   FiniteGuard guard(*net_, *params_, comm_, device_);
   Optimizer optimizer({.momentum = static_cast<float>(config_.momentum),
                        .weight_decay = static_cast<float>(config_.weight_decay),

@@ -57,6 +57,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
        "--wire=bf16: not with --deterministic=true"},
       {[](RunConfig& c) { c.wire = "bf16", c.device = "cuda"; },
        "--wire=bf16: NCCL would round every partial sum; with --device=cuda it takes --comm=mpi"},
+      {[](RunConfig& c) { c.all_reduce = "ring"; }, "--all_reduce=ring: must be one of auto, mpi"},
       {[](RunConfig& c) { c.comm = "nccl"; }, "--comm=nccl: NCCL needs --device=cuda"},
       {[](RunConfig& c) { c.shard_optimizer = true, c.device = "cuda"; },
        "--shard_optimizer: not with --device=cuda"},
