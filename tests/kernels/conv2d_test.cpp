@@ -193,8 +193,7 @@ TEST_P(Conv2dTest, BatchNormOfAllRanks) {
     const Shape all = {5, 16, 4, 3}, each = {capacity, 16, 4, 3};
     const auto x_row = static_cast<size_t>(all.elements() / all.n);
     const auto y_row = static_cast<size_t>(p.out_channels * all.spatial());
-    Values x = RandomValues(all.elements(), 5, GetParam());
-    for (float& value : x) value += 1;
+    const Values x = RandomValues(all.elements(), 5, GetParam());
     const Values dy = RandomValues(static_cast<int64_t>(5 * y_row), 6, GetParam());
     const NormOutcome expected = RunNorm(p, all, GetParam(), x, dy, 5, nullptr);
 
@@ -236,7 +235,7 @@ TEST_P(Conv2dTest, BatchNormOfAllRanks) {
       EXPECT_EQ(own.running_mean, outcomes[0].running_mean);
       EXPECT_EQ(own.running_var, outcomes[0].running_var);
     }
-    const double tolerance = GetParam() == DType::kF32 ? 1e-5 : 0.02;
+    const double tolerance = GetParam() == DType::kF32 ? 1e-5 : 0.04;
     ExpectClose(together.y, ToDoubles(expected.y), tolerance, "y");
     ExpectClose(together.dx, ToDoubles(expected.dx), tolerance, "dx");
     ExpectClose(together.dweight, ToDoubles(expected.dweight), tolerance, "weight gradient");
