@@ -134,9 +134,16 @@ class TrainCommand final : public Command {
          {"wire", &config_.wire,
           "fp32 | bf16: gradients between ranks; bf16 halves the bytes, and adds what rounding left out to "
           "the next step's"},
+         {"all_reduce", &config_.all_reduce,
+          "cpu: how ranks add up gradients: mpi: by MPI_Iallreduce | auto: within nodes first where ranks "
+          "lie "
+          "node by node, a power of two on each of several, and mpi elsewhere and with --deterministic=true"},
          {"shard_optimizer", &config_.shard_optimizer,
           "cpu: momentum is kept once over all ranks, not once a rank: each keeps a slice, updates that "
           "slice of the weights and sends it to the others; half as many bytes again a step, the same bits"},
+         {"sync_bn", &config_.sync_bn,
+          "cpu: batch normalisation takes its statistics over the rows of all ranks, not of each by itself; "
+          "ranks wait for each other twice a layer"},
          {"bucket_mib", &config_.bucket_mib,
           "gradients that leave together while backward still runs; 0: found in the first steps, or 8 with "
           "--deterministic=true and on GPUs"}});

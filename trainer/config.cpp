@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "comm/node_places.h"
 #include "trainer/exit_code.h"
 
 namespace deeper {
@@ -78,9 +79,10 @@ absl::Status ValidateChoices(const RunConfig& c) {
         OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
         OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
-        OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("device", c.device, {"cpu", "cuda"}),
-        OneOf("comm", c.comm, {"auto", "nccl", "mpi"}), OneOf("fusion", c.fusion, {"off", "auto"}),
-        OneOf("order", c.order, kOrders), OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
+        OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("all_reduce", c.all_reduce, {"auto", "mpi"}),
+        OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
+        OneOf("fusion", c.fusion, {"off", "auto"}), OneOf("order", c.order, kOrders),
+        OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
         OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
@@ -98,6 +100,11 @@ absl::Status ValidateChoices(const RunConfig& c) {
   if (c.shard_optimizer && c.device != "cpu") {
     return absl::InvalidArgumentError(absl::StrCat("--shard_optimizer: not with --device=", c.device,
                                                    " so far: only on CPUs do ranks gather weights"));
+  }
+  if (c.sync_bn && c.device != "cpu") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--sync_bn: not with --device=", c.device,
+                     " so far: only on CPUs does batch norm exchange its sums between ranks"));
   }
   return absl::OkStatus();
 }
@@ -178,6 +185,11 @@ absl::Status ValidateElastic(const RunConfig& c, int ranks, bool has_statistics)
   return absl::OkStatus();
 }
 
+absl::Status ValidateSyncBn(const RunConfig& c, bool has_statistics) {
+  if (!c.sync_bn || has_statistics) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--sync_bn: ", c.model, " has no batch normalisation"));
+}
+
 absl::Status Validate(const RunConfig& c) {
   if (absl::Status status = ValidateChoices(c); !status.ok()) return status;
   if (absl::Status status = ValidateNumbers(c); !status.ok()) return status;
@@ -236,9 +248,12 @@ size_t BucketBytesOf(const RunConfig& config) {
   return fixed ? static_cast<size_t>(8 * kMiB) : kTunedBuckets;
 }
 
-GradientSum GradientSumOf(const RunConfig& config) {
+// With --deterministic=true, the bits must not depend on which nodes the ranks are on.
+GradientSum GradientSumOf(const RunConfig& config, Communicator& comm) {
   if (IsElastic(config)) return GradientSum::kTree;
-  return config.wire == "bf16" ? GradientSum::kBf16 : GradientSum::kAnyOrder;
+  if (config.wire == "bf16") return GradientSum::kBf16;
+  const bool free = config.all_reduce == "auto" && config.deterministic == "false" && config.device == "cpu";
+  return free && TreeKeepsToNodes(GatherNodePlaces(comm)) ? GradientSum::kTree : GradientSum::kAnyOrder;
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,

@@ -61,7 +61,9 @@ struct RunConfig {
   std::string deterministic = "false";  // false | true | elastic
   int elastic_slices = 8;               // of a global batch, with deterministic=elastic
   std::string wire = "fp32";            // fp32 | bf16: of gradients between ranks
+  std::string all_reduce = "auto";      // auto | mpi: of gradients
   bool shard_optimizer = false;         // momentum: a slice on every rank
+  bool sync_bn = false;                 // batch norm's statistics are over the rows of all ranks
   double bucket_mib = 0;                // 0: found in the first steps, or 8 where that could change bits
 
   // Kept and reported.
@@ -98,6 +100,9 @@ inline bool IsElastic(const RunConfig& config) {
 // running statistics: every slice has its own, and they are not merged in an order of their own.
 absl::Status ValidateElastic(const RunConfig& config, int ranks, bool has_statistics);
 
+// InvalidArgument if --sync_bn is given for a network without running statistics, which has no batch norm.
+absl::Status ValidateSyncBn(const RunConfig& config, bool has_statistics);
+
 // The parts of a RunConfig in the types of the layers below. The config is valid.
 DType PrecisionOf(const RunConfig& config);
 bool FusionOf(const RunConfig& config);
@@ -107,7 +112,9 @@ void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options);
 OrderKind OrderOf(const RunConfig& config);
 // As GradientReducer wants them.
 size_t BucketBytesOf(const RunConfig& config);
-GradientSum GradientSumOf(const RunConfig& config);
+
+// Collective. How ranks that communicate over `comm` add up gradients.
+GradientSum GradientSumOf(const RunConfig& config, Communicator& comm);
 
 // Opens split `split` of `dir`, or makes up data where the config says synthetic (a tenth as much to evaluate
 // on). Errors carry ExitCode::kData.

@@ -53,7 +53,8 @@ absl::Status Network::PrepareOps() {
                 .training = options_.training,
                 .want_dx = node.input != kImages,
                 .x_takes_pooled_gradients = input != nullptr && input->takes_pooled_gradients,
-                .fuse = options_.fusion && may_be_slice[ops_.size()]},
+                .fuse = options_.fusion && may_be_slice[ops_.size()],
+                .sum_over_ranks = options_.sum_statistics},
                device_);
     if (!op.ok()) return Annotate(op.status(), absl::StrCat(model_.name, ", layer ", node.name));
     ops_.push_back(*std::move(op));
@@ -246,6 +247,7 @@ void Network::Load(const Batch& batch, uint64_t seed) {
   const Control staged = ControlAt(staged_control_);
   *staged.step = {.seed = seed,
                   .samples = ControlAt(control_).samples,
+                  .rows = batch.rows,
                   .epoch = batch.epoch,
                   .loss_scale = 1.0f / static_cast<float>(batch.global_rows)};
   std::memcpy(staged.samples, batch.samples, rows * sizeof(uint64_t));

@@ -26,6 +26,7 @@ struct NetworkOptions {
   bool training = true;
   bool fusion = true;  // where the device has fused kernels
   float label_smoothing = 0;
+  SumOverRanks sum_statistics = nullptr;  // OpOptions::sum_over_ranks
 };
 
 class Network {

@@ -88,14 +88,14 @@ TrainLoop::TrainLoop(TrainSetup& run)
       accumulator_(*run.params, run.device,
                    IsElastic(run.config) ? Accumulation::kTree : Accumulation::kRunning),
       reducer_(run.device_comm(), run.params->grads(), run.net->gradient_pieces(), BucketBytesOf(run.config),
-               GradientSumOf(run.config)),
+               run.gradient_sum),
       guard_(*run.net, *run.params, run.comm, run.device),
       optimizer_({.momentum = static_cast<float>(run.config.momentum),
                   .weight_decay = static_cast<float>(run.config.weight_decay),
                   .nesterov = run.config.optimizer == "nesterov"},
                  *run.params, run.device, &run.comm),
       train_step_(*run.loader, *run.net, accumulator_, reducer_, guard_, optimizer_, run.device,
-                  run.config.seed),
+                  run.config.seed, &run.statistics_sum),
       meter_(run.net->model(), run.comm),
       stragglers_(run.comm, kStragglerWindow),
       stuck_(run.net->model(), kStuckWindow),
@@ -227,9 +227,9 @@ absl::Status TrainLoop::EvaluateNow() {
   return absl::OkStatus();
 }
 
-// Each rank's running statistics saw its own samples: everyone continues from their mean.
+// Each rank's running statistics saw its own samples, but for --sync_bn: everyone continues from their mean.
 void TrainLoop::SynchronizeStatistics() {
-  if (run_.comm.size() == 1 || run_.params->statistics_elements() == 0) return;
+  if (run_.comm.size() == 1 || run_.params->statistics_elements() == 0 || run_.config.sync_bn) return;
   const int64_t count = run_.params->statistics_elements();
   Scale(run_.device, 1.0f / static_cast<float>(run_.comm.size()), run_.params->statistic_values(), count);
   run_.device_comm()

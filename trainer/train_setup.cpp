@@ -28,6 +28,7 @@ TrainSetup::TrainSetup(const RunConfig& run_config, Communicator& ranks, Device&
     : config(run_config),
       comm(ranks),
       device(its_device),
+      statistics_sum(ranks),
       progress(out, run_config.log_every, StyleOf(run_config, ranks)) {}
 
 absl::Status TrainSetup::Prepare() {
@@ -45,6 +46,7 @@ absl::Status TrainSetup::ConnectDevices() {
   absl::StatusOr<DeviceCommunicator> made = MakeDeviceCommunicator(comm, device, config.comm);
   if (!made.ok()) return made.status();
   connection = *std::move(made);
+  gradient_sum = GradientSumOf(config, comm);
   return absl::OkStatus();
 }
 
@@ -112,7 +114,8 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
                           .precision = PrecisionOf(config),
                           .training = true,
                           .fusion = FusionOf(config),
-                          .label_smoothing = static_cast<float>(config.label_smoothing)},
+                          .label_smoothing = static_cast<float>(config.label_smoothing),
+                          .sum_statistics = config.sync_bn ? statistics_sum.Function() : nullptr},
                          device);
     if (!made.ok()) return made.status();
     const bool fits = static_cast<double>((*made)->arena_bytes()) <= available;
@@ -139,6 +142,7 @@ absl::Status TrainSetup::BuildNetworks() {
   device_comm().Register(params->grads(), static_cast<size_t>(params->trained_elements()) * sizeof(float));
   const bool has_statistics = params->statistics_elements() > 0;
   if (absl::Status status = ValidateElastic(config, comm.size(), has_statistics); !status.ok()) return status;
+  if (absl::Status status = ValidateSyncBn(config, has_statistics); !status.ok()) return status;
   if (absl::Status status = net->Bind(*params); !status.ok()) return status;
   if (val_data == nullptr) return absl::OkStatus();
 
@@ -282,6 +286,9 @@ void TrainSetup::Announce() {
   if (connection.comm != nullptr) line("gradients", absl::StrCat("over ", connection.description));
   line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config.global_batch,
                                 ShareRows(), net->options().rows));
+  if (gradient_sum == GradientSum::kTree && !IsElastic(config))
+    line("gradients", "added up within nodes first, then between them");
+  if (config.sync_bn) line("batch norm", "over the rows of all ranks' forward passes");
   const auto mib = [](int64_t elements) { return static_cast<double>(elements) * sizeof(float) / (1 << 20); };
   line(
       "optimizer",

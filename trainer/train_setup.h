@@ -17,6 +17,7 @@
 #include "trainer/network.h"
 #include "trainer/progress.h"
 #include "trainer/schedule.h"
+#include "trainer/statistics_sum.h"
 
 namespace deeper {
 
@@ -39,6 +40,7 @@ struct TrainSetup {
   const RunConfig& config;
   Communicator& comm;
   Device& device;
+  StatisticsSum statistics_sum;
   Progress progress;
   MetricsWriter metrics;
 
@@ -46,7 +48,8 @@ struct TrainSetup {
   std::unique_ptr<Network> net, eval_net;         // eval_net is null with val_data
   std::unique_ptr<ParamStore> params;
   std::unique_ptr<Loader> loader;
-  DeviceCommunicator connection;           // ends before the memory that it works on
+  DeviceCommunicator connection;  // ends before the memory that it works on
+  GradientSum gradient_sum = GradientSum::kAnyOrder;
   std::unique_ptr<CheckpointSaver> saver;  // null without a --checkpoint_dir
 
   // Where training stands, and how far it goes.

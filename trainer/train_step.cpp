@@ -41,7 +41,8 @@ void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& 
 }  // namespace
 
 TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
-                     FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed)
+                     FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed,
+                     StatisticsSum* statistics)
     : loader_(loader),
       net_(net),
       accumulator_(accumulator),
@@ -49,7 +50,8 @@ TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumula
       guard_(guard),
       optimizer_(optimizer),
       device_(device),
-      seed_(seed) {
+      seed_(seed),
+      statistics_(statistics) {
   for (auto& by_last : recordings_) {
     by_last[false] = device.MakeRecording();
     // Where sums over ranks go by way of the host, the micro-batch that they begin in just runs.
@@ -90,6 +92,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   EnterPhase(Phase::kUpdate);
   report.finite = guard_.EndStep(report.heads);
   report.comm_wait_ms = reducer_.wait_ms();
+  if (statistics_ != nullptr) report.comm_wait_ms += statistics_->TakeWaitMs();
   if (report.finite) {
     optimizer_.Step();
     report.comm_wait_ms += optimizer_.wait_ms();

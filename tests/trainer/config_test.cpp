@@ -57,9 +57,11 @@ TEST(ValidateTest, EachMistakeIsNamed) {
        "--wire=bf16: not with --deterministic=true"},
       {[](RunConfig& c) { c.wire = "bf16", c.device = "cuda"; },
        "--wire=bf16: NCCL would round every partial sum; with --device=cuda it takes --comm=mpi"},
+      {[](RunConfig& c) { c.all_reduce = "ring"; }, "--all_reduce=ring: must be one of auto, mpi"},
       {[](RunConfig& c) { c.comm = "nccl"; }, "--comm=nccl: NCCL needs --device=cuda"},
       {[](RunConfig& c) { c.shard_optimizer = true, c.device = "cuda"; },
        "--shard_optimizer: not with --device=cuda"},
+      {[](RunConfig& c) { c.sync_bn = true, c.device = "cuda"; }, "--sync_bn: not with --device=cuda"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},
   };
