@@ -529,7 +529,7 @@ TEST_F(CheckpointTest, VerifyNamesEveryProblem) {
   EXPECT_THAT(VerifyCheckpoint(directory_), IsEmpty());
   Damage(Shard(1));
   fs::remove(Shard(2));
-  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr(Shard(2)), HasSubstr(Shard(1))));
+  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr(Shard(1)), HasSubstr(Shard(2))));
 }
 
 TEST(CheckpointManifest, HasTheDocumentedFields) {
