@@ -296,9 +296,8 @@ absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, co
 }
 
 absl::Status CreateUnfinished(const std::string& directory, int64_t step) {
-  const std::string unfinished = UnfinishedStepDirectory(directory, step);
-  if (absl::Status removed = RemoveAll(unfinished); !removed.ok()) return removed;
-  return CreateDirectories(unfinished);
+  RemoveUnfinished(directory, step);
+  return CreateDirectories(UnfinishedStepDirectory(directory, step));
 }
 
 void RemoveUnfinished(const std::string& directory, int64_t step) {

@@ -21,6 +21,7 @@
 #include "comm/threads_communicator.h"
 #include "data/hdf5_file.h"
 #include "tests/trainer/example_params.h"
+#include "tests/trainer/save_checkpoint.h"
 #include "trainer/checkpoint_saver.h"
 #include "trainer/checkpoint_shard.h"
 #include "trainer/exit_code.h"
@@ -55,15 +56,6 @@ std::string ReadBytes(const std::string& path) {
 
 void WriteBytes(const std::string& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
-
-absl::Status SaveCheckpoint(const std::string& directory, const TrainState& state, const ParamStore& params,
-                            Communicator& comm, const Retention& retention = {}) {
-  const std::unique_ptr<Device> device = MakeCpuDevice(1);
-  const auto saver = CheckpointSaver::Create(directory, retention, params, comm, *device);
-  if (!saver.ok()) return saver.status();
-  (*saver)->Save(state);
-  return (*saver)->Finish().at(0).status;
 }
 
 TrainState ExampleState(int64_t step) {
