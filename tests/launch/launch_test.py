@@ -175,7 +175,7 @@ class Mistakes(Launch):
 class Restarts(Launch):
     def train(self, name, *launcher, ranks=2):
         return [*RUN, "-n", str(ranks), "--oversubscribe", *launcher, "--", *TRAIN, "--deterministic=true",
-                f"--checkpoint_dir={self.dir}/{name}", f"--metrics_out={self.dir}/{name}.jsonl"]
+                f"--checkpoint_dir={self.dir}/{name}", f"--metrics_out={self.dir}/{name}.jsonl", "--log_every=1"]
 
     def test_killed_ranks_leave_no_trace_in_the_weights(self):
         print(f"{OPTIONS.kills} kills, --seed={OPTIONS.seed}", flush=True)
@@ -214,7 +214,12 @@ set -- {' '.join(map(str, codes))}; shift $n
 exit $1""")
             subprocess.run(["rm", "-rf", str(job)], check=True)
             job.mkdir()
-            result = self.launch("-n", "1", "--restarts=2", "--backoff=0", f"--deeper={self.dir}/bin/deeper", "--", "train", f"--checkpoint_dir={job}")
+            (job / "metrics").write_text('{"event": "start"}\n{"event": "st')  # of a rank that was killed while it wrote
+            result = self.launch("-n", "1", "--restarts=2", "--backoff=0", f"--deeper={self.dir}/bin/deeper", "--",
+                                 "train", f"--checkpoint_dir={job}", f"--metrics_out={job}/metrics")
+            noted = [json.loads(line) for line in (job / "metrics").read_text().splitlines()[2:]]
+            failures = [1 if code == "save" else code for code in codes[:tries - 1]]
+            self.assertEqual(noted, [{"event": "restart", "exit_code": code, "restart": restart} for restart, code in enumerate(failures, start=1)])
             self.assertEqual((job / "n").read_text().strip(), str(tries), result.stderr)
             self.assertEqual(result.returncode, codes[tries - 1], result.stderr)
 
@@ -299,7 +304,8 @@ trap 'exit 75' USR1 TERM
 [ "$5" = go ] || exit 3
 touch {self.dir}/ready
 while :; do sleep 0.05; done''')
-        for word, blow, code, requeued in ("go", signal.SIGUSR1, PREEMPTED, "requeue 7\n"), ("go", signal.SIGTERM, PREEMPTED, ""), ("fail", None, 3, ""):
+        for word, blow, code, requeued in (("go", signal.SIGUSR1, PREEMPTED, "requeue 7\n"), ("go", signal.SIGTERM, PREEMPTED, ""),
+                                           ("fail", None, 3, "")):
             for name in "ready", "scontrol":
                 (self.dir / name).unlink(missing_ok=True)
             environment = os.environ | {"PATH": f"{self.dir}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
@@ -318,10 +324,10 @@ while :; do sleep 0.05; done''')
         """Fields that the MPI operator knows, and a command that deeper understands, up to the data that are not there."""
         job = yaml.safe_load((ROOT / "launch/kubernetes/mpijob.yaml").read_text())
         self.assertEqual((job["apiVersion"], job["kind"]), ("kubeflow.org/v2beta1", "MPIJob"))
-        self.assertLessEqual(set(job["spec"]), {"launcherCreationPolicy", "mpiImplementation", "mpiReplicaSpecs", "runLauncherAsWorker", "runPolicy",
-                                                "slotsPerWorker", "sshAuthMountPath"})
-        self.assertLessEqual(set(job["spec"]["runPolicy"]), {"activeDeadlineSeconds", "backoffLimit", "cleanPodPolicy", "managedBy", "schedulingPolicy",
-                                                             "suspend", "ttlSecondsAfterFinished"})
+        known = {"launcherCreationPolicy", "mpiImplementation", "mpiReplicaSpecs", "runLauncherAsWorker", "runPolicy", "slotsPerWorker", "sshAuthMountPath"}
+        self.assertLessEqual(set(job["spec"]), known)
+        known = {"activeDeadlineSeconds", "backoffLimit", "cleanPodPolicy", "managedBy", "schedulingPolicy", "suspend", "ttlSecondsAfterFinished"}
+        self.assertLessEqual(set(job["spec"]["runPolicy"]), known)
         replicas = job["spec"]["mpiReplicaSpecs"]
         self.assertEqual(set(replicas), {"Launcher", "Worker"})
         for spec in replicas.values():
