@@ -194,7 +194,7 @@ class Restarts(Launch):
 
     def kill_a_rank(self, job, rng, kill, step):
         """The `kill`-th, some time after a checkpoint of this step."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while job.text().count("resume  ") <= kill or newest(self.dir / "killed") < step // 5 * 5:
             self.assertTrue(job.process.poll() is None and time.monotonic() < end, job.text())
             time.sleep(0.02)
@@ -203,6 +203,23 @@ class Restarts(Launch):
         os.kill(job.rank(victim), signal.SIGKILL)
         self.assertTrue(job.wait_for_text(f"restart {kill + 1} in ", 30), job.text())
         print(f"killed rank {victim} after step {newest(self.dir / 'killed')}", flush=True)
+
+    def test_stopped_and_gone_on(self):
+        """By SIGTERM as by SIGUSR1: the same weights in the end, and no step twice."""
+        whole = subprocess.run(self.train("whole"), capture_output=True, text=True, timeout=300)
+        self.assertEqual(whole.returncode, 0, whole.stderr)
+        for blow, step in (signal.SIGUSR1, 20), (signal.SIGTERM, 40):
+            with Job(self.train("stopped"), self.dir / "output") as job:
+                while newest(self.dir / "stopped") < step:
+                    self.assertIsNone(job.process.poll(), job.text())
+                    time.sleep(0.02)
+                job.process.send_signal(blow)
+                self.gone(job, PREEMPTED)
+        finished = subprocess.run(self.train("stopped"), capture_output=True, text=True, timeout=300)
+        self.assertEqual(finished.returncode, 0, finished.stderr)
+        steps = [event["step"] for event in map(json.loads, (self.dir / "stopped.jsonl").read_text().splitlines()) if event["event"] == "step"]
+        self.assertEqual(steps, list(range(1, STEPS + 1)))
+        numpy.testing.assert_array_equal(state(self.dir / "stopped"), state(self.dir / "whole"))
 
     def test_gives_up_without_progress(self):
         """A checkpoint in between starts the count again; codes that the next try would end with too are not tried."""
