@@ -22,8 +22,9 @@ class TwoHosts(Launch):
 
     def job(self, *launcher, flags=()):
         where = ",".join(f"{address}:1" for address in hosts.ADDRESSES.values())
-        return self.hosts.job_of([*self.hosts.enter("host-a"), *RUN, f"--hosts={where}", f"--rsh_agent={hosts.HERE / 'enter_host'}", *launcher, "--",
-                                  *TRAIN, "--deterministic=elastic", "--elastic_slices=2", f"--checkpoint_dir={self.dir}/run", *flags], self.dir / "output")
+        command = [*self.hosts.enter("host-a"), *RUN, f"--hosts={where}", f"--rsh_agent={hosts.HERE / 'enter_host'}", *launcher, "--", *TRAIN,
+                   "--deterministic=elastic", "--elastic_slices=2", f"--checkpoint_dir={self.dir}/run", *flags]
+        return self.hosts.job_of(command, self.dir / "output")
 
     def test_trains(self):
         with self.job() as job:
