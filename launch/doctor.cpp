@@ -151,13 +151,14 @@ absl::Status ExamineDirectory(const std::string& directory, Communicator& comm, 
       if (locked.ok()) lock = *std::move(locked);
     }
   }
+  taken = WithExitCode(taken, ExitCode::kCheckpoint);
   if (absl::Status status = Agree(comm, taken); !status.ok()) return status;
   if (comm.rank() != 0) mine.sees_lock = absl::IsFailedPrecondition(LockDirectory(directory).status());
   struct statvfs space = {};
   const absl::Status there =
       statvfs(directory.c_str(), &space) == 0 ? absl::OkStatus() : IoError("look at", directory, errno);
   mine.free_bytes = static_cast<double>(space.f_bavail) * static_cast<double>(space.f_frsize);
-  return Agree(comm, there);  // before rank 0 lets go
+  return Agree(comm, WithExitCode(there, ExitCode::kCheckpoint));  // before rank 0 lets go
 }
 
 // Everything that a few training steps want.
@@ -258,8 +259,8 @@ class DoctorCommand final : public Command {
         comm.AllReduce(&sample.y, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
     }
     if (!config_.checkpoint_dir.empty()) {
-      absl::Status examined = ExamineDirectory(config_.checkpoint_dir, comm, mine);
-      if (!examined.ok()) return WithExitCode(examined, ExitCode::kCheckpoint);
+      if (absl::Status status = ExamineDirectory(config_.checkpoint_dir, comm, mine); !status.ok())
+        return status;
     }
     absl::StatusOr<Trainer> trainer = Trainer::Make(config_, comm, device);
     if (absl::Status status = Agree(comm, trainer.status()); !status.ok()) return status;
