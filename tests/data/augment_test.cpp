@@ -191,7 +191,7 @@ TEST(DrawColor, IsThreeFactorsInSomeOrder) {
     ASSERT_GE(found, 0) << i;
     orders.insert(found);
   }
-  EXPECT_GE(orders.size(), 3u);  // saturation and brightness commute
+  EXPECT_EQ(orders.size(), 2u);  // saturation commutes with both
 }
 
 TEST(DrawColor, LeavesGreyGrey) {
