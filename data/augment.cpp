@@ -1,9 +1,7 @@
 #include "data/augment.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <utility>
 
 namespace deeper {
 namespace {
@@ -163,11 +161,10 @@ ColorMatrix DrawColor(double strength, float grey, Rng rng) {
   if (strength == 0) return {};
   const auto factor = [&] { return static_cast<float>(1 + strength * (2 * double{rng.NextUnit()} - 1)); };
   const float brightness = factor(), contrast = factor(), saturation = factor();
-  std::array<ColorMatrix, 3> steps = {Blend(brightness, 0, 0), Blend(contrast, 0, (1 - contrast) * grey),
-                                      Blend(saturation, 1 - saturation, 0)};
-  std::swap(steps[0], steps[rng.NextBelow(3)]);
-  std::swap(steps[1], steps[1 + rng.NextBelow(2)]);
-  return Compose(steps[2], Compose(steps[1], steps[0]));
+  const ColorMatrix darken = Blend(brightness, 0, 0), flatten = Blend(contrast, 0, (1 - contrast) * grey);
+  const bool darken_first = rng.Next() >> 31;  // the only order that matters: saturation commutes with both
+  const ColorMatrix shade = darken_first ? Compose(flatten, darken) : Compose(darken, flatten);
+  return Compose(Blend(saturation, 1 - saturation, 0), shade);
 }
 
 PixelRect DrawErased(double probability, int image_size, Rng rng) {

@@ -259,22 +259,22 @@ class RingLoader : public Loader {
     const bool together = partner_row >= 0 && partner_row < plan.distinct;
     if (together && partner_row < row) return absl::OkStatus();
     const int64_t entry = together ? partner_row : options_.rows + (partner_row > row ? 1 : 0);
-    for (const auto& [place, into] : {std::pair{position, row}, {partner, entry}}) {
-      if (absl::Status filled = Prepare(slot, place, into, scratch); !filled.ok()) return filled;
-    }
-    const int64_t sample = SampleAt(plan, position), other = SampleAt(plan, partner);
+    const absl::StatusOr<int64_t> own = Prepare(slot, position, row, scratch);
+    if (!own.ok()) return own.status();
+    const absl::StatusOr<int64_t> other = Prepare(slot, partner, entry, scratch);
+    if (!other.ok()) return other.status();
     const Mix mix = DrawMix(options_.mixup, options_.cutmix, options_.image_size,
-                            Draws("mix", plan, position < partner ? sample : other));
+                            Draws("mix", plan, SampleAt(plan, std::min(position, partner))));
     MixEntries(slot, mix, row, entry, scratch);
-    Finish(slot, row, sample, other, mix.weight);
-    if (together) Finish(slot, partner_row, other, sample, mix.weight);
+    Finish(slot, row, *own, *other, mix.weight);
+    if (together) Finish(slot, partner_row, *other, *own, mix.weight);
     return absl::OkStatus();
   }
 
   absl::Status FillAlone(Slot& slot, int64_t row, Scratch& scratch) const {
-    const int64_t position = slot.plan.first + row, sample = SampleAt(slot.plan, position);
-    if (absl::Status filled = Prepare(slot, position, row, scratch); !filled.ok()) return filled;
-    Finish(slot, row, sample, sample, 0);
+    const absl::StatusOr<int64_t> sample = Prepare(slot, slot.plan.first + row, row, scratch);
+    if (!sample.ok()) return sample.status();
+    Finish(slot, row, *sample, *sample, 0);
     return absl::OkStatus();
   }
 
@@ -286,8 +286,9 @@ class RingLoader : public Loader {
     return Rng(options_.seed, RandomStream(what), plan.batch.epoch, static_cast<uint64_t>(sample));
   }
 
-  // Reads the sample at `position` of the epoch into entry `entry`, mixed with nothing yet.
-  absl::Status Prepare(Slot& slot, int64_t position, int64_t entry, Scratch& scratch) const {
+  // Reads the sample at `position` of the epoch into entry `entry`, mixed with nothing yet. Returns which it
+  // is.
+  absl::StatusOr<int64_t> Prepare(Slot& slot, int64_t position, int64_t entry, Scratch& scratch) const {
     const int size = options_.image_size;
     const int64_t sample = SampleAt(slot.plan, position);
     Sampling sampling;
@@ -309,7 +310,7 @@ class RingLoader : public Loader {
       SampleImage(scratch.image, sampling, scales_.data(), options_.channels, size, size,
                   Pixels(slot, entry, scratch));
     }
-    return absl::OkStatus();
+    return sample;
   }
 
   // Of an entry that is not packed.
