@@ -95,15 +95,17 @@ class TrainCommand final : public Command {
 
   FlagGroup Output() {
     RunConfig& c = config_;
-    return {"Checkpoints and reports",
-            {{"checkpoint_dir", &c.checkpoint_dir, "empty: nothing is saved"},
-             {"checkpoint_every", &c.checkpoint_every, "steps; 0: at the end only"},
-             {"keep", &c.keep, "newest checkpoints that stay"},
-             {"resume", &c.resume, "latest: the newest valid one, if there is one | never | STEP"},
-             {"metrics_out", &c.metrics_out, "file of JSON lines"},
-             {"log_every", &c.log_every, "steps"},
-             {"progress", &c.progress, "auto | bar | lines: auto is a bar on a terminal, lines under mpirun"},
-             {"eval_every", &c.eval_every, "steps; 0: after every epoch"}}};
+    return {
+        "Checkpoints and reports",
+        {{"checkpoint_dir", &c.checkpoint_dir, "empty: nothing is saved"},
+         {"checkpoint_every", &c.checkpoint_every, "steps; 0: at the end only"},
+         {"keep", &c.keep, "newest checkpoints that stay"},
+         {"resume", &c.resume, "latest: the newest valid one, if there is one | never | STEP"},
+         {"metrics_out", &c.metrics_out, "file of JSON lines, which `deeper report` shows"},
+         {"tensorboard", &c.tensorboard, "directory of event files for TensorBoard, with the same curves"},
+         {"log_every", &c.log_every, "steps"},
+         {"progress", &c.progress, "auto | bar | lines: auto is a bar on a terminal, lines under mpirun"},
+         {"eval_every", &c.eval_every, "steps; 0: after every epoch"}}};
   }
 
   FlagGroup MachineFlags() {

@@ -80,6 +80,8 @@ class Run {
   absl::Status PlanSteps();
   absl::Status BuildTrainingNetwork();
   absl::Status Resume();
+  nlohmann::ordered_json RunJson() const;
+  int64_t TrainedParameters() const;
   LoaderOptions Preset() const;
   void Advance(const StepReport& report);
   absl::Status SkipOrStop(const std::string& culprit);
@@ -293,12 +295,44 @@ absl::Status Run::Resume() {
 }
 
 absl::Status Run::OpenReports() {
-  if (config_.metrics_out.empty() || comm_.rank() != 0) return absl::OkStatus();
-  absl::StatusOr<MetricsWriter> metrics = MetricsWriter::Open(
-      config_.metrics_out, step_ > 0 ? MetricsWriter::Mode::kAppend : MetricsWriter::Mode::kRestart);
-  if (!metrics.ok()) return metrics.status();
-  metrics_ = *std::move(metrics);
-  return step_ > 0 ? metrics_.Resume(step_, config_.checkpoint_dir) : metrics_.Start(model_config_);
+  if (comm_.rank() != 0) return absl::OkStatus();
+  if (!config_.metrics_out.empty()) {
+    absl::StatusOr<MetricsWriter> metrics = MetricsWriter::Open(
+        config_.metrics_out, step_ > 0 ? MetricsWriter::Mode::kAppend : MetricsWriter::Mode::kRestart);
+    if (!metrics.ok()) return metrics.status();
+    metrics_ = *std::move(metrics);
+  }
+  if (!config_.tensorboard.empty()) {
+    if (absl::Status status = metrics_.AddTensorBoard(config_.tensorboard, step_ + 1); !status.ok())
+      return status;
+  }
+  return step_ > 0 ? metrics_.Resume(step_, config_.checkpoint_dir, RunJson())
+                   : metrics_.Start(model_config_, RunJson());
+}
+
+// For reports: on what, and how, this run trains.
+nlohmann::ordered_json Run::RunJson() const {
+  const DatasetInfo& data = train_data_->info();
+  return {{"ranks", comm_.size()},
+          {"device", device_.Describe()},
+          {"precision", config_.precision},
+          {"data", config_.synthetic ? "made up" : config_.data},
+          {"samples", data.samples},
+          {"eval_samples", val_data_ == nullptr ? 0 : val_data_->info().samples},
+          {"global_batch", config_.global_batch},
+          {"total_steps", total_steps_},
+          {"epoch_steps", epoch_steps_},
+          {"parameters", TrainedParameters()},
+          {"optimizer", config_.optimizer},
+          {"lr", config_.lr},
+          {"lr_schedule", config_.lr_schedule},
+          {"seed", config_.seed}};
+}
+
+int64_t Run::TrainedParameters() const {
+  int64_t trained = 0;
+  for (const Param& param : params_->trained()) trained += param.spec.elements();
+  return trained;
 }
 
 absl::Status Run::StartLoader() {
@@ -330,13 +364,11 @@ LoaderOptions Run::Preset() const {
 void Run::Announce() {
   const Model& model = net_->model();
   const DatasetInfo& data = train_data_->info();
-  int64_t trained = 0;
-  for (const Param& param : params_->trained()) trained += param.spec.elements();
   const auto line = [&](const char* what, const std::string& text) {
     progress_.Print(absl::StrFormat("%-13s %s", what, text));
   };
   line("model", absl::StrFormat("%s, %d parameters, %d heads, %d x %d x %d images, %d classes", model.name,
-                                trained, model.heads.size(), model.channels, model.image_size,
+                                TrainedParameters(), model.heads.size(), model.channels, model.image_size,
                                 model.image_size, model.num_classes));
   line("device", absl::StrFormat("%s, %s, %d MiB of activations a rank", device_.Describe(),
                                  config_.precision, net_->arena_bytes() >> 20));
@@ -396,8 +428,10 @@ absl::Status Run::Steps() {
     EnterPhase(Phase::kReport);
     Advance(*report);
     meter.Add(*report);
-    for (const std::string& slow : stragglers.Observe(step_, {report->data_wait_ms, report->compute_ms}))
+    for (const std::string& slow : stragglers.Observe(step_, {report->data_wait_ms, report->compute_ms})) {
       progress_.Print(absl::StrCat("warning: ", slow));
+      Warn(metrics_.Straggler(step_, slow));
+    }
     if (!report->finite) {
       if (absl::Status status = SkipOrStop(guard.Culprit(report->heads)); !status.ok()) return status;
     } else {
@@ -463,6 +497,7 @@ absl::Status Run::EvaluateNow() {
   const EvalMetrics metrics = {.step = step_,
                                .top1 = static_cast<double>(result->top1) / count,
                                .top5 = static_cast<double>(result->top5) / count,
+                               .loss = result->loss,
                                .count = result->count};
   progress_.Print(absl::StrFormat("evaluation at step %d: top-1 %.4f, top-5 %.4f, loss %.4f over %d samples",
                                   step_, metrics.top1, metrics.top5, result->loss, result->count));
