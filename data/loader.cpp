@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/resize.h"
 #include "kernels/buffer.h"
+#include "kernels/trace.h"
 
 namespace deeper {
 namespace {
@@ -203,6 +204,7 @@ class RingLoader : public Loader {
   }
 
   void Work() {
+    TraceLane("data");
     Image image;
     std::unique_lock lock(mutex_);
     while (true) {
@@ -210,12 +212,17 @@ class RingLoader : public Loader {
       if (stop_) return;
       const auto [slot, rows] = Claim();
       lock.unlock();
+      const Batch& batch = slot->plan.batch;
+      if (Tracing())
+        TraceBegin(TraceLevel::kStep, absl::StrCat("rows ", rows.begin, " to ", rows.end - 1, " of epoch ",
+                                                   batch.epoch, ", batch ", batch.batch));
       absl::Status status;
       int64_t row = rows.begin;
       for (; row < rows.end; ++row) {
         status = FillRow(*slot, row, &image);
         if (!status.ok()) break;
       }
+      TraceEnd(TraceLevel::kStep);
       lock.lock();
       if (!status.ok() && (slot->status.ok() || row < slot->failed_row)) {
         slot->status = status;

@@ -51,6 +51,7 @@ std::unique_ptr<Command> MakeTrain();
 std::unique_ptr<Command> MakeEval();
 std::unique_ptr<Command> MakePredict();
 std::unique_ptr<Command> MakeExport();
+std::unique_ptr<Command> MakeReport();
 std::unique_ptr<Command> MakeBenchStep();
 std::unique_ptr<Command> MakeBenchOp();
 std::unique_ptr<Command> MakeBenchComm();

@@ -17,7 +17,7 @@ namespace deeper {
 std::vector<std::unique_ptr<Command>> AllCommands() {
   std::vector<std::unique_ptr<Command>> commands;
   for (const auto make : {MakePack, MakeVerify, MakeDescribe, MakeTrain, MakeEval, MakePredict, MakeExport,
-                          MakeBenchStep, MakeBenchOp, MakeBenchComm})
+                          MakeReport, MakeBenchStep, MakeBenchOp, MakeBenchComm})
     commands.push_back(make());
   return commands;
 }

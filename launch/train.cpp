@@ -103,6 +103,9 @@ class TrainCommand final : public Command {
          {"resume", &c.resume, "latest: the newest valid one, if there is one | never | STEP"},
          {"metrics_out", &c.metrics_out, "file of JSON lines, which `deeper report` shows"},
          {"tensorboard", &c.tensorboard, "directory of event files for TensorBoard, with the same curves"},
+         {"trace", &c.trace, "file for a timeline of some steps on all ranks, which Perfetto opens"},
+         {"trace_first", &c.trace_first, "step that it begins with"},
+         {"trace_steps", &c.trace_steps, "how many"},
          {"log_every", &c.log_every, "steps"},
          {"progress", &c.progress, "auto | bar | lines: auto is a bar on a terminal, lines under mpirun"},
          {"eval_every", &c.eval_every, "steps; 0: after every epoch"}}};

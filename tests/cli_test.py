@@ -19,7 +19,7 @@ import numpy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEEPER, MPIRUN = sys.argv[1:3]
-COMMANDS = ["pack", "verify", "describe", "train", "eval", "predict", "export", "bench step", "bench op", "bench comm"]
+COMMANDS = ["pack", "verify", "describe", "train", "eval", "predict", "export", "report", "bench step", "bench op", "bench comm"]
 USAGE, DATA, CHECKPOINT, NOT_FINITE = 2, 3, 4, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]

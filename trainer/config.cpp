@@ -121,6 +121,8 @@ absl::Status ValidateNumbers(const RunConfig& c) {
         InRange("keep", c.keep, 1, 1e6, "at least 1"),
         InRange("checkpoint_every", static_cast<double>(c.checkpoint_every), 0, kMany,
                 "0 (at the end only) or more"),
+        InRange("trace_first", static_cast<double>(c.trace_first), 1, kMany, "at least 1"),
+        InRange("trace_steps", static_cast<double>(c.trace_steps), 1, 1000, "between 1 and 1000"),
         InRange("log_every", static_cast<double>(c.log_every), 1, kMany, "at least 1"),
         InRange("eval_every", static_cast<double>(c.eval_every), 0, kMany, "0 (every epoch) or more"),
         InRange("watchdog_seconds", c.watchdog_seconds, 0, 1e9, "0 (no watchdog) or more"),

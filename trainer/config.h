@@ -65,7 +65,9 @@ struct RunConfig {
   int keep = 3;
   std::string resume = "latest";  // latest | never | STEP
   std::string metrics_out;
-  std::string tensorboard;  // directory
+  std::string tensorboard;                    // directory
+  std::string trace;                          // file
+  int64_t trace_first = 10, trace_steps = 5;  // steps
   int64_t log_every = 20;
   std::string progress = "auto";  // auto | bar | lines
   int64_t eval_every = 0;         // steps; 0: at the end of every epoch

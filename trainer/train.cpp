@@ -27,6 +27,7 @@
 #include "trainer/step_meter.h"
 #include "trainer/stragglers.h"
 #include "trainer/stuck_head.h"
+#include "trainer/trace_file.h"
 #include "trainer/train_step.h"
 #include "trainer/weights_file.h"
 
@@ -416,8 +417,11 @@ absl::Status Run::Steps() {
   StuckHeads stuck(net_->model(), kStuckWindow);
   ProgressState shown = {
       .total_steps = total_steps_, .epochs = config_.epochs, .global_batch = config_.global_batch};
+  TraceLane("compute");
+  StepTrace trace(config_.trace, config_.trace_first, config_.trace_steps, comm_);
   const double start = Seconds();
   while (step_ < total_steps_) {
+    trace.BeginStep(step_ + 1);
     EnterStep(step_ + 1);
     const float lr = LearningRate(schedule_, step_);
     absl::StatusOr<StepReport> report = train_step.Run(lr);
@@ -458,6 +462,9 @@ absl::Status Run::Steps() {
       if (!saved.ok() && done) return saved;
       Warn(saved);
     }
+    const absl::StatusOr<bool> traced = trace.EndStep(step_, done);
+    Warn(traced.status());
+    if (traced.value_or(false)) progress_.Print(absl::StrCat("timeline written to ", config_.trace));
   }
   Warn(metrics_.Done(step_, Seconds() - start));
   return absl::OkStatus();
@@ -521,9 +528,11 @@ absl::Status Run::Save() {
   EnterPhase(Phase::kCheckpoint);
   SynchronizeStatistics();
   const double start = Seconds();
+  const int64_t trace_start = TraceClock();
   absl::Status saved = SaveCheckpoint(config_.checkpoint_dir, {step_, data_state_, model_config_}, *params_,
                                       comm_, config_.keep);
   if (!saved.ok()) return WithExitCode(saved, ExitCode::kCheckpoint);
+  TraceAsync("checkpoint", absl::StrCat("step ", step_), trace_start);
   const std::string path = StepDirectory(config_.checkpoint_dir, step_);
   const double seconds = Seconds() - start;
   progress_.Print(absl::StrFormat("checkpoint %s committed in %.2f s", path, seconds));
