@@ -164,12 +164,10 @@ absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& operand) {
   if (!std::filesystem::is_directory(operand, error)) return std::vector<std::string>{operand};
   std::vector<std::string> files;
   for (const auto& entry : std::filesystem::directory_iterator(operand, error)) {
-    const auto extension = entry.path().extension();
-    if (entry.is_regular_file(error) && (extension == ".jsonl" || extension == ".json"))
-      files.push_back(entry.path());
+    if (entry.is_regular_file(error) && entry.path().extension() == ".jsonl") files.push_back(entry.path());
   }
   if (error) return IoError("list", operand, error.value());
-  if (files.empty()) return Foreign(operand, "a directory without *.jsonl or *.json");
+  if (files.empty()) return Foreign(operand, "a directory without *.jsonl");
   std::sort(files.begin(), files.end());
   return files;
 }

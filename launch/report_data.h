@@ -22,9 +22,9 @@ struct ReportData {
   std::vector<std::string> warnings;
 };
 
-// Each operand is a file of --metrics_out, the JSON of a scaling study, or a directory of such files (*.jsonl
-// and
-// *.json). Errors name the file, and the line where there is one; they carry ExitCode::kData.
+// Each operand is a file of --metrics_out, the JSON of a scaling study, or a directory with some of the
+// former
+// (*.jsonl). Errors name the file, and the line where there is one; they carry ExitCode::kData.
 absl::StatusOr<ReportData> ReadReportData(const std::vector<std::string>& operands);
 
 }  // namespace deeper

@@ -23,6 +23,7 @@
   const count = (value) => value.toLocaleString("en-US", { maximumFractionDigits: 0 });
   function short(value) {
     const size = Math.abs(value);
+    if (size >= 1e6) return value.toExponential(1).replace("e+", "e");
     if (size >= 1e4) return count(value);
     return String(Number(value.toPrecision(size >= 1000 ? 4 : 3)));
   }
@@ -77,42 +78,37 @@
     const labelsDiv = make("div", { class: "legend" });
     const plot = make("div", { class: "plot", role: "img", "aria-label": title });
     parent.append(make("figure", {}, make("figcaption", {}, make("h3", {}, title), make("p", {}, note)), labelsDiv, plot));
-    const chart = { steps, smooth, logarithmic, graph: null };
+    const chart = { steps, smooth, logarithmic };
     const drawMarks = (context, area, graph) => {
       for (const mark of marks) {
         const x = Math.round(graph.toDomXCoord(mark.step)) + 0.5;
         if (x < area.x || x > area.x + area.w) continue;
         context.save();
         context.strokeStyle = colour(markColours[mark.event]);
-        context.setLineDash(mark.event === "resume" ? [6, 4] : [2, 3]);
+        if (mark.event === "resume") context.setLineDash([6, 4]);
         context.lineWidth = 1.5;
         context.beginPath();
-        context.moveTo(x, area.y);
+        // Skipped steps and stragglers may be many: short lines at the foot.
+        context.moveTo(x, mark.event === "resume" ? area.y : area.y + area.h - 14);
         context.lineTo(x, area.y + area.h);
         context.stroke();
         context.restore();
       }
     };
-    chart.draw = () => {
-      const before = chart.graph && { visibility: chart.graph.visibility(), dateWindow: zoomed };
-      if (chart.graph) chart.graph.destroy();
-      chart.graph = new Dygraph(plot, rows, {
-        labels, labelsDiv, legend: "always", legendFormatter: legend, hideOverlayOnMouseOut: true,
-        colors: colours.map(colour), strokeWidth: 1.8, connectSeparatedPoints: true, gridLineColor: colour("grid"),
-        axisLineColor: colour("line"), highlightCircleSize: 4, animatedZooms: false, yRangePad: 6, xRangePad: 4,
-        rollPeriod: smooth ? smoothing() : 1, logscale: logarithmic && logarithms(), underlayCallback: drawMarks,
-        xlabel: steps ? "step" : "", xLabelHeight: steps ? 16 : 0,
-        zoomCallback: (from, to) => steps && zoom(chart, [from, to]),
-        ...(before && before.visibility.length ? { visibility: before.visibility } : {}),
-        ...(before && before.dateWindow && steps ? { dateWindow: before.dateWindow } : {}),
-        ...options,
-        axes: {
-          x: { valueFormatter: (x) => (steps ? `step ${count(x)}` : short(x)), axisLabelFormatter: (x) => count(x), pixelsPerLabel: 70,
-               ...(options.axes || {}).x },
-          y: { valueFormatter: axis, axisLabelFormatter: axis, axisLabelWidth: 56, pixelsPerLabel: 34, ...(options.axes || {}).y },
-        },
-      });
-    };
+    chart.style = () => ({ colors: colours.map(colour), gridLineColor: colour("grid"), axisLineColor: colour("line") });
+    chart.graph = new Dygraph(plot, rows, {
+      labels, labelsDiv, legend: "always", legendFormatter: legend, hideOverlayOnMouseOut: true,
+      ...chart.style(), strokeWidth: 1.8, connectSeparatedPoints: true, highlightCircleSize: 4, animatedZooms: false, yRangePad: 6, xRangePad: 4,
+      rollPeriod: smooth ? smoothing() : 1, logscale: logarithmic && logarithms(), underlayCallback: drawMarks,
+      xlabel: steps ? "step" : "", xLabelHeight: steps ? 16 : 0,
+      zoomCallback: (from, to) => steps && zoom(chart, [from, to]),
+      ...(steps ? { dateWindow: stepWindow } : {}), ...options,
+      axes: {
+        x: { valueFormatter: (x) => (steps ? `step ${count(x)}` : short(x)), axisLabelFormatter: (x) => count(x), pixelsPerLabel: 70,
+             ...(options.axes || {}).x },
+        y: { valueFormatter: axis, axisLabelFormatter: axis, axisLabelWidth: 56, pixelsPerLabel: 34, ...(options.axes || {}).y },
+      },
+    });
     labelsDiv.addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (!button) return;
@@ -120,16 +116,18 @@
       chart.graph.setVisibility(series, !chart.graph.visibility()[series]);
     });
     charts.push(chart);
-    chart.draw();
   }
 
-  let zoomed = null;
+  // From the first step of all runs to the last, or what is zoomed to of it.
+  const allSteps = data.runs.flatMap((run) => [...(run.steps.step || []), ...(run.evals.step || [])]);
+  const [firstStep, lastStep] = allSteps.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)], [Infinity, -Infinity]);
+  const margin = 0.01 * Math.max(1, lastStep - firstStep);
+  const allOfIt = [firstStep - margin, lastStep + margin];
+  let stepWindow = allOfIt;
   function zoom(origin, window) {
     const extremes = origin.graph.xAxisExtremes();
-    zoomed = window[0] <= extremes[0] && window[1] >= extremes[1] ? null : window;
-    for (const chart of charts) {
-      if (chart.steps && chart !== origin) chart.graph.updateOptions({ dateWindow: zoomed });
-    }
+    stepWindow = window[0] <= extremes[0] && window[1] >= extremes[1] ? allOfIt : window;
+    charts.filter((c) => c.steps).forEach((c) => c.graph.updateOptions({ dateWindow: stepWindow }));
   }
 
   const smoothingSelect = make("select", { id: "smoothing" },
@@ -142,11 +140,12 @@
   logarithmsBox.addEventListener("change", () =>
     charts.filter((c) => c.logarithmic).forEach((c) => c.graph.updateOptions({ logscale: logarithms() })));
 
-  const drawAll = () => charts.forEach((chart) => chart.draw());
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  // Not by new plots: a canvas made while the browser prints stays blank.
+  const restyle = () => charts.forEach((chart) => chart.graph.updateOptions(chart.style()));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
   const onPaper = (paper) => {
     document.documentElement.classList.toggle("paper", paper);
-    drawAll();
+    restyle();
   };
   addEventListener("beforeprint", () => onPaper(true));
   addEventListener("afterprint", () => onPaper(false));
@@ -207,11 +206,11 @@
     const step = last(steps.step) ?? last(run.evals.step) ?? 0;
     const tile = (value, label) => make("div", { class: "tile" }, make("b", {}, value), make("span", {}, label));
     const tiles = [
-      top && tile(percent(top.top1), `best top-1, step ${count(top.step)}`),
+      top && tile(percent(top.top1), `best top-1, at ${count(top.step)}`),
       steps.loss ? tile(isNumber(last(steps.loss)) ? short(last(steps.loss)) : "not finite", "last loss") : null,
-      steps.images_per_second ? tile(short(median(steps.images_per_second)), "images/s, median") : null,
+      steps.images_per_second ? tile(short(median(steps.images_per_second)), "median images/s") : null,
       tile(count(step), how.total_steps ? `of ${count(how.total_steps)} steps` : "steps"),
-      run.last_time > run.first_time ? tile(duration(run.last_time - run.first_time), sessions > 1 ? `${sessions} sessions and between` : "from start to end") : null,
+      run.last_time > run.first_time ? tile(duration(run.last_time - run.first_time), sessions > 1 ? `${sessions} sessions` : "start to end") : null,
     ];
     const facts = [
       ["Model", config.model && `${config.model}${how.parameters ? `, ${count(how.parameters)} parameters` : ""}, ${config.image_size} px, ${count(config.num_classes)} classes`],
@@ -322,15 +321,16 @@
       "Drag to zoom, double-click to see all again; a click on a name hides its curve."));
     const area = make("div", { class: "charts" });
     report.append(area);
-    const marks = data.runs.flatMap((run) => run.events).filter((event) => ["resume", "nonfinite", "straggler"].includes(event.event));
+    const marksOf = (runs) => runs.flatMap((run) => run.events).filter((event) => ["resume", "nonfinite", "straggler"].includes(event.event));
+    const marks = marksOf(data.runs);
     if (data.runs.some((run) => run.steps.loss)) addLosses(area, marks);
     if (data.runs.some((run) => run.evals.top1)) addAccuracies(area, marks);
     if (data.runs.some((run) => run.steps.images_per_second))
       addChart(area, { title: "Throughput", note: "images a second, of all ranks", ...overRuns("steps", "images_per_second"), smooth: true, marks, options: { includeZero: true } });
-    data.runs.forEach((run, i) => { if (run.steps.compute_ms) addSplit(area, run, i, marks); });
+    data.runs.forEach((run, i) => { if (run.steps.compute_ms) addSplit(area, run, i, marksOf([run])); });
     if (data.runs.some((run) => run.steps.lr)) addChart(area, { title: "Learning rate", ...overRuns("steps", "lr"), marks });
     if (marks.length > 0)
-      report.append(make("p", { class: "quiet" }, "Vertical lines: ", ...["resume", "nonfinite", "straggler"].filter((kind) => marks.some((m) => m.event === kind))
+      report.append(make("p", { class: "quiet" }, "Marks: ", ...["resume", "nonfinite", "straggler"].filter((kind) => marks.some((m) => m.event === kind))
         .flatMap((kind) => [make("span", { class: "swatch", style: `background:var(--${markColours[kind]})` }), ` ${eventNames[kind]}  `])));
     addEvents(report);
   }
@@ -353,7 +353,7 @@
   function addStudy(study, kind) {
     const all = study.points.filter((p) => p.kind === kind).sort((a, b) => a.ranks - b.ranks);
     const measured = all.filter((p) => p.images_per_second);
-    const area = make("div", { class: "charts" });
+    const area = make("div", { class: "charts three" });
     const what = kind === "weak" ? "the batch grows with the ranks" : "the same batch on more ranks";
     report.append(make("h2", {}, `${kind === "weak" ? "Weak" : "Strong"} scaling`, " ", make("span", { class: "quiet" }, `${what} · ${study.name}`)), area);
     const one = (measured[0] || all[0]).images_per_second?.median / (measured[0] || all[0]).ranks || NaN;
