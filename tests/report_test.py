@@ -11,6 +11,7 @@ import collections
 import html
 import json
 import math
+import os
 import pathlib
 import re
 import shutil
@@ -150,6 +151,14 @@ class Page(Case):
         self.fails(DATA, ["without *.jsonl"], self.dir / "bare")
         self.fails(DATA, ["No such file"], self.dir / "missing")
         self.fails(USAGE, ["files of --metrics_out"])
+
+    def test_replaces_nothing_but_files(self):
+        pipe = self.dir / "pipe"
+        os.mkfifo(pipe)
+        result = run("report", write_run(self.dir / "run.jsonl", example_run()), f"--output={pipe}")
+        self.assertEqual(result.returncode, USAGE)
+        self.assertIn("no regular file", result.stderr)
+        self.assertTrue(pipe.is_fifo())
 
     def fails(self, code, words, *arguments):
         page = self.dir / "never.html"
