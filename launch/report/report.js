@@ -29,6 +29,7 @@
   }
   const percent = (value) => `${(100 * value).toFixed(2)} %`;
   const percentAxis = (value) => `${short(value)} %`;
+  const milliseconds = (ms) => (ms < 1e4 ? `${short(ms)} ms` : `${short(ms / 1000)} s`);
   function duration(seconds) {
     if (seconds < 60) return `${seconds.toFixed(1)} s`;
     const whole = Math.round(seconds);
@@ -295,7 +296,7 @@
       ...table(keys.map(([key, label]) => ({ label, ...columnsOf(run, "steps", key) }))),
       colours: keys.map(([, , name]) => name),
       options: { stackedGraph: true, fillAlpha: 0.75, strokeWidth: 0.5, includeZero: true },
-      axis: (ms) => `${short(ms)} ms`,
+      axis: milliseconds,
     });
   }
 
@@ -377,7 +378,7 @@
     const keys = splitKeys.filter(([key]) => measured.some((p) => isNumber(p[key]))).reverse();
     if (keys.length === 0) return;
     addChart(area, {
-      title: "Time of a step", note: "milliseconds", steps: false, axis: (ms) => `${short(ms)} ms`, colours: keys.map(([, , name]) => name),
+      title: "Time of a step", note: "milliseconds", steps: false, axis: milliseconds, colours: keys.map(([, , name]) => name),
       labels: ["ranks", ...keys.map(([, label]) => label)], rows: measured.map((p, i) => [i, ...keys.map(([key]) => p[key] || 0)]),
       options: { stackedGraph: true, includeZero: true, plotter: barPlotter, dateWindow: [-0.6, measured.length - 0.4], xlabel: "ranks", xLabelHeight: 16,
                  axes: { x: { ticker: () => measured.map((p, i) => ({ v: i, label: count(p.ranks) })), valueFormatter: (i) => `${count(measured[Math.round(i)].ranks)} ranks` } } },
