@@ -147,6 +147,7 @@ class MpiCommunicator::MpiOperation final : public ProgressThread::Operation {
         call_, MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE));
     return done != 0;
   }
+  const char* name() const override { return call_; }
 
  private:
   MpiCommunicator& comm_;

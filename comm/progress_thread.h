@@ -24,6 +24,7 @@ class ProgressThread {
     virtual ~Operation() = default;
     // Does what can be done now without blocking; true once complete.
     virtual bool Advance() = 0;
+    virtual const char* name() const = 0;  // static; for timelines
   };
 
   ProgressThread();
@@ -42,6 +43,7 @@ class ProgressThread {
  private:
   struct Entry {
     std::unique_ptr<Operation> operation;
+    int64_t trace_start = 0;  // TraceAsync's
     bool done = false;
   };
   class Pending;

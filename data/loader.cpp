@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/resize.h"
 #include "kernels/buffer.h"
+#include "kernels/trace.h"
 
 namespace deeper {
 namespace {
@@ -227,6 +228,7 @@ class RingLoader : public Loader {
   };
 
   void Work() {
+    TraceLane("data");
     Scratch scratch;
     std::unique_lock lock(mutex_);
     while (true) {
@@ -234,12 +236,17 @@ class RingLoader : public Loader {
       if (stop_) return;
       const auto [slot, rows] = Claim();
       lock.unlock();
+      const Batch& batch = slot->plan.batch;
+      if (Tracing())
+        TraceBegin(TraceLevel::kStep, absl::StrCat("rows ", rows.begin, " to ", rows.end - 1, " of epoch ",
+                                                   batch.epoch, ", batch ", batch.batch));
       absl::Status status;
       int64_t row = rows.begin;
       for (; row < rows.end; ++row) {
         status = FillRow(*slot, row, scratch);
         if (!status.ok()) break;
       }
+      TraceEnd(TraceLevel::kStep);
       lock.lock();
       if (!status.ok() && (slot->status.ok() || row < slot->failed_row)) {
         slot->status = status;

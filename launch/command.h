@@ -55,6 +55,7 @@ std::unique_ptr<Command> MakeExport();
 std::unique_ptr<Command> MakeCheckpointList();
 std::unique_ptr<Command> MakeCheckpointDiff();
 std::unique_ptr<Command> MakeCheckpointReshard();
+std::unique_ptr<Command> MakeReport();
 std::unique_ptr<Command> MakeBenchStep();
 std::unique_ptr<Command> MakeBenchOp();
 std::unique_ptr<Command> MakeBenchComm();

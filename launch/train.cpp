@@ -106,22 +106,27 @@ class TrainCommand final : public Command {
 
   FlagGroup Output() {
     RunConfig& c = config_;
-    return {"Checkpoints and reports",
-            {{"checkpoint_dir", &c.checkpoint_dir, "empty: nothing is saved"},
-             {"checkpoint_every", &c.checkpoint_every, "steps; 0: at the end only"},
-             {"checkpoint_minutes", &c.checkpoint_minutes,
-              "one more when so long has passed since the last; 0: whatever the time"},
-             {"keep", &c.keep, "newest checkpoints that stay; the one with the best top-1 stays besides"},
-             {"keep_every", &c.keep_every,
-              "checkpoints of steps that this divides stay as well; 0: none for good"},
-             {"resume", &c.resume, "latest: the newest valid one, if there is one | never | STEP"},
-             {"force_resume", &c.force_resume,
-              "goes on though image_size, mean, std, the names of the classes or the elastic settings are "
-              "not those of the checkpoint, nor, where an epoch begins, the seed and the order"},
-             {"metrics_out", &c.metrics_out, "file of JSON lines"},
-             {"log_every", &c.log_every, "steps"},
-             {"progress", &c.progress, "auto | bar | lines: auto is a bar on a terminal, lines under mpirun"},
-             {"eval_every", &c.eval_every, "steps; 0: after every epoch"}}};
+    return {
+        "Checkpoints and reports",
+        {{"checkpoint_dir", &c.checkpoint_dir, "empty: nothing is saved"},
+         {"checkpoint_every", &c.checkpoint_every, "steps; 0: at the end only"},
+         {"checkpoint_minutes", &c.checkpoint_minutes,
+          "one more when so long has passed since the last; 0: whatever the time"},
+         {"keep", &c.keep, "newest checkpoints that stay; the one with the best top-1 stays besides"},
+         {"keep_every", &c.keep_every,
+          "checkpoints of steps that this divides stay as well; 0: none for good"},
+         {"resume", &c.resume, "latest: the newest valid one, if there is one | never | STEP"},
+         {"force_resume", &c.force_resume,
+          "goes on though image_size, mean, std, the names of the classes or the elastic settings are "
+          "not those of the checkpoint, nor, where an epoch begins, the seed and the order"},
+         {"metrics_out", &c.metrics_out, "file of JSON lines, which `deeper report` shows"},
+         {"tensorboard", &c.tensorboard, "directory of event files for TensorBoard, with the same curves"},
+         {"trace", &c.trace, "file for a timeline of some steps on all ranks, which Perfetto opens"},
+         {"trace_first", &c.trace_first, "step that it begins with"},
+         {"trace_steps", &c.trace_steps, "how many"},
+         {"log_every", &c.log_every, "steps"},
+         {"progress", &c.progress, "auto | bar | lines: auto is a bar on a terminal, lines under mpirun"},
+         {"eval_every", &c.eval_every, "steps; 0: after every epoch"}}};
   }
 
   FlagGroup MachineFlags() {

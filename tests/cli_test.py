@@ -20,7 +20,7 @@ import numpy
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEEPER, MPIRUN = sys.argv[1:3]
 COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", "export", "checkpoint list", "checkpoint diff", "checkpoint reshard",
-            "bench step", "bench op", "bench comm", "bench checkpoint", "bench scaling"]
+            "report", "bench step", "bench op", "bench comm", "bench checkpoint", "bench scaling"]
 USAGE, DATA, CHECKPOINT, COMMUNICATION, NOT_FINITE = 2, 3, 4, 5, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]

@@ -6,7 +6,9 @@
 #include <type_traits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "comm/phase.h"
+#include "kernels/trace.h"
 #include "trainer/agree.h"
 #include "trainer/checkpoint_shard.h"
 #include "trainer/exit_code.h"
@@ -120,7 +122,9 @@ void CheckpointSaver::Run() {
     lock.unlock();
     Enter(Stage::kWorking);
     SaveReport report = job.report;
+    const int64_t trace_start = TraceClock();
     report.status = WithExitCode(Write(job), ExitCode::kCheckpoint);
+    TraceAsync("checkpoint", absl::StrCat("step ", report.step), trace_start);
     report.seconds = Seconds() - job.start;
     if (is_chief() && report.status.ok())
       report.warning = std::string(RemoveOldCheckpoints(directory_, report.step, retention_).message());

@@ -140,6 +140,8 @@ absl::Status ValidateNumbers(const RunConfig& c) {
                 "0 (at the end only) or more"),
         InRange("checkpoint_minutes", c.checkpoint_minutes, 0, 1e9, "0 (whatever the time) or more"),
         InRange("keep_every", static_cast<double>(c.keep_every), 0, kMany, "0 (none for good) or more"),
+        InRange("trace_first", static_cast<double>(c.trace_first), 1, kMany, "at least 1"),
+        InRange("trace_steps", static_cast<double>(c.trace_steps), 1, 1000, "between 1 and 1000"),
         InRange("log_every", static_cast<double>(c.log_every), 1, kMany, "at least 1"),
         InRange("eval_every", static_cast<double>(c.eval_every), 0, kMany, "0 (every epoch) or more"),
         InRange("watchdog_seconds", c.watchdog_seconds, 0, 1e9, "0 (no watchdog) or more"),

@@ -75,6 +75,9 @@ struct RunConfig {
   std::string resume = "latest";  // latest | never | STEP
   bool force_resume = false;
   std::string metrics_out;
+  std::string tensorboard;                    // directory
+  std::string trace;                          // file
+  int64_t trace_first = 10, trace_steps = 5;  // steps
   int64_t log_every = 20;
   std::string progress = "auto";  // auto | bar | lines
   int64_t eval_every = 0;         // steps; 0: at the end of every epoch

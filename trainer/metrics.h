@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "data/file.h"
 #include "nlohmann/json.hpp"
+#include "trainer/tensorboard.h"
 
 namespace deeper {
 
@@ -32,6 +34,7 @@ struct StepMetrics {
 struct EvalMetrics {
   int64_t step = 0;
   double top1 = 0, top5 = 0;  // fractions of `count`
+  double loss = 0;            // mean over `count`
   int64_t count = 0;
 };
 
@@ -44,8 +47,8 @@ struct CheckpointMetrics {
 };
 
 // A default-constructed writer discards everything: what ranks other than 0 and runs without --metrics_out
-// use. Numbers that are not finite are written as null. Errors (a full disk) name the file; later events are
-// still tried.
+// use. Every event ends with its "time", in seconds since 1970. Numbers that are not finite are written as
+// null. Errors (a full disk) name the file; later events are still tried.
 class MetricsWriter {
  public:
   // kRestart empties an existing file; kAppend, for a resumed run, keeps it and completes a line that was cut
@@ -54,22 +57,28 @@ class MetricsWriter {
 
   MetricsWriter() = default;
   static absl::StatusOr<MetricsWriter> Open(const std::string& path, Mode mode);
+  // From now on the numbers of step and eval events also go to a new event file in `directory`, tagged
+  // train/NAME and eval/NAME. The next step is `first_step`.
+  absl::Status AddTensorBoard(const std::string& directory, int64_t first_step);
 
-  absl::Status Start(const nlohmann::json& config);
-  absl::Status Resume(int64_t step, const std::string& checkpoint);
+  // config: what the network is. run: on what, and how, it is trained; a resumed run may have other ranks.
+  absl::Status Start(const nlohmann::json& config, const nlohmann::ordered_json& run);
+  absl::Status Resume(int64_t step, const std::string& checkpoint, const nlohmann::ordered_json& run);
   absl::Status Step(const StepMetrics& metrics);
   absl::Status Eval(const EvalMetrics& metrics);
   absl::Status Checkpoint(const CheckpointMetrics& metrics);
   absl::Status CheckpointFailed(int64_t step, const std::string& reason);
   absl::Status NonFinite(int64_t step, const std::string& reason);
+  absl::Status Straggler(int64_t step, const std::string& what);
   absl::Status Done(int64_t step, double seconds);
 
  private:
   explicit MetricsWriter(File file) : file_(std::move(file)) {}
-  absl::Status Write(const nlohmann::ordered_json& event);
+  absl::Status Write(nlohmann::ordered_json event);
   absl::Status Append(std::string_view text);
 
   File file_;
+  std::optional<EventFile> tensorboard_;
 };
 
 }  // namespace deeper

@@ -11,6 +11,7 @@
 #include "comm/gradient_reducer.h"
 #include "comm/phase.h"
 #include "kernels/flat.h"
+#include "kernels/trace.h"
 #include "trainer/agree.h"
 #include "trainer/evaluate.h"
 #include "trainer/exit_code.h"
@@ -19,6 +20,7 @@
 #include "trainer/stop.h"
 #include "trainer/stragglers.h"
 #include "trainer/stuck_head.h"
+#include "trainer/trace_file.h"
 #include "trainer/train_step.h"
 
 namespace deeper {
@@ -61,6 +63,7 @@ class TrainLoop {
   absl::Status EvaluateNow();
   void SynchronizeStatistics();
   void Save();
+  void ReportTrace(const absl::StatusOr<bool>& written);
   absl::Status ReportSaves(const std::vector<SaveReport>& reports);
   bool Due(int64_t every) const { return every > 0 && run_.step % every == 0; }
   bool done() const { return run_.step == run_.total_steps; }
@@ -75,6 +78,7 @@ class TrainLoop {
   Stragglers stragglers_;
   StuckHeads stuck_;
   Wishes wishes_;
+  StepTrace trace_;
   ProgressState shown_;
 
   int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // steps that were not finite
@@ -100,14 +104,20 @@ TrainLoop::TrainLoop(TrainSetup& run)
       stragglers_(run.comm, kStragglerWindow),
       stuck_(run.net->model(), kStuckWindow),
       wishes_(run.comm),
+      trace_(run.config.trace, run.config.trace_first, run.config.trace_steps, run.comm),
       shown_{.total_steps = run.total_steps,
              .epochs = run.config.epochs,
              .global_batch = run.config.global_batch} {}
 
 absl::Status TrainLoop::Run() {
   absl::Status status = Agree(run_.comm, accumulator_.Reserve(MicroBatches(run_)));
+  TraceLane("compute");
   const double start = Seconds();
-  while (status.ok() && !done() && !stopped_) status = Step();
+  while (status.ok() && !done() && !stopped_) {
+    trace_.BeginStep(run_.step + 1);
+    status = Step();
+    if (status.ok()) ReportTrace(trace_.EndStep(run_.step, done() || stopped_));
+  }
   if (run_.saver != nullptr) {
     EnterPhase(Phase::kCheckpoint);
     absl::Status saved = ReportSaves(run_.saver->Finish());
@@ -167,8 +177,10 @@ void TrainLoop::Advance(const StepReport& report) {
 
 absl::Status TrainLoop::Inspect(const StepReport& report) {
   meter_.Add(report);
-  for (const std::string& slow : stragglers_.Observe(run_.step, {report.data_wait_ms, report.compute_ms}))
+  for (const std::string& slow : stragglers_.Observe(run_.step, {report.data_wait_ms, report.compute_ms})) {
     run_.progress.Print(absl::StrCat("warning: ", slow));
+    run_.Warn(run_.metrics.Straggler(run_.step, slow));
+  }
   if (!report.finite) return SkipOrStop(guard_.Culprit(report.heads));
   skipped_in_a_row_ = 0;
   for (const std::string& warning : stuck_.Observe(run_.step, MeanLosses(report)))
@@ -218,6 +230,7 @@ absl::Status TrainLoop::EvaluateNow() {
   const EvalMetrics metrics = {.step = run_.step,
                                .top1 = static_cast<double>(result->top1) / count,
                                .top5 = static_cast<double>(result->top5) / count,
+                               .loss = result->loss,
                                .count = result->count};
   run_.progress.Print(
       absl::StrFormat("evaluation at step %d: top-1 %.4f, top-5 %.4f, loss %.4f over %d samples", run_.step,
@@ -243,6 +256,11 @@ void TrainLoop::Save() {
   last_save_ = Seconds();
   SynchronizeStatistics();
   run_.saver->Save({run_.step, run_.data_state, run_.model_config, top1_});
+}
+
+void TrainLoop::ReportTrace(const absl::StatusOr<bool>& written) {
+  run_.Warn(written.status());
+  if (written.value_or(false)) run_.progress.Print(absl::StrCat("timeline written to ", run_.config.trace));
 }
 
 // How the last of them went.

@@ -236,12 +236,44 @@ absl::Status TrainSetup::PrepareSaving() {
 }
 
 absl::Status TrainSetup::OpenReports() {
-  if (config.metrics_out.empty() || comm.rank() != 0) return absl::OkStatus();
-  absl::StatusOr<MetricsWriter> opened = MetricsWriter::Open(
-      config.metrics_out, step > 0 ? MetricsWriter::Mode::kAppend : MetricsWriter::Mode::kRestart);
-  if (!opened.ok()) return opened.status();
-  metrics = *std::move(opened);
-  return step > 0 ? metrics.Resume(step, config.checkpoint_dir) : metrics.Start(model_config);
+  if (comm.rank() != 0) return absl::OkStatus();
+  if (!config.metrics_out.empty()) {
+    absl::StatusOr<MetricsWriter> opened = MetricsWriter::Open(
+        config.metrics_out, step > 0 ? MetricsWriter::Mode::kAppend : MetricsWriter::Mode::kRestart);
+    if (!opened.ok()) return opened.status();
+    metrics = *std::move(opened);
+  }
+  if (!config.tensorboard.empty()) {
+    if (absl::Status status = metrics.AddTensorBoard(config.tensorboard, step + 1); !status.ok())
+      return status;
+  }
+  return step > 0 ? metrics.Resume(step, config.checkpoint_dir, RunJson())
+                  : metrics.Start(model_config, RunJson());
+}
+
+// For reports: on what, and how, this run trains.
+nlohmann::ordered_json TrainSetup::RunJson() const {
+  const DatasetInfo& data = train_data->info();
+  return {{"ranks", comm.size()},
+          {"device", device.Describe()},
+          {"precision", config.precision},
+          {"data", config.synthetic ? "made up" : config.data},
+          {"samples", data.samples},
+          {"eval_samples", val_data == nullptr ? 0 : val_data->info().samples},
+          {"global_batch", config.global_batch},
+          {"total_steps", total_steps},
+          {"epoch_steps", epoch_steps_},
+          {"parameters", TrainedParameters()},
+          {"optimizer", config.optimizer},
+          {"lr", config.lr},
+          {"lr_schedule", config.lr_schedule},
+          {"seed", config.seed}};
+}
+
+int64_t TrainSetup::TrainedParameters() const {
+  int64_t trained = 0;
+  for (const Param& param : params->trained()) trained += param.spec.elements();
+  return trained;
 }
 
 absl::Status TrainSetup::StartLoader() {
@@ -272,13 +304,11 @@ LoaderOptions TrainSetup::Preset() const {
 void TrainSetup::Announce() {
   const Model& model = net->model();
   const DatasetInfo& data = train_data->info();
-  int64_t trained = 0;
-  for (const Param& param : params->trained()) trained += param.spec.elements();
   const auto line = [&](const char* what, const std::string& text) {
     progress.Print(absl::StrFormat("%-13s %s", what, text));
   };
   line("model", absl::StrFormat("%s, %d parameters, %d heads, %d x %d x %d images, %d classes", model.name,
-                                trained, model.heads.size(), model.channels, model.image_size,
+                                TrainedParameters(), model.heads.size(), model.channels, model.image_size,
                                 model.image_size, model.num_classes));
   line("device", absl::StrFormat("%s, %s, %d MiB of activations a rank", device.Describe(), config.precision,
                                  net->arena_bytes() >> 20));

@@ -73,6 +73,8 @@ struct TrainSetup {
   absl::Status PlanSteps();
   absl::Status BuildTrainingNetwork();
   absl::Status Resume();
+  nlohmann::ordered_json RunJson() const;
+  int64_t TrainedParameters() const;
 
   PixelStats stats_;
   int64_t epoch_steps_ = 0;

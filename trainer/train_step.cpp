@@ -74,6 +74,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     net_.Load(*batch, seed_);
     recordings_[batch->micro == 0][last]->Run([&] {
       net_.Forward();  // main loss + 0.3 aux1 + 0.3 aux2
+      EnterPhase(Phase::kBackward);
       net_.Backward([&](size_t piece) {
         EnterPhase(Phase::kBackward, static_cast<int64_t>(piece));
         accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
