@@ -163,6 +163,7 @@ class MpiShift final : public ProgressThread::Operation {
       exchange_.Receive(from_previous, bytes, (peers.rank + peers.size - 1) % peers.size);
   }
   bool Advance() override { return exchange_.Done(); }
+  const char* name() const override { return "shift"; }
 
  private:
   MpiExchange exchange_;
