@@ -451,7 +451,7 @@ class BenchScalingCommand final : public Command {
   std::vector<std::string> train_flags_;
   std::vector<Point> points_;                                      // the first one calibrates the model
   std::map<std::pair<int, int64_t>, std::vector<Measured>> runs_;  // by Point::key
-  std::vector<Sample> link_samples_;
+  std::vector<CommSample> link_samples_;
   ordered_json network_;  // as the metrics of a run describe it
   std::string device_;
 };

@@ -108,9 +108,9 @@ void MeasureLink(Communicator& comm, RankHealth& mine) {
   mine.link_bytes_per_second = kLinkBytes / fastest;
 }
 
-// x: bytes, y: ms of the slowest rank, the least of the rounds. Collective.
-std::vector<Sample> MeasureAllReduces(Communicator& comm, Device& device) {
-  std::vector<Sample> samples;
+// Of this rank, the least of the rounds. Collective.
+std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device) {
+  std::vector<CommSample> samples;
   const Buffer memory = device.Allocate(std::ranges::max(kAllReduceBytes));
   for (const size_t bytes : kAllReduceBytes) {
     double fastest = 1e30;
@@ -255,8 +255,8 @@ class DoctorCommand final : public Command {
     if (comm.size() > 1) {
       MeasureLink(comm, mine);
       all_reduces_ = MeasureAllReduces(device_comm, device);
-      for (Sample& sample : all_reduces_)
-        comm.AllReduce(&sample.y, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
+      for (CommSample& sample : all_reduces_)
+        comm.AllReduce(&sample.ms, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
     }
     if (!config_.checkpoint_dir.empty()) {
       if (absl::Status status = ExamineDirectory(config_.checkpoint_dir, comm, mine); !status.ok())
@@ -269,10 +269,13 @@ class DoctorCommand final : public Command {
       return status;
     ranks_.resize(static_cast<size_t>(comm.size()));
     comm.AllGather(&mine, ranks_.data(), sizeof mine, {}).Wait();
+    Predict(trainer->net->model(), comm);
+    JobWants wants;
     // Weights and momentum; one checkpoint more than are kept, while it is written.
     const double state = 2.0 * sizeof(float) * static_cast<double>(trainer->params->trained_elements());
-    findings_ = Examine(ranks_, config_.checkpoint_dir.empty() ? 0 : state * (config_.keep + 1));
-    Predict(trainer->net->model(), comm);
+    if (!config_.checkpoint_dir.empty()) wants.checkpoint_bytes = state * (config_.keep + 1);
+    wants.images_per_second = 1e3 * static_cast<double>(batch_) / step_.ms();
+    findings_ = Examine(ranks_, wants);
     return absl::OkStatus();
   }
 
@@ -480,7 +483,7 @@ class DoctorCommand final : public Command {
   std::string json_;
 
   std::vector<RankHealth> ranks_;
-  std::vector<Sample> all_reduces_;
+  std::vector<CommSample> all_reduces_;
   std::vector<Finding> findings_;
   double measured_step_ms_ = 0, jitter_ = 0;  // of this rank
   RankStep step_;

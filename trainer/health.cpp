@@ -89,15 +89,16 @@ void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector
   }
 }
 
-// cost(rank): larger is worse; 0: not known. text(rank, median cost).
-void ExamineRanks(const std::vector<RankHealth>& ranks, ExitCode code,
+// cost(rank): larger is worse; 0: not known; up to `bearable`, of no account. text(rank, median cost).
+void ExamineRanks(const std::vector<RankHealth>& ranks, ExitCode code, double bearable,
                   const std::function<double(const RankHealth&)>& cost,
                   const std::function<std::string(size_t, double)>& text, std::vector<Finding>& findings) {
   std::vector<double> costs;
   for (const RankHealth& rank : ranks) costs.push_back(cost(rank));
   if (std::find(costs.begin(), costs.end(), 0.0) != costs.end()) return;
   const Outliers found = FindSlow(costs, kSlower);
-  for (const size_t rank : found.slow) findings.push_back({false, code, text(rank, found.median)});
+  for (const size_t rank : found.slow)
+    if (costs[rank] > bearable) findings.push_back({false, code, text(rank, found.median)});
 }
 
 void ExamineCheckpoints(const std::vector<RankHealth>& ranks, double bytes, std::vector<Finding>& findings) {
@@ -133,11 +134,11 @@ void ExamineClocks(const std::vector<RankHealth>& ranks, std::vector<Finding>& f
 
 }  // namespace
 
-std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, double checkpoint_bytes) {
+std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWants& wants) {
   std::vector<Finding> findings;
   for (const bool across : {true, false}) ExamineLinks(ranks, across, findings);
   ExamineRanks(
-      ranks, ExitCode::kCommunication, [](const RankHealth& rank) { return rank.compute_ms; },
+      ranks, ExitCode::kCommunication, /*bearable=*/0, [](const RankHealth& rank) { return rank.compute_ms; },
       [&](size_t rank, double median) {
         return absl::StrFormat(
             "%s is slow: %.1f ms of computing a step, %.2f times the median rank's: look for other programs "
@@ -147,7 +148,7 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, double checkp
       },
       findings);
   ExamineRanks(
-      ranks, ExitCode::kData,
+      ranks, ExitCode::kData, wants.images_per_second > 0 ? 1 / wants.images_per_second : 0,
       [](const RankHealth& rank) {
         return rank.data_images_per_second > 0 ? 1 / rank.data_images_per_second : 0;
       },
@@ -157,7 +158,7 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, double checkp
             Name(ranks, rank), ranks[rank].data_images_per_second, 1 / median);
       },
       findings);
-  ExamineCheckpoints(ranks, checkpoint_bytes, findings);
+  ExamineCheckpoints(ranks, wants.checkpoint_bytes, findings);
   ExamineClocks(ranks, findings);
   return findings;
 }

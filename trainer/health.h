@@ -41,8 +41,12 @@ inline constexpr double kLeastOfNominal = 0.25;
 // Beyond these, log lines of several hosts mislead.
 inline constexpr double kMostSkewSeconds = 1;
 
-// ranks: [rank]. checkpoint_bytes: what must be free; 0: nothing is saved. Unfit findings first, in the order
-// communication, data, checkpoints.
-std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, double checkpoint_bytes);
+struct JobWants {
+  double checkpoint_bytes = 0;   // that must be free; 0: nothing is saved
+  double images_per_second = 0;  // of a rank: a loader that delivers them is fast enough
+};
+
+// ranks: [rank]. Unfit findings first, in the order communication, data, checkpoints.
+std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWants& wants);
 
 }  // namespace deeper

@@ -230,28 +230,20 @@ int64_t SmallestBatch(const RankStep& step, const Cluster& cluster, const Exchan
   return 0;
 }
 
-Line FitLine(std::span<const Sample> samples) {
-  // The normal equations of fixed / y + slope * x / y = 1.
-  double ff = 0, fs = 0, ss = 0, f = 0, s = 0;
-  for (const auto& [x, y] : samples) {
-    ff += 1 / (y * y);
-    fs += x / (y * y);
-    ss += x * x / (y * y);
-    f += 1 / y;
-    s += x / y;
+// Errors are not weighted: a network that lets short bursts through faster than the rest would seem fast.
+Link FitLink(std::span<const CommSample> all_reduces, int ranks) {
+  const CommSample least = *std::ranges::min_element(
+      all_reduces, {}, [](const CommSample& sample) { return std::pair(sample.bytes, sample.ms); });
+  double xx = 0, xy = 0;
+  for (const auto& [bytes, ms] : all_reduces) {
+    xx += (bytes - least.bytes) * (bytes - least.bytes);
+    xy += (bytes - least.bytes) * (ms - least.ms);
   }
-  const double determinant = ff * ss - fs * fs;
-  DEEPER_CHECK(determinant > 0, "a line needs samples at two places");
-  const Line line = {(ss * f - fs * s) / determinant, (ff * s - fs * f) / determinant};
-  if (line.fixed < 0) return {0, s / ss};
-  if (line.slope < 0) return {f / ff, 0};
-  return line;
-}
-
-Link FitLink(std::span<const Sample> all_reduces, int ranks) {
-  const Line line = FitLine(all_reduces);
+  DEEPER_CHECK(xx > 0, "a link is measured with two numbers of bytes");
+  const double ms_per_byte = std::max(xy / xx, 1e-12);  // noise may hide what the bytes cost
+  const double fixed = std::max(0.0, least.ms - ms_per_byte * least.bytes);
   const double rounds = 2.0 * (ranks - 1);
-  return {1e3 * line.fixed / rounds, 1e3 * rounds / ranks / line.slope};
+  return {1e3 * fixed / rounds, 1e3 / (ms_per_byte / rounds * ranks)};
 }
 
 }  // namespace deeper

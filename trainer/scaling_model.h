@@ -86,17 +86,12 @@ Exchange BestBuckets(const RankStep& step, const Cluster& cluster, Exchange exch
 int64_t SmallestBatch(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks,
                       double efficiency);
 
-// y = fixed + slope * x.
-struct Line {
-  double fixed = 0, slope = 0;
+// One collective, measured.
+struct CommSample {
+  double bytes = 0, ms = 0;
 };
-struct Sample {
-  double x = 0, y = 0;  // y > 0
-};
-// The line with the least squares of relative errors, so that small samples count as much as large ones. Two
-// different x at least. Neither coefficient is negative.
-Line FitLine(std::span<const Sample> samples);
-// The link that gives these times (x: bytes, y: ms) of ring all-reduces between `ranks` ranks, 2 at least.
-Link FitLink(std::span<const Sample> all_reduces, int ranks);
+// The link that gives these times of ring all-reduces between `ranks` ranks, 2 at least: its latency from the
+// fewest bytes, its bandwidth by least squares from there on. Two different numbers of bytes at least.
+Link FitLink(std::span<const CommSample> all_reduces, int ranks);
 
 }  // namespace deeper

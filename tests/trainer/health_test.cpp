@@ -10,6 +10,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
+constexpr JobWants kWants = {.checkpoint_bytes = 1e9, .images_per_second = 500};
+
 // 8 ranks on 4 hosts, all as they should be, a few per cent apart.
 std::vector<RankHealth> Healthy() {
   std::vector<RankHealth> ranks(8);
@@ -30,21 +32,21 @@ std::vector<RankHealth> Healthy() {
 
 // The one thing that is wrong.
 Finding TheFinding(const std::vector<RankHealth>& ranks) {
-  const std::vector<Finding> findings = Examine(ranks, 1e9);
+  const std::vector<Finding> findings = Examine(ranks, kWants);
   EXPECT_EQ(findings.size(), 1u);
   return findings.empty() ? Finding{} : findings[0];
 }
 
 TEST(Health, NothingIsWrongWithAFewPerCent) {
-  EXPECT_TRUE(Examine(Healthy(), 1e9).empty());
+  EXPECT_TRUE(Examine(Healthy(), kWants).empty());
 }
 
 TEST(Health, NamesLinksBelowTheirNominalBandwidth) {
   std::vector<RankHealth> ranks = Healthy();
   for (const size_t i : {0, 2, 4, 6}) ranks[i].link_bytes_per_second = 3.2e9;  // just enough
-  EXPECT_TRUE(Examine(ranks, 1e9).empty());
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
   ranks[3].nominal_bytes_per_second = 125e9;  // the slower interface counts
-  EXPECT_TRUE(Examine(ranks, 1e9).empty());
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
   ranks[4].link_bytes_per_second = 3e9;
   const Finding finding = TheFinding(ranks);
   EXPECT_FALSE(finding.fit);
@@ -58,13 +60,13 @@ TEST(Health, ComparesLinksWithTheirOwnKind) {
   ranks[5].link_bytes_per_second = 15e9;  // within a host: more than others have across
   EXPECT_THAT(TheFinding(ranks).text, HasSubstr("from rank 4 (node2) to rank 5 (node2)"));
   for (RankHealth& rank : ranks) rank.link_bytes_per_second = 0;
-  EXPECT_TRUE(Examine(ranks, 1e9).empty());
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
 }
 
 TEST(Health, NamesSlowRanks) {
   std::vector<RankHealth> ranks = Healthy();
   ranks[6].compute_ms = 124;
-  EXPECT_TRUE(Examine(ranks, 1e9).empty());
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
   ranks[6].compute_ms = 140;
   EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 6 (node3) is slow: 140.0 ms"));
   ranks.resize(2);  // of two, the slower
@@ -76,7 +78,7 @@ TEST(Health, NamesSlowRanks) {
 TEST(Health, NamesNobodyWhereAllVary) {
   std::vector<RankHealth> ranks = Healthy();
   for (size_t i = 0; i < ranks.size(); ++i) ranks[i].compute_ms = 100 + 15 * static_cast<double>(i);
-  EXPECT_TRUE(Examine(ranks, 1e9).empty());
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
 }
 
 TEST(Health, NamesSlowLoaders) {
@@ -85,8 +87,11 @@ TEST(Health, NamesSlowLoaders) {
   const Finding finding = TheFinding(ranks);
   EXPECT_EQ(finding.code, ExitCode::kData);
   EXPECT_THAT(finding.text, HasSubstr("rank 3 (node1) loads 400.0 images/s"));
+  ranks[3].data_images_per_second = 501;  // enough
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+  ranks[3].data_images_per_second = 400;
   ranks[4].data_images_per_second = 0;  // not asked for
-  EXPECT_TRUE(Examine(ranks, 1e9).empty());
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
 }
 
 TEST(Health, ChecksTheDirectoryForCheckpoints) {
@@ -98,7 +103,7 @@ TEST(Health, ChecksTheDirectoryForCheckpoints) {
   ranks[7].free_bytes = 0.5e9;
   EXPECT_THAT(TheFinding(ranks).text,
               HasSubstr("rank 7 (node3): 0.5 GB are free for checkpoints, which want 1.0"));
-  EXPECT_TRUE(Examine(ranks, 0).empty());
+  EXPECT_TRUE(Examine(ranks, {}).empty());
 }
 
 TEST(Health, ClocksMatterLittle) {

@@ -128,17 +128,19 @@ TEST(ScalingModel, ChoosesBucketsAndBatch) {
 
 TEST(ScalingModel, FitsWhatItPredicts) {
   const Cluster truth = {.ranks_per_node = 1, .across = {.latency_us = 30, .bytes_per_second = 1.2e9}};
-  std::vector<Sample> samples;
+  std::vector<CommSample> samples;
   for (const double bytes : {4e3, 64e3, 1e6, 16e6, 64e6})
     samples.push_back({bytes, AllReduceMs(AllReduceAlgorithm::kRing, truth, 6, bytes)});
   const Link link = FitLink(samples, 6);
   EXPECT_NEAR(link.latency_us, 30, 1e-6);
   EXPECT_NEAR(link.bytes_per_second, 1.2e9, 1);
-  // No negative coefficients: nothing takes less than no time.
-  const Sample steep[] = {{1, 1}, {2, 3}};
-  EXPECT_EQ(FitLine(steep).fixed, 0);
-  const Sample falling[] = {{1, 3}, {2, 2}};
-  EXPECT_EQ(FitLine(falling).slope, 0);
+  // The first 256 kB go through at once: the rest tells the bandwidth, 12.5 MB/s.
+  const CommSample bucket[] = {{4e3, 0.4}, {64e3, 0.7}, {1e6, 80 - 20}, {4e6, 320 - 20}, {16e6, 1280 - 20}};
+  EXPECT_NEAR(FitLink(bucket, 2).bytes_per_second, 12.5e6, 0.03 * 12.5e6);
+  EXPECT_NEAR(FitLink(bucket, 2).latency_us, 0, 100);
+  // Noise that makes more bytes cheaper gives no negative cost.
+  const CommSample falling[] = {{1e3, 3}, {2e3, 2}};
+  EXPECT_GT(FitLink(falling, 2).bytes_per_second, 0);
 }
 
 TEST(ScalingModel, KnowsWhenGradientsOfANetworkAreReady) {
