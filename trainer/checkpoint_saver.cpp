@@ -114,6 +114,7 @@ void CheckpointSaver::AwaitFewerJobsThan(size_t count) {
 }
 
 void CheckpointSaver::Run() {
+  TraceLane("checkpoint");
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
@@ -122,9 +123,9 @@ void CheckpointSaver::Run() {
     lock.unlock();
     Enter(Stage::kWorking);
     SaveReport report = job.report;
-    const int64_t trace_start = TraceClock();
+    TraceBegin(TraceLevel::kStep, absl::StrCat("step ", report.step));
     report.status = WithExitCode(Write(job), ExitCode::kCheckpoint);
-    TraceAsync("checkpoint", absl::StrCat("step ", report.step), trace_start);
+    TraceEnd(TraceLevel::kStep);
     report.seconds = Seconds() - job.start;
     if (is_chief() && report.status.ok())
       report.warning = std::string(RemoveOldCheckpoints(directory_, report.step, retention_).message());
