@@ -151,13 +151,14 @@ absl::Status ExamineDirectory(const std::string& directory, Communicator& comm, 
       if (locked.ok()) lock = *std::move(locked);
     }
   }
-  if (absl::Status status = Agree(comm, taken); !status.ok()) return status;
+  taken = Agree(comm, WithExitCode(taken, ExitCode::kCheckpoint));
+  if (!taken.ok()) return taken;
   if (comm.rank() != 0) mine.sees_lock = absl::IsFailedPrecondition(LockDirectory(directory).status());
   struct statvfs space = {};
   const absl::Status there =
       statvfs(directory.c_str(), &space) == 0 ? absl::OkStatus() : IoError("look at", directory, errno);
   mine.free_bytes = static_cast<double>(space.f_bavail) * static_cast<double>(space.f_frsize);
-  return Agree(comm, there);  // before rank 0 lets go
+  return Agree(comm, WithExitCode(there, ExitCode::kCheckpoint));  // before rank 0 lets go
 }
 
 // Everything that a few training steps want.
@@ -259,8 +260,8 @@ class DoctorCommand final : public Command {
         comm.AllReduce(&sample.ms, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
     }
     if (!config_.checkpoint_dir.empty()) {
-      absl::Status examined = ExamineDirectory(config_.checkpoint_dir, comm, mine);
-      if (!examined.ok()) return WithExitCode(examined, ExitCode::kCheckpoint);
+      const absl::Status examined = ExamineDirectory(config_.checkpoint_dir, comm, mine);
+      if (!examined.ok()) return examined;
     }
     absl::StatusOr<Trainer> trainer = Trainer::Make(config_, comm, device);
     if (absl::Status status = Agree(comm, trainer.status()); !status.ok()) return status;
