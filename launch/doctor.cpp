@@ -151,8 +151,8 @@ absl::Status ExamineDirectory(const std::string& directory, Communicator& comm, 
       if (locked.ok()) lock = *std::move(locked);
     }
   }
-  taken = WithExitCode(taken, ExitCode::kCheckpoint);
-  if (absl::Status status = Agree(comm, taken); !status.ok()) return status;
+  taken = Agree(comm, WithExitCode(taken, ExitCode::kCheckpoint));
+  if (!taken.ok()) return taken;
   if (comm.rank() != 0) mine.sees_lock = absl::IsFailedPrecondition(LockDirectory(directory).status());
   struct statvfs space = {};
   const absl::Status there =
@@ -194,10 +194,11 @@ absl::StatusOr<Trainer> Trainer::Make(const RunConfig& config, const Communicato
   if (absl::Status status = made.net->Bind(*made.params); !status.ok()) return status;
   made.net->Configure(made.input);
   made.input.stats = *stats;
-  ConfigureTrainingInput(config, made.input);
+  made.input.augment = AugmentOf(config);
   made.input.global_batch = config.global_batch;
   made.input.rank = comm.rank();
   made.input.world = comm.size();
+  made.input.workers = config.workers;
   return made;
 }
 
@@ -259,8 +260,8 @@ class DoctorCommand final : public Command {
         comm.AllReduce(&sample.ms, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
     }
     if (!config_.checkpoint_dir.empty()) {
-      if (absl::Status status = ExamineDirectory(config_.checkpoint_dir, comm, mine); !status.ok())
-        return status;
+      const absl::Status examined = ExamineDirectory(config_.checkpoint_dir, comm, mine);
+      if (!examined.ok()) return examined;
     }
     absl::StatusOr<Trainer> trainer = Trainer::Make(config_, comm, device);
     if (absl::Status status = Agree(comm, trainer.status()); !status.ok()) return status;

@@ -257,7 +257,7 @@ class Timeline(Case):
     def test_trace_of_two_ranks(self):
         trace, metrics = self.dir / "trace.json", self.dir / "metrics.jsonl"
         self.succeeds("train", "--synthetic", "--synthetic_samples=200", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--global_batch=12",
-                      "--threads=1", "--max_steps=8", "--checkpoint_every=4", f"--checkpoint_dir={self.dir}/run", f"--metrics_out={metrics}",
+                      "--threads=1", "--max_steps=8", "--checkpoint_every=1", f"--checkpoint_dir={self.dir}/run", f"--metrics_out={metrics}",
                       f"--trace={trace}", f"--trace_first={self.FIRST}", f"--trace_steps={self.STEPS}", ranks=2)
         file = json.loads(trace.read_text())
         lanes = self.check_format(file["traceEvents"])

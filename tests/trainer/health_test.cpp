@@ -70,6 +70,7 @@ TEST(Health, NamesSlowRanks) {
   ranks[6].compute_ms = 140;
   EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 6 (node3) is slow: 140.0 ms"));
   ranks.resize(2);  // of two, the slower
+  for (RankHealth& rank : ranks) rank.link_bytes_per_second = 0;
   ranks[1].compute_ms = 300;
   EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 1 (node0) is slow"));
 }
