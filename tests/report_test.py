@@ -276,7 +276,8 @@ class Timeline(Case):
             self.assertLess(theirs["ts"], ours["ts"] + ours["dur"] + uncertainty)
         done = {event["name"] for event in lanes[0, "compute"]}
         self.assertLessEqual({"in the loader", "computing micro-batch 0", "backward", "updating the weights", "waiting for peers"}, done)
-        self.assertIn("step 4", [event["name"] for event in lanes[0, "checkpoint"]])
+        # Two saves may be under way: the third waits for the first.
+        self.assertIn(f"step {self.FIRST}", [event["name"] for event in lanes[0, "checkpoint"]])
 
     def test_trace_of_bench_step(self):
         trace = self.dir / "bench.json"
