@@ -95,6 +95,10 @@ class Communicator {
   // all: [size() * bytes]; every rank receives the concatenation of all ranks' `mine` [bytes], in rank order.
   // mine may be all + rank * bytes.
   virtual Request AllGather(const void* mine, void* all, size_t bytes, Stream stream) = 0;
+  // The ranks in a ring: to_next [bytes] goes to the next rank, whose from_previous [bytes] it becomes.
+  // nullptr where this rank sends, or receives, nothing; its neighbours know. Host memory only: not for
+  // communicators of a device.
+  virtual Request Shift(const void* to_next, void* from_previous, size_t bytes);
   // data: [bytes], replaced by root's.
   virtual Request Broadcast(void* data, size_t bytes, int root, Stream stream) = 0;
   // Many collectives will be on this memory, or parts of it: prepares for them where that helps. It must
@@ -102,6 +106,12 @@ class Communicator {
   virtual void Register(void* data, size_t bytes) { (void)data, (void)bytes; }
   // Returns when every rank has called it.
   virtual void Barrier() = 0;
+  // Collective, over host memory only. The same ranks, with an order of collectives of its own: for another
+  // thread than the one that calls this communicator. Ends before this one, on every rank.
+  virtual std::unique_ptr<Communicator> Duplicate() {
+    DEEPER_CHECK(false, "only communicators over host memory have duplicates");
+    return nullptr;
+  }
   // Ends every rank of the job with this exit code; does not return.
   [[noreturn]] virtual void Abort(int exit_code, const std::string& reason) = 0;
 

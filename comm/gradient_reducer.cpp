@@ -33,6 +33,20 @@ std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
 
 }  // namespace
 
+std::vector<size_t> PackPieces(const std::vector<GradientPiece>& pieces, size_t bucket_bytes) {
+  std::vector<size_t> bucket_of;
+  size_t bucket = 0, filled = 0;  // bytes in it
+  for (const GradientPiece& piece : pieces) {
+    if (!bucket_of.empty() && filled >= bucket_bytes) {
+      ++bucket;
+      filled = 0;
+    }
+    bucket_of.push_back(bucket);
+    filled += piece.count * sizeof(float);
+  }
+  return bucket_of;
+}
+
 GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::vector<GradientPiece>& pieces,
                                  size_t bucket_bytes, GradientSum sum)
     : comm_(comm), arena_(arena), pieces_(pieces), sum_(sum) {
@@ -50,18 +64,12 @@ GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::ve
 }
 
 void GradientReducer::PackBuckets(size_t bucket_bytes) {
-  buckets_.clear();
-  bucket_of_.clear();
-  size_t filled = 0;  // bytes in the last bucket
-  for (const GradientPiece& piece : pieces_) {
-    if (buckets_.empty() || filled >= bucket_bytes) {
-      buckets_.emplace_back();
-      filled = 0;
-    }
-    buckets_.back().spans.push_back(piece);
-    ++buckets_.back().pieces;
-    bucket_of_.push_back(buckets_.size() - 1);
-    filled += piece.count * sizeof(float);
+  bucket_of_ = PackPieces(pieces_, bucket_bytes);
+  buckets_.assign(bucket_of_.empty() ? 0 : bucket_of_.back() + 1, {});
+  for (size_t i = 0; i < pieces_.size(); ++i) {
+    Bucket& bucket = buckets_[bucket_of_[i]];
+    bucket.spans.push_back(pieces_[i]);
+    ++bucket.pieces;
   }
   for (Bucket& bucket : buckets_) bucket.spans = Merged(std::move(bucket.spans));
 }

@@ -29,6 +29,10 @@ struct GradientPiece {
 
 inline constexpr size_t kTunedBuckets = 0;
 
+// [piece] the bucket that it leaves in: buckets are filled in the order of the pieces, each until it has
+// bucket_bytes.
+std::vector<size_t> PackPieces(const std::vector<GradientPiece>& pieces, size_t bucket_bytes);
+
 // How ranks' gradients become one.
 enum class GradientSum {
   kAnyOrder,  // ReduceOp::kSum

@@ -32,8 +32,13 @@ class SingleCommunicator final : public Communicator {
     if (bytes > 0 && mine != all) std::memcpy(all, mine, bytes);
     return {};
   }
+  Request Shift(const void* to_next, void* from_previous, size_t bytes) override {
+    if (bytes > 0 && from_previous != nullptr) std::memcpy(from_previous, to_next, bytes);
+    return {};
+  }
   Request Broadcast(void*, size_t, int, Stream) override { return {}; }
   void Barrier() override {}
+  std::unique_ptr<Communicator> Duplicate() override { return MakeSingleCommunicator(); }
   void Abort(int exit_code, const std::string& reason) override {
     std::fprintf(stderr, "deeper: %s\n", reason.c_str());
     std::_Exit(exit_code);
@@ -41,6 +46,10 @@ class SingleCommunicator final : public Communicator {
 };
 
 }  // namespace
+
+Request Communicator::Shift(const void*, void*, size_t) {
+  CheckFailed(__FILE__, __LINE__, "Shift", "not over " + name());
+}
 
 std::unique_ptr<Communicator> MakeSingleCommunicator() {
   return std::make_unique<SingleCommunicator>();

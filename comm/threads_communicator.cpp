@@ -80,12 +80,19 @@ class Group {
     std::lock_guard lock(mutex_);
     return collective.done;
   }
+  // Every rank that asks for the same number gets the same one.
+  std::shared_ptr<Group> Duplicate(size_t number) {
+    std::lock_guard lock(mutex_);
+    while (duplicates_.size() <= number) duplicates_.push_back(std::make_shared<Group>(size_));
+    return duplicates_[number];
+  }
 
  private:
   const int size_;
   std::mutex mutex_;
   std::condition_variable done_;
   std::map<uint64_t, std::shared_ptr<Collective>> gathering_;  // by sequence number
+  std::vector<std::shared_ptr<Group>> duplicates_;
 };
 
 class Pending final : public Request::State {
@@ -192,6 +199,16 @@ void AllGatherAll(const Collective& collective) {
   }
 }
 
+void ShiftAll(const Collective& collective) {
+  const size_t ranks = collective.in.size();
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    void* const to = collective.out[(rank + 1) % ranks];
+    DEEPER_CHECK((to == nullptr) == (collective.in[rank] == nullptr), "neighbours disagree about a shift");
+    if (to != nullptr && collective.signature.count > 0)
+      std::memcpy(to, collective.in[rank], collective.signature.count);
+  }
+}
+
 void BroadcastAll(const Collective& collective, int root) {
   const void* from = collective.in[static_cast<size_t>(root)];
   for (void* to : collective.out)
@@ -221,12 +238,18 @@ class ThreadCommunicator final : public Communicator {
   Request AllGather(const void* mine, void* all, size_t bytes, Stream) override {
     return Join({"AllGather", bytes, 0}, mine, all, AllGatherAll);
   }
+  Request Shift(const void* to_next, void* from_previous, size_t bytes) override {
+    return Join({"Shift", bytes, 0}, to_next, from_previous, ShiftAll);
+  }
   Request Broadcast(void* data, size_t bytes, int root, Stream) override {
     return Join({"Broadcast", bytes, root}, data, data,
                 [root](const Collective& all) { BroadcastAll(all, root); });
   }
   void Barrier() override {
     Join({"Barrier", 0, 0}, nullptr, nullptr, [](const Collective&) {}).Wait();
+  }
+  std::unique_ptr<Communicator> Duplicate() override {
+    return std::make_unique<ThreadCommunicator>(group_->Duplicate(duplicates_++), rank_);
   }
   void Abort(int exit_code, const std::string& reason) override {
     std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank_, size(), reason.c_str());
@@ -243,6 +266,7 @@ class ThreadCommunicator final : public Communicator {
   std::shared_ptr<Group> group_;
   const int rank_;
   uint64_t sequence_ = 0;
+  size_t duplicates_ = 0;
 };
 
 }  // namespace

@@ -146,18 +146,29 @@ class ShardDataset : public Dataset {
   }
 
   absl::Status Read(int64_t index, Image* image) const override {
+    return ReadPart(
+        index,
+        [](ImageSize size) {
+          return PixelRect{0, 0, size.width, size.height};
+        },
+        image);
+  }
+
+  absl::Status ReadPart(int64_t index, ChoosePart choose, Image* image) const override {
     EnterStage(Stage::kRead);
     const auto [shard, i] = Find(index);
-    if (encoding_ == Encoding::kRaw) {
+    if (encoding_ == Encoding::kRaw) {  // its checksum needs all of it
       image->height = shard.height[i];
       image->width = shard.width[i];
       image->channels = info_.channels;
+      image->x = image->y = 0;
+      choose({image->height, image->width});
       return ReadStored(shard, i, &image->pixels);
     }
     thread_local std::vector<uint8_t> file;
     if (absl::Status read = ReadStored(shard, i, &file); !read.ok()) return read;
     EnterStage(Stage::kDecode);
-    absl::Status decoded = DecodeImage(file, info_.channels, image);
+    absl::Status decoded = DecodePart(file, info_.channels, choose, image);
     return decoded.ok() ? decoded
                         : absl::DataLossError(absl::StrCat(Describe(index), ": ", decoded.message()));
   }
@@ -275,7 +286,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::
                                                    const StageOptions& stage) {
   std::string_view rest = index;
   const std::string split = TakeText(&rest);
-  const absl::StatusOr<Manifest> manifest = ParseManifest(TakeText(&rest), dir + "/manifest.json");
+  const absl::StatusOr<Manifest> manifest = ParseManifest(TakePiece<uint8_t>(&rest), dir + "/manifest.json");
   if (!manifest.ok()) return manifest.status();
   const SplitManifest& listing = manifest->splits.at(split);
   DatasetInfo info{listing.uuid,   split,         listing.samples,   listing.channels,

@@ -14,6 +14,7 @@
 #include "launch/placement.h"
 #include "nlohmann/json.hpp"
 #include "trainer/agree.h"
+#include "trainer/statistics.h"
 
 namespace deeper {
 namespace {
@@ -39,12 +40,6 @@ constexpr CommandText kText = {
         "mpirun -n 8 deeper bench comm --device=cuda --comm=nccl --max_bytes=268435456",
     .distributed = true,
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 // Floats in the memory of a device.
 class DeviceFloats {
@@ -164,7 +159,8 @@ class BenchCommCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     return {{"Measuring",
-             {{"min_bytes", &min_bytes_, "the smallest buffer"},
+             {{"collective", &collective_, "all | one of the names in the table"},
+              {"min_bytes", &min_bytes_, "the smallest buffer"},
               {"max_bytes", &max_bytes_, "the largest; each size is 4 times the one before"},
               {"warmup", &warmup_, "rounds before the first that is timed"},
               {"repeats", &repeats_, "rounds that are timed"}}},
@@ -194,6 +190,7 @@ class BenchCommCommand final : public Command {
     if (call.is_root()) PrintHeader();
     nlohmann::ordered_json results = nlohmann::ordered_json::array();
     for (const Collective& collective : Collectives(measured, device_->stream())) {
+      if (collective_ != "all" && collective_ != collective.name) continue;
       for (int64_t bytes = min_bytes_; bytes <= max_bytes_; bytes *= 4) {
         absl::StatusOr<nlohmann::ordered_json> result = Measure(collective, bytes, comm);
         if (!result.ok()) return result.status();
@@ -201,6 +198,9 @@ class BenchCommCommand final : public Command {
         results.push_back(*std::move(result));
       }
     }
+    if (results.empty())
+      return absl::InvalidArgumentError(
+          absl::StrCat("--collective=", collective_, ": there is no such one here"));
     if (call.is_root()) PrintJson(measured, made->description, results);
     return absl::OkStatus();
   }
@@ -303,6 +303,7 @@ class BenchCommCommand final : public Command {
     std::printf("%s\n", json.dump(2).c_str());
   }
 
+  std::string collective_ = "all";
   int64_t min_bytes_ = 4096, max_bytes_ = int64_t{64} << 20;
   int warmup_ = 3, repeats_ = 20;
   RunConfig config_;  // of which only the machine is asked for

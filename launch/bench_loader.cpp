@@ -26,6 +26,7 @@
 #include "nlohmann/json.hpp"
 #include "trainer/agree.h"
 #include "trainer/exit_code.h"
+#include "trainer/statistics.h"
 
 namespace deeper {
 namespace {
@@ -54,12 +55,6 @@ double Seconds(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 int64_t ResidentBytes() {
@@ -110,6 +105,7 @@ class BenchLoaderCommand final : public Command {
               {"split", &c.train_split, "split of it"},
               {"order", &c.order, "full | block | sequential"},
               {"augment", &c.augment, "as of `train`"},
+              {"color_jitter", &c.color_jitter, "likewise"},
               {"image_size", &image_size_, "height and width of what comes out"},
               {"packed", &packed_, "what a GPU is fed: stored pixels, not yet cut and normalised"}}},
             {"Measuring",
@@ -258,10 +254,9 @@ class BenchLoaderCommand final : public Command {
     LoaderOptions options;
     options.image_size = static_cast<int>(image_size_);
     options.channels = data.info().channels;
-    options.augment = AugmentOf(config_);
+    ConfigureTrainingInput(config_, options);
     options.order = OrderOf(config_);
     options.global_batch = options.rows = batch_;
-    options.workers = config_.workers;
     options.packed = packed_;
     const absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(data, options);
     if (!loader.ok()) return loader.status();
@@ -290,10 +285,16 @@ class BenchLoaderCommand final : public Command {
     const double busy = stages[1] + stages[2] + stages[3];
     json["stages"] = {
         {"read", stages[1] / busy}, {"decode", stages[2] / busy}, {"augment", stages[3] / busy}};
-    json["settings"] = {
-        {"samples", data.info().samples}, {"images", images_},      {"rounds", rounds_},
-        {"workers", config_.workers},     {"batch", batch_},        {"image_size", image_size_},
-        {"augment", config_.augment},     {"order", config_.order}, {"packed", packed_}};
+    json["settings"] = {{"samples", data.info().samples},
+                        {"images", images_},
+                        {"rounds", rounds_},
+                        {"workers", config_.workers},
+                        {"batch", batch_},
+                        {"image_size", image_size_},
+                        {"augment", config_.augment},
+                        {"color_jitter", config_.color_jitter},
+                        {"order", config_.order},
+                        {"packed", packed_}};
     std::printf("%s\n", json.dump(2).c_str());
   }
 

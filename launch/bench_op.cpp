@@ -16,6 +16,7 @@
 #include "nlohmann/json.hpp"
 #include "trainer/gpu_spec.h"
 #include "trainer/op_chain.h"
+#include "trainer/statistics.h"
 
 namespace deeper {
 namespace {
@@ -52,12 +53,6 @@ struct Row {
   std::optional<Cost> fused;
   double difference = 0;  // of the results of the two, relative, the largest over tensors
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 // The largest over tensors of |a - b| / |b|, in the Euclidean norm.
 double Difference(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b) {

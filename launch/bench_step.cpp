@@ -1,6 +1,5 @@
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -17,7 +16,9 @@
 #include "trainer/gpu_spec.h"
 #include "trainer/network.h"
 #include "trainer/optimizer.h"
+#include "trainer/statistics.h"
 #include "trainer/step_profile.h"
+#include "trainer/trace_file.h"
 
 namespace deeper {
 namespace {
@@ -44,12 +45,10 @@ struct StepTimes {
   double forward = 0, backward = 0, update = 0;
 };
 
-double Median(const std::vector<StepTimes>& times, double StepTimes::*part) {
+double MedianOf(const std::vector<StepTimes>& times, double StepTimes::*part) {
   std::vector<double> values;
   for (const StepTimes& t : times) values.push_back(t.*part);
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+  return Median(std::move(values));
 }
 
 class BenchStepCommand final : public Command {
@@ -73,6 +72,7 @@ class BenchStepCommand final : public Command {
               {"repeats", &repeats_, "steps that are timed"},
               {"lr", &config_.lr, "learning rate"},
               {"seed", &config_.seed, "of weights and images"},
+              {"trace", &trace_, "file for a timeline of the steps that are timed, which Perfetto opens"},
               {"profile", &profile_, "cuda: file to write the trace of a step to"}}}};
   }
 
@@ -107,11 +107,12 @@ class BenchStepCommand final : public Command {
     if (!loader.ok()) return loader.status();
     const absl::StatusOr<Batch> batch = (*loader)->Next();  // the only one: it stays valid
     if (!batch.ok()) return batch.status();
-    return Measure(**net, **params, *batch, device);
+    return Measure(**net, **params, *batch, device, call.comm);
   }
 
  private:
-  absl::Status Measure(Network& net, ParamStore& params, const Batch& batch, Device& device) {
+  absl::Status Measure(Network& net, ParamStore& params, const Batch& batch, Device& device,
+                       Communicator& comm) {
     Optimizer optimizer({.momentum = static_cast<float>(config_.momentum)}, params, device);
     optimizer.SetLearningRate(static_cast<float>(config_.lr));
     const std::unique_ptr<Recording> recording = device.MakeRecording();
@@ -125,15 +126,24 @@ class BenchStepCommand final : public Command {
       return absl::InternalError(absl::StrCat("the loss went from ", losses.front(), " to ", losses.back(),
                                               " over the warm-up: the step is wrong, or --lr too large"));
     }
+    TraceLane("compute");
+    if (!trace_.empty()) StartTrace();
     std::vector<StepTimes> times;
-    for (int i = 0; i < repeats_; ++i) times.push_back(step());
+    for (int i = 0; i < repeats_; ++i) {
+      if (Tracing()) TraceBegin(TraceLevel::kStep, absl::StrCat("step ", warmup_ + i + 1));
+      times.push_back(step());
+    }
+    if (!trace_.empty()) {
+      if (absl::Status status = WriteTrace(trace_, StopTrace(), comm); !status.ok()) return status;
+    }
     Print(net, params, device, times, losses);
     return profile_.empty() ? absl::OkStatus() : Profile(net, optimizer, device, batch);
   }
 
   StepTimes Step(Network& net, Optimizer& optimizer, Recording& recording, Device& device,
                  const Batch& batch) {
-    const auto timed = [&](const auto& work) {
+    const auto timed = [&](const char* name, const auto& work) {
+      TraceBegin(TraceLevel::kPhase, name);
       const auto start = std::chrono::steady_clock::now();
       work();
       device.Synchronize();
@@ -143,12 +153,12 @@ class BenchStepCommand final : public Command {
     device.Synchronize();
     StepTimes times;
     if (device.type() == DeviceType::kCuda) {
-      times.step = timed([&] { recording.Run([&] { Enqueue(net, optimizer); }); });
+      times.step = timed("step", [&] { recording.Run([&] { Enqueue(net, optimizer); }); });
       return times;
     }
-    times.forward = timed([&] { net.Forward(); });
-    times.backward = timed([&] { net.Backward([](size_t) {}); });
-    times.update = timed([&] { optimizer.Step(); });
+    times.forward = timed("forward", [&] { net.Forward(); });
+    times.backward = timed("backward", [&] { net.Backward([](size_t) {}); });
+    times.update = timed("update", [&] { optimizer.Step(); });
     times.step = times.forward + times.backward + times.update;
     return times;
   }
@@ -173,14 +183,14 @@ class BenchStepCommand final : public Command {
   void Print(const Network& net, const ParamStore& params, const Device& device,
              const std::vector<StepTimes>& times, const std::vector<double>& losses) const {
     const bool cuda = device.type() == DeviceType::kCuda;
-    const double step_ms = Median(times, &StepTimes::step);
+    const double step_ms = MedianOf(times, &StepTimes::step);
     nlohmann::ordered_json json = {{"benchmark", "step"},
                                    {"images_per_second", 1000 * static_cast<double>(batch_) / step_ms},
                                    {"step_ms", step_ms}};
     if (!cuda) {
-      json["forward_ms"] = Median(times, &StepTimes::forward);
-      json["backward_ms"] = Median(times, &StepTimes::backward);
-      json["update_ms"] = Median(times, &StepTimes::update);
+      json["forward_ms"] = MedianOf(times, &StepTimes::forward);
+      json["backward_ms"] = MedianOf(times, &StepTimes::backward);
+      json["update_ms"] = MedianOf(times, &StepTimes::update);
     }
     json["arena_bytes"] = net.arena_bytes();
     if (cuda) json["peak_device_bytes"] = net.arena_bytes() + params.bytes();  // allocated before the steps
@@ -218,7 +228,7 @@ class BenchStepCommand final : public Command {
   RunConfig config_;
   int warmup_ = 5, repeats_ = 10;
   int64_t batch_ = 32;
-  std::string profile_;
+  std::string trace_, profile_;
 };
 
 }  // namespace

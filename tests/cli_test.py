@@ -19,8 +19,9 @@ import numpy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEEPER, MPIRUN = sys.argv[1:3]
-COMMANDS = ["pack", "verify", "describe", "train", "eval", "predict", "export", "bench step", "bench op", "bench comm", "bench loader"]
-USAGE, DATA, CHECKPOINT, NOT_FINITE = 2, 3, 4, 6
+COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", "export", "checkpoint list", "checkpoint diff", "checkpoint reshard",
+            "report", "bench step", "bench op", "bench comm", "bench loader", "bench checkpoint", "bench scaling"]
+USAGE, DATA, CHECKPOINT, COMMUNICATION, NOT_FINITE = 2, 3, 4, 5, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]
 TRAIN = [*MODEL, "--global_batch=12", "--lr=0.01", "--log_every=1", "--seed=5", "--augment=crop"]
@@ -257,6 +258,7 @@ class Training(Cli):
         self.assertEqual([event["step"] for event in steps], list(range(1, 21)))
         self.assertLess(steps[-1]["loss"], steps[0]["loss"])
         self.assertEqual(events(self.dir / "metrics", "eval")[-1]["count"], 50)
+        self.assertRegex(self.succeeds("checkpoint", "list", self.checkpoints), r"(?m)^ +10 +1 +\d+\.\d +- +sound$\n +20 +1 .* 0\.\d{4} +sound$")
         self.assertIn("all sound", self.succeeds("verify", f"--checkpoint={self.checkpoints}", f"--data={self.data}"))
 
     def test_any_number_of_ranks(self):
@@ -291,6 +293,16 @@ class Training(Cli):
             saved = shards(parts / self.step_20.name)
             self.assertEqual(len(saved), max(1, ranks))
             self.assertEqual(saved, shards(whole / self.step_20.name))
+
+    def test_batch_norm_of_all_ranks(self):
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32", "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]
+        losses = {}
+        for ranks in 0, 2:
+            metrics = self.dir / f"sync-bn-{ranks}"
+            self.succeeds(*train, f"--metrics_out={metrics}", f"--checkpoint_dir={self.dir}/sync-bn-run-{ranks}", ranks=ranks)
+            losses[ranks] = [event["loss"] for event in events(metrics, "step")]
+        numpy.testing.assert_allclose(losses[2], losses[0], rtol=1e-3)
+        self.fails(USAGE, ["--sync_bn: nin-cifar has no batch normalisation"], *self.train, "--model=nin-cifar", "--sync_bn", "--max_steps=1", ranks=2)
 
     def test_sharded_optimizer(self):
         train = [*self.train, "--deterministic=true"]  # on 3 ranks, the size of buckets shows in the bits
@@ -410,8 +422,71 @@ class Bench(Cli):
                 factor = reduced * (ranks - 1) / ranks
                 for figure, ms in ("bus_gb_per_s", measured["ms"]), ("mpi_bus_gb_per_s", measured["mpi_ms"]):
                     self.assertAlmostEqual(measured[figure], factor * measured["bytes"] / ms / 1e6)
+        only = json.loads(run("bench", "comm", *sizes, "--collective=all_gather", ranks=2).stdout)
+        self.assertEqual({measured["collective"] for measured in only["results"]}, {"all_gather"})
+        self.fails(USAGE, ["--collective=sum"], "bench", "comm", *sizes, "--collective=sum", ranks=2)
         self.fails(USAGE, ["mpirun"], "bench", "comm")
         self.fails(USAGE, ["--max_bytes"], "bench", "comm", "--max_bytes=100", ranks=2)
+
+
+    def test_checkpoint(self):
+        for ranks in 0, 2:
+            report = json.loads(self.succeeds("bench", "checkpoint", *MODEL, "--batch=2", "--repeats=2", f"--dir={self.dir}/bench", ranks=ranks))
+            self.assertEqual(report["settings"]["ranks"], max(ranks, 1))
+            for figure in "bytes", "step_ms", "stall_ms", "save_mb_per_s", "bare_write_mb_per_s", "restore_mb_per_s", "bare_read_mb_per_s":
+                self.assertGreater(report[figure], 0)
+            self.assertFalse((self.dir / "bench").exists())
+        self.fails(USAGE, ["is there already"], "bench", "checkpoint", *MODEL, f"--dir={self.dir}")
+
+    def test_scaling(self):
+        scaling = ["bench", "scaling", f"--mpirun={MPIRUN} --oversubscribe --bind-to none --allow-run-as-root", "--steps=2", "--warmup=1"]
+        result = run(*scaling, "--ranks=2,1", "--batch=4,2", "--rounds=2", "--predict=16,4096", "--node_gb_per_s=0.001", "--ranks_per_node=2", "--",
+                     "--synthetic", "--num_classes=10", *MODEL)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        report = json.loads(result.stdout)
+        self.assertEqual(report["benchmark"], "scaling")
+        self.assertEqual([(p["kind"], p["ranks"], p["global_batch"]) for p in report["points"]],
+                         [("weak", 1, 4), ("weak", 2, 8), ("weak", 1, 2), ("weak", 2, 4), ("strong", 1, 8), ("strong", 2, 8)])
+        for point in report["points"]:
+            rate, (low, high) = point["images_per_second"]["median"], point["images_per_second"]["ci95"]
+            self.assertTrue(low <= rate <= high, point)  # of two runs the median is the mean
+            parts = sum(point[part] for part in ("compute_ms", "comm_exposed_ms", "data_wait_ms", "other_ms"))
+            self.assertAlmostEqual(parts / point["step_ms"], 1, 2)
+            base = next(p for p in report["points"] if p["kind"] == point["kind"] and p["ranks"] == 1
+                        and (p["kind"] == "strong" or p["global_batch"] * point["ranks"] == point["global_batch"]))
+            self.assertAlmostEqual(point["efficiency"], rate / point["ranks"] / base["images_per_second"]["median"])
+            self.assertGreater(point["predicted_images_per_second"], 0)
+        few, many = report["predictions"]
+        self.assertEqual((few["ranks"], many["ranks"]), (16, 4096))
+        self.assertLess(few["efficiency"], 0.5)  # 4 MB of gradients at 1 MB/s
+        self.assertIn("thread", report["hardware"])
+        self.fails(USAGE, ["--ranks=1,x", "whole numbers"], *scaling, "--ranks=1,x")
+        self.fails(USAGE, ["--mpirun", "leave out mpirun"], *scaling, ranks=1)
+        self.fails(USAGE, ["no program nowhere"], "bench", "scaling", "--mpirun=nowhere")
+        self.fails(USAGE, ["--rounds"], *scaling, "--rounds=1")
+        self.fails(USAGE, ["exit code 2", "--model=lenet"], *scaling, "--ranks=1", "--", "--synthetic", "--model=lenet")
+        self.fails(DATA, ["exit code 3", "nowhere"], *scaling, "--ranks=1", "--", f"--data={self.dir}/nowhere")
+
+    def test_doctor(self):
+        """What it finds is for tests/multinode/doctor_test.py and the unit tests: here, that it looks everywhere."""
+        doctor = ["doctor", "--synthetic", "--num_classes=10", *MODEL, "--batch=4", "--steps=2"]
+        result = run(*doctor, f"--checkpoint_dir={self.dir}/doctor", f"--json={self.dir}/doctor.json", ranks=3)
+        self.assertIn(result.returncode, (0, DATA, COMMUNICATION), result.stderr)
+        report = json.loads((self.dir / "doctor.json").read_text())
+        self.assertEqual(report["fit"], result.returncode == 0)
+        self.assertEqual(len(report["ranks"]), 3)
+        for rank in report["ranks"]:
+            for figure in "link_latency_us", "link_bytes_per_second", "compute_ms", "data_images_per_second", "free_bytes", "memory_bytes", "cores":
+                self.assertGreater(rank[figure], 0, figure)
+            self.assertTrue(rank["sees_lock"])
+            self.assertLess(abs(rank["clock_skew_seconds"]), 1)
+        self.assertGreater(report["predicted"]["images_per_second"], 0)
+        self.assertIn(report["bottleneck"], result.stdout)
+        self.assertIn("images/s predicted on 1 ranks", self.succeeds(*doctor))
+        self.fails(DATA, [f"{self.dir}/nowhere"], "doctor", f"--data={self.dir}/nowhere", ranks=2)
+        (self.dir / "file").write_text("")
+        self.fails(CHECKPOINT, [f"{self.dir}/file"], *doctor, f"--checkpoint_dir={self.dir}/file/x", ranks=2)
+        self.fails(USAGE, ["--batch"], *doctor, "--batch=0")
 
 
 class Describe(Cli):

@@ -35,7 +35,7 @@ def torchvision_rate(images, workers, count, batch):
 
 
 def deeper_rate(args, data, count):
-    out = subprocess.run([args.deeper, "bench", "loader", f"--data={data}", "--augment=inception", f"--workers={args.workers}",
+    out = subprocess.run([args.deeper, "bench", "loader", f"--data={data}", "--augment=inception", "--color_jitter=0", f"--workers={args.workers}",
                           f"--images={count}", f"--batch={args.batch}", "--rounds=1"], check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(out)["images_per_second"]["loader"]
 

@@ -260,6 +260,25 @@ TEST_P(OnEveryBackend, AllGatherInAndOutOfPlace) {
   });
 }
 
+TEST_P(OnEveryBackend, ShiftGoesRoundTheRing) {
+  OnEachRank([](Communicator& comm) {
+    const int previous = (comm.rank() + comm.size() - 1) % comm.size();
+    for (const size_t count : kSizes) {
+      const std::vector<float> mine = Values<float>(comm.rank(), count);
+      std::vector<float> received(count, -1.0f);
+      comm.Shift(mine.data(), received.data(), count * sizeof(float)).Wait();
+      EXPECT_TRUE(received == Values<float>(previous, count)) << "count " << count;
+    }
+    // One message, from rank 0 to rank 1.
+    if (comm.size() == 1) return;
+    const int mine = 17 + comm.rank();
+    int received = -1;
+    comm.Shift(comm.rank() == 0 ? &mine : nullptr, comm.rank() == 1 ? &received : nullptr, sizeof mine)
+        .Wait();
+    EXPECT_EQ(received, comm.rank() == 1 ? 17 : -1);
+  });
+}
+
 TEST_P(OnEveryBackend, BroadcastFromEveryRoot) {
   OnEachRank([](Communicator& comm) {
     for (int root = 0; root < comm.size(); ++root) {
@@ -374,6 +393,30 @@ TEST_P(OnEveryBackend, CollectivesProgressWhileNobodyWaits) {
     EXPECT_TRUE(second == data);
     EXPECT_TRUE(request.Test());
     request.Wait();
+  });
+}
+
+// Two threads of a rank, in an order of their own each: the duplicate's collectives do not mix with the
+// original's, whichever comes first.
+TEST_P(OnEveryBackend, ADuplicateHasAnOrderOfItsOwn) {
+  OnEachRank([](Communicator& comm) {
+    const std::unique_ptr<Communicator> duplicate = comm.Duplicate();
+    EXPECT_EQ(duplicate->rank(), comm.rank());
+    EXPECT_EQ(duplicate->size(), comm.size());
+    const auto sums = [](Communicator& on, int64_t addend) {
+      for (int64_t i = 0; i < 50; ++i) {
+        int64_t sum = i + addend;
+        on.AllReduce(&sum, 1, CommType::kI64, ReduceOp::kSum, {}).Wait();
+        EXPECT_EQ(sum, (i + addend) * on.size());
+        std::vector<float> data = Values<float>(on.rank(), 1000);
+        on.AllReduce(data.data(), data.size(), CommType::kF32, ReduceOp::kSum, {}).Wait();
+        EXPECT_TRUE(data == ExpectedValues<float>(ReduceOp::kSum, on.size(), 1000));
+      }
+    };
+    std::thread other(sums, std::ref(*duplicate), 1000);
+    if (comm.rank() % 2 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    sums(comm, 0);
+    other.join();
   });
 }
 

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""`deeper doctor` on two hosts names a throttled link and a slowed rank.
+
+doctor_test.py DEEPER MPIRUN [unittest arguments]
+"""
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import hosts
+from hosts import NAMES
+
+DEEPER, MPIRUN = sys.argv[1:3]
+COMMUNICATION = 5
+DOCTOR = [DEEPER, "doctor", "--synthetic", "--model=nin-cifar", "--image_size=32", "--num_classes=10", "--threads=1", "--workers=1"]
+
+
+@contextlib.contextmanager
+def competitors(core, count):
+    """Programs that leave a rank on this core 1 / (count + 1) of it."""
+    spin = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), "sh", "-c", "while :; do :; done"]
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            program = stack.enter_context(subprocess.Popen(spin))
+            stack.callback(program.kill)
+        yield
+
+
+class Doctor(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.dir = pathlib.Path(temporary.name)
+        self.hosts = self.enterContext(hosts.Hosts())
+
+    def examine(self, program):
+        """Its exit code, what it printed, and its JSON."""
+        with self.hosts.job(MPIRUN, NAMES, [*program, f"--json={self.dir}/doctor.json"], self.dir / "output") as job:
+            took = job.wait_until_gone(120)
+            self.assertIsNotNone(took, job.text())
+            print(f"{self.id()}: {took:.1f} s\n{job.text()}", flush=True)
+            return job.process.returncode, job.text(), json.loads((self.dir / "doctor.json").read_text())
+
+    def test_names_a_throttled_link(self):
+        self.hosts.limit("100mbit")
+        code, text, report = self.examine([*DOCTOR, "--batch=4", f"--checkpoint_dir={self.dir}/checkpoints"])
+        self.assertEqual(code, COMMUNICATION, text)
+        self.assertRegex(text, r"the link from rank 0 \(host-a\) to rank 1 \(host-b\) gives [\d.]+ MB/s .*that eth0 of host-\w says")
+        self.assertEqual([rank["host"] for rank in report["ranks"]], list(NAMES))
+        self.assertEqual(report["ranks"][0]["nominal_bytes_per_second"], 1.25e9)  # what veth says
+        self.assertLess(report["ranks"][1]["link_bytes_per_second"], 13e6)  # 100 Mbit/s
+        self.assertTrue(all(rank["sees_lock"] for rank in report["ranks"]))
+
+    def test_names_a_slowed_rank(self):
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < 2:
+            self.skipTest("needs a core for each rank")
+        pinned = ["sh", "-c", f'[ "$OMPI_COMM_WORLD_RANK" = 0 ] && core={cores[0]} || core={cores[1]}; exec taskset -c $core "$@"', "sh"]
+        with competitors(cores[1], 4):
+            code, text, report = self.examine([*pinned, *DOCTOR, "--batch=16"])
+        self.assertEqual(code, COMMUNICATION, text)
+        self.assertRegex(text, r"rank 1 \(host-b\) is slow: [\d.]+ ms of computing a step")
+        self.assertNotIn("rank 0 (host-a) is slow", text)
+        self.assertFalse(report["fit"])
+
+
+if __name__ == "__main__":
+    if reason := hosts.obstacle():
+        print(f"not run: {reason}")
+        sys.exit(hosts.NOT_RUN)
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])

@@ -1,0 +1,249 @@
+#include "trainer/scaling_model.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <utility>
+
+#include "kernels/check.h"
+#include "kernels/rng.h"
+
+namespace deeper {
+namespace {
+
+constexpr int kSteps = 64;  // simulated; jitter is averaged over them
+constexpr size_t kMiB = size_t{1} << 20;
+
+// The ranks as nodes see them.
+struct Placement {
+  Placement(const Cluster& cluster, int ranks)
+      : per_node(std::min(cluster.ranks_per_node, ranks)), nodes((ranks + per_node - 1) / per_node) {}
+  int per_node, nodes;
+};
+
+int Levels(int ranks) {
+  return std::bit_width(static_cast<unsigned>(ranks - 1));  // log2, rounded up
+}
+
+// Among the ranks of a node, or among nodes: `rounds` messages, and of each byte the part that does not stay.
+double Scatter(const Link& link, int members, int rounds, double bytes) {
+  if (members == 1) return 0;
+  return rounds * link.latency_us / 1e3 + 1e3 * bytes * (members - 1) / members / link.bytes_per_second;
+}
+
+double RingMs(const Cluster& cluster, const Placement& placed, int ranks, double bytes) {
+  double round = 0;
+  if (placed.per_node > 1) round = cluster.within.Ms(bytes / ranks);
+  if (placed.nodes > 1) round = std::max(round, cluster.across.Ms(bytes / ranks));
+  return 2 * (ranks - 1) * round;
+}
+
+// Where the ranks are no power of two, those beyond it hand over their all first and get it back last.
+double TreeMs(const Cluster& cluster, const Placement& placed, int ranks, double bytes) {
+  const Link& widest = placed.nodes > 1 ? cluster.across : cluster.within;
+  const double fold = std::has_single_bit(static_cast<unsigned>(ranks)) ? 0 : widest.Ms(bytes);
+  return 2 * (Scatter(cluster.within, placed.per_node, Levels(placed.per_node), bytes) +
+              Scatter(cluster.across, placed.nodes, Levels(placed.nodes), bytes) + fold);
+}
+
+// The parts of a node's ranks cross its link at the same time: together they are all the bytes.
+double HierarchicalMs(const Cluster& cluster, const Placement& placed, double bytes) {
+  return 2 * (Scatter(cluster.within, placed.per_node, placed.per_node - 1, bytes) +
+              Scatter(cluster.across, placed.nodes, placed.nodes - 1, bytes));
+}
+
+// A bucket: complete when this part of backward is done, and how long it takes to sum.
+struct Bucket {
+  double ready = 0;
+  double comm_ms = 0;
+};
+
+std::vector<Bucket> BucketsOf(const RankStep& step, const Cluster& cluster, const Exchange& exchange,
+                              int ranks) {
+  if (ranks == 1) return {};
+  const std::vector<size_t> bucket_of = PackPieces(step.pieces, exchange.bucket_bytes);
+  std::vector<Bucket> buckets;
+  std::vector<double> bytes;
+  for (size_t i = 0; i < bucket_of.size(); ++i) {
+    if (bucket_of[i] == buckets.size()) {
+      buckets.emplace_back();
+      bytes.push_back(0);
+    }
+    buckets.back().ready = std::max(buckets.back().ready, step.ready[i]);
+    bytes.back() += static_cast<double>(step.pieces[i].count * sizeof(float)) * exchange.wire;
+  }
+  for (size_t i = 0; i < buckets.size(); ++i)
+    buckets[i].comm_ms = AllReduceMs(exchange.algorithm, cluster, ranks, bytes[i]);
+  return buckets;
+}
+
+struct BackwardTimes {
+  double computed_ms = 0, summed_ms = 0;  // when backward was over, and when the last bucket was
+};
+
+// The events of one backward pass on the rank that is slowest, as all ranks wait for it: a bucket becomes
+// ready, a bucket has been summed. The channel serves one bucket at a time, in their order. While both
+// compute and channel have work, both are slower.
+BackwardTimes SimulateBackward(double backward_ms, const std::vector<Bucket>& buckets,
+                               const Cluster& cluster) {
+  BackwardTimes times;
+  double now = 0, computed = 0;  // of backward_ms
+  size_t ready = 0, summed = 0;  // buckets
+  double left = buckets.empty() ? 0 : buckets[0].comm_ms;
+  while (computed < backward_ms || summed < buckets.size()) {
+    const bool computing = computed < backward_ms, sending = summed < ready;
+    const double slow_compute = sending ? cluster.overlapped_compute : 1;
+    const double slow_comm = computing ? cluster.overlapped_comm : 1;
+    const double goal = ready < buckets.size() ? buckets[ready].ready * backward_ms : backward_ms;
+    const double never = std::numeric_limits<double>::infinity();
+    const double to_goal = computing ? (goal - computed) * slow_compute : ready < buckets.size() ? 0 : never;
+    const double to_summed = sending ? left * slow_comm : never;
+    const double passed = std::min(to_goal, to_summed);
+    now += passed;
+    if (computing) computed = to_goal <= to_summed ? goal : computed + passed / slow_compute;
+    if (sending) left -= passed / slow_comm;
+    if (to_goal <= to_summed && ready < buckets.size()) ++ready;
+    if (to_summed <= to_goal && ++summed < buckets.size()) left = buckets[summed].comm_ms;
+    if (computing && computed >= backward_ms) times.computed_ms = now;
+    if (sending) times.summed_ms = now;
+  }
+  return times;
+}
+
+// How much longer than usual each rank takes for one step: logarithms are normal (Box and Muller 1958).
+struct Slowness {
+  double mean = 1, most = 1;
+};
+
+Slowness DrawSlowness(double jitter, int ranks, int step) {
+  if (jitter == 0) return {};
+  Slowness drawn = {0, 0};
+  for (int rank = 0; rank < ranks; ++rank) {
+    Rng rng(0, RandomStream("scaling model"), static_cast<uint32_t>(step), static_cast<uint64_t>(rank));
+    const double radius = std::sqrt(-2 * std::log(1 - double{rng.NextUnit()}));
+    const double slowness =
+        std::exp(jitter * radius * std::cos(2 * std::numbers::pi * double{rng.NextUnit()}));
+    drawn.mean += slowness / ranks;
+    drawn.most = std::max(drawn.most, slowness);
+  }
+  return drawn;
+}
+
+Prediction Simulate(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks) {
+  const std::vector<Bucket> buckets = BucketsOf(step, cluster, exchange, ranks);
+  Prediction mean = {.ranks = ranks};
+  for (int i = 0; i < kSteps; ++i) {
+    const Slowness slow = DrawSlowness(cluster.jitter, ranks, i);
+    const BackwardTimes times = SimulateBackward(step.backward_ms * slow.most, buckets, cluster);
+    const double slowest_ms = (step.forward_ms + step.update_ms) * slow.most + times.computed_ms;
+    const double exposed_ms = std::max(0.0, times.summed_ms - times.computed_ms);
+    const double loading_ms = cluster.loader_images_per_second == 0
+                                  ? 0
+                                  : 1e3 * static_cast<double>(step.batch) / cluster.loader_images_per_second;
+    const double wait_ms = std::max(0.0, loading_ms - slowest_ms - exposed_ms);
+    mean.compute_ms += slowest_ms * slow.mean / slow.most / kSteps;
+    mean.peer_wait_ms += slowest_ms * (1 - slow.mean / slow.most) / kSteps;
+    mean.comm_exposed_ms += exposed_ms / kSteps;
+    mean.data_wait_ms += wait_ms / kSteps;
+  }
+  mean.step_ms = mean.compute_ms + mean.peer_wait_ms + mean.comm_exposed_ms + mean.data_wait_ms;
+  mean.images_per_second = 1e3 * static_cast<double>(step.batch) * ranks / mean.step_ms;
+  return mean;
+}
+
+}  // namespace
+
+absl::StatusOr<RankStep> StepOf(const Model& model, int64_t batch, double compute_ms) {
+  const absl::StatusOr<std::vector<NodeShape>> shapes = InferShapes(model, batch);
+  if (!shapes.ok()) return shapes.status();
+  RankStep step = {.batch = batch};
+  double forward = 0, backward = 0;  // multiply-accumulates
+  for (size_t i = model.nodes.size(); i-- > 0;) {
+    const OpShape& op = (*shapes)[i].op;
+    const auto macs = static_cast<double>(op.macs);
+    forward += macs;
+    backward += model.nodes[i].input == kImages ? macs : 2 * macs;
+    GradientPiece piece;
+    for (const ParamSpec& param : op.params)
+      if (!IsStatistic(param.role)) piece.count += static_cast<size_t>(param.elements());
+    if (piece.count == 0) continue;
+    step.pieces.push_back(piece);
+    step.ready.push_back(backward);
+  }
+  for (double& ready : step.ready) ready /= backward;
+  step.forward_ms = compute_ms * forward / (forward + backward);
+  step.backward_ms = compute_ms * backward / (forward + backward);
+  return step;
+}
+
+RankStep WithBatch(RankStep step, int64_t batch) {
+  const double factor = static_cast<double>(batch) / static_cast<double>(step.batch);
+  step.forward_ms *= factor;
+  step.backward_ms *= factor;
+  step.batch = batch;
+  return step;
+}
+
+double AllReduceMs(AllReduceAlgorithm algorithm, const Cluster& cluster, int ranks, double bytes) {
+  if (ranks == 1) return 0;
+  const Placement placed(cluster, ranks);
+  switch (algorithm) {
+    case AllReduceAlgorithm::kRing:
+      return RingMs(cluster, placed, ranks, bytes);
+    case AllReduceAlgorithm::kTree:
+      return TreeMs(cluster, placed, ranks, bytes);
+    case AllReduceAlgorithm::kHierarchical:
+      return HierarchicalMs(cluster, placed, bytes);
+    case AllReduceAlgorithm::kBest:
+      return std::min({RingMs(cluster, placed, ranks, bytes), TreeMs(cluster, placed, ranks, bytes),
+                       HierarchicalMs(cluster, placed, bytes)});
+  }
+  return 0;
+}
+
+Prediction Predict(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks) {
+  DEEPER_CHECK(ranks > 0 && step.batch > 0 && step.ms() > 0);
+  Prediction prediction = Simulate(step, cluster, exchange, ranks);
+  const Prediction one = Simulate(step, cluster, exchange, 1);
+  prediction.efficiency = prediction.images_per_second / (one.images_per_second * ranks);
+  return prediction;
+}
+
+Exchange BestBuckets(const RankStep& step, const Cluster& cluster, Exchange exchange, int ranks) {
+  double best = 0;
+  Exchange tried = exchange;
+  for (tried.bucket_bytes = kMiB; tried.bucket_bytes <= 64 * kMiB; tried.bucket_bytes *= 2) {
+    const double rate = Predict(step, cluster, tried, ranks).images_per_second;
+    if (rate <= best) continue;
+    best = rate;
+    exchange.bucket_bytes = tried.bucket_bytes;
+  }
+  return exchange;
+}
+
+int64_t SmallestBatch(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks,
+                      double efficiency) {
+  for (int64_t batch = 1; batch <= 4096; batch *= 2)
+    if (Predict(WithBatch(step, batch), cluster, exchange, ranks).efficiency >= efficiency) return batch;
+  return 0;
+}
+
+// Errors are not weighted: a network that lets short bursts through faster than the rest would seem fast.
+Link FitLink(std::span<const CommSample> all_reduces, int ranks) {
+  const CommSample least = *std::ranges::min_element(
+      all_reduces, {}, [](const CommSample& sample) { return std::pair(sample.bytes, sample.ms); });
+  double xx = 0, xy = 0;
+  for (const auto& [bytes, ms] : all_reduces) {
+    xx += (bytes - least.bytes) * (bytes - least.bytes);
+    xy += (bytes - least.bytes) * (ms - least.ms);
+  }
+  DEEPER_CHECK(xx > 0, "a link is measured with two numbers of bytes");
+  const double ms_per_byte = std::max(xy / xx, 1e-12);  // noise may hide what the bytes cost
+  const double fixed = std::max(0.0, least.ms - ms_per_byte * least.bytes);
+  const double rounds = 2.0 * (ranks - 1);
+  return {1e3 * fixed / rounds, 1e3 / (ms_per_byte / rounds * ranks)};
+}
+
+}  // namespace deeper

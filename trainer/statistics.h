@@ -1,0 +1,18 @@
+// Of repeated measurements.
+#pragma once
+
+#include <vector>
+
+namespace deeper {
+
+// values: at least one.
+double Median(std::vector<double> values);
+
+struct Interval {
+  double low = 0, high = 0;
+};
+// In which the mean lies with a confidence of 95 %, if the values are normal and independent (Student 1908).
+// values: at least two.
+Interval MeanInterval(const std::vector<double>& values);
+
+}  // namespace deeper
