@@ -106,6 +106,12 @@ class Communicator {
   virtual void Register(void* data, size_t bytes) { (void)data, (void)bytes; }
   // Returns when every rank has called it.
   virtual void Barrier() = 0;
+  // Collective, over host memory only. The same ranks, with an order of collectives of its own: for another
+  // thread than the one that calls this communicator. Ends before this one, on every rank.
+  virtual std::unique_ptr<Communicator> Duplicate() {
+    DEEPER_CHECK(false, "only communicators over host memory have duplicates");
+    return nullptr;
+  }
   // Ends every rank of the job with this exit code; does not return.
   [[noreturn]] virtual void Abort(int exit_code, const std::string& reason) = 0;
 

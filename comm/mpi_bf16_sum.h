@@ -17,6 +17,7 @@ class MpiBf16Sum final : public ProgressThread::Operation {
   MpiBf16Sum(MpiPeers& peers, float* data, float* residual, size_t count);
 
   bool Advance() override;
+  const char* name() const override { return "sum in bf16"; }
 
  private:
   OwnedPart PartOf(int rank) const { return {count_, exchange_.peers().size, rank}; }

@@ -65,7 +65,23 @@ std::string ErrorText(const char* call, int code) {
 class MpiCommunicator final : public Communicator {
  public:
   explicit MpiCommunicator(size_t max_elements) : max_elements_(max_elements) {}
+  // A duplicate: `comm` is its own, the thread that makes MPI calls the original's.
+  MpiCommunicator(const MpiCommunicator& original, MPI_Comm comm)
+      : max_elements_(original.max_elements_),
+        is_duplicate_(true),
+        comm_(comm),
+        rank_(original.rank_),
+        size_(original.size_),
+        local_rank_(original.local_rank_),
+        local_size_(original.local_size_),
+        progress_(original.progress_) {
+    InitPeers();
+  }
   ~MpiCommunicator() override {
+    if (is_duplicate_) {
+      progress_->Call([this] { MPI_Comm_free(&comm_); });
+      return;
+    }
     progress_.reset();  // before MPI is gone
     if (comm_ != MPI_COMM_NULL) MPI_Comm_free(&comm_);
     MPI_Finalize();
@@ -85,6 +101,7 @@ class MpiCommunicator final : public Communicator {
   Request Shift(const void* to_next, void* from_previous, size_t bytes) override;
   Request Broadcast(void* data, size_t bytes, int root, Stream) override;
   void Barrier() override;
+  std::unique_ptr<Communicator> Duplicate() override;
   void Abort(int exit_code, const std::string& reason) override {
     std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank_, size_, reason.c_str());
     MPI_Abort(comm_, exit_code);
@@ -98,6 +115,7 @@ class MpiCommunicator final : public Communicator {
   void Check(const char* call, int code) {
     if (code != MPI_SUCCESS) Abort(kCommunicationExitCode, ErrorText(call, code));
   }
+  void InitPeers();
   // Starts one collective made of MPI's own: start(requests) calls `call`.
   Request Start(const char* call, const std::function<void(Requests&)>& start);
   // One request from start(first, count, MPI_Request*) for each part of `elements` that a single call may
@@ -111,10 +129,11 @@ class MpiCommunicator final : public Communicator {
   }
 
   const size_t max_elements_;
+  const bool is_duplicate_ = false;
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
   MpiPeers peers_;
-  std::unique_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from Init to the end
+  std::shared_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from Init to the end
 };
 
 class MpiCommunicator::MpiOperation final : public ProgressThread::Operation {
@@ -128,6 +147,7 @@ class MpiCommunicator::MpiOperation final : public ProgressThread::Operation {
         call_, MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE));
     return done != 0;
   }
+  const char* name() const override { return call_; }
 
  private:
   MpiCommunicator& comm_;
@@ -143,6 +163,7 @@ class MpiShift final : public ProgressThread::Operation {
       exchange_.Receive(from_previous, bytes, (peers.rank + peers.size - 1) % peers.size);
   }
   bool Advance() override { return exchange_.Done(); }
+  const char* name() const override { return "shift"; }
 
  private:
   MpiExchange exchange_;
@@ -165,13 +186,17 @@ absl::Status MpiCommunicator::Init() {
   MPI_Comm_rank(local, &local_rank_);
   MPI_Comm_size(local, &local_size_);
   MPI_Comm_free(&local);
+  InitPeers();
+  progress_ = std::make_shared<ProgressThread>();
+  return absl::OkStatus();
+}
+
+void MpiCommunicator::InitPeers() {
   peers_.comm = comm_;
   peers_.rank = rank_;
   peers_.size = size_;
   peers_.max_bytes = max_elements_;
   peers_.check = [this](const char* call, int code) { Check(call, code); };
-  progress_ = std::make_unique<ProgressThread>();
-  return absl::OkStatus();
 }
 
 Request MpiCommunicator::Start(const char* call, const std::function<void(Requests&)>& start) {
@@ -251,6 +276,14 @@ void MpiCommunicator::Barrier() {
   Start("MPI_Ibarrier", [&](Requests& requests) {
     Check("MPI_Ibarrier", MPI_Ibarrier(comm_, &requests.emplace_back(MPI_REQUEST_NULL)));
   }).Wait();
+}
+
+std::unique_ptr<Communicator> MpiCommunicator::Duplicate() {
+  MPI_Comm duplicate = MPI_COMM_NULL;
+  Start("MPI_Comm_idup", [&](Requests& requests) {
+    Check("MPI_Comm_idup", MPI_Comm_idup(comm_, &duplicate, &requests.emplace_back(MPI_REQUEST_NULL)));
+  }).Wait();
+  return std::make_unique<MpiCommunicator>(*this, duplicate);
 }
 
 }  // namespace

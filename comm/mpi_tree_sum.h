@@ -19,6 +19,7 @@ class MpiTreeSum final : public ProgressThread::Operation {
   MpiTreeSum(MpiPeers& peers, float* data, size_t count);
 
   bool Advance() override;
+  const char* name() const override { return "tree sum"; }
 
  private:
   struct Range {

@@ -1,11 +1,13 @@
 #include "comm/phase.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/trace.h"
 
 namespace deeper {
 namespace {
 
 thread_local PhaseBoard* carried = nullptr;
+thread_local Phase traced = Phase::kStart;
 
 std::string NameOf(Phase phase, int64_t item) {
   const std::string number = item < 0 ? "" : absl::StrCat(" ", item);
@@ -17,7 +19,7 @@ std::string NameOf(Phase phase, int64_t item) {
     case Phase::kCompute:
       return absl::StrCat("computing micro-batch", number);
     case Phase::kBackward:
-      return absl::StrCat("backward, gradient", number);
+      return item < 0 ? "backward" : absl::StrCat("backward, gradient", number);
     case Phase::kGradients:
       return absl::StrCat("all-reduce", number, " of the gradients");
     case Phase::kUpdate:
@@ -30,6 +32,13 @@ std::string NameOf(Phase phase, int64_t item) {
       return "saving a checkpoint";
   }
   return "";
+}
+
+// In a timeline all gradients of a backward pass are one.
+void TracePhase(Phase phase, int64_t item) {
+  if (!Tracing() || (phase == Phase::kBackward && traced == phase)) return;
+  traced = phase;
+  TraceBegin(TraceLevel::kPhase, NameOf(phase, phase == Phase::kBackward ? -1 : item));
 }
 
 }  // namespace
@@ -66,18 +75,22 @@ void CarryPhaseBoard(PhaseBoard* board) {
 }
 
 void EnterStep(int64_t step) {
+  if (Tracing()) TraceBegin(TraceLevel::kStep, absl::StrCat("step ", step));
   if (carried != nullptr) carried->Enter(step, Phase::kLoader, -1);
 }
 
 void EnterPhase(Phase phase, int64_t item) {
+  TracePhase(phase, item);
   if (carried != nullptr) carried->Enter(-1, phase, item);
 }
 
 WaitingForPeers::WaitingForPeers() {
+  if (Tracing()) TraceBegin(TraceLevel::kDetail, "waiting for peers");
   if (carried != nullptr) carried->SetWaiting(true);
 }
 
 WaitingForPeers::~WaitingForPeers() {
+  TraceEnd(TraceLevel::kDetail);
   if (carried != nullptr) carried->SetWaiting(false);
 }
 

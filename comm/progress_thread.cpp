@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/trace.h"
 
 namespace deeper {
 namespace {
@@ -42,6 +43,7 @@ Request ProgressThread::Start(const std::function<std::unique_ptr<Operation>()>&
   auto entry = std::make_shared<Entry>();
   {
     const std::lock_guard lock(mutex_);
+    entry->trace_start = Tracing() ? TraceClock() : 0;
     entry->operation = start();
     under_way_.push_back(entry);
   }
@@ -49,11 +51,18 @@ Request ProgressThread::Start(const std::function<std::unique_ptr<Operation>()>&
   return Request(std::make_unique<Pending>(*this, std::move(entry)));
 }
 
+void ProgressThread::Call(const std::function<void()>& call) {
+  const std::lock_guard lock(mutex_);
+  call();
+}
+
 void ProgressThread::AdvanceAll() {
   std::erase_if(under_way_, [](const std::shared_ptr<Entry>& entry) {
     entry->done = entry->operation->Advance();
-    if (entry->done) entry->operation.reset();
-    return entry->done;
+    if (!entry->done) return false;
+    TraceAsync("communication", entry->operation->name(), entry->trace_start);
+    entry->operation.reset();
+    return true;
   });
 }
 

@@ -24,6 +24,7 @@ class ProgressThread {
     virtual ~Operation() = default;
     // Does what can be done now without blocking; true once complete.
     virtual bool Advance() = 0;
+    virtual const char* name() const = 0;  // static; for timelines
   };
 
   ProgressThread();
@@ -36,10 +37,13 @@ class ProgressThread {
   // one lock: the library that they call need not serve several threads at once. Operations are advanced in
   // the order they were started in. Must outlive the request.
   Request Start(const std::function<std::unique_ptr<Operation>()>& start);
+  // Runs `call` under the same lock.
+  void Call(const std::function<void()>& call);
 
  private:
   struct Entry {
     std::unique_ptr<Operation> operation;
+    int64_t trace_start = 0;  // TraceAsync's
     bool done = false;
   };
   class Pending;

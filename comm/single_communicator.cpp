@@ -38,6 +38,7 @@ class SingleCommunicator final : public Communicator {
   }
   Request Broadcast(void*, size_t, int, Stream) override { return {}; }
   void Barrier() override {}
+  std::unique_ptr<Communicator> Duplicate() override { return MakeSingleCommunicator(); }
   void Abort(int exit_code, const std::string& reason) override {
     std::fprintf(stderr, "deeper: %s\n", reason.c_str());
     std::_Exit(exit_code);

@@ -80,12 +80,19 @@ class Group {
     std::lock_guard lock(mutex_);
     return collective.done;
   }
+  // Every rank that asks for the same number gets the same one.
+  std::shared_ptr<Group> Duplicate(size_t number) {
+    std::lock_guard lock(mutex_);
+    while (duplicates_.size() <= number) duplicates_.push_back(std::make_shared<Group>(size_));
+    return duplicates_[number];
+  }
 
  private:
   const int size_;
   std::mutex mutex_;
   std::condition_variable done_;
   std::map<uint64_t, std::shared_ptr<Collective>> gathering_;  // by sequence number
+  std::vector<std::shared_ptr<Group>> duplicates_;
 };
 
 class Pending final : public Request::State {
@@ -241,6 +248,9 @@ class ThreadCommunicator final : public Communicator {
   void Barrier() override {
     Join({"Barrier", 0, 0}, nullptr, nullptr, [](const Collective&) {}).Wait();
   }
+  std::unique_ptr<Communicator> Duplicate() override {
+    return std::make_unique<ThreadCommunicator>(group_->Duplicate(duplicates_++), rank_);
+  }
   void Abort(int exit_code, const std::string& reason) override {
     std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank_, size(), reason.c_str());
     std::_Exit(exit_code);
@@ -256,6 +266,7 @@ class ThreadCommunicator final : public Communicator {
   std::shared_ptr<Group> group_;
   const int rank_;
   uint64_t sequence_ = 0;
+  size_t duplicates_ = 0;
 };
 
 }  // namespace

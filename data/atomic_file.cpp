@@ -18,7 +18,8 @@ absl::Status WriteAndSync(const std::string& path, std::string_view content) {
   absl::StatusOr<File> file = File::Open(path, O_WRONLY | O_CREAT | O_TRUNC);
   if (!file.ok()) return file.status();
   if (absl::Status written = file->WriteAt(0, content.data(), content.size()); !written.ok()) return written;
-  return file->Sync();
+  if (absl::Status synced = file->Sync(); !synced.ok()) return synced;
+  return file->Close();
 }
 
 std::string ParentOf(const std::string& path) {
@@ -29,6 +30,11 @@ std::string ParentOf(const std::string& path) {
 }  // namespace
 
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
+  std::error_code error;
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot write ", path, ": it is there and no regular file, so it will not be replaced"));
+  }
   const std::string temporary = path + kTemporarySuffix;
   absl::Status status = WriteAndSync(temporary, content);
   if (status.ok()) status = RenameDurably(temporary, path);

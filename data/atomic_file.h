@@ -14,7 +14,7 @@ namespace deeper {
 constexpr char kTemporarySuffix[] = ".tmp";
 
 // Writes path.tmp, flushes it, renames it to `path` (replacing what was there) and flushes the directory. On
-// an error `path` is what it was.
+// an error `path` is what it was; so is what is no regular file, as a device or a pipe, which is an error.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content);
 
 // Renames a file or directory, already flushed, within one directory, and flushes that directory.

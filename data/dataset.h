@@ -9,8 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/images.h"
 
 namespace deeper {
 
@@ -29,11 +31,19 @@ struct DatasetInfo {
   PixelStats stats;
 };
 
-// One decoded image, HWC, 8 bits a channel.
+struct ImageSize {
+  int height = 0, width = 0;
+};
+
+// A decoded image or a part of one, HWC, 8 bits a channel.
 struct Image {
   int height = 0, width = 0, channels = 0;
   std::vector<uint8_t> pixels;
+  int x = 0, y = 0;  // of the top left pixel, in the image that this is a part of
 };
+
+// Which part of an image of this size is wanted: not empty, and inside. Called once a read.
+using ChoosePart = absl::FunctionRef<PixelRect(ImageSize)>;
 
 class Dataset {
  public:
@@ -46,6 +56,12 @@ class Dataset {
   // Reads, checks and decodes sample `index` into *image (reused buffer, overwritten).
   // DataLoss: the bytes do not match their checksum, or do not decode; names shard, sample and file.
   virtual absl::Status Read(int64_t index, Image* image) const = 0;
+  // Likewise a part of it, or more where that is no more work.
+  virtual absl::Status ReadPart(int64_t index, ChoosePart choose, Image* image) const {
+    if (absl::Status read = Read(index, image); !read.ok()) return read;
+    choose({image->height, image->width});
+    return absl::OkStatus();
+  }
 };
 
 // Data made up on the spot: sample i is class-dependent low-frequency colour plus noise from the counter RNG,

@@ -99,13 +99,22 @@ absl::Status File::WriteAt(uint64_t offset, const void* data, size_t bytes) cons
 }
 
 absl::Status File::Allocate(uint64_t bytes) const {
-  const int error = posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
+  int error = EINTR;
+  while (error == EINTR) error = posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
   return error == 0 ? absl::OkStatus() : IoError("write", path_, error);
 }
 
 absl::Status File::Sync() const {
+  int result = fsync(fd_);
+  while (result != 0 && errno == EINTR) result = fsync(fd_);
   // Some network file systems have nothing to flush for a directory and say EINVAL.
-  if (fsync(fd_) != 0 && errno != EINVAL) return IoError("flush to disk", path_, errno);
+  if (result != 0 && errno != EINVAL) return IoError("flush to disk", path_, errno);
+  return absl::OkStatus();
+}
+
+absl::Status File::Close() {
+  // Whatever close says, the descriptor is gone.
+  if (close(std::exchange(fd_, -1)) != 0 && errno != EINTR) return IoError("close", path_, errno);
   return absl::OkStatus();
 }
 

@@ -36,6 +36,8 @@ class File {
   // Reserves the disk space of the first `bytes`, so that a full disk shows before anything is written.
   absl::Status Allocate(uint64_t bytes) const;
   absl::Status Sync() const;
+  // What the destructor does, for files written to: some file systems tell of failed writes only here.
+  absl::Status Close();
 
  private:
   File(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}

@@ -16,9 +16,11 @@ namespace {
 constexpr hsize_t kAlignment = 64 << 10;
 constexpr size_t kMaxAttributeBytes = 16 << 20;  // a damaged size must not take all memory
 
-// HDF5 is often built without thread safety.
+// HDF5 is often built without thread safety. Nor does it survive its own cleaning up at exit after a file
+// that could not be finished for want of space; whatever we want kept, we close ourselves.
 std::mutex& Hdf5Mutex() {
   static std::mutex mutex;
+  [[maybe_unused]] static const herr_t without_cleaning_up = H5dont_atexit();
   return mutex;
 }
 

@@ -26,11 +26,28 @@ absl::Status CheckSize(uint64_t height, uint64_t width) {
                                             kMaxImageSide, " a side and ", kMaxImagePixels, " in all"));
 }
 
-void SetSize(uint64_t height, uint64_t width, int channels, Image* image) {
-  image->height = static_cast<int>(height);
-  image->width = static_cast<int>(width);
+void SetPart(const PixelRect& part, int channels, Image* image) {
+  image->x = part.x;
+  image->y = part.y;
+  image->height = part.height;
+  image->width = part.width;
   image->channels = channels;
-  image->pixels.resize(height * width * static_cast<uint64_t>(channels));
+  image->pixels.resize(static_cast<size_t>(part.height) * static_cast<size_t>(part.width) *
+                       static_cast<size_t>(channels));
+}
+
+// What to read of an image besides its size: nothing without `image`.
+struct Wanted {
+  int channels = 0;
+  const ChoosePart* choose = nullptr;
+  Image* image = nullptr;
+};
+
+PixelRect ChooseInside(const ChoosePart& choose, ImageSize size) {
+  const PixelRect part = choose(size);
+  DEEPER_CHECK(!part.empty() && part.x >= 0 && part.y >= 0 && part.x + part.width <= size.width &&
+               part.y + part.height <= size.height);
+  return part;
 }
 
 uint8_t* Row(Image* image, size_t y) {
@@ -76,25 +93,38 @@ void ConvertCmyk(const uint8_t* cmyk, bool inverted, int channels, int width, ui
   }
 }
 
+// Columns to decode left and right of what is wanted. At the edges of a crop libjpeg interpolates chroma as
+// if the image ended there: this is how far that reaches.
+constexpr int kChromaMargin = 2;
+
+// The part that *image has room for.
 void ReadJpegPixels(jpeg_decompress_struct* info, Image* image) {
   const bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
   info->out_color_space = cmyk ? JCS_CMYK : image->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
   jpeg_start_decompress(info);
-  JSAMPARRAY cmyk_row = nullptr;
-  if (cmyk) {
-    cmyk_row =
-        info->mem->alloc_sarray(reinterpret_cast<j_common_ptr>(info), JPOOL_IMAGE, info->output_width * 4, 1);
+  const int full_width = static_cast<int>(info->image_width);
+  auto left = static_cast<JDIMENSION>(std::max(0, image->x - kChromaMargin));
+  JDIMENSION width =
+      static_cast<JDIMENSION>(std::min(full_width, image->x + image->width + kChromaMargin)) - left;
+  if (width < info->image_width) jpeg_crop_scanline(info, &left, &width);  // moves `left` to a block's edge
+  if (image->y > 0) jpeg_skip_scanlines(info, static_cast<JDIMENSION>(image->y));
+  const auto components = static_cast<JDIMENSION>(info->output_components);
+  JSAMPARRAY decoded = info->mem->alloc_sarray(reinterpret_cast<j_common_ptr>(info), JPOOL_IMAGE,
+                                               info->output_width * components, 1);
+  const uint8_t* const from = decoded[0] + (static_cast<JDIMENSION>(image->x) - left) * components;
+  for (int y = 0; y < image->height; ++y) {
+    uint8_t* row = Row(image, static_cast<size_t>(y));
+    jpeg_read_scanlines(info, decoded, 1);
+    if (cmyk) {
+      ConvertCmyk(from, info->saw_Adobe_marker, image->channels, image->width, row);
+    } else {
+      std::memcpy(row, from, static_cast<size_t>(image->width) * components);
+    }
   }
-  while (info->output_scanline < info->output_height) {
-    uint8_t* row = Row(image, info->output_scanline);
-    jpeg_read_scanlines(info, cmyk ? cmyk_row : &row, 1);
-    if (cmyk) ConvertCmyk(cmyk_row[0], info->saw_Adobe_marker, image->channels, image->width, row);
-  }
-  jpeg_finish_decompress(info);
+  if (info->output_scanline == info->output_height) jpeg_finish_decompress(info);
 }
 
-// Reads the header into *size and, where `image` is not null, the pixels into it.
-absl::Status ReadJpeg(std::span<const uint8_t> bytes, int channels, ImageSize* size, Image* image) {
+absl::Status ReadJpeg(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
   JpegErrors errors;
   jpeg_decompress_struct info = {};
   info.err = InitErrors(&errors);
@@ -106,9 +136,9 @@ absl::Status ReadJpeg(std::span<const uint8_t> bytes, int channels, ImageSize* s
   jpeg_mem_src(&info, bytes.data(), bytes.size());
   jpeg_read_header(&info, TRUE);
   *size = {static_cast<int>(info.image_height), static_cast<int>(info.image_width)};
-  if (image != nullptr && CheckSize(info.image_height, info.image_width).ok()) {
-    SetSize(info.image_height, info.image_width, channels, image);
-    ReadJpegPixels(&info, image);
+  if (wanted.image != nullptr && CheckSize(info.image_height, info.image_width).ok()) {
+    SetPart(ChooseInside(*wanted.choose, *size), wanted.channels, wanted.image);
+    ReadJpegPixels(&info, wanted.image);
   }
   jpeg_destroy_decompress(&info);
   return CheckSize(info.image_height, info.image_width);
@@ -152,8 +182,7 @@ void ReadPngPixels(png_structp png, png_infop info, Image* image) {
   png_read_end(png, nullptr);
 }
 
-// As ReadJpeg.
-absl::Status ReadPng(std::span<const uint8_t> bytes, int channels, ImageSize* size, Image* image) {
+absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
   PngInput input = {bytes, {}, {}};
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &input, OnPngError, IgnorePngWarning);
   png_infop info = png_create_info_struct(png);
@@ -167,20 +196,21 @@ absl::Status ReadPng(std::span<const uint8_t> bytes, int channels, ImageSize* si
   png_read_info(png, info);
   const uint64_t height = png_get_image_height(png, info), width = png_get_image_width(png, info);
   *size = {static_cast<int>(height), static_cast<int>(width)};
-  if (image != nullptr && CheckSize(height, width).ok()) {
-    SetSize(height, width, channels, image);
-    ReadPngPixels(png, info, image);
+  if (wanted.image != nullptr && CheckSize(height, width).ok()) {
+    ChooseInside(*wanted.choose, *size);
+    SetPart({0, 0, size->width, size->height}, wanted.channels, wanted.image);
+    ReadPngPixels(png, info, wanted.image);
   }
   png_destroy_read_struct(&png, &info, nullptr);
   return CheckSize(height, width);
 }
 
-absl::Status ReadImage(std::span<const uint8_t> bytes, int channels, ImageSize* size, Image* image) {
+absl::Status ReadImage(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
   switch (SniffImage(bytes)) {
     case ImageFormat::kJpeg:
-      return ReadJpeg(bytes, channels, size, image);
+      return ReadJpeg(bytes, wanted, size);
     case ImageFormat::kPng:
-      return ReadPng(bytes, channels, size, image);
+      return ReadPng(bytes, wanted, size);
     case ImageFormat::kUnknown:
       break;
   }
@@ -199,14 +229,23 @@ ImageFormat SniffImage(std::span<const uint8_t> bytes) {
 
 absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes) {
   ImageSize size;
-  if (absl::Status read = ReadImage(bytes, 0, &size, nullptr); !read.ok()) return read;
+  if (absl::Status read = ReadImage(bytes, {}, &size); !read.ok()) return read;
   return size;
 }
 
-absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image) {
+absl::Status DecodePart(std::span<const uint8_t> bytes, int channels, ChoosePart choose, Image* image) {
   DEEPER_CHECK(channels == 1 || channels == 3);
   ImageSize size;
-  return ReadImage(bytes, channels, &size, image);
+  return ReadImage(bytes, {channels, &choose, image}, &size);
+}
+
+absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image) {
+  return DecodePart(
+      bytes, channels,
+      [](ImageSize size) {
+        return PixelRect{0, 0, size.width, size.height};
+      },
+      image);
 }
 
 std::vector<uint8_t> EncodeJpeg(const Image& image, int quality) {

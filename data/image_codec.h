@@ -22,14 +22,15 @@ ImageFormat SniffImage(std::span<const uint8_t> bytes);
 constexpr int64_t kMaxImagePixels = int64_t{1} << 27;
 constexpr int kMaxImageSide = 65500;  // JPEG's
 
-struct ImageSize {
-  int height = 0, width = 0;
-};
 // From the header alone. InvalidArgument: neither JPEG nor PNG. DataLoss: damaged. OutOfRange: too large.
 absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes);
 
 // Decodes to `channels` = 1 or 3, into *image (its memory is reused). Errors as ReadImageSize.
 absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image);
+
+// Decodes what `choose` returns of a JPEG, all of a PNG. The pixels are the same as in the whole image. What
+// comes after the part in the file is not looked at, so damage there goes unnoticed.
+absl::Status DecodePart(std::span<const uint8_t> bytes, int channels, ChoosePart choose, Image* image);
 
 // JPEG without chroma subsampling of an image within the limits above. The same pixels give the same bytes.
 std::vector<uint8_t> EncodeJpeg(const Image& image, int quality);

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <numeric>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/resize.h"
 #include "kernels/buffer.h"
+#include "kernels/trace.h"
 
 namespace deeper {
 namespace {
@@ -23,9 +26,18 @@ size_t RoundUp(size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
-// Of a packed batch: what comes before the pixels, and what is set aside for the pixels of one row.
+bool Mixes(const LoaderOptions& options) {
+  return options.mixup > 0 || options.cutmix > 0;
+}
+
+// Samples that a batch may hold: its rows, and partners from before the first one and after the last one.
+int64_t Entries(const LoaderOptions& options) {
+  return options.rows + (Mixes(options) ? 2 : 0);
+}
+
+// Of a packed batch: what comes before the pixels, and what is set aside for the pixels of one entry.
 size_t PackedHeaderBytes(const LoaderOptions& options) {
-  return RoundUp(static_cast<size_t>(options.rows) * sizeof(PackedImage));
+  return RoundUp(static_cast<size_t>(Entries(options)) * sizeof(PackedImage));
 }
 size_t PackedImageBytes(const DatasetInfo& info, const LoaderOptions& options) {
   const int64_t pixels = info.height > 0 ? int64_t{info.height} * info.width
@@ -108,11 +120,12 @@ constexpr int64_t kMaxClaim = 16;
 
 class RingLoader : public Loader {
  public:
-  RingLoader(const Dataset& dataset, const LoaderOptions& options, std::vector<PixelScale> scales,
+  RingLoader(const Dataset& dataset, const LoaderOptions& options, std::vector<PixelScale> scales, float grey,
              std::vector<Buffer> images)
       : dataset_(dataset),
         options_(options),
         scales_(std::move(scales)),
+        grey_(grey),
         image_elements_(int64_t{options.channels} * options.image_size * options.image_size),
         sequence_(dataset.info().samples, options),
         slots_(images.size()) {
@@ -120,6 +133,8 @@ class RingLoader : public Loader {
       slots_[i].images = std::move(images[i]);
       slots_[i].labels.resize(options.rows);
       slots_[i].samples.resize(options.rows);
+      slots_[i].partner_labels.resize(options.rows);
+      slots_[i].partner_weights.resize(options.rows);
     }
     for (int i = 0; i < options.workers; ++i) workers_.emplace_back([this] { Work(); });
   }
@@ -161,6 +176,8 @@ class RingLoader : public Loader {
     }
     batch.labels = slot.labels.data();
     batch.samples = slot.samples.data();
+    batch.partner_labels = slot.partner_labels.data();
+    batch.partner_weights = slot.partner_weights.data();
     batch.wait_ms =
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     return batch;
@@ -171,6 +188,8 @@ class RingLoader : public Loader {
     Buffer images;
     std::vector<int32_t> labels;
     std::vector<uint64_t> samples;
+    std::vector<int32_t> partner_labels;
+    std::vector<float> partner_weights;
     Plan plan;
     int64_t unclaimed = 0, unfilled = 0;  // of plan.distinct; rows are claimed from the first on
     absl::Status status;                  // of the lowest row that failed
@@ -202,20 +221,32 @@ class RingLoader : public Loader {
     return {&slot, {begin, begin + count}};
   }
 
-  void Work() {
+  // A worker's own.
+  struct Scratch {
     Image image;
+    std::vector<float> partner;  // a sample that another batch has
+  };
+
+  void Work() {
+    TraceLane("data");
+    Scratch scratch;
     std::unique_lock lock(mutex_);
     while (true) {
       claimable_.wait(lock, [&] { return stop_ || CanClaim(); });
       if (stop_) return;
       const auto [slot, rows] = Claim();
       lock.unlock();
+      const Batch& batch = slot->plan.batch;
+      if (Tracing())
+        TraceBegin(TraceLevel::kStep, absl::StrCat("rows ", rows.begin, " to ", rows.end - 1, " of epoch ",
+                                                   batch.epoch, ", batch ", batch.batch));
       absl::Status status;
       int64_t row = rows.begin;
       for (; row < rows.end; ++row) {
-        status = FillRow(*slot, row, &image);
+        status = FillRow(*slot, row, scratch);
         if (!status.ok()) break;
       }
+      TraceEnd(TraceLevel::kStep);
       lock.lock();
       if (!status.ok() && (slot->status.ok() || row < slot->failed_row)) {
         slot->status = status;
@@ -226,41 +257,111 @@ class RingLoader : public Loader {
     }
   }
 
-  // Reads row `row` and copies it to the padding rows that repeat it.
-  absl::Status FillRow(Slot& slot, int64_t row, Image* image) {
+  // Row `row` and, where that is another row, its partner: the later one of two has nothing left to do.
+  absl::Status FillRow(Slot& slot, int64_t row, Scratch& scratch) const {
     const Plan& plan = slot.plan;
-    const uint32_t epoch = plan.batch.epoch;
-    const SampleOrder order(options_.order, dataset_.info().samples, options_.seed, epoch);
-    const int64_t sample = order.At(plan.first + row);
-    if (absl::Status read = dataset_.Read(sample, image); !read.ok()) return read;
-    const Window window = DrawWindow(options_.augment, options_.image_size, image->height, image->width,
-                                     Rng(options_.seed, RandomStream("augment"), epoch, sample));
-    if (options_.packed) {
-      Pack(slot, row, window, image);
-    } else {
-      SampleWindow(*image, window, Filter::kBilinear, scales_.data(), options_.channels, options_.image_size,
-                   options_.image_size, slot.images.as<float>() + row * image_elements_);
-    }
-    for (int64_t i = row; i < options_.rows; i += plan.distinct) {
-      if (i != row) Repeat(slot, row, i);
-      slot.labels[i] = i < plan.batch.rows ? dataset_.label(sample) : -1;
-      slot.samples[i] = sample;
-    }
+    const int64_t position = plan.first + row, partner = Mixes(options_) ? position ^ 1 : position;
+    if (partner == position || partner >= dataset_.info().samples) return FillAlone(slot, row, scratch);
+    const int64_t partner_row = partner - plan.first;
+    const bool together = partner_row >= 0 && partner_row < plan.distinct;
+    if (together && partner_row < row) return absl::OkStatus();
+    const int64_t entry = together ? partner_row : options_.rows + (partner_row > row ? 1 : 0);
+    const absl::StatusOr<int64_t> own = Prepare(slot, position, row, scratch);
+    if (!own.ok()) return own.status();
+    const absl::StatusOr<int64_t> other = Prepare(slot, partner, entry, scratch);
+    if (!other.ok()) return other.status();
+    const Mix mix = DrawMix(options_.mixup, options_.cutmix, options_.image_size,
+                            Draws("mix", plan, SampleAt(plan, std::min(position, partner))));
+    MixEntries(slot, mix, row, entry, scratch);
+    Finish(slot, row, *own, *other, mix.weight);
+    if (together) Finish(slot, partner_row, *other, *own, mix.weight);
     return absl::OkStatus();
   }
 
-  // Lays the pixels of row `row` where they belong in a packed batch; changes *image if it is too large.
-  void Pack(Slot& slot, int64_t row, Window window, Image* image) const {
+  absl::Status FillAlone(Slot& slot, int64_t row, Scratch& scratch) const {
+    const absl::StatusOr<int64_t> sample = Prepare(slot, slot.plan.first + row, row, scratch);
+    if (!sample.ok()) return sample.status();
+    Finish(slot, row, *sample, *sample, 0);
+    return absl::OkStatus();
+  }
+
+  int64_t SampleAt(const Plan& plan, int64_t position) const {
+    return SampleOrder(options_.order, dataset_.info().samples, options_.seed, plan.batch.epoch).At(position);
+  }
+
+  Rng Draws(std::string_view what, const Plan& plan, int64_t sample) const {
+    return Rng(options_.seed, RandomStream(what), plan.batch.epoch, static_cast<uint64_t>(sample));
+  }
+
+  // Reads the sample at `position` of the epoch into entry `entry`, mixed with nothing yet. Returns which it
+  // is.
+  absl::StatusOr<int64_t> Prepare(Slot& slot, int64_t position, int64_t entry, Scratch& scratch) const {
+    const int size = options_.image_size;
+    const int64_t sample = SampleAt(slot.plan, position);
+    Sampling sampling;
+    sampling.filter = FilterOf(options_.augment);
+    sampling.color = DrawColor(options_.color_jitter, grey_, Draws("color", slot.plan, sample));
+    if (options_.bgr) std::swap(sampling.color.m[0], sampling.color.m[2]);
+    sampling.erased = DrawErased(options_.random_erasing, size, Draws("erase", slot.plan, sample));
+    const auto choose = [&](ImageSize image) {
+      sampling.window =
+          DrawWindow(options_.augment, size, image.height, image.width, Draws("augment", slot.plan, sample));
+      return PixelsOf(sampling.window, sampling.filter, size, size, image);
+    };
+    if (absl::Status read = dataset_.ReadPart(sample, choose, &scratch.image); !read.ok()) return read;
+    sampling.window.x -= static_cast<float>(scratch.image.x);
+    sampling.window.y -= static_cast<float>(scratch.image.y);
+    if (options_.packed) {
+      Pack(slot, entry, sampling, &scratch.image);
+    } else {
+      SampleImage(scratch.image, sampling, scales_.data(), options_.channels, size, size,
+                  Pixels(slot, entry, scratch));
+    }
+    return sample;
+  }
+
+  // Of an entry that is not packed.
+  float* Pixels(Slot& slot, int64_t entry, Scratch& scratch) const {
+    if (entry < options_.rows) return slot.images.as<float>() + entry * image_elements_;
+    scratch.partner.resize(static_cast<size_t>(image_elements_));
+    return scratch.partner.data();
+  }
+
+  // Lays the pixels of entry `entry` where they belong in a packed batch; changes *image if it is too large.
+  void Pack(Slot& slot, int64_t entry, Sampling sampling, Image* image) const {
     const int size = options_.image_size;
     const size_t most = PackedImageBytes(dataset_.info(), options_);
     if (image->pixels.size() > most) {
-      *image = ResizeWindow(*image, window, Filter::kBilinear, size, size);
-      window = {0, 0, static_cast<float>(size), static_cast<float>(size)};
+      *image = ResizeWindow(*image, sampling.window, sampling.filter, size, size);
+      sampling.window = {0, 0, static_cast<float>(size), static_cast<float>(size)};
     }
-    const size_t offset = PackedHeaderBytes(options_) + static_cast<size_t>(row) * most;
+    const size_t offset = PackedHeaderBytes(options_) + static_cast<size_t>(entry) * most;
     std::copy(image->pixels.begin(), image->pixels.end(), slot.images.as<uint8_t>() + offset);
-    slot.images.as<PackedImage>()[row] = {static_cast<int64_t>(offset), image->height, image->width,
-                                          image->channels, window};
+    slot.images.as<PackedImage>()[entry] = {static_cast<int64_t>(offset), image->height, image->width,
+                                            image->channels, sampling};
+  }
+
+  void MixEntries(Slot& slot, const Mix& mix, int64_t a, int64_t b, Scratch& scratch) const {
+    const int size = options_.image_size;
+    if (!options_.packed) {
+      return MixSamples(mix, options_.channels, size, size, Pixels(slot, a, scratch),
+                        Pixels(slot, b, scratch));
+    }
+    auto* const entries = slot.images.as<PackedImage>();
+    entries[a].mix = entries[b].mix = mix;
+    entries[a].partner = static_cast<int32_t>(b);
+    entries[b].partner = static_cast<int32_t>(a);
+  }
+
+  // Labels row `row`, and copies it to the padding rows that repeat it.
+  void Finish(Slot& slot, int64_t row, int64_t sample, int64_t partner, float weight) const {
+    for (int64_t i = row; i < options_.rows; i += slot.plan.distinct) {
+      if (i != row) Repeat(slot, row, i);
+      slot.labels[i] = i < slot.plan.batch.rows ? dataset_.label(sample) : -1;
+      slot.samples[i] = static_cast<uint64_t>(sample);
+      slot.partner_labels[i] = dataset_.label(partner);
+      slot.partner_weights[i] = weight;
+    }
   }
 
   void Repeat(Slot& slot, int64_t row, int64_t into) const {
@@ -275,6 +376,7 @@ class RingLoader : public Loader {
   const Dataset& dataset_;
   const LoaderOptions options_;
   const std::vector<PixelScale> scales_;
+  const float grey_;  // of the mean pixel, 0 to 255
   const int64_t image_elements_;
 
   std::mutex mutex_;  // guards everything below, but the rows of a slot belong to whoever claimed them
@@ -350,14 +452,14 @@ absl::StatusOr<std::vector<PixelScale>> MakeScales(const PixelStats& stats, int 
 }  // namespace
 
 size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options) {
-  return PackedHeaderBytes(options) + static_cast<size_t>(options.rows) * PackedImageBytes(info, options);
+  return PackedHeaderBytes(options) + static_cast<size_t>(Entries(options)) * PackedImageBytes(info, options);
 }
 
 absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const LoaderOptions& options) {
   const DatasetInfo& info = dataset.info();
   if (absl::Status checked = CheckOptions(info, options); !checked.ok()) return checked;
-  absl::StatusOr<std::vector<PixelScale>> scales =
-      MakeScales(options.stats.mean.empty() ? info.stats : options.stats, options.channels);
+  const PixelStats& stats = options.stats.mean.empty() ? info.stats : options.stats;
+  absl::StatusOr<std::vector<PixelScale>> scales = MakeScales(stats, options.channels);
   if (!scales.ok()) return scales.status();
   const size_t bytes = options.packed ? PackedBatchBytes(info, options)
                                       : sizeof(float) * options.rows * options.channels * options.image_size *
@@ -371,7 +473,9 @@ absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const
                                                        " bytes: prefetch fewer, or use a smaller batch"));
     }
   }
-  return std::make_unique<RingLoader>(dataset, options, *std::move(scales), std::move(images));
+  const float mean =
+      std::accumulate(stats.mean.begin(), stats.mean.end(), 0.0f) / static_cast<float>(stats.mean.size());
+  return std::make_unique<RingLoader>(dataset, options, *std::move(scales), 255 * mean, std::move(images));
 }
 
 }  // namespace deeper

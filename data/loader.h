@@ -24,6 +24,11 @@ struct LoaderOptions {
   int channels = 3;      // output channels; a 1-channel dataset is repeated to 3
   PixelStats stats;      // empty: the dataset's
   Augment augment = Augment::kNone;
+  // What DrawColor, DrawErased and DrawMix take; 0: not at all. The samples at positions 2i and 2i + 1 of an
+  // epoch are each other's partners, alike, whatever the batches and ranks; of an odd number the last has
+  // none. A batch whose bounds part two reads the other one too.
+  double color_jitter = 0, random_erasing = 0, mixup = 0, cutmix = 0;
+  bool bgr = false;  // output channels in this order, of 3; stats likewise
   OrderKind order = OrderKind::kFull;
   uint64_t seed = 0;
   int64_t global_batch = 256;
@@ -36,8 +41,8 @@ struct LoaderOptions {
   int slices = 0;
   int workers = 2;
   int prefetch = 3;  // batches in the ring
-  // Batches come as decoded pixels with the windows to cut (Batch::packed), for SampleImagesCuda to finish,
-  // and not as normalised images.
+  // Batches come as decoded pixels with what is to become of them (Batch::packed), for SampleImages to
+  // finish, and not as normalised images.
   bool packed = false;
   std::function<Buffer(size_t)> allocate = AllocateHost;  // the ring: Device::AllocateStaging
   // Where to begin: global batch `first_batch` of `first_epoch`.
@@ -49,10 +54,13 @@ struct LoaderOptions {
 // One forward pass' worth of samples. Valid until the Loader's next Next().
 struct Batch {
   const float* images = nullptr;      // [rows capacity, channels, image_size, image_size] NCHW, normalised
-  const std::byte* packed = nullptr;  // in place of images: [rows capacity] PackedImage, then pixels
+  const std::byte* packed = nullptr;  // in place of images: see SampleImages (kernels/images.h)
   size_t packed_bytes = 0;
-  PixelScales scales;                 // of a packed batch
-  const int32_t* labels = nullptr;    // [rows capacity]; -1 beyond `rows`
+  PixelScales scales;               // of a packed batch
+  const int32_t* labels = nullptr;  // [rows capacity]; -1 beyond `rows`
+  // [rows capacity] what a sample's partner has of it: its share of the loss belongs to the partner's label.
+  const int32_t* partner_labels = nullptr;
+  const float* partner_weights = nullptr;
   const uint64_t* samples = nullptr;  // [rows capacity] index in the dataset
   int64_t rows = 0;  // rows that count. The others repeat real samples (batch norm reads them), with label -1
   uint32_t epoch = 0;
@@ -72,8 +80,8 @@ class Loader {
   virtual absl::StatusOr<Batch> Next() = 0;
 };
 
-// The most that a packed batch takes. Images of more than four times the output's pixels, where they differ
-// in size, are cut and brought to size by the loader's threads and packed after that, rounded to 8 bits.
+// The most that a packed batch takes. Windows of more than four times the output's pixels, where images
+// differ in size, are brought to size by the loader's threads and packed after that, rounded to 8 bits.
 size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options);
 
 // `dataset` must outlive the loader. InvalidArgument: global_batch < world, no samples, sizes not positive,

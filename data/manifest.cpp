@@ -1,8 +1,10 @@
 #include "data/manifest.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "data/atomic_file.h"
 #include "data/checksum.h"
@@ -32,7 +34,9 @@ json ToJson(const SplitManifest& split) {
 SplitManifest SplitFromJson(const json& in) {
   SplitManifest split;
   in.at("dataset_uuid").get_to(split.uuid);
-  split.encoding = ParseEncoding(in.at("encoding").get<std::string>()).value_or(Encoding::kRaw);
+  const absl::StatusOr<Encoding> encoding = ParseEncoding(in.at("encoding").get<std::string>());
+  if (!encoding.ok()) throw json::type_error::create(302, std::string(encoding.status().message()), &in);
+  split.encoding = *encoding;
   in.at("channels").get_to(split.channels);
   in.at("height").get_to(split.height);
   in.at("width").get_to(split.width);
@@ -59,6 +63,27 @@ std::string Checksum(const json& document) {
 
 std::string ManifestPath(const std::string& directory) {
   return directory + "/manifest.json";
+}
+
+// What is wrong with a split whose fields are all there; empty if nothing.
+std::string Problem(const SplitManifest& split) {
+  const auto channels = static_cast<size_t>(split.channels);
+  if (channels != 1 && channels != 3) return "channels is not 1 or 3";
+  if (split.stats.mean.size() != channels || split.stats.stddev.size() != channels)
+    return "mean and std do not have a number a channel";
+  for (size_t c = 0; c < channels; ++c) {
+    if (!std::isfinite(split.stats.mean[c]) || !std::isfinite(split.stats.stddev[c]) ||
+        split.stats.stddev[c] <= 0)
+      return "mean and std are no statistics";
+  }
+  if (split.height < 0 || split.width < 0) return "height or width is negative";
+  int64_t left = split.samples;
+  for (const ShardEntry& shard : split.shards) {
+    if (shard.samples <= 0 || shard.samples > left) return "its shards do not add up to its samples";
+    if (absl::StrContains(shard.file, '/')) return "a shard is not in the manifest's directory";
+    left -= shard.samples;
+  }
+  return left != 0 || split.samples <= 0 ? "its shards do not add up to its samples" : "";
 }
 
 Manifest FromJson(const json& document) {
@@ -92,6 +117,31 @@ absl::Status CheckClassNames(const std::vector<std::string>& classes) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<Manifest> ParseManifest(std::span<const uint8_t> text, const std::string& path) {
+  try {
+    json document = json::parse(text.begin(), text.end());
+    if (document.at("format") != kFormat || document.at("format_version") != kVersion) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(path, " is not a ", kFormat, " manifest of version ", kVersion));
+    }
+    const std::string checksum = document.at("checksum");
+    document.erase("checksum");
+    if (checksum == Checksum(document)) {
+      Manifest manifest = FromJson(document);
+      for (const auto& [name, split] : manifest.splits) {
+        const std::string problem = Problem(split);
+        if (!problem.empty()) return absl::DataLossError(absl::StrCat(path, ", split ", name, ": ", problem));
+      }
+      return manifest;
+    }
+  } catch (const json::exception& error) {
+    return absl::DataLossError(
+        absl::StrCat(path, " is damaged: ", error.what(), "; restore it or pack again"));
+  }
+  return absl::DataLossError(
+      absl::StrCat(path, " does not match its own checksum; restore it, or delete it and pack again"));
+}
+
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
   const std::string path = ManifestPath(directory);
   absl::StatusOr<std::vector<uint8_t>> text = ReadFile(path);
@@ -99,22 +149,7 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
     return absl::NotFoundError(
         absl::StrCat("no ", path, ": not a packed dataset, or packing has not ended; run `deeper pack`"));
   }
-  if (!text.ok()) return text.status();
-  try {
-    json document = json::parse(*text);
-    if (document.at("format") != kFormat || document.at("format_version") != kVersion) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(path, " is not a ", kFormat, " manifest of version ", kVersion));
-    }
-    const std::string checksum = document.at("checksum");
-    document.erase("checksum");
-    if (checksum == Checksum(document)) return FromJson(document);
-  } catch (const json::exception& error) {
-    return absl::DataLossError(
-        absl::StrCat(path, " is damaged: ", error.what(), "; restore it or pack again"));
-  }
-  return absl::DataLossError(
-      absl::StrCat(path, " does not match its own checksum; restore it, or delete it and pack again"));
+  return text.ok() ? ParseManifest(*text, path) : text.status();
 }
 
 absl::Status WriteManifest(const std::string& directory, const Manifest& manifest) {

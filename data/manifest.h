@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,7 +53,9 @@ struct Manifest {
 // Names a manifest and a shard can hold: UTF-8, not too many for a label.
 absl::Status CheckClassNames(const std::vector<std::string>& classes);
 
-// NotFound: no manifest, so packing has not ended. DataLoss: damaged, or edited by hand.
+// Of the text of a manifest.json; `path` is for messages. DataLoss: damaged, or edited by hand.
+absl::StatusOr<Manifest> ParseManifest(std::span<const uint8_t> text, const std::string& path);
+// NotFound: no manifest, so packing has not ended. DataLoss as ParseManifest.
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory);
 absl::Status WriteManifest(const std::string& directory, const Manifest& manifest);
 

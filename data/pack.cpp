@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <memory>
+#include <numeric>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -35,16 +36,20 @@ absl::Status CheckOptions(const PackOptions& options) {
         absl::StrCat("split \"", options.split, "\": use letters, digits and _"));
   }
   if (options.shard_size <= 0) return absl::InvalidArgumentError("shard_size must be positive");
+  if (options.quality < 1 || options.quality > 100)
+    return absl::InvalidArgumentError("quality must be 1 to 100");
   if (options.resize < 0) return absl::InvalidArgumentError("resize must not be negative");
   if (options.allow_bad < 0) return absl::InvalidArgumentError("allow_bad must not be negative");
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<PackSource>> OpenSource(const PackOptions& options,
-                                                       const std::vector<std::string>& known_classes) {
+                                                       const std::vector<std::string>& known_classes,
+                                                       const PackProgress& progress) {
   absl::StatusOr<std::unique_ptr<PackSource>> source =
-      options.format == PackFormat::kIdx ? OpenIdxSource(options.input, options.split, known_classes)
-                                         : OpenFolderSource(options.input, known_classes);
+      options.format == PackFormat::kIdx      ? OpenIdxSource(options.input, options.split, known_classes)
+      : options.format == PackFormat::kFolder ? OpenFolderSource(options.input, known_classes)
+                                              : OpenImagenetSource(options, known_classes, progress);
   if (!source.ok()) return source;
   if (absl::Status named = CheckClassNames((*source)->classes()); !named.ok()) return named;
   if (const std::vector<std::string>& warnings = (*source)->warnings(); options.strict && !warnings.empty()) {
@@ -88,7 +93,14 @@ absl::Status WriteShard(const PackOptions& options, const PackSource& source, co
                         const std::string& path, ProgressCounter* counter) {
   absl::StatusOr<ShardWriter> writer = ShardWriter::Create(path, shard.header, shard.index);
   if (!writer.ok()) return writer.status();
-  absl::Status written = RunJobs(options.jobs, shard.header.samples, [&](int64_t i) {
+  // In the order in which they lie in the input, which may be on a disk with heads to move.
+  std::vector<int64_t> order(shard.sources.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    return shard.sources[static_cast<size_t>(a)] < shard.sources[static_cast<size_t>(b)];
+  });
+  absl::Status written = RunJobs(options.jobs, shard.header.samples, [&](int64_t k) {
+    const int64_t i = order[static_cast<size_t>(k)];
     const int64_t from = shard.sources[static_cast<size_t>(i)];
     absl::StatusOr<StoredSample> stored = EncodeSample(source, from, options, /*decode=*/false);
     if (!stored.ok()) {
@@ -145,7 +157,7 @@ absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress&
   manifest->splits.erase(options.split);
   if (manifest->splits.empty()) manifest->classes.clear();
 
-  absl::StatusOr<std::unique_ptr<PackSource>> source = OpenSource(options, manifest->classes);
+  absl::StatusOr<std::unique_ptr<PackSource>> source = OpenSource(options, manifest->classes, progress);
   if (!source.ok()) return source.status();
   absl::StatusOr<PackPlan> plan = PlanPacking(options, **source, progress);
   if (!plan.ok()) return plan.status();

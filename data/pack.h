@@ -20,6 +20,7 @@ enum class PackFormat {
   kIdx,     // <train|t10k>-{images-idx3,labels-idx1}-ubyte[.gz]: grey; split "train", or "val" or "test" for
             // t10k
   kFolder,  // <class>/**/<image>: JPEG or PNG, RGB
+  kImagenet,  // ILSVRC 2012 as downloaded (pack_imagenet.cpp): splits "train" and "val", RGB
 };
 
 struct PackOptions {
@@ -27,7 +28,9 @@ struct PackOptions {
   std::string input, output;  // directories; `output` is created
   std::string split = "train";
   Encoding encoding = Encoding::kRaw;
-  int resize = 0;  // > 0: images are resized so that the short side has this length
+  int resize = 0;        // > 0: images are resized so that the short side has this length
+  int quality = 95;      // of JPEGs made here, 1..100
+  uint64_t shuffle = 0;  // seed of the order of the samples; 0: the input's
   int64_t shard_size =
       int64_t{1} << 30;   // bytes of samples a shard holds at most, unless one sample is larger
   int jobs = 0;           // threads; 0: one a core
@@ -43,7 +46,8 @@ struct PackSummary {
   std::vector<std::string> warnings;  // a class without images, files outside the class folders
 };
 
-// Called after every sample, from one thread at a time: `phase` "scan" or "write", `done` of `total` samples.
+// Called from one thread at a time: `phase` "index", "scan" or "write", `done` of `total` archives or, in the
+// latter two, samples.
 using PackProgress = std::function<void(const char* phase, int64_t done, int64_t total)>;
 
 // InvalidArgument: options or input that cannot be packed. DataLoss: more than `allow_bad` bad images, named.

@@ -11,8 +11,6 @@
 namespace deeper {
 namespace {
 
-constexpr int kJpegQuality = 95;
-
 absl::Status ResizeShortSide(int side, Image* image) {
   const int64_t height = image->height, width = image->width, shorter = std::min(height, width);
   const int64_t new_height = height * side / shorter, new_width = width * side / shorter;
@@ -82,7 +80,7 @@ absl::StatusOr<StoredSample> EncodeSample(const PackSource& source, int64_t i, c
   if (keep_file) {
     stored.bytes = std::move(loaded->file);
   } else if (options.encoding == Encoding::kJpeg) {
-    stored.bytes = EncodeJpeg(image, kJpegQuality);
+    stored.bytes = EncodeJpeg(image, options.quality);
     stored.flags = kReencoded;
   } else {
     stored.bytes = std::move(image.pixels);

@@ -15,8 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxFileBytes = uint64_t{1} << 30;
-
 struct FolderFile {
   std::string name;  // relative to the root
   int label;
@@ -39,13 +37,7 @@ class FolderSource : public PackSource {
     absl::StatusOr<File> file = File::Open(absl::StrCat(root_, "/", Name(i)), O_RDONLY);
     if (!file.ok()) return file.status();
     absl::StatusOr<uint64_t> size = file->Size();
-    if (!size.ok()) return size.status();
-    if (*size == 0) return absl::DataLossError("empty file");
-    if (*size > kMaxFileBytes) return absl::OutOfRangeError(absl::StrCat("file of ", *size, " bytes"));
-    SourceSample sample;
-    sample.file.resize(*size);
-    if (absl::Status read = file->ReadAt(0, sample.file.data(), *size); !read.ok()) return read;
-    return sample;
+    return size.ok() ? LoadImageFile(*file, 0, *size) : size.status();
   }
 
  private:

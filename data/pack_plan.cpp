@@ -9,6 +9,7 @@
 #include "data/checksum.h"
 #include "data/jobs.h"
 #include "data/pack_encode.h"
+#include "data/sample_order.h"
 
 namespace deeper {
 namespace {
@@ -96,6 +97,17 @@ std::string Uuid(const PackOptions& options, const PackSource& source, const std
   return hash.Finish().Hex();
 }
 
+// Of every seed but 0 a random order, which is none of an epoch in training with that seed.
+void Shuffle(uint64_t seed, std::vector<Scanned>* samples) {
+  constexpr uint32_t kNoEpoch = 0xffffffff;
+  if (seed == 0) return;
+  const SampleOrder order(OrderKind::kFull, static_cast<int64_t>(samples->size()), seed, kNoEpoch);
+  std::vector<Scanned> shuffled;
+  for (size_t i = 0; i < samples->size(); ++i)
+    shuffled.push_back((*samples)[static_cast<size_t>(order.At(static_cast<int64_t>(i)))]);
+  *samples = std::move(shuffled);
+}
+
 // As many of the samples from `*next` on as fit in a shard, at least one.
 PlannedShard FillShard(const PackOptions& options, const PackSource& source,
                        const std::vector<Scanned>& samples, size_t* next) {
@@ -152,6 +164,7 @@ absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const PackSourc
   if (!scan.ok()) return scan.status();
   if (absl::Status rejects = CheckRejects(scan->rejects, options); !rejects.ok()) return rejects;
   if (scan->samples.empty()) return absl::InvalidArgumentError(absl::StrCat("no images in ", options.input));
+  Shuffle(options.shuffle, &scan->samples);
   PackPlan plan;
   SplitManifest& manifest = plan.manifest;
   manifest.uuid = Uuid(options, source, scan->samples);

@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "data/file.h"
 
 namespace deeper {
 
@@ -27,6 +26,16 @@ absl::StatusOr<std::vector<std::string>> ListedClasses(const std::string& input,
                      "same, or pack into another directory"));
   }
   return classes;
+}
+
+absl::StatusOr<SourceSample> LoadImageFile(const File& file, uint64_t offset, uint64_t bytes) {
+  constexpr uint64_t kMaxBytes = uint64_t{1} << 30;
+  if (bytes == 0) return absl::DataLossError("empty file");
+  if (bytes > kMaxBytes) return absl::OutOfRangeError(absl::StrCat("file of ", bytes, " bytes"));
+  SourceSample sample;
+  sample.file.resize(bytes);
+  if (absl::Status read = file.ReadAt(offset, sample.file.data(), bytes); !read.ok()) return read;
+  return sample;
 }
 
 }  // namespace deeper

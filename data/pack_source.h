@@ -4,10 +4,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "data/dataset.h"
+#include "data/file.h"
+#include "data/pack.h"
 
 namespace deeper {
 
@@ -31,6 +34,7 @@ class PackSource {
   const std::vector<std::string>& classes() const { return classes_; }
   // Things that look like mistakes but do not prevent packing.
   const std::vector<std::string>& warnings() const { return warnings_; }
+  void Warn(std::string warning) { warnings_.push_back(std::move(warning)); }
 
  protected:
   std::vector<std::string> classes_, warnings_;
@@ -43,6 +47,14 @@ absl::StatusOr<std::unique_ptr<PackSource>> OpenIdxSource(const std::string& inp
                                                           const std::vector<std::string>& known_classes);
 absl::StatusOr<std::unique_ptr<PackSource>> OpenFolderSource(const std::string& input,
                                                              const std::vector<std::string>& known_classes);
+
+absl::StatusOr<std::unique_ptr<PackSource>> OpenImagenetSource(const PackOptions& options,
+                                                               const std::vector<std::string>& known_classes,
+                                                               const PackProgress& progress);
+
+// An image file that is `bytes` of `file` from `offset` on. DataLoss: empty, or beyond the end. OutOfRange:
+// too large to be one.
+absl::StatusOr<SourceSample> LoadImageFile(const File& file, uint64_t offset, uint64_t bytes);
 
 // The classes named by `known_classes` or input/classes.txt; empty if there are neither.
 absl::StatusOr<std::vector<std::string>> ListedClasses(const std::string& input,

@@ -19,11 +19,8 @@ struct Axis {
   std::vector<float> weight;
 };
 
-// A triangle of half-width 1 normalised over the pixels that exist IS bilinear interpolation clamped at the
-// edges, so one formula serves both filters.
 Axis MakeAxis(float origin, float extent, int source, int size, bool flip, Filter filter) {
-  const float ratio = extent / static_cast<float>(size);
-  const float radius = filter == Filter::kAntialias ? std::max(1.0f, ratio) : 1.0f;
+  const float radius = FilterRadius(filter, extent, size);
   Axis axis;
   axis.taps = static_cast<int>(std::ceil(2 * radius));
   axis.first.resize(size);
@@ -32,22 +29,17 @@ Axis MakeAxis(float origin, float extent, int source, int size, bool flip, Filte
   axis.source_begin = source;
   for (int i = 0; i < size; ++i) {
     const float centre = SourceCentre(origin, extent, size, flip ? size - 1 - i : i);
-    if (centre < 0 || centre >= static_cast<float>(source)) continue;
+    const Taps taps = TapsAround(centre, radius, source);
+    if (taps.count == 0) continue;
     axis.begin = std::min(axis.begin, i);
     axis.end = i + 1;
-    const int first = std::max(0, static_cast<int>(std::floor(centre - radius + 0.5f)));
-    axis.first[i] = first;
-    const int taps = std::min(axis.taps, source - first);
-    axis.source_begin = std::min(axis.source_begin, first);
-    axis.source_end = std::max(axis.source_end, first + taps);
+    axis.first[i] = taps.first;
+    axis.source_begin = std::min(axis.source_begin, taps.first);
+    axis.source_end = std::max(axis.source_end, taps.first + taps.count);
     float* const weight = axis.weight.data() + static_cast<size_t>(i) * axis.taps;
     float sum = 0;
-    for (int k = 0; k < taps; ++k) {
-      const float distance = std::abs(static_cast<float>(first + k) + 0.5f - centre);
-      weight[k] = std::max(0.0f, 1 - distance / radius);
-      sum += weight[k];
-    }
-    for (int k = 0; k < taps; ++k) weight[k] /= sum;
+    for (int k = 0; k < taps.count; ++k) sum += weight[k] = TapWeight(taps.first + k, centre, radius);
+    for (int k = 0; k < taps.count; ++k) weight[k] /= sum;
   }
   return axis;
 }
@@ -75,6 +67,15 @@ DEEPER_SIMD void FilterRow(const float* __restrict row, const int* __restrict fi
 
 DEEPER_SIMD void ScaleLane(const float* __restrict lane, PixelScale s, int count, float* __restrict out) {
   for (int i = 0; i < count; ++i) out[i] = lane[i * kLanes] * s.scale + s.shift;
+}
+
+// `green` and `blue`: their lanes.
+DEEPER_SIMD void RecolorLanes(const float* __restrict pixels, int green, int blue, const float* m,
+                              PixelScale s, int count, float* __restrict out) {
+  for (int i = 0; i < count; ++i) {
+    const float* const p = pixels + i * kLanes;
+    out[i] = Recolor(m, p[0], p[green], p[blue]) * s.scale + s.shift;
+  }
 }
 
 template <int kStride>
@@ -120,10 +121,12 @@ void CopyWindow(const Image& image, const Window& window, const PixelScale* scal
   }
 }
 
-void FilterWindow(const Image& image, const Window& window, Filter filter, const PixelScale* scales,
-                  int channels, int height, int width, float* out) {
-  const Axis xs = MakeAxis(window.x, window.width, image.width, width, window.flip, filter);
-  const Axis ys = MakeAxis(window.y, window.height, image.height, height, false, filter);
+void FilterWindow(const Image& image, const Sampling& sampling, const PixelScale* scales, int channels,
+                  int height, int width, float* out) {
+  const Window& window = sampling.window;
+  const bool recolor = sampling.color != ColorMatrix{};
+  const Axis xs = MakeAxis(window.x, window.width, image.width, width, window.flip, sampling.filter);
+  const Axis ys = MakeAxis(window.y, window.height, image.height, height, false, sampling.filter);
   std::fill_n(out, static_cast<int64_t>(channels) * height * width, 0.0f);
   const int stride = image.channels;
   const int64_t row_begin = static_cast<int64_t>(xs.source_begin) * stride;
@@ -142,29 +145,82 @@ void FilterWindow(const Image& image, const Window& window, Filter filter, const
               xs.end - xs.begin, pixels.data());
     for (int c = 0; c < channels; ++c) {
       float* to = out + (static_cast<int64_t>(c) * height + y) * width + xs.begin;
-      ScaleLane(pixels.data() + (stride == 1 ? 0 : c), scales[c], xs.end - xs.begin, to);
+      const int green = stride == 1 ? 0 : 1;
+      if (recolor) {
+        RecolorLanes(pixels.data(), green, 2 * green, sampling.color.m[c], scales[c], xs.end - xs.begin, to);
+      } else {
+        ScaleLane(pixels.data() + green * c, scales[c], xs.end - xs.begin, to);
+      }
     }
+  }
+}
+
+// Whether it is a window of the output's size on whole pixels.
+bool OnWholePixels(const Window& window, int height, int width) {
+  return window.width == static_cast<float>(width) && window.height == static_cast<float>(height) &&
+         window.x == std::trunc(window.x) && window.y == std::trunc(window.y);
+}
+
+void Erase(const PixelRect& rect, int channels, int height, int width, float* out) {
+  for (int c = 0; c < channels; ++c) {
+    for (int y = rect.y; y < rect.y + rect.height; ++y)
+      std::fill_n(out + (int64_t{c} * height + y) * width + rect.x, rect.width, 0.0f);
+  }
+}
+
+DEEPER_SIMD void MixRow(float weight, int64_t count, float* __restrict a, float* __restrict b) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float x = a[i], y = b[i];
+    a[i] = (1 - weight) * x + weight * y;
+    b[i] = (1 - weight) * y + weight * x;
   }
 }
 
 }  // namespace
 
-void SampleWindow(const Image& image, const Window& window, Filter filter, const PixelScale* scales,
-                  int channels, int height, int width, float* out) {
+PixelRect PixelsOf(const Window& window, Filter filter, int height, int width, ImageSize image) {
+  const auto along = [filter](float origin, float extent, int size, int source, int32_t* first,
+                              int32_t* count) {
+    const float radius = FilterRadius(filter, extent, size);
+    const int begin = std::clamp(static_cast<int>(std::floor(origin - radius)), 0, source - 1);
+    const int end = std::clamp(static_cast<int>(std::ceil(origin + extent + radius)), begin + 1, source);
+    *first = begin;
+    *count = end - begin;
+  };
+  PixelRect rect;
+  along(window.x, window.width, width, image.width, &rect.x, &rect.width);
+  along(window.y, window.height, height, image.height, &rect.y, &rect.height);
+  return rect;
+}
+
+void SampleImage(const Image& image, const Sampling& sampling, const PixelScale* scales, int channels,
+                 int height, int width, float* out) {
   DEEPER_CHECK(image.channels == channels || image.channels == 1);
   DEEPER_CHECK(image.channels == 1 || image.channels == 3);
-  const bool whole_pixels = window.width == static_cast<float>(width) &&
-                            window.height == static_cast<float>(height) && window.x == std::trunc(window.x) &&
-                            window.y == std::trunc(window.y);
-  if (whole_pixels) return CopyWindow(image, window, scales, channels, height, width, out);
-  FilterWindow(image, window, filter, scales, channels, height, width, out);
+  if (OnWholePixels(sampling.window, height, width) && sampling.color == ColorMatrix{}) {
+    CopyWindow(image, sampling.window, scales, channels, height, width, out);
+  } else {
+    FilterWindow(image, sampling, scales, channels, height, width, out);
+  }
+  Erase(sampling.erased, channels, height, width, out);
+}
+
+void MixSamples(const Mix& mix, int channels, int height, int width, float* a, float* b) {
+  const PixelRect& rect = mix.pasted;
+  if (rect.empty()) return MixRow(mix.weight, int64_t{channels} * height * width, a, b);
+  for (int c = 0; c < channels; ++c) {
+    for (int y = rect.y; y < rect.y + rect.height; ++y) {
+      const int64_t at = (int64_t{c} * height + y) * width + rect.x;
+      std::swap_ranges(a + at, a + at + rect.width, b + at);
+    }
+  }
 }
 
 Image ResizeWindow(const Image& src, const Window& window, Filter filter, int height, int width) {
   const int64_t plane = static_cast<int64_t>(height) * width;
   const std::vector<PixelScale> unscaled(src.channels);
   std::vector<float> planes(src.channels * plane);
-  SampleWindow(src, window, filter, unscaled.data(), src.channels, height, width, planes.data());
+  SampleImage(src, {window, filter}, unscaled.data(), src.channels, height, width, planes.data());
   Image image{height, width, src.channels, std::vector<uint8_t>(planes.size())};
   for (int64_t i = 0; i < plane; ++i) {
     for (int c = 0; c < src.channels; ++c) {

@@ -137,21 +137,27 @@ void WriteHeaderAndIndex(const ShardHeader& header, const ShardIndex& index, Hdf
   file->Write("classes", index.classes);
 }
 
+absl::Status CheckIndex(const std::string& path, uint64_t data_bytes, const ShardHeader& header,
+                        const ShardIndex& index) {
+  if (header.channels != 1 && header.channels != 3)
+    return absl::DataLossError(absl::StrCat(path, ": channels = ", header.channels, ", not 1 or 3"));
+  if (!HasAllEntries(header, index)) {
+    return absl::DataLossError(
+        absl::StrCat(path, ": its index arrays do not all have n_samples = ", header.samples, " entries"));
+  }
+  for (size_t i = 0; i < index.offset.size(); ++i) {
+    const std::string problem = EntryProblem(header, index, i, data_bytes);
+    if (problem.empty()) continue;
+    return absl::DataLossError(absl::StrCat(path, ", sample ", i, " (", index.names[i], "): ", problem));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadHeaderAndIndex(const Hdf5File& file, uint64_t data_bytes, ShardHeader* header,
                                 ShardIndex* index) {
   if (absl::Status read = ReadHeader(file, header); !read.ok()) return read;
   if (absl::Status read = ReadIndex(file, index); !read.ok()) return read;
-  if (!HasAllEntries(*header, *index)) {
-    return absl::DataLossError(absl::StrCat(
-        file.path(), ": its index arrays do not all have n_samples = ", header->samples, " entries"));
-  }
-  for (size_t i = 0; i < index->offset.size(); ++i) {
-    const std::string problem = EntryProblem(*header, *index, i, data_bytes);
-    if (problem.empty()) continue;
-    return absl::DataLossError(
-        absl::StrCat(file.path(), ", sample ", i, " (", index->names[i], "): ", problem));
-  }
-  return absl::OkStatus();
+  return CheckIndex(file.path(), data_bytes, *header, *index);
 }
 
 }  // namespace deeper

@@ -55,9 +55,12 @@ bool IsShardFileName(const std::string& name, const std::string& split);
 
 // Errors show at file->Close().
 void WriteHeaderAndIndex(const ShardHeader& header, const ShardIndex& index, Hdf5File* file);
-// Reads both and checks the index against its hash, and every entry against the header and the `data_bytes`
-// of /data, so that later reads need no more checks. DataLoss: damaged. FailedPrecondition: not a shard of
-// this version.
+// That every array has all the shard's entries, and every entry agrees with the header and lies inside the
+// `data_bytes` of /data, so that later reads need no more checks. DataLoss, naming `path` and the sample.
+absl::Status CheckIndex(const std::string& path, uint64_t data_bytes, const ShardHeader& header,
+                        const ShardIndex& index);
+// Reads both, and checks the index against its hash and with CheckIndex. DataLoss: damaged.
+// FailedPrecondition: not a shard of this version.
 absl::Status ReadHeaderAndIndex(const Hdf5File& file, uint64_t data_bytes, ShardHeader* header,
                                 ShardIndex* index);
 

@@ -88,16 +88,27 @@ class ShardDataset : public Dataset {
   }
 
   absl::Status Read(int64_t index, Image* image) const override {
+    return ReadPart(
+        index,
+        [](ImageSize size) {
+          return PixelRect{0, 0, size.width, size.height};
+        },
+        image);
+  }
+
+  absl::Status ReadPart(int64_t index, ChoosePart choose, Image* image) const override {
     const auto [shard, i] = Find(index);
-    if (encoding_ == Encoding::kRaw) {
+    if (encoding_ == Encoding::kRaw) {  // its checksum needs all of it
       image->height = shard.index().height[static_cast<size_t>(i)];
       image->width = shard.index().width[static_cast<size_t>(i)];
       image->channels = info_.channels;
+      image->x = image->y = 0;
+      choose({image->height, image->width});
       return shard.Read(i, &image->pixels);
     }
     thread_local std::vector<uint8_t> file;
     if (absl::Status read = shard.Read(i, &file); !read.ok()) return read;
-    absl::Status decoded = DecodeImage(file, info_.channels, image);
+    absl::Status decoded = DecodePart(file, info_.channels, choose, image);
     return decoded.ok() ? decoded
                         : absl::DataLossError(absl::StrCat(shard.Describe(i), ": ", decoded.message()));
   }

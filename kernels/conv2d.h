@@ -18,7 +18,8 @@
 namespace deeper {
 
 // Batch normalisation after a convolution; biased variance over N,H,W normalises, the unbiased one enters
-// running_var (as PyTorch): running = (1 - momentum) * running + momentum * batch.
+// running_var (as PyTorch): running = (1 - momentum) * running + momentum * batch. With
+// OpOptions::sum_over_ranks, N is the rows of all ranks that count.
 struct NormParams {
   float eps = 1e-3f;
   float momentum = 0.1f;

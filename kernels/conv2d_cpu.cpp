@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -6,6 +7,7 @@
 #include "kernels/convolution_cpu.h"
 #include "kernels/join.h"
 #include "kernels/middle_taps_cpu.h"
+#include "kernels/sync_batch_norm_cpu.h"
 
 namespace deeper {
 namespace {
@@ -22,7 +24,9 @@ enum {
 class CpuConv2d final : public Op {
  public:
   CpuConv2d(const Conv2dParams& params, const OpOptions& options)
-      : params_(params), training_(options.training) {}
+      : params_(params), training_(options.training) {
+    if (training_) sum_over_ranks_ = options.sum_over_ranks;
+  }
 
   absl::Status Prepare(const OpShape& shape, const TensorDesc& x, bool want_dx, Device& device);
   void Bind(const OpBinding& b) override;
@@ -37,7 +41,12 @@ class CpuConv2d final : public Op {
 
   absl::Status PrepareNorm();
   void BindNorm(const OpBinding& b, void* z);
-  void UpdateRunningStatistics() const;
+  int64_t MeasureAllRanks();
+  void UpdateRunningStatistics(int64_t count) const;
+  void CompleteGradient();
+  float* Statistic(size_t at) const {
+    return reinterpret_cast<float*>(static_cast<std::byte*>(binding_.saved) + at);
+  }
   // With batch norm, its backward masks by the ReLU.
   bool masks_dy() const { return params_.relu && !params_.dy_is_masked && !params_.batch_norm; }
 
@@ -48,6 +57,8 @@ class CpuConv2d final : public Op {
   ConvolutionCpu conv_;
   onednn::ForwardBackward norm_;
   Saved saved_;
+  SumOverRanks sum_over_ranks_;           // empty: batch norm is this rank's
+  std::optional<SyncBatchNormCpu> sync_;  // where it is not
 };
 
 size_t Align(size_t bytes) {
@@ -94,12 +105,14 @@ absl::Status CpuConv2d::Prepare(const OpShape& shape, const TensorDesc& x, bool 
 }
 
 absl::Status CpuConv2d::PrepareNorm() {
-  auto norm = onednn::MakeBatchNorm(onednn::DescOf(needs_.y), params_.norm.eps, params_.relu, training_);
+  auto norm = onednn::MakeBatchNorm(onednn::DescOf(needs_.y), params_.norm.eps, params_.relu, training_,
+                                    /*given_statistics=*/!training_ || sum_over_ranks_);
   if (!norm.ok()) return norm.status();
   norm_ = *std::move(norm);
   needs_.workspace_bytes =
       std::max({needs_.workspace_bytes, norm_.forward.scratch_bytes(), norm_.backward.scratch_bytes()});
   if (!training_) return absl::OkStatus();
+  if (sum_over_ranks_) sync_.emplace(needs_.y, sum_over_ranks_);
   const size_t statistics = Align(static_cast<size_t>(params_.out_channels) * sizeof(float));
   saved_.mean = Align(needs_.y.bytes());
   saved_.variance = saved_.mean + statistics;
@@ -163,16 +176,28 @@ void CpuConv2d::BindNorm(const OpBinding& b, void* z) {
 void CpuConv2d::Forward() {
   middle_.CopyOut(binding_.params[kWeightParam], middle_weight_);
   conv_.Forward();
+  const int64_t count = sync_ ? MeasureAllRanks() : needs_.y.shape.n * needs_.y.shape.spatial();
   norm_.forward.Run();
-  if (params_.batch_norm && training_) UpdateRunningStatistics();
+  if (params_.batch_norm && training_ && count > 0) UpdateRunningStatistics(count);
 }
 
-void CpuConv2d::UpdateRunningStatistics() const {
-  const auto* saved = static_cast<const std::byte*>(binding_.saved);
-  const auto* mean = reinterpret_cast<const float*>(saved + saved_.mean);
-  const auto* variance = reinterpret_cast<const float*>(saved + saved_.variance);
-  const auto count = static_cast<float>(needs_.y.shape.n * needs_.y.shape.spatial());
-  const float momentum = params_.norm.momentum, unbiased = count / (count - 1);
+// Where no rank has a row that counts, what was measured before will do: nobody asks for the result, but it
+// must be finite.
+int64_t CpuConv2d::MeasureAllRanks() {
+  float *const mean = Statistic(saved_.mean), *const variance = Statistic(saved_.variance);
+  const int64_t count = sync_->Measure(binding_.saved, binding_.step->rows, mean, variance);
+  if (count == 0) {
+    std::copy_n(binding_.params[kMeanParam], params_.out_channels, mean);
+    std::copy_n(binding_.params[kVarianceParam], params_.out_channels, variance);
+  }
+  return count;
+}
+
+// count: values that a channel's statistics are of.
+void CpuConv2d::UpdateRunningStatistics(int64_t count) const {
+  const float *const mean = Statistic(saved_.mean), *const variance = Statistic(saved_.variance);
+  const auto values = static_cast<float>(count);
+  const float momentum = params_.norm.momentum, unbiased = values / std::max(1.0f, values - 1);
   for (int64_t c = 0; c < params_.out_channels; ++c) {
     float& running_mean = binding_.params[kMeanParam][c];
     float& running_variance = binding_.params[kVarianceParam][c];
@@ -184,9 +209,22 @@ void CpuConv2d::UpdateRunningStatistics() const {
 void CpuConv2d::Backward() {
   JoinGradientsCpu(binding_.dy, masks_dy() ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
   norm_.backward.Run();
+  if (sync_) CompleteGradient();
   middle_.CopyOut(binding_.params[kWeightParam], middle_weight_);
   conv_.Backward();
   middle_.CopyIn(middle_gradient_, binding_.grads[kWeightParam]);
+}
+
+void CpuConv2d::CompleteGradient() {
+  sync_->Complete({.x = binding_.saved,
+                   .rows = binding_.step->rows,
+                   .mean = Statistic(saved_.mean),
+                   .variance = Statistic(saved_.variance),
+                   .scale = binding_.params[kScaleParam],
+                   .eps = params_.norm.eps,
+                   .dscale = binding_.grads[kScaleParam],
+                   .dshift = binding_.grads[kShiftParam],
+                   .dx = binding_.dy[0]});
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "kernels/device.h"
+#include "kernels/trace.h"
 #include "oneapi/dnnl/dnnl.hpp"
 
 namespace deeper {
@@ -127,6 +128,7 @@ class CpuDevice final : public Device {
   }
   Stream stream() const override { return {}; }
   void Synchronize() override {}
+  void Annotate(const std::string& name) override { TraceBegin(TraceLevel::kDetail, name); }
   void Copy(void* to, const void* from, size_t bytes) override {
     if (bytes > 0) std::memcpy(to, from, bytes);
   }

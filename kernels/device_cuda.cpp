@@ -24,6 +24,7 @@
 #include "kernels/cuda_device.h"
 #include "kernels/cudnn.h"
 #include "kernels/plan_cache.h"
+#include "kernels/trace.h"
 
 namespace deeper {
 namespace {
@@ -183,7 +184,10 @@ class GpuDevice final : public CudaDevice {
   }
   std::unique_ptr<Recording> MakeRecording() override;
 
-  void Annotate(const std::string& name) override { scope_ = name; }
+  void Annotate(const std::string& name) override {
+    scope_ = name;
+    TraceBegin(TraceLevel::kDetail, name);
+  }
   bool Begin(const Launch& launch) override {
     if (profiling_) timed_.push_back({scope_, launch, Now(), nullptr});
     return true;

@@ -1,33 +1,8 @@
-#include <algorithm>
-#include <cmath>
-
 #include "kernels/cuda_for_each.h"
 #include "kernels/images.h"
 
 namespace deeper {
 namespace {
-
-// The two source pixels an output is made of along one axis. As data/resize.cpp's MakeAxis: a triangle of
-// half-width 1 normalised over the pixels that exist.
-struct Taps {
-  int first = 0, count = 0;  // count 0: the centre lies beyond the image
-  float weight[2] = {};
-};
-
-DEEPER_HD Taps TapsAt(float centre, int source) {
-  Taps taps;
-  if (!(centre >= 0 && centre < static_cast<float>(source))) return taps;
-  taps.first = std::max(0, static_cast<int>(floorf(centre - 0.5f)));
-  taps.count = std::min(2, source - taps.first);
-  float sum = 0;
-  for (int k = 0; k < taps.count; ++k) {
-    const float distance = fabsf(static_cast<float>(taps.first + k) + 0.5f - centre);
-    taps.weight[k] = fmaxf(0.0f, 1 - distance);
-    sum += taps.weight[k];
-  }
-  for (int k = 0; k < taps.count; ++k) taps.weight[k] /= sum;
-  return taps;
-}
 
 // One pixel of the output, all its channels and their padding: 16 bytes.
 template <class T>
@@ -41,33 +16,55 @@ struct SamplePixel {
 
   DEEPER_HD void operator()(int64_t i) const {
     const int column = static_cast<int>(i % width), row = static_cast<int>(i / width % height);
-    const PackedImage& image = reinterpret_cast<const PackedImage*>(batch)[i / (int64_t{width} * height)];
-    const Window& w = image.window;
-    const Taps ys = TapsAt(SourceCentre(w.y, w.height, height, row), image.height);
-    const Taps xs =
-        TapsAt(SourceCentre(w.x, w.width, width, w.flip ? width - 1 - column : column), image.width);
+    const auto* const entries = reinterpret_cast<const PackedImage*>(batch);
+    const PackedImage& image = entries[i / (int64_t{width} * height)];
+    const float share = PartnersShare(image.mix, row, column);
+    float own[kMaxImageChannels] = {}, partner[kMaxImageChannels] = {};
+    if (share < 1) Normalised(image, row, column, own);
+    if (share > 0) Normalised(entries[image.partner], row, column, partner);
     Pack<T, kChannels> out = {};
-    if (ys.count > 0 && xs.count > 0) {
-      for (int c = 0; c < channels; ++c) {
-        const float value = Sample(image, ys, xs, image.channels == 1 ? 0 : c);
-        out.v[c] = FromFloat<T>(value * scales.channel[c].scale + scales.channel[c].shift);
-      }
-    }
+    for (int c = 0; c < channels; ++c) out.v[c] = FromFloat<T>((1 - share) * own[c] + share * partner[c]);
     StorePack(images + i * kChannels, out);
   }
 
-  DEEPER_HD float Sample(const PackedImage& image, const Taps& ys, const Taps& xs, int channel) const {
-    const auto* const pixels = reinterpret_cast<const uint8_t*>(batch + image.offset) + channel;
-    float value = 0;
-    for (int x = 0; x < xs.count; ++x) {
-      float mixed = 0;
-      for (int y = 0; y < ys.count; ++y) {
-        const int64_t at = int64_t{ys.first + y} * image.width + xs.first + x;
-        mixed += ys.weight[y] * static_cast<float>(pixels[at * image.channels]);
-      }
-      value += xs.weight[x] * mixed;
+  // `value` is zeros.
+  DEEPER_HD void Normalised(const PackedImage& image, int row, int column, float* value) const {
+    const Sampling& s = image.sampling;
+    float rgb[3];
+    if (s.erased.Contains(row, column) || !Sample(image, row, column, rgb)) return;
+    for (int c = 0; c < channels; ++c) {
+      const PixelScale& scale = scales.channel[c];
+      value[c] = Recolor(s.color.m[c], rgb[0], rgb[1], rgb[2]) * scale.scale + scale.shift;
     }
-    return value;
+  }
+
+  // False: the centre lies beyond the image.
+  DEEPER_HD bool Sample(const PackedImage& image, int row, int column, float* rgb) const {
+    const Window& w = image.sampling.window;
+    const float centre_y = SourceCentre(w.y, w.height, height, row),
+                centre_x = SourceCentre(w.x, w.width, width, w.flip ? width - 1 - column : column);
+    const float radius_y = FilterRadius(image.sampling.filter, w.height, height),
+                radius_x = FilterRadius(image.sampling.filter, w.width, width);
+    const Taps ys = TapsAround(centre_y, radius_y, image.height),
+               xs = TapsAround(centre_x, radius_x, image.width);
+    if (ys.count == 0 || xs.count == 0) return false;
+    const auto* const pixels = reinterpret_cast<const uint8_t*>(batch + image.offset);
+    const int green = image.channels == 1 ? 0 : 1, blue = 2 * green;
+    float sum = 0;
+    rgb[0] = rgb[1] = rgb[2] = 0;
+    for (int y = ys.first; y < ys.first + ys.count; ++y) {
+      const float weight_y = TapWeight(y, centre_y, radius_y);
+      for (int x = xs.first; x < xs.first + xs.count; ++x) {
+        const float weight = weight_y * TapWeight(x, centre_x, radius_x);
+        const uint8_t* const pixel = pixels + (int64_t{y} * image.width + x) * image.channels;
+        sum += weight;
+        rgb[0] += weight * static_cast<float>(pixel[0]);
+        rgb[1] += weight * static_cast<float>(pixel[green]);
+        rgb[2] += weight * static_cast<float>(pixel[blue]);
+      }
+    }
+    for (int c = 0; c < 3; ++c) rgb[c] /= sum;
+    return true;
   }
 };
 

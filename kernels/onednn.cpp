@@ -255,11 +255,12 @@ absl::StatusOr<ForwardBackward> MakeLrn(const Desc& x, int64_t size, float alpha
   });
 }
 
-absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool relu, bool training) {
+absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool relu, bool training,
+                                              bool given_statistics) {
   using Flag = dnnl::normalization_flags;
   Flag flags = Flag::use_scale | Flag::use_shift;
   if (relu) flags |= Flag::fuse_norm_relu;
-  if (!training) flags |= Flag::use_global_stats;
+  if (given_statistics) flags |= Flag::use_global_stats;
   return Guarded("a batch normalisation", x, [&] {
     ForwardBackward made;
     const auto kind = training ? prop_kind::forward_training : prop_kind::forward_inference;

@@ -89,10 +89,11 @@ absl::StatusOr<ForwardBackward> MakePooling(dnnl::algorithm algorithm, const Des
 // SRC, DST, WORKSPACE; SRC, DIFF_DST, WORKSPACE, DIFF_SRC.
 absl::StatusOr<ForwardBackward> MakeLrn(const Desc& x, int64_t size, float alpha, float beta, float k,
                                         Passes passes);
-// In training SRC, SCALE, SHIFT -> DST, MEAN, VARIANCE, WORKSPACE; else MEAN and VARIANCE are inputs.
-// Backward: SRC, MEAN, VARIANCE, SCALE, DIFF_DST, WORKSPACE -> DIFF_SRC, DIFF_SCALE, DIFF_SHIFT. DST may be
-// SRC, DIFF_SRC DIFF_DST.
-absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool relu, bool training);
+// SRC, SCALE, SHIFT -> DST, MEAN, VARIANCE and, in training, WORKSPACE. Where the statistics are given, MEAN
+// and VARIANCE are inputs, and constants in backward. Backward: SRC, MEAN, VARIANCE, SCALE, DIFF_DST,
+// WORKSPACE -> DIFF_SRC, DIFF_SCALE, DIFF_SHIFT. DST may be SRC, DIFF_SRC DIFF_DST.
+absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool relu, bool training,
+                                              bool given_statistics);
 
 // FROM -> TO. Empty where the two are the same.
 absl::StatusOr<Primitive> MakeReorder(const Desc& from, const Desc& to);

@@ -19,11 +19,15 @@ void ForEachElement(const ParamSpec& spec, const ParamLayout& layout, const Visi
   const int64_t block = layout.block, padded = RoundUp(inputs, block);
   const bool blocked = layout.order == ParamLayout::Order::kBlocked;
   for (int64_t o = 0; o < outputs; ++o) {
-    for (int64_t i = 0; i < inputs; ++i) {
-      const int64_t tile = (o / block * (padded / block) + i / block) * taps;
-      for (int64_t t = 0; t < taps; ++t) {
-        visit((o * inputs + i) * taps + t,
-              blocked ? ((tile + t) * block + i % block) * block + o % block : (o * taps + t) * padded + i);
+    const int64_t row = o / block * (padded / block), in_block = o % block;
+    for (int64_t first = 0; first < inputs;
+         first += block) {  // no division within: checkpoints wait for this
+      const int64_t tile = (row + first / block) * taps;
+      for (int64_t i = first; i < std::min(first + block, inputs); ++i) {
+        for (int64_t t = 0; t < taps; ++t) {
+          visit((o * inputs + i) * taps + t,
+                blocked ? ((tile + t) * block + i - first) * block + in_block : (o * taps + t) * padded + i);
+        }
       }
     }
   }

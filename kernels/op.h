@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,7 +22,8 @@ namespace deeper {
 struct StepContext {
   uint64_t seed = 0;
   const uint64_t* samples =
-      nullptr;  // [n] index in the dataset of the sample in each row: the key of all per-sample draws
+      nullptr;       // [n] index in the dataset of the sample in each row: the key of all per-sample draws
+  int64_t rows = 0;  // that count: the others, behind them, pad the batch
   uint32_t epoch = 0;
   float loss_scale = 1;  // 1 / samples of the step over all ranks and micro-batches
 };
@@ -162,6 +164,10 @@ class Op {
   OpBinding binding_;
 };
 
+// values: [count], replaced on every rank by the sum over ranks, the same bits everywhere; returns when it is
+// there. Every rank calls it as often and with the same counts.
+using SumOverRanks = std::function<void(double* values, size_t count)>;
+
 // How an op is to be prepared.
 struct OpOptions {
   std::string name;  // of the node; names the op's random stream
@@ -172,6 +178,9 @@ struct OpOptions {
   // An op may be prepared as fused kernels, and y be a slice. False: as the separate kernels that fused ones
   // are checked against.
   bool fuse = false;
+  // In training, batch norm takes its statistics over the rows of all ranks that count (StepContext::rows),
+  // and exchanges them by this, in Forward and in Backward. Empty: over all rows of its own x. CPU only.
+  SumOverRanks sum_over_ranks = nullptr;
 };
 
 }  // namespace deeper

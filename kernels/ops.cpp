@@ -1,5 +1,7 @@
 #include "kernels/ops.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace deeper {
 namespace {
 
@@ -47,6 +49,10 @@ absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x) {
 
 absl::StatusOr<std::unique_ptr<Op>> MakeOp(const OpParams& params, const TensorDesc& x,
                                            const OpOptions& options, Device& device) {
+  if (options.sum_over_ranks && device.type() != DeviceType::kCpu) {
+    return absl::UnimplementedError(
+        absl::StrCat(options.name, ": only on CPUs does batch norm exchange its sums between ranks"));
+  }
   return std::visit(
       Overloaded{
           [&](const Conv2dParams& p) { return MakeConv2d(p, x, options, device); },

@@ -32,8 +32,8 @@ bool TakesSlices(const OpParams& params);
 // output, ...).
 absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x);
 
-// Prepares the op on the device. Same errors as InferOp, and Unimplemented for a layout or type the backend
-// has no kernel for.
+// Prepares the op on the device. Same errors as InferOp, and Unimplemented for what the backend has no kernel
+// for: a layout, a type, OpOptions::sum_over_ranks.
 absl::StatusOr<std::unique_ptr<Op>> MakeOp(const OpParams& params, const TensorDesc& x,
                                            const OpOptions& options, Device& device);
 

@@ -11,7 +11,8 @@ namespace {
 constexpr int64_t kLanes = 32;
 
 struct LaneResult {
-  double sum;  // of exp(logit - max), over the lane's classes
+  double sum;     // of exp(logit - max), over the lane's classes
+  double logits;  // their sum
   float max;
   int32_t ahead;  // classes that rank before the label
 };
@@ -26,11 +27,32 @@ template <class T>
 struct Rows {
   const T* logits;
   const int32_t* labels;
+  const int32_t* partner_labels;
+  const float* partner_weights;
+  float smoothing;
   int64_t classes;
 
   DEEPER_HD float Logit(int64_t n, int64_t c) const { return ToFloat(logits[n * classes + c]); }
-  // Of the label, which counts (is not negative). One that is no class gives a NaN, and so does the loss.
-  DEEPER_HD float OwnLogit(int64_t n) const { return labels[n] < classes ? Logit(n, labels[n]) : NAN; }
+  // Of a label that counts (is not negative). One that is no class gives a NaN, and so does the loss.
+  DEEPER_HD float LogitOf(int64_t n, int32_t label) const { return label < classes ? Logit(n, label) : NAN; }
+  DEEPER_HD float OwnLogit(int64_t n) const { return LogitOf(n, labels[n]); }
+  DEEPER_HD float PartnerWeight(int64_t n) const {
+    return partner_labels == nullptr ? 0 : partner_weights[n];
+  }
+
+  DEEPER_HD float Target(int64_t n, int64_t c) const {
+    const float w = PartnerWeight(n);
+    const float hard = (c == labels[n] ? 1 - w : 0) + (w > 0 && c == partner_labels[n] ? w : 0);
+    return (1 - smoothing) * hard + smoothing / static_cast<float>(classes);
+  }
+  // Sum over the classes of target * logit, `sum` being that of all logits.
+  DEEPER_HD double TargetLogit(int64_t n, double sum) const {
+    const double w = PartnerWeight(n);
+    double hard = OwnLogit(n);
+    if (w > 0) hard = (1 - w) * hard + w * LogitOf(n, partner_labels[n]);
+    if (smoothing == 0) return hard;
+    return (1 - double{smoothing}) * hard + smoothing * sum / static_cast<double>(classes);
+  }
 };
 
 template <class T>
@@ -41,10 +63,11 @@ struct ReduceLane {
     const int64_t n = i / kLanes, first = i % kLanes, label = rows.labels[n];
     if (label < 0) return;
     const float own = rows.OwnLogit(n);
-    LaneResult result = {0, -INFINITY, 0};
+    LaneResult result = {0, 0, -INFINITY, 0};
     for (int64_t c = first; c < rows.classes; c += kLanes) {
       const float logit = rows.Logit(n, c);
       result.max = std::max(result.max, logit);
+      result.logits += logit;
       // A NaN ranks everything before the label, so that a diverged network does not count as accurate.
       if (c != label) result.ahead += c < label ? !(logit < own) : !(logit <= own);
     }
@@ -73,10 +96,13 @@ struct ReduceRow {
       result.max = std::max(result.max, own[i].max);
       result.ahead += own[i].ahead;
     }
-    double sum = 0;
-    for (int64_t i = 0; i < kLanes; ++i) sum += own[i].sum * std::exp(double{own[i].max} - result.max);
+    double sum = 0, logits = 0;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      sum += own[i].sum * std::exp(double{own[i].max} - result.max);
+      logits += own[i].logits;
+    }
     result.inverse_sum = static_cast<float>(1 / sum);
-    result.loss = std::log(sum) - (double{rows.OwnLogit(n)} - result.max);
+    result.loss = std::log(sum) - (rows.TargetLogit(n, logits) - result.max);
     results[n] = result;
   }
 };
@@ -96,7 +122,7 @@ struct Gradient {
     }
     const float softmax = std::exp(rows.Logit(n, c) - results[n].max) * results[n].inverse_sum;
     const float scale = weight * step->loss_scale;
-    dlogits[i] = FromFloat<T>(scale * (c == rows.labels[n] ? softmax - 1 : softmax));
+    dlogits[i] = FromFloat<T>(scale * (softmax - rows.Target(n, c)));
   }
 };
 
@@ -127,7 +153,8 @@ void Loss(CudaDevice& device, const SoftmaxLossArguments& a) {
   const auto bytes = static_cast<int64_t>(a.logits.desc.bytes());
   const int64_t lane_bytes = n * kLanes * int64_t{sizeof(LaneResult)},
                 row_bytes = n * int64_t{sizeof(RowResult)};
-  const Rows<T> rows = {a.logits.as<const T>(), a.labels, classes};
+  const Rows<T> rows = {a.logits.as<const T>(), a.labels,    a.partner_labels,
+                        a.partner_weights,      a.smoothing, classes};
   auto* const lanes = static_cast<LaneResult*>(a.workspace);
   auto* const results = reinterpret_cast<RowResult*>(lanes + n * kLanes);
   ForEach(device, {"softmax lanes", bytes + lane_bytes}, n * kLanes, ReduceLane<T>{rows, lanes});

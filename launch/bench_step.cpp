@@ -18,6 +18,7 @@
 #include "trainer/optimizer.h"
 #include "trainer/statistics.h"
 #include "trainer/step_profile.h"
+#include "trainer/trace_file.h"
 
 namespace deeper {
 namespace {
@@ -71,6 +72,7 @@ class BenchStepCommand final : public Command {
               {"repeats", &repeats_, "steps that are timed"},
               {"lr", &config_.lr, "learning rate"},
               {"seed", &config_.seed, "of weights and images"},
+              {"trace", &trace_, "file for a timeline of the steps that are timed, which Perfetto opens"},
               {"profile", &profile_, "cuda: file to write the trace of a step to"}}}};
   }
 
@@ -104,11 +106,12 @@ class BenchStepCommand final : public Command {
     if (!loader.ok()) return loader.status();
     const absl::StatusOr<Batch> batch = (*loader)->Next();  // the only one: it stays valid
     if (!batch.ok()) return batch.status();
-    return Measure(**net, **params, *batch, device);
+    return Measure(**net, **params, *batch, device, call.comm);
   }
 
  private:
-  absl::Status Measure(Network& net, ParamStore& params, const Batch& batch, Device& device) {
+  absl::Status Measure(Network& net, ParamStore& params, const Batch& batch, Device& device,
+                       Communicator& comm) {
     Optimizer optimizer({.momentum = static_cast<float>(config_.momentum)}, params, device);
     optimizer.SetLearningRate(static_cast<float>(config_.lr));
     const std::unique_ptr<Recording> recording = device.MakeRecording();
@@ -122,15 +125,24 @@ class BenchStepCommand final : public Command {
       return absl::InternalError(absl::StrCat("the loss went from ", losses.front(), " to ", losses.back(),
                                               " over the warm-up: the step is wrong, or --lr too large"));
     }
+    TraceLane("compute");
+    if (!trace_.empty()) StartTrace();
     std::vector<StepTimes> times;
-    for (int i = 0; i < repeats_; ++i) times.push_back(step());
+    for (int i = 0; i < repeats_; ++i) {
+      if (Tracing()) TraceBegin(TraceLevel::kStep, absl::StrCat("step ", warmup_ + i + 1));
+      times.push_back(step());
+    }
+    if (!trace_.empty()) {
+      if (absl::Status status = WriteTrace(trace_, StopTrace(), comm); !status.ok()) return status;
+    }
     Print(net, params, device, times, losses);
     return profile_.empty() ? absl::OkStatus() : Profile(net, optimizer, device, batch);
   }
 
   StepTimes Step(Network& net, Optimizer& optimizer, Recording& recording, Device& device,
                  const Batch& batch) {
-    const auto timed = [&](const auto& work) {
+    const auto timed = [&](const char* name, const auto& work) {
+      TraceBegin(TraceLevel::kPhase, name);
       const auto start = std::chrono::steady_clock::now();
       work();
       device.Synchronize();
@@ -140,12 +152,12 @@ class BenchStepCommand final : public Command {
     device.Synchronize();
     StepTimes times;
     if (device.type() == DeviceType::kCuda) {
-      times.step = timed([&] { recording.Run([&] { Enqueue(net, optimizer); }); });
+      times.step = timed("step", [&] { recording.Run([&] { Enqueue(net, optimizer); }); });
       return times;
     }
-    times.forward = timed([&] { net.Forward(); });
-    times.backward = timed([&] { net.Backward([](size_t) {}); });
-    times.update = timed([&] { optimizer.Step(); });
+    times.forward = timed("forward", [&] { net.Forward(); });
+    times.backward = timed("backward", [&] { net.Backward([](size_t) {}); });
+    times.update = timed("update", [&] { optimizer.Step(); });
     times.step = times.forward + times.backward + times.update;
     return times;
   }
@@ -215,7 +227,7 @@ class BenchStepCommand final : public Command {
   RunConfig config_;
   int warmup_ = 5, repeats_ = 10;
   int64_t batch_ = 32;
-  std::string profile_;
+  std::string trace_, profile_;
 };
 
 }  // namespace

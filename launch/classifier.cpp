@@ -55,6 +55,7 @@ absl::StatusOr<DatasetInfo> Complete(const json& trained, RunConfig& config) {
   try {
     if (config.model.empty()) config.model = trained.at("model").get<std::string>();
     if (config.stem.empty()) config.stem = trained.at("stem").get<std::string>();
+    if (config.val_preset.empty()) config.val_preset = trained.value("val_preset", "none");
     if (config.num_classes == 0) config.num_classes = trained.at("num_classes").get<int64_t>();
     if (config.image_size == 0) config.image_size = trained.at("image_size").get<int64_t>();
     DatasetInfo data;
@@ -97,7 +98,7 @@ absl::Status FillIn(const json& weights, int64_t rows, Device& device, Classifie
   classifier.classes = std::move(trained_on->classes);
   classifier.input.channels = static_cast<int>(model->channels);
   classifier.input.stats = *std::move(stats);
-  classifier.input.workers = config.workers;
+  ConfigureEvaluationInput(config, classifier.input);
   return Prepare(*model, rows, device, classifier);
 }
 
@@ -106,6 +107,7 @@ absl::Status FillIn(const json& weights, int64_t rows, Device& device, Classifie
 ClassifierFlags::ClassifierFlags() {
   config.model.clear();
   config.stem.clear();
+  config.val_preset.clear();
 }
 
 std::vector<FlagGroup> ClassifierFlags::Groups() {

@@ -52,9 +52,14 @@ std::unique_ptr<Command> MakeTrain();
 std::unique_ptr<Command> MakeEval();
 std::unique_ptr<Command> MakePredict();
 std::unique_ptr<Command> MakeExport();
+std::unique_ptr<Command> MakeCheckpointList();
+std::unique_ptr<Command> MakeCheckpointDiff();
+std::unique_ptr<Command> MakeCheckpointReshard();
+std::unique_ptr<Command> MakeReport();
 std::unique_ptr<Command> MakeBenchStep();
 std::unique_ptr<Command> MakeBenchOp();
 std::unique_ptr<Command> MakeBenchComm();
+std::unique_ptr<Command> MakeBenchCheckpoint();
 std::unique_ptr<Command> MakeBenchScaling();
 
 // In the order in which one meets them.

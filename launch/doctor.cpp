@@ -194,11 +194,10 @@ absl::StatusOr<Trainer> Trainer::Make(const RunConfig& config, const Communicato
   if (absl::Status status = made.net->Bind(*made.params); !status.ok()) return status;
   made.net->Configure(made.input);
   made.input.stats = *stats;
-  made.input.augment = AugmentOf(config);
+  ConfigureTrainingInput(config, made.input);
   made.input.global_batch = config.global_batch;
   made.input.rank = comm.rank();
   made.input.world = comm.size();
-  made.input.workers = config.workers;
   return made;
 }
 

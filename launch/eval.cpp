@@ -106,7 +106,7 @@ class EvalCommand final : public Command {
     absl::StatusOr<MetricsWriter> metrics =
         MetricsWriter::Open(flags_.config.metrics_out, MetricsWriter::Mode::kAppend);
     if (!metrics.ok()) return metrics.status();
-    return metrics->Eval({classifier.step, top1, top5, result.count});
+    return metrics->Eval({classifier.step, top1, top5, result.loss, result.count});
   }
 
   ClassifierFlags flags_;

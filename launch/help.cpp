@@ -44,7 +44,7 @@ std::string Indented(const char* lines) {
 std::string Overview(const std::vector<std::unique_ptr<Command>>& commands) {
   std::string out = absl::StrCat(kTagline, "\nUsage: deeper COMMAND [--flags]\n\n");
   for (const auto& command : commands)
-    absl::StrAppendFormat(&out, "  %-15s%s\n", command->text.name, command->text.summary);
+    absl::StrAppendFormat(&out, "  %-19s%s\n", command->text.name, command->text.summary);
   absl::StrAppend(
       &out, "\nExamples:\n",
       Indented(

@@ -16,8 +16,10 @@ namespace deeper {
 
 std::vector<std::unique_ptr<Command>> AllCommands() {
   std::vector<std::unique_ptr<Command>> commands;
-  for (const auto make : {MakePack, MakeVerify, MakeDescribe, MakeDoctor, MakeTrain, MakeEval, MakePredict,
-                          MakeExport, MakeBenchStep, MakeBenchOp, MakeBenchComm, MakeBenchScaling})
+  for (const auto make :
+       {MakePack, MakeVerify, MakeDescribe, MakeDoctor, MakeTrain, MakeEval, MakePredict, MakeExport,
+        MakeCheckpointList, MakeCheckpointDiff, MakeCheckpointReshard, MakeReport, MakeBenchStep, MakeBenchOp,
+        MakeBenchComm, MakeBenchCheckpoint, MakeBenchScaling})
     commands.push_back(make());
   return commands;
 }

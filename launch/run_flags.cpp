@@ -21,6 +21,11 @@ FlagGroup InputFlags(RunConfig& c) {
       "Input",
       {{"mean", &c.mean, "a number a channel, of pixels scaled to 0..1, with commas; empty: the data set's"},
        {"std", &c.stddev, "likewise; the network sees (x / 255 - mean) / std"},
+       {"val_preset", &c.val_preset,
+        "how images are prepared to evaluate. none: the whole image at the network's size, two taps an axis "
+        "| torchvision: the "
+        "short side at 8/7 of that, antialiased, and the middle | bvlc: the whole image at 8/7, the middle; "
+        "BGR less 104, 117, 123, in training too"},
        {"workers", &c.workers, "threads of a rank that read, decode and augment"}}};
 }
 

@@ -52,16 +52,25 @@ class TrainCommand final : public Command {
  private:
   FlagGroup Data() {
     RunConfig& c = config_;
-    return With({"Data",
-                 {{"data", &c.data, "directory that `pack` wrote"},
-                  {"val_data", &c.val_data, "the same for evaluation; empty: --data"},
-                  {"train_split", &c.train_split, "split of --data to train on"},
-                  {"val_split", &c.val_split, "split of --val_data to evaluate on"},
-                  {"synthetic", &c.synthetic, "images made up on the spot, in place of --data"},
-                  {"synthetic_samples", &c.synthetic_samples, "how many"},
-                  {"augment", &c.augment, "none | flip | crop | inception"},
-                  {"order", &c.order, "full: another permutation of all samples every epoch | sequential"}}},
-                InputFlags(c).flags);
+    return With(
+        {"Data",
+         {{"data", &c.data, "directory that `pack` wrote"},
+          {"val_data", &c.val_data, "the same for evaluation; empty: --data"},
+          {"train_split", &c.train_split, "split of --data to train on"},
+          {"val_split", &c.val_split, "split of --val_data to evaluate on"},
+          {"synthetic", &c.synthetic, "images made up on the spot, in place of --data"},
+          {"synthetic_samples", &c.synthetic_samples, "how many"},
+          {"augment", &c.augment, "none | flip | crop | inception"},
+          {"color_jitter", &c.color_jitter,
+           "brightness, contrast and saturation by factors of 1 - F to 1 + F; -1: 0.5 with "
+           "--augment=inception, else 0"},
+          {"random_erasing", &c.random_erasing, "probability that a rectangle of an image is erased"},
+          {"mixup", &c.mixup, "alpha of the share that another image has in an image and its label; 0: none"},
+          {"cutmix", &c.cutmix,
+           "alpha of the share of an image that a rectangle of another one covers; 0: none; with --mixup: "
+           "either"},
+          {"order", &c.order, "full: another permutation of all samples every epoch | sequential"}}},
+        InputFlags(c).flags);
   }
 
   FlagGroup Optimization() {
@@ -81,6 +90,8 @@ class TrainCommand final : public Command {
              {"warmup_epochs", &c.warmup_epochs, "the rate rises linearly from about 0 over these"},
              {"momentum", &c.momentum, ""},
              {"weight_decay", &c.weight_decay, "of weights; biases and batch norm are not decayed"},
+             {"label_smoothing", &c.label_smoothing,
+              "share of the target that is spread evenly over all classes"},
              {"on_nonfinite", &c.on_nonfinite,
               "a step whose loss or gradients are NaN or infinite never reaches the weights. stop: ends with "
               "exit code 6 | skip: goes on with the next batch"},
@@ -95,15 +106,27 @@ class TrainCommand final : public Command {
 
   FlagGroup Output() {
     RunConfig& c = config_;
-    return {"Checkpoints and reports",
-            {{"checkpoint_dir", &c.checkpoint_dir, "empty: nothing is saved"},
-             {"checkpoint_every", &c.checkpoint_every, "steps; 0: at the end only"},
-             {"keep", &c.keep, "newest checkpoints that stay"},
-             {"resume", &c.resume, "latest: the newest valid one, if there is one | never | STEP"},
-             {"metrics_out", &c.metrics_out, "file of JSON lines"},
-             {"log_every", &c.log_every, "steps"},
-             {"progress", &c.progress, "auto | bar | lines: auto is a bar on a terminal, lines under mpirun"},
-             {"eval_every", &c.eval_every, "steps; 0: after every epoch"}}};
+    return {
+        "Checkpoints and reports",
+        {{"checkpoint_dir", &c.checkpoint_dir, "empty: nothing is saved"},
+         {"checkpoint_every", &c.checkpoint_every, "steps; 0: at the end only"},
+         {"checkpoint_minutes", &c.checkpoint_minutes,
+          "one more when so long has passed since the last; 0: whatever the time"},
+         {"keep", &c.keep, "newest checkpoints that stay; the one with the best top-1 stays besides"},
+         {"keep_every", &c.keep_every,
+          "checkpoints of steps that this divides stay as well; 0: none for good"},
+         {"resume", &c.resume, "latest: the newest valid one, if there is one | never | STEP"},
+         {"force_resume", &c.force_resume,
+          "goes on though image_size, mean, std, the names of the classes or the elastic settings are "
+          "not those of the checkpoint, nor, where an epoch begins, the seed and the order"},
+         {"metrics_out", &c.metrics_out, "file of JSON lines, which `deeper report` shows"},
+         {"tensorboard", &c.tensorboard, "directory of event files for TensorBoard, with the same curves"},
+         {"trace", &c.trace, "file for a timeline of some steps on all ranks, which Perfetto opens"},
+         {"trace_first", &c.trace_first, "step that it begins with"},
+         {"trace_steps", &c.trace_steps, "how many"},
+         {"log_every", &c.log_every, "steps"},
+         {"progress", &c.progress, "auto | bar | lines: auto is a bar on a terminal, lines under mpirun"},
+         {"eval_every", &c.eval_every, "steps; 0: after every epoch"}}};
   }
 
   FlagGroup MachineFlags() {
@@ -116,9 +139,16 @@ class TrainCommand final : public Command {
          {"wire", &config_.wire,
           "fp32 | bf16: gradients between ranks; bf16 halves the bytes, and adds what rounding left out to "
           "the next step's"},
+         {"all_reduce", &config_.all_reduce,
+          "cpu: how ranks add up gradients: mpi: by MPI_Iallreduce | auto: within nodes first where ranks "
+          "lie "
+          "node by node, a power of two on each of several, and mpi elsewhere and with --deterministic=true"},
          {"shard_optimizer", &config_.shard_optimizer,
           "cpu: momentum is kept once over all ranks, not once a rank: each keeps a slice, updates that "
           "slice of the weights and sends it to the others; half as many bytes again a step, the same bits"},
+         {"sync_bn", &config_.sync_bn,
+          "cpu: batch normalisation takes its statistics over the rows of all ranks, not of each by itself; "
+          "ranks wait for each other twice a layer"},
          {"bucket_mib", &config_.bucket_mib,
           "gradients that leave together while backward still runs; 0: found in the first steps, or 8 with "
           "--deterministic=true and on GPUs"}});

@@ -61,10 +61,19 @@ class VerifyCommand final : public Command {
   }
 
   absl::Status CheckCheckpoint() const {
-    const std::vector<std::string> problems = VerifyCheckpoint(checkpoint_);
-    for (const std::string& problem : problems) std::printf("%s\n", problem.c_str());
-    if (!problems.empty()) return Damaged(checkpoint_, problems.size(), ExitCode::kCheckpoint);
-    std::printf("%s: all sound\n", checkpoint_.c_str());
+    const absl::StatusOr<std::vector<CheckpointInfo>> checkpoints = ListCheckpoints(checkpoint_);
+    if (!checkpoints.ok()) return WithExitCode(checkpoints.status(), ExitCode::kCheckpoint);
+    size_t problems = 0, shards = 0;
+    uint64_t bytes = 0;
+    for (const CheckpointInfo& info : *checkpoints) {
+      for (const std::string& problem : info.problems) std::printf("%s\n", problem.c_str());
+      problems += info.problems.size();
+      shards += info.shards;
+      bytes += info.bytes;
+    }
+    if (problems > 0) return Damaged(checkpoint_, problems, ExitCode::kCheckpoint);
+    std::printf("%s: %zu checkpoints, %zu shards, %.1f MB: all sound\n", checkpoint_.c_str(),
+                checkpoints->size(), shards, static_cast<double>(bytes) / 1e6);
     return absl::OkStatus();
   }
 

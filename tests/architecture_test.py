@@ -6,7 +6,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
-BASE = {f"kernels/{name}.h" for name in ("device", "buffer", "tensor", "check", "rng", "bf16", "parallel", "images", "cuda_check")}
+BASE = {f"kernels/{name}.h" for name in ("device", "buffer", "tensor", "check", "rng", "bf16", "parallel", "images", "trace", "cuda_check")}
 # folder: folders it may include anything of, and single headers besides.
 ARROWS = {
     "kernels": ({"kernels"}, set()),

@@ -20,6 +20,8 @@ run kernels_tests --gtest_filter='Linear*:PlanningDevice*'
 run trainer_tests --gtest_filter='*Parity*/nin_cifar'
 run comm_mpi_tests --gtest_filter='Comm/*'
 run mpirun --oversubscribe --allow-run-as-root --timeout 60 -n 2 comm_mpi_tests --gtest_filter='Comm/*:Mpi*'
+run deeper-run -n 2 --oversubscribe -- train --synthetic --synthetic_samples=32 --image_size=64 --stem=small --num_classes=10 --global_batch=8 --max_steps=2
+grep -q "$archive/bin/mpirun .* $archive/bin/deeper train" "$directory/log" || { echo "not of the archive:"; cat "$directory/log"; exit 1; }
 
 outside=$(for file in "$archive"/bin/* "$archive"/lib/*.so* "$archive"/lib/openmpi/*; do
   env -i ldd "$file" 2>/dev/null | grep '=>' | grep -vE "=> $archive/|lib(c|dl|m|mvec|pthread|resolv|rt|util)\.so|lib(cudnn|cublasLt)\.so" || true

@@ -19,7 +19,8 @@ import numpy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEEPER, MPIRUN = sys.argv[1:3]
-COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", "export", "bench step", "bench op", "bench comm", "bench scaling"]
+COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", "export", "checkpoint list", "checkpoint diff", "checkpoint reshard",
+            "report", "bench step", "bench op", "bench comm", "bench checkpoint", "bench scaling"]
 USAGE, DATA, CHECKPOINT, COMMUNICATION, NOT_FINITE = 2, 3, 4, 5, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]
@@ -234,6 +235,7 @@ class Training(Cli):
         self.assertEqual([event["step"] for event in steps], list(range(1, 21)))
         self.assertLess(steps[-1]["loss"], steps[0]["loss"])
         self.assertEqual(events(self.dir / "metrics", "eval")[-1]["count"], 50)
+        self.assertRegex(self.succeeds("checkpoint", "list", self.checkpoints), r"(?m)^ +10 +1 +\d+\.\d +- +sound$\n +20 +1 .* 0\.\d{4} +sound$")
         self.assertIn("all sound", self.succeeds("verify", f"--checkpoint={self.checkpoints}", f"--data={self.data}"))
 
     def test_any_number_of_ranks(self):
@@ -268,6 +270,16 @@ class Training(Cli):
             saved = shards(parts / self.step_20.name)
             self.assertEqual(len(saved), max(1, ranks))
             self.assertEqual(saved, shards(whole / self.step_20.name))
+
+    def test_batch_norm_of_all_ranks(self):
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32", "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]
+        losses = {}
+        for ranks in 0, 2:
+            metrics = self.dir / f"sync-bn-{ranks}"
+            self.succeeds(*train, f"--metrics_out={metrics}", f"--checkpoint_dir={self.dir}/sync-bn-run-{ranks}", ranks=ranks)
+            losses[ranks] = [event["loss"] for event in events(metrics, "step")]
+        numpy.testing.assert_allclose(losses[2], losses[0], rtol=1e-3)
+        self.fails(USAGE, ["--sync_bn: nin-cifar has no batch normalisation"], *self.train, "--model=nin-cifar", "--sync_bn", "--max_steps=1", ranks=2)
 
     def test_sharded_optimizer(self):
         train = [*self.train, "--deterministic=true"]  # on 3 ranks, the size of buckets shows in the bits
@@ -383,6 +395,15 @@ class Bench(Cli):
         self.fails(USAGE, ["mpirun"], "bench", "comm")
         self.fails(USAGE, ["--max_bytes"], "bench", "comm", "--max_bytes=100", ranks=2)
 
+
+    def test_checkpoint(self):
+        for ranks in 0, 2:
+            report = json.loads(self.succeeds("bench", "checkpoint", *MODEL, "--batch=2", "--repeats=2", f"--dir={self.dir}/bench", ranks=ranks))
+            self.assertEqual(report["settings"]["ranks"], max(ranks, 1))
+            for figure in "bytes", "step_ms", "stall_ms", "save_mb_per_s", "bare_write_mb_per_s", "restore_mb_per_s", "bare_read_mb_per_s":
+                self.assertGreater(report[figure], 0)
+            self.assertFalse((self.dir / "bench").exists())
+        self.fails(USAGE, ["is there already"], "bench", "checkpoint", *MODEL, f"--dir={self.dir}")
 
     def test_scaling(self):
         scaling = ["bench", "scaling", f"--mpirun={MPIRUN} --oversubscribe --bind-to none --allow-run-as-root", "--steps=2", "--warmup=1"]

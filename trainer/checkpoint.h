@@ -1,10 +1,11 @@
-// Saving and resuming training. Collective: every rank holds the whole state, and each writes and reads its
-// part of the files. Momentum that is sharded over the ranks is gathered first, in the memory of the
-// gradients; the files do not tell.
+// Choosing a checkpoint and resuming from it (trainer/checkpoint_saver.h saves them). Collective: rank 0
+// decides, each rank reads its part of the files, and all have the whole state in the end, or none of it.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -19,24 +20,29 @@ namespace deeper {
 struct TrainState {
   int64_t step = 0;  // steps done
   DataState data;
-  nlohmann::json config;  // an object; "model" and "num_classes" name the network
+  nlohmann::json config;            // an object; "model" and "num_classes" name the network
+  std::optional<double> top1 = {};  // of these very weights, if they were evaluated
 };
-
-// Saves the state as DIR/step-N. When it returns OK, the checkpoint is on disk and whole; then only the
-// `keep` newest stay (0: all). On a failure of any rank every rank gets its status, and the directory is as
-// it was. `params` is one for training; its slice of the momentum is that of comm's rank.
-absl::Status SaveCheckpoint(const std::string& directory, const TrainState& state, const ParamStore& params,
-                            Communicator& comm, int keep);
 
 // ChooseCheckpointIn, decided by rank 0 for all. Only rank 0 gets the warnings.
 absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, const std::string& resume,
                                                   Communicator& comm);
 
+// kForced: differences that spoil no more than the comparison with the run as it was are warned of, not
+// refused: image_size, mean, std, names of classes and what elastic bits rest on; and the seed and the order
+// of samples where the checkpoint is of the end of an epoch. In mid-epoch these two would repeat and miss
+// samples; another dataset or global_batch would make steps and epochs mean something else.
+enum class Match { kExact, kForced };
+
+struct LoadedState : TrainState {
+  std::vector<std::string> warnings;  // a forced difference each
+};
+
 // Loads a step directory that any number of ranks wrote. Nothing in `params` changes unless, on every rank,
 // everything was read and every checksum holds. FailedPrecondition lists what differs: tensors of the model;
 // dataset, seed, batch and order of expected.data; the fields of expected.config, all of which must be as
 // they were saved.
-absl::StatusOr<TrainState> LoadCheckpoint(const std::string& path, const TrainState& expected,
-                                          ParamStore& params, Communicator& comm);
+absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainState& expected, Match match,
+                                           ParamStore& params, Communicator& comm);
 
 }  // namespace deeper

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <system_error>
 
 #include "absl/strings/numbers.h"
@@ -49,9 +50,11 @@ absl::StatusOr<std::vector<std::string>> List(const std::string& directory) {
   return names;
 }
 
-// Step directories, newest first. None if the directory is not there.
-absl::StatusOr<std::map<int64_t, std::string, std::greater<>>> StepsIn(const std::string& directory) {
-  std::map<int64_t, std::string, std::greater<>> steps;
+using Steps = std::map<int64_t, std::string, std::greater<>>;  // step -> directory, newest first
+
+// None if the directory is not there.
+absl::StatusOr<Steps> StepsIn(const std::string& directory) {
+  Steps steps;
   if (!Exists(directory)) return steps;
   const absl::StatusOr<std::vector<std::string>> names = List(directory);
   if (!names.ok()) return names.status();
@@ -76,6 +79,17 @@ std::vector<std::string> VerifyStep(const std::string& path) {
     if (!status.ok()) problems.emplace_back(status.message());
   }
   return problems;
+}
+
+CheckpointInfo InfoOf(const std::string& path) {
+  CheckpointInfo info{.path = path, .problems = VerifyStep(path)};
+  const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
+  if (!manifest.ok()) return info;
+  info.step = manifest->step;
+  info.shards = manifest->shards.size();
+  info.top1 = manifest->top1;
+  for (const CheckpointShard& shard : manifest->shards) info.bytes += shard.bytes;
+  return info;
 }
 
 absl::Status CheckUsable(const std::string& path) {
@@ -135,6 +149,28 @@ absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
   return choice;
 }
 
+// Of the steps up to `newest`. What has no valid manifest does not count as kept, and is for the user to look
+// into.
+std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Retention& retention) {
+  std::vector<int64_t> candidates;
+  int kept = 0;
+  int64_t best = 0;
+  std::optional<double> best_top1;
+  for (auto entry = steps.lower_bound(newest); entry != steps.end(); ++entry) {
+    const auto& [step, path] = *entry;
+    const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
+    if (!manifest.ok()) continue;
+    if (manifest->top1 > best_top1) {
+      best = step;
+      best_top1 = manifest->top1;
+    }
+    const bool milestone = retention.keep_every > 0 && step % retention.keep_every == 0;
+    if (++kept > retention.keep && !milestone) candidates.push_back(step);
+  }
+  if (best_top1.has_value()) std::erase(candidates, best);
+  return candidates;
+}
+
 }  // namespace
 
 std::string StepDirectory(const std::string& directory, int64_t step) {
@@ -176,16 +212,34 @@ absl::StatusOr<CheckpointManifest> ReadCheckpointManifest(const std::string& ste
 }
 
 std::vector<std::string> VerifyCheckpoint(const std::string& path) {
-  if (Exists(CheckpointManifestPath(path))) return VerifyStep(path);
-  const auto steps = StepsIn(path);
-  if (!steps.ok()) return {std::string(steps.status().message())};
-  if (steps->empty()) return {absl::StrCat(path, " is not a checkpoint and holds none")};
+  const absl::StatusOr<std::vector<CheckpointInfo>> checkpoints = ListCheckpoints(path);
+  if (!checkpoints.ok()) return {std::string(checkpoints.status().message())};
   std::vector<std::string> problems;
-  for (const auto& [step, directory] : *steps) {
-    const std::vector<std::string> more = VerifyStep(directory);
-    problems.insert(problems.end(), more.begin(), more.end());
-  }
+  for (const CheckpointInfo& info : *checkpoints)
+    problems.insert(problems.end(), info.problems.begin(), info.problems.end());
   return problems;
+}
+
+absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& step_directory) {
+  absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(step_directory);
+  if (!manifest.ok()) return manifest.status();
+  std::vector<float> state(static_cast<size_t>(manifest->elements()));
+  if (absl::Status read = ReadCheckpointShards(step_directory, *manifest, 0, 1, state.data()); !read.ok())
+    return read;
+  return Checkpoint{*std::move(manifest), std::move(state)};
+}
+
+absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(const std::string& path) {
+  if (Exists(CheckpointManifestPath(path))) return std::vector<CheckpointInfo>{InfoOf(path)};
+  const absl::StatusOr<Steps> steps = StepsIn(path);
+  if (!steps.ok()) return steps.status();
+  if (steps->empty()) return absl::NotFoundError(absl::StrCat(path, " is not a checkpoint and holds none"));
+  std::vector<CheckpointInfo> checkpoints;
+  for (auto entry = steps->rbegin(); entry != steps->rend(); ++entry) {
+    checkpoints.push_back(InfoOf(entry->second));
+    checkpoints.back().step = entry->first;
+  }
+  return checkpoints;
 }
 
 absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory, const std::string& resume) {
@@ -226,19 +280,29 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
   return RenameDurably(unfinished, finished);
 }
 
-absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, int keep) {
+absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention) {
   const auto steps = StepsIn(directory);
-  if (!steps.ok() || keep <= 0) return steps.status();
-  int kept = 0;
-  for (auto old = steps->lower_bound(step); old != steps->end(); ++old) {
-    // What has no valid manifest does not count as kept, and is for the user to look into.
-    if (!ReadCheckpointManifest(old->second).ok() || ++kept <= keep) continue;
+  if (!steps.ok() || retention.keep <= 0) return steps.status();
+  const std::vector<int64_t> leaving = ChooseLeaving(*steps, step, retention);
+  if (leaving.empty()) return absl::OkStatus();
+  if (absl::Status usable = CheckUsable(StepDirectory(directory, step)); !usable.ok()) return usable;
+  for (const int64_t old : leaving) {
     // Renamed first, so that a half-removed directory is never taken for a checkpoint.
-    const std::string leaving = UnfinishedStepDirectory(directory, old->first);
-    if (absl::Status renamed = RenameDurably(old->second, leaving); !renamed.ok()) return renamed;
-    if (absl::Status removed = RemoveAll(leaving); !removed.ok()) return removed;
+    const std::string unlisted = UnfinishedStepDirectory(directory, old);
+    if (absl::Status renamed = RenameDurably(steps->at(old), unlisted); !renamed.ok()) return renamed;
+    if (absl::Status removed = RemoveAll(unlisted); !removed.ok()) return removed;
   }
   return absl::OkStatus();
+}
+
+absl::Status CreateUnfinished(const std::string& directory, int64_t step) {
+  RemoveUnfinished(directory, step);
+  return CreateDirectories(UnfinishedStepDirectory(directory, step));
+}
+
+void RemoveUnfinished(const std::string& directory, int64_t step) {
+  std::error_code ignored;
+  fs::remove_all(UnfinishedStepDirectory(directory, step), ignored);
 }
 
 }  // namespace deeper

@@ -8,9 +8,9 @@
 namespace deeper {
 
 // Next to the type, where the JSON library looks for it: not in the unnamed namespace.
-NLOHMANN_JSON_SERIALIZE_ENUM(TensorRole, {{TensorRole::kWeight, "weight"},
-                                          {TensorRole::kMomentum, "momentum"},
-                                          {TensorRole::kStatistic, "statistic"}})
+NLOHMANN_JSON_SERIALIZE_ENUM(TensorRole, {{TensorRole::kWeight, NameOf(TensorRole::kWeight)},
+                                          {TensorRole::kMomentum, NameOf(TensorRole::kMomentum)},
+                                          {TensorRole::kStatistic, NameOf(TensorRole::kStatistic)}})
 
 namespace {
 
@@ -65,7 +65,9 @@ CheckpointManifest ManifestFrom(const Json& document) {
                               .data = DataStateFrom(document.at("data")),
                               .config = document.at("config"),
                               .shards = {},
-                              .tensors = {}};
+                              .tensors = {},
+                              .top1 = {}};
+  if (document.contains("top1")) manifest.top1 = document.at("top1").get<double>();
   for (const Json& shard : document.at("shards")) {
     manifest.shards.push_back({shard.at("bytes"), HashFrom(shard.at("xxh3_128"))});
   }
@@ -109,6 +111,7 @@ std::string RenderCheckpointManifest(const CheckpointManifest& manifest) {
                    {"config_xxh3_128", HashOf(Dump(manifest.config, -1))},
                    {"shards", Json::array()},
                    {"tensors", Json::array()}};
+  if (manifest.top1.has_value()) document["top1"] = *manifest.top1;
   for (size_t i = 0; i < manifest.shards.size(); ++i) {
     document["shards"].push_back({{"file", ShardName(i, manifest.shards.size())},
                                   {"bytes", manifest.shards[i].bytes},

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct CheckpointManifest {
   nlohmann::json config;                // an object; "model" and "num_classes" name the network
   std::vector<CheckpointShard> shards;  // as many as there were ranks
   std::vector<TensorEntry> tensors;     // back to back
+  std::optional<double> top1 = {};      // of an evaluation of these weights
 
   int64_t elements() const { return tensors.empty() ? 0 : tensors.back().first + tensors.back().count; }
 };

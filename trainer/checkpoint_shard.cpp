@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -38,6 +39,19 @@ absl::Status HashFile(const File& file, uint64_t begin, uint64_t end, Xxh3Stream
     hash.Add(to, bytes);
   }
   return absl::OkStatus();
+}
+
+// "elements 0 to 4096 of the state, conv1.conv.weight (weight) to fc.bias (momentum)"
+std::string Describe(const CheckpointManifest& manifest, StateRange range) {
+  const auto tensor_at = [&](int64_t element) {
+    const auto next = std::find_if(manifest.tensors.begin(), manifest.tensors.end(),
+                                   [&](const TensorEntry& tensor) { return tensor.first > element; });
+    const TensorEntry& tensor = *std::prev(next);
+    return absl::StrCat(tensor.name, " (", NameOf(tensor.role), ")");
+  };
+  if (range.size() == 0) return "no element of the state";
+  return absl::StrCat("elements ", range.begin, " to ", range.end, " of the state, ", tensor_at(range.begin),
+                      " to ", tensor_at(range.end - 1));
 }
 
 // Reads the `range` of the state into `values`.
@@ -78,7 +92,7 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
                                                      const float* values) {
   const absl::StatusOr<Hdf5Extent> extent = CreateShardFile(path, step, range);
   if (!extent.ok()) return extent.status();
-  const absl::StatusOr<File> file = File::Open(path, O_RDWR);
+  absl::StatusOr<File> file = File::Open(path, O_RDWR);
   if (!file.ok()) return file.status();
   const absl::StatusOr<uint64_t> created = file->Size();
   if (!created.ok()) return created.status();
@@ -91,6 +105,7 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
   if (status.ok()) status = HashFile(*file, data_end, bytes, hash, nullptr);
   if (status.ok()) status = file->WriteAt(extent->offset, values, extent->bytes);
   if (status.ok()) status = file->Sync();
+  if (status.ok()) status = file->Close();
   if (!status.ok()) return status;
   return CheckpointShard{bytes, hash.Finish()};
 }
@@ -102,7 +117,9 @@ absl::Status ReadCheckpointShards(const std::string& directory, const Checkpoint
     const StateRange range = ShardRange(manifest.elements(), shard, shard_count);
     absl::Status read = ReadShard(directory + "/" + ShardName(shard, shard_count),
                                   manifest.shards[static_cast<size_t>(shard)], range, state + range.begin);
-    if (!read.ok()) return read;
+    if (!read.ok())
+      return absl::Status(read.code(),
+                          absl::StrCat(read.message(), "; it holds ", Describe(manifest, range)));
   }
   return absl::OkStatus();
 }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "comm/node_places.h"
 #include "trainer/exit_code.h"
 
 namespace deeper {
@@ -25,6 +26,9 @@ constexpr std::array kPrecisions{Choice<DType>{"fp32", DType::kF32}, Choice<DTyp
 constexpr std::array kAugments{
     Choice<Augment>{"none", Augment::kNone}, Choice<Augment>{"flip", Augment::kFlip},
     Choice<Augment>{"crop", Augment::kCrop}, Choice<Augment>{"inception", Augment::kInception}};
+constexpr std::array kValPresets{Choice<Augment>{"none", Augment::kNone},
+                                 Choice<Augment>{"torchvision", Augment::kTorchvision},
+                                 Choice<Augment>{"bvlc", Augment::kBvlc}};
 constexpr std::array kOrders{Choice<OrderKind>{"full", OrderKind::kFull},
                              Choice<OrderKind>{"sequential", OrderKind::kSequential}};
 
@@ -71,12 +75,14 @@ absl::StatusOr<std::vector<float>> ParseList(const char* flag, const std::string
 absl::Status ValidateChoices(const RunConfig& c) {
   for (const absl::Status& status :
        {OneOf("stem", c.stem, {"default", "small"}), OneOf("precision", c.precision, kPrecisions),
-        OneOf("augment", c.augment, kAugments), OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
+        OneOf("augment", c.augment, kAugments), OneOf("val_preset", c.val_preset, kValPresets),
+        OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
         OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
-        OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("device", c.device, {"cpu", "cuda"}),
-        OneOf("comm", c.comm, {"auto", "nccl", "mpi"}), OneOf("fusion", c.fusion, {"off", "auto"}),
-        OneOf("order", c.order, kOrders), OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
+        OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("all_reduce", c.all_reduce, {"auto", "mpi"}),
+        OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),
+        OneOf("fusion", c.fusion, {"off", "auto"}), OneOf("order", c.order, kOrders),
+        OneOf("on_nonfinite", c.on_nonfinite, {"stop", "skip"}),
         OneOf("progress", c.progress, {"auto", "bar", "lines"})}) {
     if (!status.ok()) return status;
   }
@@ -94,6 +100,11 @@ absl::Status ValidateChoices(const RunConfig& c) {
   if (c.shard_optimizer && c.device != "cpu") {
     return absl::InvalidArgumentError(absl::StrCat("--shard_optimizer: not with --device=", c.device,
                                                    " so far: only on CPUs do ranks gather weights"));
+  }
+  if (c.sync_bn && c.device != "cpu") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--sync_bn: not with --device=", c.device,
+                     " so far: only on CPUs does batch norm exchange its sums between ranks"));
   }
   return absl::OkStatus();
 }
@@ -115,12 +126,22 @@ absl::Status ValidateNumbers(const RunConfig& c) {
         InRange("momentum", c.momentum, 0, 0.99999, "at least 0 and below 1"),
         InRange("weight_decay", c.weight_decay, 0, 1, "between 0 and 1"),
         InRange("aux_weight", c.aux_weight, 0, 1e3, "0 or more"),
+        InRange("color_jitter", c.color_jitter == -1 ? 0 : c.color_jitter, 0, 1,
+                "between 0 and 1, or -1 (0.5 with --augment=inception)"),
+        InRange("random_erasing", c.random_erasing, 0, 1, "between 0 and 1"),
+        InRange("mixup", c.mixup, 0, kMaxMixAlpha, "between 0 (none) and 4"),
+        InRange("cutmix", c.cutmix, 0, kMaxMixAlpha, "between 0 (none) and 4"),
+        InRange("label_smoothing", c.label_smoothing, 0, 0.999, "at least 0 and below 1"),
         InRange("workers", c.workers, 1, 1024, "between 1 and 1024"),
         InRange("threads", c.threads, 0, 1024, "0 (a fair share of the cores) to 1024"),
         InRange("bucket_mib", c.bucket_mib, 0, 1e6, "0 (found in the first steps) or more"),
         InRange("keep", c.keep, 1, 1e6, "at least 1"),
         InRange("checkpoint_every", static_cast<double>(c.checkpoint_every), 0, kMany,
                 "0 (at the end only) or more"),
+        InRange("checkpoint_minutes", c.checkpoint_minutes, 0, 1e9, "0 (whatever the time) or more"),
+        InRange("keep_every", static_cast<double>(c.keep_every), 0, kMany, "0 (none for good) or more"),
+        InRange("trace_first", static_cast<double>(c.trace_first), 1, kMany, "at least 1"),
+        InRange("trace_steps", static_cast<double>(c.trace_steps), 1, 1000, "between 1 and 1000"),
         InRange("log_every", static_cast<double>(c.log_every), 1, kMany, "at least 1"),
         InRange("eval_every", static_cast<double>(c.eval_every), 0, kMany, "0 (every epoch) or more"),
         InRange("watchdog_seconds", c.watchdog_seconds, 0, 1e9, "0 (no watchdog) or more"),
@@ -166,6 +187,11 @@ absl::Status ValidateElastic(const RunConfig& c, int ranks, bool has_statistics)
   return absl::OkStatus();
 }
 
+absl::Status ValidateSyncBn(const RunConfig& c, bool has_statistics) {
+  if (!c.sync_bn || has_statistics) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--sync_bn: ", c.model, " has no batch normalisation"));
+}
+
 absl::Status Validate(const RunConfig& c) {
   if (absl::Status status = ValidateChoices(c); !status.ok()) return status;
   if (absl::Status status = ValidateNumbers(c); !status.ok()) return status;
@@ -193,9 +219,24 @@ bool FusionOf(const RunConfig& config) {
   return config.fusion == "auto";
 }
 
-Augment AugmentOf(const RunConfig& config) {
-  return Find(kAugments, config.augment)->value;
+void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options) {
+  options.augment = Find(kValPresets, config.val_preset)->value;
+  options.bgr = options.augment == Augment::kBvlc;
+  options.workers = config.workers;
 }
+
+void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options) {
+  ConfigureEvaluationInput(config, options);
+  options.augment = Find(kAugments, config.augment)->value;
+  constexpr double kHowards = 0.5;
+  options.color_jitter = config.color_jitter >= 0                 ? config.color_jitter
+                         : options.augment == Augment::kInception ? kHowards
+                                                                  : 0;
+  options.random_erasing = config.random_erasing;
+  options.mixup = config.mixup;
+  options.cutmix = config.cutmix;
+}
+
 OrderKind OrderOf(const RunConfig& config) {
   return Find(kOrders, config.order)->value;
 }
@@ -209,9 +250,12 @@ size_t BucketBytesOf(const RunConfig& config) {
   return fixed ? static_cast<size_t>(8 * kMiB) : kTunedBuckets;
 }
 
-GradientSum GradientSumOf(const RunConfig& config) {
+// With --deterministic=true, the bits must not depend on which nodes the ranks are on.
+GradientSum GradientSumOf(const RunConfig& config, Communicator& comm) {
   if (IsElastic(config)) return GradientSum::kTree;
-  return config.wire == "bf16" ? GradientSum::kBf16 : GradientSum::kAnyOrder;
+  if (config.wire == "bf16") return GradientSum::kBf16;
+  const bool free = config.all_reduce == "auto" && config.deterministic == "false" && config.device == "cpu";
+  return free && TreeKeepsToNodes(GatherNodePlaces(comm)) ? GradientSum::kTree : GradientSum::kAnyOrder;
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
@@ -249,6 +293,11 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
 
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data) {
   PixelStats stats = data.stats;
+  if (config.val_preset == "bvlc") {  // Caffe's: values up to 255, less a mean
+    if (data.channels != 3)
+      return absl::InvalidArgumentError("--val_preset=bvlc: it is of images in colour, and these are grey");
+    stats = {{104 / 255.0f, 117 / 255.0f, 123 / 255.0f}, std::vector<float>(3, 1 / 255.0f)};
+  }
   const auto override_with = [&](const char* flag, const std::string& text,
                                  std::vector<float>& values) -> absl::Status {
     if (text.empty()) return absl::OkStatus();
@@ -269,8 +318,10 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
 
 absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config, Communicator& comm) {
   if (config.watchdog_seconds <= 0) return nullptr;
+  // A run that saves has a use of its own for SIGTERM (trainer/stop.h).
+  const bool delay_sigterm = comm.size() > 1 && config.checkpoint_dir.empty();
   absl::StatusOr<std::unique_ptr<Watchdog>> watchdog =
-      Watchdog::Start(comm, {.deadline_seconds = config.watchdog_seconds, .delay_sigterm = comm.size() > 1});
+      Watchdog::Start(comm, {.deadline_seconds = config.watchdog_seconds, .delay_sigterm = delay_sigterm});
   if (!watchdog.ok()) return WithExitCode(watchdog.status(), ExitCode::kCommunication);
   return watchdog;
 }
@@ -286,6 +337,7 @@ nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, cons
                          {"classes", data.classes},
                          {"mean", stats.mean},
                          {"std", stats.stddev}};
+  if (config.val_preset != "none") json["val_preset"] = config.val_preset;
   if (IsElastic(config)) json["elastic"] = {{"slices", config.elastic_slices}, {"threads", config.threads}};
   return json;
 }

@@ -34,9 +34,13 @@ struct RunConfig {
   bool synthetic = false;
   int64_t synthetic_samples = 50000;
   std::string train_split = "train", val_split = "val";
-  std::string augment = "none";  // none | flip | crop | inception
-  std::string order = "full";    // full | block | sequential
-  std::string mean, stddev;      // comma lists; empty: the dataset's
+  std::string augment = "none";     // none | flip | crop | inception
+  double color_jitter = -1;         // -1: 0.5 with augment=inception, else 0
+  double random_erasing = 0;        // probability
+  double mixup = 0, cutmix = 0;     // alpha; 0: none
+  std::string val_preset = "none";  // none | torchvision | bvlc
+  std::string order = "full";       // full | block | sequential
+  std::string mean, stddev;         // comma lists; empty: the dataset's
   int workers = 2;
 
   // How.
@@ -51,20 +55,29 @@ struct RunConfig {
   double lr_step_epochs = 30;
   double warmup_epochs = 0;
   double momentum = 0.9, weight_decay = 0;
+  double label_smoothing = 0;
   uint64_t seed = 0;
   std::string on_nonfinite = "stop";    // stop | skip
   std::string deterministic = "false";  // false | true | elastic
   int elastic_slices = 8;               // of a global batch, with deterministic=elastic
   std::string wire = "fp32";            // fp32 | bf16: of gradients between ranks
+  std::string all_reduce = "auto";      // auto | mpi: of gradients
   bool shard_optimizer = false;         // momentum: a slice on every rank
+  bool sync_bn = false;                 // batch norm's statistics are over the rows of all ranks
   double bucket_mib = 0;                // 0: found in the first steps, or 8 where that could change bits
 
   // Kept and reported.
   std::string checkpoint_dir;
-  int64_t checkpoint_every = 0;  // steps; 0: at the end only
+  int64_t checkpoint_every = 0;   // steps; 0: at the end only
+  double checkpoint_minutes = 0;  // 0: whatever the time
   int keep = 3;
+  int64_t keep_every = 0;         // steps; 0: none for good
   std::string resume = "latest";  // latest | never | STEP
+  bool force_resume = false;
   std::string metrics_out;
+  std::string tensorboard;                    // directory
+  std::string trace;                          // file
+  int64_t trace_first = 10, trace_steps = 5;  // steps
   int64_t log_every = 20;
   std::string progress = "auto";  // auto | bar | lines
   int64_t eval_every = 0;         // steps; 0: at the end of every epoch
@@ -90,14 +103,21 @@ inline bool IsElastic(const RunConfig& config) {
 // running statistics: every slice has its own, and they are not merged in an order of their own.
 absl::Status ValidateElastic(const RunConfig& config, int ranks, bool has_statistics);
 
+// InvalidArgument if --sync_bn is given for a network without running statistics, which has no batch norm.
+absl::Status ValidateSyncBn(const RunConfig& config, bool has_statistics);
+
 // The parts of a RunConfig in the types of the layers below. The config is valid.
 DType PrecisionOf(const RunConfig& config);
 bool FusionOf(const RunConfig& config);
-Augment AugmentOf(const RunConfig& config);
+// What the config says of images besides their statistics: for training, and to evaluate.
+void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options);
+void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options);
 OrderKind OrderOf(const RunConfig& config);
 // As GradientReducer wants them.
 size_t BucketBytesOf(const RunConfig& config);
-GradientSum GradientSumOf(const RunConfig& config);
+
+// Collective. How ranks that communicate over `comm` add up gradients.
+GradientSum GradientSumOf(const RunConfig& config, Communicator& comm);
 
 // Opens split `split` of `dir`, or makes up data where the config says synthetic (a tenth as much to evaluate
 // on). Errors carry ExitCode::kData.
@@ -108,16 +128,17 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, co
 // InvalidArgument if num_classes is smaller than the dataset's.
 absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data, bool training);
 
-// The pixel statistics the model sees: --mean and --std, or the dataset's. InvalidArgument if their number
-// does not match `channels`.
+// The pixel statistics the model sees: --mean and --std, or the dataset's, or those of --val_preset=bvlc, in
+// the order of the model's channels. InvalidArgument if their number does not match `channels`.
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data);
 
 // Collective. The watchdog that the config asks for, or nullptr. Errors carry ExitCode::kCommunication.
 absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config, Communicator& comm);
 
 // What a checkpoint must say of its network so that `eval`, `predict` and a resumed run can make it again:
-// "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std". An elastic run
-// adds "elastic", what its bits depend on besides: it goes on with the same or not at all.
+// "model", "num_classes", "image_size", "channels", "stem", "aux", "classes", "mean", "std", and "val_preset"
+// if there is one. An elastic run adds "elastic", what its bits depend on besides: it goes on with the same
+// or not at all.
 nlohmann::json ModelConfigJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
                                const PixelStats& stats);
 

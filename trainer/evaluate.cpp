@@ -36,7 +36,6 @@ absl::Status EvaluateMine(Network& net, Device& device, Loader& loader, const Ba
 absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset& dataset,
                                     LoaderOptions preset, Communicator& comm, const BatchCallback& on_batch) {
   preset.order = OrderKind::kSequential;
-  preset.augment = Augment::kNone;
   net.Configure(preset);
   preset.global_batch = preset.rows * comm.size();
   preset.rank = comm.rank();

@@ -19,9 +19,9 @@ struct EvalResult {
 };
 
 // Collective. `net` was prepared for inference and says what it asks of the loader (Network::Configure).
-// `preset` has the statistics of the pixels and the workers; order, augmentation, batch and ranks are set
-// here. on_batch, if given, sees every batch of this rank and its logits [rows, classes]. DataLoss for a
-// sample that cannot be read, on all ranks. The count is checked against the dataset's.
+// `preset` says how images are prepared; order, batch and ranks are set here. on_batch, if given, sees every
+// batch of this rank and its logits [rows, classes]. DataLoss for a sample that cannot be read, on all ranks.
+// The count is checked against the dataset's.
 absl::StatusOr<EvalResult> Evaluate(
     Network& net, Device& device, const Dataset& dataset, LoaderOptions preset, Communicator& comm,
     const std::function<void(const Batch&, const float* logits)>& on_batch = nullptr);

@@ -53,7 +53,8 @@ absl::Status Network::PrepareOps() {
                 .training = options_.training,
                 .want_dx = node.input != kImages,
                 .x_takes_pooled_gradients = input != nullptr && input->takes_pooled_gradients,
-                .fuse = options_.fusion && may_be_slice[ops_.size()]},
+                .fuse = options_.fusion && may_be_slice[ops_.size()],
+                .sum_over_ranks = options_.sum_statistics},
                device_);
     if (!op.ok()) return Annotate(op.status(), absl::StrCat(model_.name, ", layer ", node.name));
     ops_.push_back(*std::move(op));
@@ -136,8 +137,9 @@ absl::Status Network::Bind(ParamStore& params) {
                      " MiB for activations, and ", device_.AvailableBytes() >> 20,
                      " MiB are available: use a smaller --micro_batch"));
   }
-  const size_t control_bytes = sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +
-                               static_cast<size_t>(options_.rows) * (sizeof(uint64_t) + sizeof(int32_t));
+  const size_t control_bytes =
+      sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +
+      static_cast<size_t>(options_.rows) * (sizeof(uint64_t) + 2 * sizeof(int32_t) + sizeof(float));
   control_ = device_.Allocate(control_bytes);
   staged_control_ = device_.AllocateStaging(control_bytes);
   if (control_.data() == nullptr || staged_control_.data() == nullptr)
@@ -202,6 +204,8 @@ Network::Control Network::ControlAt(const Buffer& memory) const {
   control.results = reinterpret_cast<HeadResult*>(control.step + 1);
   control.samples = reinterpret_cast<uint64_t*>(control.results + model_.heads.size());
   control.labels = reinterpret_cast<int32_t*>(control.samples + options_.rows);
+  control.partner_labels = control.labels + options_.rows;
+  control.partner_weights = reinterpret_cast<float*>(control.partner_labels + options_.rows);
   return control;
 }
 
@@ -243,10 +247,13 @@ void Network::Load(const Batch& batch, uint64_t seed) {
   const Control staged = ControlAt(staged_control_);
   *staged.step = {.seed = seed,
                   .samples = ControlAt(control_).samples,
+                  .rows = batch.rows,
                   .epoch = batch.epoch,
                   .loss_scale = 1.0f / static_cast<float>(batch.global_rows)};
   std::memcpy(staged.samples, batch.samples, rows * sizeof(uint64_t));
   std::memcpy(staged.labels, batch.labels, rows * sizeof(int32_t));
+  std::memcpy(staged.partner_labels, batch.partner_labels, rows * sizeof(int32_t));
+  std::memcpy(staged.partner_weights, batch.partner_weights, rows * sizeof(float));
   device_.Copy(control_.data(), staged_control_.data(), control_.bytes());
 }
 
@@ -262,6 +269,9 @@ void Network::Forward() {
     const auto node = static_cast<size_t>(head.logits);
     SoftmaxLoss(device_, {.logits = {At(buffers_[node].y), ops_[node]->needs().y},
                           .labels = control.labels,
+                          .partner_labels = control.partner_labels,
+                          .partner_weights = control.partner_weights,
+                          .smoothing = options_.label_smoothing,
                           .weight = head.weight,
                           .step = control.step,
                           .dlogits = At(dlogits_[i]),

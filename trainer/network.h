@@ -25,6 +25,8 @@ struct NetworkOptions {
   DType precision = DType::kF32;  // of activations: kF32 or kBf16
   bool training = true;
   bool fusion = true;  // where the device has fused kernels
+  float label_smoothing = 0;
+  SumOverRanks sum_statistics = nullptr;  // OpOptions::sum_over_ranks
 };
 
 class Network {
@@ -103,9 +105,11 @@ class Network {
   // What ops read and heads write apart from tensors, at the same offsets on the device and on the host.
   struct Control {
     StepContext* step = nullptr;
-    HeadResult* results = nullptr;  // [head]
-    uint64_t* samples = nullptr;    // [rows]
-    int32_t* labels = nullptr;      // [rows]
+    HeadResult* results = nullptr;      // [head]
+    uint64_t* samples = nullptr;        // [rows]
+    int32_t* labels = nullptr;          // [rows]
+    int32_t* partner_labels = nullptr;  // [rows]
+    float* partner_weights = nullptr;   // [rows]
   };
   Control ControlAt(const Buffer& memory) const;
 

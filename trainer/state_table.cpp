@@ -8,6 +8,18 @@
 
 namespace deeper {
 
+const char* NameOf(TensorRole role) {
+  switch (role) {
+    case TensorRole::kWeight:
+      return "weight";
+    case TensorRole::kMomentum:
+      return "momentum";
+    case TensorRole::kStatistic:
+      return "statistic";
+  }
+  return "";
+}
+
 std::string TensorEntry::ToString() const {
   return absl::StrCat(name, " [", absl::StrJoin(shape, ", "), "]");
 }

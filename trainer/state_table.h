@@ -11,6 +11,8 @@ namespace deeper {
 
 enum class TensorRole { kWeight, kMomentum, kStatistic };
 
+const char* NameOf(TensorRole role);
+
 // One tensor in the canonical layout: elements [first, first + count) of the flat state.
 struct TensorEntry {
   std::string name;

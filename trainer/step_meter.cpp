@@ -26,6 +26,7 @@ StepMeter::StepMeter(const Model& model, Communicator& comm) : model_(model), co
 void StepMeter::Add(const StepReport& report) {
   last_ = report;
   images_ += report.global_rows;
+  samples_ += report.samples;
   data_wait_ms_ += report.data_wait_ms;
   compute_ms_ += report.compute_ms;
   waits_ms_.push_back(report.comm_wait_ms);
@@ -37,6 +38,8 @@ StepMetrics StepMeter::Read(int64_t step, float lr) {
   comm_.AllReduce(exposed_ms.data(), exposed_ms.size(), CommType::kF64, ReduceOp::kMin, {}).Wait();
 
   StepMetrics metrics;
+  metrics.samples = samples_;
+  comm_.AllReduce(&metrics.samples, 1, CommType::kI64, ReduceOp::kSum, {}).Wait();
   metrics.step = step;
   metrics.epoch = last_.epoch;
   metrics.lr = lr;
@@ -53,6 +56,7 @@ StepMetrics StepMeter::Read(int64_t step, float lr) {
   metrics.comm_exposed_ms = Sum(exposed_ms) / steps;
   metrics.peer_wait_ms = waited_ms / steps - metrics.comm_exposed_ms;
   images_ = 0;
+  samples_ = 0;
   data_wait_ms_ = compute_ms_ = 0;
   waits_ms_.clear();
   return metrics;

@@ -28,6 +28,7 @@ class StepMeter {
   Communicator& comm_;
   StepReport last_;
   int64_t images_ = 0;
+  int64_t samples_ = 0;
   double data_wait_ms_ = 0, compute_ms_ = 0;
   std::vector<double> waits_ms_;  // for gradients; a step each
 };

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "comm/phase.h"
+#include "data/checksum.h"
 #include "kernels/flat.h"
 
 namespace deeper {
@@ -15,11 +16,22 @@ double Milliseconds() {
       .count();
 }
 
+// A sum, so that the number of ranks does not show; of 40 bits each, so that it does not overflow.
+int64_t HashOf(const Batch& batch) {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < batch.rows; ++i) {
+    const uint64_t sample[] = {batch.epoch, static_cast<uint64_t>(batch.batch), batch.samples[i]};
+    sum += static_cast<int64_t>(Xxh3(sample, sizeof sample).low >> 24);
+  }
+  return sum;
+}
+
 void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& report) {
   report.epoch = batch.epoch;
   report.batch = batch.batch;
   report.last_in_epoch = batch.last_in_epoch;
   report.global_rows = batch.global_rows;
+  report.samples += HashOf(batch);
   report.data_wait_ms += batch.wait_ms;
   report.heads.resize(results.size());
   for (size_t i = 0; i < results.size(); ++i) report.heads[i] += results[i];
@@ -29,7 +41,8 @@ void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& 
 }  // namespace
 
 TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
-                     FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed)
+                     FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed,
+                     StatisticsSum* statistics)
     : loader_(loader),
       net_(net),
       accumulator_(accumulator),
@@ -37,7 +50,8 @@ TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumula
       guard_(guard),
       optimizer_(optimizer),
       device_(device),
-      seed_(seed) {
+      seed_(seed),
+      statistics_(statistics) {
   for (auto& by_last : recordings_) {
     by_last[false] = device.MakeRecording();
     // Where sums over ranks go by way of the host, the micro-batch that they begin in just runs.
@@ -60,6 +74,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     net_.Load(*batch, seed_);
     recordings_[batch->micro == 0][last]->Run([&] {
       net_.Forward();  // main loss + 0.3 aux1 + 0.3 aux2
+      EnterPhase(Phase::kBackward);
       net_.Backward([&](size_t piece) {
         EnterPhase(Phase::kBackward, static_cast<int64_t>(piece));
         accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
@@ -78,6 +93,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   EnterPhase(Phase::kUpdate);
   report.finite = guard_.EndStep(report.heads);
   report.comm_wait_ms = reducer_.wait_ms();
+  if (statistics_ != nullptr) report.comm_wait_ms += statistics_->TakeWaitMs();
   if (report.finite) {
     optimizer_.Step();
     report.comm_wait_ms += optimizer_.wait_ms();

@@ -12,6 +12,7 @@
 #include "trainer/finite_guard.h"
 #include "trainer/network.h"
 #include "trainer/optimizer.h"
+#include "trainer/statistics_sum.h"
 
 namespace deeper {
 
@@ -20,13 +21,14 @@ struct StepReport {
   uint32_t epoch = 0;
   int64_t batch = 0;  // global batch within the epoch
   bool last_in_epoch = false;
-  bool finite = true;             // false, on all ranks: loss or gradients were not, and the weights stayed
-  int64_t global_rows = 0;        // samples of the step over all ranks
-  std::vector<HeadResult> heads;  // sums over this rank's rows
+  bool finite = true;       // false, on all ranks: loss or gradients were not, and the weights stayed
+  int64_t global_rows = 0;  // samples of the step over all ranks
+  int64_t samples = 0;      // which ones this rank trained on: a hash, whose sum over ranks is the step's
+  std::vector<HeadResult> heads;     // sums over this rank's rows
   std::vector<double> micro_losses;  // [micro-batch][head]: the parts of heads' loss_sum
   double data_wait_ms = 0;           // the loader kept us waiting
   double compute_ms = 0;             // forward, backward, update
-  double comm_wait_ms = 0;           // after backward, for gradients and weights of other ranks
+  double comm_wait_ms = 0;  // for other ranks: for gradients and weights after backward, for statistics
 };
 
 // Keeps the sums of the gradients of a step's earlier micro-batches, and adds them to the last one's just
@@ -53,7 +55,8 @@ class GradientAccumulator {
 class TrainStep {
  public:
   TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
-            FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed);
+            FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed,
+            StatisticsSum* statistics = nullptr);
 
   // One step on the next global batch. Errors are the loader's: OutOfRange at the end, DataLoss for a bad
   // sample.
@@ -72,6 +75,7 @@ class TrainStep {
   Optimizer& optimizer_;
   Device& device_;
   uint64_t seed_;
+  StatisticsSum* const statistics_;            // of net's batch norms; nullptr: they exchange none
   std::optional<absl::StatusOr<Batch>> next_;  // staged already
   // By whether a micro-batch is the first of its step, and whether the last.
   std::unique_ptr<Recording> recordings_[2][2];

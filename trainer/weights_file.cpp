@@ -16,7 +16,6 @@
 #include "data/hdf5_file.h"
 #include "trainer/agree.h"
 #include "trainer/checkpoint_directory.h"
-#include "trainer/checkpoint_shard.h"
 
 namespace deeper {
 namespace {
@@ -27,15 +26,12 @@ constexpr int64_t kVersion = 1;
 absl::StatusOr<Weights> ReadCheckpointWeights(const std::string& path) {
   absl::StatusOr<CheckpointChoice> choice = FindCheckpoint(path);
   if (!choice.ok()) return choice.status();
-  absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(choice->path);
-  if (!manifest.ok()) return manifest.status();
-  Weights weights{manifest->config, {}, {}, std::move(choice->warnings)};
-  std::vector<float> state(static_cast<size_t>(manifest->elements()));
-  if (absl::Status read = ReadCheckpointShards(choice->path, *manifest, 0, 1, state.data()); !read.ok())
-    return read;
-  for (TensorEntry& tensor : manifest->tensors) {
+  absl::StatusOr<Checkpoint> checkpoint = ReadCheckpoint(choice->path);
+  if (!checkpoint.ok()) return checkpoint.status();
+  Weights weights{checkpoint->manifest.config, {}, {}, std::move(choice->warnings)};
+  for (TensorEntry& tensor : checkpoint->manifest.tensors) {
     if (tensor.role == TensorRole::kMomentum) continue;
-    const auto from = state.begin() + tensor.first;
+    const auto from = checkpoint->state.begin() + tensor.first;
     tensor.first = static_cast<int64_t>(weights.values.size());
     weights.values.insert(weights.values.end(), from, from + tensor.count);
     weights.tensors.push_back(std::move(tensor));

@@ -396,6 +396,30 @@ TEST_P(OnEveryBackend, CollectivesProgressWhileNobodyWaits) {
   });
 }
 
+// Two threads of a rank, in an order of their own each: the duplicate's collectives do not mix with the
+// original's, whichever comes first.
+TEST_P(OnEveryBackend, ADuplicateHasAnOrderOfItsOwn) {
+  OnEachRank([](Communicator& comm) {
+    const std::unique_ptr<Communicator> duplicate = comm.Duplicate();
+    EXPECT_EQ(duplicate->rank(), comm.rank());
+    EXPECT_EQ(duplicate->size(), comm.size());
+    const auto sums = [](Communicator& on, int64_t addend) {
+      for (int64_t i = 0; i < 50; ++i) {
+        int64_t sum = i + addend;
+        on.AllReduce(&sum, 1, CommType::kI64, ReduceOp::kSum, {}).Wait();
+        EXPECT_EQ(sum, (i + addend) * on.size());
+        std::vector<float> data = Values<float>(on.rank(), 1000);
+        on.AllReduce(data.data(), data.size(), CommType::kF32, ReduceOp::kSum, {}).Wait();
+        EXPECT_TRUE(data == ExpectedValues<float>(ReduceOp::kSum, on.size(), 1000));
+      }
+    };
+    std::thread other(sums, std::ref(*duplicate), 1000);
+    if (comm.rank() % 2 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    sums(comm, 0);
+    other.join();
+  });
+}
+
 TEST(Request, IsCompleteByDefault) {
   Request request;
   EXPECT_TRUE(request.Test());

@@ -16,6 +16,7 @@ namespace {
 class Countdown final : public ProgressThread::Operation {
  public:
   Countdown(int calls, std::atomic<bool>& busy) : left_(calls), busy_(busy) {}
+  const char* name() const override { return "countdown"; }
   bool Advance() override {
     DEEPER_CHECK(!busy_.exchange(true), "two threads at once");
     std::this_thread::yield();

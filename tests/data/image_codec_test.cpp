@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "kernels/rng.h"
 #include "tests/data/test_images.h"
 
 namespace deeper {
@@ -88,6 +89,81 @@ TEST(ImageCodec, CmykAndYcckBecomeRgb) {
   ExpectNear(Decode(CmykJpeg(8, 8, inverted, JCS_CMYK, true), 3), want, 3);
   ExpectNear(Decode(CmykJpeg(8, 8, inverted, JCS_YCCK, true), 3), want, 3);
   ExpectNear(Decode(CmykJpeg(8, 8, inverted, JCS_YCCK, true), 1), Image{8, 8, 1, Bytes(64, 143)}, 3);
+}
+
+// Parts of all sizes and places: every pixel as in the whole image.
+void ExpectPartsOfTheWhole(const Bytes& file, int channels, int seed) {
+  const Image whole = Decode(file, channels);
+  Rng rng(static_cast<uint64_t>(seed), 0, 0, 0);
+  for (int i = 0; i < 25; ++i) {
+    PixelRect part;
+    part.width = 1 + static_cast<int>(rng.NextBelow(static_cast<uint32_t>(whole.width)));
+    part.height = 1 + static_cast<int>(rng.NextBelow(static_cast<uint32_t>(whole.height)));
+    part.x = static_cast<int>(rng.NextBelow(static_cast<uint32_t>(whole.width - part.width + 1)));
+    part.y = static_cast<int>(rng.NextBelow(static_cast<uint32_t>(whole.height - part.height + 1)));
+    Image image;
+    const absl::Status status = DecodePart(
+        file, channels,
+        [&](ImageSize size) {
+          EXPECT_EQ(size.height, whole.height);
+          EXPECT_EQ(size.width, whole.width);
+          return part;
+        },
+        &image);
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_TRUE(image.x <= part.x && image.y <= part.y && image.x + image.width >= part.x + part.width &&
+                image.y + image.height >= part.y + part.height);
+    ASSERT_EQ(image.pixels.size(), size_t{1} * image.height * image.width * channels);
+    for (int y = 0; y < image.height; ++y) {
+      const auto row = image.pixels.begin() + int64_t{y} * image.width * channels;
+      const auto expected = whole.pixels.begin() + (int64_t{image.y + y} * whole.width + image.x) * channels;
+      ASSERT_TRUE(std::equal(row, row + int64_t{image.width} * channels, expected))
+          << "row " << y << " of " << part.width << " x " << part.height << " at " << part.x << ", " << part.y
+          << " of " << whole.width << " x " << whole.height;
+    }
+  }
+}
+
+TEST(ImageCodec, PartsAreTheWholesPixelsForEverySubsampling) {
+  int seed = 0;
+  for (const auto& [h, v] : {std::pair{1, 1}, {2, 1}, {1, 2}, {2, 2}, {4, 1}, {1, 4}, {4, 2}}) {
+    for (const bool progressive : {false, true}) {
+      for (const unsigned restart_interval : {0, 3}) {
+        for (const int channels : {1, 3}) {
+          const Image image = NoisyImage(20 + 37 * seed % 100, 21 + 53 * seed % 110, 3, seed);
+          ++seed;
+          SCOPED_TRACE(::testing::Message() << h << "x" << v << ", progressive " << progressive);
+          ExpectPartsOfTheWhole(JpegFile(image, {h, v, progressive, restart_interval}), channels, seed);
+        }
+      }
+    }
+  }
+}
+
+TEST(ImageCodec, PartsOfOtherKinds) {
+  const Image grey = NoisyImage(61, 45, 1), rgb = NoisyImage(61, 45, 3), cmyk = NoisyImage(61, 45, 4);
+  ExpectPartsOfTheWhole(JpegFile(grey, {}), 3, 1);
+  ExpectPartsOfTheWhole(CmykJpeg(61, 45, cmyk.pixels, JCS_CMYK, false), 3, 2);
+  ExpectPartsOfTheWhole(CmykJpeg(61, 45, cmyk.pixels, JCS_YCCK, true), 1, 3);
+  ExpectPartsOfTheWhole(PngFile(rgb), 3, 4);
+}
+
+// What is before a part, or in it, must be sound; what is after it is not read.
+TEST(ImageCodec, DamageUpToTheEndOfAPartIsAnError) {
+  const Bytes file = JpegFile(NoisyImage(200, 40, 3), {2, 2});
+  const Bytes first_half(file.begin(), file.begin() + std::ssize(file) / 2);
+  const auto decode_rows = [&](int first) {
+    Image image;
+    return DecodePart(
+        first_half, 3,
+        [&](ImageSize) {
+          return PixelRect{10, first, 20, 20};
+        },
+        &image);
+  };
+  EXPECT_TRUE(decode_rows(20).ok());
+  EXPECT_EQ(decode_rows(90).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(decode_rows(170).code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(ImageCodec, SniffsTheBytes) {

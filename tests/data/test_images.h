@@ -59,6 +59,59 @@ inline Bytes PngFile(const Image& image) {
                  image.pixels);
 }
 
+struct JpegLayout {
+  int h = 1, v = 1;  // columns and rows of the image to one of chroma
+  bool progressive = false;
+  unsigned restart_interval = 0;  // blocks; 0: none
+};
+
+// With every frequency in it, unlike MakeImage: neighbouring pixels differ.
+inline Image NoisyImage(int height, int width, int channels, int seed = 0) {
+  Image image = MakeImage(height, width, channels, seed);
+  uint32_t state = static_cast<uint32_t>(seed) + 1;
+  for (uint8_t& pixel : image.pixels) {
+    state = state * 1664525u + 1013904223u;
+    pixel = static_cast<uint8_t>((pixel + (state >> 25)) / 2);
+  }
+  return image;
+}
+
+inline Bytes FinishJpeg(jpeg_compress_struct* info, const Bytes& pixels, unsigned char** out,
+                        unsigned long* size) {
+  jpeg_start_compress(info, TRUE);
+  const size_t row_bytes = size_t{info->image_width} * static_cast<size_t>(info->input_components);
+  while (info->next_scanline < info->image_height) {
+    JSAMPROW row = const_cast<JSAMPROW>(&pixels[info->next_scanline * row_bytes]);
+    jpeg_write_scanlines(info, &row, 1);
+  }
+  jpeg_finish_compress(info);
+  jpeg_destroy_compress(info);
+  Bytes file(*out, *out + *size);
+  std::free(*out);
+  return file;
+}
+
+inline Bytes JpegFile(const Image& image, const JpegLayout& layout, int quality = 90) {
+  jpeg_compress_struct info = {};
+  jpeg_error_mgr errors;
+  info.err = jpeg_std_error(&errors);
+  jpeg_create_compress(&info);
+  unsigned char* out = nullptr;
+  unsigned long size = 0;
+  jpeg_mem_dest(&info, &out, &size);
+  info.image_height = static_cast<JDIMENSION>(image.height);
+  info.image_width = static_cast<JDIMENSION>(image.width);
+  info.input_components = image.channels;
+  info.in_color_space = image.channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  jpeg_set_defaults(&info);
+  jpeg_set_quality(&info, quality, TRUE);
+  info.comp_info[0].h_samp_factor = layout.h;
+  info.comp_info[0].v_samp_factor = layout.v;
+  info.restart_interval = layout.restart_interval;
+  if (layout.progressive) jpeg_simple_progression(&info);
+  return FinishJpeg(&info, image.pixels, &out, &size);
+}
+
 // Four components as they lie in the file; `adobe` adds Adobe's marker, which says that they are inverted.
 inline Bytes CmykJpeg(int height, int width, const Bytes& pixels, J_COLOR_SPACE stored, bool adobe) {
   jpeg_compress_struct info = {};
@@ -77,16 +130,7 @@ inline Bytes CmykJpeg(int height, int width, const Bytes& pixels, J_COLOR_SPACE 
   info.write_Adobe_marker = adobe ? TRUE : FALSE;
   jpeg_set_quality(&info, 100, TRUE);
   for (int c = 0; c < 4; ++c) info.comp_info[c].h_samp_factor = info.comp_info[c].v_samp_factor = 1;
-  jpeg_start_compress(&info, TRUE);
-  while (info.next_scanline < info.image_height) {
-    JSAMPROW row = const_cast<JSAMPROW>(&pixels[size_t{info.next_scanline} * static_cast<size_t>(width) * 4]);
-    jpeg_write_scanlines(&info, &row, 1);
-  }
-  jpeg_finish_compress(&info);
-  jpeg_destroy_compress(&info);
-  Bytes file(out, out + size);
-  std::free(out);
-  return file;
+  return FinishJpeg(&info, pixels, &out, &size);
 }
 
 }  // namespace deeper

@@ -8,7 +8,6 @@ import os
 import pathlib
 import random
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from jobs import Job
+from jobs import Job, write_idx
 
 parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("deeper")
@@ -33,14 +32,6 @@ PHASES = ("start-up|in the loader|computing|backward|all-reduce|updating|reporti
 TRAIN = [OPTIONS.deeper, "train", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--threads=1", "--global_batch=12",
          "--max_steps=1000000", "--eval_every=7", "--log_every=3", f"--watchdog_seconds={DEADLINE}"]
 MPIRUN = [OPTIONS.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", "120"]
-
-
-def write_idx(directory, samples):
-    """Packed by `pack --format=idx`: images of 10 x 10, of noise."""
-    rng = random.Random(1)
-    for name in "train", "t10k":
-        (directory / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, samples, 10, 10) + rng.randbytes(samples * 100))
-        (directory / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, samples) + bytes(i % 10 for i in range(samples)))
 
 
 class Faults(unittest.TestCase):

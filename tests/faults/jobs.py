@@ -1,7 +1,9 @@
-"""Jobs under mpirun, and what to do to their processes."""
+"""Jobs under mpirun, what to do to their processes, and something to train on."""
 import os
 import pathlib
+import random
 import signal
+import struct
 import subprocess
 import time
 import uuid
@@ -68,3 +70,11 @@ class Job:
                 return None
             time.sleep(0.05)
         return time.monotonic() - start
+
+
+def write_idx(directory, samples):
+    """Packed by `pack --format=idx`: images of 10 x 10, of noise."""
+    rng = random.Random(1)
+    for name in "train", "t10k":
+        (directory / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, samples, 10, 10) + rng.randbytes(samples * 100))
+        (directory / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, samples) + bytes(i % 10 for i in range(samples)))

@@ -2,6 +2,11 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <barrier>
+#include <functional>
+#include <thread>
+
 #include "tests/kernels/op_test.h"
 #include "tests/kernels/reference.h"
 
@@ -134,6 +139,119 @@ TEST(Conv2d, BatchNormTracksRunningStatistics) {
   }
   ExpectClose(driver.Param(3), mean, 1e-5, "running_mean");
   ExpectClose(driver.Param(4), variance, 1e-5, "running_var");
+}
+
+// Adds up what `ranks` threads hand in, in rank order.
+class Meeting {
+ public:
+  explicit Meeting(size_t ranks) : handed_in_(ranks), barrier_(static_cast<std::ptrdiff_t>(ranks)) {}
+  SumOverRanks Join(size_t rank) {
+    return [this, rank](double* values, size_t count) {
+      handed_in_[rank].assign(values, values + count);
+      barrier_.arrive_and_wait();
+      std::fill_n(values, count, 0.0);
+      for (const Doubles& theirs : handed_in_) {
+        ASSERT_EQ(theirs.size(), count) << "ranks exchange different things";
+        std::transform(values, values + count, theirs.begin(), values, std::plus<double>());
+      }
+      barrier_.arrive_and_wait();
+    };
+  }
+
+ private:
+  std::vector<Doubles> handed_in_;  // [rank]
+  std::barrier<> barrier_;
+};
+
+// What one rank makes of its rows, of which the first `rows` count.
+struct NormOutcome {
+  Values y, dx, dweight, dscale, dshift, running_mean, running_var;
+};
+
+NormOutcome RunNorm(const Conv2dParams& p, Shape shape, DType type, const Values& x, const Values& dy,
+                    int64_t rows, const SumOverRanks& sum) {
+  OpDriver driver(p, TestDevice().FeatureMap(shape, type), {.name = "conv", .sum_over_ranks = sum},
+                  TestDevice());
+  driver.SetStep(1, 0, std::vector<uint64_t>(static_cast<size_t>(shape.n)), rows);
+  const auto channels = static_cast<size_t>(p.out_channels);
+  driver.SetParams({RandomValues(p.out_channels * shape.c, 2), RandomValues(p.out_channels, 3),
+                    RandomValues(p.out_channels, 4), Values(channels, 0.5f), Values(channels, 2)});
+  NormOutcome outcome;
+  outcome.y = driver.Forward(x);
+  outcome.dx = driver.Backward({dy});
+  outcome.dweight = driver.Grad(0), outcome.dscale = driver.Grad(1), outcome.dshift = driver.Grad(2);
+  outcome.running_mean = driver.Param(3), outcome.running_var = driver.Param(4);
+  return outcome;
+}
+
+// Three ranks, of which one has a row that only pads, and one has nothing else, against the same rows on one.
+TEST_P(Conv2dTest, BatchNormOfAllRanks) {
+  if (TestDevice().type() != DeviceType::kCpu) GTEST_SKIP() << "for CPUs";
+  const int64_t rows[] = {3, 2, 0}, capacity = 3;
+  for (const Conv2dParams& p : {Conv2dParams{.out_channels = 32, .batch_norm = true},
+                                Conv2dParams{.out_channels = 10, .relu = false, .batch_norm = true}}) {
+    const Shape all = {5, 16, 4, 3}, each = {capacity, 16, 4, 3};
+    const auto x_row = static_cast<size_t>(all.elements() / all.n);
+    const auto y_row = static_cast<size_t>(p.out_channels * all.spatial());
+    const Values x = RandomValues(all.elements(), 5, GetParam());
+    const Values dy = RandomValues(static_cast<int64_t>(5 * y_row), 6, GetParam());
+    const NormOutcome expected = RunNorm(p, all, GetParam(), x, dy, 5, nullptr);
+
+    Meeting meeting(3);
+    NormOutcome outcomes[3];
+    std::vector<std::jthread> ranks;
+    for (size_t rank = 0, first = 0; rank < 3; first += static_cast<size_t>(rows[rank++])) {
+      ranks.emplace_back([&, rank, first] {
+        const auto own = static_cast<size_t>(rows[rank]);
+        Values own_x(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(capacity * x_row)),
+            own_dy(capacity * y_row);
+        std::copy_n(x.begin() + static_cast<std::ptrdiff_t>(first * x_row), own * x_row, own_x.begin());
+        std::copy_n(dy.begin() + static_cast<std::ptrdiff_t>(first * y_row), own * y_row, own_dy.begin());
+        outcomes[rank] = RunNorm(p, each, GetParam(), own_x, own_dy, rows[rank], meeting.Join(rank));
+      });
+    }
+    ranks.clear();
+
+    NormOutcome together;
+    for (size_t rank = 0; rank < 3; ++rank) {
+      const NormOutcome& own = outcomes[rank];
+      const auto append = [&](Values& to, const Values& from, size_t row) {
+        const auto counted = static_cast<std::ptrdiff_t>(static_cast<size_t>(rows[rank]) * row);
+        to.insert(to.end(), from.begin(), from.begin() + counted);
+      };
+      append(together.y, own.y, y_row);
+      append(together.dx, own.dx, x_row);
+      EXPECT_TRUE(
+          std::all_of(own.dx.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(rows[rank]) * x_row),
+                      own.dx.end(), [](float value) { return value == 0; }))
+          << "padding has a gradient";
+      const auto add = [](Values& to, const Values& from) {
+        to.resize(from.size());
+        std::transform(to.begin(), to.end(), from.begin(), to.begin(), std::plus<float>());
+      };
+      add(together.dweight, own.dweight);
+      add(together.dscale, own.dscale);
+      add(together.dshift, own.dshift);
+      EXPECT_EQ(own.running_mean, outcomes[0].running_mean);
+      EXPECT_EQ(own.running_var, outcomes[0].running_var);
+    }
+    const double tolerance = GetParam() == DType::kF32 ? 1e-5 : 0.04;
+    ExpectClose(together.y, ToDoubles(expected.y), tolerance, "y");
+    ExpectClose(together.dx, ToDoubles(expected.dx), tolerance, "dx");
+    ExpectClose(together.dweight, ToDoubles(expected.dweight), tolerance, "weight gradient");
+    ExpectClose(together.dscale, ToDoubles(expected.dscale), tolerance, "scale gradient");
+    ExpectClose(together.dshift, ToDoubles(expected.dshift), tolerance, "shift gradient");
+    ExpectClose(outcomes[0].running_mean, ToDoubles(expected.running_mean), tolerance, "running_mean");
+    ExpectClose(outcomes[0].running_var, ToDoubles(expected.running_var), tolerance, "running_var");
+  }
+}
+
+TEST(Conv2d, BatchNormOfAllRanksOnCpusOnly) {
+  const auto made = MakeOp(Conv2dParams{.out_channels = 8, .batch_norm = true},
+                           TestDevice().FeatureMap({2, 16, 4, 4}, DType::kF32),
+                           {.name = "c", .sum_over_ranks = [](double*, size_t) {}}, TestDevice());
+  const bool cpu = TestDevice().type() == DeviceType::kCpu;
+  EXPECT_EQ(made.status().code(), cpu ? absl::StatusCode::kOk : absl::StatusCode::kUnimplemented);
 }
 
 TEST(Conv2d, TrustsAMaskedGradient) {

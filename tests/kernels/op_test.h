@@ -266,9 +266,9 @@ class OpDriver {
   // As ops see it, but for `samples`, which lie on the host.
   const StepContext& step() const { return step_; }
   const std::vector<uint64_t>& samples() const { return samples_; }
-  void SetStep(uint64_t seed, uint32_t epoch, const std::vector<uint64_t>& samples) {
+  void SetStep(uint64_t seed, uint32_t epoch, const std::vector<uint64_t>& samples, int64_t rows = 0) {
     samples_ = samples;
-    step_ = {.seed = seed, .samples = samples_.data(), .epoch = epoch};
+    step_ = {.seed = seed, .samples = samples_.data(), .rows = rows, .epoch = epoch};
     device_samples_.Write(samples_);
     StepContext on_device = step_;
     on_device.samples = device_samples_.data();

@@ -6,6 +6,7 @@ namespaces, their interfaces and the bridge away.
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ sys.path.insert(0, str(HERE.parent / "faults"))
 from jobs import Job
 
 SWITCH, NAMES = "switch", ("host-a", "host-b")
+ADDRESSES = {name: f"10.77.0.{number}" for number, name in enumerate(NAMES, 1)}
 NOT_RUN = 77  # exit code, for ctest
 
 
@@ -38,8 +40,8 @@ class Hosts:
             for name in (SWITCH, *NAMES):
                 self.hold(name)
             self.inside(SWITCH, "ip link add bridge type bridge && ip link set bridge up")
-            for number, name in enumerate(NAMES, 1):
-                self.plug_in(name, f"10.77.0.{number}/24")
+            for name in NAMES:
+                self.plug_in(name, ADDRESSES[name] + "/24")
         except BaseException:
             self.__exit__()
             raise
@@ -76,6 +78,17 @@ class Hosts:
     def cut(self, name):
         self.inside(SWITCH, f"ip link set {name} down")
 
+    def lose(self, name):
+        """As when its power fails."""
+        self.cut(name)
+        there = os.readlink(f"/proc/{self.holders[name].pid}/ns/net")
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(process / "ns/net") == there:
+                    os.kill(int(process.name), signal.SIGKILL)
+            except OSError:
+                pass  # gone meanwhile
+
     def limit(self, rate):
         """Of each cable, both ways; tc's words, as 100mbit; None: none."""
         for name in NAMES:
@@ -95,4 +108,11 @@ class Hosts:
                 "-n", str(len(hosts))]
 
     def job(self, mpirun, hosts, program, output):
-        return Job(self.launch(mpirun, hosts) + list(map(str, program)), output)
+        return self.job_of(self.launch(mpirun, hosts) + list(map(str, program)), output)
+
+    def job_of(self, command, output):
+        """A command that goes from host to host by enter_host."""
+        pids = {name: self.holders[name].pid for name in NAMES}
+        pids |= {ADDRESSES[name]: pid for name, pid in pids.items()}
+        os.environ["DEEPER_TEST_HOSTS"] = " ".join(f"{name}={pid}" for name, pid in pids.items())
+        return Job(command, output)

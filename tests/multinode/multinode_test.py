@@ -58,6 +58,24 @@ class TwoHosts(unittest.TestCase):
         self.assertEqual(len(apart_shards), 2)
         self.assertEqual(apart_shards, together_shards)
 
+    def test_gradients_keep_to_nodes(self):
+        """Two ranks on each host: over the cable go the gradients once, where a ring over all ranks takes one and a half."""
+        losses = {}
+        for flag, least, most in ("auto", 1.0, 1.1), ("mpi", 1.4, 1.7):
+            received = []
+            for steps in 2, 6:  # the difference is without what is sent once
+                before = self.hosts.received_bytes("host-b")
+                metrics = self.dir / f"{flag}-{steps}.jsonl"
+                output = self.succeeds([name for name in NAMES for _ in range(2)], *TRAIN, f"--all_reduce={flag}", "--bucket_mib=1",
+                                       "--eval_every=1000", f"--max_steps={steps}", f"--metrics_out={metrics}")
+                self.assertEqual("within nodes first" in output, flag == "auto")
+                received.append(self.hosts.received_bytes("host-b") - before)
+            share = (received[1] - received[0]) / 4 / (4 * PARAMETERS)
+            self.assertTrue(least < share < most, f"--all_reduce={flag}: {share:.2f} times the gradients came over the cable")
+            losses[flag] = [event["loss"] for event in numbers(metrics) if event["event"] == "step"]
+        for auto, mpi in zip(losses["auto"], losses["mpi"], strict=True):
+            self.assertAlmostEqual(auto, mpi, delta=1e-4 * mpi)
+
     def test_ends_when_the_cable_is_cut(self):
         with self.hosts.job(MPIRUN, NAMES, [*TRAIN, "--max_steps=1000000"], self.dir / "output") as job:
             self.assertTrue(job.wait_for_text("step 20/", 60), job.text())

@@ -7,18 +7,24 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/threads_communicator.h"
 #include "data/hdf5_file.h"
 #include "tests/trainer/example_params.h"
+#include "tests/trainer/save_checkpoint.h"
+#include "trainer/checkpoint_saver.h"
 #include "trainer/checkpoint_shard.h"
+#include "trainer/exit_code.h"
 
 namespace deeper {
 namespace {
@@ -74,11 +80,12 @@ class CheckpointTest : public ::testing::Test {
   }
   ~CheckpointTest() override { fs::remove_all(directory_); }
 
-  absl::Status Save(int64_t step, int keep = 0) {
-    return SaveCheckpoint(directory_, ExampleState(step), params_.store(), *single_, keep);
+  absl::Status Save(int64_t step, const Retention& retention = {}) {
+    return SaveCheckpoint(directory_, ExampleState(step), params_.store(), *single_, retention);
   }
-  absl::StatusOr<TrainState> Load(int64_t step, const TrainState& expected = ExampleState(0)) {
-    return LoadCheckpoint(StepDirectory(directory_, step), expected, params_.store(), *single_);
+  absl::StatusOr<LoadedState> Load(int64_t step, const TrainState& expected = ExampleState(0),
+                                   Match match = Match::kExact) {
+    return LoadCheckpoint(StepDirectory(directory_, step), expected, match, params_.store(), *single_);
   }
   absl::StatusOr<CheckpointChoice> Choose(const std::string& resume) {
     return ChooseCheckpoint(directory_, resume, *single_);
@@ -110,15 +117,15 @@ TEST_F(CheckpointTest, AnyNumberOfRanksLoadsWhatAnyOtherSaved) {
       if (from == 0) {
         params.Fill(1);
       } else {
-        const auto loaded =
-            LoadCheckpoint(StepDirectory(directory_, from), ExampleState(0), params.store(), comm);
+        const auto loaded = LoadCheckpoint(StepDirectory(directory_, from), ExampleState(0), Match::kExact,
+                                           params.store(), comm);
         ASSERT_TRUE(loaded.ok()) << loaded.status();
         EXPECT_EQ(loaded->step, from);
         EXPECT_EQ(loaded->data, ExampleState(0).data);
         EXPECT_EQ(loaded->config, ExampleState(0).config);
       }
       EXPECT_EQ(params.Bits(), original);
-      const absl::Status saved = SaveCheckpoint(directory_, ExampleState(to), params.store(), comm, 0);
+      const absl::Status saved = SaveCheckpoint(directory_, ExampleState(to), params.store(), comm);
       EXPECT_TRUE(saved.ok()) << saved;
     });
   };
@@ -142,10 +149,10 @@ TEST_F(CheckpointTest, FilesDoNotTellWhetherMomentumIsSharded) {
         params.Fill(1);
       } else {
         const std::string step = StepDirectory(path(from), 1);
-        EXPECT_TRUE(LoadCheckpoint(step, ExampleState(0), store, comm).ok());
+        EXPECT_TRUE(LoadCheckpoint(step, ExampleState(0), Match::kExact, store, comm).ok());
       }
       std::fill_n(store.grads(), store.trained_elements(), 1.0f);  // a step's gradients are in no file
-      EXPECT_TRUE(SaveCheckpoint(path(to), ExampleState(1), store, comm, 0).ok());
+      EXPECT_TRUE(SaveCheckpoint(path(to), ExampleState(1), store, comm).ok());
     });
   };
   const auto expect_same_files = [&](const std::string& a, const std::string& b) {
@@ -171,7 +178,7 @@ TEST_F(CheckpointTest, ShardsHoldTheFlatStateInTheOrderOfTheTable) {
   OnRanks(2, [&](Communicator& comm) {
     ExampleParams params;
     params.Fill(1);
-    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(7), params.store(), comm, 0).ok());
+    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(7), params.store(), comm).ok());
   });
   std::vector<float> state, part;
   for (int shard = 0; shard < 2; ++shard) {
@@ -193,37 +200,61 @@ TEST_F(CheckpointTest, ShardsHoldTheFlatStateInTheOrderOfTheTable) {
   EXPECT_EQ(manifest.elements(), static_cast<int64_t>(expected.size()));
 }
 
-TEST_F(CheckpointTest, EveryDamagedByteIsFound) {
-  ASSERT_TRUE(Save(1).ok());
+// A flip each, at random over all bytes of shards and manifest. DEEPER_BIT_FLIPS=10000 for more of them.
+TEST_F(CheckpointTest, EveryFlippedBitIsFoundAndNamed) {
+  OnRanks(3, [&](Communicator& comm) {
+    ExampleParams params;
+    params.Fill(1);
+    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(1), params.store(), comm).ok());
+  });
+  const std::string step = StepDirectory(directory_, 1);
+  const std::string manifest = CheckpointManifestPath(step);
+  std::vector<std::string> paths = {manifest};
+  for (int shard = 0; shard < 3; ++shard) paths.push_back(step + "/" + ShardName(shard, 3));
+  std::map<std::string, std::string> good;
+  uint64_t bits = 0;
+  for (const std::string& path : paths) bits += 8 * (good[path] = ReadBytes(path)).size();
+
   const std::vector<uint32_t> before = params_.Bits();
-  for (const std::string& path : {Shard(1), CheckpointManifestPath(StepDirectory(directory_, 1))}) {
-    const std::string good = ReadBytes(path);
-    for (size_t at = 0; at < good.size(); at += 97) {
-      std::string bad = good;
-      bad[at] = static_cast<char>(bad[at] ^ (1 << (at % 8)));
-      WriteBytes(path, bad);
-      const std::vector<std::string> problems = VerifyCheckpoint(StepDirectory(directory_, 1));
-      ASSERT_THAT(problems, SizeIs(1)) << path << " byte " << at;
-      EXPECT_THAT(problems[0], HasSubstr(path));
-      EXPECT_FALSE(Load(1).ok());
-      EXPECT_EQ(params_.Bits(), before);
+  const char* const wanted = std::getenv("DEEPER_BIT_FLIPS");
+  const int flips = wanted == nullptr ? 500 : std::atoi(wanted);
+  Rng rng(1, RandomStream("flips"), 0, 0);
+  for (int i = 0; i < flips; ++i) {
+    uint64_t bit = ((uint64_t{rng.Next()} << 32) | rng.Next()) % bits;
+    auto path = paths.begin();
+    for (; bit >= 8 * good[*path].size(); ++path) bit -= 8 * good[*path].size();
+    std::string bad = good[*path];
+    bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << (bit % 8)));
+    WriteBytes(*path, bad);
+    const std::vector<std::string> problems = VerifyCheckpoint(step);
+    ASSERT_THAT(problems, SizeIs(1)) << *path << " bit " << bit;
+    ASSERT_THAT(problems[0], HasSubstr(*path));
+    if (*path != manifest) {
+      const auto shard = std::distance(paths.begin(), path) - 1;
+      const StateRange range = ShardRange(static_cast<int64_t>(before.size()), shard, 3);
+      ASSERT_THAT(problems[0], HasSubstr(absl::StrCat("; it holds elements ", range.begin, " to ", range.end,
+                                                      " of the state")));
     }
-    WriteBytes(path, good);
+    ASSERT_EQ(Choose("latest").status().code(), absl::StatusCode::kDataLoss);
+    ASSERT_FALSE(Load(1).ok());
+    ASSERT_EQ(params_.Bits(), before);
+    WriteBytes(*path, good[*path]);
   }
-  EXPECT_THAT(VerifyCheckpoint(StepDirectory(directory_, 1)), IsEmpty());
+  EXPECT_THAT(VerifyCheckpoint(step), IsEmpty());
 }
 
 TEST_F(CheckpointTest, ATruncatedOrMissingShardIsNamedAndNothingChanges) {
   OnRanks(4, [&](Communicator& comm) {
     ExampleParams params;
-    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(1), params.store(), comm, 0).ok());
+    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(1), params.store(), comm).ok());
   });
   const std::string path = StepDirectory(directory_, 1) + "/shard-00003-of-00004.h5";
   const auto load_on_two = [&](const std::string& message) {
     OnRanks(2, [&](Communicator& comm) {
       ExampleParams params;
       params.Fill(1);
-      const auto loaded = LoadCheckpoint(StepDirectory(directory_, 1), ExampleState(0), params.store(), comm);
+      const auto loaded =
+          LoadCheckpoint(StepDirectory(directory_, 1), ExampleState(0), Match::kExact, params.store(), comm);
       EXPECT_THAT(Message(loaded.status()),
                   AllOf(HasSubstr("rank 1: "), HasSubstr(path), HasSubstr(message)));
       EXPECT_EQ(params.Bits(), params_.Bits());
@@ -239,7 +270,8 @@ TEST_F(CheckpointTest, AnotherNetworkIsRefusedWithItsDifferences) {
   ASSERT_TRUE(Save(1).ok());
   ExampleParams other({.classes = 20, .aux = false});
   const absl::Status status =
-      LoadCheckpoint(StepDirectory(directory_, 1), ExampleState(0), other.store(), *single_).status();
+      LoadCheckpoint(StepDirectory(directory_, 1), ExampleState(0), Match::kExact, other.store(), *single_)
+          .status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(Message(status), AllOf(HasSubstr("fc.bias [10] in the file is fc.bias [20] in the model"),
                                      HasSubstr("aux1.fc2.weight [10, 7] is not in the model"),
@@ -265,6 +297,35 @@ TEST_F(CheckpointTest, AnotherRunIsRefusedWithTheFieldsThatDiffer) {
   EXPECT_EQ(params_.Bits(), before);
 }
 
+TEST_F(CheckpointTest, HarmlessDifferencesAreForced) {
+  TrainState saved = ExampleState(1);
+  saved.config["image_size"] = 224;
+  TrainState other = saved;
+  other.config["image_size"] = 192;
+  other.data.seed = 5;
+  const auto save = [&](int64_t step, int64_t batch) {
+    saved.step = step;
+    saved.data.batch = batch;
+    EXPECT_TRUE(SaveCheckpoint(directory_, saved, params_.store(), *single_).ok());
+  };
+  save(1, 17);
+  save(2, 0);
+  EXPECT_FALSE(Load(2, other).ok());
+  const absl::StatusOr<LoadedState> forced = Load(2, other, Match::kForced);
+  ASSERT_TRUE(forced.ok()) << forced.status();
+  EXPECT_THAT(forced->warnings,
+              ElementsAre(HasSubstr("seed was"), HasSubstr("image_size was 224 and is 192")));
+  EXPECT_EQ(forced->data.seed, 5u) << "it goes on with the new one";
+  EXPECT_THAT(Message(Load(1, other, Match::kForced).status()),
+              AllOf(HasSubstr("seed was"), Not(HasSubstr("image_size"))))
+      << "in mid-epoch another order repeats and misses samples";
+  other = saved;
+  other.data.global_batch = 64;
+  other.config["model"] = "nin";
+  EXPECT_THAT(Message(Load(2, other, Match::kForced).status()),
+              AllOf(HasSubstr("global_batch was"), HasSubstr("model was")));
+}
+
 // Tries to save step 2 in a child whose files may not grow beyond `limit` bytes.
 absl::StatusCode SaveWithFileSizeLimit(rlim_t limit, const std::function<absl::Status()>& save) {
   const pid_t child = fork();
@@ -282,7 +343,7 @@ absl::StatusCode SaveWithFileSizeLimit(rlim_t limit, const std::function<absl::S
 TEST_F(CheckpointTest, AFullDiskLeavesTheOldCheckpointAndNothingElse) {
   ASSERT_TRUE(Save(1).ok());
   const auto shard_bytes = static_cast<rlim_t>(fs::file_size(Shard(1)));
-  const auto save = [&] { return Save(2, /*keep=*/1); };
+  const auto save = [&] { return Save(2, {.keep = 1}); };
   for (const rlim_t limit : {rlim_t{0}, rlim_t{100}, rlim_t{1000}, shard_bytes / 2, shard_bytes - 1}) {
     EXPECT_EQ(SaveWithFileSizeLimit(limit, save), absl::StatusCode::kResourceExhausted) << limit;
     EXPECT_THAT(Listing(), ElementsAre("step-000000001")) << limit;
@@ -297,7 +358,7 @@ TEST_F(CheckpointTest, AFailureOfOneRankIsEveryRanks) {
   OnRanks(3, [&](Communicator& comm) {
     ExampleParams params;
     const std::string mine = comm.rank() == 2 ? directory_ + "/elsewhere" : directory_;
-    const absl::Status status = SaveCheckpoint(mine, ExampleState(2), params.store(), comm, 1);
+    const absl::Status status = SaveCheckpoint(mine, ExampleState(2), params.store(), comm, {1});
     EXPECT_THAT(Message(status), AllOf(HasSubstr("rank 2: "), HasSubstr("elsewhere")));
   });
   EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
@@ -312,15 +373,82 @@ TEST_F(CheckpointTest, ADirectoryThatCannotBeWrittenIsNamed) {
 }
 
 TEST_F(CheckpointTest, TheNewestStay) {
-  for (int64_t step = 1; step <= 5; ++step) ASSERT_TRUE(Save(step, 2).ok());
+  for (int64_t step = 1; step <= 5; ++step) ASSERT_TRUE(Save(step, {.keep = 2}).ok());
   EXPECT_THAT(Listing(), ElementsAre("step-000000004", "step-000000005"));
 }
 
 TEST_F(CheckpointTest, RetentionLeavesLaterStepsAndDamagedOnesAlone) {
   for (const int64_t step : {2, 3, 8, 9}) ASSERT_TRUE(Save(step).ok());
   fs::remove(CheckpointManifestPath(StepDirectory(directory_, 3)));
-  ASSERT_TRUE(Save(4, 1).ok());
+  ASSERT_TRUE(Save(4, {.keep = 1}).ok());
   EXPECT_THAT(Listing(), ElementsAre("step-000000003", "step-000000004", "step-000000008", "step-000000009"));
+}
+
+TEST_F(CheckpointTest, MilestonesAndTheBestStay) {
+  for (int64_t step = 1; step <= 8; ++step) {
+    TrainState state = ExampleState(step);
+    if (step % 2 == 0) state.top1 = step == 2 ? 0.75 : 0.5;
+    ASSERT_TRUE(
+        SaveCheckpoint(directory_, state, params_.store(), *single_, {.keep = 1, .keep_every = 3}).ok());
+  }
+  EXPECT_THAT(Listing(), ElementsAre("step-000000002", "step-000000003", "step-000000006", "step-000000008"));
+  EXPECT_EQ(ReadCheckpointManifest(StepDirectory(directory_, 2))->top1, 0.75);
+  EXPECT_EQ(ReadCheckpointManifest(StepDirectory(directory_, 3))->top1, std::nullopt);
+}
+
+TEST_F(CheckpointTest, NothingIsRemovedUnlessTheNewestReadsBackRight) {
+  for (const int64_t step : {1, 2}) ASSERT_TRUE(Save(step).ok());
+  Damage(Shard(2));
+  EXPECT_THAT(Message(RemoveOldCheckpoints(directory_, 2, {.keep = 1})), HasSubstr(Shard(2)));
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001", "step-000000002"));
+}
+
+// The state is that of the call of Save, whatever training does to it meanwhile; a third save waits for the
+// first one's memory.
+TEST_F(CheckpointTest, TrainingGoesOnWhileCheckpointsAreWritten) {
+  std::map<int64_t, std::vector<uint32_t>> states;
+  OnRanks(2, [&](Communicator& comm) {
+    const std::unique_ptr<Device> device = MakeCpuDevice(1);
+    ExampleParams params;
+    const auto saver = *CheckpointSaver::Create(directory_, {}, params.store(), comm, *device);
+    for (int64_t step = 1; step <= 5; ++step) {
+      params.Fill(static_cast<uint64_t>(step));
+      if (comm.rank() == 0) states[step] = params.Bits();
+      saver->Save(ExampleState(step));
+    }
+    params.Fill(6);
+    std::vector<int64_t> steps;
+    for (const SaveReport& report : saver->Finish()) {
+      EXPECT_TRUE(report.status.ok()) << report.status;
+      EXPECT_LE(report.wait_ms, report.stall_ms);
+      EXPECT_LE(report.stall_ms, 1e3 * report.seconds);
+      steps.push_back(report.step);
+    }
+    EXPECT_THAT(steps, ElementsAre(1, 2, 3, 4, 5));
+    EXPECT_THAT(saver->TakeReports(), IsEmpty());
+  });
+  for (const auto& [step, bits] : states) {
+    ASSERT_TRUE(Load(step).ok());
+    EXPECT_EQ(params_.Bits(), bits) << step;
+  }
+}
+
+TEST_F(CheckpointTest, ASaveThatFailsSparesTheNext) {
+  const std::unique_ptr<Device> device = MakeCpuDevice(1);
+  const auto saver = *CheckpointSaver::Create(directory_, {.keep = 1}, params_.store(), *single_, *device);
+  ASSERT_TRUE(Save(1).ok());
+  saver->Save(ExampleState(2));
+  EXPECT_TRUE(saver->Finish().at(0).status.ok());
+  params_.Fill(2);
+  saver->Save(ExampleState(2));
+  params_.Fill(3);
+  saver->Save(ExampleState(3));
+  const std::vector<SaveReport> reports = saver->Finish();
+  ASSERT_THAT(reports, SizeIs(2));
+  EXPECT_THAT(Message(reports[0].status), HasSubstr("never overwritten"));
+  EXPECT_EQ(ExitCodeOf(reports[0].status), ExitCode::kCheckpoint);
+  EXPECT_TRUE(reports[1].status.ok());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000003"));
 }
 
 TEST_F(CheckpointTest, AStepIsNeverOverwritten) {
@@ -401,7 +529,7 @@ TEST_F(CheckpointTest, VerifyNamesEveryProblem) {
   EXPECT_THAT(VerifyCheckpoint(directory_), IsEmpty());
   Damage(Shard(1));
   fs::remove(Shard(2));
-  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr(Shard(2)), HasSubstr(Shard(1))));
+  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr(Shard(1)), HasSubstr(Shard(2))));
 }
 
 TEST(CheckpointManifest, HasTheDocumentedFields) {

@@ -37,12 +37,50 @@ TEST(ValidateTest, EveryWayBetweenGpusIsValidThere) {
   EXPECT_EQ(BucketBytesOf(Valid()), kTunedBuckets);
 }
 
+TEST(ConfigureInput, DistortionsComeWithInceptionUnlessToldOtherwise) {
+  RunConfig config = Valid();
+  LoaderOptions options;
+  ConfigureTrainingInput(config, options);
+  EXPECT_EQ(options.color_jitter, 0);
+  config.augment = "inception";
+  ConfigureTrainingInput(config, options);
+  EXPECT_EQ(options.color_jitter, 0.5);
+  config.color_jitter = 0;
+  ConfigureTrainingInput(config, options);
+  EXPECT_EQ(options.color_jitter, 0);
+}
+
+TEST(ConfigureInput, BvlcIsBgrLessCaffesMean) {
+  RunConfig config = Valid();
+  config.val_preset = "bvlc";
+  LoaderOptions train, eval;
+  ConfigureTrainingInput(config, train);
+  ConfigureEvaluationInput(config, eval);
+  EXPECT_TRUE(train.bgr && eval.bgr);
+  EXPECT_EQ(train.augment, Augment::kNone);
+  EXPECT_EQ(eval.augment, Augment::kBvlc);
+  DatasetInfo data;
+  data.channels = 3;
+  const PixelStats stats = *PixelStatsFor(config, data);
+  EXPECT_FLOAT_EQ(stats.mean[0] * 255, 104);
+  EXPECT_FLOAT_EQ(stats.stddev[2] * 255, 1);
+  data.channels = 1;
+  EXPECT_THAT(PixelStatsFor(config, data).status().ToString(), HasSubstr("--val_preset=bvlc"));
+}
+
 TEST(ValidateTest, EachMistakeIsNamed) {
   const Mistake mistakes[] = {
       {[](RunConfig& c) { c.global_batch = 0; }, "--global_batch=0"},
       {[](RunConfig& c) { c.precision = "fp16"; }, "--precision=fp16: must be one of fp32, bf16"},
       {[](RunConfig& c) { c.augment = "mixup"; },
        "--augment=mixup: must be one of none, flip, crop, inception"},
+      {[](RunConfig& c) { c.val_preset = "caffe"; },
+       "--val_preset=caffe: must be one of none, torchvision, bvlc"},
+      {[](RunConfig& c) { c.color_jitter = -0.5; }, "--color_jitter=-0.5: must be between 0 and 1, or -1"},
+      {[](RunConfig& c) { c.random_erasing = 1.5; }, "--random_erasing=1.5: must be between 0 and 1"},
+      {[](RunConfig& c) { c.mixup = -1; }, "--mixup=-1: must be between 0 (none) and 4"},
+      {[](RunConfig& c) { c.cutmix = 5; }, "--cutmix=5: must be between 0 (none) and 4"},
+      {[](RunConfig& c) { c.label_smoothing = 1; }, "--label_smoothing=1: must be at least 0 and below 1"},
       {[](RunConfig& c) { c.order = "block"; }, "--order=block: must be one of full, sequential"},
       {[](RunConfig& c) { c.optimizer = "adam"; }, "--optimizer=adam"},
       {[](RunConfig& c) { c.lr = -1; }, "--lr=-1"},
@@ -57,9 +95,11 @@ TEST(ValidateTest, EachMistakeIsNamed) {
        "--wire=bf16: not with --deterministic=true"},
       {[](RunConfig& c) { c.wire = "bf16", c.device = "cuda"; },
        "--wire=bf16: NCCL would round every partial sum; with --device=cuda it takes --comm=mpi"},
+      {[](RunConfig& c) { c.all_reduce = "ring"; }, "--all_reduce=ring: must be one of auto, mpi"},
       {[](RunConfig& c) { c.comm = "nccl"; }, "--comm=nccl: NCCL needs --device=cuda"},
       {[](RunConfig& c) { c.shard_optimizer = true, c.device = "cuda"; },
        "--shard_optimizer: not with --device=cuda"},
+      {[](RunConfig& c) { c.sync_bn = true, c.device = "cuda"; }, "--sync_bn: not with --device=cuda"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},
   };

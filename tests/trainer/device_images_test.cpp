@@ -92,6 +92,10 @@ void Compare(const Dataset& dataset, LoaderOptions options, DType dtype, double 
     EXPECT_EQ(batch.rows, expected.rows);
     EXPECT_TRUE(std::equal(batch.labels, batch.labels + options.rows, expected.labels));
     EXPECT_TRUE(std::equal(batch.samples, batch.samples + options.rows, expected.samples));
+    EXPECT_TRUE(
+        std::equal(batch.partner_labels, batch.partner_labels + options.rows, expected.partner_labels));
+    EXPECT_TRUE(
+        std::equal(batch.partner_weights, batch.partner_weights + options.rows, expected.partner_weights));
     const std::vector<float> actual =
         dtype == DType::kBf16 ? Finish<bf16>(batch, desc) : Finish<float>(batch, desc);
     int reported = 0;
@@ -115,11 +119,29 @@ class DeviceImages : public ::testing::TestWithParam<DType> {
 };
 
 TEST_P(DeviceImages, SameAsTheLoaders) {
-  for (const Augment augment : {Augment::kNone, Augment::kFlip, Augment::kCrop, Augment::kInception}) {
+  for (const Augment augment : {Augment::kNone, Augment::kFlip, Augment::kCrop, Augment::kInception,
+                                Augment::kTorchvision, Augment::kBvlc}) {
     SCOPED_TRACE(static_cast<int>(augment));
     Compare(OddImages(3, 40), Options(augment), GetParam(), tolerance());
     Compare(OddImages(3, 16), Options(augment), GetParam(), tolerance());  // smaller than the network's input
     Compare(OddImages(1, 30), Options(augment), GetParam(), tolerance());  // grey, repeated
+  }
+}
+
+// The batches' bounds part pairs: partners come from before the first row and after the last.
+TEST_P(DeviceImages, DistortedAndMixedAsTheLoaders) {
+  for (const auto& [mixup, cutmix] : {std::pair{0.8, 0.0}, {0.0, 1.0}, {0.4, 1.0}}) {
+    LoaderOptions options = Options(Augment::kInception);
+    options.color_jitter = 0.5;
+    options.random_erasing = 0.5;
+    options.mixup = mixup;
+    options.cutmix = cutmix;
+    options.global_batch = 7;
+    options.rows = 4;
+    Compare(OddImages(3, 40), options, GetParam(), tolerance());
+    Compare(OddImages(1, 30), options, GetParam(), tolerance());
+    options.bgr = true;
+    Compare(OddImages(3, 40), options, GetParam(), tolerance());
   }
 }
 

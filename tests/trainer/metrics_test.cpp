@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
@@ -21,6 +22,15 @@ std::vector<std::string> Lines(const std::string& path) {
   return lines;
 }
 
+// A line without its time, which every event ends with.
+std::string Untimed(const std::string& line) {
+  auto event = nlohmann::ordered_json::parse(line);
+  EXPECT_GT(event["time"], 1.5e9) << line;
+  EXPECT_EQ(std::prev(event.end()).key(), "time") << line;
+  event.erase("time");
+  return event.dump();
+}
+
 std::string TestFile() {
   return ::testing::TempDir() + ::testing::UnitTest::GetInstance()->current_test_info()->name() + ".jsonl";
 }
@@ -36,30 +46,37 @@ StepMetrics ExampleStep() {
           .compute_ms = 99,
           .comm_exposed_ms = 1.5,
           .peer_wait_ms = 0.25,
+          .samples = 0xC0FFEE,
           .nonfinite_steps = 2};
 }
 
 TEST(Metrics, WritesTheDocumentedFields) {
   MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart);
-  ASSERT_TRUE(writer.Start({{"model", "nin"}}).ok());
+  ASSERT_TRUE(writer.Start({{"model", "nin"}}, {{"ranks", 2}}).ok());
   ASSERT_TRUE(writer.Step(ExampleStep()).ok());
-  ASSERT_TRUE(writer.Eval({.step = 20, .top1 = 0.25, .top5 = 0.5, .count = 10000}).ok());
-  ASSERT_TRUE(writer.Checkpoint(20, "runs/a/step-000000020", 0.125).ok());
+  ASSERT_TRUE(writer.Eval({.step = 20, .top1 = 0.25, .top5 = 0.5, .loss = 2, .count = 10000}).ok());
+  ASSERT_TRUE(writer.Checkpoint({20, "runs/a/step-000000020", 0.125, 4.5, 0.5}).ok());
+  ASSERT_TRUE(writer.CheckpointFailed(21, "disk full").ok());
   ASSERT_TRUE(writer.NonFinite(21, "fc.bias").ok());
+  ASSERT_TRUE(writer.Straggler(50, "rank 1 is slow").ok());
   ASSERT_TRUE(writer.Done(20, 12.5).ok());
 
-  const std::vector<std::string> lines = Lines(TestFile());
-  ASSERT_EQ(lines.size(), 6u);
-  EXPECT_EQ(lines[0], R"({"event":"start","config":{"model":"nin"}})");
+  std::vector<std::string> lines = Lines(TestFile());
+  ASSERT_EQ(lines.size(), 8u);
+  for (std::string& line : lines) line = Untimed(line);
+  EXPECT_EQ(lines[0], R"({"event":"start","config":{"model":"nin"},"run":{"ranks":2}})");
   EXPECT_EQ(
       lines[1],
       R"({"event":"step","step":20,"epoch":1,"loss":3.5,"loss_main":2.0,"loss_aux1":2.5,"loss_aux2":2.25,)"
       R"("lr":0.1,"images_per_second":640.0,"data_wait_ms":0.5,"compute_ms":99.0,"comm_exposed_ms":1.5,)"
-      R"("peer_wait_ms":0.25,"nonfinite_steps":2})");
-  EXPECT_EQ(lines[2], R"({"event":"eval","step":20,"top1":0.25,"top5":0.5,"count":10000})");
-  EXPECT_EQ(lines[3], R"({"event":"checkpoint","step":20,"path":"runs/a/step-000000020","seconds":0.125})");
-  EXPECT_EQ(lines[4], R"({"event":"nonfinite","step":21,"reason":"fc.bias"})");
-  EXPECT_EQ(lines[5], R"({"event":"done","step":20,"seconds":12.5})");
+      R"("peer_wait_ms":0.25,"samples":"0000000000c0ffee","nonfinite_steps":2})");
+  EXPECT_EQ(lines[2], R"({"event":"eval","step":20,"top1":0.25,"top5":0.5,"loss":2.0,"count":10000})");
+  EXPECT_EQ(lines[3], R"({"event":"checkpoint","step":20,"path":"runs/a/step-000000020","seconds":0.125,)"
+                      R"("stall_ms":4.5,"wait_ms":0.5})");
+  EXPECT_EQ(lines[4], R"({"event":"checkpoint_failed","step":21,"reason":"disk full"})");
+  EXPECT_EQ(lines[5], R"({"event":"nonfinite","step":21,"reason":"fc.bias"})");
+  EXPECT_EQ(lines[6], R"({"event":"straggler","step":50,"what":"rank 1 is slow"})");
+  EXPECT_EQ(lines[7], R"({"event":"done","step":20,"seconds":12.5})");
 }
 
 TEST(Metrics, ALineIsThereAsSoonAsItIsWritten) {
@@ -82,11 +99,14 @@ TEST(Metrics, ResumeAppendsAndStartsANewLineAfterACutOne) {
                             << R"({"event":"st)";
   {
     MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kAppend);
-    ASSERT_TRUE(writer.Resume(20, "runs/a/step-000000020").ok());
+    ASSERT_TRUE(writer.Resume(20, "runs/a/step-000000020", {{"ranks", 4}}).ok());
   }
-  EXPECT_THAT(Lines(TestFile()),
-              ::testing::ElementsAre(R"({"event":"start"})", R"({"event":"st)",
-                                     R"({"event":"resume","step":20,"path":"runs/a/step-000000020"})"));
+  const std::vector<std::string> lines = Lines(TestFile());
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[0], R"({"event":"start"})");
+  EXPECT_EQ(lines[1], R"({"event":"st)");
+  EXPECT_EQ(Untimed(lines[2]),
+            R"({"event":"resume","step":20,"path":"runs/a/step-000000020","run":{"ranks":4}})");
 }
 
 TEST(Metrics, RestartEmptiesTheFile) {

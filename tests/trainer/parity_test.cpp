@@ -73,7 +73,8 @@ struct Sample {
   Batch batch() const {
     Batch b;
     b.images = images.data();
-    b.labels = labels.data();
+    b.labels = b.partner_labels = labels.data();
+    b.partner_weights = unmixed.data();
     b.samples = samples.data();
     b.rows = b.global_rows = rows;
     return b;
@@ -83,6 +84,7 @@ struct Sample {
   Values images;
   std::vector<int32_t> labels;
   std::vector<uint64_t> samples;
+  std::vector<float> unmixed = std::vector<float>(static_cast<size_t>(rows));
 };
 
 // The network of `expected` after one forward and backward pass.

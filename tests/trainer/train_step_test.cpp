@@ -22,17 +22,18 @@ constexpr int64_t kGlobalBatch = 13, kSamples = 40, kClasses = 5;
 
 // A fork with an auxiliary head, dropout, pooling: the shape of a GoogLeNet, at a size that trains in
 // milliseconds.
-Model SmallModel(bool training) {
+Model SmallModel(bool training, bool batch_norm = false) {
   Model model;
   model.name = "small";
   model.image_size = 12;
   model.num_classes = kClasses;
-  model.nodes = {{"conv1", Conv2dParams{.out_channels = 16, .kernel = 3, .pad = 1}, kImages},
-                 {"pool1", PoolParams{.kernel = 3, .stride = 2, .pad = 1}, 0},
-                 {"conv2", Conv2dParams{.out_channels = 24, .kernel = 3, .pad = 1}, 1},
-                 {"gap", GlobalAvgPoolParams{}, 2},
-                 {"drop", DropoutParams{training ? 0.3f : 0.0f}, 3},
-                 {"fc", LinearParams{kClasses}, 4}};
+  model.nodes = {
+      {"conv1", Conv2dParams{.out_channels = 16, .kernel = 3, .pad = 1, .batch_norm = batch_norm}, kImages},
+      {"pool1", PoolParams{.kernel = 3, .stride = 2, .pad = 1}, 0},
+      {"conv2", Conv2dParams{.out_channels = 24, .kernel = 3, .pad = 1, .batch_norm = batch_norm}, 1},
+      {"gap", GlobalAvgPoolParams{}, 2},
+      {"drop", DropoutParams{training ? 0.3f : 0.0f}, 3},
+      {"fc", LinearParams{kClasses}, 4}};
   model.heads = {{"main", 5, 1.0f}};
   if (training) {
     model.nodes.push_back({"aux.gap", GlobalAvgPoolParams{}, 1});
@@ -59,16 +60,22 @@ LoaderOptions LoadFor(const Communicator& comm, int64_t rows) {
 
 struct Outcome {
   std::vector<std::vector<double>> losses;  // [step][head], means over the global batch
-  std::vector<float> weights;
+  std::vector<float> weights;               // and running statistics
   EvalResult eval;
 };
 
+enum class Norm { kNone, kOfRank, kOfAllRanks };
+
 // One rank of a run. rows: of a forward pass. slices: of an elastic run, else 0. sharded: the momentum.
 Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, Device* device, int slices = 0,
-                GradientSum sum = GradientSum::kAnyOrder, bool sharded = false) {
+                GradientSum sum = GradientSum::kAnyOrder, bool sharded = false, Norm norm = Norm::kNone) {
   auto dataset = Data();
-  auto net = *Network::Prepare(SmallModel(true), {rows, precision, true}, *device);
-  auto eval_net = *Network::Prepare(SmallModel(false), {rows, precision, false}, *device);
+  const bool batch_norm = norm != Norm::kNone;
+  StatisticsSum statistics(comm);
+  NetworkOptions options = {rows, precision, true};
+  if (norm == Norm::kOfAllRanks) options.sum_statistics = statistics.Function();
+  auto net = *Network::Prepare(SmallModel(true, batch_norm), options, *device);
+  auto eval_net = *Network::Prepare(SmallModel(false, batch_norm), {rows, precision, false}, *device);
   auto params = *ParamStore::Create(net->Params(), *device, true, net->wants_narrow_params(),
                                     sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{});
   params->Initialize(7);
@@ -89,13 +96,14 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
                           1 << 10, elastic ? GradientSum::kTree : sum);
   FiniteGuard guard(*net, *params, comm, *device);
   Optimizer optimizer({.momentum = 0.9f, .weight_decay = 1e-3f}, *params, *device, &comm);
-  TrainStep step(*loader, *net, accumulator, reducer, guard, optimizer, *device, 3);
+  TrainStep step(*loader, *net, accumulator, reducer, guard, optimizer, *device, 3, &statistics);
 
   StepMeter meter(net->model(), comm);
 
   Outcome outcome;
   for (int i = 0; i < steps; ++i) {
     const StepReport report = *step.Run(0.05f);
+    EXPECT_TRUE(report.finite);
     meter.Add(report);
     outcome.losses.emplace_back();
     for (const auto& [head, loss] : meter.Read(i, 0.05f).head_losses) outcome.losses.back().push_back(loss);
@@ -104,6 +112,10 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
     std::vector<float> values(static_cast<size_t>(param.spec.elements()));
     params->Read(param, params->values(), values.data());
     outcome.weights.insert(outcome.weights.end(), values.begin(), values.end());
+  }
+  if (norm == Norm::kOfAllRanks) {
+    outcome.weights.insert(outcome.weights.end(), params->statistic_values(),
+                           params->statistic_values() + params->statistics_elements());
   }
   outcome.eval = *Evaluate(*eval_net, *device, *dataset, LoadFor(comm, rows), comm);
   return outcome;
@@ -115,14 +127,15 @@ std::unique_ptr<Device> OneCore() {
 
 Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32, int slices = 0,
                  GradientSum sum = GradientSum::kAnyOrder, bool sharded = false,
-                 std::unique_ptr<Device> (*make_device)() = OneCore) {
+                 std::unique_ptr<Device> (*make_device)() = OneCore, Norm norm = Norm::kNone) {
   auto comms = MakeThreadCommunicators(world);
   std::vector<Outcome> outcomes(comms.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < comms.size(); ++rank) {
     threads.emplace_back([&, rank] {
       const auto device = make_device();
-      outcomes[rank] = RunRank(*comms[rank], rows, steps, precision, device.get(), slices, sum, sharded);
+      outcomes[rank] =
+          RunRank(*comms[rank], rows, steps, precision, device.get(), slices, sum, sharded, norm);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -190,6 +203,25 @@ TEST(TrainStepTest, ShardedMomentumChangesNoBit) {
   expect_same(3, DType::kF32, 0, GradientSum::kBf16);
 }
 
+// Epochs end with a batch of one sample: less than one a rank, and with three micro-batches a step none at
+// all in two of them.
+TEST(TrainStepTest, BatchNormOfAllRanksTrainsAsOnOne) {
+  const auto run = [](int world, int64_t rows, Norm norm) {
+    return RunRanks(world, rows, 10, DType::kF32, 0, GradientSum::kAnyOrder, false, OneCore, norm);
+  };
+  const Outcome alone = run(1, kGlobalBatch, Norm::kOfAllRanks);
+  ExpectSameTraining(alone, run(2, 7, Norm::kOfAllRanks), 1e-5);
+  ExpectSameTraining(alone, run(3, 5, Norm::kOfAllRanks), 1e-5);
+  // Three micro-batches have statistics of their own.
+  const double in_micros = run(3, 2, Norm::kOfAllRanks).losses.back()[0];
+  EXPECT_NEAR(in_micros, alone.losses.back()[0], 0.3 * alone.losses.back()[0]);
+
+  // On one rank it is what oneDNN makes of the whole batch; by themselves, ranks are farther off.
+  const std::vector<double> expected = run(1, kGlobalBatch, Norm::kOfRank).losses.back();
+  EXPECT_NEAR(alone.losses.back()[0], expected[0], 1e-5 * expected[0]);
+  EXPECT_GT(std::abs(run(3, 5, Norm::kOfRank).losses.back()[0] - expected[0]), 1e-3 * expected[0]);
+}
+
 TEST(TrainStepTest, SameRunTwiceIsBitIdentical) {
   EXPECT_EQ(RunRanks(2, 3, 5).weights, RunRanks(2, 3, 5).weights);
 }
@@ -225,7 +257,8 @@ TEST_P(DeviceTraining, RanksChangeNothing) {
   const bool fp32 = GetParam() == DType::kF32;
   const int steps = fp32 ? 10 : 3;
   const auto run = [&](int world, int64_t rows, GradientSum sum = GradientSum::kAnyOrder) {
-    return RunRanks(world, rows, steps, GetParam(), /*slices=*/0, sum, /*sharded=*/false, testing::MakeTestDevice);
+    return RunRanks(world, rows, steps, GetParam(), /*slices=*/0, sum, /*sharded=*/false,
+                    testing::MakeTestDevice);
   };
   const Outcome alone = run(1, kGlobalBatch);
   const double tolerance = fp32 ? 1e-5 : 0.02;

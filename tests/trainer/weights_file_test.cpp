@@ -13,7 +13,7 @@
 #include "comm/threads_communicator.h"
 #include "data/hdf5_file.h"
 #include "tests/trainer/example_params.h"
-#include "trainer/checkpoint.h"
+#include "tests/trainer/save_checkpoint.h"
 
 namespace deeper {
 namespace {
@@ -38,7 +38,7 @@ class WeightsFileTest : public ::testing::Test {
     fs::remove_all(directory_);
     params_.Fill(1);
     const TrainState state{3, {}, {{"model", "nin"}, {"num_classes", 10}}};
-    EXPECT_TRUE(SaveCheckpoint(directory_, state, params_.store(), *single_, 0).ok());
+    EXPECT_TRUE(SaveCheckpoint(directory_, state, params_.store(), *single_).ok());
     EXPECT_TRUE(WriteWeights(*ReadWeights(directory_), file_).ok());
   }
   ~WeightsFileTest() override { fs::remove_all(directory_); }
@@ -102,8 +102,7 @@ TEST_F(WeightsFileTest, AuxiliaryHeadsThatTheFileLacksKeepTheirValues) {
   ExampleParams bare({.aux = false});
   bare.Fill(2);
   ASSERT_TRUE(
-      SaveCheckpoint(directory_ + "/bare", {1, {}, nlohmann::json::object()}, bare.store(), *single_, 0)
-          .ok());
+      SaveCheckpoint(directory_ + "/bare", {1, {}, nlohmann::json::object()}, bare.store(), *single_).ok());
   const std::vector<uint32_t> aux = params_.Bits("aux1.fc2.weight");
   const auto warnings = LoadWeights(directory_ + "/bare", params_.store(), *single_);
   ASSERT_TRUE(warnings.ok()) << warnings.status();

@@ -1,0 +1,24 @@
+// How the ranks of a job lie on its machines.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "comm/communicator.h"
+
+namespace deeper {
+
+struct NodePlace {
+  int local_rank = 0, local_size = 1;  // Communicator's
+};
+
+// Collective. [rank]
+std::vector<NodePlace> GatherNodePlaces(Communicator& comm);
+
+// places: [rank]. Whether a ReduceOp::kTreeSum of these ranks is hierarchical: its ranks pair with neighbours
+// first, so where 2, 4, 8, ... neighbours share each of 2, 4, 8, ... nodes, it adds up within the nodes, then
+// between them, where a rank exchanges its share alone, and hands round within the nodes again. As little as
+// can be goes between n nodes: 2 (n - 1) / n of the data each way, whatever the number of ranks.
+bool TreeKeepsToNodes(std::span<const NodePlace> places);
+
+}  // namespace deeper

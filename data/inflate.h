@@ -1,0 +1,16 @@
+// Whole zlib and gzip streams in memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace deeper {
+
+// DataLoss: damaged, cut short, or of more than `max_bytes` unpacked.
+absl::StatusOr<std::vector<uint8_t>> Inflate(std::span<const uint8_t> packed, size_t max_bytes);
+
+}  // namespace deeper

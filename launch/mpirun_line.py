@@ -1,0 +1,309 @@
+"""What `mpirun` is told: hosts and their slots, cores, the network's interface. deeper-run's other half."""
+import fcntl
+import functools
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import socket
+import struct
+import subprocess
+from typing import NamedTuple
+
+USAGE, COMMUNICATION = 2, 5  # deeper's exit codes: trainer/exit_code.h
+
+
+class Refusal(Exception):
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+
+
+class Host(NamedTuple):
+    name: str
+    slots: int
+
+
+def flag(arguments, name):
+    """The value that deeper will see, flag files included; None without one."""
+    value, arguments = None, list(arguments)
+    while arguments:
+        word = arguments.pop(0).strip()
+        given, equals, text = word.lstrip("-").partition("=")
+        if not word.startswith("-") or given not in (name, "flagfile"):
+            continue
+        text = text if equals else arguments.pop(0) if arguments else ""
+        if given == name:
+            value = text
+        elif (path := pathlib.Path(text)).is_file():  # deeper itself complains about a missing one
+            arguments = path.read_text().splitlines() + arguments
+    return value
+
+
+# This machine.
+
+def program(path, what_to_do):
+    found = shutil.which(path)
+    if found is None:
+        raise Refusal(USAGE, f"{path} is not there: {what_to_do}")
+    return os.path.abspath(found)
+
+
+def output(*command):
+    """What it prints; empty where it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def gpus():
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len([device for device in visible.split(",") if device])
+    return len(re.findall(r"(?m)^GPU ", output("nvidia-smi", "-L")))
+
+
+def cores():
+    """Physical ones that this process may run on."""
+    found = set()
+    for cpu in os.sched_getaffinity(0):
+        topology = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        found.add(tuple((topology / name).read_text() for name in ("physical_package_id", "core_id")) if topology.is_dir() else cpu)
+    return len(found)
+
+
+@functools.lru_cache
+def addresses(host):
+    """IPv4; empty for a name that only the rsh agent knows."""
+    try:
+        return [entry[4][0] for entry in socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_DGRAM)]
+    except OSError:
+        return []
+
+
+def is_here(host):
+    """A machine can bind to no address but its own."""
+    if host in ("localhost", socket.gethostname(), socket.gethostname().split(".")[0]):
+        return True
+    for address in addresses(host):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((address, 0))
+                return True
+            except OSError:
+                pass
+    return False
+
+
+# Hosts.
+
+def describe(hosts):
+    return ",".join(f"{host.name}:{host.slots}" for host in hosts)
+
+
+def slots_of(hosts):
+    return sum(host.slots for host in hosts)
+
+
+def listed_hosts(text, each):
+    """a:2,b:2"""
+    hosts = []
+    for entry in text.split(","):
+        name, _, slots = entry.partition(":")
+        if not re.fullmatch(r"[^:]+(:[1-9]\d*)?", entry):
+            raise Refusal(USAGE, f"--hosts: '{entry}' is no host; give a:2 or a")
+        hosts.append(Host(name, int(slots or each)))
+    return hosts
+
+
+def hostfile_hosts(path, each):
+    try:
+        lines = pathlib.Path(path).read_text().splitlines()
+    except OSError as error:
+        raise Refusal(USAGE, f"hostfile {path}: {error.strerror}")
+    hosts = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        slots = dict(word.partition("=")[::2] for word in words[1:]).get("slots", str(each))
+        if not re.fullmatch(r"[1-9]\d*", slots):
+            raise Refusal(USAGE, f"hostfile {path}, line {number}: slots={slots} is no number of ranks")
+        hosts.append(Host(words[0], int(slots)))
+    return hosts
+
+
+def slurm_hosts(each):
+    names = output("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
+    if not names:
+        raise Refusal(USAGE, f"scontrol does not say which hosts SLURM_JOB_NODELIST={os.environ['SLURM_JOB_NODELIST']} are")
+    if "SLURM_NTASKS" not in os.environ:  # nobody asked for tasks: Slurm's one a node means nothing
+        return [Host(name, each) for name in names]
+    slots = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ["SLURM_TASKS_PER_NODE"]):  # 8(x3),4
+        slots += [int(count)] * int(times or 1)
+    return [Host(*pair) for pair in zip(names, slots)]
+
+
+def pbs_hosts(path):
+    names = pathlib.Path(path).read_text().split()  # one line a slot
+    return [Host(name, names.count(name)) for name in dict.fromkeys(names)]
+
+
+def scheduler():
+    """The one whose job this is."""
+    return "Slurm" if "SLURM_JOB_NODELIST" in os.environ else "PBS" if "PBS_NODEFILE" in os.environ else None
+
+
+def find_hosts(options):
+    """-> hosts, and who named them."""
+    devices = gpus()
+    each = max(1, devices)
+    default_hostfile = os.environ.get("OMPI_MCA_orte_default_hostfile")  # Kubernetes' MPI operator sets it
+    if options.hosts:
+        return listed_hosts(options.hosts, each), "--hosts"
+    if options.hostfile:
+        return hostfile_hosts(options.hostfile, each), options.hostfile
+    if scheduler() == "Slurm":
+        return slurm_hosts(each), f"Slurm job {os.environ.get('SLURM_JOB_ID')}"
+    if scheduler() == "PBS":
+        return pbs_hosts(os.environ["PBS_NODEFILE"]), f"PBS job {os.environ.get('PBS_JOBID')}"
+    if default_hostfile:
+        return hostfile_hosts(default_hostfile, each), default_hostfile
+    slots = devices or (cores() if options.n else 1)
+    return [Host("localhost", slots)], f"this machine, {devices} GPUs" if devices else f"this machine, {cores()} cores"
+
+
+def count_ranks(options, hosts, source):
+    slots = slots_of(hosts)
+    if (options.n or 0) > slots and not options.oversubscribe:
+        raise Refusal(USAGE, f"-n {options.n}, but {slots} slots: {describe(hosts)} ({source}). Fewer ranks, more slots, or --oversubscribe")
+    return options.n or slots
+
+
+def rsh_agent(options):
+    """What mpirun reaches a host by: this, the host's name, a command."""
+    if scheduler() == "Slurm" and not (options.hosts or options.hostfile):
+        agent = ["srun", "--overlap", "--nodes=1", "--ntasks=1", "--nodelist"]
+    else:
+        agent = shlex.split(options.rsh_agent)
+    if agent == ["ssh"]:
+        agent += ["-o", "BatchMode=yes"]  # nobody is there to type a password
+    return [program(agent[0], "other hosts are reached by it; see --rsh_agent"), *agent[1:]]
+
+
+# mpirun's options.
+
+def binding(options, hosts, ranks):
+    """-> options, and what they do."""
+    if flag(options.command, "device") == "cuda":
+        return ["--bind-to", "none"], "each rank takes its GPU and the cores near it, by itself"
+    if not any(is_here(host.name) for host in hosts):
+        return ["--bind-to", "none"], "none: how many cores the hosts have is not known here"
+    fullest = min(ranks, max(host.slots for host in hosts))
+    each = cores() // fullest
+    if ranks > slots_of(hosts) or each == 0:
+        return ["--bind-to", "none"], "none: ranks share cores"
+    return ["--map-by", f"slot:PE={each}", "--bind-to", "core"], f"{each} of {cores()} cores a rank"
+
+
+def interface_address(name):
+    """IPv4; None without one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            answer = fcntl.ioctl(any_socket, 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
+            return socket.inet_ntoa(answer[20:24])
+        except OSError:
+            return None
+
+
+def interfaces():
+    return {name: interface_address(name) for _, name in socket.if_nameindex()}
+
+
+def route(host):
+    """The interface by which packets to it leave; None: unknown."""
+    for address in addresses(host):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((address, 9))  # sends nothing
+            except OSError:
+                continue
+            mine = probe.getsockname()[0]
+        for name, address_here in interfaces().items():
+            if address_here == mine:
+                return name
+    return None
+
+
+def check_interface(names, others):
+    here = interfaces()
+    for name in names.split(","):
+        if here.get(name) is None:
+            raise Refusal(USAGE, f"--interface={name}: this machine has {'no IPv4 address there' if name in here else 'no such interface'}, "
+                          f"but {', '.join(f'{other} ({address})' for other, address in here.items() if address)}")
+        if others and here[name].startswith("127."):
+            raise Refusal(USAGE, f"--interface={name} does not lead to {others[0]}")
+
+
+def choose_interface(options, others):
+    """-> name, or names with commas, None: Open MPI's choice; and why."""
+    if options.interface:
+        check_interface(options.interface, others)
+        return options.interface, "--interface says so"
+    if not others:
+        return None, "all ranks are on this machine"
+    if (given := os.environ.get("OMPI_MCA_btl_tcp_if_include")) is not None:
+        return given, "OMPI_MCA_btl_tcp_if_include says so"
+    ways = {host: route(host) for host in others}
+    if None in ways.values():
+        lost = next(host for host, way in ways.items() if way is None)
+        return None, f"no route to {lost} is known here; see --interface"
+    first = others[0]
+    return ",".join(dict.fromkeys(ways.values())), f"the route to {first} ({addresses(first)[0]}) leaves by {ways[first]}"
+
+
+def network(interface):
+    if interface is None:
+        return []
+    line = ["--mca", "btl_tcp_if_include", interface, "--mca", "oob_tcp_if_include", interface]
+    if "NCCL_SOCKET_IFNAME" not in os.environ:
+        line += ["-x", f"NCCL_SOCKET_IFNAME=={interface}"]  # the second =: exactly this name, not all that begin with it
+    if "UCX_NET_DEVICES" not in os.environ and not os.path.isdir("/sys/class/infiniband"):  # UCX finds InfiniBand by itself
+        line += ["-x", f"UCX_NET_DEVICES={interface}"]
+    return line
+
+
+def to_other_hosts(options):
+    """What mpirun does not take there by itself."""
+    line = [] if options.rsh_agent == "ssh" else ["--mca", "plm_rsh_agent", options.rsh_agent]
+    for name in sorted(os.environ):
+        if name == "LD_LIBRARY_PATH" or name.startswith(("NCCL_", "UCX_", "OMP_")):
+            line += ["-x", name]
+    return line
+
+
+def find_mpirun(options):
+    mpirun = program(options.mpirun, "install Open MPI (Debian: openmpi-bin), load its module, or give --mpirun=PATH")
+    if "Open MPI" not in output(mpirun, "--version"):
+        raise Refusal(USAGE, f"{mpirun} is not Open MPI's, whose options deeper-run gives; start deeper with it directly")
+    return mpirun
+
+
+def find_deeper(options, beside):
+    path = options.deeper or (beside if os.path.exists(beside) else "deeper")
+    return program(path, "build it, put it on the PATH, or give --deeper=PATH")
+
+
+def mpirun_line(options, hosts, ranks, beside):
+    """-> the command, and why it is so, in lines."""
+    bound, cores_of_rank = binding(options, hosts, ranks)
+    others = [host.name for host in hosts if not is_here(host.name)]
+    interface, reason = choose_interface(options, others)
+    line = [find_mpirun(options), "--host", describe(hosts), "-n", str(ranks), *bound, *network(interface)]
+    line += ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    line += ["--oversubscribe"] if options.oversubscribe else []
+    line += to_other_hosts(options) if others else []
+    return ([*line, find_deeper(options, beside), *options.command],
+            [f"binding: {cores_of_rank}", f"network: {interface or 'as Open MPI chooses'}: {reason}"])

@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Checkpoints of jobs under mpirun that are stopped, killed and resumed: what was trained is what an uninterrupted run trains.
+
+checkpoint_test.py DEEPER MPIRUN [unittest arguments]
+
+The faults of a user's day that have to do with checkpoints, and where each is tested:
+  18 SIGKILL during a commit                            Stops.test_a_killed_save_leaves_the_checkpoints_before_it
+  19 full disk, failing or short writes                 FullDisk; trainer/CheckpointTest.AFullDiskLeavesTheOldCheckpointAndNothingElse
+  20 damaged or missing shard, manifest                 trainer/CheckpointTest.LatestFallsBackToTheNewestValidOne, EveryFlippedBitIsFoundAndNamed; cli Training.test_damaged_checkpoint
+  21 resumed on other ranks, twice in an epoch, at its end, in a later one    Resume
+  22 resumed with another dataset, model, batch, seed   Mismatch
+  23 ranks that are killed or stopped                   faults_test.py Trials
+  24 USR1, TERM on one rank, a second signal            Stops
+  25 two jobs on one directory, read-only, leftovers    Directory
+"""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from jobs import Job, write_idx
+
+DEEPER, MPIRUN = sys.argv[1:3]
+USAGE, CHECKPOINT, PREEMPTED = 2, 4, 75
+LAUNCHER = [MPIRUN, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", "120"]
+# 40 samples: 3 steps of 12 and one of 4 an epoch.
+TRAIN = ["train", "--model=nin-cifar", "--image_size=10", "--threads=1", "--global_batch=12", "--log_every=1", "--eval_every=1000000",
+         "--augment=crop"]
+ELASTIC = ["--deterministic=elastic", "--elastic_slices=8"]
+STEPS = 14
+
+
+def steps_in(directory):
+    return sorted(int(path.name.split("-")[1]) for path in directory.glob("step-*"))
+
+
+class Checkpoints(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(temporary.cleanup)
+        cls.dir = pathlib.Path(temporary.name)
+        cls.data = cls.pack(cls.dir, 40)
+
+    @staticmethod
+    def pack(directory, samples):
+        write_idx(directory, samples)
+        for split in "train", "val":
+            subprocess.run([DEEPER, "pack", "--format=idx", f"--input={directory}", f"--output={directory}/data", f"--split={split}"],
+                           check=True, capture_output=True)
+        return directory / "data"
+
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory(dir=self.dir)
+        self.addCleanup(temporary.cleanup)
+        self.run_dir = pathlib.Path(temporary.name) / "run"
+        self.metrics = pathlib.Path(temporary.name) / "metrics"
+        self.output = pathlib.Path(temporary.name) / "output"
+
+    def command(self, ranks, *flags):
+        launcher = [*LAUNCHER, "-n", str(ranks)] if ranks else []
+        return [*launcher, DEEPER, *TRAIN, f"--data={self.data}", f"--checkpoint_dir={self.run_dir}", f"--metrics_out={self.metrics}", *flags]
+
+    def train(self, ranks, *flags, code=0):
+        result = subprocess.run(self.command(ranks, *flags), capture_output=True, text=True, timeout=150)
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+        return result
+
+    def events(self, kind):
+        return [event for event in map(json.loads, self.metrics.read_text().splitlines()) if event["event"] == kind]
+
+    def sample_log(self):
+        """{step: hash of the samples that it trained on}; a step that was trained twice, the second time."""
+        return {event["step"]: event["samples"] for event in self.events("step")}
+
+    def sound(self, *steps):
+        listing = subprocess.run([DEEPER, "checkpoint", "list", str(self.run_dir)], capture_output=True, text=True).stdout
+        self.assertEqual([int(line.split()[0]) for line in listing.splitlines()[1:] if line.endswith("sound")], list(steps), listing)
+
+
+class Resume(Checkpoints):
+    """4 -> 3 -> 8 -> 1 ranks: twice in mid-epoch, at the end of an epoch, in the third and the fourth."""
+
+    def uninterrupted(self, *flags):
+        plain = Resume()
+        plain.setUp()
+        self.addCleanup(plain.doCleanups)
+        plain.train(1, f"--max_steps={STEPS}", *flags)
+        return plain
+
+    def hand_on(self, turns, *flags):
+        for ranks, last in turns:
+            self.train(ranks, f"--max_steps={last}", *flags)
+
+    def test_the_sample_log_is_that_of_the_uninterrupted_run(self):
+        plain = self.uninterrupted()
+        self.hand_on([(4, 1), (3, 2), (8, 4), (1, 8), (2, 11), (3, STEPS)])
+        self.assertEqual(len(set(plain.sample_log().values())), STEPS)
+        self.assertEqual(self.sample_log(), plain.sample_log())
+        self.assertEqual([event["step"] for event in self.events("resume")], [1, 2, 4, 8, 11])
+
+    def test_elastic_weights_are_too(self):
+        plain = self.uninterrupted(*ELASTIC)
+        self.hand_on([(4, 1), (2, 2), (8, 4), (1, 9), (4, STEPS)], *ELASTIC)
+        self.assertEqual(self.sample_log(), plain.sample_log())
+        newest = [f"{run.run_dir}/step-{STEPS:09}" for run in (plain, self)]
+        same = subprocess.run([DEEPER, "checkpoint", "diff", *newest], capture_output=True, text=True)
+        self.assertEqual(same.returncode, 0, same.stdout)
+        other = subprocess.run([DEEPER, "checkpoint", "diff", newest[0], f"{self.run_dir}/step-{9:09}"], capture_output=True, text=True)
+        self.assertEqual(other.returncode, CHECKPOINT)
+        self.assertRegex(other.stdout, r"(?m)weight \(weight\): \d+ values differ, by [0-9.e-]+ at the most$")
+
+    def test_resharded_and_exported_it_is_the_same(self):
+        self.train(3, "--max_steps=2")
+        whole = self.run_dir.parent / "whole"
+        for source, shards, target in (self.run_dir, 5, self.run_dir.parent / "five"), (self.run_dir.parent / "five", 1, whole):
+            subprocess.run([DEEPER, "checkpoint", "reshard", str(source), f"--shards={shards}", f"--output={target}"], check=True)
+            self.assertEqual(len(list(target.glob("step-*/shard-*.h5"))), shards)
+        subprocess.run([DEEPER, "checkpoint", "diff", str(self.run_dir), str(whole)], check=True, capture_output=True)
+        files = []
+        for source in self.run_dir, whole:
+            files.append(self.run_dir.parent / f"{source.name}.h5")
+            subprocess.run([DEEPER, "export", f"--checkpoint={source}", f"--output={files[-1]}"], check=True, capture_output=True)
+        self.assertEqual(files[0].read_bytes(), files[1].read_bytes())
+
+
+class Stops(Checkpoints):
+    def running(self, ranks, *flags):
+        job = Job(self.command(ranks, "--max_steps=1000000", *flags), self.output)
+        self.addCleanup(job.__exit__)
+        self.assertTrue(job.wait_for_text("step 5/", 60), job.text())
+        return job
+
+    def saved_once(self, job):
+        self.assertIsNotNone(job.wait_until_gone(30), job.text())
+        self.assertEqual(job.process.returncode, PREEMPTED, job.text())
+        saved = self.events("checkpoint")
+        self.assertEqual(len(saved), 1)
+        self.sound(saved[0]["step"])
+        self.assertIn("stopped by a signal after step", job.text())
+        return saved[0]["step"]
+
+    def test_usr1_on_one_rank(self):
+        job = self.running(2)
+        os.kill(job.rank(1), signal.SIGUSR1)
+        step = self.saved_once(job)
+        self.assertIn(f"{step} steps done", self.train(3, f"--max_steps={step + 1}").stdout)
+
+    def test_term_on_one_rank(self):
+        for rank in 0, 1:
+            job = self.running(2, "--resume=never")
+            os.kill(job.rank(rank), signal.SIGTERM)
+            self.saved_once(job)
+            subprocess.run(["rm", "-r", str(self.run_dir)], check=True)
+
+    def test_usr1_on_mpirun_reaches_all(self):
+        job = self.running(3)
+        os.kill(job.process.pid, signal.SIGUSR1)
+        self.saved_once(job)
+
+    def test_a_second_signal_is_harmless(self):
+        self.train(2, "--max_steps=3")
+        job = self.running(2)
+        victim = job.rank(1)
+        os.kill(victim, signal.SIGSTOP)  # so that both are there before it can do anything
+        os.kill(victim, signal.SIGUSR1)
+        os.kill(victim, signal.SIGTERM)
+        os.kill(victim, signal.SIGCONT)
+        self.assertIsNotNone(job.wait_until_gone(30), job.text())
+        self.assertNotIn(job.process.returncode, (0, PREEMPTED), job.text())
+        self.sound(3)
+        self.assertIn("3 steps done", self.train(2, "--max_steps=4").stdout)
+
+    def test_a_killed_save_leaves_the_checkpoints_before_it(self):
+        """Saves at every step: whatever rank is killed, when, the next start goes on from a checkpoint, and clears up."""
+        for rank, delay in (0, 0.02), (1, 0.11), (0, 0.17), (1, 0.23):
+            job = self.running(2, "--checkpoint_every=1", "--keep=2")
+            time.sleep(delay)
+            os.kill(job.rank(rank), signal.SIGKILL)
+            self.assertIsNotNone(job.wait_until_gone(30), job.text())
+            newest = steps_in(self.run_dir)[-1]
+            self.assertIn(f"{newest} steps done", self.train(2, f"--max_steps={newest + 1}").stdout)
+            self.assertEqual(list(self.run_dir.glob(".tmp-*")), [])
+            subprocess.run(["rm", "-r", str(self.run_dir)], check=True)
+
+    def test_by_the_clock(self):
+        job = self.running(2, "--checkpoint_minutes=0.01", "--keep=1000")
+        self.assertTrue(job.wait_for_text("committed", 30), job.text())
+        os.kill(job.rank(0), signal.SIGUSR1)
+        self.assertIsNotNone(job.wait_until_gone(30), job.text())
+        steps = steps_in(self.run_dir)
+        self.assertGreater(len(steps), 1)
+        self.sound(*steps)
+
+
+class FullDisk(Checkpoints):
+    """Files may not grow beyond a limit, in place of a disk that is full."""
+
+    def limited(self, kib, *flags):
+        limit = f"trap '' XFSZ; ulimit -f {kib}; exec \"$@\""
+        return subprocess.run(["bash", "-c", limit, "limited", *self.command(0, "--metrics_out=", *flags)], capture_output=True, text=True)
+
+    def test_training_goes_on_and_says_so(self):
+        self.train(0, "--max_steps=1")
+        room = max(path.stat().st_size for path in self.run_dir.glob("*/shard-*")) // 1024
+        result = self.limited(room // 2, "--max_steps=4", "--checkpoint_every=1")
+        self.assertEqual(result.returncode, CHECKPOINT, result.stderr)  # the last one's failure is the run's
+        for step in 2, 3, 4:
+            self.assertRegex(result.stdout, rf"warning: checkpoint \S*{step} was NOT saved.*free space")
+        self.assertIn("step 4/4", result.stdout)
+        self.assertNotIn("committed", result.stdout)
+        self.sound(1)
+        self.assertEqual(len(list(self.run_dir.iterdir())), 1)
+        self.train(0, "--max_steps=4")
+        self.sound(1, 4)
+
+
+class Mismatch(Checkpoints):
+    def test_each_field_is_named(self):
+        self.train(0, "--max_steps=5")
+        other = self.pack(self.run_dir.parent, 44)
+        for flag, words in {"--seed=7": "seed was 0 and is 7", "--global_batch=24": "global_batch was 12 and is 24", "--model=googlenet": "model was",
+                            "--order=sequential": "order was", "--mean=0.25": "mean was", f"--data={other}": "dataset was"}.items():
+            with self.subTest(flag=flag):
+                flags = [flag, "--stem=small"] if flag == "--model=googlenet" else [flag]
+                self.assertIn(words, self.train(0, "--max_steps=6", *flags, code=CHECKPOINT).stderr)
+        forced = self.train(0, "--max_steps=6", "--mean=0.25", "--force_resume")
+        self.assertIn("forced, though mean was", forced.stdout)
+        self.assertIn("seed was", self.train(0, "--max_steps=7", "--seed=7", "--mean=0.25", "--force_resume", code=CHECKPOINT).stderr)
+
+
+class Directory(Checkpoints):
+    def test_two_jobs(self):
+        with Job(self.command(2, "--max_steps=1000000"), self.output) as job:
+            self.assertTrue(job.wait_for_text("step 1/", 60), job.text())
+            self.assertIn("in use by another process", self.train(0, "--max_steps=1", "--metrics_out=", code=CHECKPOINT).stderr)
+
+    def test_leftovers(self):
+        self.train(0, "--max_steps=1")
+        (self.run_dir / ".tmp-step-000000002").mkdir()
+        (self.run_dir / ".tmp-step-000000002" / "shard-00000-of-00009.h5").write_text("half")
+        self.train(0, "--max_steps=1")
+        self.assertEqual([path.name for path in self.run_dir.iterdir()], ["step-000000001"])
+
+    @unittest.skipIf(os.geteuid() == 0, "root may write anywhere")
+    def test_read_only(self):
+        self.run_dir.mkdir(mode=0o555)
+        self.assertIn(str(self.run_dir), self.train(0, "--max_steps=1", code=CHECKPOINT).stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])

@@ -1,0 +1,27 @@
+// Stands in for libFuzzer: runs the target once on every file of the given folders. Arguments of libFuzzer's
+// are passed over.
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "tests/fuzz/fuzz.h"
+
+int main(int argc, char** argv) {
+  int inputs = 0;
+  for (int i = 1; i < argc; ++i) {
+    if (argv[i][0] == '-') continue;
+    for (const auto& entry : std::filesystem::directory_iterator(argv[i])) {
+      std::ifstream in(entry.path(), std::ios::binary);
+      const std::vector<char> bytes(std::istreambuf_iterator<char>(in), {});
+      // Exactly as large as the input, so that AddressSanitizer sees what lies beyond.
+      const std::vector<uint8_t> input(bytes.begin(), bytes.end());
+      std::printf("%s\n", entry.path().c_str());
+      LLVMFuzzerTestOneInput(input.data(), input.size());
+      ++inputs;
+    }
+  }
+  std::printf("%d inputs\n", inputs);
+  return inputs > 0 ? 0 : 1;
+}

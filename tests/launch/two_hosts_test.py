@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""launch/deeper-run on two hosts: it trains there, and goes on when one of them is lost.
+
+two_hosts_test.py DEEPER_RUN DEEPER MPIRUN [unittest arguments]
+"""
+import pathlib
+import sys
+import time
+import unittest
+
+import numpy
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "multinode"))
+import hosts
+from launch_test import COMMUNICATION, RUN, STEPS, TRAIN, Launch, newest, state, unittest_arguments
+
+
+class TwoHosts(Launch):
+    def setUp(self):
+        super().setUp()
+        self.hosts = self.enterContext(hosts.Hosts())
+
+    def job(self, *launcher, flags=()):
+        where = ",".join(f"{address}:1" for address in hosts.ADDRESSES.values())
+        command = [*self.hosts.enter("host-a"), *RUN, f"--hosts={where}", f"--rsh_agent={hosts.HERE / 'enter_host'}", *launcher, "--", *TRAIN,
+                   "--deterministic=elastic", "--elastic_slices=2", f"--checkpoint_dir={self.dir}/run", *flags]
+        return self.hosts.job_of(command, self.dir / "output")
+
+    def test_trains(self):
+        with self.job() as job:
+            self.gone(job, 0)
+            self.assertIn("network: eth0: the route to 10.77.0.2 (10.77.0.2) leaves by eth0", job.text())
+            self.assertRegex(job.text(), r"ranks +2 over mpi")
+        self.assertGreater(self.hosts.received_bytes("host-b"), STEPS * 966986 * 4 / 2)
+
+    def test_goes_on_without_a_lost_host(self):
+        with self.job(flags=["--checkpoint_dir=" + str(self.dir / "whole")]) as job:
+            self.gone(job, 0)
+        with self.job("--restarts=3", "--backoff=0.5", "--shrink") as job:
+            end = time.monotonic() + 60
+            while newest(self.dir / "run") < 40 and time.monotonic() < end:
+                time.sleep(0.02)
+            self.hosts.lose("host-b")
+            self.gone(job, 0)
+            self.assertRegex(job.text(), r"10\.77\.0\.2 does not answer .*Going on with 10\.77\.0\.1:1")
+        numpy.testing.assert_array_equal(state(self.dir / "run"), state(self.dir / "whole"))
+
+    def test_lost_host_without_restarts(self):
+        with self.job(flags=["--max_steps=1000000"]) as job:
+            self.assertTrue(job.wait_for_text("step 40/", 60), job.text())
+            self.hosts.lose("host-b")
+            self.gone(job, COMMUNICATION)
+
+
+if __name__ == "__main__":
+    if reason := hosts.obstacle():
+        print(f"not run: {reason}")
+        sys.exit(hosts.NOT_RUN)
+    unittest.main(argv=[sys.argv[0], *unittest_arguments])
