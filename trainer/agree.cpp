@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "trainer/exit_code.h"
 
@@ -15,16 +16,22 @@ absl::Status Agree(Communicator& comm, const absl::Status& mine) {
 
   const int root = static_cast<int>(first_failed);
   struct {
-    int64_t code, exit_code, length;
-  } header{static_cast<int64_t>(mine.code()), static_cast<int64_t>(ExitCodeOf(mine)),
-           static_cast<int64_t>(mine.message().size())};
+    int64_t code, exit_code;
+  } header{static_cast<int64_t>(mine.code()), static_cast<int64_t>(ExitCodeOf(mine))};
   comm.Broadcast(&header, sizeof(header), root, {}).Wait();
   std::string message(mine.message());
-  message.resize(static_cast<size_t>(header.length));
-  comm.Broadcast(message.data(), message.size(), root, {}).Wait();
-  return WithExitCode(
-      absl::Status(static_cast<absl::StatusCode>(header.code), absl::StrCat("rank ", root, ": ", message)),
-      static_cast<ExitCode>(header.exit_code));
+  Broadcast(comm, root, &message);
+  const std::string prefix = absl::StrCat("rank ", root, ": ");
+  if (!absl::StartsWith(message, prefix)) message.insert(0, prefix);  // a failure agreed on before has it
+  return WithExitCode(absl::Status(static_cast<absl::StatusCode>(header.code), message),
+                      static_cast<ExitCode>(header.exit_code));
+}
+
+void Broadcast(Communicator& comm, int root, std::string* bytes) {
+  uint64_t length = bytes->size();
+  comm.Broadcast(&length, sizeof length, root, {}).Wait();
+  bytes->resize(length);
+  comm.Broadcast(bytes->data(), length, root, {}).Wait();
 }
 
 }  // namespace deeper
