@@ -6,6 +6,7 @@ commit_test.py DEEPER MPIRUN FAILING_CALLS [--failures=N] [--kills=N] [--model=n
 import argparse
 import errno
 import filecmp
+import itertools
 import os
 import pathlib
 import random
@@ -33,8 +34,8 @@ OPTIONS, unittest_arguments = parser.parse_known_args()
 CHECKPOINT = 4
 STEPS = 12
 SIZE = ["--image_size=10"] if OPTIONS.model == "nin-cifar" else ["--image_size=28", "--stem=small"]
-COMMAND = [OPTIONS.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", "120", "-n", "2",
-           OPTIONS.deeper, "train", f"--model={OPTIONS.model}", *SIZE, "--threads=1", "--deterministic=true", "--global_batch=4",
+COMMAND = [OPTIONS.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", "120",
+           "--mca", "odls_base_sigkill_timeout", "0", "-n", "2", OPTIONS.deeper, "train", f"--model={OPTIONS.model}", *SIZE, "--threads=1", "--deterministic=true", "--global_batch=4",
            "--log_every=1", "--eval_every=1000000", "--checkpoint_every=1", "--metrics_out="]
 
 
@@ -149,14 +150,18 @@ class Commits(unittest.TestCase):
         self.assertEqual(self.check_directory(text)[-1], to)
 
     def test_kills(self):
-        """Start after start, each with a kill in it: at every call in turn, on one rank or both, and every third at a random time."""
-        last = len(self.calls()) + 20
+        """Start after start, each with a kill in it: at the calls in turn, a tenth on both ranks, and a third at a random time."""
+        calls = self.calls()
+        self.rng.shuffle(calls)
+        turns = itertools.cycle(calls)
         self.begin_with()
         steps, at_calls, at_times, starts, runs = [], 0, 0, 0, 0
         while at_calls + at_times < OPTIONS.kills:
             starts += 1
             by_time = starts % 3 == 0
-            fault = {} if by_time else {"call": 1 + (starts * 7) % last, "kind": "kill"} | self.rng.choice([{"rank": 0}, {"rank": 1}, {}])
+            fault = {} if by_time else dict(zip(("rank", "call"), next(turns)), kind="kill")
+            if starts % 10 == 0:
+                fault.pop("rank", None)
             with self.subTest(start=starts, seed=OPTIONS.seed, **fault):
                 with self.start(STEPS, **fault) as job:
                     if by_time:
