@@ -168,6 +168,8 @@ class Commits(unittest.TestCase):
                         time.sleep(self.rng.uniform(0, self.seconds))
                         self.kill_a_rank(job)
                     code, text = self.end(job)
+                if starts % 25 == 0:
+                    print(f"start {starts}: {at_calls + at_times} kills so far", flush=True)
                 at_times += by_time and code != 0
                 at_calls += not by_time and code != 0
                 newest = steps[-1] if steps else 0
