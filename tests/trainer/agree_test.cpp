@@ -11,8 +11,9 @@
 namespace deeper {
 namespace {
 
-// What each of `ranks` ranks gets when those in `failing` fail.
-std::vector<absl::Status> AgreeAmong(int ranks, const std::vector<int>& failing) {
+// What each of `ranks` ranks gets when those in `failing` fail, with kDone without an exit code.
+std::vector<absl::Status> AgreeAmong(int ranks, const std::vector<int>& failing,
+                                     ExitCode code = ExitCode::kData) {
   auto comms = MakeThreadCommunicators(ranks);
   std::vector<absl::Status> results(static_cast<size_t>(ranks));
   std::vector<std::thread> threads;
@@ -20,8 +21,8 @@ std::vector<absl::Status> AgreeAmong(int ranks, const std::vector<int>& failing)
     threads.emplace_back([&, rank] {
       absl::Status mine;
       for (int f : failing) {
-        if (f == rank)
-          mine = WithExitCode(absl::DataLossError("shard " + std::to_string(rank)), ExitCode::kData);
+        if (f == rank) mine = absl::DataLossError("shard " + std::to_string(rank));
+        if (code != ExitCode::kDone) mine = WithExitCode(mine, code);
       }
       results[static_cast<size_t>(rank)] = Agree(*comms[static_cast<size_t>(rank)], mine);
     });
@@ -40,6 +41,11 @@ TEST(AgreeTest, LowestFailureReachesAll) {
     EXPECT_EQ(status.message(), "rank 1: shard 1");
     EXPECT_EQ(ExitCodeOf(status), ExitCode::kData);
   }
+}
+
+TEST(AgreeTest, AnExitCodeMayBeGivenLater) {
+  for (const absl::Status& status : AgreeAmong(2, {1}, ExitCode::kDone))
+    EXPECT_EQ(ExitCodeOf(WithExitCode(status, ExitCode::kCheckpoint)), ExitCode::kCheckpoint);
 }
 
 TEST(AgreeTest, OneRankSaysItPlainly) {
