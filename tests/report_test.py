@@ -334,7 +334,7 @@ class TensorBoard(Case):
             if event["event"] == "resume":
                 logged = {tag: {step: at for step, at in steps.items() if step <= event["step"]} for tag, steps in logged.items()}
             for key, value in event.items():
-                if event["event"] in ("step", "eval") and key not in ("event", "step", "time"):
+                if event["event"] in ("step", "eval") and isinstance(value, (int, float)) and key not in ("step", "time"):
                     folder = {"step": "train", "eval": "eval"}[event["event"]]
                     logged[f"{folder}/{key}"][event["step"]] = (value, event["time"])
         self.assertGreaterEqual(len(logged), 12)
