@@ -286,7 +286,7 @@ def to_other_hosts(options):
 
 def find_mpirun(options):
     mpirun = program(options.mpirun, "install Open MPI (Debian: openmpi-bin), load its module, or give --mpirun=PATH")
-    if "Open MPI" not in output(mpirun, "--version"):
+    if not re.search(r"Open MPI|OpenRTE", output(mpirun, "--version")):  # 4.1's mpiexec calls itself by its runtime
         raise Refusal(USAGE, f"{mpirun} is not Open MPI's, whose options deeper-run gives; start deeper with it directly")
     return mpirun
 

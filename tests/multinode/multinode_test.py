@@ -24,7 +24,7 @@ TRAIN = [DEEPER, "train", "--synthetic", "--synthetic_samples=200", "--model=nin
 def numbers(path):
     """The events of a run, without what a clock measured."""
     events = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{key: value for key, value in event.items() if not key.endswith(("_ms", "per_second", "seconds", "path"))} for event in events]
+    return [{key: value for key, value in event.items() if not key.endswith(("_ms", "per_second", "seconds", "path", "time"))} for event in events]
 
 
 class TwoHosts(unittest.TestCase):
