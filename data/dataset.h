@@ -12,6 +12,8 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "data/sample_order.h"
+#include "data/staging.h"
 #include "kernels/images.h"
 
 namespace deeper {
@@ -62,6 +64,8 @@ class Dataset {
     choose({image->height, image->width});
     return absl::OkStatus();
   }
+  // These samples, which lie side by side, will be read soon.
+  virtual void ReadAhead(Slice samples) const { (void)samples; }
 };
 
 // Data made up on the spot: sample i is class-dependent low-frequency colour plus noise from the counter RNG,
@@ -75,9 +79,17 @@ struct SyntheticOptions {
 };
 std::unique_ptr<Dataset> MakeSyntheticDataset(const SyntheticOptions& options);
 
-// Packed shards under `dir` (docs/formats.md): opens manifest.json, checks that the shards of `split` are all
-// there, of the stated size, of one dataset_uuid, and that their indexes match their hash. NotFound /
-// DataLoss / InvalidArgument naming the file and what to do.
+// Packed shards under `dir` (docs/formats.md). Reading the index of a split opens manifest.json, checks that
+// the shards of `split` are all there, of the stated size, of one dataset_uuid, and that their indexes match
+// their hash. NotFound / DataLoss / InvalidArgument naming the file and what to do.
+//
+// The index is 22 bytes a sample: one process of a job reads it, and the others, of the same build, are sent
+// it. After that a shard's file is opened when a sample of it is first read. One that was changed or replaced
+// by then, or later, is DataLoss when a sample of it is read.
+absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::string& split);
+absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::string index,
+                                                   const StageOptions& stage = {});
+// Both.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShards(const std::string& dir, const std::string& split);
 
 }  // namespace deeper

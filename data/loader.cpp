@@ -136,7 +136,8 @@ class RingLoader : public Loader {
       slots_[i].partner_labels.resize(options.rows);
       slots_[i].partner_weights.resize(options.rows);
     }
-    for (int i = 0; i < options.workers; ++i) workers_.emplace_back([this] { Work(); });
+    const std::lock_guard lock(mutex_);
+    for (int i = 0; i < std::max(1, options.workers); ++i) AddWorker();
   }
 
   ~RingLoader() override {
@@ -158,7 +159,9 @@ class RingLoader : public Loader {
       return absl::OutOfRangeError(absl::StrCat("no batches left after ", options_.epochs, " epochs"));
     }
     Slot& slot = slots_[delivered_ % slots_.size()];
-    filled_.wait(lock, [&] { return delivered_ < planned_ && slot.unfilled == 0; });
+    const auto filled = [&] { return delivered_ < planned_ && slot.unfilled == 0; };
+    if (!filled()) AskForWorker();
+    filled_.wait(lock, filled);
     Batch batch = slot.plan.batch;
     if (!slot.status.ok()) {
       failure_ = absl::Status(slot.status.code(),
@@ -183,6 +186,18 @@ class RingLoader : public Loader {
     return batch;
   }
 
+  StageTimes times() const override { return clock_.Read(); }
+
+  int workers() const override {
+    const std::lock_guard lock(mutex_);
+    return static_cast<int>(workers_.size());
+  }
+
+  std::map<int64_t, std::string> bad_samples() const override {
+    const std::lock_guard lock(mutex_);
+    return bad_;
+  }
+
  private:
   struct Slot {
     Buffer images;
@@ -196,7 +211,19 @@ class RingLoader : public Loader {
     int64_t failed_row = 0;
   };
 
-  // The functions down to FillRow hold mutex_.
+  // The functions down to Work hold mutex_.
+
+  void AddWorker() {
+    workers_.emplace_back([this] { Work(); });
+  }
+
+  // The consumer is about to wait. What a worker more brings shows once the ring was used up.
+  void AskForWorker() {
+    if (options_.workers > 0 || std::ssize(workers_) >= options_.max_workers) return;
+    if (delivered_ < last_added_ + std::ssize(slots_)) return;
+    last_added_ = delivered_;
+    AddWorker();
+  }
 
   Slot& newest() { return slots_[(planned_ - 1) % slots_.size()]; }
 
@@ -215,7 +242,7 @@ class RingLoader : public Loader {
     }
     Slot& slot = newest();
     const int64_t begin = slot.plan.distinct - slot.unclaimed;
-    const int64_t fair = slot.plan.distinct / (4 * options_.workers);
+    const int64_t fair = slot.plan.distinct / (4 * std::ssize(workers_));
     const int64_t count = std::min(slot.unclaimed, std::clamp(fair, int64_t{1}, kMaxClaim));
     slot.unclaimed -= count;
     return {&slot, {begin, begin + count}};
@@ -229,9 +256,11 @@ class RingLoader : public Loader {
 
   void Work() {
     TraceLane("data");
+    CarryStageClock(&clock_);
     Scratch scratch;
     std::unique_lock lock(mutex_);
     while (true) {
+      EnterStage(Stage::kIdle);
       claimable_.wait(lock, [&] { return stop_ || CanClaim(); });
       if (stop_) return;
       const auto [slot, rows] = Claim();
@@ -258,9 +287,11 @@ class RingLoader : public Loader {
   }
 
   // Row `row` and, where that is another row, its partner: the later one of two has nothing left to do.
-  absl::Status FillRow(Slot& slot, int64_t row, Scratch& scratch) const {
+  absl::Status FillRow(Slot& slot, int64_t row, Scratch& scratch) {
     const Plan& plan = slot.plan;
     const int64_t position = plan.first + row, partner = Mixes(options_) ? position ^ 1 : position;
+    EnterStage(Stage::kRead);
+    dataset_.ReadAhead(OrderOf(plan).ReadAhead(position));
     if (partner == position || partner >= dataset_.info().samples) return FillAlone(slot, row, scratch);
     const int64_t partner_row = partner - plan.first;
     const bool together = partner_row >= 0 && partner_row < plan.distinct;
@@ -271,33 +302,55 @@ class RingLoader : public Loader {
     const absl::StatusOr<int64_t> other = Prepare(slot, partner, entry, scratch);
     if (!other.ok()) return other.status();
     const Mix mix = DrawMix(options_.mixup, options_.cutmix, options_.image_size,
-                            Draws("mix", plan, SampleAt(plan, std::min(position, partner))));
+                            Draws("mix", plan, OrderOf(plan).At(std::min(position, partner))));
     MixEntries(slot, mix, row, entry, scratch);
     Finish(slot, row, *own, *other, mix.weight);
     if (together) Finish(slot, partner_row, *other, *own, mix.weight);
     return absl::OkStatus();
   }
 
-  absl::Status FillAlone(Slot& slot, int64_t row, Scratch& scratch) const {
+  absl::Status FillAlone(Slot& slot, int64_t row, Scratch& scratch) {
     const absl::StatusOr<int64_t> sample = Prepare(slot, slot.plan.first + row, row, scratch);
     if (!sample.ok()) return sample.status();
     Finish(slot, row, *sample, *sample, 0);
     return absl::OkStatus();
   }
 
-  int64_t SampleAt(const Plan& plan, int64_t position) const {
-    return SampleOrder(options_.order, dataset_.info().samples, options_.seed, plan.batch.epoch).At(position);
+  SampleOrder OrderOf(const Plan& plan) const {
+    return SampleOrder(options_.order, dataset_.info().samples, options_.seed, plan.batch.epoch);
   }
 
   Rng Draws(std::string_view what, const Plan& plan, int64_t sample) const {
     return Rng(options_.seed, RandomStream(what), plan.batch.epoch, static_cast<uint64_t>(sample));
   }
 
-  // Reads the sample at `position` of the epoch into entry `entry`, mixed with nothing yet. Returns which it
-  // is.
-  absl::StatusOr<int64_t> Prepare(Slot& slot, int64_t position, int64_t entry, Scratch& scratch) const {
+  // Reads the sample at `position` of the epoch, or the next one that can be read, into entry `entry`, mixed
+  // with nothing yet. Returns which it is.
+  absl::StatusOr<int64_t> Prepare(Slot& slot, int64_t position, int64_t entry, Scratch& scratch) {
+    int64_t sample = OrderOf(slot.plan).At(position);
+    absl::Status prepared = PrepareSample(slot, sample, entry, scratch);
+    while (absl::IsDataLoss(prepared) && options_.allow_bad > 0) {
+      if (!MayReplace(sample, prepared)) {
+        return absl::DataLossError(absl::StrCat(prepared.message(), "; that is one bad sample more than the ",
+                                                options_.allow_bad, " that are allowed"));
+      }
+      sample = (sample + 1) % dataset_.info().samples;
+      prepared = PrepareSample(slot, sample, entry, scratch);
+    }
+    if (!prepared.ok()) return prepared;
+    return sample;
+  }
+
+  // Counts the bad sample.
+  bool MayReplace(int64_t sample, const absl::Status& status) {
+    const std::lock_guard lock(mutex_);
+    bad_.emplace(sample, status.message());
+    return std::ssize(bad_) <= std::min(options_.allow_bad, dataset_.info().samples - 1);
+  }
+
+  // One sample, from the disk to its place in the batch.
+  absl::Status PrepareSample(Slot& slot, int64_t sample, int64_t entry, Scratch& scratch) const {
     const int size = options_.image_size;
-    const int64_t sample = SampleAt(slot.plan, position);
     Sampling sampling;
     sampling.filter = FilterOf(options_.augment);
     sampling.color = DrawColor(options_.color_jitter, grey_, Draws("color", slot.plan, sample));
@@ -308,7 +361,9 @@ class RingLoader : public Loader {
           DrawWindow(options_.augment, size, image.height, image.width, Draws("augment", slot.plan, sample));
       return PixelsOf(sampling.window, sampling.filter, size, size, image);
     };
+    EnterStage(Stage::kRead);
     if (absl::Status read = dataset_.ReadPart(sample, choose, &scratch.image); !read.ok()) return read;
+    EnterStage(Stage::kAugment);
     sampling.window.x -= static_cast<float>(scratch.image.x);
     sampling.window.y -= static_cast<float>(scratch.image.y);
     if (options_.packed) {
@@ -317,7 +372,7 @@ class RingLoader : public Loader {
       SampleImage(scratch.image, sampling, scales_.data(), options_.channels, size, size,
                   Pixels(slot, entry, scratch));
     }
-    return sample;
+    return absl::OkStatus();
   }
 
   // Of an entry that is not packed.
@@ -379,8 +434,13 @@ class RingLoader : public Loader {
   const float grey_;  // of the mean pixel, 0 to 255
   const int64_t image_elements_;
 
-  std::mutex mutex_;  // guards everything below, but the rows of a slot belong to whoever claimed them
+  StageClock clock_;
+
+  // Guards everything below, but the rows of a slot belong to whoever claimed them.
+  mutable std::mutex mutex_;
   std::condition_variable claimable_, filled_;
+  int64_t last_added_ = 0;  // batches delivered when the latest worker was asked for
+  std::map<int64_t, std::string> bad_;
   BatchSequence sequence_;
   std::vector<Slot> slots_;  // batch i of the sequence is in slot i % size
   // Batches planned, handed to the consumer, and no longer in its use.
@@ -396,7 +456,7 @@ absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
   const std::pair<const char*, int64_t> positive[] = {{"image_size", o.image_size},
                                                       {"rows", o.rows},
                                                       {"world", o.world},
-                                                      {"workers", o.workers},
+                                                      {"workers", o.workers == 0 ? o.max_workers : o.workers},
                                                       {"prefetch", o.prefetch}};
   for (const auto& [name, value] : positive) {
     if (value <= 0)

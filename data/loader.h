@@ -8,12 +8,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "data/augment.h"
 #include "data/dataset.h"
 #include "data/sample_order.h"
+#include "data/stage_clock.h"
 #include "kernels/buffer.h"
 #include "kernels/images.h"
 
@@ -39,7 +42,13 @@ struct LoaderOptions {
   // batch is cut into, one batch each (of at most `rows`), so that batches are the same whatever the number
   // of ranks.
   int slices = 0;
+  // Threads that fill batches. 0: one at first, and one more for every batch that the consumer had to wait
+  // for, up to `max_workers`.
   int workers = 2;
+  int max_workers = AvailableCores();
+  // Samples of this rank that may fail to be read (DataLoss): each is replaced by the next sample of the
+  // split that can be read, whatever the rank or the epoch.
+  int64_t allow_bad = 0;
   int prefetch = 3;  // batches in the ring
   // Batches come as decoded pixels with what is to become of them (Batch::packed), for SampleImages to
   // finish, and not as normalised images.
@@ -78,6 +87,12 @@ class Loader {
   // The next batch in order. OutOfRange after the last epoch; DataLoss etc. from Dataset::Read, at the batch
   // it concerns.
   virtual absl::StatusOr<Batch> Next() = 0;
+
+  // Of all workers, since the beginning.
+  virtual StageTimes times() const = 0;
+  virtual int workers() const = 0;  // so far
+  // Samples that were replaced so far, by number, each with what was wrong with it.
+  virtual std::map<int64_t, std::string> bad_samples() const = 0;
 };
 
 // The most that a packed batch takes. Windows of more than four times the output's pixels, where images

@@ -152,13 +152,17 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
   return text.ok() ? ParseManifest(*text, path) : text.status();
 }
 
-absl::Status WriteManifest(const std::string& directory, const Manifest& manifest) {
+std::string ManifestText(const Manifest& manifest) {
   json splits = json::object();
   for (const auto& [name, split] : manifest.splits) splits[name] = ToJson(split);
   json document = {
       {"format", kFormat}, {"format_version", kVersion}, {"classes", manifest.classes}, {"splits", splits}};
   document["checksum"] = Checksum(document);
-  return WriteFileAtomically(ManifestPath(directory), Dump(document, 1) + "\n");
+  return Dump(document, 1) + "\n";
+}
+
+absl::Status WriteManifest(const std::string& directory, const Manifest& manifest) {
+  return WriteFileAtomically(ManifestPath(directory), ManifestText(manifest));
 }
 
 }  // namespace deeper

@@ -57,6 +57,8 @@ absl::Status CheckClassNames(const std::vector<std::string>& classes);
 absl::StatusOr<Manifest> ParseManifest(std::span<const uint8_t> text, const std::string& path);
 // NotFound: no manifest, so packing has not ended. DataLoss as ParseManifest.
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory);
+// What ParseManifest takes.
+std::string ManifestText(const Manifest& manifest);
 absl::Status WriteManifest(const std::string& directory, const Manifest& manifest);
 
 }  // namespace deeper

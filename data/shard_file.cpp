@@ -9,6 +9,13 @@
 
 namespace deeper {
 
+absl::Status ReadSample(const File& file, uint64_t offset, size_t bytes, uint32_t crc32c, uint8_t* out) {
+  absl::Status read = file.ReadAt(offset, out, bytes);
+  if (read.ok() && Crc32c(out, bytes) == crc32c) return read;
+  posix_fadvise(file.fd(), static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+  return absl::DataLossError(read.ok() ? "its bytes do not match their CRC32C" : read.message());
+}
+
 absl::StatusOr<ShardFile> ShardFile::Open(const std::string& path) {
   absl::StatusOr<File> file = File::Open(path, O_RDONLY);
   if (!file.ok()) return file.status();
@@ -33,19 +40,13 @@ std::string ShardFile::Describe(int64_t i) const {
 
 absl::Status ShardFile::Read(int64_t sample, std::vector<uint8_t>* out) const {
   const auto i = static_cast<size_t>(sample);
-  const uint64_t offset = data_offset_ + index_.offset[i];
   out->resize(index_.length[i]);
   absl::Status read;
   for (int attempt = 0; attempt < 2; ++attempt) {
-    read = file_.ReadAt(offset, out->data(), out->size());
-    if (read.ok() && Crc32c(out->data(), out->size()) == index_.crc32c[i]) return read;
-    // The page cache, not the disk, may be what is damaged.
-    posix_fadvise(file_.fd(), static_cast<off_t>(offset), static_cast<off_t>(out->size()),
-                  POSIX_FADV_DONTNEED);
+    read = ReadSample(file_, data_offset_ + index_.offset[i], out->size(), index_.crc32c[i], out->data());
+    if (read.ok()) return read;
   }
-  return absl::DataLossError(absl::StrCat(Describe(sample), ": ",
-                                          read.ok() ? "its bytes do not match their CRC32C" : read.message(),
-                                          "; run `deeper verify`, then restore the shard or pack it again"));
+  return absl::DataLossError(absl::StrCat(Describe(sample), ": ", read.message()));
 }
 
 void ShardFile::CheckSamples(std::vector<ShardProblem>* problems) const {

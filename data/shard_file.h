@@ -19,6 +19,10 @@ struct ShardProblem {
   std::string what;
 };
 
+// One try to read the `bytes` of a sample at `offset` of its file. DataLoss: they are not there or do not
+// match `crc32c`; then the next try asks the disk, since the page cache may be what is damaged.
+absl::Status ReadSample(const File& file, uint64_t offset, size_t bytes, uint32_t crc32c, uint8_t* out);
+
 // HDF5 is used once, to open; samples are then read with pread from the file opened then, whatever happens to
 // its name, outside HDF5's lock. Not mapped: a file cut short while mapped kills the process. Any number of
 // threads may read.
@@ -31,6 +35,7 @@ class ShardFile {
   const ShardHeader& header() const { return header_; }
   const ShardIndex& index() const { return index_; }
   uint64_t bytes() const { return bytes_; }
+  uint64_t data_offset() const { return data_offset_; }
   // "PATH, sample 17 (n01440764/x.JPEG)"
   std::string Describe(int64_t i) const;
 

@@ -33,7 +33,10 @@ absl::StatusOr<VerifyReport> VerifyShards(const std::string& directory, int jobs
   if (!manifest.ok()) return manifest.status();
   VerifyReport report;
   for (const auto& [name, split] : manifest->splits) {
-    const std::vector<ShardFile> shards = OpenShardFiles(directory, *manifest, name, &report.problems);
+    std::vector<ShardFile> shards;
+    const std::vector<ShardProblem> unsound =
+        VisitShards(directory, *manifest, name, [&](ShardFile shard) { shards.push_back(std::move(shard)); });
+    report.problems.insert(report.problems.end(), unsound.begin(), unsound.end());
     std::vector<std::vector<ShardProblem>> found(shards.size());
     absl::Status ran = RunJobs(jobs, static_cast<int64_t>(shards.size()), [&](int64_t i) {
       const ShardFile& shard = shards[static_cast<size_t>(i)];

@@ -116,7 +116,7 @@ class BenchCheckpointCommand final : public Command {
     absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, *comm_);
     if (!device.ok()) return device.status();
     device_ = *std::move(device);
-    absl::StatusOr<std::unique_ptr<Dataset>> images = OpenDataset(config_, "", config_.train_split);
+    absl::StatusOr<std::unique_ptr<Dataset>> images = OpenDataset(config_, "", config_.train_split, *comm_);
     if (!images.ok()) return images.status();
     images_ = *std::move(images);
     const absl::StatusOr<Model> model = ModelFor(config_, images_->info(), /*training=*/true);

@@ -240,8 +240,9 @@ class BenchScalingCommand final : public Command {
     absl::StatusOr<ChildResult> child = RunChild(line);
     if (!child.ok()) return child.status();
     if (child->exit_code == 0) return std::move(child->output);
-    const absl::Status failed = absl::UnknownError(absl::StrCat(
-        "exit code ", child->exit_code, " from: ", absl::StrJoin(line, " "), "\n", Tail(child->output)));
+    const absl::Status failed =
+        absl::UnknownError(absl::StrCat("exit code ", child->exit_code, " from: ", absl::StrJoin(line, " "),
+                                        "\n", Tail(child->output + child->errors)));
     const bool ours = child->exit_code >= static_cast<int>(ExitCode::kUsage) &&
                       child->exit_code <= static_cast<int>(ExitCode::kNotFinite);
     return WithExitCode(failed, ours ? static_cast<ExitCode>(child->exit_code) : ExitCode::kCommunication);
@@ -280,8 +281,7 @@ class BenchScalingCommand final : public Command {
         Launch(most_ranks(), {"bench", "comm", "--collective=all_reduce", "--min_bytes=65536",
                               "--max_bytes=4194304", "--warmup=1", "--repeats=5"});
     if (!output.ok()) return output.status();
-    const ordered_json report =
-        ordered_json::parse(output->substr(output->find('{')), nullptr, /*allow_exceptions=*/false);
+    const ordered_json report = ordered_json::parse(*output, nullptr, /*allow_exceptions=*/false);
     if (report.is_discarded()) return absl::InternalError(absl::StrCat("bench comm said:\n", Tail(*output)));
     for (const ordered_json& result : report["results"])
       link_samples_.push_back({result["bytes"].get<double>(), result["ms"].get<double>()});

@@ -86,7 +86,8 @@ class BenchStepCommand final : public Command {
     const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm);
     if (!made.ok()) return made.status();
     Device& device = **made;
-    const absl::StatusOr<std::unique_ptr<Dataset>> images = OpenDataset(config_, "", config_.train_split);
+    const absl::StatusOr<std::unique_ptr<Dataset>> images =
+        OpenDataset(config_, "", config_.train_split, call.comm);
     if (!images.ok()) return images.status();
     const absl::StatusOr<Model> model = ModelFor(config_, (*images)->info(), /*training=*/true);
     if (!model.ok()) return model.status();

@@ -9,8 +9,8 @@
 namespace deeper {
 
 struct ChildResult {
-  int exit_code = 0;   // 128 + the signal's number where one ended it
-  std::string output;  // standard output and error, as they came
+  int exit_code = 0;           // 128 + the signal's number where one ended it
+  std::string output, errors;  // standard output and standard error
 };
 
 // Runs arguments[0], looked for in PATH, to its end. It is told to end (SIGTERM) when this process does.

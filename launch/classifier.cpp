@@ -9,6 +9,7 @@
 #include "nlohmann/json.hpp"
 #include "trainer/agree.h"
 #include "trainer/checkpoint_directory.h"
+#include "trainer/cores.h"
 #include "trainer/exit_code.h"
 #include "trainer/weights_file.h"
 
@@ -42,10 +43,7 @@ absl::StatusOr<json> FindWeightsForAll(const std::string& path, Communicator& co
   if (comm.rank() == 0) found = FindWeights(path);
   if (absl::Status status = Agree(comm, found.status()); !status.ok()) return status;
   std::string text = found->dump();
-  uint64_t length = text.size();
-  comm.Broadcast(&length, sizeof length, 0, {}).Wait();
-  text.resize(length);
-  comm.Broadcast(text.data(), length, 0, {}).Wait();
+  Broadcast(comm, 0, &text);
   return json::parse(text);
 }
 
@@ -82,7 +80,7 @@ absl::Status Prepare(const Model& model, int64_t rows, Device& device, Classifie
   return classifier.net->Bind(*classifier.params);
 }
 
-absl::Status FillIn(const json& weights, int64_t rows, Device& device, Classifier& classifier) {
+absl::Status FillIn(const json& weights, int64_t rows, int cores, Device& device, Classifier& classifier) {
   RunConfig& config = classifier.config;
   absl::StatusOr<DatasetInfo> trained_on = Complete(weights.at("config"), config);
   if (!trained_on.ok()) {
@@ -99,6 +97,7 @@ absl::Status FillIn(const json& weights, int64_t rows, Device& device, Classifie
   classifier.input.channels = static_cast<int>(model->channels);
   classifier.input.stats = *std::move(stats);
   ConfigureEvaluationInput(config, classifier.input);
+  classifier.input.max_workers = cores;
   return Prepare(*model, rows, device, classifier);
 }
 
@@ -133,7 +132,8 @@ absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Device& 
   classifier.weights = weights->at("path").get<std::string>();
   classifier.step = weights->at("step").get<int64_t>();
   classifier.config = flags.config;
-  absl::Status status = Agree(comm, FillIn(*weights, flags.batch, device, classifier));
+  const int cores = OwnCores(comm);
+  absl::Status status = Agree(comm, FillIn(*weights, flags.batch, cores, device, classifier));
   if (!status.ok()) return status;
   const absl::StatusOr<std::vector<std::string>> warnings =
       LoadWeights(classifier.weights, *classifier.params, comm);

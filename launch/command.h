@@ -59,6 +59,7 @@ std::unique_ptr<Command> MakeReport();
 std::unique_ptr<Command> MakeBenchStep();
 std::unique_ptr<Command> MakeBenchOp();
 std::unique_ptr<Command> MakeBenchComm();
+std::unique_ptr<Command> MakeBenchLoader();
 std::unique_ptr<Command> MakeBenchCheckpoint();
 std::unique_ptr<Command> MakeBenchScaling();
 

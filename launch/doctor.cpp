@@ -168,12 +168,12 @@ struct Trainer {
   std::unique_ptr<ParamStore> params;
   LoaderOptions input;
 
-  static absl::StatusOr<Trainer> Make(const RunConfig& config, const Communicator& comm, Device& device);
+  static absl::StatusOr<Trainer> Make(const RunConfig& config, Communicator& comm, Device& device);
 };
 
-absl::StatusOr<Trainer> Trainer::Make(const RunConfig& config, const Communicator& comm, Device& device) {
+absl::StatusOr<Trainer> Trainer::Make(const RunConfig& config, Communicator& comm, Device& device) {
   Trainer made;
-  absl::StatusOr<std::unique_ptr<Dataset>> data = OpenDataset(config, config.data, config.train_split);
+  absl::StatusOr<std::unique_ptr<Dataset>> data = OpenDataset(config, config.data, config.train_split, comm);
   if (!data.ok()) return data.status();
   made.data = *std::move(data);
   const absl::StatusOr<PixelStats> stats = PixelStatsFor(config, made.data->info());

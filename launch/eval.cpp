@@ -59,7 +59,7 @@ class EvalCommand final : public Command {
     if (!classifier.ok()) return classifier.status();
     const RunConfig& config = classifier->config;
     const absl::StatusOr<std::unique_ptr<Dataset>> dataset =
-        OpenDataset(config, config.data, config.val_split);
+        OpenDataset(config, config.data, config.val_split, call.comm);
     const absl::Status opened =
         dataset.ok() ? CheckClasses((*dataset)->info(), *classifier) : dataset.status();
     if (absl::Status status = Agree(call.comm, opened); !status.ok()) return status;

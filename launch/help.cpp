@@ -27,6 +27,7 @@ constexpr ExitCodeText kExitCodes[] = {
     {4, "checkpoint or weights file: missing, damaged, of another model, or impossible to write"},
     {5, "communication: a rank was lost, stopped or stuck; the message names it"},
     {6, "training: loss or gradients were NaN or infinite"},
+    {75, "stopped by a signal, and saved: the same command goes on from there"},
 };
 
 std::string UsageOf(const CommandText& text) {
@@ -66,7 +67,7 @@ std::string HelpOf(Command& command) {
     }
   }
   absl::StrAppend(&out, "\n", kFlagRules, "\nExamples:\n", Indented(text.examples), "\nExit codes:\n");
-  for (const auto& [code, meaning] : kExitCodes) absl::StrAppendFormat(&out, "  %d  %s\n", code, meaning);
+  for (const auto& [code, meaning] : kExitCodes) absl::StrAppendFormat(&out, "  %-2d  %s\n", code, meaning);
   return out;
 }
 

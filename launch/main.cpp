@@ -19,7 +19,7 @@ std::vector<std::unique_ptr<Command>> AllCommands() {
   for (const auto make :
        {MakePack, MakeVerify, MakeDescribe, MakeDoctor, MakeTrain, MakeEval, MakePredict, MakeExport,
         MakeCheckpointList, MakeCheckpointDiff, MakeCheckpointReshard, MakeReport, MakeBenchStep, MakeBenchOp,
-        MakeBenchComm, MakeBenchCheckpoint, MakeBenchScaling})
+        MakeBenchComm, MakeBenchLoader, MakeBenchCheckpoint, MakeBenchScaling})
     commands.push_back(make());
   return commands;
 }

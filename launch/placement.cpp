@@ -1,37 +1,17 @@
 #include "launch/placement.h"
 
-#include <sched.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <string>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "trainer/agree.h"
+#include "trainer/cores.h"
 
 namespace deeper {
 namespace {
-
-// A machine, and the CPUs of it that a rank may use.
-struct Place {
-  char host[64] = {};
-  cpu_set_t cpus = {};
-};
-
-// Ranks, this one among them, that run on the very CPUs that this rank runs on.
-int RanksSharingMyCores(Communicator& comm) {
-  Place mine;
-  gethostname(mine.host, sizeof mine.host - 1);
-  sched_getaffinity(0, sizeof mine.cpus, &mine.cpus);
-  std::vector<Place> all(static_cast<size_t>(comm.size()), mine);
-  comm.AllGather(&mine, all.data(), sizeof mine, {}).Wait();
-  const auto same = [&](const Place& other) { return std::memcmp(&other, &mine, sizeof mine) == 0; };
-  return static_cast<int>(std::count_if(all.begin(), all.end(), same));
-}
 
 // Where plans that were tuned once are kept for the next time, unless the flag says otherwise; empty where
 // nothing can be kept.
@@ -66,8 +46,8 @@ absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, C
     if (absl::Status status = Agree(comm, gpu.status()); !status.ok()) return status;
     return gpu;
   }
-  const int sharing = RanksSharingMyCores(comm);
-  return MakeCpuDevice(config.threads > 0 ? config.threads : std::max(1, AvailableCores() / sharing));
+  const int cores = OwnCores(comm);
+  return MakeCpuDevice(config.threads > 0 ? config.threads : cores);
 }
 
 }  // namespace deeper

@@ -11,8 +11,7 @@
 namespace deeper {
 
 // Collective; config.device says which kind.
-//   cpu   with config.threads threads, or, if that is 0, with this rank's fair share of the cores that it may
-//         use: all of them where the launcher bound every rank to its own, a part where ranks share them.
+//   cpu   with config.threads threads, or, if that is 0, one for each of OwnCores().
 //   cuda  the GPU of this rank's number on its machine, counted round where there are more ranks than GPUs,
 //         and the cores next to that GPU.
 // Errors are those of MakeCudaDevice, the same on all ranks.

@@ -26,7 +26,11 @@ FlagGroup InputFlags(RunConfig& c) {
         "| torchvision: the "
         "short side at 8/7 of that, antialiased, and the middle | bvlc: the whole image at 8/7, the middle; "
         "BGR less 104, 117, 123, in training too"},
-       {"workers", &c.workers, "threads of a rank that read, decode and augment"}}};
+       {"workers", &c.workers,
+        "threads of a rank that read, decode and augment; 0: one more whenever it waits, up to its cores"},
+       {"stage_dir", &c.stage_dir,
+        "directory on a local disk: each machine copies the shards there once, while it reads the originals; "
+        "empty: no copies"}}};
 }
 
 FlagGroup MachineFlags(RunConfig& c) {

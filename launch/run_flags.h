@@ -8,7 +8,7 @@ namespace deeper {
 
 // --model, --num_classes, --image_size, --stem.
 FlagGroup ModelFlags(RunConfig& config);
-// --mean, --std, --workers.
+// --mean, --std, --workers, --stage_dir.
 FlagGroup InputFlags(RunConfig& config);
 // --device, --precision, --threads.
 FlagGroup MachineFlags(RunConfig& config);

@@ -69,7 +69,11 @@ class TrainCommand final : public Command {
           {"cutmix", &c.cutmix,
            "alpha of the share of an image that a rectangle of another one covers; 0: none; with --mixup: "
            "either"},
-          {"order", &c.order, "full: another permutation of all samples every epoch | sequential"}}},
+          {"allow_bad", &c.allow_bad,
+           "samples that may turn out unreadable, each replaced by the next one; 0: the first ends the run"},
+          {"order", &c.order,
+           "full: another permutation of all samples every epoch | block: of blocks of consecutive samples, "
+           "mixed over a window of 16384: for disks | sequential"}}},
         InputFlags(c).flags);
   }
 

@@ -20,7 +20,7 @@ import numpy
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEEPER, MPIRUN = sys.argv[1:3]
 COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", "export", "checkpoint list", "checkpoint diff", "checkpoint reshard",
-            "report", "bench step", "bench op", "bench comm", "bench checkpoint", "bench scaling"]
+            "report", "bench step", "bench op", "bench comm", "bench loader", "bench checkpoint", "bench scaling"]
 USAGE, DATA, CHECKPOINT, COMMUNICATION, NOT_FINITE = 2, 3, 4, 5, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]
@@ -201,6 +201,29 @@ class Damage(Cli):
         self.fails(DATA, [shard.name, "sample 7"], *self.train(data), ranks=2)
         self.assertIn("sample 7", self.fails(DATA, ["problem"], "verify", f"--data={data}").stdout)
 
+    def test_bad_samples_that_are_allowed(self):
+        data = self.copy("allowed")
+        shard = sorted(data.glob("train-*.h5"))[1]
+        flip_bit(shard, sample_position(shard))
+        losses = []
+        for ranks in 0, 3:
+            metrics = self.dir / f"allowed-{ranks}"
+            printed = self.succeeds(*self.train(data), "--allow_bad=1", f"--metrics_out={metrics}", ranks=ranks)
+            self.assertIn(f"{shard.name}, sample 7", printed)
+            self.assertIn("1 samples could not be read", printed)
+            self.assertEqual(len(events(metrics, "bad_sample")), 1)
+            losses.append([event["loss"] for event in events(metrics, "step")])
+        numpy.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+    def test_staged(self):
+        stage = self.dir / "local"
+        for ranks in 2, 0:
+            result = run(*self.train(self.data), f"--stage_dir={stage}", ranks=ranks)
+            self.assertEqual(result.returncode, 0, result.stderr)
+        names = [path.name for path in (stage / "deeper-shards").iterdir()]
+        self.assertFalse([name for name in names if name.endswith(".tmp")], "the last run removed what the first had left")
+        self.fails(DATA, ["create directory"], *self.train(self.data), "--stage_dir=/dev/null/x")
+
     def test_mixed(self):
         data, other = self.copy("mixed"), self.dir / "other"
         self.pack(self.dir / "other-idx", other, 3)
@@ -356,6 +379,16 @@ class Training(Cli):
 
 
 class Bench(Cli):
+    def test_loader(self):
+        bench = ["bench", "loader", f"--data={self.data}", "--image_size=10", "--images=50"]
+        report = json.loads(self.succeeds(*bench, "--rounds=2"))
+        self.assertEqual(report["settings"]["images"], 50)
+        self.assertGreater(report["ratios"]["loader_to_pread"], 0)
+        self.assertAlmostEqual(sum(report["stages"].values()), 1)
+        opened = json.loads(self.succeeds(*bench, ranks=2))
+        for how in "rank_0_for_all", "every_rank_all_files":
+            self.assertGreater(opened[how]["seconds"], 0)
+
     def test_step(self):
         report = json.loads(self.succeeds("bench", "step", *MODEL, "--batch=4", "--num_classes=10", "--warmup=3", "--repeats=2"))
         self.assertEqual(report["settings"]["batch"], 4)

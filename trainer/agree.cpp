@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "trainer/exit_code.h"
 
@@ -18,17 +19,24 @@ absl::Status Agree(Communicator& comm, const absl::Status& mine) {
   // A failure without an exit code gets none here: the caller may know it.
   const bool marked = mine.GetPayload(kExitCodePayload).has_value();
   struct {
-    int64_t code, exit_code, length;
+    int64_t code, exit_code;
   } header{static_cast<int64_t>(mine.code()),
-           static_cast<int64_t>(marked ? ExitCodeOf(mine) : ExitCode::kDone),
-           static_cast<int64_t>(mine.message().size())};
+           static_cast<int64_t>(marked ? ExitCodeOf(mine) : ExitCode::kDone)};
   comm.Broadcast(&header, sizeof(header), root, {}).Wait();
   std::string message(mine.message());
-  message.resize(static_cast<size_t>(header.length));
-  comm.Broadcast(message.data(), message.size(), root, {}).Wait();
-  absl::Status agreed(static_cast<absl::StatusCode>(header.code), absl::StrCat("rank ", root, ": ", message));
+  Broadcast(comm, root, &message);
+  const std::string prefix = absl::StrCat("rank ", root, ": ");
+  if (!absl::StartsWith(message, prefix)) message.insert(0, prefix);  // a failure agreed on before has it
+  absl::Status agreed(static_cast<absl::StatusCode>(header.code), message);
   const auto exit_code = static_cast<ExitCode>(header.exit_code);
   return exit_code == ExitCode::kDone ? agreed : WithExitCode(std::move(agreed), exit_code);
+}
+
+void Broadcast(Communicator& comm, int root, std::string* bytes) {
+  uint64_t length = bytes->size();
+  comm.Broadcast(&length, sizeof length, root, {}).Wait();
+  bytes->resize(length);
+  comm.Broadcast(bytes->data(), length, root, {}).Wait();
 }
 
 }  // namespace deeper

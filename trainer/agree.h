@@ -2,6 +2,8 @@
 // enter.
 #pragma once
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "comm/communicator.h"
 
@@ -10,5 +12,8 @@ namespace deeper {
 // Collective. OK if `mine` is OK on every rank; otherwise, on every rank, the failure of the lowest failing
 // rank, with its exit code and, where there is more than one rank, its number in the message.
 absl::Status Agree(Communicator& comm, const absl::Status& mine);
+
+// Collective. `bytes` is replaced by that of rank `root`.
+void Broadcast(Communicator& comm, int root, std::string* bytes);
 
 }  // namespace deeper

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "comm/node_places.h"
+#include "trainer/agree.h"
 #include "trainer/exit_code.h"
 
 namespace deeper {
@@ -30,6 +32,7 @@ constexpr std::array kValPresets{Choice<Augment>{"none", Augment::kNone},
                                  Choice<Augment>{"torchvision", Augment::kTorchvision},
                                  Choice<Augment>{"bvlc", Augment::kBvlc}};
 constexpr std::array kOrders{Choice<OrderKind>{"full", OrderKind::kFull},
+                             Choice<OrderKind>{"block", OrderKind::kBlock},
                              Choice<OrderKind>{"sequential", OrderKind::kSequential}};
 
 template <class Table>
@@ -126,13 +129,14 @@ absl::Status ValidateNumbers(const RunConfig& c) {
         InRange("momentum", c.momentum, 0, 0.99999, "at least 0 and below 1"),
         InRange("weight_decay", c.weight_decay, 0, 1, "between 0 and 1"),
         InRange("aux_weight", c.aux_weight, 0, 1e3, "0 or more"),
+        InRange("workers", c.workers, 0, 1024, "0 (as many as it takes, up to the cores of a rank) to 1024"),
+        InRange("allow_bad", static_cast<double>(c.allow_bad), 0, kMany, "0 or more"),
         InRange("color_jitter", c.color_jitter == -1 ? 0 : c.color_jitter, 0, 1,
                 "between 0 and 1, or -1 (0.5 with --augment=inception)"),
         InRange("random_erasing", c.random_erasing, 0, 1, "between 0 and 1"),
         InRange("mixup", c.mixup, 0, kMaxMixAlpha, "between 0 (none) and 4"),
         InRange("cutmix", c.cutmix, 0, kMaxMixAlpha, "between 0 (none) and 4"),
         InRange("label_smoothing", c.label_smoothing, 0, 0.999, "at least 0 and below 1"),
-        InRange("workers", c.workers, 1, 1024, "between 1 and 1024"),
         InRange("threads", c.threads, 0, 1024, "0 (a fair share of the cores) to 1024"),
         InRange("bucket_mib", c.bucket_mib, 0, 1e6, "0 (found in the first steps) or more"),
         InRange("keep", c.keep, 1, 1e6, "at least 1"),
@@ -259,10 +263,20 @@ GradientSum GradientSumOf(const RunConfig& config, Communicator& comm) {
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
-                                                     const std::string& split) {
+                                                     const std::string& split, Communicator& comm) {
   if (!config.synthetic) {
-    absl::StatusOr<std::unique_ptr<Dataset>> shards = OpenShards(dir, split);
-    if (!shards.ok()) return WithExitCode(shards.status(), ExitCode::kData);
+    absl::StatusOr<std::string> index = std::string();
+    if (comm.rank() == 0) index = ReadSplitIndex(dir, split);
+    absl::Status status = Agree(comm, WithExitCode(index.status(), ExitCode::kData));
+    if (!status.ok()) return status;
+    Broadcast(comm, 0, &*index);
+    const auto report = [rank = comm.rank()](const std::string& message) {
+      std::fprintf(stderr, "deeper: rank %d: %s\n", rank, message.c_str());
+    };
+    absl::StatusOr<std::unique_ptr<Dataset>> shards =
+        OpenSplit(dir, *std::move(index), {config.stage_dir, report});
+    status = Agree(comm, WithExitCode(shards.status(), ExitCode::kData));
+    if (!status.ok()) return status;
     return shards;
   }
   SyntheticOptions options;

@@ -41,7 +41,9 @@ struct RunConfig {
   std::string val_preset = "none";  // none | torchvision | bvlc
   std::string order = "full";       // full | block | sequential
   std::string mean, stddev;         // comma lists; empty: the dataset's
-  int workers = 2;
+  int workers = 0;                  // of a rank; 0: as many as it takes, up to its cores
+  int64_t allow_bad = 0;            // samples that may turn out unreadable
+  std::string stage_dir;            // empty: shards are read where they are
 
   // How.
   int64_t global_batch = 256;
@@ -119,10 +121,11 @@ size_t BucketBytesOf(const RunConfig& config);
 // Collective. How ranks that communicate over `comm` add up gradients.
 GradientSum GradientSumOf(const RunConfig& config, Communicator& comm);
 
-// Opens split `split` of `dir`, or makes up data where the config says synthetic (a tenth as much to evaluate
-// on). Errors carry ExitCode::kData.
+// Collective. Opens split `split` of `dir`, whose index rank 0 reads and sends to the others; or makes up
+// data where the config says synthetic (a tenth as much to evaluate on). Errors, the same on all ranks, carry
+// ExitCode::kData.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
-                                                     const std::string& split);
+                                                     const std::string& split, Communicator& comm);
 
 // The model for this dataset: its channels, and its classes unless num_classes says otherwise.
 // InvalidArgument if num_classes is smaller than the dataset's.

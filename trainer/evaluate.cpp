@@ -2,8 +2,8 @@
 
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/phase.h"
-#include "kernels/check.h"
 #include "trainer/agree.h"
 #include "trainer/exit_code.h"
 
@@ -36,6 +36,7 @@ absl::Status EvaluateMine(Network& net, Device& device, Loader& loader, const Ba
 absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset& dataset,
                                     LoaderOptions preset, Communicator& comm, const BatchCallback& on_batch) {
   preset.order = OrderKind::kSequential;
+  preset.allow_bad = 0;  // a replacement would count twice
   net.Configure(preset);
   preset.global_batch = preset.rows * comm.size();
   preset.rank = comm.rank();
@@ -53,7 +54,13 @@ absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset&
   Request counted = comm.AllReduce(counts, 3, CommType::kI64, ReduceOp::kSum, {});
   comm.AllReduce(&sum.loss_sum, 1, CommType::kF64, ReduceOp::kSum, {}).Wait();
   counted.Wait();
-  DEEPER_CHECK(counts[0] == dataset.info().samples, "an evaluation must see every sample exactly once");
+  if (counts[0] != dataset.info().samples) {
+    return WithExitCode(
+        absl::DataLossError(absl::StrCat("the evaluation counted ", counts[0], " samples, but split ",
+                                         dataset.info().split, " has ", dataset.info().samples,
+                                         ": a fault in deeper, or shards that changed meanwhile")),
+        ExitCode::kData);
+  }
   return EvalResult{counts[0], sum.loss_sum / static_cast<double>(counts[0]), counts[1], counts[2]};
 }
 

@@ -20,8 +20,8 @@ struct EvalResult {
 
 // Collective. `net` was prepared for inference and says what it asks of the loader (Network::Configure).
 // `preset` says how images are prepared; order, batch and ranks are set here. on_batch, if given, sees every
-// batch of this rank and its logits [rows, classes]. DataLoss for a sample that cannot be read, on all ranks.
-// The count is checked against the dataset's.
+// batch of this rank and its logits [rows, classes]. DataLoss, on all ranks, for a sample that cannot be
+// read, and should the samples counted not be those of the dataset.
 absl::StatusOr<EvalResult> Evaluate(
     Network& net, Device& device, const Dataset& dataset, LoaderOptions preset, Communicator& comm,
     const std::function<void(const Batch&, const float* logits)>& on_batch = nullptr);

@@ -73,6 +73,9 @@ absl::Status MetricsWriter::Step(const StepMetrics& metrics) {
   event["images_per_second"] = metrics.images_per_second;
   event["data_wait_ms"] = metrics.data_wait_ms;
   event["compute_ms"] = metrics.compute_ms;
+  event["read_ms"] = metrics.read_ms;
+  event["decode_ms"] = metrics.decode_ms;
+  event["augment_ms"] = metrics.augment_ms;
   event["comm_exposed_ms"] = metrics.comm_exposed_ms;
   event["peer_wait_ms"] = metrics.peer_wait_ms;
   event["samples"] = absl::StrFormat("%016x", metrics.samples);
@@ -100,6 +103,14 @@ absl::Status MetricsWriter::Checkpoint(const CheckpointMetrics& metrics) {
 
 absl::Status MetricsWriter::CheckpointFailed(int64_t step, const std::string& reason) {
   return Write({{"event", "checkpoint_failed"}, {"step", step}, {"reason", reason}});
+}
+
+absl::Status MetricsWriter::Bottleneck(int64_t step, const std::string& stage, const std::string& what) {
+  return Write({{"event", "bottleneck"}, {"step", step}, {"stage", stage}, {"what", what}});
+}
+
+absl::Status MetricsWriter::BadSample(int64_t step, const std::string& what) {
+  return Write({{"event", "bad_sample"}, {"step", step}, {"what", what}});
 }
 
 absl::Status MetricsWriter::NonFinite(int64_t step, const std::string& reason) {

@@ -25,8 +25,9 @@ struct StepMetrics {
   double lr = 0;
   double images_per_second = 0;
   double data_wait_ms = 0, compute_ms = 0;
-  double comm_exposed_ms = 0;  // communication that backward did not hide
-  double peer_wait_ms = 0;     // waiting for the slowest rank
+  double read_ms = 0, decode_ms = 0, augment_ms = 0;  // of rank 0's loader threads together, a step
+  double comm_exposed_ms = 0;                         // communication that backward did not hide
+  double peer_wait_ms = 0;                            // waiting for the slowest rank
   int64_t samples = 0;  // which ones were trained on since the last line: a hash, the same on any ranks
   int64_t nonfinite_steps = 0;  // so far: skipped, since loss or gradients were not finite
 };
@@ -68,6 +69,8 @@ class MetricsWriter {
   absl::Status Eval(const EvalMetrics& metrics);
   absl::Status Checkpoint(const CheckpointMetrics& metrics);
   absl::Status CheckpointFailed(int64_t step, const std::string& reason);
+  absl::Status Bottleneck(int64_t step, const std::string& stage, const std::string& what);
+  absl::Status BadSample(int64_t step, const std::string& what);
   absl::Status NonFinite(int64_t step, const std::string& reason);
   absl::Status Straggler(int64_t step, const std::string& what);
   absl::Status Done(int64_t step, double seconds);

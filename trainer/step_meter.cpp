@@ -32,7 +32,7 @@ void StepMeter::Add(const StepReport& report) {
   waits_ms_.push_back(report.comm_wait_ms);
 }
 
-StepMetrics StepMeter::Read(int64_t step, float lr) {
+StepMetrics StepMeter::Read(int64_t step, float lr, const StageTimes& loader) {
   const std::vector<double> loss_sums = LossSums(last_, comm_);
   std::vector<double> exposed_ms = waits_ms_;
   comm_.AllReduce(exposed_ms.data(), exposed_ms.size(), CommType::kF64, ReduceOp::kMin, {}).Wait();
@@ -53,6 +53,14 @@ StepMetrics StepMeter::Read(int64_t step, float lr) {
   metrics.images_per_second = 1e3 * static_cast<double>(images_) / (data_wait_ms_ + compute_ms_ + waited_ms);
   metrics.data_wait_ms = data_wait_ms_ / steps;
   metrics.compute_ms = compute_ms_ / steps;
+  const auto a_step = [&](Stage stage) {
+    const auto i = static_cast<size_t>(stage);
+    return (loader[i] - loader_ms_[i]) / steps;
+  };
+  metrics.read_ms = a_step(Stage::kRead);
+  metrics.decode_ms = a_step(Stage::kDecode);
+  metrics.augment_ms = a_step(Stage::kAugment);
+  loader_ms_ = loader;
   metrics.comm_exposed_ms = Sum(exposed_ms) / steps;
   metrics.peer_wait_ms = waited_ms / steps - metrics.comm_exposed_ms;
   images_ = 0;

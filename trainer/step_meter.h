@@ -20,8 +20,8 @@ class StepMeter {
   // samples. Images per second (of all ranks) and milliseconds a step (of this rank) are over the steps since
   // the last Read; evaluations and checkpoints between them do not count. Of the time spent waiting in a
   // step, the part that the rank which came last waited too is communication; the rest is waiting for that
-  // rank.
-  StepMetrics Read(int64_t step, float lr);
+  // rank. `loader` is the time of this rank's loader so far.
+  StepMetrics Read(int64_t step, float lr, const StageTimes& loader);
 
  private:
   const Model& model_;
@@ -30,6 +30,7 @@ class StepMeter {
   int64_t images_ = 0;
   int64_t samples_ = 0;
   double data_wait_ms_ = 0, compute_ms_ = 0;
+  StageTimes loader_ms_{};        // at the last Read
   std::vector<double> waits_ms_;  // for gradients; a step each
 };
 

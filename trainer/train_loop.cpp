@@ -13,6 +13,8 @@
 #include "kernels/flat.h"
 #include "kernels/trace.h"
 #include "trainer/agree.h"
+#include "trainer/bad_samples.h"
+#include "trainer/data_bottleneck.h"
 #include "trainer/evaluate.h"
 #include "trainer/exit_code.h"
 #include "trainer/optimizer.h"
@@ -26,9 +28,10 @@
 namespace deeper {
 namespace {
 
-constexpr int64_t kStuckWindow = 200;     // steps
-constexpr int64_t kStragglerWindow = 50;  // steps
-constexpr int kMostSkippedInARow = 100;   // steps; then skipping does not help
+constexpr int64_t kStuckWindow = 200;      // steps
+constexpr int64_t kStragglerWindow = 50;   // steps
+constexpr int64_t kBottleneckWindow = 50;  // steps
+constexpr int kMostSkippedInARow = 100;    // steps; then skipping does not help
 
 double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -59,6 +62,7 @@ class TrainLoop {
   void Advance(const StepReport& report);
   absl::Status Inspect(const StepReport& report);
   absl::Status SkipOrStop(const std::string& culprit);
+  absl::Status CountBadSamples();
   void Log(const StepReport& report, float lr);
   absl::Status EvaluateNow();
   void SynchronizeStatistics();
@@ -77,6 +81,8 @@ class TrainLoop {
   StepMeter meter_;
   Stragglers stragglers_;
   StuckHeads stuck_;
+  DataBottleneck bottleneck_;
+  BadSamples bad_samples_;
   Wishes wishes_;
   StepTrace trace_;
   ProgressState shown_;
@@ -103,6 +109,8 @@ TrainLoop::TrainLoop(TrainSetup& run)
       meter_(run.net->model(), run.comm),
       stragglers_(run.comm, kStragglerWindow),
       stuck_(run.net->model(), kStuckWindow),
+      bottleneck_(kBottleneckWindow, run.cores),
+      bad_samples_(run.comm, run.config.allow_bad),
       wishes_(run.comm),
       trace_(run.config.trace, run.config.trace_first, run.config.trace_steps, run.comm),
       shown_{.total_steps = run.total_steps,
@@ -130,6 +138,10 @@ absl::Status TrainLoop::Run() {
                                           ", which is saved. The same command goes on from there")),
         ExitCode::kPreempted);
   }
+  if (bad_samples_.count() > 0) {
+    run_.progress.Print(absl::StrFormat("warning: %d samples could not be read and were replaced by others",
+                                        bad_samples_.count()));
+  }
   run_.Warn(run_.metrics.Done(run_.step, Seconds() - start));
   return absl::OkStatus();
 }
@@ -148,6 +160,9 @@ absl::Status TrainLoop::Step() {
   stopped_ = wish == Wish::kStop && !done();
   Advance(*report);
   if (absl::Status status = Inspect(*report); !status.ok()) return status;
+  if (Due(run_.config.log_every) || done()) {
+    if (absl::Status status = CountBadSamples(); !status.ok()) return status;
+  }
   Log(*report, lr);
   top1_.reset();
   // Whoever asked for the end may not wait for long: no evaluation then.
@@ -181,6 +196,10 @@ absl::Status TrainLoop::Inspect(const StepReport& report) {
     run_.progress.Print(absl::StrCat("warning: ", slow));
     run_.Warn(run_.metrics.Straggler(run_.step, slow));
   }
+  if (const auto found = bottleneck_.Observe(report, run_.loader->times(), run_.loader->workers())) {
+    run_.progress.Print(absl::StrCat("warning: ", found->what));
+    run_.Warn(run_.metrics.Bottleneck(run_.step, found->stage, found->what));
+  }
   if (!report.finite) return SkipOrStop(guard_.Culprit(report.heads));
   skipped_in_a_row_ = 0;
   for (const std::string& warning : stuck_.Observe(run_.step, MeanLosses(report)))
@@ -206,9 +225,20 @@ absl::Status TrainLoop::SkipOrStop(const std::string& culprit) {
       ExitCode::kNotFinite);
 }
 
+absl::Status TrainLoop::CountBadSamples() {
+  if (run_.config.allow_bad == 0) return absl::OkStatus();
+  const absl::StatusOr<std::vector<std::string>> news = bad_samples_.Gather(*run_.loader);
+  if (!news.ok()) return news.status();
+  for (const std::string& what : *news) {
+    run_.progress.Print(absl::StrCat("warning: replaced ", what));
+    run_.Warn(run_.metrics.BadSample(run_.step, what));
+  }
+  return absl::OkStatus();
+}
+
 void TrainLoop::Log(const StepReport& report, float lr) {
   if (Due(run_.config.log_every) || done()) {
-    StepMetrics metrics = meter_.Read(run_.step, lr);
+    StepMetrics metrics = meter_.Read(run_.step, lr, run_.loader->times());
     metrics.nonfinite_steps = skipped_;
     run_.Warn(run_.metrics.Step(metrics));
     shown_.loss = metrics.loss;

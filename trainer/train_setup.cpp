@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "trainer/agree.h"
+#include "trainer/cores.h"
 #include "trainer/exit_code.h"
 #include "trainer/memory_plan.h"
 #include "trainer/weights_file.h"
@@ -47,11 +48,12 @@ absl::Status TrainSetup::ConnectDevices() {
   if (!made.ok()) return made.status();
   connection = *std::move(made);
   gradient_sum = GradientSumOf(config, comm);
+  cores = OwnCores(comm);
   return absl::OkStatus();
 }
 
 absl::Status TrainSetup::OpenData() {
-  absl::StatusOr<std::unique_ptr<Dataset>> train = OpenDataset(config, config.data, config.train_split);
+  absl::StatusOr<std::unique_ptr<Dataset>> train = OpenDataset(config, config.data, config.train_split, comm);
   if (!train.ok()) return train.status();
   train_data = *std::move(train);
   absl::StatusOr<PixelStats> stats = PixelStatsFor(config, train_data->info());
@@ -60,7 +62,7 @@ absl::Status TrainSetup::OpenData() {
 
   const bool val_given = !config.val_data.empty();
   absl::StatusOr<std::unique_ptr<Dataset>> val =
-      OpenDataset(config, val_given ? config.val_data : config.data, config.val_split);
+      OpenDataset(config, val_given ? config.val_data : config.data, config.val_split, comm);
   if (val.ok()) {
     val_data = *std::move(val);
     if (val_data->info().classes != train_data->info().classes) {
@@ -279,6 +281,7 @@ int64_t TrainSetup::TrainedParameters() const {
 absl::Status TrainSetup::StartLoader() {
   LoaderOptions options = Preset();
   ConfigureTrainingInput(config, options);
+  options.allow_bad = config.allow_bad;
   options.order = OrderOf(config);
   options.seed = config.seed;
   options.global_batch = config.global_batch;
@@ -298,6 +301,7 @@ LoaderOptions TrainSetup::Preset() const {
   net->Configure(options);
   options.stats = stats_;
   ConfigureEvaluationInput(config, options);
+  options.max_workers = cores;
   return options;
 }
 

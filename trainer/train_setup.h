@@ -49,6 +49,7 @@ struct TrainSetup {
   std::unique_ptr<ParamStore> params;
   std::unique_ptr<Loader> loader;
   DeviceCommunicator connection;  // ends before the memory that it works on
+  int cores = 1;                  // of this rank
   GradientSum gradient_sum = GradientSum::kAnyOrder;
   std::unique_ptr<CheckpointSaver> saver;  // null without a --checkpoint_dir
 
@@ -61,7 +62,7 @@ struct TrainSetup {
  private:
   // In this order. Each works on this rank alone, unless it says collective; the ranks agree in between.
   absl::Status ConnectDevices();  // collective
-  absl::Status OpenData();
+  absl::Status OpenData();        // collective
   absl::Status BuildNetworks();
   absl::Status CheckSameModel();       // collective
   absl::Status RestoreOrInitialize();  // collective

@@ -86,7 +86,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
       reducer_.Finish(stream);  // mean gradient visible on the compute stream
       guard_.InspectSums();
     });
-    Prefetch();
+    Prefetch(report);
     AwaitDevice(last);
     Count(*batch, net_.results(), report);
   }
@@ -116,10 +116,12 @@ absl::StatusOr<Batch> TrainStep::NextBatch() {
 }
 
 // While the device computes, the next batch is on its way to it. A failure is that batch's, and waits for it.
-void TrainStep::Prefetch() {
+void TrainStep::Prefetch(StepReport& report) {
   if (device_.type() == DeviceType::kCpu) return;
   EnterPhase(Phase::kLoader);
+  const double start = Milliseconds();
   device_.WaitForUploads();  // of the batch in use: Next hands its memory to the loader
+  report.upload_wait_ms += Milliseconds() - start;
   next_ = loader_.Next();
   if (next_->ok()) net_.Stage(**next_);
 }

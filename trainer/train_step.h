@@ -27,6 +27,7 @@ struct StepReport {
   std::vector<HeadResult> heads;     // sums over this rank's rows
   std::vector<double> micro_losses;  // [micro-batch][head]: the parts of heads' loss_sum
   double data_wait_ms = 0;           // the loader kept us waiting
+  double upload_wait_ms = 0;         // part of compute_ms: the host waited for a batch to be on the device
   double compute_ms = 0;             // forward, backward, update
   double comm_wait_ms = 0;  // for other ranks: for gradients and weights after backward, for statistics
 };
@@ -64,7 +65,7 @@ class TrainStep {
 
  private:
   absl::StatusOr<Batch> NextBatch();
-  void Prefetch();
+  void Prefetch(StepReport& report);
   void AwaitDevice(bool sums);  // over ranks, are among the work
 
   Loader& loader_;

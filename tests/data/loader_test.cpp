@@ -492,6 +492,155 @@ TEST(Loader, ReportsABadSampleAtItsBatchAndStaysThere) {
   }
 }
 
+// The samples of a whole run, by global batch, as `world` ranks saw them.
+std::vector<std::vector<uint64_t>> SamplesOf(const Dataset& dataset, LoaderOptions options, int world) {
+  options.world = world;
+  std::vector<std::vector<uint64_t>> batches;
+  for (options.rank = 0; options.rank < world; ++options.rank) {
+    for (const Copy& copy : ReadAll(dataset, options)) {
+      const int64_t per_epoch = BatchesPerEpoch(dataset.info().samples, options.global_batch);
+      const auto k = static_cast<size_t>(copy.batch.epoch * per_epoch + copy.batch.batch);
+      batches.resize(std::max(batches.size(), k + 1));
+      batches[k].insert(batches[k].end(), copy.samples.begin(), copy.samples.begin() + copy.batch.rows);
+    }
+  }
+  return batches;
+}
+
+TEST(Loader, ReplacesBadSamplesAlikeForAnyRanksAndWorkers) {
+  NumberedImages dataset(41);
+  const std::vector<std::vector<uint64_t>> sound = SamplesOf(dataset, SmallOptions(), 1);
+  dataset.bad = {7, 30, 31, 40};
+  LoaderOptions options = SmallOptions();
+  options.allow_bad = 4;
+  for (const int world : {1, 3}) {
+    for (options.workers = 1; options.workers <= 4; options.workers += 3) {
+      std::vector<std::vector<uint64_t>> expected = sound;
+      for (std::vector<uint64_t>& batch : expected) {
+        for (uint64_t& sample : batch) {
+          if (sample == 7) sample = 8;
+          if (sample == 30 || sample == 31) sample = 32;
+          if (sample == 40) sample = 0;
+        }
+      }
+      EXPECT_EQ(SamplesOf(dataset, options, world), expected);
+    }
+  }
+}
+
+TEST(Loader, NamesTheBadSamplesAndStopsAtOneTooMany) {
+  NumberedImages dataset(40);
+  dataset.bad = {7, 30, 31};
+  LoaderOptions options = SmallOptions();
+  options.order = OrderKind::kSequential;
+  options.global_batch = options.rows = 10;
+  options.allow_bad = 2;
+  options.workers = 1;  // else 30 may be the one too many
+  const std::unique_ptr<Loader> loader = Make(dataset, options);
+  ASSERT_TRUE(loader->Next().ok());
+  EXPECT_EQ(loader->bad_samples().at(7), "sample 7 is broken");
+  ASSERT_TRUE(loader->Next().ok());
+  ASSERT_TRUE(loader->Next().ok());
+  const absl::Status status = loader->Next().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("sample 31 is broken; that is one bad sample more than the 2 that are allowed"));
+}
+
+TEST(Loader, EndsWhereNoSampleCanBeRead) {
+  NumberedImages dataset(3);
+  dataset.bad = {0, 1, 2};
+  LoaderOptions options = SmallOptions();
+  options.allow_bad = 100;
+  EXPECT_EQ(Make(dataset, options)->Next().status().code(), absl::StatusCode::kDataLoss);
+}
+
+// Three epochs, stopped and gone on with in a hundred random places, each time on another number of ranks:
+// what was trained is, sample by sample, what a run without a stop trains.
+TEST(Loader, StopsAndNumbersOfRanksLeaveNoTraceInTheSamples) {
+  constexpr int64_t kSamples =
+      20011;  // a prime: no batch and no number of ranks divides it; two windows of blocks
+  constexpr int kWorlds[] = {1, 2, 3, 5, 8};
+  const NumberedImages dataset(kSamples);
+  Rng rng(2, RandomStream("test"), 0, 0);
+  for (const OrderKind order : {OrderKind::kFull, OrderKind::kBlock, OrderKind::kSequential}) {
+    for (const int64_t global_batch : {97, 1009}) {
+      SCOPED_TRACE(absl::StrCat("order ", static_cast<int>(order), ", global batch ", global_batch));
+      LoaderOptions options = SmallOptions();
+      options.image_size = 1;
+      options.order = order;
+      options.global_batch = global_batch;
+      options.rows = 50;
+      const std::vector<std::vector<uint64_t>> whole = SamplesOf(dataset, options, 1);
+      const int64_t per_epoch = BatchesPerEpoch(kSamples, global_batch);
+      ASSERT_EQ(std::ssize(whole), 3 * per_epoch);
+      std::set<int64_t> stops = {0};
+      while (stops.size() < 100 && std::ssize(stops) < 3 * per_epoch)
+        stops.insert(rng.NextBelow(static_cast<uint32_t>(3 * per_epoch)));
+      for (auto stop = stops.begin(); stop != stops.end(); ++stop) {
+        const int64_t end = std::next(stop) == stops.end() ? 3 * per_epoch : *std::next(stop);
+        options.first_epoch = static_cast<uint32_t>(*stop / per_epoch);
+        options.first_batch = *stop % per_epoch;
+        options.world = kWorlds[rng.NextBelow(std::size(kWorlds))];
+        std::vector<std::unique_ptr<Loader>> ranks;
+        for (options.rank = 0; options.rank < options.world; ++options.rank)
+          ranks.push_back(Make(dataset, options));
+        for (int64_t k = *stop; k < end; ++k) {
+          std::vector<uint64_t> trained;
+          for (const std::unique_ptr<Loader>& rank : ranks) {
+            for (bool last = false; !last;) {
+              const absl::StatusOr<Batch> batch = rank->Next();
+              ASSERT_TRUE(batch.ok());
+              trained.insert(trained.end(), batch->samples, batch->samples + batch->rows);
+              last = batch->micro + 1 == batch->micros;
+            }
+          }
+          ASSERT_EQ(trained, whole[static_cast<size_t>(k)]) << "step " << k << " on " << options.world;
+        }
+      }
+      for (int64_t epoch = 0; epoch < 3; ++epoch) {
+        std::vector<int> seen(kSamples);
+        for (int64_t k = epoch * per_epoch; k < (epoch + 1) * per_epoch; ++k)
+          for (const uint64_t sample : whole[static_cast<size_t>(k)]) ++seen[sample];
+        EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), kSamples);
+      }
+    }
+  }
+}
+
+TEST(Loader, AddsWorkersOnlyWhileTheConsumerWaits) {
+  NumberedImages dataset(1000);
+  LoaderOptions options = SmallOptions();
+  options.global_batch = options.rows = 20;
+  options.workers = 0;
+  options.max_workers = 3;
+  dataset.delay = std::chrono::milliseconds(1);
+  const std::unique_ptr<Loader> slow = Make(dataset, options);
+  EXPECT_EQ(slow->workers(), 1);
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(slow->Next().ok());
+  EXPECT_EQ(slow->workers(), 3);
+
+  const NumberedImages quick(1000);
+  const std::unique_ptr<Loader> fast = Make(quick, options);
+  for (int i = 0; i < 20; ++i) {  // never before the ring is full; the batch in use stays in it
+    const int used = std::max(0, i - 1);
+    while (quick.reads < options.rows * (used + options.prefetch)) std::this_thread::yield();
+    ASSERT_TRUE(fast->Next().ok());
+  }
+  EXPECT_EQ(fast->workers(), 1);
+}
+
+TEST(Loader, TellsWhereTheTimeOfItsWorkersGoes) {
+  NumberedImages dataset(100);
+  dataset.delay = std::chrono::milliseconds(1);
+  const std::unique_ptr<Loader> loader = Make(dataset, SmallOptions());
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(loader->Next().ok());
+  const StageTimes times = loader->times();
+  EXPECT_GT(times[static_cast<size_t>(Stage::kRead)], 5.0);  // at least as many samples were read
+  EXPECT_GT(times[static_cast<size_t>(Stage::kAugment)], 0);
+  EXPECT_LT(times[static_cast<size_t>(Stage::kAugment)], times[static_cast<size_t>(Stage::kRead)]);
+}
+
 TEST(Loader, StopsCleanlyInAnyState) {
   NumberedImages dataset(1000);
   LoaderOptions options = SmallOptions();
@@ -555,7 +704,7 @@ TEST(Loader, RejectsWhatCannotWork) {
   ExpectInvalid(With(&LoaderOptions::rank, 1), "rank 1 is not one of 1");
   ExpectInvalid(With(&LoaderOptions::image_size, 0), "image_size is 0");
   ExpectInvalid(With(&LoaderOptions::rows, int64_t{0}), "rows is 0");
-  ExpectInvalid(With(&LoaderOptions::workers, 0), "workers is 0");
+  ExpectInvalid(With(&LoaderOptions::workers, -1), "workers is -1");
   ExpectInvalid(With(&LoaderOptions::prefetch, -1), "prefetch is -1");
   ExpectInvalid(With(&LoaderOptions::channels, 1), "takes 1 channels, the train split has 3", 20, 3);
   ExpectInvalid(With(&LoaderOptions::channels, 4), "takes 4 channels, the train split has 1");

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 #include <vector>
 
 namespace deeper {
@@ -24,13 +25,49 @@ int64_t Agreements(const std::vector<int64_t>& a, const std::vector<int64_t>& b)
 }
 
 TEST(SampleOrder, IsAPermutationOfAnyNumberOfSamples) {
-  for (const int64_t samples : {1, 2, 3, 4, 5, 10, 1000, 60000}) {
-    std::vector<int64_t> sorted = Samples(OrderKind::kFull, samples, 7, 3);
-    std::sort(sorted.begin(), sorted.end());
-    std::vector<int64_t> all(samples);
-    std::iota(all.begin(), all.end(), 0);
-    EXPECT_EQ(sorted, all) << samples;
+  for (const OrderKind kind : {OrderKind::kFull, OrderKind::kBlock}) {
+    for (const int64_t samples : {1, 2, 3, 4, 5, 10, 128, 129, 1000, 16384, 60000}) {
+      std::vector<int64_t> sorted = Samples(kind, samples, 7, 3);
+      std::sort(sorted.begin(), sorted.end());
+      std::vector<int64_t> all(samples);
+      std::iota(all.begin(), all.end(), 0);
+      EXPECT_EQ(sorted, all) << samples;
+    }
   }
+}
+
+TEST(SampleOrder, AWindowOfBlocksIsReadFromWholeBlocks) {
+  constexpr int64_t kSamples = 3 * kWindowSamples + 1000;
+  const std::vector<int64_t> order = Samples(OrderKind::kBlock, kSamples, 7, 3);
+  int64_t in_order = 0;
+  std::set<int64_t> first_blocks;
+  for (int64_t begin = 0; begin < kSamples; begin += kWindowSamples) {
+    const int64_t end = std::min(begin + kWindowSamples, kSamples);
+    std::set<int64_t> blocks;
+    for (int64_t i = begin; i < end; ++i) {
+      blocks.insert(order[i] / kBlockSamples);
+      in_order += i > begin && order[i] == order[i - 1] + 1;
+    }
+    EXPECT_EQ(std::ssize(blocks), (end - begin + kBlockSamples - 1) / kBlockSamples);
+    if (std::ssize(blocks) == kWindowSamples / kBlockSamples) first_blocks.insert(*blocks.begin());
+  }
+  EXPECT_LT(in_order, 20);  // about one of a random permutation
+  EXPECT_LT(*first_blocks.rbegin(), 40) << "a window's blocks come from all over the split";
+}
+
+TEST(SampleOrder, ReadsEachBlockAheadOnceBeforeItsWindow) {
+  constexpr int64_t kSamples = 2 * kWindowSamples + 1000;
+  const SampleOrder order(OrderKind::kBlock, kSamples, 7, 3);
+  std::vector<int> ahead(kSamples);
+  for (int64_t i = 0; i < kSamples; ++i) {
+    if (i >= kWindowSamples) {
+      EXPECT_EQ(ahead[order.At(i)], 1) << i;
+    }
+    const Slice block = order.ReadAhead(i);
+    for (int64_t sample = block.begin; sample < block.end; ++sample) ++ahead[sample];
+  }
+  EXPECT_EQ(std::accumulate(ahead.begin(), ahead.end(), int64_t{0}), kSamples - kWindowSamples);
+  EXPECT_EQ(SampleOrder(OrderKind::kFull, kSamples, 7, 3).ReadAhead(0).size(), 0);
 }
 
 TEST(SampleOrder, SequentialIsTheIdentity) {
@@ -44,6 +81,9 @@ TEST(SampleOrder, ChangesWithEpochAndSeed) {
   EXPECT_LT(Agreements(order, Samples(OrderKind::kFull, 1000, 1, 1)), 12);
   EXPECT_LT(Agreements(order, Samples(OrderKind::kFull, 1000, 2, 0)), 12);
   EXPECT_LT(Agreements(order, Samples(OrderKind::kSequential, 1000, 1, 0)), 12);
+  const std::vector<int64_t> blocks = Samples(OrderKind::kBlock, 1000, 1, 0);
+  EXPECT_LT(Agreements(blocks, Samples(OrderKind::kBlock, 1000, 1, 1)), 12);
+  EXPECT_LT(Agreements(blocks, Samples(OrderKind::kBlock, 1000, 2, 0)), 12);
 }
 
 TEST(SampleOrder, EverySampleComesFirstEquallyOften) {
@@ -59,6 +99,9 @@ TEST(SampleOrder, NeverChangesBetweenVersions) {
   std::vector<int64_t> order = Samples(OrderKind::kFull, 1000, 42, 3);
   order.resize(6);
   EXPECT_THAT(order, testing::ElementsAre(489, 807, 951, 540, 163, 37));
+  order = Samples(OrderKind::kBlock, 40000, 42, 3);
+  order.resize(6);
+  EXPECT_THAT(order, testing::ElementsAre(28818, 11107, 25629, 6570, 7986, 10263));
 }
 
 TEST(RankSlice, TilesEveryGlobalBatchInRankOrder) {

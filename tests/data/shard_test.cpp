@@ -161,12 +161,53 @@ TEST_F(ShardsTest, NoFlipIsEverSilent) {
 
 TEST_F(ShardsTest, OpenFilesOutliveTheirNames) {
   const absl::StatusOr<std::unique_ptr<Dataset>> data = OpenShards(dir_ / "out", "train");
+  Image image;
+  EXPECT_TRUE((*data)->Read(8, &image).ok());
   fs::rename(dir_ / kMiddle, dir_ / "elsewhere");
   WriteBytes(dir_ / kMiddle, Bytes(10));
-  Image image;
   EXPECT_TRUE((*data)->Read(9, &image).ok());
   fs::resize_file(dir_ / "elsewhere", 1000);
   EXPECT_THAT((*data)->Read(9, &image).message(), HasSubstr("is cut short"));
+}
+
+TEST_F(ShardsTest, ShardsReplacedInMidRunAreFound) {
+  const absl::StatusOr<std::unique_ptr<Dataset>> data = OpenShards(dir_ / "out", "train");
+  Image image;
+  fs::copy_file(dir_ / "out/train-00002-of-00003.h5", dir_ / kMiddle, fs::copy_options::overwrite_existing);
+  absl::Status read = (*data)->Read(9, &image);  // the first of its shard
+  EXPECT_EQ(read.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(read.message(),
+              AllOf(HasSubstr("train-00001-of-00003.h5, sample 1"), HasSubstr("was replaced")));
+  fs::resize_file(dir_ / kMiddle, 4000);
+  read = (*data)->Read(10, &image);
+  EXPECT_EQ(read.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(read.message(), AllOf(HasSubstr("train-00001-of-00003.h5, sample 2"),
+                                    HasSubstr("changed while it was in use")));
+
+  ASSERT_TRUE((*data)->Read(0, &image).ok());
+  fs::resize_file(dir_ / "out/train-00000-of-00003.h5", 1000);
+  EXPECT_THAT((*data)->Read(1, &image).message(),
+              AllOf(HasSubstr("is cut short"), HasSubstr("changed while it was in use")));
+}
+
+TEST_F(ShardsTest, AnIndexThatWasSentOpensTheSplitWithoutReadingIt) {
+  const absl::StatusOr<std::string> index = ReadSplitIndex(dir_ / "out", "train");
+  ASSERT_TRUE(index.ok()) << index.status();
+  fs::remove(dir_ / "out/manifest.json");
+  const std::string hidden = dir_ / "out/train-00002-of-00003.h5.hidden";
+  fs::rename(dir_ / "out/train-00002-of-00003.h5", hidden);
+  const absl::StatusOr<std::unique_ptr<Dataset>> data = OpenSplit(dir_ / "out", *index);
+  ASSERT_TRUE(data.ok()) << data.status();
+  EXPECT_EQ((*data)->info().samples, 24);
+  EXPECT_EQ((*data)->label(17), 7);
+  fs::rename(hidden, dir_ / "out/train-00002-of-00003.h5");
+  Image image;
+  ASSERT_TRUE((*data)->Read(17, &image).ok());
+  EXPECT_EQ(image.pixels, MakeImage(7, 9, 1, 17).pixels);
+
+  fs::rename(dir_ / "out", dir_ / "elsewhere");  // a machine that does not have the directory
+  EXPECT_THAT(OpenSplit(dir_ / "out", *index).status().message(),
+              HasSubstr("train-00000-of-00003.h5: No such file"));
 }
 
 // A shard whose index is hashed correctly but says `index`.

@@ -81,7 +81,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.mixup = -1; }, "--mixup=-1: must be between 0 (none) and 4"},
       {[](RunConfig& c) { c.cutmix = 5; }, "--cutmix=5: must be between 0 (none) and 4"},
       {[](RunConfig& c) { c.label_smoothing = 1; }, "--label_smoothing=1: must be at least 0 and below 1"},
-      {[](RunConfig& c) { c.order = "block"; }, "--order=block: must be one of full, sequential"},
+      {[](RunConfig& c) { c.order = "random"; }, "--order=random: must be one of full, block, sequential"},
       {[](RunConfig& c) { c.optimizer = "adam"; }, "--optimizer=adam"},
       {[](RunConfig& c) { c.lr = -1; }, "--lr=-1"},
       {[](RunConfig& c) { c.momentum = 1; }, "--momentum=1"},

@@ -44,6 +44,9 @@ StepMetrics ExampleStep() {
           .images_per_second = 640,
           .data_wait_ms = 0.5,
           .compute_ms = 99,
+          .read_ms = 8,
+          .decode_ms = 64,
+          .augment_ms = 32,
           .comm_exposed_ms = 1.5,
           .peer_wait_ms = 0.25,
           .samples = 0xC0FFEE,
@@ -57,26 +60,31 @@ TEST(Metrics, WritesTheDocumentedFields) {
   ASSERT_TRUE(writer.Eval({.step = 20, .top1 = 0.25, .top5 = 0.5, .loss = 2, .count = 10000}).ok());
   ASSERT_TRUE(writer.Checkpoint({20, "runs/a/step-000000020", 0.125, 4.5, 0.5}).ok());
   ASSERT_TRUE(writer.CheckpointFailed(21, "disk full").ok());
+  ASSERT_TRUE(writer.Bottleneck(20, "decode", "slow").ok());
+  ASSERT_TRUE(writer.BadSample(20, "x.h5").ok());
   ASSERT_TRUE(writer.NonFinite(21, "fc.bias").ok());
   ASSERT_TRUE(writer.Straggler(50, "rank 1 is slow").ok());
   ASSERT_TRUE(writer.Done(20, 12.5).ok());
 
   std::vector<std::string> lines = Lines(TestFile());
-  ASSERT_EQ(lines.size(), 8u);
+  ASSERT_EQ(lines.size(), 10u);
   for (std::string& line : lines) line = Untimed(line);
   EXPECT_EQ(lines[0], R"({"event":"start","config":{"model":"nin"},"run":{"ranks":2}})");
   EXPECT_EQ(
       lines[1],
       R"({"event":"step","step":20,"epoch":1,"loss":3.5,"loss_main":2.0,"loss_aux1":2.5,"loss_aux2":2.25,)"
-      R"("lr":0.1,"images_per_second":640.0,"data_wait_ms":0.5,"compute_ms":99.0,"comm_exposed_ms":1.5,)"
-      R"("peer_wait_ms":0.25,"samples":"0000000000c0ffee","nonfinite_steps":2})");
+      R"("lr":0.1,"images_per_second":640.0,"data_wait_ms":0.5,"compute_ms":99.0,"read_ms":8.0,"decode_ms":64.0,)"
+      R"("augment_ms":32.0,"comm_exposed_ms":1.5,"peer_wait_ms":0.25,"samples":"0000000000c0ffee",)"
+      R"("nonfinite_steps":2})");
   EXPECT_EQ(lines[2], R"({"event":"eval","step":20,"top1":0.25,"top5":0.5,"loss":2.0,"count":10000})");
   EXPECT_EQ(lines[3], R"({"event":"checkpoint","step":20,"path":"runs/a/step-000000020","seconds":0.125,)"
                       R"("stall_ms":4.5,"wait_ms":0.5})");
   EXPECT_EQ(lines[4], R"({"event":"checkpoint_failed","step":21,"reason":"disk full"})");
-  EXPECT_EQ(lines[5], R"({"event":"nonfinite","step":21,"reason":"fc.bias"})");
-  EXPECT_EQ(lines[6], R"({"event":"straggler","step":50,"what":"rank 1 is slow"})");
-  EXPECT_EQ(lines[7], R"({"event":"done","step":20,"seconds":12.5})");
+  EXPECT_EQ(lines[5], R"({"event":"bottleneck","step":20,"stage":"decode","what":"slow"})");
+  EXPECT_EQ(lines[6], R"({"event":"bad_sample","step":20,"what":"x.h5"})");
+  EXPECT_EQ(lines[7], R"({"event":"nonfinite","step":21,"reason":"fc.bias"})");
+  EXPECT_EQ(lines[8], R"({"event":"straggler","step":50,"what":"rank 1 is slow"})");
+  EXPECT_EQ(lines[9], R"({"event":"done","step":20,"seconds":12.5})");
 }
 
 TEST(Metrics, ALineIsThereAsSoonAsItIsWritten) {

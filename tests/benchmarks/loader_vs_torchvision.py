@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Training crops from JPEGs, deeper's loader against torchvision with PIL, on the same cores in turn.
+
+  tests/benchmarks/loader_vs_torchvision.py --deeper build/cpu-release/launch/deeper --images DIR [--workers 2] [--rounds 5]
+
+DIR has a folder of JPEGs a class. deeper packs them byte for byte; both then make 224 px crops of random area and aspect, mirrored at
+random and normalised, in `workers` threads or processes. Rounds alternate; ratios are round by round. JSON on the last line.
+Needs an interpreter with torch and torchvision: Debian's python3-torchvision.
+"""
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def torchvision_rate(images, workers, count, batch):
+    import torch
+    import torchvision.transforms as transforms
+    from torchvision.datasets import ImageFolder
+
+    torch.set_num_threads(1)
+    transform = transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+                                    transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    dataset = ImageFolder(images, transform)
+    sampler = torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=count + workers * batch)
+    batches = iter(torch.utils.data.DataLoader(dataset, batch_size=batch, sampler=sampler, num_workers=workers))
+    for _ in range(workers):  # processes have started
+        next(batches)
+    start = time.perf_counter()
+    seen = sum(len(labels) for _, labels in batches)
+    return seen / (time.perf_counter() - start)
+
+
+def deeper_rate(args, data, count):
+    out = subprocess.run([args.deeper, "bench", "loader", f"--data={data}", "--augment=inception", "--color_jitter=0", f"--workers={args.workers}",
+                          f"--images={count}", f"--batch={args.batch}", "--rounds=1"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out)["images_per_second"]["loader"]
+
+
+def summary(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deeper", required=True)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as data:
+        packed = subprocess.run([args.deeper, "pack", "--format=folder", f"--input={args.images}", f"--output={data}", "--split=train",
+                                 "--encoding=jpeg"], stdout=subprocess.PIPE, text=True)
+        if packed.returncode != 0:
+            sys.exit(f"pack failed: {packed.stdout}")
+        with open(f"{data}/manifest.json") as manifest:
+            count = json.load(manifest)["splits"]["train"]["samples"]
+        rates = {"deeper": [], "torchvision": []}
+        for number in range(args.rounds):
+            rates["deeper"].append(deeper_rate(args, data, count))
+            rates["torchvision"].append(torchvision_rate(args.images, args.workers, count, args.batch))
+            print(f"round {number + 1}: deeper {rates['deeper'][-1]:.0f}, torchvision {rates['torchvision'][-1]:.0f} images/s", file=sys.stderr)
+    ratio = summary([mine / peer for mine, peer in zip(rates["deeper"], rates["torchvision"])])
+    print(json.dumps({"workers": args.workers, "images": count, "rounds": args.rounds,
+                      "images_per_second": {name: summary(values) for name, values in rates.items()}, "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()
