@@ -1,5 +1,6 @@
 #include "trainer/checkpoint.h"
 
+#include <memory>
 #include <set>
 #include <utility>
 #include <vector>
@@ -75,15 +76,15 @@ absl::Status CheckTensors(const std::string& path, const CheckpointManifest& sav
 }
 
 // The whole state, verified. Shard s is read by rank s mod size, and then given to the others.
-absl::StatusOr<std::vector<float>> ReadShards(const std::string& path, const CheckpointManifest& manifest,
-                                              Communicator& comm) {
+absl::StatusOr<std::unique_ptr<float[]>> ReadShards(const std::string& path,
+                                                    const CheckpointManifest& manifest, Communicator& comm) {
   const auto shard_count = static_cast<int64_t>(manifest.shards.size());
-  std::vector<float> state(static_cast<size_t>(manifest.elements()));
-  const absl::Status status = ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.data());
+  auto state = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(manifest.elements()));
+  const absl::Status status = ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.get());
   if (absl::Status agreed = Agree(comm, status); !agreed.ok()) return agreed;
   for (int64_t shard = 0; shard < shard_count; ++shard) {
     const StateRange range = ShardRange(manifest.elements(), shard, shard_count);
-    comm.Broadcast(state.data() + range.begin, static_cast<size_t>(range.size()) * sizeof(float),
+    comm.Broadcast(state.get() + range.begin, static_cast<size_t>(range.size()) * sizeof(float),
                    static_cast<int>(shard % comm.size()), {})
         .Wait();
   }
@@ -110,9 +111,9 @@ absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainS
   absl::Status fits = forced.status();
   if (fits.ok()) fits = CheckTensors(path, *manifest, EntriesOf(tensors));
   if (fits = Agree(comm, fits); !fits.ok()) return fits;
-  const absl::StatusOr<std::vector<float>> state = ReadShards(path, *manifest, comm);
+  const absl::StatusOr<std::unique_ptr<float[]>> state = ReadShards(path, *manifest, comm);
   if (!state.ok()) return state.status();
-  for (const auto& [entry, param, arena] : tensors) params.Write(*param, state->data() + entry.first, arena);
+  for (const auto& [entry, param, arena] : tensors) params.Write(*param, state->get() + entry.first, arena);
   params.KeepMomentum();
   LoadedState loaded{{manifest->step, manifest->data, manifest->config, manifest->top1}, *std::move(forced)};
   loaded.data.seed = expected.data.seed;

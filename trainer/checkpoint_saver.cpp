@@ -158,8 +158,8 @@ absl::Status CheckpointSaver::Write(const Job& job) {
 absl::StatusOr<std::vector<CheckpointShard>> CheckpointSaver::WriteShards(const Job& job) {
   const std::string path =
       UnfinishedStepDirectory(directory_, job.state.step) + "/" + ShardName(comm_.rank(), comm_.size());
-  const absl::StatusOr<CheckpointShard> mine =
-      WriteCheckpointShard(path, job.state.step, range_, job.snapshot->Values().data());
+  const absl::StatusOr<CheckpointShard> mine = WriteCheckpointShard(
+      path, job.state.step, range_, [&](const auto& take) { job.snapshot->Visit(take); });
   if (absl::Status agreed = AgreeWithPeers(mine.status()); !agreed.ok()) return agreed;
   static_assert(std::is_trivially_copyable_v<CheckpointShard>);
   std::vector<CheckpointShard> all(static_cast<size_t>(peers_->size()));

@@ -89,7 +89,7 @@ absl::Status ReadShard(const std::string& path, const CheckpointShard& written, 
 }  // namespace
 
 absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
-                                                     const float* values) {
+                                                     const StatePieces& pieces) {
   const absl::StatusOr<Hdf5Extent> extent = CreateShardFile(path, step, range);
   if (!extent.ok()) return extent.status();
   absl::StatusOr<File> file = File::Open(path, O_RDWR);
@@ -101,9 +101,14 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
   const uint64_t data_end = extent->offset + extent->bytes, bytes = std::max(*created, data_end);
   absl::Status status = file->Allocate(bytes);
   if (status.ok()) status = HashFile(*file, 0, extent->offset, hash, nullptr);
-  hash.Add(values, extent->bytes);
+  uint64_t at = extent->offset;
+  pieces([&](const float* values, int64_t count) {
+    const size_t piece = static_cast<size_t>(count) * sizeof(float);
+    hash.Add(values, piece);
+    if (status.ok()) status = file->WriteAt(at, values, piece);
+    at += piece;
+  });
   if (status.ok()) status = HashFile(*file, data_end, bytes, hash, nullptr);
-  if (status.ok()) status = file->WriteAt(extent->offset, values, extent->bytes);
   if (status.ok()) status = file->Sync();
   if (status.ok()) status = file->Close();
   if (!status.ok()) return status;

@@ -1,6 +1,7 @@
 // One file of a checkpoint: a range of the flat state as the HDF5 dataset /state.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -9,10 +10,13 @@
 
 namespace deeper {
 
-// Writes `values`, the elements `range` of the state, and flushes them to disk. The checksum returned is of
-// the memory, so that it convicts any change on the way to the disk and back.
+// Gives `take` values of the state in their order, in pieces of any size.
+using StatePieces = std::function<void(const std::function<void(const float* values, int64_t count)>& take)>;
+
+// Writes the elements `range` of the state, which `pieces` gives, and flushes them to disk. The checksum
+// returned is of the memory, so that it convicts any change on the way to the disk and back.
 absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
-                                                     const float* values);
+                                                     const StatePieces& pieces);
 
 // Reads shards first, first + stride, ... of a step directory to their places in `state`
 // [manifest.elements()]. DataLoss unless each whole file is what was written.

@@ -46,8 +46,8 @@ void Snapshot::Take(Device& device) {
   for (const auto& download : downloads) download->Wait();
 }
 
-std::vector<float> Snapshot::Values() const {
-  std::vector<float> values(static_cast<size_t>(range_.size())), whole;
+void Snapshot::Visit(const std::function<void(const float* values, int64_t count)>& visit) const {
+  std::vector<float> whole;
   auto block = blocks_.begin();
   for (const auto& [entry, param, arena] : tensors_) {
     while (block->arena != arena) ++block;
@@ -56,10 +56,8 @@ std::vector<float> Snapshot::Values() const {
                 whole.data());
     const int64_t begin = std::max(range_.begin, entry.first);
     const int64_t end = std::min(range_.end, entry.first + entry.count);
-    std::copy(whole.begin() + (begin - entry.first), whole.begin() + (end - entry.first),
-              values.begin() + (begin - range_.begin));
+    visit(whole.data() + (begin - entry.first), end - begin);
   }
-  return values;
 }
 
 }  // namespace deeper

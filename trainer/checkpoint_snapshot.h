@@ -1,6 +1,7 @@
 // One shard of the state as it was at one moment, in host memory.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,8 +18,9 @@ class Snapshot {
 
   // Copies the arenas as they are, without a look at layouts: training waits for this, and for nothing else.
   void Take(Device& device);
-  // What was taken, in the canonical layout: [range.size()].
-  std::vector<float> Values() const;
+  // What was taken, in the order of the state and the canonical layout, tensor by tensor: as they are
+  // arranged they are still in the cache when they are hashed and written.
+  void Visit(const std::function<void(const float* values, int64_t count)>& visit) const;
 
  private:
   // A stretch of an arena, and where its copy lies in the buffer; in elements.

@@ -36,9 +36,9 @@ absl::Status WriteResharded(const Checkpoint& checkpoint, int64_t shards, const 
   const std::string unfinished = UnfinishedStepDirectory(directory, manifest.step);
   for (int64_t shard = 0; shard < shards; ++shard) {
     const StateRange range = ShardRange(manifest.elements(), shard, shards);
-    const absl::StatusOr<CheckpointShard> written =
-        WriteCheckpointShard(unfinished + "/" + ShardName(shard, shards), manifest.step, range,
-                             checkpoint.state.data() + range.begin);
+    const absl::StatusOr<CheckpointShard> written = WriteCheckpointShard(
+        unfinished + "/" + ShardName(shard, shards), manifest.step, range,
+        [&](const auto& take) { take(checkpoint.state.data() + range.begin, range.size()); });
     if (!written.ok()) return written.status();
     manifest.shards.push_back(*written);
   }

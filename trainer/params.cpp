@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numbers>
 #include <set>
 #include <utility>
@@ -161,9 +162,10 @@ void ParamStore::Read(const Param& param, const float* arena, float* canonical) 
 }
 
 void ParamStore::Write(const Param& param, const float* canonical, float* arena) {
-  std::vector<float> stored(static_cast<size_t>(param.layout.stored_elements));
-  PackParam(param.spec, param.layout, canonical, stored.data());
-  device_.Copy(arena + param.offset, stored.data(), stored.size() * sizeof(float));
+  const auto elements = static_cast<size_t>(param.layout.stored_elements);
+  const auto stored = std::make_unique_for_overwrite<float[]>(elements);
+  PackParam(param.spec, param.layout, canonical, stored.get());
+  device_.Copy(arena + param.offset, stored.get(), elements * sizeof(float));
   if (arena == values() && narrow_values() != nullptr) {
     Narrow(device_, arena + param.offset, narrow_values_.as<uint16_t>() + param.offset,
            param.layout.stored_elements);
