@@ -4,8 +4,8 @@
 checkpoint_test.py DEEPER MPIRUN [unittest arguments]
 
 The faults of a user's day that have to do with checkpoints, and where each is tested:
-  18 SIGKILL during a commit                            Stops.test_a_killed_save_leaves_the_checkpoints_before_it
-  19 full disk, failing or short writes                 FullDisk; trainer/CheckpointTest.AFullDiskLeavesTheOldCheckpointAndNothingElse
+  18 SIGKILL during a commit                            commit_test.py test_kills; Stops.test_a_killed_save_leaves_the_checkpoints_before_it
+  19 full disk, failing or short writes                 commit_test.py test_failing_calls; FullDisk; trainer/CheckpointTest.AFullDiskLeavesTheOldCheckpointAndNothingElse
   20 damaged or missing shard, manifest                 trainer/CheckpointTest.LatestFallsBackToTheNewestValidOne, EveryFlippedBitIsFoundAndNamed; cli Training.test_damaged_checkpoint
   21 resumed on other ranks, twice in an epoch, at its end, in a later one    Resume
   22 resumed with another dataset, model, batch, seed   Mismatch

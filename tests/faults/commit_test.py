@@ -31,7 +31,7 @@ parser.add_argument("--kills", type=int, default=12)
 parser.add_argument("--model", choices=["nin-cifar", "googlenet"], default="nin-cifar")
 parser.add_argument("--seed", type=int, default=random.randrange(10**6))
 OPTIONS, unittest_arguments = parser.parse_known_args()
-CHECKPOINT = 4
+USAGE, DATA, CHECKPOINT = 2, 3, 4
 STEPS = 12
 SIZE = ["--image_size=10"] if OPTIONS.model == "nin-cifar" else ["--image_size=28", "--stem=small"]
 COMMAND = [OPTIONS.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", "120",
@@ -170,6 +170,7 @@ class Commits(unittest.TestCase):
                     code, text = self.end(job)
                 if starts % 25 == 0:
                     print(f"start {starts}: {at_calls + at_times} kills so far", flush=True)
+                self.assertNotIn(code, (USAGE, DATA, CHECKPOINT), text)  # it died of the kill, not of what it found
                 at_times += by_time and code != 0
                 at_calls += not by_time and code != 0
                 newest = steps[-1] if steps else 0
