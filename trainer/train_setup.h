@@ -27,7 +27,7 @@ struct TrainSetup {
   // Collective, once. A failure is the same on every rank and carries its exit code.
   absl::Status Prepare();
 
-  // How images are prepared, for training and evaluation alike.
+  // How images are prepared for evaluation; training augments them on top of that.
   LoaderOptions Preset() const;
   // Over the device's memory, where `comm` is over the host's.
   Communicator& device_comm() const { return connection.comm == nullptr ? comm : *connection.comm; }

@@ -106,7 +106,8 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
     EXPECT_TRUE(report.finite);
     meter.Add(report);
     outcome.losses.emplace_back();
-    for (const auto& [head, loss] : meter.Read(i, 0.05f, {}).head_losses) outcome.losses.back().push_back(loss);
+    for (const auto& [head, loss] : meter.Read(i, 0.05f, {}).head_losses)
+      outcome.losses.back().push_back(loss);
   }
   for (const Param& param : params->trained()) {
     std::vector<float> values(static_cast<size_t>(param.spec.elements()));
