@@ -40,10 +40,10 @@ constexpr CommandText kText = {
         "ranks,\n"
         "divided over them. For each point the median over the rounds, an interval of 95 % confidence, the\n"
         "efficiency (images/s a rank over those of the fewest ranks), and where the time goes; other_ms is\n"
-        "waiting for the slowest rank. Next to it what a model (docs/scaling.md) predicts from the first "
-        "point and\n"
-        "from `bench comm` on the most ranks alone, and what it predicts for --predict. Flags of train "
-        "follow\n"
+        "waiting for the slowest rank. Next to it what a model (docs/scaling.md) predicts, calibrated on "
+        "the\n"
+        "smallest and the largest batch on one rank and on the most ranks, and on `bench comm`: all other\n"
+        "points are held out. What it predicts for --predict follows. Flags of train follow\n"
         "after --; without any it is GoogLeNet on made-up images. Run it as one process, without mpirun. "
         "Prints a\n"
         "table on standard error and JSON on standard output.",
@@ -55,11 +55,11 @@ constexpr CommandText kText = {
         "--node_latency_us=5 --node_gb_per_s=25 -- --synthetic --device=cuda --precision=bf16",
 };
 
-// One run of `train`: means over its steps.
+// One run of `train`: medians over its steps, which one disturbed step does not move.
 struct Measured {
   double images_per_second = 0;
   double step_ms = 0, compute_ms = 0, comm_exposed_ms = 0, data_wait_ms = 0;
-  double jitter = 0;  // standard deviation of the logarithm of a step's compute_ms
+  double jitter = 0;  // standard deviation of the logarithm of a step's compute_ms, from its median deviation
   double other_ms() const { return step_ms - compute_ms - comm_exposed_ms - data_wait_ms; }
 };
 
@@ -107,25 +107,25 @@ std::vector<ordered_json> ReadEvents(const std::string& path) {
 
 // Steps after the first `warmup`.
 Measured Summarize(const std::vector<ordered_json>& events, int64_t warmup, int64_t global_batch) {
-  Measured mean;
-  std::vector<double> logs;
-  for (const ordered_json& event : events) {
-    if (event["event"] != "step" || event["step"].get<int64_t>() <= warmup) continue;
-    logs.push_back(std::log(event["compute_ms"].get<double>()));
-    mean.step_ms += 1e3 * static_cast<double>(global_batch) / event["images_per_second"].get<double>();
-    mean.compute_ms += event["compute_ms"].get<double>();
-    mean.comm_exposed_ms += event["comm_exposed_ms"].get<double>();
-    mean.data_wait_ms += event["data_wait_ms"].get<double>();
-  }
-  const auto steps = static_cast<double>(logs.size());
-  for (double* sum : {&mean.step_ms, &mean.compute_ms, &mean.comm_exposed_ms, &mean.data_wait_ms})
-    *sum /= steps;
-  mean.images_per_second = 1e3 * static_cast<double>(global_batch) / mean.step_ms;
-  double log_mean = 0, squares = 0;
-  for (const double log : logs) log_mean += log / steps;
-  for (const double log : logs) squares += (log - log_mean) * (log - log_mean);
-  mean.jitter = std::sqrt(squares / (steps - 1));
-  return mean;
+  const auto over_steps = [&](const auto& figure) {
+    std::vector<double> values;
+    for (const ordered_json& event : events)
+      if (event["event"] == "step" && event["step"].get<int64_t>() > warmup) values.push_back(figure(event));
+    return Median(values);
+  };
+  const auto median_of = [&](const char* name) {
+    return over_steps([name](const ordered_json& event) { return event[name].get<double>(); });
+  };
+  Measured run;
+  run.images_per_second = median_of("images_per_second");
+  run.step_ms = 1e3 * static_cast<double>(global_batch) / run.images_per_second;
+  run.compute_ms = median_of("compute_ms");
+  run.comm_exposed_ms = median_of("comm_exposed_ms");
+  run.data_wait_ms = median_of("data_wait_ms");
+  run.jitter = 1.4826 * over_steps([&](const ordered_json& event) {
+                 return std::abs(std::log(event["compute_ms"].get<double>() / run.compute_ms));
+               });
+  return run;
 }
 
 // A directory that is gone with this object.
@@ -163,7 +163,11 @@ class BenchScalingCommand final : public Command {
             {"How to start ranks",
              {{"mpirun", &mpirun_, "the launcher and its arguments, but for -n and the program"}}},
             {"Prediction",
-             {{"predict", &predict_text_, "numbers of ranks to predict, with commas"},
+             {{"calibration", &calibration_path_,
+               "JSON of an earlier study of the same network: its figures of computing, with the links "
+               "measured now; "
+               "empty: computing as measured now"},
+              {"predict", &predict_text_, "numbers of ranks to predict, with commas"},
               {"ranks_per_node", &ranks_per_node_, "of what is predicted; 0: the most ranks measured"},
               {"node_latency_us", &node_link_.latency_us,
                "of a message between nodes; 0: as measured between ranks"},
@@ -176,6 +180,7 @@ class BenchScalingCommand final : public Command {
     if (call.comm.name() != "single")
       return absl::InvalidArgumentError("it starts mpirun by itself: leave out mpirun, and see --mpirun");
     if (absl::Status status = Parse(); !status.ok()) return status;
+    if (absl::Status status = ReadCalibration(); !status.ok()) return status;
     train_flags_ = call.operands;
     if (train_flags_.empty()) train_flags_ = {"--synthetic", "--num_classes=1000"};
     const TemporaryDirectory scratch;
@@ -213,6 +218,17 @@ class BenchScalingCommand final : public Command {
       return absl::InvalidArgumentError(
           "--node_gb_per_s, --node_latency_us and --ranks_per_node must not be negative");
     return absl::OkStatus();
+  }
+
+  absl::Status ReadCalibration() {
+    if (calibration_path_.empty()) return absl::OkStatus();
+    std::ifstream file(calibration_path_);
+    earlier_ = ordered_json::parse(file, nullptr, /*allow_exceptions=*/false);
+    if (earlier_.is_object() && earlier_.value("benchmark", "") == "scaling" &&
+        earlier_["calibration"].contains("sending_ms_per_byte"))
+      return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--calibration=", calibration_path_, ": not the JSON of `bench scaling`"));
   }
 
   int most_ranks() const { return static_cast<int>(ranks_.back()); }
@@ -269,6 +285,9 @@ class BenchScalingCommand final : public Command {
       return absl::InternalError(absl::StrCat("train logged ", steps, " steps of ", warmup_ + steps_));
     runs_[point.key()].push_back(Summarize(events, warmup_, point.global_batch));
     network_ = events.front()["config"];
+    if (!earlier_.empty() && earlier_["settings"]["network"] != network_)
+      return absl::InvalidArgumentError(
+          absl::StrCat("--calibration=", calibration_path_, " is of another network"));
     for (const absl::string_view line : absl::StrSplit(*output, '\n'))
       if (absl::StartsWith(line, "device "))
         device_ = std::string(absl::StripAsciiWhitespace(line.substr(7)));
@@ -288,7 +307,28 @@ class BenchScalingCommand final : public Command {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<RankStep> StepFrom(const Point& point) const {
+  // The points that computing is calibrated on: of weak scaling, the smallest and the largest batch on the
+  // fewest ranks, then on the most where the fewest are one, so that there is something to compare with. Of
+  // strong scaling alone, the point with the fewest ranks, twice.
+  std::vector<Point> CalibrationPoints() const {
+    if (!earlier_.empty()) return {};
+    if (points_.front().strong) return {points_.front(), points_.front()};
+    const auto [small, large] = std::ranges::minmax(batches_);
+    std::vector<Point> points;
+    for (const int64_t ranks : {ranks_.front(), ranks_.back()}) {
+      if (!points.empty() && (ranks_.front() > 1 || ranks == 1)) break;
+      for (const int64_t batch : {small, large})
+        points.push_back({false, static_cast<int>(ranks), batch * ranks});
+    }
+    return points;
+  }
+
+  ComputeSample SampleOf(const Point& point) const {
+    return {point.share(), MedianOf(RunsOf(point), &Measured::compute_ms)};
+  }
+
+  // Sets step_ and cluster_.
+  absl::Status Calibrate() {
     const absl::StatusOr<Model> model = MakeModel(network_["model"].get<std::string>(),
                                                   {.num_classes = network_["num_classes"].get<int64_t>(),
                                                    .channels = network_["channels"].get<int64_t>(),
@@ -296,41 +336,58 @@ class BenchScalingCommand final : public Command {
                                                    .small_stem = network_["stem"] == "small",
                                                    .aux = network_["aux"].get<bool>()});
     if (!model.ok()) return model.status();
-    return StepOf(*model, point.share(), MedianOf(RunsOf(point), &Measured::compute_ms));
+    const std::vector<Point> points = CalibrationPoints();
+    ComputeLine alone;
+    if (points.empty()) {
+      const ordered_json& earlier = earlier_["calibration"];
+      alone = {earlier["fixed_ms"].get<double>(), earlier["ms_per_image"].get<double>()};
+      cluster_.sharing = earlier["sharing"].get<double>();
+      cluster_.sending_ms_per_byte = earlier["sending_ms_per_byte"].get<double>();
+      cluster_.jitter = earlier["jitter"].get<double>();
+    } else {
+      alone = FitCompute(SampleOf(points[0]), SampleOf(points[1]));
+      cluster_.jitter = MedianOf(RunsOf(points[0]), &Measured::jitter);
+    }
+    const int64_t batch = points_.front().share();
+    const absl::StatusOr<RankStep> step =
+        StepOf(*model, batch, alone.ms_per_image * static_cast<double>(batch));
+    if (!step.ok()) return step.status();
+    step_ = *step;
+    step_.update_ms = alone.fixed_ms;
+    cluster_.ranks_per_node = most_ranks();
+    if (points.size() == 4)
+      FitInterference(SampleOf(points[2]), SampleOf(points[3]), alone, most_ranks(), GradientBytes(step_),
+                      cluster_);
+    if (most_ranks() > 1) cluster_.within = FitLink(link_samples_, most_ranks());
+    cluster_.across = cluster_.within;
+    return absl::OkStatus();
   }
 
-  // As measured between ranks, wherever they are, and as the flags state it between nodes.
-  Cluster ClusterFor(bool beyond) const {
-    Cluster cluster;
-    if (most_ranks() > 1) cluster.within = FitLink(link_samples_, most_ranks());
-    cluster.across = cluster.within;
-    cluster.ranks_per_node = most_ranks();
-    cluster.jitter = MedianOf(RunsOf(points_.front()), &Measured::jitter);
-    if (!beyond) return cluster;
+  // As measured between ranks, wherever they are, but for what the flags state of nodes.
+  Cluster Beyond() const {
+    Cluster cluster = cluster_;
     if (ranks_per_node_ > 0) cluster.ranks_per_node = ranks_per_node_;
     if (node_link_.latency_us > 0) cluster.across.latency_us = node_link_.latency_us;
     if (node_gb_per_s_ > 0) cluster.across.bytes_per_second = 1e9 * node_gb_per_s_;
     return cluster;
   }
 
-  absl::Status Report() const {
-    const absl::StatusOr<RankStep> step = StepFrom(points_.front());
-    if (!step.ok()) return step.status();
-    const Cluster measured = ClusterFor(/*beyond=*/false);
+  absl::Status Report() {
+    if (absl::Status status = Calibrate(); !status.ok()) return status;
     ordered_json rows = ordered_json::array();
     std::fprintf(stderr, "\n%-7s %5s %7s %10s %21s %7s %9s %9s %9s %9s %10s %7s\n", "kind", "ranks", "batch",
                  "images/s", "95 % interval", "effic.", "compute", "exposed", "data", "other", "predicted",
                  "error");
     for (const Point& point : points_) {
       const double predicted =
-          Predict(WithBatch(*step, point.share()), measured, Exchanged(), point.ranks).images_per_second;
+          Predict(WithBatch(step_, point.share()), cluster_, Exchanged(), point.ranks).images_per_second;
       rows.push_back(RowOf(point, RateOf(point) / RateOf(BaseOf(point)), predicted));
       PrintRow(rows.back());
     }
     const ordered_json json = {{"benchmark", "scaling"},
                                {"points", rows},
                                {"predictions", Predictions()},
-                               {"calibration", Calibration(*step, measured)},
+                               {"calibration", Calibration()},
                                {"settings", Settings()},
                                {"hardware", device_},
                                {"versions", {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}}}};
@@ -366,6 +423,9 @@ class BenchScalingCommand final : public Command {
       others.push_back(run.other_ms());
     }
     const Interval interval = MeanInterval(rates);
+    const std::vector<Point> calibrating = CalibrationPoints();
+    const bool held_out =
+        std::ranges::none_of(calibrating, [&](const Point& other) { return other.key() == point.key(); });
     return {{"kind", point.strong ? "strong" : "weak"},
             {"ranks", point.ranks},
             {"global_batch", point.global_batch},
@@ -376,37 +436,35 @@ class BenchScalingCommand final : public Command {
             {"data_wait_ms", MedianOf(runs, &Measured::data_wait_ms)},
             {"other_ms", Median(others)},
             {"efficiency", efficiency},
-            {"predicted_images_per_second", predicted}};
+            {"predicted", predicted},
+            {"error", predicted / Median(rates) - 1},
+            {"held_out", held_out}};
   }
 
   static void PrintRow(const ordered_json& row) {
     const auto number = [&](const char* name) { return row[name].get<double>(); };
     const ordered_json& rate = row["images_per_second"];
-    const double median = rate["median"].get<double>(), predicted = number("predicted_images_per_second");
     std::fprintf(
-        stderr, "%-7s %5d %7lld %10.1f [%8.1f, %8.1f] %6.1f%% %9.1f %9.1f %9.1f %9.1f %10.1f %6.1f%%\n",
+        stderr, "%-7s %5d %7lld %10.1f [%8.1f, %8.1f] %6.1f%% %9.1f %9.1f %9.1f %9.1f %10.1f %6.1f%% %s\n",
         row["kind"].get<std::string>().c_str(), row["ranks"].get<int>(), row["global_batch"].get<long long>(),
-        median, rate["ci95"][0].get<double>(), rate["ci95"][1].get<double>(), 100 * number("efficiency"),
-        number("compute_ms"), number("comm_exposed_ms"), number("data_wait_ms"), number("other_ms"),
-        predicted, 100 * (predicted / median - 1));
+        rate["median"].get<double>(), rate["ci95"][0].get<double>(), rate["ci95"][1].get<double>(),
+        100 * number("efficiency"), number("compute_ms"), number("comm_exposed_ms"), number("data_wait_ms"),
+        number("other_ms"), number("predicted"), 100 * number("error"),
+        row["held_out"].get<bool>() ? "held out" : "calibrates");
   }
 
-  // From the most ranks in weak scaling, where nodes are as full as they will be.
+  // With the first batch, weak scaling on.
   ordered_json Predictions() const {
     ordered_json predictions = ordered_json::array();
-    Point fullest = points_.front();
-    for (const Point& point : points_)
-      if (point.ranks > fullest.ranks) fullest = point;
-    const absl::StatusOr<RankStep> step = StepFrom(fullest);
-    const Cluster cluster = ClusterFor(/*beyond=*/true);
+    const Cluster cluster = Beyond();
     for (const int64_t ranks : predict_) {
-      Exchange exchange = BestBuckets(*step, cluster, Exchanged(), static_cast<int>(ranks));
-      const Prediction p = Predict(*step, cluster, exchange, static_cast<int>(ranks));
+      Exchange exchange = BestBuckets(step_, cluster, Exchanged(), static_cast<int>(ranks));
+      const Prediction p = Predict(step_, cluster, exchange, static_cast<int>(ranks));
       exchange.wire = 0.5;
-      const Prediction halved = Predict(*step, cluster, exchange, static_cast<int>(ranks));
-      const int64_t batch = SmallestBatch(*step, cluster, Exchanged(), static_cast<int>(ranks), 0.9);
+      const Prediction halved = Predict(step_, cluster, exchange, static_cast<int>(ranks));
+      const int64_t batch = SmallestBatch(step_, cluster, Exchanged(), static_cast<int>(ranks), 0.9);
       predictions.push_back({{"ranks", ranks},
-                             {"global_batch", step->batch * ranks},
+                             {"global_batch", step_.batch * ranks},
                              {"images_per_second", p.images_per_second},
                              {"efficiency", p.efficiency},
                              {"compute_ms", p.compute_ms},
@@ -426,33 +484,39 @@ class BenchScalingCommand final : public Command {
     return predictions;
   }
 
-  static ordered_json Calibration(const RankStep& step, const Cluster& cluster) {
-    return {{"batch", step.batch},
-            {"forward_ms", step.forward_ms},
-            {"backward_ms", step.backward_ms},
-            {"jitter", cluster.jitter},
-            {"latency_us", cluster.within.latency_us},
-            {"bytes_per_second", cluster.within.bytes_per_second}};
+  ordered_json Calibration() const {
+    return {{"fixed_ms", step_.update_ms},
+            {"ms_per_image", (step_.forward_ms + step_.backward_ms) / static_cast<double>(step_.batch)},
+            {"sharing", cluster_.sharing},
+            {"sending_ms_per_byte", cluster_.sending_ms_per_byte},
+            {"jitter", cluster_.jitter},
+            {"latency_us", cluster_.within.latency_us},
+            {"bytes_per_second", cluster_.within.bytes_per_second}};
   }
 
   ordered_json Settings() const {
-    return {{"ranks", ranks_},   {"kind", kind_},         {"batch", batches_},
-            {"rounds", rounds_}, {"steps", steps_},       {"warmup", warmup_},
-            {"mpirun", mpirun_}, {"train", train_flags_}, {"network", network_}};
+    return {{"ranks", ranks_},     {"kind", kind_},
+            {"batch", batches_},   {"rounds", rounds_},
+            {"steps", steps_},     {"warmup", warmup_},
+            {"mpirun", mpirun_},   {"train", train_flags_},
+            {"network", network_}, {"calibration", calibration_path_}};
   }
 
   std::string ranks_text_ = "1,2", batch_text_ = "16", predict_text_ = "8,64,512,4096";
-  std::string kind_ = "both", mpirun_ = "mpirun";
+  std::string kind_ = "both", mpirun_ = "mpirun", calibration_path_;
   int rounds_ = 3, steps_ = 10, warmup_ = 2, ranks_per_node_ = 0;
   double node_gb_per_s_ = 0;
   Link node_link_;  // its latency, from the flag
 
   std::vector<int64_t> ranks_, batches_, predict_;
   std::vector<std::string> train_flags_;
-  std::vector<Point> points_;                                      // the first one calibrates the model
+  std::vector<Point> points_;
   std::map<std::pair<int, int64_t>, std::vector<Measured>> runs_;  // by Point::key
   std::vector<CommSample> link_samples_;
   ordered_json network_;  // as the metrics of a run describe it
+  ordered_json earlier_;  // the study of --calibration; empty: none
+  RankStep step_;         // of one rank, with the first batch
+  Cluster cluster_;       // as measured
   std::string device_;
 };
 

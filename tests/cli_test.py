@@ -455,11 +455,22 @@ class Bench(Cli):
             base = next(p for p in report["points"] if p["kind"] == point["kind"] and p["ranks"] == 1
                         and (p["kind"] == "strong" or p["global_batch"] * point["ranks"] == point["global_batch"]))
             self.assertAlmostEqual(point["efficiency"], rate / point["ranks"] / base["images_per_second"]["median"])
-            self.assertGreater(point["predicted_images_per_second"], 0)
+            self.assertAlmostEqual(point["predicted"] / rate - 1, point["error"])
+            self.assertEqual(point["held_out"], point["kind"] == "strong" and point["ranks"] == 1)  # all others are calibrated on
         few, many = report["predictions"]
         self.assertEqual((few["ranks"], many["ranks"]), (16, 4096))
         self.assertLess(few["efficiency"], 0.5)  # 4 MB of gradients at 1 MB/s
         self.assertIn("thread", report["hardware"])
+        (self.dir / "scaling.json").write_text(result.stdout)
+        calibration = f"--calibration={self.dir}/scaling.json"
+        again = run(*scaling, calibration, "--ranks=2", "--batch=2", "--rounds=2", "--kind=weak", "--", "--synthetic", "--num_classes=10", *MODEL)
+        self.assertEqual(again.returncode, 0, again.stderr)
+        held = json.loads(again.stdout)
+        self.assertTrue(held["points"][0]["held_out"])
+        for figure in "fixed_ms", "ms_per_image", "sharing", "sending_ms_per_byte":
+            self.assertAlmostEqual(held["calibration"][figure], report["calibration"][figure])
+        self.fails(USAGE, ["of another network"], *scaling, calibration, "--ranks=1", "--rounds=2", "--", "--synthetic", "--num_classes=11", *MODEL)
+        self.fails(USAGE, [f"--calibration={DEEPER}", "not the JSON"], *scaling, f"--calibration={DEEPER}")
         self.fails(USAGE, ["--ranks=1,x", "whole numbers"], *scaling, "--ranks=1,x")
         self.fails(USAGE, ["--mpirun", "leave out mpirun"], *scaling, ranks=1)
         self.fails(USAGE, ["no program nowhere"], "bench", "scaling", "--mpirun=nowhere")

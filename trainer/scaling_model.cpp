@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
 #include <numbers>
 #include <utility>
 
@@ -79,37 +78,17 @@ std::vector<Bucket> BucketsOf(const RankStep& step, const Cluster& cluster, cons
   return buckets;
 }
 
-struct BackwardTimes {
-  double computed_ms = 0, summed_ms = 0;  // when backward was over, and when the last bucket was
-};
+// How long after backward the last bucket is summed. The channel serves one bucket at a time, in their order,
+// each when it is ready on the slowest rank.
+double ExposedMs(double backward_ms, const std::vector<Bucket>& buckets) {
+  double summed = 0;
+  for (const Bucket& bucket : buckets) summed = std::max(summed, bucket.ready * backward_ms) + bucket.comm_ms;
+  return std::max(0.0, summed - backward_ms);
+}
 
-// The events of one backward pass on the rank that is slowest, as all ranks wait for it: a bucket becomes
-// ready, a bucket has been summed. The channel serves one bucket at a time, in their order. While both
-// compute and channel have work, both are slower.
-BackwardTimes SimulateBackward(double backward_ms, const std::vector<Bucket>& buckets,
-                               const Cluster& cluster) {
-  BackwardTimes times;
-  double now = 0, computed = 0;  // of backward_ms
-  size_t ready = 0, summed = 0;  // buckets
-  double left = buckets.empty() ? 0 : buckets[0].comm_ms;
-  while (computed < backward_ms || summed < buckets.size()) {
-    const bool computing = computed < backward_ms, sending = summed < ready;
-    const double slow_compute = sending ? cluster.overlapped_compute : 1;
-    const double slow_comm = computing ? cluster.overlapped_comm : 1;
-    const double goal = ready < buckets.size() ? buckets[ready].ready * backward_ms : backward_ms;
-    const double never = std::numeric_limits<double>::infinity();
-    const double to_goal = computing ? (goal - computed) * slow_compute : ready < buckets.size() ? 0 : never;
-    const double to_summed = sending ? left * slow_comm : never;
-    const double passed = std::min(to_goal, to_summed);
-    now += passed;
-    if (computing) computed = to_goal <= to_summed ? goal : computed + passed / slow_compute;
-    if (sending) left -= passed / slow_comm;
-    if (to_goal <= to_summed && ready < buckets.size()) ++ready;
-    if (to_summed <= to_goal && ++summed < buckets.size()) left = buckets[summed].comm_ms;
-    if (computing && computed >= backward_ms) times.computed_ms = now;
-    if (sending) times.summed_ms = now;
-  }
-  return times;
+// What a rank sends in a step, in whatever way: no all-reduce sends less.
+double SentBytes(double gradient_bytes, double wire, int ranks) {
+  return 2 * gradient_bytes * wire * (ranks - 1) / ranks;
 }
 
 // How much longer than usual each rank takes for one step: logarithms are normal (Box and Muller 1958).
@@ -133,20 +112,22 @@ Slowness DrawSlowness(double jitter, int ranks, int step) {
 
 Prediction Simulate(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks) {
   const std::vector<Bucket> buckets = BucketsOf(step, cluster, exchange, ranks);
+  const double shared = 1 + cluster.sharing * (Placement(cluster, ranks).per_node - 1);
+  const double sending_ms =
+      cluster.sending_ms_per_byte * SentBytes(GradientBytes(step), exchange.wire, ranks);
+  const double loading_ms = cluster.loader_images_per_second == 0
+                                ? 0
+                                : 1e3 * static_cast<double>(step.batch) / cluster.loader_images_per_second;
   Prediction mean = {.ranks = ranks};
   for (int i = 0; i < kSteps; ++i) {
     const Slowness slow = DrawSlowness(cluster.jitter, ranks, i);
-    const BackwardTimes times = SimulateBackward(step.backward_ms * slow.most, buckets, cluster);
-    const double slowest_ms = (step.forward_ms + step.update_ms) * slow.most + times.computed_ms;
-    const double exposed_ms = std::max(0.0, times.summed_ms - times.computed_ms);
-    const double loading_ms = cluster.loader_images_per_second == 0
-                                  ? 0
-                                  : 1e3 * static_cast<double>(step.batch) / cluster.loader_images_per_second;
-    const double wait_ms = std::max(0.0, loading_ms - slowest_ms - exposed_ms);
+    const double backward_ms = (step.backward_ms * shared + sending_ms) * slow.most;
+    const double slowest_ms = (step.forward_ms * shared + step.update_ms) * slow.most + backward_ms;
+    const double exposed_ms = ExposedMs(backward_ms, buckets);
     mean.compute_ms += slowest_ms * slow.mean / slow.most / kSteps;
     mean.peer_wait_ms += slowest_ms * (1 - slow.mean / slow.most) / kSteps;
     mean.comm_exposed_ms += exposed_ms / kSteps;
-    mean.data_wait_ms += wait_ms / kSteps;
+    mean.data_wait_ms += std::max(0.0, loading_ms - slowest_ms - exposed_ms) / kSteps;
   }
   mean.step_ms = mean.compute_ms + mean.peer_wait_ms + mean.comm_exposed_ms + mean.data_wait_ms;
   mean.images_per_second = 1e3 * static_cast<double>(step.batch) * ranks / mean.step_ms;
@@ -184,6 +165,12 @@ RankStep WithBatch(RankStep step, int64_t batch) {
   step.backward_ms *= factor;
   step.batch = batch;
   return step;
+}
+
+double GradientBytes(const RankStep& step) {
+  size_t floats = 0;
+  for (const GradientPiece& piece : step.pieces) floats += piece.count;
+  return static_cast<double>(floats * sizeof(float));
 }
 
 double AllReduceMs(AllReduceAlgorithm algorithm, const Cluster& cluster, int ranks, double bytes) {
@@ -228,6 +215,29 @@ int64_t SmallestBatch(const RankStep& step, const Cluster& cluster, const Exchan
   for (int64_t batch = 1; batch <= 4096; batch *= 2)
     if (Predict(WithBatch(step, batch), cluster, exchange, ranks).efficiency >= efficiency) return batch;
   return 0;
+}
+
+ComputeLine FitCompute(const ComputeSample& small, const ComputeSample& large) {
+  const auto images = static_cast<double>(large.batch - small.batch);
+  const double ms_per_image = images == 0 ? 0 : (large.ms - small.ms) / images;
+  const double fixed_ms = small.ms - ms_per_image * static_cast<double>(small.batch);
+  if (images == 0 || fixed_ms < 0)
+    return {0, std::max(0.0, (small.ms + large.ms) / static_cast<double>(small.batch + large.batch))};
+  if (ms_per_image < 0) return {std::max(0.0, (small.ms + large.ms) / 2), 0};
+  return {fixed_ms, ms_per_image};
+}
+
+void FitInterference(const ComputeSample& small, const ComputeSample& large, const ComputeLine& alone,
+                     int ranks, double gradient_bytes, Cluster& cluster) {
+  const auto longer = [&](const ComputeSample& sample) -> ComputeSample {
+    return {sample.batch,
+            sample.ms - alone.fixed_ms - alone.ms_per_image * static_cast<double>(sample.batch)};
+  };
+  const ComputeLine extra = FitCompute(longer(small), longer(large));
+  const int others = Placement(cluster, ranks).per_node - 1;
+  cluster.sending_ms_per_byte = extra.fixed_ms / SentBytes(gradient_bytes, 1, ranks);
+  cluster.sharing =
+      others == 0 || alone.ms_per_image == 0 ? 0 : extra.ms_per_image / alone.ms_per_image / others;
 }
 
 // Errors are not weighted: a network that lets short bursts through faster than the rest would seem fast.

@@ -29,14 +29,18 @@ struct Cluster {
   // Standard deviation of the logarithm of a rank's compute time, drawn anew for every rank and step.
   double jitter = 0;
   double loader_images_per_second = 0;  // of a rank; 0: no limit
-  // How much longer computing and communicating take while both are under way: on a CPU they share cores.
-  double overlapped_compute = 1, overlapped_comm = 1;
+  // Per image, how much longer computing takes for each other rank on its node: they share memory and caches.
+  double sharing = 0;
+  // Of computing, for each byte of gradients that a rank sends: on CPUs sending and summing want the same
+  // cores.
+  double sending_ms_per_byte = 0;
 };
 
 // One rank's share of a step, as it is without other ranks.
 struct RankStep {
   int64_t batch = 0;  // images
-  double forward_ms = 0, backward_ms = 0, update_ms = 0;
+  double forward_ms = 0, backward_ms = 0;
+  double update_ms = 0;                    // and all else that does not depend on the batch
   std::vector<GradientPiece> pieces = {};  // in the order in which backward finishes them
   std::vector<double> ready = {};          // [piece]; the part of backward that is done by then, 0 to 1
 
@@ -49,6 +53,8 @@ struct RankStep {
 absl::StatusOr<RankStep> StepOf(const Model& model, int64_t batch, double compute_ms);
 // The same on another number of images: forward and backward in proportion.
 RankStep WithBatch(RankStep step, int64_t batch);
+// In fp32.
+double GradientBytes(const RankStep& step);
 
 enum class AllReduceAlgorithm {
   kRing,          // through all ranks, node by node
@@ -85,6 +91,24 @@ Exchange BestBuckets(const RankStep& step, const Cluster& cluster, Exchange exch
 // The smallest power of two of images a rank that reaches this efficiency; 0: none up to 4096 does.
 int64_t SmallestBatch(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks,
                       double efficiency);
+
+// What one rank's computing takes in a step, measured.
+struct ComputeSample {
+  int64_t batch = 0;
+  double ms = 0;
+};
+// Milliseconds of a batch: fixed + per_image x images. Neither is negative.
+struct ComputeLine {
+  double fixed_ms = 0, ms_per_image = 0;
+};
+// Through both samples. Where that would make a part negative, as noise may, that part is 0 and the line goes
+// through their mean; with one batch alone, the fixed part is 0.
+ComputeLine FitCompute(const ComputeSample& small, const ComputeSample& large);
+// Sets `cluster.sharing` and `cluster.sending_ms_per_byte` to what explains how much longer `ranks` ranks, 2
+// at least, compute than one alone: a part for each image is sharing, a part for each step is sending.
+// `samples` are theirs, `alone` the line of one rank.
+void FitInterference(const ComputeSample& small, const ComputeSample& large, const ComputeLine& alone,
+                     int ranks, double gradient_bytes, Cluster& cluster);
 
 // One collective, measured.
 struct CommSample {

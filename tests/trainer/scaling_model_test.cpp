@@ -66,18 +66,52 @@ TEST(ScalingModel, WhatIsLeftOfTheLastBucketIsExposed) {
               1e-6);
 }
 
-TEST(ScalingModel, ComputeAndCommunicationSlowEachOtherDown) {
+TEST(ScalingModel, NeighboursAndSendingTakeFromComputing) {
   Cluster c = Fast();
-  c.ranks_per_node = 1;
-  c.across = {.latency_us = 0, .bytes_per_second = 25e6};  // 40 ms a bucket
-  const Exchange each = {AllReduceAlgorithm::kRing, 1};
-  const RankStep step = Even(2, 250000);  // after 50 and 100 ms
-  EXPECT_NEAR(Predict(step, c, each, 2).step_ms, 152 + 40, 1e-6);
-  // The first bucket takes 60 ms in place of 40 beside backward, whose second half takes 60 in place of 50
-  // for the 60 ms, which are 50 of work: both end together.
-  c.overlapped_compute = 1.2;
-  c.overlapped_comm = 1.5;
-  EXPECT_NEAR(Predict(step, c, each, 2).step_ms, 162 + 40, 1e-6);
+  c.sharing = 0.1;
+  c.sending_ms_per_byte = 1e-5;
+  const Exchange one = {AllReduceAlgorithm::kRing, size_t{1} << 30};
+  const RankStep step = Even(10, 250000);  // 10 MB of gradients; 50 + 100 ms of images, 2 of the update
+  EXPECT_NEAR(Predict(step, c, one, 1).compute_ms, 152, 1e-9);
+  // Three neighbours take 0.3 of forward and backward; 2 x 3/4 x 10 MB are sent. In bf16, half of it.
+  EXPECT_NEAR(Predict(step, c, one, 4).compute_ms, 150 * 1.3 + 2 + 150, 1e-9);
+  EXPECT_NEAR(Predict(step, c, {.bucket_bytes = 1 << 30, .wire = 0.5}, 4).compute_ms, 150 * 1.3 + 2 + 75,
+              1e-9);
+  // 16 ranks fill two nodes: seven neighbours each.
+  EXPECT_NEAR(Predict(step, c, one, 16).compute_ms, 150 * 1.7 + 2 + 187.5, 1e-9);
+}
+
+TEST(ScalingModel, FitsComputing) {
+  const ComputeLine line = FitCompute({8, 100}, {32, 340});
+  EXPECT_NEAR(line.fixed_ms, 20, 1e-9);
+  EXPECT_NEAR(line.ms_per_image, 10, 1e-9);
+  // One batch says nothing about the fixed part; noise makes none negative.
+  for (const ComputeLine& fit : {FitCompute({16, 160}, {16, 160}), FitCompute({8, 70}, {32, 330})}) {
+    EXPECT_EQ(fit.fixed_ms, 0);
+    EXPECT_NEAR(fit.ms_per_image, 10, 1e-9);
+  }
+  EXPECT_EQ(FitCompute({8, 22}, {32, 18}).fixed_ms, 20);
+  EXPECT_EQ(FitCompute({8, 22}, {32, 18}).ms_per_image, 0);
+}
+
+TEST(ScalingModel, FitsWhatRanksTakeFromEachOther) {
+  RankStep step = Even(10, 250000);
+  const ComputeLine alone = {step.update_ms, (step.forward_ms + step.backward_ms) / 32};
+  Cluster truth = Fast(), fitted = Fast();
+  truth.sharing = 0.03;
+  truth.sending_ms_per_byte = 2e-6;
+  const auto sample = [&](int64_t batch) -> ComputeSample {
+    return {batch, Predict(WithBatch(step, batch), truth, {}, 16).compute_ms};
+  };
+  FitInterference(sample(8), sample(64), alone, 16, GradientBytes(step), fitted);
+  EXPECT_NEAR(fitted.sharing, 0.03, 1e-9);
+  EXPECT_NEAR(fitted.sending_ms_per_byte, 2e-6, 1e-12);
+  // With one rank a node there is nobody to share with; ranks that are faster together than alone are noise.
+  fitted.ranks_per_node = 1;
+  FitInterference(sample(8), sample(64), alone, 16, GradientBytes(step), fitted);
+  EXPECT_EQ(fitted.sharing, 0);
+  FitInterference({8, 1}, {64, 2}, alone, 16, GradientBytes(step), fitted);
+  EXPECT_EQ(fitted.sending_ms_per_byte, 0);
 }
 
 TEST(ScalingModel, EveryStepWaitsForTheSlowestRank) {
