@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <initializer_list>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -62,9 +63,13 @@ class Columns {
   size_t rows_ = 0;
 };
 
+bool IsAny(const Json& event, std::initializer_list<std::string_view> kinds) {
+  return std::ranges::find(kinds, event["event"].get<std::string_view>()) != kinds.end();
+}
+
 bool IsEvent(const Json& event) {
   if (!event.is_object() || !event.contains("event") || !event["event"].is_string()) return false;
-  const bool needs_step = event["event"] != "start";
+  const bool needs_step = !IsAny(event, {"start", "restart", "failure"});
   return event.contains("step") ? event["step"].is_number_integer() : !needs_step;
 }
 
@@ -94,11 +99,12 @@ class RunReader {
  private:
   std::string CutOff(const char* which) const { return absl::StrCat(path_, ": ", which, " is cut off"); }
 
-  // A killed process may leave a line cut off: it is the last one, or a resumed run wrote on below it.
+  // A killed process may leave a line cut off: it is the last one, or deeper-run or a resumed run wrote on
+  // below it.
   absl::Status ReadLine(std::string_view line) {
     const Json event = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     const bool is_event = IsEvent(event);
-    if (cut_line_ > 0 && !(is_event && event["event"] == "resume"))
+    if (cut_line_ > 0 && !(is_event && IsAny(event, {"resume", "restart", "failure"})))
       return Foreign(absl::StrCat(path_, ":", cut_line_), "is no JSON object with an \"event\"");
     if (!is_event) {
       cut_line_ = line_;

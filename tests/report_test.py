@@ -71,7 +71,8 @@ def scaling_study():
 
     measured = [point(ranks, efficiency, images_per_second={"median": 98 * ranks * efficiency, "ci95": [90 * ranks * efficiency, 104 * ranks * efficiency]},
                       compute_ms=300, comm_exposed_ms=20 * ranks, data_wait_ms=15, other_ms=12) for ranks, efficiency in ((1, 1), (2, 0.95), (4, 0.9))]
-    return {"benchmark": "scaling", "points": [*measured, point(64, 0.7)]}
+    predicted = {"ranks": 64, "global_batch": 2048, "images_per_second": 4400, "efficiency": 0.7}
+    return {"benchmark": "scaling", "points": measured, "predictions": [predicted]}
 
 
 def data_of(page):
@@ -133,10 +134,12 @@ class Page(Case):
         self.assertEqual(result.stderr, f"warning: {cut}: the last line is cut off\n")
         self.assertEqual(len(data_of(page)["runs"][0]["steps"]["step"]), whole - 1)
         with cut.open("a") as file:  # as a resumed run goes on
-            file.write('\n{"event":"resume","step":5,"path":"runs/a"}\n')
+            file.write('\n{"event":"restart","exit_code":137,"restart":1}\n{"event":"resume","step":5,"path":"runs/a"}\n')
         page, result = self.report(cut)
         self.assertEqual(result.stderr, "")
-        self.assertEqual(data_of(page)["runs"][0]["steps"]["step"], [1, 2, 3, 4, 5])
+        (shown,) = data_of(page)["runs"]
+        self.assertEqual(shown["steps"]["step"], [1, 2, 3, 4, 5])
+        self.assertEqual([event["event"] for event in shown["events"]][-2:], ["restart", "resume"])
 
     def test_other_files(self):
         lines = write_run(self.dir / "lines.jsonl", example_run()).read_text().splitlines()

@@ -167,8 +167,8 @@
 
   // ---- What happened ----
 
-  const markColours = { resume: "series-6", nonfinite: "bad", straggler: "warn", checkpoint: "other", done: "good", start: "good" };
-  const eventNames = { resume: "resumed", nonfinite: "step skipped", straggler: "straggler", checkpoint: "checkpoint", done: "done", start: "start" };
+  const markColours = { resume: "series-6", nonfinite: "bad", straggler: "warn", checkpoint: "other", done: "good", start: "good", restart: "bad", failure: "bad" };
+  const eventNames = { resume: "resumed", nonfinite: "step skipped", straggler: "straggler", checkpoint: "checkpoint", done: "done", start: "start", restart: "failed, restarted", failure: "failed" };
 
   // The fields of an event that are not in columns of their own: commands may add some.
   function eventText(event) {
@@ -186,6 +186,7 @@
   function stateOf(run) {
     const last = run.events[run.events.length - 1];
     if (last && last.event === "done") return ["done", "good"];
+    if (last && last.event === "failure") return ["failed", "bad"];
     if (!run.steps.step) return ["evaluation", "good"];
     return [data.reload_seconds > 0 ? "running" : "not finished", "warn"];
   }
@@ -351,12 +352,23 @@
     return [middle - (ci95 || 0), middle, middle + (ci95 || 0)];
   }
 
-  function addStudy(study, kind) {
-    const all = study.points.filter((p) => p.kind === kind).sort((a, b) => a.ranks - b.ranks);
+  // Points that can be compared: of weak scaling with as many images a rank, of strong scaling with the same batch.
+  function groupsOf(study) {
+    const predicted = (study.predictions || []).map((p) => ({ kind: "weak", ranks: p.ranks, global_batch: p.global_batch, predicted: p.images_per_second }));
+    const groups = new Map();
+    for (const point of [...study.points, ...predicted]) {
+      const weak = point.kind === "weak";
+      const title = weak ? `Weak scaling, ${count(point.global_batch / point.ranks)} images a rank` : `Strong scaling, ${count(point.global_batch)} images a step`;
+      groups.set(title, [...(groups.get(title) || []), point]);
+    }
+    return [...groups].filter(([, points]) => points.some((p) => p.images_per_second));
+  }
+
+  function addStudy(study, title, group) {
+    const all = group.sort((a, b) => a.ranks - b.ranks);
     const measured = all.filter((p) => p.images_per_second);
     const area = make("div", { class: "charts three" });
-    const what = kind === "weak" ? "the batch grows with the ranks" : "the same batch on more ranks";
-    report.append(make("h2", {}, `${kind === "weak" ? "Weak" : "Strong"} scaling`, " ", make("span", { class: "quiet" }, `${what} · ${study.name}`)), area);
+    report.append(make("h2", {}, title, " ", make("span", { class: "quiet" }, study.name)), area);
     const one = (measured[0] || all[0]).images_per_second?.median / (measured[0] || all[0]).ranks || NaN;
     // Ranks on a logarithmic axis, labelled where there are points.
     const log2 = Math.log2;
@@ -396,6 +408,6 @@
   for (const warning of data.warnings) report.append(make("div", { class: "card warning" }, warning));
   if (data.runs.length > 0) addRuns();
   for (const study of data.studies)
-    for (const kind of ["weak", "strong"]) if (study.points.some((p) => p.kind === kind)) addStudy(study, kind);
+    for (const [title, group] of groupsOf(study)) addStudy(study, title, group);
   if (data.reload_seconds > 0) setTimeout(() => location.reload(), 1000 * data.reload_seconds);
 })();

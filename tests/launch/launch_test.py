@@ -73,6 +73,15 @@ class Launch(unittest.TestCase):
         self.assertEqual(job.process.returncode, code, job.text())
 
 
+    def shown(self, metrics):
+        """The run, as a report of it shows it."""
+        page = self.dir / "report.html"
+        result = subprocess.run([OPTIONS.deeper, "report", metrics, f"--output={page}"], capture_output=True, text=True)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        (run,) = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])["runs"]
+        return run
+
+
 class DryRun(Launch):
     """What it finds in the environment."""
 
@@ -187,9 +196,13 @@ class Restarts(Launch):
                 self.kill_a_rank(job, rng, kill, int(STEPS * 0.6 * (kill + rng.random()) / OPTIONS.kills))
             self.assertIsNotNone(job.wait_until_gone(120), job.text())
             self.assertEqual(job.process.returncode, 0, job.text())
-        events = [json.loads(line) for line in (self.dir / "killed.jsonl").read_text().splitlines()]
-        # A start from scratch begins the metrics anew.
-        self.assertEqual([event["restart"] for event in events if event["event"] == "restart"][-1], OPTIONS.kills)
+        shown = self.shown(self.dir / "killed.jsonl")
+        restarts = [event for event in shown["events"] if event["event"] == "restart"]
+        self.assertEqual(restarts[-1]["restart"], OPTIONS.kills)  # a start from scratch begins the metrics anew
+        self.assertIn(restarts[-1]["exit_code"], (KILLED, COMMUNICATION))
+        self.assertEqual(len([event for event in shown["events"] if event["event"] == "resume"]), len(restarts))
+        self.assertEqual(shown["events"][-1]["event"], "done")
+        self.assertEqual(shown["steps"]["step"], list(range(1, STEPS + 1)))
         numpy.testing.assert_array_equal(state(self.dir / "killed"), state(self.dir / "whole"))
 
     def kill_a_rank(self, job, rng, kill, step):
@@ -236,7 +249,9 @@ exit $1""")
                                  "train", f"--checkpoint_dir={job}", f"--metrics_out={job}/metrics")
             noted = [json.loads(line) for line in (job / "metrics").read_text().splitlines()[2:]]
             failures = [1 if code == "save" else code for code in codes[:tries - 1]]
-            self.assertEqual(noted, [{"event": "restart", "exit_code": code, "restart": restart} for restart, code in enumerate(failures, start=1)])
+            expected = [("restart", code, restart) for restart, code in enumerate(failures, start=1)]
+            expected += [("failure", codes[tries - 1], None)] if codes[tries - 1] == 1 else []
+            self.assertEqual([(event["event"], event["exit_code"], event.get("restart")) for event in noted], expected)
             self.assertEqual((job / "n").read_text().strip(), str(tries), result.stderr)
             self.assertEqual(result.returncode, codes[tries - 1], result.stderr)
 
@@ -288,24 +303,31 @@ class Stops(Launch):
 
 
 class NothingOutlives(Launch):
-    """Whoever of them is killed, all are gone, with the exit code that says so."""
+    """Whoever of them is killed, all are gone, with the exit code that says so, and a report shows it."""
 
     def kill(self, victim, codes):
-        with Job([*RUN, "-n", "2", "--oversubscribe", "--", *TRAIN, "--max_steps=1000000", "--log_every=10"], self.dir / "output") as job:
+        """The last event that a report of the run shows."""
+        metrics = self.dir / "run.jsonl"
+        flags = ["--max_steps=1000000", "--log_every=10", f"--metrics_out={metrics}"]
+        with Job([*RUN, "-n", "2", "--oversubscribe", "--", *TRAIN, *flags], self.dir / "output") as job:
             self.assertTrue(job.wait_for_text("step 10/", 60), job.text())
             self.assertEqual(len([pid for pid in job.pids()]), 4)  # deeper-run, mpirun, two ranks
             os.kill(victim(job), signal.SIGKILL)
             self.assertIsNotNone(job.wait_until_gone(20), f"processes are left: {list(job.pids())}\n{job.text()}")
             self.assertIn(job.process.returncode, codes, job.text())
+            event = self.shown(metrics)["events"][-1]
+            self.assertIn(event.get("exit_code"), (None, job.process.returncode))
+            return event["event"]
 
     def test_a_rank(self):
-        self.kill(lambda job: job.rank(1), (KILLED, COMMUNICATION))
+        self.assertEqual(self.kill(lambda job: job.rank(1), (KILLED, COMMUNICATION)), "failure")
 
     def test_mpirun(self):
-        self.kill(lambda job: self.child(job.process.pid), (KILLED,))
+        self.assertEqual(self.kill(lambda job: self.child(job.process.pid), (KILLED,)), "failure")
 
     def test_the_launcher(self):
-        self.kill(lambda job: job.process.pid, (-signal.SIGKILL,))
+        """Nobody is left to say so: the run just has no end."""
+        self.assertEqual(self.kill(lambda job: job.process.pid, (-signal.SIGKILL,)), "start")
 
     @staticmethod
     def child(pid):

@@ -23,7 +23,7 @@ class TwoHosts(Launch):
     def job(self, *launcher, flags=()):
         where = ",".join(f"{address}:1" for address in hosts.ADDRESSES.values())
         command = [*self.hosts.enter("host-a"), *RUN, f"--hosts={where}", f"--rsh_agent={hosts.HERE / 'enter_host'}", *launcher, "--", *TRAIN,
-                   "--deterministic=elastic", "--elastic_slices=2", f"--checkpoint_dir={self.dir}/run", *flags]
+                   "--deterministic=elastic", "--elastic_slices=2", f"--checkpoint_dir={self.dir}/run", f"--metrics_out={self.dir}/run.jsonl", *flags]
         return self.hosts.job_of(command, self.dir / "output")
 
     def test_trains(self):
@@ -34,7 +34,7 @@ class TwoHosts(Launch):
         self.assertGreater(self.hosts.received_bytes("host-b"), STEPS * 966986 * 4 / 2)
 
     def test_goes_on_without_a_lost_host(self):
-        with self.job(flags=["--checkpoint_dir=" + str(self.dir / "whole")]) as job:
+        with self.job(flags=["--checkpoint_dir=" + str(self.dir / "whole"), f"--metrics_out={self.dir}/whole.jsonl"]) as job:
             self.gone(job, 0)
         with self.job("--restarts=3", "--backoff=0.5", "--shrink") as job:
             end = time.monotonic() + 60
@@ -43,6 +43,8 @@ class TwoHosts(Launch):
             self.hosts.lose("host-b")
             self.gone(job, 0)
             self.assertRegex(job.text(), r"10\.77\.0\.2 does not answer .*Going on with 10\.77\.0\.1:1")
+        shown = [event["event"] for event in self.shown(self.dir / "run.jsonl")["events"]]
+        self.assertEqual([event for event in shown if event in ("start", "restart", "resume", "done")], ["start", "restart", "resume", "done"])
         numpy.testing.assert_array_equal(state(self.dir / "run"), state(self.dir / "whole"))
 
     def test_lost_host_without_restarts(self):
@@ -50,6 +52,8 @@ class TwoHosts(Launch):
             self.assertTrue(job.wait_for_text("step 40/", 60), job.text())
             self.hosts.lose("host-b")
             self.gone(job, COMMUNICATION)
+        failure = self.shown(self.dir / "run.jsonl")["events"][-1]
+        self.assertEqual((failure["event"], failure["exit_code"]), ("failure", COMMUNICATION))
 
 
 if __name__ == "__main__":
