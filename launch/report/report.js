@@ -361,7 +361,7 @@
       const title = weak ? `Weak scaling, ${count(point.global_batch / point.ranks)} images a rank` : `Strong scaling, ${count(point.global_batch)} images a step`;
       groups.set(title, [...(groups.get(title) || []), point]);
     }
-    return [...groups].filter(([, points]) => points.some((p) => p.images_per_second));
+    return [...groups].filter(([, group]) => group.some((p) => p.images_per_second));
   }
 
   function addStudy(study, title, group) {
@@ -369,7 +369,7 @@
     const measured = all.filter((p) => p.images_per_second);
     const area = make("div", { class: "charts three" });
     report.append(make("h2", {}, title, " ", make("span", { class: "quiet" }, study.name)), area);
-    const one = (measured[0] || all[0]).images_per_second?.median / (measured[0] || all[0]).ranks || NaN;
+    const one = measured[0].images_per_second.median / measured[0].ranks;
     // Ranks on a logarithmic axis, labelled where there are points.
     const log2 = Math.log2;
     const ranksAxis = {
