@@ -347,10 +347,8 @@
     for (const bar of bars) context.fillRect(bar.canvasx - width / 2, bar.canvasy, width, base - bar.canvasy);
   }
 
-  function interval({ median: middle, ci95 }) {
-    if (Array.isArray(ci95)) return [ci95[0], middle, ci95[1]];
-    return [middle - (ci95 || 0), middle, middle + (ci95 || 0)];
-  }
+  // Of few runs an interval may reach below nothing, where a logarithmic axis ends.
+  const interval = ({ median: middle, ci95: [low, high] }) => [Math.max(low, middle / 10), middle, high];
 
   // Points that can be compared: of weak scaling with as many images a rank, of strong scaling with the same batch.
   function groupsOf(study) {

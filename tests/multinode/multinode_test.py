@@ -5,6 +5,7 @@ multinode_test.py DEEPER MPIRUN [unittest arguments]
 """
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -92,6 +93,15 @@ class TwoHosts(unittest.TestCase):
         table = subprocess.run(script, capture_output=True, text=True)
         self.assertEqual(table.returncode, 0, table.stderr)
         self.assertRegex(table.stdout, r"(?m)^400mbit +\d+\.\d")
+
+    def test_measures_what_the_model_was_not_given(self):
+        """Likewise."""
+        script = [sys.executable, hosts.HERE / "held_out.py", DEEPER, MPIRUN, "--rates=400mbit", "--repeats=1", "--steps=2", "--batch=2,4,6", "--", *TRAIN[2:]]
+        table = subprocess.run(script, capture_output=True, text=True)
+        self.assertEqual(table.returncode, 0, table.stderr)
+        points = re.findall(r"(?m)^(none|400mbit) +(\d) +(\d) +[\d.]+ +-?[\d.]+%.*?(calibrates|$)", table.stdout)
+        self.assertEqual([(rate, ranks, batch) for rate, ranks, batch, calibrates in points if not calibrates],
+                         [("none", "1", "4"), ("none", "2", "4"), *(("400mbit", "2", batch) for batch in "246")])
 
 
 if __name__ == "__main__":
