@@ -13,7 +13,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "comm/device_communicator.h"
 #include "data/atomic_file.h"
 #include "launch/command.h"
 #include "launch/network_interface.h"
@@ -25,6 +24,7 @@
 #include "trainer/optimizer.h"
 #include "trainer/scaling_model.h"
 #include "trainer/statistics.h"
+#include "trainer/train_setup.h"
 #include "trainer/train_step.h"
 
 namespace deeper {
@@ -161,46 +161,6 @@ absl::Status ExamineDirectory(const std::string& directory, Communicator& comm, 
   return Agree(comm, WithExitCode(there, ExitCode::kCheckpoint));  // before rank 0 lets go
 }
 
-// Everything that a few training steps want.
-struct Trainer {
-  std::unique_ptr<Dataset> data;
-  std::unique_ptr<Network> net;
-  std::unique_ptr<ParamStore> params;
-  LoaderOptions input;
-
-  static absl::StatusOr<Trainer> Make(const RunConfig& config, Communicator& comm, Device& device);
-};
-
-absl::StatusOr<Trainer> Trainer::Make(const RunConfig& config, Communicator& comm, Device& device) {
-  Trainer made;
-  absl::StatusOr<std::unique_ptr<Dataset>> data = OpenDataset(config, config.data, config.train_split, comm);
-  if (!data.ok()) return data.status();
-  made.data = *std::move(data);
-  const absl::StatusOr<PixelStats> stats = PixelStatsFor(config, made.data->info());
-  if (!stats.ok()) return stats.status();
-  const absl::StatusOr<Model> model = ModelFor(config, made.data->info(), /*training=*/true);
-  if (!model.ok()) return model.status();
-  const int64_t rows = config.global_batch / comm.size();
-  absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
-      *model, {.rows = rows, .precision = PrecisionOf(config), .training = true, .fusion = FusionOf(config)},
-      device);
-  if (!net.ok()) return net.status();
-  made.net = *std::move(net);
-  absl::StatusOr<std::unique_ptr<ParamStore>> params =
-      ParamStore::Create(made.net->Params(), device, /*training=*/true, made.net->wants_narrow_params());
-  if (!params.ok()) return params.status();
-  made.params = *std::move(params);
-  made.params->Initialize(config.seed);
-  if (absl::Status status = made.net->Bind(*made.params); !status.ok()) return status;
-  made.net->Configure(made.input);
-  made.input.stats = *stats;
-  ConfigureTrainingInput(config, made.input);
-  made.input.global_batch = config.global_batch;
-  made.input.rank = comm.rank();
-  made.input.world = comm.size();
-  return made;
-}
-
 class DoctorCommand final : public Command {
  public:
   DoctorCommand() : Command(kText) {
@@ -238,41 +198,47 @@ class DoctorCommand final : public Command {
     if (!watchdog.ok()) return watchdog.status();
     const absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, comm);
     if (!device.ok()) return device.status();
-    const absl::StatusOr<DeviceCommunicator> connection =
-        MakeDeviceCommunicator(comm, **device, config_.comm);
-    if (!connection.ok()) return connection.status();
-    if (absl::Status status = Measure(comm, connection->comm ? *connection->comm : comm, **device);
-        !status.ok())
-      return status;
+    if (absl::Status status = Measure(comm, **device); !status.ok()) return status;
     return call.is_root() ? Report(comm) : Verdict();
   }
 
  private:
-  absl::Status Measure(Communicator& comm, Communicator& device_comm, Device& device) {
+  // Of a job that trains like this, but saves nothing and resumes nothing.
+  RunConfig JobConfig() const {
+    RunConfig config = config_;
+    config.checkpoint_dir.clear();
+    config.val_split = "none";
+    config.micro_batch = batch_;
+    config.max_steps = steps_;
+    return config;
+  }
+
+  absl::Status Measure(Communicator& comm, Device& device) {
     RankHealth mine;
     Describe(device, mine);
     mine.clock_skew_seconds = MeasureSkew(comm);
-    if (comm.size() > 1) {
-      MeasureLink(comm, mine);
-      all_reduces_ = MeasureAllReduces(device_comm, device);
-      for (CommSample& sample : all_reduces_)
-        comm.AllReduce(&sample.ms, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
-    }
+    if (comm.size() > 1) MeasureLink(comm, mine);
     if (!config_.checkpoint_dir.empty()) {
       const absl::Status examined = ExamineDirectory(config_.checkpoint_dir, comm, mine);
       if (!examined.ok()) return examined;
     }
-    absl::StatusOr<Trainer> trainer = Trainer::Make(config_, comm, device);
-    if (absl::Status status = Agree(comm, trainer.status()); !status.ok()) return status;
-    if (absl::Status status = Agree(comm, MeasureLoader(*trainer, mine)); !status.ok()) return status;
-    if (absl::Status status = MeasureSteps(*trainer, comm, device_comm, device, mine); !status.ok())
-      return status;
+    const RunConfig config = JobConfig();
+    TrainSetup setup(config, comm, device, nullptr);
+    if (absl::Status status = setup.Prepare(); !status.ok()) return status;
+    setup.loader.reset();  // it would read ahead meanwhile
+    if (comm.size() > 1) {
+      all_reduces_ = MeasureAllReduces(setup.device_comm(), device);
+      for (CommSample& sample : all_reduces_)
+        comm.AllReduce(&sample.ms, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
+    }
+    if (absl::Status status = Agree(comm, MeasureLoader(setup, mine)); !status.ok()) return status;
+    if (absl::Status status = MeasureSteps(setup, mine); !status.ok()) return status;
     ranks_.resize(static_cast<size_t>(comm.size()));
     comm.AllGather(&mine, ranks_.data(), sizeof mine, {}).Wait();
-    Predict(trainer->net->model(), comm);
+    Predict(setup.net->model(), comm);
     JobWants wants;
     // Weights and momentum; one checkpoint more than are kept, while it is written.
-    const double state = 2.0 * sizeof(float) * static_cast<double>(trainer->params->trained_elements());
+    const double state = 2.0 * sizeof(float) * static_cast<double>(setup.params->trained_elements());
     if (!config_.checkpoint_dir.empty()) wants.checkpoint_bytes = state * (config_.keep + 1);
     wants.images_per_second = 1e3 * static_cast<double>(batch_) / step_.ms();
     findings_ = Examine(ranks_, wants);
@@ -291,8 +257,9 @@ class DoctorCommand final : public Command {
   }
 
   // All ranks at once, as in training.
-  absl::Status MeasureLoader(const Trainer& trainer, RankHealth& mine) const {
-    const absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(*trainer.data, trainer.input);
+  absl::Status MeasureLoader(const TrainSetup& setup, RankHealth& mine) const {
+    const absl::StatusOr<std::unique_ptr<Loader>> loader =
+        MakeLoader(*setup.train_data, setup.TrainingInput());
     if (!loader.ok()) return WithExitCode(loader.status(), ExitCode::kData);
     const double start = Seconds();
     double images = 0;
@@ -305,23 +272,23 @@ class DoctorCommand final : public Command {
     return absl::OkStatus();
   }
 
-  absl::Status MeasureSteps(Trainer& trainer, Communicator& comm, Communicator& device_comm, Device& device,
-                            RankHealth& mine) {
-    absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(*trainer.data, trainer.input);
-    if (absl::Status status = Agree(comm, loader.status()); !status.ok()) return status;
-    GradientAccumulator accumulator(*trainer.params, device);
-    GradientReducer reducer(device_comm, trainer.params->grads(), trainer.net->gradient_pieces(),
+  absl::Status MeasureSteps(TrainSetup& setup, RankHealth& mine) {
+    absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(*setup.train_data, setup.TrainingInput());
+    if (absl::Status status = Agree(setup.comm, loader.status()); !status.ok()) return status;
+    GradientAccumulator accumulator(*setup.params, setup.device);
+    GradientReducer reducer(setup.device_comm(), setup.params->grads(), setup.net->gradient_pieces(),
                             Exchange().bucket_bytes);
-    FiniteGuard guard(*trainer.net, *trainer.params, comm, device);
-    Optimizer optimizer({}, *trainer.params, device);
-    TrainStep train_step(**loader, *trainer.net, accumulator, reducer, guard, optimizer, device,
+    FiniteGuard guard(*setup.net, *setup.params, setup.comm, setup.device);
+    Optimizer optimizer({}, *setup.params, setup.device);
+    TrainStep train_step(**loader, *setup.net, accumulator, reducer, guard, optimizer, setup.device,
                          config_.seed);
     std::vector<double> computes, steps;  // ms
     for (int step = 0; step <= steps_; ++step) {
       EnterStep(step + 1);
       const double start = Seconds();
       const absl::StatusOr<StepReport> report = train_step.Run(/*lr=*/0);
-      if (!report.ok()) comm.Abort(static_cast<int>(ExitCode::kData), std::string(report.status().message()));
+      if (!report.ok())
+        setup.comm.Abort(static_cast<int>(ExitCode::kData), std::string(report.status().message()));
       if (step == 0) continue;
       computes.push_back(report->compute_ms);
       steps.push_back(1e3 * (Seconds() - start));

@@ -41,6 +41,7 @@ def example_run(speed=1.0):
     events = [{"event": "start", "config": config, "run": how}]
     for first, last in (1, 40), (31, 60):
         if first > 1:
+            events.append({"event": "restart", "exit_code": 137, "restart": 1})
             events.append({"event": "resume", "step": first - 1, "path": "runs/a", "run": how})
         for step in range(first, last + 1):
             fall = math.exp(-speed * step / 30)
@@ -110,7 +111,7 @@ class Page(Case):
                 self.assertAlmostEqual(value, steps[step][key], delta=1e-5 * abs(steps[step][key]))
         self.assertEqual(shown["evals"]["step"], [10, 20, 30, 40, 50, 60])
         kinds = collections.Counter(event["event"] for event in shown["events"])
-        self.assertEqual(kinds, {"start": 1, "resume": 1, "checkpoint": 7, "nonfinite": 1, "straggler": 1, "done": 1})
+        self.assertEqual(kinds, {"start": 1, "restart": 1, "resume": 1, "checkpoint": 7, "nonfinite": 1, "straggler": 1, "done": 1})
         self.assertEqual(shown["config"]["model"], "googlenet")
 
     def test_needs_nothing_else(self):

@@ -279,6 +279,13 @@ int64_t TrainSetup::TrainedParameters() const {
 }
 
 absl::Status TrainSetup::StartLoader() {
+  absl::StatusOr<std::unique_ptr<Loader>> made = MakeLoader(*train_data, TrainingInput());
+  if (!made.ok()) return made.status();
+  loader = *std::move(made);
+  return absl::OkStatus();
+}
+
+LoaderOptions TrainSetup::TrainingInput() const {
   LoaderOptions options = Preset();
   ConfigureTrainingInput(config, options);
   options.allow_bad = config.allow_bad;
@@ -290,10 +297,7 @@ absl::Status TrainSetup::StartLoader() {
   options.slices = IsElastic(config) ? config.elastic_slices : 0;
   options.first_epoch = data_state.epoch;
   options.first_batch = data_state.batch;
-  absl::StatusOr<std::unique_ptr<Loader>> made = MakeLoader(*train_data, options);
-  if (!made.ok()) return made.status();
-  loader = *std::move(made);
-  return absl::OkStatus();
+  return options;
 }
 
 LoaderOptions TrainSetup::Preset() const {

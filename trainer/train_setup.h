@@ -29,6 +29,8 @@ struct TrainSetup {
 
   // How images are prepared for evaluation; training augments them on top of that.
   LoaderOptions Preset() const;
+  // This rank's samples of training, from where it stands.
+  LoaderOptions TrainingInput() const;
   // Over the device's memory, where `comm` is over the host's.
   Communicator& device_comm() const { return connection.comm == nullptr ? comm : *connection.comm; }
   // Of a global batch, at most, on a rank.
