@@ -12,6 +12,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "data/sample_order.h"
 #include "data/staging.h"
 #include "kernels/images.h"
@@ -63,6 +64,16 @@ class Dataset {
     if (absl::Status read = Read(index, image); !read.ok()) return read;
     choose({image->height, image->width});
     return absl::OkStatus();
+  }
+  // The size of a sample that is stored as plain pixels, known before it is read; 0 x 0: it is not.
+  virtual ImageSize StoredPixels(int64_t index) const {
+    (void)index;
+    return {};
+  }
+  // Reads and checks the pixels of such a sample straight to where they belong, [height, width, channels].
+  virtual absl::Status ReadPixels(int64_t index, uint8_t* pixels) const {
+    (void)pixels;
+    return absl::UnimplementedError(absl::StrCat(Describe(index), " is not stored as pixels"));
   }
   // These samples, which lie side by side, will be read soon.
   virtual void ReadAhead(Slice samples) const { (void)samples; }

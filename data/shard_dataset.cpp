@@ -163,14 +163,27 @@ class ShardDataset : public Dataset {
       image->channels = info_.channels;
       image->x = image->y = 0;
       choose({image->height, image->width});
-      return ReadStored(shard, i, &image->pixels);
+      image->pixels.resize(shard.length[i]);
+      return ReadStored(shard, i, image->pixels.data());
     }
     thread_local std::vector<uint8_t> file;
-    if (absl::Status read = ReadStored(shard, i, &file); !read.ok()) return read;
+    file.resize(shard.length[i]);
+    if (absl::Status read = ReadStored(shard, i, file.data()); !read.ok()) return read;
     EnterStage(Stage::kDecode);
     absl::Status decoded = DecodePart(file, info_.channels, choose, image);
     return decoded.ok() ? decoded
                         : absl::DataLossError(absl::StrCat(Describe(index), ": ", decoded.message()));
+  }
+
+  ImageSize StoredPixels(int64_t index) const override {
+    if (encoding_ != Encoding::kRaw) return {};
+    const auto [shard, i] = Find(index);
+    return {shard.height[i], shard.width[i]};
+  }
+
+  absl::Status ReadPixels(int64_t index, uint8_t* pixels) const override {
+    const auto [shard, i] = Find(index);
+    return ReadStored(shard, i, pixels);
   }
 
   void ReadAhead(Slice samples) const override {
@@ -224,13 +237,12 @@ class ShardDataset : public Dataset {
   }
 
   // The stored bytes of a sample, after at most one more try: of the original, where there is a copy.
-  absl::Status ReadStored(const Shard& shard, size_t i, std::vector<uint8_t>* out) const {
-    out->resize(shard.length[i]);
+  absl::Status ReadStored(const Shard& shard, size_t i, uint8_t* out) const {
     absl::Status read;
     for (const auto file_of : {&ShardDataset::Current, &ShardDataset::Original}) {
       const absl::StatusOr<const File*> file = (this->*file_of)(shard);
-      read = file.ok() ? ReadSample(**file, shard.data_offset + shard.offset[i], out->size(), shard.crc32c[i],
-                                    out->data())
+      read = file.ok() ? ReadSample(**file, shard.data_offset + shard.offset[i], shard.length[i],
+                                    shard.crc32c[i], out)
                        : file.status();
       if (read.ok()) return read;
     }
