@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "launch/child_process.h"
 #include "launch/command.h"
 #include "nlohmann/json.hpp"
@@ -40,10 +41,9 @@ constexpr CommandText kText = {
         "ranks,\n"
         "divided over them. For each point the median over the rounds, an interval of 95 % confidence, the\n"
         "efficiency (images/s a rank over those of the fewest ranks), and where the time goes; other_ms is\n"
-        "waiting for the slowest rank. Next to it what a model (docs/scaling.md) predicts, calibrated on "
-        "the\n"
-        "smallest and the largest batch on one rank and on the most ranks, and on `bench comm`: all other\n"
-        "points are held out. What it predicts for --predict follows. Flags of train follow\n"
+        "waiting for the slowest rank. Next to it what a model (docs/scaling.md) predicts: calibrated on\n"
+        "`bench comm` and on the smallest and largest batch, on one rank and on the most; all other points\n"
+        "are held out. Then what it predicts for --predict. Flags of train follow\n"
         "after --; without any it is GoogLeNet on made-up images. Run it as one process, without mpirun. "
         "Prints a\n"
         "table on standard error and JSON on standard output.",
@@ -164,9 +164,8 @@ class BenchScalingCommand final : public Command {
              {{"mpirun", &mpirun_, "the launcher and its arguments, but for -n and the program"}}},
             {"Prediction",
              {{"calibration", &calibration_path_,
-               "JSON of an earlier study of the same network: its figures of computing, with the links "
-               "measured now; "
-               "empty: computing as measured now"},
+               "JSON of an earlier study of the same network, whose figures of computing count; empty: as "
+               "measured now"},
               {"predict", &predict_text_, "numbers of ranks to predict, with commas"},
               {"ranks_per_node", &ranks_per_node_, "of what is predicted; 0: the most ranks measured"},
               {"node_latency_us", &node_link_.latency_us,
@@ -356,8 +355,8 @@ class BenchScalingCommand final : public Command {
     step_.update_ms = alone.fixed_ms;
     cluster_.ranks_per_node = most_ranks();
     if (points.size() == 4)
-      FitInterference(SampleOf(points[2]), SampleOf(points[3]), alone, most_ranks(), GradientBytes(step_),
-                      cluster_);
+      FitInterference(SampleOf(points[2]), SampleOf(points[3]), alone, most_ranks(),
+                      GradientBytes(step_) * Exchanged().wire, cluster_);
     if (most_ranks() > 1) cluster_.within = FitLink(link_samples_, most_ranks());
     cluster_.across = cluster_.within;
     return absl::OkStatus();
@@ -411,8 +410,15 @@ class BenchScalingCommand final : public Command {
 
   // Over MPI all-reduces are rings; NCCL takes what is best.
   Exchange Exchanged() const {
-    const bool cuda = std::ranges::count(train_flags_, "--device=cuda") > 0;
-    return {.algorithm = cuda ? AllReduceAlgorithm::kBest : AllReduceAlgorithm::kRing};
+    Exchange exchange = {.algorithm = AllReduceAlgorithm::kRing};
+    for (absl::string_view flag : train_flags_) {
+      double mib = 0;
+      if (flag == "--device=cuda") exchange.algorithm = AllReduceAlgorithm::kBest;
+      if (flag == "--wire=bf16") exchange.wire = 0.5;
+      if (absl::ConsumePrefix(&flag, "--bucket_mib=") && absl::SimpleAtod(flag, &mib) && mib > 0)
+        exchange.bucket_bytes = static_cast<size_t>(mib * (1 << 20));
+    }
+    return exchange;
   }
 
   ordered_json RowOf(const Point& point, double efficiency, double predicted) const {

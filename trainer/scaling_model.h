@@ -105,8 +105,7 @@ struct ComputeLine {
 // through their mean; with one batch alone, the fixed part is 0.
 ComputeLine FitCompute(const ComputeSample& small, const ComputeSample& large);
 // Sets `cluster.sharing` and `cluster.sending_ms_per_byte` to what explains how much longer `ranks` ranks, 2
-// at least, compute than one alone: a part for each image is sharing, a part for each step is sending.
-// `samples` are theirs, `alone` the line of one rank.
+// at least, compute on both batches than one `alone`: what grows with the batch is sharing, the rest sending.
 void FitInterference(const ComputeSample& small, const ComputeSample& large, const ComputeLine& alone,
                      int ranks, double gradient_bytes, Cluster& cluster);
 
