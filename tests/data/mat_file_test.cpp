@@ -185,7 +185,9 @@ TEST(MatFile, DamageIsRefused) {
   expect_damaged("no numbers", Array(kDoubles, {0, 0}, "x", {}));
   expect_damaged("a small element of 5 bytes", BytesOf<uint32_t>({kUint8 | 5 << 16, 0}));
   const std::vector<Bytes> names = {SmallElement(kInt32, BytesOf<int32_t>({4})),
-                                    Element(kInt8, Text("id\0\0"))};
+                                    Element(kInt8, Text({"id\0\0", 4}))};
+  ASSERT_TRUE(
+      ReadMatVariable(File({Array(kStruct, {1, 1}, "x", {names[0], names[1], Numbers("", {1})})}), "x").ok());
   expect_damaged("field names of no length",
                  Array(kStruct, {1, 1}, "x", {SmallElement(kInt32, BytesOf<int32_t>({0})), names[1]}));
   expect_damaged("a field without a value", Array(kStruct, {1, 1}, "x", names));
