@@ -12,6 +12,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "data/sample_order.h"
 #include "data/staging.h"
 #include "kernels/images.h"
@@ -64,6 +65,16 @@ class Dataset {
     choose({image->height, image->width});
     return absl::OkStatus();
   }
+  // The size of a sample that is stored as plain pixels, known before it is read; 0 x 0: it is not.
+  virtual ImageSize StoredPixels(int64_t index) const {
+    (void)index;
+    return {};
+  }
+  // Reads and checks the pixels of such a sample straight to where they belong, [height, width, channels].
+  virtual absl::Status ReadPixels(int64_t index, uint8_t* pixels) const {
+    (void)pixels;
+    return absl::UnimplementedError(absl::StrCat(Describe(index), " is not stored as pixels"));
+  }
   // These samples, which lie side by side, will be read soon.
   virtual void ReadAhead(Slice samples) const { (void)samples; }
 };
@@ -86,9 +97,12 @@ std::unique_ptr<Dataset> MakeSyntheticDataset(const SyntheticOptions& options);
 // The index is 22 bytes a sample: one process of a job reads it, and the others, of the same build, are sent
 // it. After that a shard's file is opened when a sample of it is first read. One that was changed or replaced
 // by then, or later, is DataLoss when a sample of it is read.
+//
+// `direct_io`: past the page cache, which a data set larger than memory would only churn; FailedPrecondition
+// where the file system cannot. Copies that were staged are read through it.
 absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::string& split);
 absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::string index,
-                                                   const StageOptions& stage = {});
+                                                   const StageOptions& stage = {}, bool direct_io = false);
 // Both.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShards(const std::string& dir, const std::string& split);
 

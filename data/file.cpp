@@ -4,7 +4,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
@@ -51,6 +55,7 @@ absl::Status IoError(const std::string& action, const std::string& path, int err
 
 File& File::operator=(File&& other) noexcept {
   std::swap(fd_, other.fd_);
+  std::swap(direct_, other.direct_);
   std::swap(path_, other.path_);
   return *this;
 }
@@ -61,8 +66,12 @@ File::~File() {
 
 absl::StatusOr<File> File::Open(const std::string& path, int flags) {
   const int fd = open(path.c_str(), flags | O_CLOEXEC, 0666);
+  if (fd < 0 && errno == EINVAL && (flags & O_DIRECT) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is on a file system that cannot read past the page cache"));
+  }
   if (fd < 0) return IoError((flags & O_ACCMODE) == O_RDONLY ? "open" : "create", path, errno);
-  return File(fd, path);
+  return File(fd, path, (flags & O_DIRECT) != 0);
 }
 
 absl::StatusOr<uint64_t> File::Size() const {
@@ -72,6 +81,7 @@ absl::StatusOr<uint64_t> File::Size() const {
 }
 
 absl::Status File::ReadAt(uint64_t offset, void* data, size_t bytes) const {
+  if (direct_) return ReadAligned(offset, data, bytes);
   auto* to = static_cast<char*>(data);
   while (bytes > 0) {
     const ssize_t got = pread(fd_, to, bytes, static_cast<off_t>(offset));
@@ -81,6 +91,32 @@ absl::Status File::ReadAt(uint64_t offset, void* data, size_t bytes) const {
     to += got;
     offset += static_cast<uint64_t>(got);
     bytes -= static_cast<size_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+// Blocks around what is wanted, into memory of the thread's, and from there to its place.
+absl::Status File::ReadAligned(uint64_t offset, void* data, size_t bytes) const {
+  constexpr size_t kBlock = 4096, kPiece = size_t{1} << 20;
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  thread_local const std::unique_ptr<char, Free> piece(
+      static_cast<char*>(std::aligned_alloc(kBlock, kPiece)));
+  auto* to = static_cast<char*>(data);
+  while (bytes > 0) {
+    const uint64_t skipped = offset % kBlock;
+    const size_t wanted = std::min(kPiece, (skipped + bytes + kBlock - 1) / kBlock * kBlock);
+    const ssize_t got = pread(fd_, piece.get(), wanted, static_cast<off_t>(offset - skipped));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return IoError("read", path_, errno);
+    if (static_cast<uint64_t>(got) <= skipped)
+      return absl::DataLossError(absl::StrCat(path_, " is cut short at byte ", offset));
+    const size_t taken = std::min(bytes, static_cast<size_t>(got) - skipped);
+    std::memcpy(to, piece.get() + skipped, taken);
+    to += taken;
+    offset += taken;
+    bytes -= taken;
   }
   return absl::OkStatus();
 }

@@ -20,11 +20,14 @@ absl::Status IoError(const std::string& action, const std::string& path, int err
 class File {
  public:
   File() = default;
-  File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}
+  File(File&& other) noexcept
+      : fd_(std::exchange(other.fd_, -1)), direct_(other.direct_), path_(std::move(other.path_)) {}
   File& operator=(File&& other) noexcept;
   ~File();
 
-  // `flags` as of open(2); O_CLOEXEC is added, new files get mode 0666 less the umask.
+  // `flags` as of open(2); O_CLOEXEC is added, new files get mode 0666 less the umask. Of a file opened with
+  // O_DIRECT any bytes can be read, through aligned memory. FailedPrecondition: its file system has no such
+  // way.
   static absl::StatusOr<File> Open(const std::string& path, int flags);
 
   const std::string& path() const { return path_; }
@@ -40,8 +43,11 @@ class File {
   absl::Status Close();
 
  private:
-  File(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  File(int fd, std::string path, bool direct) : fd_(fd), direct_(direct), path_(std::move(path)) {}
+  absl::Status ReadAligned(uint64_t offset, void* data, size_t bytes) const;
+
   int fd_ = -1;
+  bool direct_ = false;
   std::string path_;
 };
 

@@ -11,16 +11,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "data/batch_sequence.h"
 #include "data/resize.h"
 #include "kernels/buffer.h"
 #include "kernels/trace.h"
 
 namespace deeper {
 namespace {
-
-int64_t CeilDivide(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 size_t RoundUp(size_t bytes) {
   return (bytes + 63) / 64 * 64;
@@ -44,76 +41,6 @@ size_t PackedImageBytes(const DatasetInfo& info, const LoaderOptions& options) {
                                          : int64_t{4} * options.image_size * options.image_size;
   return RoundUp(static_cast<size_t>(pixels * info.channels));
 }
-
-// A batch before anything is read.
-struct Plan {
-  Batch batch;           // all but the pointers and wait_ms
-  int64_t first = 0;     // position, in the epoch's order, of row 0
-  int64_t distinct = 0;  // rows to read; row i beyond them repeats row i % distinct
-};
-
-// The batches of one rank, in order.
-class BatchSequence {
- public:
-  BatchSequence(int64_t samples, const LoaderOptions& options)
-      : samples_(samples), options_(options), epoch_(options.first_epoch), batch_(options.first_batch) {
-    StartBatch();
-  }
-
-  bool done() const { return options_.epochs != 0 && epoch_ >= options_.epochs; }
-
-  Plan Next() {
-    const int64_t begin = batch_ * options_.global_batch, count = GlobalRows();
-    const Slice rows = Rows();
-    Plan plan;
-    plan.first = rows.size() > 0 ? rows.begin
-                                 : begin;  // a rank left without samples pads with the global batch's first
-    plan.distinct = rows.size() > 0 ? rows.size() : std::min(count, options_.rows);
-    plan.batch.rows = rows.size();
-    plan.batch.epoch = epoch_;
-    plan.batch.batch = batch_;
-    plan.batch.global_rows = count;
-    plan.batch.micro = micro_;
-    plan.batch.micros = micros_;
-    plan.batch.last_in_epoch = begin + count == samples_;
-    if (++micro_ == micros_) {
-      ++batch_;
-      StartBatch();
-    }
-    return plan;
-  }
-
- private:
-  Slice Rows() const {
-    if (options_.slices > 0)
-      return RankSlice(samples_, options_.global_batch, batch_, options_.rank * micros_ + micro_,
-                       options_.slices);
-    const Slice share = RankSlice(samples_, options_.global_batch, batch_, options_.rank, options_.world);
-    return {share.begin + share.size() * micro_ / micros_,
-            share.begin + share.size() * (micro_ + 1) / micros_};
-  }
-
-  int64_t GlobalRows() const {
-    return std::min(options_.global_batch, samples_ - batch_ * options_.global_batch);
-  }
-
-  void StartBatch() {
-    if (batch_ == BatchesPerEpoch(samples_, options_.global_batch)) {
-      batch_ = 0;
-      ++epoch_;
-    }
-    micro_ = 0;
-    const int64_t largest_share = CeilDivide(GlobalRows(), options_.world);  // so that all ranks count alike
-    micros_ = options_.slices > 0 ? options_.slices / options_.world
-                                  : static_cast<int>(CeilDivide(largest_share, options_.rows));
-  }
-
-  const int64_t samples_;
-  const LoaderOptions options_;
-  uint32_t epoch_;
-  int64_t batch_;
-  int micro_ = 0, micros_ = 1;
-};
 
 // Claims are a few rows at a time: small images take about a microsecond each, no more than a contended lock.
 constexpr int64_t kMaxClaim = 16;
@@ -205,7 +132,7 @@ class RingLoader : public Loader {
     std::vector<uint64_t> samples;
     std::vector<int32_t> partner_labels;
     std::vector<float> partner_weights;
-    Plan plan;
+    BatchPlan plan;
     int64_t unclaimed = 0, unfilled = 0;  // of plan.distinct; rows are claimed from the first on
     absl::Status status;                  // of the lowest row that failed
     int64_t failed_row = 0;
@@ -288,7 +215,7 @@ class RingLoader : public Loader {
 
   // Row `row` and, where that is another row, its partner: the later one of two has nothing left to do.
   absl::Status FillRow(Slot& slot, int64_t row, Scratch& scratch) {
-    const Plan& plan = slot.plan;
+    const BatchPlan& plan = slot.plan;
     const int64_t position = plan.first + row, partner = Mixes(options_) ? position ^ 1 : position;
     EnterStage(Stage::kRead);
     dataset_.ReadAhead(OrderOf(plan).ReadAhead(position));
@@ -316,11 +243,11 @@ class RingLoader : public Loader {
     return absl::OkStatus();
   }
 
-  SampleOrder OrderOf(const Plan& plan) const {
+  SampleOrder OrderOf(const BatchPlan& plan) const {
     return SampleOrder(options_.order, dataset_.info().samples, options_.seed, plan.batch.epoch);
   }
 
-  Rng Draws(std::string_view what, const Plan& plan, int64_t sample) const {
+  Rng Draws(std::string_view what, const BatchPlan& plan, int64_t sample) const {
     return Rng(options_.seed, RandomStream(what), plan.batch.epoch, static_cast<uint64_t>(sample));
   }
 
@@ -362,6 +289,11 @@ class RingLoader : public Loader {
       return PixelsOf(sampling.window, sampling.filter, size, size, image);
     };
     EnterStage(Stage::kRead);
+    const ImageSize stored = options_.packed ? dataset_.StoredPixels(sample) : ImageSize{};
+    if (FitsItsPlace(stored)) {  // from the file to the batch; all of it, whatever is wanted of it
+      choose(stored);
+      return dataset_.ReadPixels(sample, Place(slot, entry, stored, sampling));
+    }
     if (absl::Status read = dataset_.ReadPart(sample, choose, &scratch.image); !read.ok()) return read;
     EnterStage(Stage::kAugment);
     sampling.window.x -= static_cast<float>(scratch.image.x);
@@ -382,18 +314,30 @@ class RingLoader : public Loader {
     return scratch.partner.data();
   }
 
-  // Lays the pixels of entry `entry` where they belong in a packed batch; changes *image if it is too large.
+  // Whether so many pixels are as they may lie in a packed batch; 0 of them: no.
+  bool FitsItsPlace(ImageSize size) const {
+    const auto bytes = static_cast<size_t>(int64_t{size.height} * size.width * dataset_.info().channels);
+    return bytes > 0 && bytes <= PackedImageBytes(dataset_.info(), options_);
+  }
+
+  // Enters an image in a packed batch; returns where its pixels belong.
+  uint8_t* Place(Slot& slot, int64_t entry, ImageSize image, const Sampling& sampling) const {
+    const size_t offset = PackedHeaderBytes(options_) +
+                          static_cast<size_t>(entry) * PackedImageBytes(dataset_.info(), options_);
+    slot.images.as<PackedImage>()[entry] = {static_cast<int64_t>(offset), image.height, image.width,
+                                            dataset_.info().channels, sampling};
+    return slot.images.as<uint8_t>() + offset;
+  }
+
+  // Lays pixels where they belong in a packed batch; changes *image if it is too large.
   void Pack(Slot& slot, int64_t entry, Sampling sampling, Image* image) const {
     const int size = options_.image_size;
-    const size_t most = PackedImageBytes(dataset_.info(), options_);
-    if (image->pixels.size() > most) {
+    if (!FitsItsPlace({image->height, image->width})) {
       *image = ResizeWindow(*image, sampling.window, sampling.filter, size, size);
       sampling.window = {0, 0, static_cast<float>(size), static_cast<float>(size)};
     }
-    const size_t offset = PackedHeaderBytes(options_) + static_cast<size_t>(entry) * most;
-    std::copy(image->pixels.begin(), image->pixels.end(), slot.images.as<uint8_t>() + offset);
-    slot.images.as<PackedImage>()[entry] = {static_cast<int64_t>(offset), image->height, image->width,
-                                            image->channels, sampling};
+    std::copy(image->pixels.begin(), image->pixels.end(),
+              Place(slot, entry, {image->height, image->width}, sampling));
   }
 
   void MixEntries(Slot& slot, const Mix& mix, int64_t a, int64_t b, Scratch& scratch) const {

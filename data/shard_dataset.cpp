@@ -93,12 +93,13 @@ struct Shard {
 
 class ShardDataset : public Dataset {
  public:
-  // `index` is of the split that `info` is of, without what info was made of.
+  // `index` is of the split that `info` is of; `shards` is the part of it that info was not made of.
   ShardDataset(std::string index, DatasetInfo info, const std::string& dir, const SplitManifest& listing,
-               std::string_view shards)
+               std::string_view shards, bool direct_io)
       : index_(std::move(index)),
         info_(std::move(info)),
         encoding_(listing.encoding),
+        direct_io_(direct_io),
         shards_(listing.shards.size()) {
     int64_t first = 0;
     for (size_t i = 0; i < shards_.size(); ++i) {
@@ -163,17 +164,31 @@ class ShardDataset : public Dataset {
       image->channels = info_.channels;
       image->x = image->y = 0;
       choose({image->height, image->width});
-      return ReadStored(shard, i, &image->pixels);
+      image->pixels.resize(shard.length[i]);
+      return ReadStored(shard, i, image->pixels.data());
     }
     thread_local std::vector<uint8_t> file;
-    if (absl::Status read = ReadStored(shard, i, &file); !read.ok()) return read;
+    file.resize(shard.length[i]);
+    if (absl::Status read = ReadStored(shard, i, file.data()); !read.ok()) return read;
     EnterStage(Stage::kDecode);
     absl::Status decoded = DecodePart(file, info_.channels, choose, image);
     return decoded.ok() ? decoded
                         : absl::DataLossError(absl::StrCat(Describe(index), ": ", decoded.message()));
   }
 
+  ImageSize StoredPixels(int64_t index) const override {
+    if (encoding_ != Encoding::kRaw) return {};
+    const auto [shard, i] = Find(index);
+    return {shard.height[i], shard.width[i]};
+  }
+
+  absl::Status ReadPixels(int64_t index, uint8_t* pixels) const override {
+    const auto [shard, i] = Find(index);
+    return ReadStored(shard, i, pixels);
+  }
+
   void ReadAhead(Slice samples) const override {
+    if (direct_io_) return;  // it would be into the page cache
     while (samples.size() > 0) {
       const auto [shard, i] = Find(samples.begin);
       const size_t end = std::min(shard.length.size(), i + static_cast<size_t>(samples.size()));
@@ -201,7 +216,10 @@ class ShardDataset : public Dataset {
   absl::StatusOr<const File*> Original(const Shard& shard) const {
     const std::lock_guard lock(opening_);
     if (shard.original.fd() < 0) {
-      absl::StatusOr<File> file = File::Open(shard.path, O_RDONLY);
+      absl::StatusOr<File> file = File::Open(shard.path, O_RDONLY | (direct_io_ ? O_DIRECT : 0));
+      if (absl::IsFailedPrecondition(file.status()))
+        return absl::FailedPreconditionError(
+            absl::StrCat(file.status().message(), ": leave out --direct_io"));
       if (!file.ok()) return file.status();
       const absl::StatusOr<uint64_t> bytes = file->Size();
       if (!bytes.ok()) return bytes.status();
@@ -224,13 +242,12 @@ class ShardDataset : public Dataset {
   }
 
   // The stored bytes of a sample, after at most one more try: of the original, where there is a copy.
-  absl::Status ReadStored(const Shard& shard, size_t i, std::vector<uint8_t>* out) const {
-    out->resize(shard.length[i]);
+  absl::Status ReadStored(const Shard& shard, size_t i, uint8_t* out) const {
     absl::Status read;
     for (const auto file_of : {&ShardDataset::Current, &ShardDataset::Original}) {
       const absl::StatusOr<const File*> file = (this->*file_of)(shard);
-      read = file.ok() ? ReadSample(**file, shard.data_offset + shard.offset[i], out->size(), shard.crc32c[i],
-                                    out->data())
+      read = file.ok() ? ReadSample(**file, shard.data_offset + shard.offset[i], shard.length[i],
+                                    shard.crc32c[i], out)
                        : file.status();
       if (read.ok()) return read;
     }
@@ -251,6 +268,7 @@ class ShardDataset : public Dataset {
   const std::string index_;  // what the shards' spans point into
   const DatasetInfo info_;
   const Encoding encoding_;
+  const bool direct_io_;
   std::vector<Shard> shards_;
   mutable std::mutex opening_;
   std::unique_ptr<Stager> stager_;  // last: it ends before what it hands copies to
@@ -283,7 +301,7 @@ absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::st
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::string index,
-                                                   const StageOptions& stage) {
+                                                   const StageOptions& stage, bool direct_io) {
   std::string_view rest = index;
   const std::string split = TakeText(&rest);
   const absl::StatusOr<Manifest> manifest = ParseManifest(TakePiece<uint8_t>(&rest), dir + "/manifest.json");
@@ -291,7 +309,8 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::
   const SplitManifest& listing = manifest->splits.at(split);
   DatasetInfo info{listing.uuid,   split,         listing.samples,   listing.channels,
                    listing.height, listing.width, manifest->classes, manifest->StatsFor(split)};
-  auto dataset = std::make_unique<ShardDataset>(std::move(index), std::move(info), dir, listing, rest);
+  auto dataset =
+      std::make_unique<ShardDataset>(std::move(index), std::move(info), dir, listing, rest, direct_io);
   if (absl::Status there = dataset->Check(); !there.ok()) return there;
   if (!stage.dir.empty()) {
     if (absl::Status staged = dataset->Stage(stage, listing); !staged.ok()) return staged;

@@ -103,6 +103,7 @@ class BenchLoaderCommand final : public Command {
     return {{"Data",
              {{"data", &c.data, "directory that `pack` wrote"},
               {"split", &c.train_split, "split of it"},
+              {"direct_io", &c.direct_io, "as of `train`"},
               {"order", &c.order, "full | block | sequential"},
               {"augment", &c.augment, "as of `train`"},
               {"color_jitter", &c.color_jitter, "likewise"},
@@ -294,6 +295,7 @@ class BenchLoaderCommand final : public Command {
                         {"augment", config_.augment},
                         {"color_jitter", config_.color_jitter},
                         {"order", config_.order},
+                        {"direct_io", config_.direct_io},
                         {"packed", packed_}};
     std::printf("%s\n", json.dump(2).c_str());
   }

@@ -30,7 +30,9 @@ FlagGroup InputFlags(RunConfig& c) {
         "threads of a rank that read, decode and augment; 0: one more whenever it waits, up to its cores"},
        {"stage_dir", &c.stage_dir,
         "directory on a local disk: each machine copies the shards there once, while it reads the originals; "
-        "empty: no copies"}}};
+        "empty: no copies"},
+       {"direct_io", &c.direct_io,
+        "reads shards past the page cache (O_DIRECT): for data sets larger than memory on fast disks"}}};
 }
 
 FlagGroup MachineFlags(RunConfig& c) {

@@ -274,7 +274,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, co
       std::fprintf(stderr, "deeper: rank %d: %s\n", rank, message.c_str());
     };
     absl::StatusOr<std::unique_ptr<Dataset>> shards =
-        OpenSplit(dir, *std::move(index), {config.stage_dir, report});
+        OpenSplit(dir, *std::move(index), {config.stage_dir, report}, config.direct_io);
     status = Agree(comm, WithExitCode(shards.status(), ExitCode::kData));
     if (!status.ok()) return status;
     return shards;

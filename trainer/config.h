@@ -44,6 +44,7 @@ struct RunConfig {
   int workers = 0;                  // of a rank; 0: as many as it takes, up to its cores
   int64_t allow_bad = 0;            // samples that may turn out unreadable
   std::string stage_dir;            // empty: shards are read where they are
+  bool direct_io = false;           // past the page cache
 
   // How.
   int64_t global_batch = 256;

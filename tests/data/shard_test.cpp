@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <numeric>
 
 #include "data/dataset.h"
+#include "data/loader.h"
 #include "data/shard_file.h"
 #include "data/shard_writer.h"
 #include "tests/data/small_dataset.h"
@@ -54,6 +56,68 @@ TEST_F(ShardsTest, RoundTrip) {
   }
   EXPECT_EQ((*data)->Describe(17),
             (dir_ / "out/train-00002-of-00003.h5") + ", sample 1 (train-images-idx3-ubyte[17])");
+}
+
+// The sample that each row of the first packed batch is, by its pixels.
+std::vector<int64_t> PackedSamples(const Dataset& data, int image_size) {
+  LoaderOptions options;
+  options.image_size = image_size;
+  options.channels = 1;
+  options.global_batch = options.rows = data.info().samples;
+  options.packed = true;
+  const std::unique_ptr<Loader> loader = *MakeLoader(data, options);
+  const absl::StatusOr<Batch> batch = loader->Next();
+  EXPECT_TRUE(batch.ok()) << batch.status();
+  std::vector<int64_t> samples;
+  for (int64_t row = 0; batch.ok() && row < batch->rows; ++row) {
+    const PackedImage& entry = reinterpret_cast<const PackedImage*>(batch->packed)[row];
+    const auto* pixels = reinterpret_cast<const uint8_t*>(batch->packed + entry.offset);
+    const int sample = static_cast<int>(batch->samples[row]);
+    const Image expected = MakeImage(entry.height, entry.width, 1, sample);
+    EXPECT_TRUE(std::equal(expected.pixels.begin(), expected.pixels.end(), pixels)) << sample;
+    samples.push_back(sample);
+  }
+  return samples;
+}
+
+TEST_F(ShardsTest, PixelsGoStraightIntoAPackedBatch) {
+  const absl::StatusOr<std::unique_ptr<Dataset>> data = OpenShards(dir_ / "out", "train");
+  ASSERT_TRUE(data.ok()) << data.status();
+  EXPECT_EQ((*data)->StoredPixels(5).height, 7);
+  EXPECT_EQ((*data)->StoredPixels(5).width, 9);
+  std::vector<int64_t> samples = PackedSamples(**data, 7);
+  std::sort(samples.begin(), samples.end());
+  std::vector<int64_t> all(24);
+  std::iota(all.begin(), all.end(), 0);
+  EXPECT_EQ(samples, all);
+
+  Bytes shard = ReadBytes(dir_ / kMiddle);
+  const Bytes sample = MakeImage(7, 9, 1, 11).pixels;
+  const auto stored = std::search(shard.begin(), shard.end(), sample.begin(), sample.end());
+  ASSERT_NE(stored, shard.end());
+  *stored ^= 1;
+  WriteBytes(dir_ / kMiddle, shard);
+  std::vector<uint8_t> pixels(63);
+  const absl::Status read = (*data)->ReadPixels(11, pixels.data());
+  EXPECT_TRUE(absl::IsDataLoss(read)) << read;
+  EXPECT_THAT(read.message(), HasSubstr("train-images-idx3-ubyte[11]"));
+}
+
+TEST_F(ShardsTest, PastThePageCache) {
+  const absl::StatusOr<std::unique_ptr<Dataset>> data =
+      OpenSplit(dir_ / "out", *ReadSplitIndex(dir_ / "out", "train"), {}, /*direct_io=*/true);
+  if (absl::IsFailedPrecondition(data.status())) {
+    EXPECT_THAT(data.status().message(), HasSubstr("cannot read past the page cache"));
+    GTEST_SKIP() << data.status().message();
+  }
+  ASSERT_TRUE(data.ok()) << data.status();
+  Image image;
+  for (int i = 0; i < 24; ++i) {
+    ASSERT_TRUE((*data)->Read(i, &image).ok());
+    EXPECT_EQ(image.pixels, MakeImage(7, 9, 1, i).pixels);
+  }
+  fs::resize_file(dir_ / "out/train-00000-of-00003.h5", 1000);
+  EXPECT_THAT((*data)->Read(1, &image).message(), HasSubstr("is cut short"));
 }
 
 TEST_F(ShardsTest, OpenSaysWhatIsMissing) {
