@@ -61,7 +61,9 @@ void PackParam(const ParamSpec& spec, const ParamLayout& layout, const float* ca
     return;
   }
   if (layout.stored_elements != spec.elements()) std::fill_n(stored, layout.stored_elements, 0.0f);
-  ParallelFor(spec.shape[0], layout.block, [&](int64_t first, int64_t last) {
+  constexpr int64_t kWorthAThread = 1 << 16;  // elements
+  const int64_t grain = RoundUp(kWorthAThread * spec.shape[0] / spec.elements() + 1, layout.block);
+  ParallelFor(spec.shape[0], grain, [&](int64_t first, int64_t last) {
     ForEachElement(spec, layout, first, last, [&](int64_t c, int64_t s) { stored[s] = canonical[c]; });
   });
 }
