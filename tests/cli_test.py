@@ -261,6 +261,17 @@ class Training(Cli):
         self.assertRegex(self.succeeds("checkpoint", "list", self.checkpoints), r"(?m)^ +10 +1 +\d+\.\d +- +sound$\n +20 +1 .* 0\.\d{4} +sound$")
         self.assertIn("all sound", self.succeeds("verify", f"--checkpoint={self.checkpoints}", f"--data={self.data}"))
 
+    def test_start_says_how_images_are_changed(self):
+        short = [*self.train, "--max_steps=1", "--eval_every=1000"]
+        plain = self.succeeds(*short)
+        self.assertRegex(plain, r"order full, augmentation crop\n")
+        self.assertRegex(plain, r"50 samples of split val\n")
+        self.assertRegex(self.succeeds(*short, "--augment=inception"), r"augmentation inception, color_jitter 0\.5\n")
+        rich = self.succeeds(*short, "--color_jitter=0.25", "--random_erasing=0.125", "--mixup=0.2", "--cutmix=1", "--label_smoothing=0.1",
+                             "--val_preset=torchvision")
+        self.assertRegex(rich, r"augmentation crop, color_jitter 0\.25, random_erasing 0\.125, mixup 0\.2, cutmix 1, label_smoothing 0\.1\n")
+        self.assertRegex(rich, r"50 samples of split val, val_preset torchvision\n")
+
     def test_any_number_of_ranks(self):
         alone = [event["loss"] for event in events(self.dir / "metrics", "step")]
         for ranks in 1, 2, 3:

@@ -23,6 +23,21 @@ ProgressStyle StyleOf(const RunConfig& config, const Communicator& comm) {
   return config.progress == "lines" || comm.name() == "mpi" ? ProgressStyle::kLines : ProgressStyle::kAuto;
 }
 
+// What is on, by the names of the flags: "inception, color_jitter 0.5, mixup 0.2".
+std::string DescribeAugmentation(const RunConfig& config) {
+  LoaderOptions options;
+  ConfigureTrainingInput(config, options);
+  std::string text = config.augment;
+  for (const auto& [flag, value] : {std::pair{"color_jitter", options.color_jitter},
+                                    {"random_erasing", options.random_erasing},
+                                    {"mixup", options.mixup},
+                                    {"cutmix", options.cutmix},
+                                    {"label_smoothing", config.label_smoothing}}) {
+    if (value > 0) absl::StrAppend(&text, ", ", flag, " ", value);
+  }
+  return text;
+}
+
 }  // namespace
 
 TrainSetup::TrainSetup(const RunConfig& run_config, Communicator& ranks, Device& its_device, std::FILE* out)
@@ -333,12 +348,14 @@ void TrainSetup::Announce() {
   line("learning rate",
        absl::StrFormat("%g for the global batch, whatever the number of ranks; %s, warm-up %d steps",
                        config.lr, config.lr_schedule, schedule.warmup_steps));
-  line("data",
-       absl::StrFormat("%d samples of split %s, %s, order %s, augmentation %s", data.samples, data.split,
-                       config.synthetic ? "made up" : config.data, config.order, config.augment));
-  line("evaluation",
-       val_data ? absl::StrFormat("%d samples of split %s", val_data->info().samples, val_data->info().split)
-                : absl::StrFormat("none: there is no split %s", config.val_split));
+  line("data", absl::StrFormat("%d samples of split %s, %s, order %s, augmentation %s", data.samples,
+                               data.split, config.synthetic ? "made up" : config.data, config.order,
+                               DescribeAugmentation(config)));
+  const std::string preset =
+      config.val_preset == "none" ? "" : absl::StrCat(", val_preset ", config.val_preset);
+  line("evaluation", val_data ? absl::StrFormat("%d samples of split %s%s", val_data->info().samples,
+                                                val_data->info().split, preset)
+                              : absl::StrFormat("none: there is no split %s", config.val_split));
   line("length", absl::StrFormat("%d steps, %d an epoch", total_steps, epoch_steps_));
   for (const std::string& decision : decisions_) line("resume", decision);
 }

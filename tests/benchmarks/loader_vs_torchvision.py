@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Training crops from JPEGs, deeper's loader against torchvision with PIL, on the same cores in turn.
+"""Training crops from JPEGs, deeper's loader against torchvision with PIL and NVIDIA's DALI, on the same cores in turn.
 
   tests/benchmarks/loader_vs_torchvision.py --deeper build/cpu-release/launch/deeper --images DIR [--workers 2] [--rounds 5]
 
 DIR has a folder of JPEGs a class. deeper packs them byte for byte; both then make 224 px crops of random area and aspect, mirrored at
 random and normalised, in `workers` threads or processes. Rounds alternate; ratios are round by round. JSON on the last line.
-Needs an interpreter with torch and torchvision: Debian's python3-torchvision.
+Needs an interpreter with torch and torchvision: Debian's python3-torchvision. DALI, on the CPU, takes part where it can be imported:
+`pip install nvidia-dali-cuda120` in a virtual environment with --system-site-packages.
 """
 import argparse
 import json
@@ -34,6 +35,27 @@ def torchvision_rate(images, workers, count, batch):
     return seen / (time.perf_counter() - start)
 
 
+def dali_rate(images, workers, count, batch):
+    from nvidia.dali import fn, pipeline_def, types
+
+    @pipeline_def(batch_size=batch, num_threads=workers, device_id=None)
+    def crops():
+        files, labels = fn.readers.file(file_root=images, random_shuffle=True)
+        part = fn.decoders.image_random_crop(files, device="cpu", output_type=types.RGB, random_area=[0.08, 1], random_aspect_ratio=[3 / 4, 4 / 3])
+        small = fn.resize(part, size=[224, 224])
+        return fn.crop_mirror_normalize(small, dtype=types.FLOAT, output_layout="CHW", mirror=fn.random.coin_flip(),
+                                        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]), labels
+
+    pipeline = crops()
+    pipeline.build()
+    pipeline.run()  # threads have started
+    start = time.perf_counter()
+    runs = -(-count // batch)
+    for _ in range(runs):
+        pipeline.run()
+    return runs * batch / (time.perf_counter() - start)
+
+
 def deeper_rate(args, data, count):
     out = subprocess.run([args.deeper, "bench", "loader", f"--data={data}", "--augment=inception", "--color_jitter=0", f"--workers={args.workers}",
                           f"--images={count}", f"--batch={args.batch}", "--rounds=1"], check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -51,6 +73,7 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3, help="of a round")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as data:
         packed = subprocess.run([args.deeper, "pack", "--format=folder", f"--input={args.images}", f"--output={data}", "--split=train",
@@ -58,15 +81,22 @@ def main():
         if packed.returncode != 0:
             sys.exit(f"pack failed: {packed.stdout}")
         with open(f"{data}/manifest.json") as manifest:
-            count = json.load(manifest)["splits"]["train"]["samples"]
-        rates = {"deeper": [], "torchvision": []}
+            count = args.epochs * json.load(manifest)["splits"]["train"]["samples"]
+        peers = {"torchvision": torchvision_rate}
+        try:
+            import nvidia.dali
+            peers["dali"] = dali_rate
+        except ImportError as error:
+            print(f"without DALI: {error}", file=sys.stderr)
+        rates = {"deeper": [], **{name: [] for name in peers}}
         for number in range(args.rounds):
             rates["deeper"].append(deeper_rate(args, data, count))
-            rates["torchvision"].append(torchvision_rate(args.images, args.workers, count, args.batch))
-            print(f"round {number + 1}: deeper {rates['deeper'][-1]:.0f}, torchvision {rates['torchvision'][-1]:.0f} images/s", file=sys.stderr)
-    ratio = summary([mine / peer for mine, peer in zip(rates["deeper"], rates["torchvision"])])
+            for name, rate in peers.items():
+                rates[name].append(rate(args.images, args.workers, count, args.batch))
+            print(f"round {number + 1}:", ", ".join(f"{name} {values[-1]:.0f}" for name, values in rates.items()), "images/s", file=sys.stderr)
+    ratios = {name: summary([mine / its for mine, its in zip(rates["deeper"], rates[name])]) for name in peers}
     print(json.dumps({"workers": args.workers, "images": count, "rounds": args.rounds,
-                      "images_per_second": {name: summary(values) for name, values in rates.items()}, "ratio": ratio}))
+                      "images_per_second": {name: summary(values) for name, values in rates.items()}, "ratio": ratios}))
 
 
 if __name__ == "__main__":

@@ -289,14 +289,6 @@ TEST_P(DeviceTraining, RecordedStepsAreTheSameBits) {
 INSTANTIATE_TEST_SUITE_P(, DeviceTraining, ::testing::Values(DType::kF32, DType::kBf16),
                          [](const auto& test) { return NameOf(test.param); });
 
-TEST(EvaluateTest, CountsEverySampleOnceOnAnyNumberOfRanks) {
-  for (const int world : {1, 2, 3}) {
-    const EvalResult result = RunRanks(world, 6, 1).eval;
-    EXPECT_EQ(result.count, kSamples);
-    EXPECT_EQ(result.top5, kSamples);  // of five classes
-  }
-}
-
 TEST(NetworkTest, NothingIsAllocatedAfterTheFirstStep) {
   auto device = MakeCpuDevice(1);
   auto dataset = Data();
