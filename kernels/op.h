@@ -77,7 +77,7 @@ struct ParamLayout {
 ParamLayout MakeParamLayout(const ParamSpec& spec, int64_t block);
 ParamLayout MakeChannelsLastLayout(const ParamSpec& spec, int64_t block);
 // Between the two forms; `stored` holds layout.stored_elements floats, `canonical` spec.elements(). Both
-// overwrite.
+// overwrite. Packing is a parallel loop; unpacking, which is done beside training, is not.
 void PackParam(const ParamSpec& spec, const ParamLayout& layout, const float* canonical, float* stored);
 void UnpackParam(const ParamSpec& spec, const ParamLayout& layout, const float* stored, float* canonical);
 

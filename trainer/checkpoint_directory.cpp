@@ -72,10 +72,9 @@ std::vector<std::string> VerifyStep(const std::string& path) {
   const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
   if (!manifest.ok()) return {std::string(manifest.status().message())};
   std::vector<std::string> problems;
-  std::vector<float> state(static_cast<size_t>(manifest->elements()));
   const auto shard_count = static_cast<int64_t>(manifest->shards.size());
   for (int64_t shard = 0; shard < shard_count; ++shard) {
-    const absl::Status status = ReadCheckpointShards(path, *manifest, shard, shard_count, state.data());
+    const absl::Status status = ReadCheckpointShards(path, *manifest, shard, shard_count, nullptr);
     if (!status.ok()) problems.emplace_back(status.message());
   }
   return problems;

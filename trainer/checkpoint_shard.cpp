@@ -54,7 +54,7 @@ std::string Describe(const CheckpointManifest& manifest, StateRange range) {
                       " to ", tensor_at(range.end - 1));
 }
 
-// Reads the `range` of the state into `values`.
+// Reads the `range` of the state into `values`; null: only verifies it.
 absl::Status ReadShard(const std::string& path, const CheckpointShard& written, StateRange range,
                        float* values) {
   const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
@@ -121,7 +121,8 @@ absl::Status ReadCheckpointShards(const std::string& directory, const Checkpoint
   for (int64_t shard = first; shard < shard_count; shard += stride) {
     const StateRange range = ShardRange(manifest.elements(), shard, shard_count);
     absl::Status read = ReadShard(directory + "/" + ShardName(shard, shard_count),
-                                  manifest.shards[static_cast<size_t>(shard)], range, state + range.begin);
+                                  manifest.shards[static_cast<size_t>(shard)], range,
+                                  state == nullptr ? nullptr : state + range.begin);
     if (!read.ok())
       return absl::Status(read.code(),
                           absl::StrCat(read.message(), "; it holds ", Describe(manifest, range)));

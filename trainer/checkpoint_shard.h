@@ -19,7 +19,7 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
                                                      const StatePieces& pieces);
 
 // Reads shards first, first + stride, ... of a step directory to their places in `state`
-// [manifest.elements()]. DataLoss unless each whole file is what was written.
+// [manifest.elements()]; null: keeps nothing. DataLoss unless each whole file is what was written.
 absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,
                                   int64_t first, int64_t stride, float* state);
 

@@ -162,13 +162,18 @@ void ParamStore::Read(const Param& param, const float* arena, float* canonical) 
 }
 
 void ParamStore::Write(const Param& param, const float* canonical, float* arena) {
+  float* const place = arena + param.offset;
   const auto elements = static_cast<size_t>(param.layout.stored_elements);
-  const auto stored = std::make_unique_for_overwrite<float[]>(elements);
-  PackParam(param.spec, param.layout, canonical, stored.get());
-  device_.Copy(arena + param.offset, stored.get(), elements * sizeof(float));
+  std::unique_ptr<float[]> staged;  // for a device whose memory the host does not reach
+  if (device_.type() == DeviceType::kCpu) {
+    PackParam(param.spec, param.layout, canonical, place);
+  } else {
+    staged = std::make_unique_for_overwrite<float[]>(elements);
+    PackParam(param.spec, param.layout, canonical, staged.get());
+    device_.Copy(place, staged.get(), elements * sizeof(float));
+  }
   if (arena == values() && narrow_values() != nullptr) {
-    Narrow(device_, arena + param.offset, narrow_values_.as<uint16_t>() + param.offset,
-           param.layout.stored_elements);
+    Narrow(device_, place, narrow_values_.as<uint16_t>() + param.offset, param.layout.stored_elements);
   }
   device_.Synchronize();
 }

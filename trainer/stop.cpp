@@ -40,14 +40,10 @@ bool StopSignals::came() {
   return stop_came != 0;
 }
 
-void Wishes::Ask(Wish mine) {
-  strongest_ = static_cast<int64_t>(mine);
-  asked_ = comm_.AllReduce(&strongest_, 1, CommType::kI64, ReduceOp::kMax, {});
-}
-
-Wish Wishes::Answer() {
-  asked_.Wait();
-  return static_cast<Wish>(strongest_);
+Wish StrongestWish(Wish mine, Communicator& comm) {
+  auto strongest = static_cast<int64_t>(mine);
+  comm.AllReduce(&strongest, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
+  return static_cast<Wish>(strongest);
 }
 
 }  // namespace deeper

@@ -23,19 +23,9 @@ class StopSignals {
 // What a rank wants to happen after a step.
 enum class Wish : int64_t { kNone, kSave, kStop };
 
-// The strongest wish of all ranks. They are asked before a step and answered after it: a signal may reach one
-// rank sooner than another, and this way nobody waits for the answer.
-class Wishes {
- public:
-  explicit Wishes(Communicator& comm) : comm_(comm) {}
-  // Collective, in turn.
-  void Ask(Wish mine);
-  Wish Answer();
-
- private:
-  Communicator& comm_;
-  int64_t strongest_ = 0;
-  Request asked_;
-};
+// The strongest wish of all ranks. Collective: a signal may reach one rank sooner than another, and all must
+// do the same. Asked at the end of a step, where ranks have just waited for each other's gradients, it costs
+// but the time of one small message.
+Wish StrongestWish(Wish mine, Communicator& comm);
 
 }  // namespace deeper

@@ -83,7 +83,6 @@ class TrainLoop {
   StuckHeads stuck_;
   DataBottleneck bottleneck_;
   BadSamples bad_samples_;
-  Wishes wishes_;
   StepTrace trace_;
   ProgressState shown_;
 
@@ -111,7 +110,6 @@ TrainLoop::TrainLoop(TrainSetup& run)
       stuck_(run.net->model(), kStuckWindow),
       bottleneck_(kBottleneckWindow, run.cores),
       bad_samples_(run.comm, run.config.allow_bad),
-      wishes_(run.comm),
       trace_(run.config.trace, run.config.trace_first, run.config.trace_steps, run.comm),
       shown_{.total_steps = run.total_steps,
              .epochs = run.config.epochs,
@@ -149,14 +147,13 @@ absl::Status TrainLoop::Run() {
 absl::Status TrainLoop::Step() {
   EnterStep(run_.step + 1);
   const float lr = LearningRate(run_.schedule, run_.step);
-  wishes_.Ask(MyWish());
   const absl::StatusOr<StepReport> report = train_step_.Run(lr);
   if (!report.ok())
     run_.comm.Abort(static_cast<int>(ExitCode::kData),
                     absl::StrCat("step ", run_.step, ": ", report.status().message()));
   ++run_.step;
   EnterPhase(Phase::kReport);
-  const Wish wish = wishes_.Answer();
+  const Wish wish = StrongestWish(MyWish(), run_.comm);
   stopped_ = wish == Wish::kStop && !done();
   Advance(*report);
   if (absl::Status status = Inspect(*report); !status.ok()) return status;

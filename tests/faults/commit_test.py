@@ -2,6 +2,9 @@
 """Saves in which a system call fails or a rank is killed: nothing is lost, nothing is said to be saved that is not.
 
 commit_test.py DEEPER MPIRUN FAILING_CALLS [--failures=N] [--kills=N] [--model=nin-cifar] [--seed=S] [unittest arguments]
+
+Two thirds of the time go into waiting for the disk: with TMPDIR=/dev/shm a kill takes a third. It loses as little there as elsewhere, since
+what a process has written the kernel keeps.
 """
 import argparse
 import errno
@@ -31,10 +34,11 @@ parser.add_argument("--kills", type=int, default=12)
 parser.add_argument("--model", choices=["nin-cifar", "googlenet"], default="nin-cifar")
 parser.add_argument("--seed", type=int, default=random.randrange(10**6))
 OPTIONS, unittest_arguments = parser.parse_known_args()
-USAGE, DATA, CHECKPOINT = 2, 3, 4
+USAGE, DATA, CHECKPOINT, TIMED_OUT = 2, 3, 4, 110  # the last one is mpirun's
+PATIENCE = 600  # seconds, for machines with other work
 STEPS = 12
 SIZE = ["--image_size=10"] if OPTIONS.model == "nin-cifar" else ["--image_size=28", "--stem=small"]
-COMMAND = [OPTIONS.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", "120",
+COMMAND = [OPTIONS.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", str(PATIENCE),
            "--mca", "odls_base_sigkill_timeout", "0", "-n", "2", OPTIONS.deeper, "train", f"--model={OPTIONS.model}", *SIZE, "--threads=1", "--deterministic=true", "--global_batch=4",
            "--log_every=1", "--eval_every=1000000", "--checkpoint_every=1", "--metrics_out="]
 
@@ -84,7 +88,7 @@ class Commits(unittest.TestCase):
                    self.output, settings | preload)
 
     def end(self, job):
-        self.assertIsNotNone(job.wait_until_gone(120), job.text())
+        self.assertIsNotNone(job.wait_until_gone(PATIENCE + 10), job.text())
         return job.process.returncode, job.text()
 
     def run_to(self, steps, **fault):
@@ -170,7 +174,7 @@ class Commits(unittest.TestCase):
                     code, text = self.end(job)
                 if starts % 25 == 0:
                     print(f"start {starts}: {at_calls + at_times} kills so far", flush=True)
-                self.assertNotIn(code, (USAGE, DATA, CHECKPOINT), text)  # it died of the kill, not of what it found
+                self.assertNotIn(code, (USAGE, DATA, CHECKPOINT, TIMED_OUT), text)  # it died of the kill, not of what it found
                 at_times += by_time and code != 0
                 at_calls += not by_time and code != 0
                 newest = steps[-1] if steps else 0

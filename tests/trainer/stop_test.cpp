@@ -31,16 +31,14 @@ TEST(StopSignalsDeathTest, TheSecondEndsTheProcess) {
   EXPECT_EXIT(twice(SIGUSR1, SIGTERM), testing::KilledBySignal(SIGTERM), "");
 }
 
-TEST(Wishes, TheStrongestIsEveryRanks) {
+TEST(StrongestWish, IsEveryRanks) {
   const auto comms = MakeThreadCommunicators(3);
   std::vector<std::thread> ranks;
   for (const auto& comm : comms) {
     ranks.emplace_back([&comm] {
-      Wishes wishes(*comm);
       for (const Wish strongest : {Wish::kNone, Wish::kSave, Wish::kStop}) {
         for (int wisher = 0; wisher < 3; ++wisher) {
-          wishes.Ask(comm->rank() == wisher ? strongest : Wish::kNone);
-          EXPECT_EQ(wishes.Answer(), strongest);
+          EXPECT_EQ(StrongestWish(comm->rank() == wisher ? strongest : Wish::kNone, *comm), strongest);
         }
       }
     });
