@@ -45,4 +45,7 @@ class Buffer {
 // training step). An empty Buffer if the system has no memory left; `bytes` == 0 gives a valid empty buffer.
 Buffer AllocateHost(size_t bytes);
 
+// Has the system find the pages of memory from AllocateHost now: on one thread while another fills them.
+void Populate(void* data, size_t bytes);
+
 }  // namespace deeper

@@ -1,7 +1,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -12,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "data/atomic_file.h"
+#include "kernels/buffer.h"
 #include "launch/command.h"
 #include "launch/placement.h"
 #include "launch/run_flags.h"
@@ -22,6 +22,7 @@
 #include "trainer/exit_code.h"
 #include "trainer/network.h"
 #include "trainer/optimizer.h"
+#include "trainer/statistics.h"
 
 namespace deeper {
 namespace {
@@ -34,7 +35,8 @@ constexpr CommandText kText = {
         "Each round trains a step, saves the state, trains a step while it is being written, and loads it; "
         "then "
         "it\n"
-        "writes and flushes as many bytes to one file a rank, and reads them again, with nothing around it. "
+        "writes and flushes as many bytes to one file a rank, and reads them again into new memory, with "
+        "nothing around it. "
         "Before\n"
         "it is read, a file is dropped from the page cache, as far as the file system does so. Prints "
         "medians "
@@ -45,12 +47,6 @@ constexpr CommandText kText = {
         "mpirun -n 4 deeper bench checkpoint --dir=/scratch/bench --model=googlenet --batch=32",
     .distributed = true,
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 absl::Status DropFromCache(const std::string& path) {
   const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
@@ -66,9 +62,10 @@ absl::Status WriteBare(const std::string& path, const std::vector<std::byte>& by
   return file->Sync();
 }
 
-absl::Status ReadBare(const std::string& path, std::vector<std::byte>& bytes) {
+// Into new memory, as a program does that has just started.
+absl::Status ReadBare(const std::string& path, size_t bytes) {
   const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
-  return file.ok() ? file->ReadAt(0, bytes.data(), bytes.size()) : file.status();
+  return file.ok() ? file->ReadAt(0, AllocateHost(bytes).data(), bytes) : file.status();
 }
 
 // What is measured, in the order of a round; milliseconds.
@@ -193,7 +190,7 @@ class BenchCheckpointCommand final : public Command {
     figures_.restore.push_back(Milliseconds(
         [&] { status = LoadCheckpoint(path, StateOf(step), Match::kExact, *params_, *comm_).status(); }));
     if (!status.ok()) return status;
-    figures_.bare_read.push_back(Milliseconds([&] { status = ReadBare(bare, bytes_); }));
+    figures_.bare_read.push_back(Milliseconds([&] { status = ReadBare(bare, bytes_.size()); }));
     return Agree(*comm_, status);
   }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <future>
 #include <iterator>
 #include <vector>
 
@@ -28,17 +29,22 @@ absl::StatusOr<Hdf5Extent> CreateShardFile(const std::string& path, int64_t step
   return extent;
 }
 
-// Adds bytes [begin, end) of the file to the hash; keeps them in `keep` unless that is null.
+// Adds bytes [begin, end) of the file to the hash; keeps them in `keep` unless that is null. One piece is
+// hashed while the next one is read.
 absl::Status HashFile(const File& file, uint64_t begin, uint64_t end, Xxh3Stream& hash, std::byte* keep) {
-  constexpr uint64_t kPiece = uint64_t{1} << 20;  // stays in cache between read and hash
-  std::vector<std::byte> buffer(keep == nullptr ? std::min(kPiece, end - begin) : 0);
-  for (uint64_t at = begin; at < end; at += kPiece) {
+  constexpr uint64_t kPiece = uint64_t{4} << 20;  // worth a thread, and still in cache when it is hashed
+  std::vector<std::byte> buffers(keep == nullptr ? 2 * std::min(kPiece, end - begin) : 0);
+  absl::Status read;
+  std::future<void> hashing;
+  for (uint64_t at = begin; at < end && read.ok(); at += kPiece) {
     const size_t bytes = std::min(kPiece, end - at);
-    std::byte* to = keep == nullptr ? buffer.data() : keep + (at - begin);
-    if (absl::Status read = file.ReadAt(at, to, bytes); !read.ok()) return read;
-    hash.Add(to, bytes);
+    std::byte* to = keep == nullptr ? buffers.data() + (at - begin) % (2 * kPiece) : keep + (at - begin);
+    read = file.ReadAt(at, to, bytes);
+    if (hashing.valid()) hashing.get();
+    if (read.ok()) hashing = std::async(std::launch::async, [&hash, to, bytes] { hash.Add(to, bytes); });
   }
-  return absl::OkStatus();
+  if (hashing.valid()) hashing.get();
+  return read;
 }
 
 // "elements 0 to 4096 of the state, conv1.conv.weight (weight) to fc.bias (momentum)"
