@@ -112,12 +112,13 @@ void ReadJpegPixels(jpeg_decompress_struct* info, Image* image) {
   JSAMPARRAY decoded = info->mem->alloc_sarray(reinterpret_cast<j_common_ptr>(info), JPOOL_IMAGE,
                                                info->output_width * components, 1);
   const uint8_t* const from = decoded[0] + (static_cast<JDIMENSION>(image->x) - left) * components;
+  const bool in_place = !cmyk && image->width == full_width;
   for (int y = 0; y < image->height; ++y) {
     uint8_t* row = Row(image, static_cast<size_t>(y));
-    jpeg_read_scanlines(info, decoded, 1);
+    jpeg_read_scanlines(info, in_place ? &row : decoded, 1);
     if (cmyk) {
       ConvertCmyk(from, info->saw_Adobe_marker, image->channels, image->width, row);
-    } else {
+    } else if (!in_place) {
       std::memcpy(row, from, static_cast<size_t>(image->width) * components);
     }
   }
