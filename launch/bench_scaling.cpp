@@ -223,9 +223,11 @@ class BenchScalingCommand final : public Command {
     if (calibration_path_.empty()) return absl::OkStatus();
     std::ifstream file(calibration_path_);
     earlier_ = ordered_json::parse(file, nullptr, /*allow_exceptions=*/false);
-    if (earlier_.is_object() && earlier_.value("benchmark", "") == "scaling" &&
-        earlier_["calibration"].contains("sending_ms_per_byte"))
-      return absl::OkStatus();
+    bool whole = earlier_.is_object() && earlier_.contains("calibration") && earlier_.contains("settings");
+    for (const char* figure : {"fixed_ms", "ms_per_image", "sharing", "sending_ms_per_byte", "jitter"})
+      whole = whole && earlier_["calibration"].is_object() &&
+              earlier_["calibration"].value(figure, ordered_json()).is_number();
+    if (whole && earlier_["settings"].is_object()) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat("--calibration=", calibration_path_, ": not the JSON of `bench scaling`"));
   }
