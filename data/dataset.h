@@ -70,7 +70,8 @@ class Dataset {
     (void)index;
     return {};
   }
-  // Reads and checks the pixels of such a sample straight to where they belong, [height, width, channels].
+  // Reads and checks the pixels of such a sample straight to where they belong: overwrites [height, width,
+  // channels] bytes. DataLoss as of Read.
   virtual absl::Status ReadPixels(int64_t index, uint8_t* pixels) const {
     (void)pixels;
     return absl::UnimplementedError(absl::StrCat(Describe(index), " is not stored as pixels"));
