@@ -187,8 +187,10 @@ class BenchCheckpointCommand final : public Command {
       if (status.ok()) status = DropFromCache(file);
     if (status = Agree(*comm_, status); !status.ok()) return status;
 
+    const absl::StatusOr<std::unique_ptr<ParamStore>> resumed = params_->MakeEmpty();
+    if (status = Agree(*comm_, resumed.status()); !status.ok()) return status;
     figures_.restore.push_back(Milliseconds(
-        [&] { status = LoadCheckpoint(path, StateOf(step), Match::kExact, *params_, *comm_).status(); }));
+        [&] { status = LoadCheckpoint(path, StateOf(step), Match::kExact, **resumed, *comm_).status(); }));
     if (!status.ok()) return status;
     figures_.bare_read.push_back(Milliseconds([&] { status = ReadBare(bare, bytes_.size()); }));
     return Agree(*comm_, status);

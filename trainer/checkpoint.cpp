@@ -1,7 +1,11 @@
 #include "trainer/checkpoint.h"
 
+#include <algorithm>
+#include <atomic>
 #include <future>
+#include <memory>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,19 +19,12 @@
 namespace deeper {
 namespace {
 
-void BroadcastString(std::string& text, Communicator& comm) {
-  auto size = static_cast<int64_t>(text.size());
-  comm.Broadcast(&size, sizeof(size), 0, {}).Wait();
-  text.resize(static_cast<size_t>(size));
-  comm.Broadcast(text.data(), text.size(), 0, {}).Wait();
-}
-
 // What rank 0 reads is what every rank goes by.
 absl::StatusOr<CheckpointManifest> ReadManifestTogether(const std::string& path, Communicator& comm) {
   absl::StatusOr<std::string> text = std::string();
   if (comm.rank() == 0) text = ReadCheckpointManifestText(path);
   if (absl::Status agreed = Agree(comm, text.status()); !agreed.ok()) return agreed;
-  BroadcastString(*text, comm);
+  Broadcast(comm, 0, &*text);
   return ParseCheckpointManifest(*text, CheckpointManifestPath(path));
 }
 
@@ -76,27 +73,103 @@ absl::Status CheckTensors(const std::string& path, const CheckpointManifest& sav
       absl::StrCat("checkpoint ", path, " is of another network: ", absl::StrJoin(differences, "; ")));
 }
 
-// The whole state, verified. Shard s is read by rank s mod size, and then given to the others.
-absl::StatusOr<Buffer> ReadShards(const std::string& path, const CheckpointManifest& manifest,
-                                  Communicator& comm) {
+// How far one thread has read, for another one that waits.
+class ReadMark {
+ public:
+  void MoveTo(int64_t element) {
+    element_.store(element);
+    element_.notify_all();
+  }
+  void WaitFor(int64_t element) const {
+    for (int64_t now = element_.load(); now < element; now = element_.load()) element_.wait(now);
+  }
+
+ private:
+  std::atomic<int64_t> element_ = 0;
+};
+
+// Puts tensors into their places and layouts, each as soon as all of it is there.
+class TensorPlacer {
+ public:
+  TensorPlacer(ParamStore& params, const float* state)
+      : params_(params), state_(state), tensors_(StateTensors(params, WithMomentum::kYes)) {
+    for (const StateTensor& tensor : tensors_) missing_.push_back(tensor.entry.count);
+  }
+
+  // Each range of the state once, in any order.
+  void Add(StateRange range) {
+    auto tensor = std::partition_point(tensors_.begin(), tensors_.end(), [&](const StateTensor& t) {
+      return t.entry.first + t.entry.count <= range.begin;
+    });
+    for (; tensor != tensors_.end() && tensor->entry.first < range.end; ++tensor) {
+      const auto& [entry, param, arena] = *tensor;
+      int64_t& missing = missing_[static_cast<size_t>(tensor - tensors_.begin())];
+      missing -= std::min(entry.first + entry.count, range.end) - std::max(entry.first, range.begin);
+      if (missing == 0) params_.Write(*param, state_ + entry.first, arena);
+    }
+  }
+
+ private:
+  ParamStore& params_;
+  const float* state_;
+  const std::vector<StateTensor> tensors_;
+  std::vector<int64_t> missing_;  // elements of each
+};
+
+// A part of the state that rank `root` reads, as the `turn`-th of all that it reads.
+struct Piece {
+  StateRange range;
+  int root;
+  int64_t turn;
+};
+
+// All pieces in the order in which ranks give them to each other: of each rank the first, of each the second.
+// Shard s is read by rank s mod size.
+std::vector<Piece> PiecesInTurn(const CheckpointManifest& manifest, int ranks) {
+  constexpr int64_t kPiece = int64_t{1} << 20;  // elements
   const auto shard_count = static_cast<int64_t>(manifest.shards.size());
-  const size_t bytes = static_cast<size_t>(manifest.elements()) * sizeof(float);
-  Buffer state = AllocateHost(bytes);
-  // New memory takes as long to come by as half of the reading: it comes while the disk is waited for.
-  const auto populating =
-      std::async(std::launch::async, [data = state.data(), bytes] { Populate(data, bytes); });
-  const absl::Status status =
-      state.data() == nullptr
-          ? absl::ResourceExhaustedError(absl::StrCat("no ", bytes >> 20, " MiB of memory to read ", path))
-          : ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.as<float>());
-  if (absl::Status agreed = Agree(comm, status); !agreed.ok()) return agreed;
+  std::vector<Piece> pieces;
+  std::vector<int64_t> turns(static_cast<size_t>(ranks));
   for (int64_t shard = 0; shard < shard_count; ++shard) {
     const StateRange range = ShardRange(manifest.elements(), shard, shard_count);
-    comm.Broadcast(state.as<float>() + range.begin, static_cast<size_t>(range.size()) * sizeof(float),
-                   static_cast<int>(shard % comm.size()), {})
-        .Wait();
+    const auto root = static_cast<int>(shard % ranks);
+    for (int64_t at = range.begin; at < range.end; at += kPiece)
+      pieces.push_back({{at, std::min(at + kPiece, range.end)}, root, turns[static_cast<size_t>(root)]++});
   }
-  return state;
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const Piece& a, const Piece& b) { return a.turn < b.turn; });
+  return pieces;
+}
+
+// Fills `params`, which hold nothing of use unless everything is verified on every rank. The disk sets the
+// pace: behind the reading, what was read is given to the other ranks and put into its layout.
+absl::Status ReadInto(ParamStore& params, const std::string& path, const CheckpointManifest& manifest,
+                      Communicator& comm) {
+  const size_t bytes = static_cast<size_t>(manifest.elements()) * sizeof(float);
+  const Buffer state = AllocateHost(bytes);
+  absl::Status read;
+  if (state.data() == nullptr && bytes > 0)
+    read = absl::ResourceExhaustedError(absl::StrCat("no ", bytes >> 20, " MiB of memory to read ", path));
+  if (read = Agree(comm, read); !read.ok()) return read;
+  const auto populating =
+      std::async(std::launch::async, [data = state.data(), bytes] { Populate(data, bytes); });
+  ReadMark mark;
+  std::future<absl::Status> reading = std::async(std::launch::async, [&] {
+    const absl::Status status =
+        ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.as<float>(),
+                             [&](int64_t element) { mark.MoveTo(element); });
+    mark.MoveTo(manifest.elements());  // also after an error: nobody waits for ever
+    return status;
+  });
+  TensorPlacer placer(params, state.as<float>());
+  for (const auto& [range, root, turn] : PiecesInTurn(manifest, comm.size())) {
+    if (root == comm.rank()) mark.WaitFor(range.end);
+    comm.Broadcast(state.as<float>() + range.begin, static_cast<size_t>(range.size()) * sizeof(float), root,
+                   {})
+        .Wait();
+    placer.Add(range);
+  }
+  return Agree(comm, reading.get());
 }
 
 }  // namespace
@@ -106,7 +179,7 @@ absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, 
   absl::StatusOr<CheckpointChoice> choice = CheckpointChoice{};
   if (comm.rank() == 0) choice = ChooseCheckpointIn(directory, resume);
   if (absl::Status agreed = Agree(comm, choice.status()); !agreed.ok()) return agreed;
-  BroadcastString(choice->path, comm);
+  Broadcast(comm, 0, &choice->path);
   return choice;
 }
 
@@ -114,15 +187,15 @@ absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainS
                                            ParamStore& params, Communicator& comm) {
   const absl::StatusOr<CheckpointManifest> manifest = ReadManifestTogether(path, comm);
   if (!manifest.ok()) return manifest.status();
-  const std::vector<StateTensor> tensors = StateTensors(params, WithMomentum::kYes);
   absl::StatusOr<std::vector<std::string>> forced = CheckRun(path, *manifest, expected, match);
-  absl::Status fits = forced.status();
-  if (fits.ok()) fits = CheckTensors(path, *manifest, EntriesOf(tensors));
-  if (fits = Agree(comm, fits); !fits.ok()) return fits;
-  const absl::StatusOr<Buffer> state = ReadShards(path, *manifest, comm);
-  if (!state.ok()) return state.status();
-  for (const auto& [entry, param, arena] : tensors)
-    params.Write(*param, state->as<float>() + entry.first, arena);
+  absl::Status status = forced.status();
+  if (status.ok())
+    status = CheckTensors(path, *manifest, EntriesOf(StateTensors(params, WithMomentum::kYes)));
+  if (status = Agree(comm, status); !status.ok()) return status;
+  const absl::StatusOr<std::unique_ptr<ParamStore>> loading = params.MakeEmpty();
+  if (status = Agree(comm, loading.status()); !status.ok()) return status;
+  if (status = ReadInto(**loading, path, *manifest, comm); !status.ok()) return status;
+  params.Swap(**loading);
   params.KeepMomentum();
   LoadedState loaded{{manifest->step, manifest->data, manifest->config, manifest->top1}, *std::move(forced)};
   loaded.data.seed = expected.data.seed;

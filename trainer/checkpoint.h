@@ -39,9 +39,10 @@ struct LoadedState : TrainState {
 };
 
 // Loads a step directory that any number of ranks wrote. Nothing in `params` changes unless, on every rank,
-// everything was read and every checksum holds. FailedPrecondition lists what differs: tensors of the model;
-// dataset, seed, batch and order of expected.data; the fields of expected.config, all of which must be as
-// they were saved.
+// everything was read and every checksum holds: it is read into memory of its own, which then takes the place
+// of that of `params` (ParamStore::Swap), to which nothing may be bound yet. FailedPrecondition lists what
+// differs: tensors of the model; dataset, seed, batch and order of expected.data; the fields of
+// expected.config, all of which must be as they were saved.
 absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainState& expected, Match match,
                                            ParamStore& params, Communicator& comm);
 

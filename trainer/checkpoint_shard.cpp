@@ -29,9 +29,11 @@ absl::StatusOr<Hdf5Extent> CreateShardFile(const std::string& path, int64_t step
   return extent;
 }
 
-// Adds bytes [begin, end) of the file to the hash; keeps them in `keep` unless that is null. One piece is
-// hashed while the next one is read.
-absl::Status HashFile(const File& file, uint64_t begin, uint64_t end, Xxh3Stream& hash, std::byte* keep) {
+// Adds bytes [begin, end) of the file to the hash; keeps them in `keep` unless that is null; says after each
+// piece how many are read. One piece is hashed while the next one is read.
+absl::Status HashFile(const File& file, uint64_t begin, uint64_t end, Xxh3Stream& hash,
+                      std::byte* keep = nullptr,
+                      const std::function<void(uint64_t bytes)>& read_so_far = {}) {
   constexpr uint64_t kPiece = uint64_t{4} << 20;  // worth a thread, and still in cache when it is hashed
   std::vector<std::byte> buffers(keep == nullptr ? 2 * std::min(kPiece, end - begin) : 0);
   absl::Status read;
@@ -40,6 +42,7 @@ absl::Status HashFile(const File& file, uint64_t begin, uint64_t end, Xxh3Stream
     const size_t bytes = std::min(kPiece, end - at);
     std::byte* to = keep == nullptr ? buffers.data() + (at - begin) % (2 * kPiece) : keep + (at - begin);
     read = file.ReadAt(at, to, bytes);
+    if (read.ok() && read_so_far != nullptr) read_so_far(at - begin + bytes);
     if (hashing.valid()) hashing.get();
     if (read.ok()) hashing = std::async(std::launch::async, [&hash, to, bytes] { hash.Add(to, bytes); });
   }
@@ -60,9 +63,9 @@ std::string Describe(const CheckpointManifest& manifest, StateRange range) {
                       " to ", tensor_at(range.end - 1));
 }
 
-// Reads the `range` of the state into `values`; null: only verifies it.
+// Reads the `range` of the state to its place in `state`; null: only verifies it.
 absl::Status ReadShard(const std::string& path, const CheckpointShard& written, StateRange range,
-                       float* values) {
+                       float* state, const std::function<void(int64_t)>& read_to) {
   const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
   if (!file.ok()) return file.status();
   const absl::StatusOr<uint64_t> bytes = file->Size();
@@ -84,10 +87,14 @@ absl::Status ReadShard(const std::string& path, const CheckpointShard& written, 
   }
   Xxh3Stream hash;
   const uint64_t data_end = extent->offset + extent->bytes;
-  absl::Status status = HashFile(*file, 0, extent->offset, hash, nullptr);
-  if (status.ok())
-    status = HashFile(*file, extent->offset, data_end, hash, reinterpret_cast<std::byte*>(values));
-  if (status.ok()) status = HashFile(*file, data_end, *bytes, hash, nullptr);
+  absl::Status status = HashFile(*file, 0, extent->offset, hash);
+  if (status.ok()) {
+    auto* const keep = state == nullptr ? nullptr : reinterpret_cast<std::byte*>(state + range.begin);
+    status = HashFile(*file, extent->offset, data_end, hash, keep, [&](uint64_t there) {
+      if (read_to != nullptr) read_to(range.begin + static_cast<int64_t>(there / sizeof(float)));
+    });
+  }
+  if (status.ok()) status = HashFile(*file, data_end, *bytes, hash);
   if (status.ok() && hash.Finish() != written.hash) {
     status = absl::DataLossError(
         absl::StrCat(path, " is damaged: it does not match its checksum in the manifest"));
@@ -109,7 +116,7 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
   Xxh3Stream hash;
   const uint64_t data_end = extent->offset + extent->bytes, bytes = std::max(*created, data_end);
   absl::Status status = file->Allocate(bytes);
-  if (status.ok()) status = HashFile(*file, 0, extent->offset, hash, nullptr);
+  if (status.ok()) status = HashFile(*file, 0, extent->offset, hash);
   uint64_t at = extent->offset;
   pieces([&](const float* values, int64_t count) {
     const size_t piece = static_cast<size_t>(count) * sizeof(float);
@@ -117,7 +124,7 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
     if (status.ok()) status = file->WriteAt(at, values, piece);
     at += piece;
   });
-  if (status.ok()) status = HashFile(*file, data_end, bytes, hash, nullptr);
+  if (status.ok()) status = HashFile(*file, data_end, bytes, hash);
   if (status.ok()) status = file->Sync();
   if (status.ok()) status = file->Close();
   if (!status.ok()) return status;
@@ -125,13 +132,13 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
 }
 
 absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,
-                                  int64_t first, int64_t stride, float* state) {
+                                  int64_t first, int64_t stride, float* state,
+                                  const std::function<void(int64_t end)>& read_to) {
   const auto shard_count = static_cast<int64_t>(manifest.shards.size());
   for (int64_t shard = first; shard < shard_count; shard += stride) {
     const StateRange range = ShardRange(manifest.elements(), shard, shard_count);
     absl::Status read = ReadShard(directory + "/" + ShardName(shard, shard_count),
-                                  manifest.shards[static_cast<size_t>(shard)], range,
-                                  state == nullptr ? nullptr : state + range.begin);
+                                  manifest.shards[static_cast<size_t>(shard)], range, state, read_to);
     if (!read.ok())
       return absl::Status(read.code(),
                           absl::StrCat(read.message(), "; it holds ", Describe(manifest, range)));

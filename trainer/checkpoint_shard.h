@@ -19,8 +19,10 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
                                                      const StatePieces& pieces);
 
 // Reads shards first, first + stride, ... of a step directory to their places in `state`
-// [manifest.elements()]; null: keeps nothing. DataLoss unless each whole file is what was written.
+// [manifest.elements()]; null: keeps nothing. DataLoss unless each whole file is what was written. On the
+// way, read_to(end) tells that all elements of these shards below `end` are read, though not yet verified.
 absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,
-                                  int64_t first, int64_t stride, float* state);
+                                  int64_t first, int64_t stride, float* state,
+                                  const std::function<void(int64_t end)>& read_to = nullptr);
 
 }  // namespace deeper

@@ -144,6 +144,7 @@ absl::Status Network::Bind(ParamStore& params) {
   staged_control_ = device_.AllocateStaging(control_bytes);
   if (control_.data() == nullptr || staged_control_.data() == nullptr)
     return absl::ResourceExhaustedError("no memory for a batch's labels");
+  params.KeepInPlace();
   BindOps(params);
   return absl::OkStatus();
 }

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/check.h"
 #include "kernels/flat.h"
 #include "kernels/parallel.h"
 #include "kernels/rng.h"
@@ -147,6 +148,20 @@ absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param
   if (narrow) status.Update(Allocate(device, store->trained_elements_, store->narrow_values_, DType::kBf16));
   if (!status.ok()) return status;
   return store;
+}
+
+absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::MakeEmpty() const {
+  std::vector<Param> params = trained_;
+  params.insert(params.end(), statistics_.begin(), statistics_.end());
+  return Create(std::move(params), device_, grads() != nullptr, narrow_values() != nullptr, momentum_slice_);
+}
+
+void ParamStore::Swap(ParamStore& other) {
+  DEEPER_CHECK(!in_place_ && !other.in_place_, "somebody has pointers into these parameters");
+  for (Buffer ParamStore::*buffer : {&ParamStore::values_, &ParamStore::grads_, &ParamStore::momentum_,
+                                     &ParamStore::statistic_values_, &ParamStore::narrow_values_}) {
+    std::swap(this->*buffer, other.*buffer);
+  }
 }
 
 void ParamStore::Initialize(uint64_t seed) {

@@ -69,6 +69,14 @@ class ParamStore {
   // [trained_elements] bf16, or nullptr. Write and the optimizer keep it up to date.
   void* narrow_values() const { return narrow_values_.data(); }
 
+  // A store of the same parameters on the same device, all zeros.
+  absl::StatusOr<std::unique_ptr<ParamStore>> MakeEmpty() const;
+  // Exchanges the memory, and so all values, with a store that MakeEmpty made: nothing is copied, and what
+  // pointed into one store's arenas points into the other's. Hence not after KeepInPlace.
+  void Swap(ParamStore& other);
+  // For whom keeps pointers into the arenas.
+  void KeepInPlace() { in_place_ = true; }
+
   // Fills values and statistics from (seed, parameter name): the same on every device, in every layout.
   void Initialize(uint64_t seed);
 
@@ -85,6 +93,7 @@ class ParamStore {
   std::vector<Param> trained_, statistics_;
   int64_t trained_elements_ = 0, statistics_elements_ = 0;
   const ArenaSlice momentum_slice_;
+  bool in_place_ = false;
   Buffer values_, grads_, momentum_, statistic_values_, narrow_values_;
   Device& device_;
 };

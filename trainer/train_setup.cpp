@@ -50,8 +50,8 @@ TrainSetup::TrainSetup(const RunConfig& run_config, Communicator& ranks, Device&
 absl::Status TrainSetup::Prepare() {
   for (const auto prepare :
        {&TrainSetup::ConnectDevices, &TrainSetup::OpenData, &TrainSetup::BuildNetworks,
-        &TrainSetup::CheckSameModel, &TrainSetup::RestoreOrInitialize, &TrainSetup::PrepareSaving,
-        &TrainSetup::OpenReports, &TrainSetup::StartLoader}) {
+        &TrainSetup::CheckSameModel, &TrainSetup::RestoreOrInitialize, &TrainSetup::BindNetworks,
+        &TrainSetup::PrepareSaving, &TrainSetup::OpenReports, &TrainSetup::StartLoader}) {
     if (absl::Status status = Agree(comm, (this->*prepare)()); !status.ok()) return status;
   }
   Announce();
@@ -156,11 +156,9 @@ absl::Status TrainSetup::BuildNetworks() {
                          config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{});
   if (!store.ok()) return store.status();
   params = *std::move(store);
-  device_comm().Register(params->grads(), static_cast<size_t>(params->trained_elements()) * sizeof(float));
   const bool has_statistics = params->statistics_elements() > 0;
   if (absl::Status status = ValidateElastic(config, comm.size(), has_statistics); !status.ok()) return status;
   if (absl::Status status = ValidateSyncBn(config, has_statistics); !status.ok()) return status;
-  if (absl::Status status = net->Bind(*params); !status.ok()) return status;
   if (val_data == nullptr) return absl::OkStatus();
 
   absl::StatusOr<Model> model = ModelFor(config, train_data->info(), /*training=*/false);
@@ -173,7 +171,7 @@ absl::Status TrainSetup::BuildNetworks() {
                                                                    device);
   if (!made.ok()) return made.status();
   eval_net = *std::move(made);
-  return eval_net->Bind(*params);
+  return absl::OkStatus();
 }
 
 // Gradients are summed arena against arena: all ranks must have laid them out alike.
@@ -199,13 +197,11 @@ absl::Status TrainSetup::RestoreOrInitialize() {
                 .global_batch = config.global_batch,
                 .order = config.order};
   model_config = ModelConfigJson(config, net->model(), train_data->info(), stats_);
+  const absl::StatusOr<bool> resumed = Resume();
+  if (!resumed.ok()) return WithExitCode(resumed.status(), ExitCode::kCheckpoint);
+  if (*resumed) return absl::OkStatus();
   params->Initialize(config.seed);
-  if (!config.checkpoint_dir.empty()) {
-    if (absl::Status status = WithExitCode(Resume(), ExitCode::kCheckpoint); !status.ok()) return status;
-  } else {
-    decisions_.push_back("from scratch; no --checkpoint_dir, so nothing will be saved");
-  }
-  if (step > 0 || config.init_from.empty()) return absl::OkStatus();
+  if (config.init_from.empty()) return absl::OkStatus();
   absl::StatusOr<std::vector<std::string>> warnings = LoadWeights(config.init_from, *params, comm);
   if (!warnings.ok()) return WithExitCode(warnings.status(), ExitCode::kCheckpoint);
   decisions_.insert(decisions_.end(), warnings->begin(), warnings->end());
@@ -213,7 +209,11 @@ absl::Status TrainSetup::RestoreOrInitialize() {
   return absl::OkStatus();
 }
 
-absl::Status TrainSetup::Resume() {
+absl::StatusOr<bool> TrainSetup::Resume() {
+  if (config.checkpoint_dir.empty()) {
+    decisions_.push_back("from scratch; no --checkpoint_dir, so nothing will be saved");
+    return false;
+  }
   absl::Status opened;
   if (comm.rank() == 0) {
     absl::StatusOr<File> lock = OpenCheckpointDirectory(config.checkpoint_dir);
@@ -228,7 +228,7 @@ absl::Status TrainSetup::Resume() {
     decisions_.push_back(config.resume == "never"
                              ? "from scratch, as --resume=never says"
                              : absl::StrCat("from scratch: no checkpoint in ", config.checkpoint_dir));
-    return absl::OkStatus();
+    return false;
   }
   absl::StatusOr<LoadedState> state =
       LoadCheckpoint(choice->path, {0, data_state, model_config, {}},
@@ -240,7 +240,14 @@ absl::Status TrainSetup::Resume() {
   data_state = state->data;
   decisions_.push_back(absl::StrCat(choice->path, ": ", step, " steps done, next is batch ", data_state.batch,
                                     " of epoch ", data_state.epoch));
-  return absl::OkStatus();
+  return true;
+}
+
+// From here on the parameters' memory stays where it is.
+absl::Status TrainSetup::BindNetworks() {
+  device_comm().Register(params->grads(), static_cast<size_t>(params->trained_elements()) * sizeof(float));
+  if (absl::Status status = net->Bind(*params); !status.ok()) return status;
+  return eval_net == nullptr ? absl::OkStatus() : eval_net->Bind(*params);
 }
 
 absl::Status TrainSetup::PrepareSaving() {

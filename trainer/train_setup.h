@@ -68,14 +68,15 @@ struct TrainSetup {
   absl::Status BuildNetworks();
   absl::Status CheckSameModel();       // collective
   absl::Status RestoreOrInitialize();  // collective
-  absl::Status PrepareSaving();        // collective
+  absl::Status BindNetworks();
+  absl::Status PrepareSaving();  // collective
   absl::Status OpenReports();
   absl::Status StartLoader();
   void Announce();
 
   absl::Status PlanSteps();
   absl::Status BuildTrainingNetwork();
-  absl::Status Resume();
+  absl::StatusOr<bool> Resume();  // whether there was a checkpoint
   nlohmann::ordered_json RunJson() const;
   int64_t TrainedParameters() const;
 

@@ -150,6 +150,28 @@ TEST_F(CheckpointTest, AnyNumberOfRanksLoadsWhatAnyOtherSaved) {
   EXPECT_EQ(params_.Bits(), original);
 }
 
+// Tensors of several pieces, in several shards; ranks that read less than others, and one that reads nothing.
+TEST_F(CheckpointTest, ALargeStateIsPutTogetherFromPieces) {
+  const ExampleParams::Options large{.classes = 120'000};
+  ExampleParams original(large);
+  original.Fill(3);
+  OnRanks(3, [&](Communicator& comm) {
+    ExampleParams params(large);
+    params.Fill(3);
+    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(1), params.store(), comm).ok());
+  });
+  for (const int ranks : {1, 2, 4}) {
+    OnRanks(ranks, [&](Communicator& comm) {
+      ExampleParams params(large);
+      const absl::Status loaded =
+          LoadCheckpoint(StepDirectory(directory_, 1), ExampleState(0), Match::kExact, params.store(), comm)
+              .status();
+      EXPECT_TRUE(loaded.ok()) << loaded;
+      EXPECT_TRUE(params.Bits() == original.Bits()) << comm.rank() << " of " << ranks;
+    });
+  }
+}
+
 TEST_F(CheckpointTest, FilesDoNotTellWhetherMomentumIsSharded) {
   const auto path = [&](const std::string& name) { return directory_ + "/" + name; };
   const auto load_and_save = [&](int ranks, bool sharded, const std::string& from, const std::string& to) {

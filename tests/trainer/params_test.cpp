@@ -139,6 +139,34 @@ TEST(ParamStore, KeepsASliceOfTheMomentum) {
   }
 }
 
+TEST(ParamStore, SwapsItsMemoryWithAnEmptyOne) {
+  const auto device = MakeCpuDevice();
+  const auto store = *ParamStore::Create(
+      {MakeParam("w", {25, 4}, Init::kHe), MakeParam("mean", {5}, Init::kOne, 1, ParamRole::kRunningMean)},
+      *device, /*training=*/true, /*narrow=*/true);
+  store->Initialize(3);
+  const auto other = *store->MakeEmpty();
+  EXPECT_EQ(other->bytes(), store->bytes());
+  const Param &weight = store->trained()[0], &mean = store->statistics()[0];
+  const std::vector<float> values = ReadValues(*store, weight, store->values());
+  const float* const memory = store->values();
+  const void* const narrow = store->narrow_values();
+  store->Swap(*other);
+  EXPECT_EQ(other->values(), memory);
+  EXPECT_EQ(other->narrow_values(), narrow);
+  EXPECT_EQ(ReadValues(*other, weight, other->values()), values);
+  EXPECT_THAT(ReadValues(*other, mean, other->statistic_values()), Each(1.0f));
+  EXPECT_THAT(ReadValues(*store, weight, store->values()), Each(0.0f));
+  EXPECT_THAT(ReadValues(*store, mean, store->statistic_values()), Each(0.0f));
+}
+
+TEST(ParamStoreDeathTest, IsNotSwappedOnceThereArePointersIntoIt) {
+  const auto store = MakeStore({MakeParam("w", {25, 4}, Init::kHe)});
+  const auto other = *store->MakeEmpty();
+  store->KeepInPlace();
+  EXPECT_DEATH(other->Swap(*store), "pointers into these parameters");
+}
+
 // A device of a given size.
 class SmallDevice final : public Device {
  public:
