@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "kernels/check.h"
-#include "kernels/parallel.h"
 
 namespace deeper {
 namespace {
@@ -13,24 +12,23 @@ int64_t RoundUp(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
 
-// Calls visit(canonical index, stored index) for every element of outputs [first, last) of an [O, I, ...]
-// parameter, where `first` begins a block. Checkpoints wait for this: hence no division, and tile after tile,
-// which stays in cache until it is whole.
+// Calls visit(canonical index, stored index) for every element of an [O, I, ...] parameter. Checkpoints wait
+// for this: hence no division, and tile after tile, which stays in cache until it is whole. On one thread, as
+// it runs behind the disk: others that wait for the next parameter would take the cores of the reading.
 template <class Visit>
-void ForEachElement(const ParamSpec& spec, const ParamLayout& layout, int64_t first, int64_t last,
-                    const Visit& visit) {
-  const int64_t inputs = spec.shape[1], taps = spec.elements() / (spec.shape[0] * inputs);
+void ForEachElement(const ParamSpec& spec, const ParamLayout& layout, const Visit& visit) {
+  const int64_t outputs = spec.shape[0], inputs = spec.shape[1], taps = spec.elements() / (outputs * inputs);
   const int64_t block = layout.block, padded = RoundUp(inputs, block);
   if (layout.order == ParamLayout::Order::kChannelsLast) {
-    for (int64_t o = first; o < last; ++o)
+    for (int64_t o = 0; o < outputs; ++o)
       for (int64_t t = 0; t < taps; ++t)
         for (int64_t i = 0; i < inputs; ++i) visit((o * inputs + i) * taps + t, (o * taps + t) * padded + i);
     return;
   }
-  for (int64_t o0 = first; o0 < last; o0 += block) {
+  for (int64_t o0 = 0; o0 < outputs; o0 += block) {
     for (int64_t i0 = 0; i0 < inputs; i0 += block) {
       const int64_t tile = (o0 * padded + i0 * block) * taps;  // [taps, block, block]
-      const int64_t o1 = std::min(o0 + block, last), i1 = std::min(i0 + block, inputs);
+      const int64_t o1 = std::min(o0 + block, outputs), i1 = std::min(i0 + block, inputs);
       for (int64_t o = o0; o < o1; ++o)
         for (int64_t t = 0; t < taps; ++t)
           for (int64_t i = i0; i < i1; ++i)
@@ -61,11 +59,7 @@ void PackParam(const ParamSpec& spec, const ParamLayout& layout, const float* ca
     return;
   }
   if (layout.stored_elements != spec.elements()) std::fill_n(stored, layout.stored_elements, 0.0f);
-  constexpr int64_t kWorthAThread = 1 << 16;  // elements
-  const int64_t grain = RoundUp(kWorthAThread * spec.shape[0] / spec.elements() + 1, layout.block);
-  ParallelFor(spec.shape[0], grain, [&](int64_t first, int64_t last) {
-    ForEachElement(spec, layout, first, last, [&](int64_t c, int64_t s) { stored[s] = canonical[c]; });
-  });
+  ForEachElement(spec, layout, [&](int64_t c, int64_t s) { stored[s] = canonical[c]; });
 }
 
 void UnpackParam(const ParamSpec& spec, const ParamLayout& layout, const float* stored, float* canonical) {
@@ -73,7 +67,7 @@ void UnpackParam(const ParamSpec& spec, const ParamLayout& layout, const float* 
     std::memcpy(canonical, stored, sizeof(float) * static_cast<size_t>(spec.elements()));
     return;
   }
-  ForEachElement(spec, layout, 0, spec.shape[0], [&](int64_t c, int64_t s) { canonical[c] = stored[s]; });
+  ForEachElement(spec, layout, [&](int64_t c, int64_t s) { canonical[c] = stored[s]; });
 }
 
 }  // namespace deeper
