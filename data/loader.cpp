@@ -398,6 +398,7 @@ absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
   if (info.samples <= 0)
     return absl::InvalidArgumentError(absl::StrCat("the ", info.split, " split has no samples"));
   const std::pair<const char*, int64_t> positive[] = {{"image_size", o.image_size},
+                                                      {"global_batch", o.global_batch},
                                                       {"rows", o.rows},
                                                       {"world", o.world},
                                                       {"workers", o.workers == 0 ? o.max_workers : o.workers},
@@ -408,11 +409,6 @@ absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
   }
   if (o.rank < 0 || o.rank >= o.world) {
     return absl::InvalidArgumentError(absl::StrCat("loader: rank ", o.rank, " is not one of ", o.world));
-  }
-  if (o.global_batch < o.world) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a global batch of ", o.global_batch, " leaves some of ", o.world,
-                     " ranks without work: raise the global batch or use fewer ranks"));
   }
   if (o.slices < 0 || o.slices % o.world != 0 || o.rows * o.slices < (o.slices > 0 ? o.global_batch : 0)) {
     return absl::InvalidArgumentError(absl::StrCat("loader: ", o.slices, " slices of ", o.rows,

@@ -196,6 +196,14 @@ absl::Status ValidateSyncBn(const RunConfig& c, bool has_statistics) {
   return absl::InvalidArgumentError(absl::StrCat("--sync_bn: ", c.model, " has no batch normalisation"));
 }
 
+absl::Status ValidateShares(const RunConfig& c, int ranks, bool has_statistics) {
+  if (c.global_batch >= ranks || c.sync_bn || !has_statistics) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--global_batch=", c.global_batch, " is smaller than the number of ranks, ", ranks,
+                   ": a rank without images has no statistics for batch normalisation; raise it, use fewer "
+                   "ranks, or --sync_bn"));
+}
+
 absl::Status Validate(const RunConfig& c) {
   if (absl::Status status = ValidateChoices(c); !status.ok()) return status;
   if (absl::Status status = ValidateNumbers(c); !status.ok()) return status;

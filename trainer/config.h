@@ -109,6 +109,10 @@ absl::Status ValidateElastic(const RunConfig& config, int ranks, bool has_statis
 // InvalidArgument if --sync_bn is given for a network without running statistics, which has no batch norm.
 absl::Status ValidateSyncBn(const RunConfig& config, bool has_statistics);
 
+// InvalidArgument if a rank gets no image of any batch, where its running statistics would count all the
+// same.
+absl::Status ValidateShares(const RunConfig& config, int ranks, bool has_statistics);
+
 // The parts of a RunConfig in the types of the layers below. The config is valid.
 DType PrecisionOf(const RunConfig& config);
 bool FusionOf(const RunConfig& config);

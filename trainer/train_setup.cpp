@@ -145,11 +145,6 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
 }
 
 absl::Status TrainSetup::BuildNetworks() {
-  if (config.global_batch < comm.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("--global_batch=", config.global_batch,
-                                                   " is smaller than the number of ranks, ", comm.size(),
-                                                   ": every rank needs at least one sample a step"));
-  }
   if (absl::Status status = BuildTrainingNetwork(); !status.ok()) return status;
   absl::StatusOr<std::unique_ptr<ParamStore>> store =
       ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
@@ -159,6 +154,7 @@ absl::Status TrainSetup::BuildNetworks() {
   const bool has_statistics = params->statistics_elements() > 0;
   if (absl::Status status = ValidateElastic(config, comm.size(), has_statistics); !status.ok()) return status;
   if (absl::Status status = ValidateSyncBn(config, has_statistics); !status.ok()) return status;
+  if (absl::Status status = ValidateShares(config, comm.size(), has_statistics); !status.ok()) return status;
   if (val_data == nullptr) return absl::OkStatus();
 
   absl::StatusOr<Model> model = ModelFor(config, train_data->info(), /*training=*/false);
@@ -346,6 +342,11 @@ void TrainSetup::Announce() {
   if (connection.comm != nullptr) line("gradients", absl::StrCat("over ", connection.description));
   line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config.global_batch,
                                 ShareRows(), net->options().rows));
+  if (config.global_batch < comm.size()) {
+    progress.Print(
+        absl::StrFormat("warning: --global_batch=%d on %d ranks: in a step %d of them have no image",
+                        config.global_batch, comm.size(), comm.size() - config.global_batch));
+  }
   if (gradient_sum == GradientSum::kTree && !IsElastic(config))
     line("gradients", "added up within nodes first, then between them");
   if (config.sync_bn) line("batch norm", "over the rows of all ranks' forward passes");

@@ -165,7 +165,8 @@ TEST(Loader, ShowsEverySampleOnceAnEpochForAnyNumberOfRanks) {
 }
 
 TEST(Loader, WorksWithFewerSamplesThanRanks) {
-  ExpectOrderOfEpochs(3, 13, 4, 8);
+  ExpectOrderOfEpochs(3, 13, 4, 8);   // in the data
+  ExpectOrderOfEpochs(101, 3, 4, 8);  // in a batch
 }
 
 // The batches of all ranks, in the order of their samples, padding and all.
@@ -700,7 +701,7 @@ LoaderOptions With(T LoaderOptions::*field, T value) {
 }
 
 TEST(Loader, RejectsWhatCannotWork) {
-  ExpectInvalid(With(&LoaderOptions::world, 14), "a global batch of 13 leaves some of 14 ranks without work");
+  ExpectInvalid(With(&LoaderOptions::global_batch, int64_t{0}), "global_batch is 0");
   ExpectInvalid(With(&LoaderOptions::rank, 1), "rank 1 is not one of 1");
   ExpectInvalid(With(&LoaderOptions::image_size, 0), "image_size is 0");
   ExpectInvalid(With(&LoaderOptions::rows, int64_t{0}), "rows is 0");

@@ -4,7 +4,7 @@
 checkpoint_test.py DEEPER MPIRUN [unittest arguments]
 
 The faults of a user's day that have to do with ranks and checkpoints, and where each is tested:
-  17 a prime number of ranks, fewer samples than a batch, than ranks    Ranks; data/Loader.WorksWithFewerSamplesThanRanks; cli Ranks (a batch of fewer than ranks: refused)
+  17 a prime number of ranks, a batch of fewer than ranks, an epoch of fewer than a batch    Ranks; data/Loader.WorksWithFewerSamplesThanRanks
   18 SIGKILL during a commit                            commit_test.py test_kills; Stops.test_a_killed_save_leaves_the_checkpoints_before_it
   19 full disk, failing or short writes                 commit_test.py test_failing_calls; FullDisk; trainer/CheckpointTest.AFullDiskLeavesTheOldCheckpointAndNothingElse
   20 damaged or missing shard, manifest                 trainer/CheckpointTest.LatestFallsBackToTheNewestValidOne, EveryFlippedBitIsFoundAndNamed; cli Training.test_damaged_checkpoint
@@ -86,19 +86,29 @@ class Checkpoints(unittest.TestCase):
 
 
 class Ranks(Checkpoints):
-    """Seven, of which only four have a sample of the last batch of an epoch; and a batch that an epoch does not fill."""
+    """Seven, of which only four have a sample of the last batch of an epoch; a batch that an epoch does not fill; one of fewer than ranks."""
 
     def test_each_sample_once(self):
-        for batch, epoch_steps in (12, 4), (64, 1):
-            logs = []
+        for batch, epoch_steps in (12, 4), (64, 1), (5, 8):
+            logs, losses = [], []
             for ranks in 1, 7:
-                self.train(ranks, f"--global_batch={batch}", "--epochs=2", "--checkpoint_every=1", "--keep=100", "--resume=never")
+                done = self.train(ranks, f"--global_batch={batch}", "--epochs=2", "--checkpoint_every=1", "--keep=100", "--resume=never")
+                self.assertEqual("warning: --global_batch=5 on 7 ranks: in a step 2 of them have no image" in done.stdout, batch < ranks, done.stdout)
                 logs.append(self.sample_log())
+                losses.append([event["loss"] for event in self.events("step")])
                 self.assertEqual(steps_in(self.run_dir), list(range(1, 2 * epoch_steps + 1)))
                 manifest = json.loads((self.run_dir / f"step-{2 * epoch_steps:09}/manifest.json").read_text())
                 self.assertEqual(manifest["data"]["samples_trained"], 2 * 40)
                 subprocess.run(["rm", "-r", str(self.run_dir)], check=True)
             self.assertEqual(*logs)
+            for alone, together in zip(*losses, strict=True):
+                self.assertAlmostEqual(alone, together, delta=1e-3 * alone)
+
+    def test_batch_norm_needs_an_image_on_every_rank(self):
+        normed = ["--model=googlenet-bn", "--image_size=28", "--stem=small", "--aux=false", "--global_batch=3", "--max_steps=2"]
+        refused = self.train(4, *normed, code=USAGE)
+        self.assertIn("--global_batch=3 is smaller than the number of ranks, 4: a rank without images has no statistics", refused.stderr)
+        self.train(4, *normed, "--sync_bn")
 
 
 class Resume(Checkpoints):
