@@ -234,6 +234,16 @@ class Restarts(Launch):
         self.assertEqual(steps, list(range(1, STEPS + 1)))
         numpy.testing.assert_array_equal(state(self.dir / "stopped"), state(self.dir / "whole"))
 
+    def test_an_mpirun_that_hangs(self):
+        """By the look of it: one of its children has ended, and it does not take notice."""
+        self.executable("deeper", "exit 0")
+        self.executable("mpirun", f"""case "$*" in *train*) mkdir {self.dir}/hung 2>/dev/null && {{ sleep 0.1 & exec sleep 600; }}; esac
+exec {OPTIONS.mpirun} "$@\"""")
+        result = self.launch("-n", "1", "--restarts=1", "--backoff=0", f"--deeper={self.dir}/bin/deeper", f"--mpirun={self.dir}/bin/mpirun", "--",
+                             "train", f"--checkpoint_dir={self.dir}")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stderr, "(?s)it hangs, and is killed.*exit code 137; restart 1 in 0 s")
+
     def test_gives_up_without_progress(self):
         """A checkpoint in between starts the count again; codes that the next try would end with too are not tried."""
         job = self.dir / "job"
