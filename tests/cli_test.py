@@ -163,8 +163,8 @@ class Usage(Cli):
         self.fails(USAGE, ["missing.flags"], "describe", "--flagfile=missing.flags")
 
     def test_ranks(self):
-        train = ["train", f"--data={self.data}", *MODEL, "--max_steps=1"]
-        result = self.fails(USAGE, ["--global_batch=2", "3"], *train, "--global_batch=2", ranks=3)
+        normed = ["train", f"--data={self.data}", "--model=googlenet-bn", "--image_size=28", "--stem=small", "--aux=false", "--max_steps=1"]
+        result = self.fails(USAGE, ["--global_batch=2", "number of ranks, 3"], *normed, "--global_batch=2", ranks=3)
         self.assertEqual(result.stderr.count("deeper train:"), 1)
         self.fails(USAGE, ["leave out mpirun"], "describe", ranks=2)
         elastic = ["train", f"--data={self.data}", *TRAIN, "--max_steps=1", "--deterministic=elastic"]
