@@ -22,7 +22,7 @@ install(PROGRAMS cmake/archive-run DESTINATION bin COMPONENT deeper RENAME run)
 install(PROGRAMS launch/gpu-check launch/deeper-run DESTINATION bin COMPONENT deeper)
 install(FILES launch/mpirun_line.py DESTINATION bin COMPONENT deeper)  # which deeper-run imports
 install(DIRECTORY docs recipes DESTINATION . COMPONENT deeper)
-install(DIRECTORY tests/parity tests/kernels/devices DESTINATION tests COMPONENT deeper FILES_MATCHING PATTERN *.json)
+install(DIRECTORY tests/parity tests/kernels/cuda/devices DESTINATION tests COMPONENT deeper FILES_MATCHING PATTERN *.json)
 install(DIRECTORY tests/benchmarks DESTINATION tests COMPONENT deeper USE_SOURCE_PERMISSIONS FILES_MATCHING PATTERN *.py)
 install(FILES README.md LICENSE DESTINATION . COMPONENT deeper)
 

@@ -12,7 +12,7 @@
 #include <cstddef>
 #include <span>
 
-#include "kernels/bf16.h"
+#include "kernels/base/bf16.h"
 
 namespace deeper {
 

@@ -17,9 +17,9 @@
 #include <utility>
 
 #include "comm/phase.h"
-#include "kernels/check.h"
-#include "kernels/device.h"
-#include "kernels/tensor.h"
+#include "kernels/base/check.h"
+#include "kernels/base/device.h"
+#include "kernels/base/tensor.h"
 
 namespace deeper {
 

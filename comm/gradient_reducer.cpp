@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "comm/phase.h"
-#include "kernels/check.h"
+#include "kernels/base/check.h"
 
 namespace deeper {
 namespace {

@@ -1,7 +1,7 @@
 #include "comm/phase.h"
 
 #include "absl/strings/str_cat.h"
-#include "kernels/trace.h"
+#include "kernels/base/trace.h"
 
 namespace deeper {
 namespace {

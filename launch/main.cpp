@@ -6,11 +6,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "comm/mpi_communicator.h"
-#include "kernels/check.h"
-#include "launch/command.h"
-#include "launch/help.h"
-#include "trainer/exit_code.h"
+#include "comm/mpi/mpi_communicator.h"
+#include "kernels/base/check.h"
+#include "kernels/base/exit_code.h"
+#include "launch/cli/command.h"
+#include "launch/cli/help.h"
 
 namespace deeper {
 

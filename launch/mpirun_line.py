@@ -11,7 +11,7 @@ import struct
 import subprocess
 from typing import NamedTuple
 
-USAGE, COMMUNICATION = 2, 5  # deeper's exit codes: trainer/exit_code.h
+USAGE, COMMUNICATION = 2, 5  # deeper's exit codes: kernels/base/exit_code.h
 
 
 class Refusal(Exception):

@@ -1,39 +1,85 @@
 #!/usr/bin/env python3
-"""The arrows of docs/design.md, section "The map", checked against every #include of the sources."""
+"""The rooms of the source tree, their order, and which room may include which: checked against every #include.
+
+    architecture_test.py            prints the rooms in their order, then checks the sources
+"""
 import pathlib
 import re
+import sys
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
-BASE = {f"kernels/{name}.h" for name in ("device", "buffer", "tensor", "check", "rng", "bf16", "parallel", "images", "trace", "cuda_check")}
-# folder: folders it may include anything of, and single headers besides.
-ARROWS = {
-    "kernels": ({"kernels"}, set()),
-    "data": ({"data"}, BASE),
-    "comm": ({"comm"}, BASE),
-    "trainer": ({"trainer", "kernels", "data", "comm"}, set()),
-    "launch": ({"launch", "trainer", "kernels", "data", "comm"}, set()),
+MOST_FILES = 40  # in one folder
+
+# room: (what lives there, the rooms it may include besides itself). A room includes only rooms listed above it. A name stands for
+# itself and all rooms below it: "comm" for comm, comm/mpi, ... but only for those listed above the room.
+ROOMS = {
+    "kernels/base": ("tensor, buffer, device, the interface of an op, checks, statuses, random numbers, bf16, tracing", ()),
+    "kernels/cpu": ("the CPU device, and oneDNN", ("kernels/base",)),
+    "kernels/cuda/base": ("what CUDA ops are made of: the CUDA device's interface, kernels over an index space", ("kernels/base",)),
+    "kernels/cuda/plans": ("calls of cuDNN and cuBLASLt: prepared, tuned, cached", ("kernels/base", "kernels/cuda")),
+    "kernels/cuda/tensor_core": ("convolutions of our own for tensor cores", ("kernels/base", "kernels/cuda")),
+    "kernels/cuda": ("CUDA devices: a real one, one that only plans, and none", ("kernels/base", "kernels/cuda")),
+    "kernels/ops": ("every op, its files side by side, and the table of ops", ("kernels",)),
+    "data/io": ("files, checksums, and the container formats: HDF5, tar, MAT, deflate", ("kernels/base",)),
+    "data/image": ("images: decoding, what is drawn for a sample, resizing", ("data/io", "kernels/base")),
+    "data/load": ("data sets, the order of samples, the loader", ("data", "kernels/base")),
+    "data/shards": ("packed shards: format, manifest, writing, reading, verifying, staging", ("data", "kernels/base")),
+    "data/pack": ("packing: sources of images, the plan, the encoding", ("data", "kernels/base")),
+    "comm": ("communicators, the gradient reducer, agreement between ranks", ("kernels/base",)),
+    "comm/mpi": ("over MPI", ("comm", "kernels/base")),
+    "comm/nccl": ("between GPUs: NCCL, or by way of host memory", ("comm", "kernels/base")),
+    "comm/watchdog": ("who hangs, who is late", ("comm", "kernels/base")),
+    "trainer/models": ("topologies, and what they cost", ("kernels",)),
+    "trainer/engine": ("the network, its parameters, THE training step, evaluation", ("kernels", "data", "comm", "trainer")),
+    "trainer/checkpoint": ("checkpoints and weights files", ("kernels", "data", "comm", "trainer")),
+    "trainer/scaling": ("models of speed: of one GPU, of many ranks, of a healthy cluster", ("kernels", "data", "comm", "trainer")),
+    "trainer/monitor": ("what a run says of itself: metrics, warnings, traces", ("kernels", "data", "comm", "trainer")),
+    "trainer/run": ("a training run from its configuration to its end", ("kernels", "data", "comm", "trainer")),
+    "launch/cli": ("what commands share: flags, help, devices", ("kernels", "data", "comm", "trainer")),
+    "launch/bench": ("deeper bench ...", ("kernels", "data", "comm", "trainer", "launch")),
+    "launch/report": ("deeper report", ("kernels", "data", "comm", "trainer", "launch")),
+    "launch/commands": ("the other commands, one file each", ("kernels", "data", "comm", "trainer", "launch")),
+    "launch": ("main, and the scripts", ("kernels", "data", "comm", "trainer", "launch")),
 }
 # Libraries that only these files may touch, so that the rest neither compiles nor thinks in their terms.
 OWNERS = {
-    "dnnl.hpp": re.compile(r"kernels/(\w+_cpu\.cpp|onednn\.(h|cpp))"),
-    "cudnn_backend.h": re.compile(r"kernels/cudnn\.cpp"),
-    "cublasLt.h": re.compile(r"kernels/cublaslt\.(h|cpp)"),
-    "nccl.h": re.compile(r"comm/nccl_\w+\.(h|cpp)"),
-    "mpi.h": re.compile(r"comm/mpi_\w+\.(h|cpp)"),
+    "dnnl.hpp": re.compile(r"kernels/(ops/.*_cpu\.cpp|cpu/\w+\.(h|cpp))"),
+    "cudnn_backend.h": re.compile(r"kernels/cuda/plans/cudnn\.cpp"),
+    "cublasLt.h": re.compile(r"kernels/cuda/plans/cublaslt\.(h|cpp)"),
+    "nccl.h": re.compile(r"comm/nccl/nccl_\w+\.(h|cpp)"),
+    "mpi.h": re.compile(r"comm/mpi/mpi_\w+\.(h|cpp)"),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+TOP_FOLDERS = {room.split("/")[0] for room in ROOMS}
+
+
+def within(path, folder):
+    return path == folder or path.startswith(folder + "/")
+
+
+def room_of(path):
+    """The innermost room that a file is in, or None."""
+    return max((room for room in ROOMS if within(path, room)), key=len, default=None)
 
 
 def forbidden_arrows(sources):
-    """sources: {path: text}. Yields a sentence for each include that the map forbids."""
+    """sources: {path: text}. Yields a sentence for each include that the rooms forbid."""
+    order = list(ROOMS)
     for path, text in sources.items():
-        folders, headers = ARROWS[path.split("/")[0]]
+        room = room_of(path)
+        if room is None:
+            yield f"{path} is in no room"
+            continue
+        above = order[:order.index(room)]
         for target in INCLUDE.findall(text):
-            folder = target.split("/")[0]
-            if folder in (*ARROWS, "tests") and folder not in folders and target not in headers:
-                yield f"{path} includes {target}, an arrow that the map does not have"
+            if target.split("/")[0] not in TOP_FOLDERS | {"tests"}:
+                continue
+            other = room_of(target)
+            allowed = other in above and any(within(other, folder) for folder in ROOMS[room][1])
+            if other != room and not allowed:
+                yield f"{path} includes {target}: room {room} may not include room {other}"
 
 
 def stray_libraries(sources):
@@ -44,11 +90,18 @@ def stray_libraries(sources):
                     yield f"{path} includes {target}, which only {owners.pattern} may"
 
 
+def full_folders(paths):
+    folders = [path.rsplit("/", 1)[0] for path in paths]
+    for folder in sorted(set(folders)):
+        if folders.count(folder) > MOST_FILES:
+            yield f"{folder} has {folders.count(folder)} source files, more than {MOST_FILES}"
+
+
 class Rules(unittest.TestCase):
     """The checks find what they are there to find."""
 
-    def check(self, check, sources, *args, finds=()):
-        found = list(check(sources, *args))
+    def check(self, check, sources, finds=()):
+        found = list(check(sources))
         self.assertEqual(len(found), len(finds), found)
         for sentence, words in zip(found, finds):
             for word in words:
@@ -56,40 +109,56 @@ class Rules(unittest.TestCase):
 
     def test_arrows(self):
         allowed = {
-            "kernels/x.cpp": '#include "kernels/ops.h"\n#include <vector>',
-            "data/x.cpp": '#include "data/a.h"\n#include "kernels/check.h"\n#include "absl/status/status.h"',
-            "trainer/x.cpp": '#include "data/a.h"\n#include "comm/b.h"\n#include "kernels/ops.h"',
-            "launch/x.cpp": '#include "trainer/c.h"\n#include "data/a.h"',
+            "kernels/ops/x.cpp": '#include "kernels/cpu/onednn.h"\n#include "kernels/ops/conv2d/y.h"\n#include <vector>',
+            "kernels/cuda/x.cpp": '#include "kernels/cuda/plans/a.h"',
+            "data/pack/x.cpp": '#include "data/io/a.h"\n#include "kernels/base/check.h"\n#include "absl/status/status.h"',
+            "trainer/run/x.cpp": '#include "data/load/a.h"\n#include "comm/mpi/b.h"\n#include "trainer/engine/c.h"',
+            "launch/main.cpp": '#include "launch/cli/c.h"\n#include "data/io/a.h"',
         }
         self.check(forbidden_arrows, allowed)
-        for path, target in [("kernels/x.cu", "data/a.h"), ("data/x.cpp", "comm/b.h"), ("comm/x.h", "data/a.h"),
-                             ("data/x.cpp", "kernels/ops.h"), ("comm/x.cpp", "kernels/ops.h"),
-                             ("trainer/x.cpp", "launch/d.h"), ("kernels/x.cpp", "trainer/c.h"),
-                             ("launch/x.cpp", "tests/e.h")]:
+        for path, target in [("kernels/ops/x.cu", "data/io/a.h"), ("data/load/x.cpp", "comm/b.h"), ("comm/x.h", "data/io/a.h"),
+                             ("data/load/x.cpp", "kernels/ops/ops.h"), ("comm/x.cpp", "kernels/ops/ops.h"),
+                             ("kernels/base/x.h", "kernels/cpu/onednn.h"), ("data/load/x.cpp", "data/shards/a.h"),
+                             ("comm/x.cpp", "comm/mpi/a.h"), ("trainer/engine/x.cpp", "trainer/run/d.h"),
+                             ("trainer/run/x.cpp", "launch/cli/d.h"), ("launch/commands/x.cpp", "tests/e.h")]:
             with self.subTest(path=path, target=target):
                 self.check(forbidden_arrows, {path: f'  #  include "{target}"'}, finds=[(path, target)])
+        self.check(forbidden_arrows, {"kernels/x.cpp": ""}, finds=[("kernels/x.cpp", "no room")])
 
     def test_libraries(self):
         dnnl, mpi = '#include "oneapi/dnnl/dnnl.hpp"', "#include <mpi.h>"
-        self.check(stray_libraries, {"kernels/lrn_cpu.cpp": dnnl, "kernels/onednn.h": dnnl, "comm/mpi_communicator.cpp": mpi})
-        self.check(stray_libraries, {"kernels/lrn.h": dnnl}, finds=[("kernels/lrn.h", "dnnl.hpp")])
-        self.check(stray_libraries, {"comm/nccl_library.h": "#include <nccl.h>"})
-        self.check(stray_libraries, {"comm/device_communicator.cpp": "#include <nccl.h>"}, finds=[("comm/device", "nccl.h")])
+        self.check(stray_libraries, {"kernels/ops/lrn_cpu.cpp": dnnl, "kernels/cpu/onednn.h": dnnl, "comm/mpi/mpi_communicator.cpp": mpi})
+        self.check(stray_libraries, {"kernels/ops/lrn.h": dnnl}, finds=[("kernels/ops/lrn.h", "dnnl.hpp")])
+        self.check(stray_libraries, {"comm/nccl/nccl_library.h": "#include <nccl.h>"})
+        self.check(stray_libraries, {"comm/nccl/device_communicator.cpp": "#include <nccl.h>"}, finds=[("comm/nccl/device", "nccl.h")])
         self.check(stray_libraries, {"launch/main.cpp": mpi}, finds=[("launch/main.cpp", "mpi.h")])
+
+    def test_full_folders(self):
+        self.check(full_folders, [f"kernels/ops/{i}.h" for i in range(MOST_FILES)])
+        self.check(full_folders, [f"kernels/ops/{i}.h" for i in range(MOST_FILES + 1)], finds=[("kernels/ops has 41",)])
 
 
 class Repository(unittest.TestCase):
     def setUp(self):
-        files = [path for folder in ARROWS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
+        files = [path for folder in TOP_FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
         self.sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in files}
 
     def test_is_all_there(self):
-        self.assertEqual({path.split("/")[0] for path in self.sources}, set(ARROWS))
+        self.assertEqual({room_of(path) for path in self.sources}, set(ROOMS))
 
     def test_keeps_the_rules(self):
-        broken = [*forbidden_arrows(self.sources), *stray_libraries(self.sources)]
+        broken = [*forbidden_arrows(self.sources), *stray_libraries(self.sources), *full_folders(self.sources)]
         self.assertFalse(broken, "\n" + "\n".join(broken))
 
 
+def print_rooms():
+    for number, (room, (what, _)) in enumerate(ROOMS.items(), start=1):
+        sources = [path for path in (ROOT / room).rglob("*") if path.suffix in SUFFIXES
+                   and room_of(path.relative_to(ROOT).as_posix()) == room]
+        print(f"{number:2} {room:25} {len(sources):3} files  {what}")
+
+
 if __name__ == "__main__":
+    print_rooms()
+    sys.stdout.flush()
     unittest.main()

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the report of the data that the page holds (launch/report_data.h says in which shape).
+// Draws the report of the data that the page holds (launch/report/report_data.h says in which shape).
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const report = document.getElementById("report");

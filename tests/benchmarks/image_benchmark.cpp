@@ -8,10 +8,10 @@
 
 #include <cstdio>
 
-#include "data/augment.h"
-#include "data/file.h"
-#include "data/image_codec.h"
-#include "data/resize.h"
+#include "data/image/augment.h"
+#include "data/image/image_codec.h"
+#include "data/image/resize.h"
+#include "data/io/file.h"
 #include "tests/data/test_images.h"
 
 namespace deeper {

@@ -5,9 +5,9 @@
 #include <thread>
 #include <vector>
 
-#include "comm/mpi_communicator.h"
-#include "comm/threads_communicator.h"
+#include "comm/mpi/mpi_communicator.h"
 #include "tests/comm/on_every_backend.h"
+#include "tests/comm/threads_communicator.h"
 
 namespace deeper {
 namespace {

@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/rng.h"
+#include "kernels/base/rng.h"
 #include "tests/comm/on_every_backend.h"
 
 namespace deeper {

@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "comm/threads_communicator.h"
+#include "tests/comm/threads_communicator.h"
 
 namespace deeper {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "data/pack.h"
+#include "data/pack/pack.h"
 #include "tests/data/test_images.h"
 
 namespace deeper {

@@ -10,7 +10,7 @@
 
 #include <cstdlib>
 
-#include "data/dataset.h"
+#include "data/load/dataset.h"
 #include "tests/data/scratch.h"
 
 namespace deeper {

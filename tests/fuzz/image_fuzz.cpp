@@ -1,5 +1,5 @@
 // JPEG and PNG files: the size in the header, and the pixels where these are few.
-#include "data/image_codec.h"
+#include "data/image/image_codec.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -2,8 +2,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "data/checksum.h"
-#include "data/manifest.h"
+#include "data/io/checksum.h"
+#include "data/shards/manifest.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

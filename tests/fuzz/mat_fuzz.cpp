@@ -1,7 +1,7 @@
 // MAT-files; an odd first byte stands for a sound header before the rest.
 #include <vector>
 
-#include "data/mat_file.h"
+#include "data/io/mat_file.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

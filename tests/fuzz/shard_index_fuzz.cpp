@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "data/shard_format.h"
+#include "data/shards/shard_format.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "data/tar.h"
+#include "data/io/tar.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

@@ -1,4 +1,4 @@
-// Convolutions of trainer/googlenet.cpp at 224 pixels, all of stride 1 and "same" padding, each once.
+// Convolutions of trainer/models/googlenet.cpp at 224 pixels, all of stride 1 and "same" padding, each once.
 #pragma once
 
 #include <cstdint>

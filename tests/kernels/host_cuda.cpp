@@ -5,11 +5,11 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/bf16.h"
-#include "kernels/buffer.h"
-#include "kernels/cuda_algorithm.h"
-#include "kernels/cuda_device.h"
-#include "kernels/parallel.h"
+#include "kernels/base/bf16.h"
+#include "kernels/base/buffer.h"
+#include "kernels/base/parallel.h"
+#include "kernels/cuda/base/cuda_device.h"
+#include "kernels/cuda/plans/cuda_algorithm.h"
 #include "tests/kernels/test_device.h"
 
 namespace deeper::testing {

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/device.h"
+#include "kernels/base/device.h"
 
 namespace deeper::testing {
 

@@ -358,7 +358,7 @@ while :; do sleep 0.05; done''')
             for name in "ready", "scontrol":
                 (self.dir / name).unlink(missing_ok=True)
             environment = os.environ | {"PATH": f"{self.dir}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
-            job = subprocess.Popen(["bash", ROOT / "launch/slurm/train.sbatch", word, "two words"], env=environment)
+            job = subprocess.Popen(["bash", ROOT / "launch/deploy/slurm/train.sbatch", word, "two words"], env=environment)
             self.addCleanup(job.kill)
             if blow is not None:
                 while not (self.dir / "ready").exists():
@@ -371,7 +371,7 @@ while :; do sleep 0.05; done''')
 
     def test_of_kubernetes(self):
         """Fields that the MPI operator knows, and a command that deeper understands, up to the data that are not there."""
-        job = yaml.safe_load((ROOT / "launch/kubernetes/mpijob.yaml").read_text())
+        job = yaml.safe_load((ROOT / "launch/deploy/kubernetes/mpijob.yaml").read_text())
         self.assertEqual((job["apiVersion"], job["kind"]), ("kubeflow.org/v2beta1", "MPIJob"))
         known = {"launcherCreationPolicy", "mpiImplementation", "mpiReplicaSpecs", "runLauncherAsWorker", "runPolicy", "slotsPerWorker", "sshAuthMountPath"}
         self.assertLessEqual(set(job["spec"]), known)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""launch/slurm/train.sbatch in a Slurm of one node, started here for the purpose: a job that is signalled goes back into the queue and goes
+"""launch/deploy/slurm/train.sbatch in a Slurm of one node, started here for the purpose: a job that is signalled goes back into the queue and goes
 on where it was. By hand, as root, with Debian's slurmctld, slurmd, slurm-client and munge installed; takes about three minutes: Slurm leaves
 a job that was put back alone for two.
 
@@ -16,7 +16,7 @@ import unittest
 
 from launch_test import OPTIONS, STEPS, TRAIN, Launch, newest, unittest_arguments
 
-SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "launch/slurm/train.sbatch"
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "launch/deploy/slurm/train.sbatch"
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

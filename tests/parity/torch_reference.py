@@ -4,7 +4,7 @@
   torch_reference.py MODEL...              writes MODEL.json beside this file: logits, losses, a fingerprint of each gradient
   torch_reference.py --dump DIR MODEL...   writes DIR/MODEL.h5: each gradient in full
 
-tests/trainer/parity_test.cpp computes the same weights and images from the project's own generator (kernels/rng.h) and compares.
+tests/trainer/engine/parity_test.cpp computes the same weights and images from the project's own generator (kernels/base/rng.h) and compares.
 """
 import argparse
 import json

@@ -1,0 +1,87 @@
+#include "comm/nccl/device_communicator.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "comm/nccl/nccl_communicator.h"
+#include "comm/nccl/staged_communicator.h"
+
+namespace deeper {
+namespace {
+
+template <size_t kSize>
+void CopyInto(char (&to)[kSize], const std::string& from) {
+  std::strncpy(to, from.c_str(), kSize - 1);
+}
+
+// Why NCCL cannot connect ranks at these places, or empty.
+std::string Obstacle(const std::vector<GpuPlace>& places) {
+  std::map<std::pair<std::string, std::string>, size_t> rank_at;
+  for (size_t rank = 0; rank < places.size(); ++rank) {
+    const GpuPlace& place = places[rank];
+    if (*place.nccl_unavailable != '\0')
+      return absl::StrCat("rank ", rank, " on host ", place.host, ": ", place.nccl_unavailable);
+    if (*place.gpu == '\0') return absl::StrCat("rank ", rank, " on host ", place.host, " has no GPU");
+    const auto [first, alone] = rank_at.try_emplace({place.host, place.gpu}, rank);
+    if (!alone) {
+      return absl::StrCat("ranks ", first->second, " and ", rank, " are both on GPU ", place.gpu, " of host ",
+                          place.host);
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& places,
+                                                const std::string& wanted) {
+  if (wanted == "mpi") return DeviceTransport{false, "--comm=mpi"};
+  const std::string obstacle = Obstacle(places);
+  if (obstacle.empty()) return DeviceTransport{true, "every rank has a GPU of its own"};
+  if (wanted == "auto") return DeviceTransport{false, obstacle};
+  return absl::FailedPreconditionError(absl::StrCat(
+      "--comm=nccl: ", obstacle,
+      ": start one rank a GPU with NCCL on every machine, or use --comm=mpi, which goes by way of "
+      "host memory"));
+}
+
+absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, Device& device,
+                                                          const std::string& wanted) {
+  if (comm.size() == 1 || device.type() == DeviceType::kCpu) return DeviceCommunicator{};
+  GpuPlace mine;
+  gethostname(mine.host, sizeof mine.host - 1);
+  CopyInto(mine.gpu, device.address());
+  CopyInto(mine.nccl_unavailable, std::string(LoadNccl().status().message()));
+  std::vector<GpuPlace> places(static_cast<size_t>(comm.size()));
+  comm.AllGather(&mine, places.data(), sizeof mine, {}).Wait();
+  const absl::StatusOr<DeviceTransport> transport = ChooseTransport(places, wanted);
+  if (!transport.ok()) return transport.status();
+
+  DeviceCommunicator made;
+  made.ranks_on_device = static_cast<int>(std::count_if(places.begin(), places.end(), [&](const auto& place) {
+    return std::strcmp(place.host, mine.host) == 0 && std::strcmp(place.gpu, mine.gpu) == 0;
+  }));
+  made.comm = transport->nccl ? MakeNcclCommunicator(comm, device) : MakeStagedCommunicator(comm, device);
+  made.description =
+      absl::StrCat(transport->nccl ? *LoadNccl() : "host memory", " (", transport->reason, ")");
+  return made;
+}
+
+#ifndef DEEPER_NCCL
+constexpr char kBuiltWithoutNccl[] = "this program was built without NCCL";
+
+absl::StatusOr<std::string> LoadNccl() {
+  return absl::UnimplementedError(kBuiltWithoutNccl);
+}
+std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& comm, Device&) {
+  comm.Abort(kCommunicationExitCode, kBuiltWithoutNccl);
+  return nullptr;  // not reached
+}
+#endif
+
+}  // namespace deeper

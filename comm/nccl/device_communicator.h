@@ -1,0 +1,44 @@
+// How the ranks of a job combine what lies in the memory of their GPUs.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "comm/communicator.h"
+#include "kernels/base/device.h"
+
+namespace deeper {
+
+// Where a rank computes, as far as NCCL is concerned.
+struct GpuPlace {
+  char host[64] = {};
+  char gpu[32] = {};                // Device::address()
+  char nccl_unavailable[160] = {};  // why; empty: NCCL is there
+};
+
+struct DeviceTransport {
+  bool nccl = false;
+  std::string reason;  // for the choice, in words
+};
+
+// places: [rank]; wanted: "auto", "nccl" or "mpi". NCCL needs a GPU for each rank, and itself everywhere:
+// where it cannot be, "auto" is "mpi", and "nccl" FailedPrecondition, which names ranks, host and GPU and
+// says what to do.
+absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& places,
+                                                const std::string& wanted);
+
+struct DeviceCommunicator {
+  std::unique_ptr<Communicator> comm;  // nullptr: the given one will do, as buffers are in its reach
+  std::string description;             // "NCCL 2.28.9", ...; empty with nullptr
+  int ranks_on_device = 1;             // that share its memory, this one among them
+};
+
+// Collective. For buffers in the memory of `device`; host memory stays the business of `comm`. Both must
+// outlive what is returned. Errors, the same on every rank: ChooseTransport's. A rank that NCCL fails on ends
+// the job through Abort.
+absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, Device& device,
+                                                          const std::string& wanted);
+
+}  // namespace deeper

@@ -1,0 +1,225 @@
+#include "comm/nccl/nccl_communicator.h"
+
+#include <cuda_runtime_api.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "comm/nccl/nccl_library.h"
+#include "kernels/base/cuda_check.h"
+
+namespace deeper {
+namespace {
+
+constexpr std::chrono::seconds kDeadline(120);  // for NCCL to come together
+constexpr std::chrono::milliseconds kPollInterval(100);
+
+ncclDataType_t Native(CommType type) {
+  switch (type) {
+    case CommType::kF32:
+      return ncclFloat32;
+    case CommType::kF64:
+      return ncclFloat64;
+    case CommType::kI64:
+      return ncclInt64;
+    case CommType::kU8:
+      return ncclUint8;
+  }
+  return ncclNumTypes;
+}
+
+ncclRedOp_t Native(ReduceOp op) {
+  switch (op) {
+    case ReduceOp::kSum:
+      return ncclSum;
+    case ReduceOp::kMax:
+      return ncclMax;
+    case ReduceOp::kMin:
+      return ncclMin;
+    case ReduceOp::kTreeSum:
+      break;  // no operation of NCCL's
+  }
+  return ncclNumOps;
+}
+
+class NcclCommunicator final : public Communicator {
+ public:
+  NcclCommunicator(Communicator& inner, Device& device);
+  // Every rank must get here: NCCL ends like it began, together.
+  ~NcclCommunicator() override;
+
+  std::string name() const override { return "nccl"; }
+  bool recordable() const override { return true; }
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  int local_rank() const override { return inner_.local_rank(); }
+  int local_size() const override { return inner_.local_size(); }
+
+  Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream stream) override {
+    DEEPER_CHECK(op != ReduceOp::kTreeSum, "NCCL has no sums in a tree's order");
+    return Start("ncclAllReduce", stream, [&] {
+      return nccl_.AllReduce(data, data, count, Native(type), Native(op), comm_, stream_);
+    });
+  }
+  Request SumInBf16(float*, float*, size_t, Stream) override {
+    CheckFailed(__FILE__, __LINE__, "SumInBf16", "not over NCCL");
+  }
+  Request ReduceScatter(const float* data, float* shard, size_t count, Stream stream) override {
+    return Start("ncclReduceScatter", stream, [&] {
+      return nccl_.ReduceScatter(data, shard, count, ncclFloat32, ncclSum, comm_, stream_);
+    });
+  }
+  Request AllGather(const void* mine, void* all, size_t bytes, Stream stream) override {
+    return Start("ncclAllGather", stream,
+                 [&] { return nccl_.AllGather(mine, all, bytes, ncclUint8, comm_, stream_); });
+  }
+  Request Broadcast(void* data, size_t bytes, int root, Stream stream) override {
+    return Start("ncclBroadcast", stream,
+                 [&] { return nccl_.Broadcast(data, data, bytes, ncclUint8, root, comm_, stream_); });
+  }
+  void Register(void* data, size_t bytes) override;
+  void Barrier() override { inner_.Barrier(); }
+  void Abort(int exit_code, const std::string& reason) override { inner_.Abort(exit_code, reason); }
+
+ private:
+  class Pending;
+
+  // Forks NCCL's stream off `stream` and enqueues one collective there.
+  template <class Call>
+  Request Start(const char* name, Stream stream, const Call& call) {
+    const auto origin = static_cast<cudaStream_t>(stream.native);
+    DEEPER_CUDA_CHECK(cudaEventRecord(forked_, origin));
+    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_, forked_, 0));
+    Complete(name, call());
+    return Join(origin);
+  }
+  Request Join(cudaStream_t origin);
+  void Complete(const char* name, ncclResult_t result);
+  ncclResult_t AsyncError() const;
+  [[noreturn]] void Fail(const char* name, ncclResult_t result);
+  void Poll(const std::stop_token& stop);
+
+  const NcclLibrary& nccl_;
+  Communicator& inner_;
+  const std::string gpu_;
+  ncclComm_t comm_ = nullptr;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t forked_ = nullptr, done_ = nullptr;
+  std::vector<void*> registrations_;
+  std::mutex mutex_;                  // of poll_
+  std::condition_variable_any poll_;  // never notified but by a stop
+  std::jthread poller_;
+};
+
+// Later work on the stream waits for all collectives so far: they are done in order.
+class NcclCommunicator::Pending final : public Request::State {
+ public:
+  Pending(NcclCommunicator& comm, cudaStream_t origin) : comm_(comm), origin_(origin) {}
+  void Wait() override {
+    DEEPER_CUDA_CHECK(cudaEventRecord(comm_.done_, comm_.stream_));
+    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(origin_, comm_.done_, 0));
+  }
+  bool Test() override {
+    Wait();
+    return true;
+  }
+
+ private:
+  NcclCommunicator& comm_;
+  const cudaStream_t origin_;
+};
+
+NcclCommunicator::NcclCommunicator(Communicator& inner, Device& device)
+    : nccl_(*Nccl()), inner_(inner), gpu_(device.address()) {
+  int least = 0, greatest = 0;  // priorities, the greatest being the smallest number
+  DEEPER_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  DEEPER_CUDA_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest));
+  DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming));
+  DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
+
+  ncclUniqueId id{};
+  if (rank() == 0) Complete("ncclGetUniqueId", nccl_.GetUniqueId(&id));
+  inner_.Broadcast(&id, sizeof id, 0, {}).Wait();
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  Complete("ncclCommInitRankConfig", nccl_.CommInitRankConfig(&comm_, size(), id, rank(), &config));
+  poller_ = std::jthread([this](const std::stop_token& stop) { Poll(stop); });
+}
+
+NcclCommunicator::~NcclCommunicator() {
+  poller_ = {};  // stops and joins
+  DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_));
+  for (void* registration : registrations_) nccl_.CommDeregister(comm_, registration);
+  Complete("ncclCommFinalize", nccl_.CommFinalize(comm_));
+  nccl_.CommDestroy(comm_);
+  cudaEventDestroy(done_);
+  cudaEventDestroy(forked_);
+  cudaStreamDestroy(stream_);
+}
+
+Request NcclCommunicator::Join(cudaStream_t origin) {
+  return Request(std::make_unique<Pending>(*this, origin));
+}
+
+// Not every network and GPU profits, and those that do not say so: nothing is lost then but speed.
+void NcclCommunicator::Register(void* data, size_t bytes) {
+  void* registration = nullptr;
+  if (nccl_.CommRegister(comm_, data, bytes, &registration) == ncclSuccess && registration != nullptr)
+    registrations_.push_back(registration);
+}
+
+ncclResult_t NcclCommunicator::AsyncError() const {
+  ncclResult_t state = ncclSuccess;
+  const ncclResult_t asked = nccl_.CommGetAsyncError(comm_, &state);
+  return asked == ncclSuccess ? state : asked;
+}
+
+// A communicator that does not block answers ncclInProgress while it connects, at its beginning and where a
+// collective is the first of its kind; what it was asked for is on the stream only after that.
+void NcclCommunicator::Complete(const char* name, ncclResult_t result) {
+  const WaitingForPeers waiting;
+  const auto deadline = std::chrono::steady_clock::now() + kDeadline;
+  while (result == ncclInProgress && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    result = AsyncError();
+  }
+  if (result != ncclSuccess) Fail(name, result);
+}
+
+// Without ncclCommAbort: it would free the step that waits for the GPU to go on with sums that are none. The
+// end of the process takes NCCL's kernels off the GPU as well.
+void NcclCommunicator::Fail(const char* name, ncclResult_t result) {
+  const char* const what =
+      result == ncclInProgress ? "ranks did not come together within 120 s" : nccl_.GetErrorString(result);
+  inner_.Abort(kCommunicationExitCode,
+               absl::StrCat(name, " failed on GPU ", gpu_, ": ", what, "; NCCL: ", nccl_.GetLastError(comm_),
+                            " (NCCL_DEBUG=INFO says more)"));
+  std::_Exit(kCommunicationExitCode);  // not reached
+}
+
+// While recorded steps are replayed nobody calls NCCL, which learns of lost peers and networks all the same.
+void NcclCommunicator::Poll(const std::stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  while (!poll_.wait_for(lock, stop, kPollInterval, [&] { return stop.stop_requested(); })) {
+    const ncclResult_t state = AsyncError();
+    if (state != ncclSuccess && state != ncclInProgress) Fail("a collective", state);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> LoadNccl() {
+  if (!Nccl().ok()) return Nccl().status();
+  return absl::StrCat("NCCL ", Nccl()->Version());
+}
+
+std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& inner, Device& device) {
+  return std::make_unique<NcclCommunicator>(inner, device);
+}
+
+}  // namespace deeper

@@ -1,0 +1,50 @@
+#include "comm/nccl/nccl_library.h"
+
+#include <dlfcn.h>
+
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+
+absl::StatusOr<NcclLibrary> NcclLibrary::Open(const char* file) {
+  void* const handle = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) return absl::NotFoundError(absl::StrCat("NCCL is not there: ", dlerror()));
+  NcclLibrary library{};
+  absl::Status status;
+  const auto find = [&](const char* name, auto& function) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(handle, name));
+    if (function == nullptr) {
+      status.Update(
+          absl::NotFoundError(absl::StrCat(file, " has no ", name, ": NCCL 2.19 or later is needed")));
+    }
+  };
+  find("ncclGetVersion", library.GetVersion);
+  find("ncclGetErrorString", library.GetErrorString);
+  find("ncclGetLastError", library.GetLastError);
+  find("ncclGetUniqueId", library.GetUniqueId);
+  find("ncclCommInitRankConfig", library.CommInitRankConfig);
+  find("ncclCommGetAsyncError", library.CommGetAsyncError);
+  find("ncclCommFinalize", library.CommFinalize);
+  find("ncclCommDestroy", library.CommDestroy);
+  find("ncclCommRegister", library.CommRegister);
+  find("ncclCommDeregister", library.CommDeregister);
+  find("ncclAllReduce", library.AllReduce);
+  find("ncclReduceScatter", library.ReduceScatter);
+  find("ncclAllGather", library.AllGather);
+  find("ncclBroadcast", library.Broadcast);
+  if (!status.ok()) return status;
+  return library;
+}
+
+std::string NcclLibrary::Version() const {
+  int version = 0;
+  if (GetVersion(&version) != ncclSuccess) return "of an unknown version";
+  return absl::StrCat(version / 10000, ".", version / 100 % 100, ".", version % 100);
+}
+
+const absl::StatusOr<NcclLibrary>& Nccl() {
+  static const absl::StatusOr<NcclLibrary> library = NcclLibrary::Open("libnccl.so.2");
+  return library;
+}
+
+}  // namespace deeper

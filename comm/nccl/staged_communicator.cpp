@@ -1,0 +1,143 @@
+#include "comm/nccl/staged_communicator.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <utility>
+#include <vector>
+
+namespace deeper {
+namespace {
+
+size_t SizeOf(CommType type) {
+  switch (type) {
+    case CommType::kF32:
+      return sizeof(float);
+    case CommType::kF64:
+      return sizeof(double);
+    case CommType::kI64:
+      return sizeof(int64_t);
+    case CommType::kU8:
+      return sizeof(uint8_t);
+  }
+  return 0;
+}
+
+class StagedCommunicator final : public Communicator {
+ public:
+  StagedCommunicator(Communicator& inner, Device& device) : inner_(inner), device_(device) {}
+
+  std::string name() const override { return inner_.name(); }
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  int local_rank() const override { return inner_.local_rank(); }
+  int local_size() const override { return inner_.local_size(); }
+
+  Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override {
+    const size_t bytes = count * SizeOf(type);
+    return Start({data, bytes}, {data, bytes}, [this, count, type, op](void* in, void*) {
+      return inner_.AllReduce(in, count, type, op, {});
+    });
+  }
+  Request SumInBf16(float* data, float* residual, size_t count, Stream) override {
+    const size_t bytes = count * sizeof(float);
+    return Start({data, bytes}, {data, bytes}, [this, residual, count](void* in, void*) {
+      return inner_.SumInBf16(static_cast<float*>(in), residual, count, {});
+    });
+  }
+  Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override {
+    const size_t bytes = count * sizeof(float);
+    return Start({data, Ranks() * bytes}, {shard, bytes}, [this, count](void* in, void* out) {
+      return inner_.ReduceScatter(static_cast<float*>(in), static_cast<float*>(out), count, {});
+    });
+  }
+  Request AllGather(const void* mine, void* all, size_t bytes, Stream) override {
+    return Start({mine, bytes}, {all, Ranks() * bytes},
+                 [this, bytes](void* in, void* out) { return inner_.AllGather(in, out, bytes, {}); });
+  }
+  Request Broadcast(void* data, size_t bytes, int root, Stream) override {
+    return Start({data, bytes}, {data, bytes},
+                 [this, bytes, root](void* in, void*) { return inner_.Broadcast(in, bytes, root, {}); });
+  }
+  void Barrier() override { inner_.Barrier(); }
+  void Abort(int exit_code, const std::string& reason) override { inner_.Abort(exit_code, reason); }
+
+ private:
+  struct Source {
+    const void* data;
+    size_t bytes;
+  };
+  struct Target {
+    void* data;
+    size_t bytes;
+  };
+  // The collective on host memory; `in` and `out` are one where input and output are.
+  using Collective = std::function<Request(void* in, void* out)>;
+  class Pending;
+
+  size_t Ranks() const { return static_cast<size_t>(size()); }
+  Request Start(const Source& from, const Target& to, Collective collective);
+  Buffer TakeStaging(size_t bytes);
+
+  Communicator& inner_;
+  Device& device_;
+  std::vector<Buffer> idle_;  // pinned memory takes long to allocate: the same steps use the same again
+};
+
+class StagedCommunicator::Pending final : public Request::State {
+ public:
+  Pending(StagedCommunicator& comm, const Source& from, const Target& to, Collective collective)
+      : comm_(comm), to_(to), collective_(std::move(collective)), in_(comm.TakeStaging(from.bytes)) {
+    if (to.data != from.data) out_ = comm.TakeStaging(to.bytes);
+    download_ = comm.device_.StartDownload(in_.data(), from.data, from.bytes);
+  }
+
+  // Whoever takes the staging memory next downloads behind the work that was joined here: only when that has
+  // arrived does it write, so the upload needs no waiting for.
+  void Wait() override {
+    download_->Wait();
+    const Buffer& result = out_.data() == nullptr ? in_ : out_;
+    collective_(in_.data(), result.data()).Wait();
+    comm_.device_.Upload(to_.data, result.data(), to_.bytes);
+    comm_.device_.JoinUploads();
+    for (Buffer* buffer : {&in_, &out_})
+      if (buffer->data() != nullptr) comm_.idle_.push_back(std::move(*buffer));
+  }
+  bool Test() override {  // nobody but the caller gets on with it
+    Wait();
+    return true;
+  }
+
+ private:
+  StagedCommunicator& comm_;
+  const Target to_;
+  const Collective collective_;
+  Buffer in_, out_;  // out_: empty where the collective is in place
+  std::unique_ptr<Download> download_;
+};
+
+Request StagedCommunicator::Start(const Source& from, const Target& to, Collective collective) {
+  if (from.bytes == 0) return {};
+  return Request(std::make_unique<Pending>(*this, from, to, std::move(collective)));
+}
+
+Buffer StagedCommunicator::TakeStaging(size_t bytes) {
+  const auto fits =
+      std::find_if(idle_.begin(), idle_.end(), [&](const Buffer& buffer) { return buffer.bytes() == bytes; });
+  if (fits == idle_.end()) {
+    Buffer fresh = device_.AllocateStaging(bytes);
+    DEEPER_CHECK(fresh.data() != nullptr, "no pinned host memory for what ranks exchange");
+    return fresh;
+  }
+  Buffer taken = std::move(*fits);
+  idle_.erase(fits);
+  return taken;
+}
+
+}  // namespace
+
+std::unique_ptr<Communicator> MakeStagedCommunicator(Communicator& inner, Device& device) {
+  return std::make_unique<StagedCommunicator>(inner, device);
+}
+
+}  // namespace deeper

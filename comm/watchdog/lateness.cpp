@@ -1,0 +1,97 @@
+#include "comm/watchdog/lateness.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace deeper {
+namespace {
+
+bool Watched(const RankStatus& rank) {
+  return !rank.left;
+}
+
+bool StandsStill(const RankStatus& rank, double deadline) {
+  return rank.standing > deadline * (rank.mark.unhurried ? kUnhurriedFactor : 1);
+}
+
+// Of the watched ranks that `fits`: the one for which `badness` is greatest, and how many others there are.
+template <class Fits, class Badness>
+std::optional<Verdict> Worst(Verdict::Kind kind, std::span<const RankStatus> ranks, const Fits& fits,
+                             const Badness& badness) {
+  std::optional<Verdict> worst;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    const RankStatus& rank = ranks[i];
+    if (!Watched(rank) || !fits(rank)) continue;
+    const int others = worst.has_value() ? worst->others + 1 : 0;
+    if (!worst.has_value() || badness(rank) > badness(worst->status))
+      worst = Verdict{kind, static_cast<int>(i), rank, others};
+    worst->others = others;
+  }
+  return worst;
+}
+
+std::string AndOthers(int others) {
+  return others == 0 ? "" : absl::StrCat(" (and ", others, others == 1 ? " more rank)" : " more ranks)");
+}
+
+std::string CauseOf(const RankStatus& gone) {
+  if (gone.error == 0) return "its process ended, for a reason that it or the launcher tells";
+  return absl::StrCat("the network does not reach it: ", std::strerror(gone.error));
+}
+
+}  // namespace
+
+std::optional<Verdict> Judge(std::span<const RankStatus> ranks, double deadline) {
+  using Kind = Verdict::Kind;
+  const auto silence = [](const RankStatus& rank) { return rank.silent; };
+  const auto standing = [](const RankStatus& rank) { return rank.standing; };
+  if (auto gone = Worst(
+          Kind::kGone, ranks, [](const auto& rank) { return rank.gone; }, silence))
+    return gone;
+  if (auto silent = Worst(
+          Kind::kSilent, ranks, [&](const auto& rank) { return rank.silent > deadline; }, silence))
+    return silent;
+  if (auto late = Worst(
+          Kind::kLate, ranks,
+          [&](const auto& rank) { return !rank.mark.waiting && StandsStill(rank, deadline); }, standing))
+    return late;
+  const bool deadlock = std::all_of(ranks.begin(), ranks.end(), [&](const RankStatus& rank) {
+    return Watched(rank) && rank.mark.waiting && StandsStill(rank, deadline);
+  });
+  if (!deadlock) return std::nullopt;
+  return Worst(
+      Kind::kDeadlock, ranks, [](const auto&) { return true; },
+      [](const RankStatus& rank) { return -rank.mark.marks; });
+}
+
+std::string Describe(const Verdict& verdict, double deadline) {
+  const RankStatus& status = verdict.status;
+  const std::string who = absl::StrCat("rank ", verdict.rank, AndOthers(verdict.others));
+  const std::string where = Describe(status.mark);
+  const std::string limit = absl::StrFormat("(--watchdog_seconds=%g)", deadline);
+  switch (verdict.kind) {
+    case Verdict::Kind::kGone:
+      return absl::StrFormat("%s is gone: %s; last seen %.1f s before, in %s", who, CauseOf(status),
+                             status.silent, where);
+    case Verdict::Kind::kSilent:
+      return absl::StrFormat(
+          "%s has not been heard of for %.1f s %s; last seen in %s. Its process is stopped, or its machine "
+          "or "
+          "the network is down",
+          who, status.silent, limit, where);
+    case Verdict::Kind::kLate:
+      return absl::StrFormat("%s is late: for %.1f s in %s %s", who, status.standing, where, limit);
+    case Verdict::Kind::kDeadlock:
+      return absl::StrFormat(
+          "all ranks wait for each other, for %.1f s %s; rank %d got least far: %s. The network between them "
+          "may "
+          "be down",
+          status.standing, limit, verdict.rank, where);
+  }
+  return "";
+}
+
+}  // namespace deeper

@@ -1,0 +1,206 @@
+#include "comm/watchdog/peer_link.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <random>
+#include <string>
+#include <type_traits>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+namespace {
+
+using Links = std::vector<std::unique_ptr<PeerLink>>;
+using Clock = std::chrono::steady_clock;
+
+constexpr int kMaxAddresses = 32;
+constexpr auto kConnectTime = std::chrono::seconds(2);  // at one of several addresses
+constexpr auto kHelloTime = std::chrono::seconds(1);    // for whoever connects to say who it is
+constexpr auto kAnswerTime = std::chrono::seconds(10);  // for rank 0 to answer, one after the other
+constexpr auto kGatherTime = std::chrono::seconds(60);  // until all ranks have come to rank 0
+
+static_assert(std::is_trivially_copyable_v<PeerMessage>);
+
+// Where rank 0 is. Loopback is among its addresses: whoever answers there without the token is not it.
+struct Offer {
+  uint64_t token = 0;
+  uint16_t port = 0;  // 0: rank 0 cannot listen
+  int32_t count = 0;
+  in_addr addresses[kMaxAddresses] = {};
+};
+
+void FindAddresses(Offer& offer) {
+  ifaddrs* all = nullptr;
+  if (getifaddrs(&all) != 0) return;
+  for (const ifaddrs* it = all; it != nullptr && offer.count < kMaxAddresses; it = it->ifa_next) {
+    if (it->ifa_addr == nullptr || it->ifa_addr->sa_family != AF_INET) continue;
+    offer.addresses[offer.count++] = reinterpret_cast<const sockaddr_in*>(it->ifa_addr)->sin_addr;
+  }
+  freeifaddrs(all);
+}
+
+sockaddr_in AddressOf(in_addr address, uint16_t port) {
+  sockaddr_in result{};
+  result.sin_family = AF_INET;
+  result.sin_addr = address;
+  result.sin_port = htons(port);
+  return result;
+}
+
+std::unique_ptr<PeerLink> NewSocket() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return nullptr;
+  return std::make_unique<PeerLink>(fd);
+}
+
+// On any address, at a port that the system chooses; nullptr and port 0 on failure.
+std::unique_ptr<PeerLink> Listen(uint16_t& port) {
+  port = 0;
+  std::unique_ptr<PeerLink> listener = NewSocket();
+  sockaddr_in address = AddressOf({htonl(INADDR_ANY)}, 0);
+  socklen_t size = sizeof address;
+  auto* const any = reinterpret_cast<sockaddr*>(&address);
+  if (listener == nullptr || bind(listener->fd(), any, size) != 0 || listen(listener->fd(), SOMAXCONN) != 0 ||
+      getsockname(listener->fd(), any, &size) != 0)
+    return nullptr;
+  port = ntohs(address.sin_port);
+  return listener;
+}
+
+bool WaitUntil(int fd, short events, Clock::time_point deadline) {
+  pollfd waited{fd, events, 0};
+  int ready = 0;
+  do {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    ready = poll(&waited, 1, static_cast<int>(std::max<int64_t>(0, left)));
+  } while (ready < 0 && errno == EINTR);
+  return ready > 0;
+}
+
+// Another rank's hello, if it comes in time and knows the token; rank -1 otherwise.
+int HelloFrom(PeerLink& link, uint64_t token, Clock::duration patience) {
+  int rank = -1;
+  const auto deadline = Clock::now() + patience;
+  while (rank < 0 && WaitUntil(link.fd(), POLLIN, deadline)) {
+    const bool open = link.Receive([&](const PeerMessage& message) {
+      if (message.kind == PeerMessage::Kind::kHello && message.token == token) rank = message.rank;
+    });
+    if (!open) break;
+  }
+  return rank;
+}
+
+PeerMessage Hello(const Communicator& comm, uint64_t token) {
+  return {.kind = PeerMessage::Kind::kHello, .rank = comm.rank(), .token = token};
+}
+
+// Every other rank that comes in time, at its place.
+Links AcceptAll(const PeerLink& listener, const Communicator& comm, uint64_t token) {
+  Links links(static_cast<size_t>(comm.size()));
+  const auto deadline = Clock::now() + kGatherTime;
+  for (int come = 1; come < comm.size() && WaitUntil(listener.fd(), POLLIN, deadline);) {
+    const int fd = accept4(listener.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) continue;
+    auto link = std::make_unique<PeerLink>(fd);
+    const int rank = HelloFrom(*link, token, kHelloTime);
+    if (rank <= 0 || rank >= comm.size() || links[static_cast<size_t>(rank)] != nullptr) continue;
+    link->Send(Hello(comm, token));
+    links[static_cast<size_t>(rank)] = std::move(link);
+    ++come;
+  }
+  return links;
+}
+
+std::unique_ptr<PeerLink> ConnectTo(const sockaddr_in& address, const Communicator& comm, uint64_t token) {
+  std::unique_ptr<PeerLink> link = NewSocket();
+  if (link == nullptr) return nullptr;
+  const auto* const to = reinterpret_cast<const sockaddr*>(&address);
+  if (connect(link->fd(), to, sizeof address) != 0 && errno != EINPROGRESS) return nullptr;
+  if (!WaitUntil(link->fd(), POLLOUT, Clock::now() + kConnectTime)) return nullptr;
+  link->Send(Hello(comm, token));
+  if (HelloFrom(*link, token, kAnswerTime) != 0) return nullptr;
+  return link;
+}
+
+std::string ListOf(const Offer& offer) {
+  std::string list;
+  for (int i = 0; i < offer.count; ++i) {
+    char text[INET_ADDRSTRLEN] = {};
+    inet_ntop(AF_INET, &offer.addresses[i], text, sizeof text);
+    absl::StrAppend(&list, i == 0 ? "" : ", ", text);
+  }
+  return list;
+}
+
+}  // namespace
+
+PeerLink::~PeerLink() {
+  close(fd_);
+}
+
+void PeerLink::Send(const PeerMessage& message) {
+  const auto* const bytes = reinterpret_cast<const std::byte*>(&message);
+  if (out_.empty()) out_.assign(bytes, bytes + sizeof message);
+  const ssize_t sent = send(fd_, out_.data(), out_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent > 0) out_.erase(out_.begin(), out_.begin() + sent);
+}
+
+bool PeerLink::Receive(const std::function<void(const PeerMessage&)>& handle) {
+  while (true) {
+    std::byte bytes[4096];
+    const ssize_t got = recv(fd_, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && errno == EAGAIN) return true;
+    if (got < 0 && errno != ECONNRESET) error_ = errno;
+    if (got <= 0) return false;
+    in_.insert(in_.end(), bytes, bytes + got);
+    size_t used = 0;
+    for (PeerMessage message; in_.size() - used >= sizeof message; used += sizeof message) {
+      std::memcpy(&message, in_.data() + used, sizeof message);
+      handle(message);
+    }
+    in_.erase(in_.begin(), in_.begin() + static_cast<ptrdiff_t>(used));
+  }
+}
+
+absl::StatusOr<Links> ConnectPeers(Communicator& comm) {
+  if (comm.size() == 1) return Links(1);
+  const bool center = comm.rank() == 0;
+  std::unique_ptr<PeerLink> listener;
+  Offer offer;
+  if (center) {
+    std::random_device random;
+    offer.token = uint64_t{random()} << 32 | random();
+    listener = Listen(offer.port);
+    FindAddresses(offer);
+  }
+  comm.Broadcast(&offer, sizeof offer, 0, {}).Wait();
+
+  Links links(1);
+  if (center && listener != nullptr) links = AcceptAll(*listener, comm, offer.token);
+  if (!center && offer.port != 0) {
+    for (int i = 0; i < offer.count && links[0] == nullptr; ++i)
+      links[0] = ConnectTo(AddressOf(offer.addresses[i], offer.port), comm, offer.token);
+  }
+  int64_t lost = center || links[0] != nullptr ? comm.size() : comm.rank();
+  comm.AllReduce(&lost, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
+  if (lost == comm.size()) return links;
+  return absl::UnavailableError(
+      absl::StrCat("rank ", lost, " cannot reach rank 0 at port ", offer.port, " of ", ListOf(offer),
+                   ": let the ranks' machines talk TCP, or train without the watchdog "
+                   "(--watchdog_seconds=0)"));
+}
+
+}  // namespace deeper

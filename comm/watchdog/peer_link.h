@@ -1,0 +1,53 @@
+// TCP connections for the few small messages of the watchdog (comm/watchdog/watchdog.h): a star, with rank 0
+// in the middle.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "comm/communicator.h"
+#include "comm/phase.h"
+
+namespace deeper {
+
+struct PeerMessage {
+  enum class Kind : int32_t { kHello, kBeat, kFarewell, kVerdict };
+  Kind kind = Kind::kBeat;
+  int32_t rank = 0;     // that sends it
+  uint64_t token = 0;   // of the job: a stranger does not know it
+  double standing = 0;  // kBeat: RankStatus::standing
+  PhaseMark mark = {};  // kBeat
+};
+
+// One end of a connection. Not thread-safe.
+class PeerLink {
+ public:
+  explicit PeerLink(int fd) : fd_(fd) {}
+  ~PeerLink();
+  PeerLink(const PeerLink&) = delete;
+  PeerLink& operator=(const PeerLink&) = delete;
+
+  int fd() const { return fd_; }
+  // Never blocks. A message is dropped while an earlier one is not out yet: the peer does not read.
+  void Send(const PeerMessage& message);
+  // Calls `handle` with each message that is there. Never blocks. False: the connection has ended.
+  bool Receive(const std::function<void(const PeerMessage&)>& handle);
+  // Of the network, if that ended the connection; 0: the other side did, or its end.
+  int error() const { return error_; }
+
+ private:
+  int fd_;
+  int error_ = 0;
+  std::vector<std::byte> in_, out_;  // parts of a message
+};
+
+// Collective. Rank 0 gets a link to every other rank, [rank], with nullptr for itself; the others one to rank
+// 0, [0]. Rank 0 listens on all its IPv4 addresses and tells them over `comm`; the port is closed again when
+// this returns. Unavailable, on all ranks: a rank cannot reach rank 0.
+absl::StatusOr<std::vector<std::unique_ptr<PeerLink>>> ConnectPeers(Communicator& comm);
+
+}  // namespace deeper

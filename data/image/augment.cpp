@@ -1,0 +1,198 @@
+#include "data/image/augment.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace deeper {
+namespace {
+
+Window WholeImage(int height, int width) {
+  return {0, 0, static_cast<float>(width), static_cast<float>(height)};
+}
+
+Window DrawCrop(int image_size, int height, int width, Rng& rng) {
+  const bool larger = std::max(height, width) > image_size;
+  const int short_side = larger ? image_size * 8 / 7 : image_size, padding = larger ? 0 : image_size / 8;
+  const float ratio = static_cast<float>(short_side) / static_cast<float>(std::min(height, width));
+  // Along one axis: a whole-pixel offset in the resized, padded image, then back to the pixels of the image
+  // itself.
+  const auto draw = [&](int extent, float* origin, float* size) {
+    const int resized = static_cast<int>(std::lround(static_cast<float>(extent) * ratio));
+    const int offset = static_cast<int>(rng.NextBelow(resized + 2 * padding - image_size + 1)) - padding;
+    const float scale = static_cast<float>(extent) / static_cast<float>(resized);
+    *origin = static_cast<float>(offset) * scale;
+    *size = static_cast<float>(image_size) * scale;
+  };
+  Window window;
+  draw(width, &window.x, &window.width);
+  draw(height, &window.y, &window.height);
+  return window;
+}
+
+constexpr float kMinArea = 0.08f, kMinAspect = 3.0f / 4, kMaxAspect = 4.0f / 3;
+
+// For images so narrow that no window was found: the largest one in the middle.
+Window CentralWindow(int height, int width) {
+  const float h = static_cast<float>(height), w = static_cast<float>(width);
+  const float window_width = std::min(w, h * kMaxAspect), window_height = std::min(h, w / kMinAspect);
+  return {(w - window_width) / 2, (h - window_height) / 2, window_width, window_height};
+}
+
+Window DrawInception(int height, int width, Rng& rng) {
+  constexpr int kAttempts = 10;
+  const float pixels = static_cast<float>(height) * static_cast<float>(width);
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    const float area = pixels * (kMinArea + (1 - kMinArea) * rng.NextUnit());
+    const float aspect = kMinAspect * std::pow(kMaxAspect / kMinAspect, rng.NextUnit());
+    const int w = static_cast<int>(std::lround(std::sqrt(area * aspect)));
+    const int h = static_cast<int>(std::lround(std::sqrt(area / aspect)));
+    if (w < 1 || h < 1 || w > width || h > height) continue;
+    const float x = static_cast<float>(rng.NextBelow(width - w + 1));
+    const float y = static_cast<float>(rng.NextBelow(height - h + 1));
+    return {x, y, static_cast<float>(w), static_cast<float>(h)};
+  }
+  return CentralWindow(height, width);
+}
+
+// The middle of an image resized to resized_height x resized_width, as Python rounds it: halves to even.
+Window MiddleOf(int image_size, int height, int width, int resized_height, int resized_width) {
+  const auto middle = [image_size](int extent, int resized, float* origin, float* size) {
+    const float scale = static_cast<float>(extent) / static_cast<float>(resized);
+    *origin = std::nearbyint(static_cast<float>(resized - image_size) / 2) * scale;
+    *size = static_cast<float>(image_size) * scale;
+  };
+  Window window;
+  middle(width, resized_width, &window.x, &window.width);
+  middle(height, resized_height, &window.y, &window.height);
+  return window;
+}
+
+// 256 for 224.
+int ResizedShortSide(int image_size) {
+  return image_size * 8 / 7;
+}
+
+Window TorchvisionWindow(int image_size, int height, int width) {
+  const int64_t side = ResizedShortSide(image_size), shorter = std::min(height, width);
+  const auto resized = [&](int extent) { return static_cast<int>(side * extent / shorter); };
+  return MiddleOf(image_size, height, width, resized(height), resized(width));
+}
+
+// The weights of R, G and B in grey (Rec. 601, as in Pillow).
+constexpr float kLuma[3] = {0.299f, 0.587f, 0.114f};
+
+// a after b, their last rows being 0 0 0 1.
+ColorMatrix Compose(const ColorMatrix& a, const ColorMatrix& b) {
+  ColorMatrix product;
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 4; ++j) {
+      product.m[i][j] = j == 3 ? a.m[i][3] : 0;
+      for (int k = 0; k < 3; ++k) product.m[i][j] += a.m[i][k] * b.m[k][j];
+    }
+  }
+  return product;
+}
+
+// Every channel becomes keep * itself + luma * grey + offset.
+ColorMatrix Blend(float keep, float luma, float offset) {
+  ColorMatrix matrix;
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 3; ++j) matrix.m[i][j] = (i == j ? keep : 0) + luma * kLuma[j];
+    matrix.m[i][3] = offset;
+  }
+  return matrix;
+}
+
+// Uniform in (0, 1], for logarithms.
+double NextPositive(Rng& rng) {
+  return 1 - double{rng.NextUnit()};
+}
+
+// Beta(alpha, alpha) by Joehnk's method (1964): U^(1/alpha) / (U^(1/alpha) + V^(1/alpha)) if the sum is at
+// most 1. In logarithms, since the powers underflow for a small alpha.
+double DrawBeta(double alpha, Rng& rng) {
+  while (true) {
+    const double x = std::log(NextPositive(rng)) / alpha, y = std::log(NextPositive(rng)) / alpha;
+    if (std::exp(x) + std::exp(y) <= 1) return 1 / (1 + std::exp(y - x));
+  }
+}
+
+// A square of this share of the output around a random place, cut off at the edges.
+PixelRect DrawPasted(double share, int image_size, Rng& rng) {
+  const int half = static_cast<int>(image_size * std::sqrt(share)) / 2;
+  const auto draw = [&](int32_t* first, int32_t* count) {
+    const int centre = static_cast<int>(rng.NextBelow(static_cast<uint32_t>(image_size)));
+    *first = std::max(0, centre - half);
+    *count = std::min(image_size, centre + half) - *first;
+  };
+  PixelRect rect;
+  draw(&rect.x, &rect.width);
+  draw(&rect.y, &rect.height);
+  return rect;
+}
+
+}  // namespace
+
+Window DrawWindow(Augment augment, int image_size, int height, int width, Rng rng) {
+  const bool flip = rng.Next() >> 31;
+  Window window;
+  switch (augment) {
+    case Augment::kNone:
+      return WholeImage(height, width);
+    case Augment::kTorchvision:
+      return TorchvisionWindow(image_size, height, width);
+    case Augment::kBvlc:
+      return MiddleOf(image_size, height, width, ResizedShortSide(image_size), ResizedShortSide(image_size));
+    case Augment::kFlip:
+      window = WholeImage(height, width);
+      break;
+    case Augment::kCrop:
+      window = DrawCrop(image_size, height, width, rng);
+      break;
+    case Augment::kInception:
+      window = DrawInception(height, width, rng);
+      break;
+  }
+  window.flip = flip;
+  return window;
+}
+
+ColorMatrix DrawColor(double strength, float grey, Rng rng) {
+  if (strength == 0) return {};
+  const auto factor = [&] { return static_cast<float>(1 + strength * (2 * double{rng.NextUnit()} - 1)); };
+  const float brightness = factor(), contrast = factor(), saturation = factor();
+  const ColorMatrix darken = Blend(brightness, 0, 0), flatten = Blend(contrast, 0, (1 - contrast) * grey);
+  const bool darken_first = rng.Next() >> 31;  // the only order that matters: saturation commutes with both
+  const ColorMatrix shade = darken_first ? Compose(flatten, darken) : Compose(darken, flatten);
+  return Compose(Blend(saturation, 1 - saturation, 0), shade);
+}
+
+PixelRect DrawErased(double probability, int image_size, Rng rng) {
+  constexpr int kAttempts = 10;
+  constexpr double kLeastArea = 0.02, kMostArea = 0.33, kLeastAspect = 0.3, kMostAspect = 3.3;
+  if (double{rng.NextUnit()} >= probability) return {};
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    const double area = double{1} * image_size * image_size *
+                        (kLeastArea + (kMostArea - kLeastArea) * double{rng.NextUnit()});
+    const double aspect = kLeastAspect * std::pow(kMostAspect / kLeastAspect, double{rng.NextUnit()});
+    const int width = static_cast<int>(std::lround(std::sqrt(area / aspect)));
+    const int height = static_cast<int>(std::lround(std::sqrt(area * aspect)));
+    if (width >= image_size || height >= image_size) continue;
+    const auto place = [&](int extent) {
+      return static_cast<int32_t>(rng.NextBelow(static_cast<uint32_t>(image_size - extent + 1)));
+    };
+    const int32_t x = place(width), y = place(height);
+    return {x, y, width, height};
+  }
+  return {};
+}
+
+Mix DrawMix(double mixup, double cutmix, int image_size, Rng rng) {
+  const bool second = rng.Next() >> 31;
+  if (cutmix == 0 || (mixup > 0 && second)) return {static_cast<float>(DrawBeta(mixup, rng)), {}};
+  const PixelRect pasted = DrawPasted(DrawBeta(cutmix, rng), image_size, rng);
+  const double area = double{1} * pasted.width * pasted.height;
+  return {static_cast<float>(area / (double{1} * image_size * image_size)), pasted};
+}
+
+}  // namespace deeper

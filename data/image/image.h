@@ -1,0 +1,26 @@
+// A decoded image.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "kernels/base/image_sampling.h"
+
+namespace deeper {
+
+struct ImageSize {
+  int height = 0, width = 0;
+};
+
+// A decoded image or a part of one, HWC, 8 bits a channel.
+struct Image {
+  int height = 0, width = 0, channels = 0;
+  std::vector<uint8_t> pixels;
+  int x = 0, y = 0;  // of the top left pixel, in the image that this is a part of
+};
+
+// Which part of an image of this size is wanted: not empty, and inside. Called once a read.
+using ChoosePart = absl::FunctionRef<PixelRect(ImageSize)>;
+
+}  // namespace deeper

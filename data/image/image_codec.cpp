@@ -1,0 +1,282 @@
+#include "data/image/image_codec.h"
+
+// libjpeg's header needs these first.
+#include <cstddef>
+#include <cstdio>
+
+#include <jpeglib.h>
+#include <png.h>
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/check.h"
+
+namespace deeper {
+namespace {
+
+absl::Status CheckSize(uint64_t height, uint64_t width) {
+  if (height <= kMaxImageSide && width <= kMaxImageSide && height * width <= kMaxImagePixels)
+    return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat("image of ", width, " x ", height, " pixels; the limit is ",
+                                            kMaxImageSide, " a side and ", kMaxImagePixels, " in all"));
+}
+
+void SetPart(const PixelRect& part, int channels, Image* image) {
+  image->x = part.x;
+  image->y = part.y;
+  image->height = part.height;
+  image->width = part.width;
+  image->channels = channels;
+  image->pixels.resize(static_cast<size_t>(part.height) * static_cast<size_t>(part.width) *
+                       static_cast<size_t>(channels));
+}
+
+// What to read of an image besides its size: nothing without `image`.
+struct Wanted {
+  int channels = 0;
+  const ChoosePart* choose = nullptr;
+  Image* image = nullptr;
+};
+
+PixelRect ChooseInside(const ChoosePart& choose, ImageSize size) {
+  const PixelRect part = choose(size);
+  DEEPER_CHECK(!part.empty() && part.x >= 0 && part.y >= 0 && part.x + part.width <= size.width &&
+               part.y + part.height <= size.height);
+  return part;
+}
+
+uint8_t* Row(Image* image, size_t y) {
+  return image->pixels.data() + y * static_cast<size_t>(image->width) * static_cast<size_t>(image->channels);
+}
+
+// Both libraries report errors by jumping out of the call. Nothing with a destructor may live in the frames
+// jumped over, so the functions between setjmp and the library keep plain data only.
+struct JpegErrors {
+  jpeg_error_mgr manager;  // first, so that a pointer to it is a pointer to this
+  std::jmp_buf jump;
+  char message[JMSG_LENGTH_MAX];
+};
+
+[[noreturn]] void OnJpegError(j_common_ptr info) {
+  auto* errors = reinterpret_cast<JpegErrors*>(info->err);
+  info->err->format_message(info, errors->message);
+  std::longjmp(errors->jump, 1);
+}
+
+void OnJpegMessage(j_common_ptr info, int level) {
+  if (level < 0) OnJpegError(info);  // a warning: the data is damaged
+}
+
+jpeg_error_mgr* InitErrors(JpegErrors* errors) {
+  jpeg_std_error(&errors->manager);
+  errors->manager.error_exit = OnJpegError;
+  errors->manager.emit_message = OnJpegMessage;
+  return &errors->manager;
+}
+
+// One row of CMYK to grey or RGB.
+void ConvertCmyk(const uint8_t* cmyk, bool inverted, int channels, int width, uint8_t* out) {
+  const int flip = inverted ? 0 : 255;
+  for (int x = 0; x < width; ++x, cmyk += 4, out += channels) {
+    int rgb[3];
+    for (int c = 0; c < 3; ++c) rgb[c] = ((cmyk[c] ^ flip) * (cmyk[3] ^ flip) + 127) / 255;
+    if (channels == 3) {
+      std::copy_n(rgb, 3, out);
+    } else {
+      *out = static_cast<uint8_t>((299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2] + 500) / 1000);
+    }
+  }
+}
+
+// Columns to decode left and right of what is wanted. At the edges of a crop libjpeg interpolates chroma as
+// if the image ended there: this is how far that reaches.
+constexpr int kChromaMargin = 2;
+
+// The part that *image has room for.
+void ReadJpegPixels(jpeg_decompress_struct* info, Image* image) {
+  const bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
+  info->out_color_space = cmyk ? JCS_CMYK : image->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  jpeg_start_decompress(info);
+  const int full_width = static_cast<int>(info->image_width);
+  auto left = static_cast<JDIMENSION>(std::max(0, image->x - kChromaMargin));
+  JDIMENSION width =
+      static_cast<JDIMENSION>(std::min(full_width, image->x + image->width + kChromaMargin)) - left;
+  if (width < info->image_width) jpeg_crop_scanline(info, &left, &width);  // moves `left` to a block's edge
+  if (image->y > 0) jpeg_skip_scanlines(info, static_cast<JDIMENSION>(image->y));
+  const auto components = static_cast<JDIMENSION>(info->output_components);
+  JSAMPARRAY decoded = info->mem->alloc_sarray(reinterpret_cast<j_common_ptr>(info), JPOOL_IMAGE,
+                                               info->output_width * components, 1);
+  const uint8_t* const from = decoded[0] + (static_cast<JDIMENSION>(image->x) - left) * components;
+  const bool in_place = !cmyk && image->width == full_width;
+  for (int y = 0; y < image->height; ++y) {
+    uint8_t* row = Row(image, static_cast<size_t>(y));
+    jpeg_read_scanlines(info, in_place ? &row : decoded, 1);
+    if (cmyk) {
+      ConvertCmyk(from, info->saw_Adobe_marker, image->channels, image->width, row);
+    } else if (!in_place) {
+      std::memcpy(row, from, static_cast<size_t>(image->width) * components);
+    }
+  }
+  if (info->output_scanline == info->output_height) jpeg_finish_decompress(info);
+}
+
+absl::Status ReadJpeg(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
+  JpegErrors errors;
+  jpeg_decompress_struct info = {};
+  info.err = InitErrors(&errors);
+  if (setjmp(errors.jump) != 0) {
+    jpeg_destroy_decompress(&info);
+    return absl::DataLossError(absl::StrCat("damaged JPEG: ", errors.message));
+  }
+  jpeg_create_decompress(&info);
+  jpeg_mem_src(&info, bytes.data(), bytes.size());
+  jpeg_read_header(&info, TRUE);
+  *size = {static_cast<int>(info.image_height), static_cast<int>(info.image_width)};
+  if (wanted.image != nullptr && CheckSize(info.image_height, info.image_width).ok()) {
+    SetPart(ChooseInside(*wanted.choose, *size), wanted.channels, wanted.image);
+    ReadJpegPixels(&info, wanted.image);
+  }
+  jpeg_destroy_decompress(&info);
+  return CheckSize(info.image_height, info.image_width);
+}
+
+struct PngInput {
+  std::span<const uint8_t> rest;
+  std::jmp_buf jump;
+  char message[128];
+};
+
+[[noreturn]] void OnPngError(png_structp png, png_const_charp message) {
+  auto* input = static_cast<PngInput*>(png_get_error_ptr(png));
+  std::snprintf(input->message, sizeof input->message, "%s", message);
+  std::longjmp(input->jump, 1);
+}
+
+void IgnorePngWarning(png_structp, png_const_charp) {}  // about colour profiles and text; damage is an error
+
+void ReadPngBytes(png_structp png, png_bytep out, size_t bytes) {
+  auto* input = static_cast<PngInput*>(png_get_io_ptr(png));
+  if (bytes > input->rest.size()) png_error(png, "cut short");
+  std::memcpy(out, input->rest.data(), bytes);
+  input->rest = input->rest.subspan(bytes);
+}
+
+void ReadPngPixels(png_structp png, png_infop info, Image* image) {
+  png_set_expand(png);
+  png_set_scale_16(png);
+  png_set_strip_alpha(png);
+  if (image->channels == 3) {
+    png_set_gray_to_rgb(png);
+  } else if (png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR) {
+    png_set_rgb_to_gray_fixed(png, PNG_ERROR_ACTION_NONE, 29900, 58700);
+  }
+  const int passes = png_set_interlace_handling(png);
+  png_read_update_info(png, info);
+  for (int pass = 0; pass < passes; ++pass) {
+    for (int y = 0; y < image->height; ++y) png_read_row(png, Row(image, static_cast<size_t>(y)), nullptr);
+  }
+  png_read_end(png, nullptr);
+}
+
+absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
+  PngInput input = {bytes, {}, {}};
+  png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &input, OnPngError, IgnorePngWarning);
+  png_infop info = png_create_info_struct(png);
+  DEEPER_CHECK(png != nullptr && info != nullptr);
+  if (setjmp(input.jump) != 0) {
+    png_destroy_read_struct(&png, &info, nullptr);
+    return absl::DataLossError(absl::StrCat("damaged PNG: ", input.message));
+  }
+  png_set_read_fn(png, &input, ReadPngBytes);
+  png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // ours below has the clearer message
+  png_read_info(png, info);
+  const uint64_t height = png_get_image_height(png, info), width = png_get_image_width(png, info);
+  *size = {static_cast<int>(height), static_cast<int>(width)};
+  if (wanted.image != nullptr && CheckSize(height, width).ok()) {
+    ChooseInside(*wanted.choose, *size);
+    SetPart({0, 0, size->width, size->height}, wanted.channels, wanted.image);
+    ReadPngPixels(png, info, wanted.image);
+  }
+  png_destroy_read_struct(&png, &info, nullptr);
+  return CheckSize(height, width);
+}
+
+absl::Status ReadImage(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
+  switch (SniffImage(bytes)) {
+    case ImageFormat::kJpeg:
+      return ReadJpeg(bytes, wanted, size);
+    case ImageFormat::kPng:
+      return ReadPng(bytes, wanted, size);
+    case ImageFormat::kUnknown:
+      break;
+  }
+  return absl::InvalidArgumentError(bytes.empty() ? "empty file" : "neither a JPEG nor a PNG file");
+}
+
+}  // namespace
+
+ImageFormat SniffImage(std::span<const uint8_t> bytes) {
+  const auto starts_with = [&](const char* magic, size_t size) {
+    return bytes.size() >= size && std::memcmp(bytes.data(), magic, size) == 0;
+  };
+  if (starts_with("\xFF\xD8\xFF", 3)) return ImageFormat::kJpeg;
+  return starts_with("\x89PNG\r\n\x1A\n", 8) ? ImageFormat::kPng : ImageFormat::kUnknown;
+}
+
+absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes) {
+  ImageSize size;
+  if (absl::Status read = ReadImage(bytes, {}, &size); !read.ok()) return read;
+  return size;
+}
+
+absl::Status DecodePart(std::span<const uint8_t> bytes, int channels, ChoosePart choose, Image* image) {
+  DEEPER_CHECK(channels == 1 || channels == 3);
+  ImageSize size;
+  return ReadImage(bytes, {channels, &choose, image}, &size);
+}
+
+absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image) {
+  return DecodePart(
+      bytes, channels,
+      [](ImageSize size) {
+        return PixelRect{0, 0, size.width, size.height};
+      },
+      image);
+}
+
+std::vector<uint8_t> EncodeJpeg(const Image& image, int quality) {
+  // The defaults abort on errors, and none are left to a caller: the size is a decoded image's, the output is
+  // memory.
+  JpegErrors errors;
+  jpeg_compress_struct info = {};
+  info.err = InitErrors(&errors);
+  if (setjmp(errors.jump) != 0) DEEPER_CHECK(false, errors.message);
+  jpeg_create_compress(&info);
+  unsigned char* out = nullptr;
+  unsigned long bytes = 0;
+  jpeg_mem_dest(&info, &out, &bytes);
+  info.image_height = static_cast<JDIMENSION>(image.height);
+  info.image_width = static_cast<JDIMENSION>(image.width);
+  info.input_components = image.channels;
+  info.in_color_space = image.channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  jpeg_set_defaults(&info);
+  jpeg_set_quality(&info, quality, TRUE);
+  info.comp_info[0].h_samp_factor = info.comp_info[0].v_samp_factor = 1;
+  jpeg_start_compress(&info, TRUE);
+  while (info.next_scanline < info.image_height) {
+    JSAMPROW row = Row(const_cast<Image*>(&image), info.next_scanline);
+    jpeg_write_scanlines(&info, &row, 1);
+  }
+  jpeg_finish_compress(&info);
+  jpeg_destroy_compress(&info);
+  std::vector<uint8_t> file(out, out + bytes);
+  std::free(out);
+  return file;
+}
+
+}  // namespace deeper

@@ -1,0 +1,71 @@
+#include "data/io/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+namespace {
+
+absl::Status WriteAndSync(const std::string& path, std::string_view content) {
+  absl::StatusOr<File> file = File::Open(path, O_WRONLY | O_CREAT | O_TRUNC);
+  if (!file.ok()) return file.status();
+  if (absl::Status written = file->WriteAt(0, content.data(), content.size()); !written.ok()) return written;
+  if (absl::Status synced = file->Sync(); !synced.ok()) return synced;
+  return file->Close();
+}
+
+std::string ParentOf(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path();
+  return parent.empty() ? "." : parent;
+}
+
+}  // namespace
+
+absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
+  std::error_code error;
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot write ", path, ": it is there and no regular file, so it will not be replaced"));
+  }
+  const std::string temporary = path + kTemporarySuffix;
+  absl::Status status = WriteAndSync(temporary, content);
+  if (status.ok()) status = RenameDurably(temporary, path);
+  if (!status.ok()) unlink(temporary.c_str());
+  return status;
+}
+
+absl::Status RenameDurably(const std::string& from, const std::string& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0)
+    return IoError(absl::StrCat("rename ", from, " to"), to, errno);
+  return SyncDirectory(ParentOf(to));
+}
+
+absl::Status SyncDirectory(const std::string& directory) {
+  absl::StatusOr<File> opened = File::Open(directory, O_RDONLY | O_DIRECTORY);
+  return opened.ok() ? opened->Sync() : opened.status();
+}
+
+absl::Status CreateDirectories(const std::string& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  return error ? IoError("create directory", directory, error.value()) : absl::OkStatus();
+}
+
+absl::StatusOr<File> LockDirectory(const std::string& directory) {
+  absl::StatusOr<File> opened = File::Open(directory, O_RDONLY | O_DIRECTORY);
+  if (opened.ok() && flock(opened->fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        directory, " is in use by another process; wait for it to end or use another directory"));
+  }
+  return opened;
+}
+
+}  // namespace deeper

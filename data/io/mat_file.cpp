@@ -1,0 +1,202 @@
+#include "data/io/mat_file.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "data/io/inflate.h"
+
+namespace deeper {
+namespace {
+
+using Bytes = std::span<const uint8_t>;
+
+static_assert(std::endian::native == std::endian::little);
+
+constexpr size_t kHeaderBytes = 128, kTagBytes = 8;
+constexpr size_t kMaxInflatedBytes = size_t{64} << 20;
+constexpr int kMaxDepth = 8;  // of structures within structures
+
+// Types of data elements.
+enum MiType : uint32_t {
+  kInt8 = 1,
+  kUint8 = 2,
+  kInt16 = 3,
+  kUint16 = 4,
+  kInt32 = 5,
+  kUint32 = 6,
+  kSingle = 7,
+  kDouble = 9,
+  kInt64 = 12,
+  kUint64 = 13,
+  kMatrix = 14,
+  kCompressed = 15,
+  kUtf8 = 16,
+  kUtf16 = 17,
+};
+// Classes of arrays; the numeric ones follow each other.
+enum MxClass : uint8_t { kStruct = 2, kChar = 4, kFirstNumeric = 6, kLastNumeric = 15 };
+
+absl::Status Damaged() {
+  return absl::DataLossError("damaged MAT-file");
+}
+
+template <class T>
+T Load(Bytes bytes, size_t at) {
+  T value;
+  std::memcpy(&value, &bytes[at], sizeof value);
+  return value;
+}
+
+struct Element {
+  uint32_t type = 0;
+  Bytes data;
+};
+
+// Takes the next element off `rest`. A tag with a size in its upper half is followed by at most 4 bytes of
+// data, and they make up 8 together; other data is padded to a multiple of 8, unless it is compressed.
+absl::StatusOr<Element> Next(Bytes* rest) {
+  if (rest->size() < kTagBytes) return Damaged();
+  const auto word = Load<uint32_t>(*rest, 0);
+  size_t at = kTagBytes, bytes = Load<uint32_t>(*rest, 4);
+  uint32_t type = word;
+  if (word >> 16 != 0) {
+    at = 4;
+    bytes = word >> 16;
+    type = word & 0xffff;
+    if (bytes > 4) return Damaged();
+  }
+  if (bytes > rest->size() - at) return Damaged();
+  const Element element{type, rest->subspan(at, bytes)};
+  const size_t taken = type == kCompressed ? at + bytes : (at + bytes + 7) / 8 * 8;
+  *rest = rest->subspan(std::min(taken, rest->size()));
+  return element;
+}
+
+template <class T>
+std::vector<double> ToDoubles(Bytes data) {
+  std::vector<double> values(data.size() / sizeof(T));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(Load<T>(data, i * sizeof(T)));
+  return values;
+}
+
+// Whatever a number's class, it is stored in the smallest type that holds the array.
+absl::StatusOr<std::vector<double>> Numbers(const Element& element) {
+  switch (element.type) {
+    case kInt8:
+      return ToDoubles<int8_t>(element.data);
+    case kUint8:
+    case kUtf8:
+      return ToDoubles<uint8_t>(element.data);
+    case kInt16:
+      return ToDoubles<int16_t>(element.data);
+    case kUint16:
+    case kUtf16:
+      return ToDoubles<uint16_t>(element.data);
+    case kInt32:
+      return ToDoubles<int32_t>(element.data);
+    case kUint32:
+      return ToDoubles<uint32_t>(element.data);
+    case kSingle:
+      return ToDoubles<float>(element.data);
+    case kDouble:
+      return ToDoubles<double>(element.data);
+    case kInt64:
+      return ToDoubles<int64_t>(element.data);
+    case kUint64:
+      return ToDoubles<uint64_t>(element.data);
+    default:
+      return Damaged();
+  }
+}
+
+struct NamedArray {
+  std::string name;
+  MatArray array;
+};
+
+absl::StatusOr<NamedArray> ParseArray(Bytes rest, int depth);
+
+// Field names, each padded with zeros to one width, then the values: all of one structure, then the next's.
+absl::Status ParseStruct(Bytes rest, uint64_t count, int depth, MatArray* array) {
+  absl::StatusOr<Element> width = Next(&rest);
+  if (!width.ok() || width->data.size() != 4) return Damaged();
+  absl::StatusOr<Element> names = Next(&rest);
+  const auto bytes = Load<uint32_t>(width->data, 0);
+  if (!names.ok() || bytes == 0 || names->data.size() % bytes != 0) return Damaged();
+  for (Bytes left = names->data; !left.empty(); left = left.subspan(bytes)) {
+    const auto* text = reinterpret_cast<const char*>(left.data());
+    array->fields.emplace_back(text, strnlen(text, bytes));
+  }
+  const uint64_t limit = rest.size() / kTagBytes;  // each value takes a tag at least
+  if (count > limit || array->fields.size() > limit || count * array->fields.size() > limit) return Damaged();
+  for (uint64_t i = 0; i < count * array->fields.size(); ++i) {
+    absl::StatusOr<Element> value = Next(&rest);
+    if (!value.ok() || value->type != kMatrix) return Damaged();
+    absl::StatusOr<NamedArray> parsed = ParseArray(value->data, depth + 1);
+    if (!parsed.ok()) return parsed.status();
+    array->elements.push_back(std::move(parsed->array));
+  }
+  return absl::OkStatus();
+}
+
+// The content of a matrix element: flags, dimensions, name, data. Without content it is an empty array.
+absl::StatusOr<NamedArray> ParseArray(Bytes rest, int depth) {
+  NamedArray parsed;
+  if (rest.empty()) return parsed;
+  if (depth > kMaxDepth) return Damaged();
+  absl::StatusOr<Element> flags = Next(&rest), dims = Next(&rest), name = Next(&rest);
+  if (!flags.ok() || flags->data.size() != 8 || !dims.ok() || !name.ok()) return Damaged();
+  parsed.name.assign(name->data.begin(), name->data.end());
+  uint64_t count = 1;
+  for (size_t i = 0; i + 4 <= dims->data.size(); i += 4) {
+    if (__builtin_mul_overflow(count, Load<uint32_t>(dims->data, i), &count)) return Damaged();
+  }
+  const uint8_t mx_class = flags->data[0];
+  if (mx_class == kStruct) {
+    if (absl::Status s = ParseStruct(rest, count, depth, &parsed.array); !s.ok()) return s;
+    return parsed;
+  }
+  if (mx_class != kChar && (mx_class < kFirstNumeric || mx_class > kLastNumeric))
+    return absl::UnimplementedError(absl::StrCat("MAT-file with an array of class ", int{mx_class}));
+  absl::StatusOr<Element> data = Next(&rest);
+  if (!data.ok()) return Damaged();
+  absl::StatusOr<std::vector<double>> values = Numbers(*data);
+  if (!values.ok()) return values.status();
+  if (mx_class == kChar) {
+    for (const double c : *values) parsed.array.text += c >= 0 && c < 128 ? static_cast<char>(c) : '?';
+  } else if (values->size() == count) {
+    parsed.array.numbers = *std::move(values);
+  } else {
+    return Damaged();
+  }
+  return parsed;
+}
+
+}  // namespace
+
+absl::StatusOr<MatArray> ReadMatVariable(Bytes file, const std::string& name) {
+  if (file.size() < kHeaderBytes || file[125] != 1 || file[126] != 'I' || file[127] != 'M')
+    return absl::DataLossError("not a little-endian MAT-file of level 5");
+  std::vector<uint8_t> inflated;
+  for (Bytes rest = file.subspan(kHeaderBytes); !rest.empty();) {
+    absl::StatusOr<Element> element = Next(&rest);
+    if (element.ok() && element->type == kCompressed) {
+      absl::StatusOr<std::vector<uint8_t>> content = Inflate(element->data, kMaxInflatedBytes);
+      if (!content.ok()) return content.status();
+      inflated = *std::move(content);
+      Bytes inner = inflated;
+      element = Next(&inner);
+    }
+    if (!element.ok()) return element.status();
+    if (element->type != kMatrix) continue;
+    absl::StatusOr<NamedArray> parsed = ParseArray(element->data, 0);
+    if (!parsed.ok()) return parsed.status();
+    if (parsed->name == name) return std::move(parsed->array);
+  }
+  return absl::NotFoundError(absl::StrCat("the MAT-file has no variable ", name));
+}
+
+}  // namespace deeper

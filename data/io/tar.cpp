@@ -1,0 +1,181 @@
+#include "data/io/tar.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace deeper {
+namespace {
+
+constexpr uint64_t kBlock = 512;
+constexpr uint64_t kMaxExtensionBytes = 1 << 20;  // of a long name or of pax records
+constexpr size_t kChecksumAt = 148, kChecksumBytes = 8;
+
+constexpr uint64_t Padded(uint64_t bytes) {
+  return (bytes + kBlock - 1) / kBlock * kBlock;
+}
+
+// One header block.
+struct Header {
+  std::array<char, kBlock> block;
+
+  // Up to the first zero byte.
+  absl::string_view Text(size_t at, size_t bytes) const {
+    const absl::string_view field(&block[at], bytes);
+    return field.substr(0, field.find('\0'));
+  }
+  char type() const { return block[156]; }
+  std::string Name() const {
+    const absl::string_view name = Text(0, 100), prefix = Text(345, 155);
+    // GNU's own format, with "ustar " for a magic, keeps other things where ustar has the prefix.
+    const bool ustar = absl::string_view(&block[257], 6) == absl::string_view("ustar\0", 6);
+    return ustar && !prefix.empty() ? absl::StrCat(prefix, "/", name) : std::string(name);
+  }
+  bool IsZero() const {
+    return std::all_of(block.begin(), block.end(), [](char byte) { return byte == 0; });
+  }
+};
+
+// Octal digits between spaces and zeros or, where the first bit is set, a big-endian number.
+std::optional<uint64_t> ParseNumber(absl::string_view field) {
+  uint64_t value = 0;
+  if (static_cast<uint8_t>(field[0]) & 0x80) {
+    for (size_t i = 0; i < field.size(); ++i) {
+      const auto byte = static_cast<uint8_t>(i == 0 ? field[i] & 0x7f : field[i]);
+      if (value >> 56 != 0) return std::nullopt;
+      value = value << 8 | byte;
+    }
+    return value;
+  }
+  field.remove_prefix(std::min(field.find_first_not_of(' '), field.size()));
+  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value, 8);
+  const absl::string_view rest(end, static_cast<size_t>(field.data() + field.size() - end));
+  if (error != std::errc() || rest.find_first_not_of(absl::string_view(" \0", 2)) != rest.npos)
+    return std::nullopt;
+  return value;
+}
+
+bool ChecksumIsRight(const Header& header) {
+  uint64_t sum = kChecksumBytes * ' ';
+  for (size_t i = 0; i < kBlock; ++i) {
+    if (i < kChecksumAt || i >= kChecksumAt + kChecksumBytes) sum += static_cast<uint8_t>(header.block[i]);
+  }
+  return ParseNumber({&header.block[kChecksumAt], kChecksumBytes}) == sum;
+}
+
+// What extension members say of the member after them.
+struct Extension {
+  std::optional<std::string> name;
+  std::optional<uint64_t> bytes;
+};
+
+// Records "<length> <key>=<value>\n", the length counting all of it.
+absl::Status ParsePax(absl::string_view records, Extension* extension) {
+  while (!records.empty()) {
+    size_t length = 0;
+    const size_t space = records.find(' ');
+    if (space == records.npos || !absl::SimpleAtoi(records.substr(0, space), &length) ||
+        length > records.size() || length < space + 2 || records[length - 1] != '\n') {
+      return absl::DataLossError("damaged pax records");
+    }
+    const absl::string_view record = records.substr(space + 1, length - space - 2);
+    const size_t equals = record.find('=');
+    if (equals == record.npos) return absl::DataLossError("damaged pax records");
+    const absl::string_view key = record.substr(0, equals), value = record.substr(equals + 1);
+    uint64_t bytes = 0;
+    if (key == "path") {
+      extension->name = std::string(value);
+    } else if (key == "size") {
+      if (!absl::SimpleAtoi(value, &bytes)) return absl::DataLossError("damaged pax records");
+      extension->bytes = bytes;
+    } else if (absl::StartsWith(key, "GNU.sparse.")) {
+      return absl::UnimplementedError("a sparse file; pack it without --sparse");
+    }
+    records.remove_prefix(length);
+  }
+  return absl::OkStatus();
+}
+
+class TarLister {
+ public:
+  TarLister(const ReadAt& read, uint64_t begin, uint64_t end) : read_(read), at_(begin), end_(end) {}
+
+  absl::StatusOr<std::vector<TarMember>> List() {
+    for (Header header;;) {
+      if (absl::Status got = Read(header.block.data(), kBlock); !got.ok()) return got;
+      if (header.IsZero()) return std::move(members_);
+      if (absl::Status added = Add(header); !added.ok()) return added;
+    }
+  }
+
+ private:
+  absl::Status Error(absl::StatusCode code, absl::string_view what) const {
+    return absl::Status(code, absl::StrCat(what, " at byte ", at_));
+  }
+  // Advances, too. The two zero blocks at an archive's end make every missing piece show.
+  absl::Status Read(void* data, uint64_t bytes) {
+    if (bytes > end_ - at_) return Error(absl::StatusCode::kDataLoss, "the tar archive is cut short");
+    absl::Status read = read_(at_, data, bytes);
+    at_ += bytes;
+    return read;
+  }
+
+  absl::Status Add(const Header& header) {
+    if (!ChecksumIsRight(header))
+      return Error(absl::StatusCode::kDataLoss, "no tar header, or a damaged one,");
+    const std::optional<uint64_t> size = ParseNumber({&header.block[124], 12});
+    if (!size) return Error(absl::StatusCode::kDataLoss, "a tar header with a damaged size");
+    const absl::string_view extensions = "xgLK";
+    if (extensions.find(header.type()) != extensions.npos) return Extend(header.type(), *size);
+    const Extension extension = std::exchange(extension_, {});
+    const TarMember member{extension.name.value_or(header.Name()), at_, extension.bytes.value_or(*size)};
+    if (Padded(member.bytes) < member.bytes || Padded(member.bytes) > end_ - at_) {
+      return Error(absl::StatusCode::kDataLoss, absl::StrCat("the tar archive is cut short: ", member.name));
+    }
+    switch (header.type()) {
+      case '0':
+      case '\0':
+      case '7':
+        members_.push_back(member);
+        break;
+      case '5':
+        break;
+      default:
+        return Error(absl::StatusCode::kUnimplemented,
+                     absl::StrCat(member.name, " is no plain file (tar type ",
+                                  static_cast<int>(static_cast<uint8_t>(header.type())),
+                                  "); pack the archive with --hard-dereference --dereference,"));
+    }
+    at_ += Padded(member.bytes);
+    return absl::OkStatus();
+  }
+
+  absl::Status Extend(char type, uint64_t bytes) {
+    if (bytes > kMaxExtensionBytes) return Error(absl::StatusCode::kDataLoss, "a tar extension too long");
+    std::string content(Padded(bytes), '\0');
+    if (absl::Status read = Read(content.data(), content.size()); !read.ok()) return read;
+    content.resize(bytes);
+    if (type == 'L') extension_.name = content.substr(0, content.find('\0'));
+    return type == 'x' ? ParsePax(content, &extension_) : absl::OkStatus();
+  }
+
+  const ReadAt& read_;
+  uint64_t at_, end_;
+  Extension extension_;
+  std::vector<TarMember> members_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<TarMember>> ListTar(const ReadAt& read, uint64_t begin, uint64_t end) {
+  return TarLister(read, begin, end).List();
+}
+
+}  // namespace deeper

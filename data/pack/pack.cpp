@@ -1,0 +1,168 @@
+#include "data/pack/pack.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <memory>
+#include <numeric>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "data/io/atomic_file.h"
+#include "data/io/checksum.h"
+#include "data/pack/pack_encode.h"
+#include "data/pack/pack_plan.h"
+#include "data/pack/pack_source.h"
+#include "data/shards/shard_file.h"
+#include "data/shards/shard_writer.h"
+#include "kernels/base/jobs.h"
+
+namespace deeper {
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::Status CheckOptions(const PackOptions& options) {
+  const auto allowed = [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; };
+  if (options.split.empty() || !std::all_of(options.split.begin(), options.split.end(), allowed)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("split \"", options.split, "\": use letters, digits and _"));
+  }
+  if (options.shard_size <= 0) return absl::InvalidArgumentError("shard_size must be positive");
+  if (options.quality < 1 || options.quality > 100)
+    return absl::InvalidArgumentError("quality must be 1 to 100");
+  if (options.resize < 0) return absl::InvalidArgumentError("resize must not be negative");
+  if (options.allow_bad < 0) return absl::InvalidArgumentError("allow_bad must not be negative");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<PackSource>> OpenSource(const PackOptions& options,
+                                                       const std::vector<std::string>& known_classes,
+                                                       const PackProgress& progress) {
+  absl::StatusOr<std::unique_ptr<PackSource>> source =
+      options.format == PackFormat::kIdx      ? OpenIdxSource(options.input, options.split, known_classes)
+      : options.format == PackFormat::kFolder ? OpenFolderSource(options.input, known_classes)
+                                              : OpenImagenetSource(options, known_classes, progress);
+  if (!source.ok()) return source;
+  if (absl::Status named = CheckClassNames((*source)->classes()); !named.ok()) return named;
+  if (const std::vector<std::string>& warnings = (*source)->warnings(); options.strict && !warnings.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--strict: ", absl::StrJoin(warnings, "; ")));
+  }
+  return source;
+}
+
+// Refuses shards of this split that are not this packing's; clears away its unfinished ones.
+absl::Status PrepareOutput(const PackOptions& options, const PackPlan& plan) {
+  std::set<std::string> ours;
+  for (const PlannedShard& shard : plan.shards) ours.insert(shard.file);
+  std::error_code error;
+  for (auto it = fs::directory_iterator(options.output, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    const std::string path = it->path(), name = it->path().filename();
+    if (absl::EndsWith(name, kTemporarySuffix) && IsShardFileName(it->path().stem(), options.split)) {
+      fs::remove(path, error);
+    }
+    if (!IsShardFileName(name, options.split)) continue;
+    absl::StatusOr<ShardFile> shard = ShardFile::Open(path);
+    if (ours.contains(name) && (!shard.ok() || shard->header().uuid == plan.manifest.uuid)) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is from another packing of split ", options.split,
+                     "; delete that split's shards, or use another output directory"));
+  }
+  return error ? IoError("list", options.output, error.value()) : absl::OkStatus();
+}
+
+// Whether `path` already is, in full, the planned shard.
+bool IsFinished(const std::string& path, const PlannedShard& shard) {
+  absl::StatusOr<ShardFile> found = ShardFile::Open(path);
+  if (!found.ok() || found->header() != shard.header || HashIndex(found->index()) != HashIndex(shard.index))
+    return false;
+  std::vector<ShardProblem> problems;
+  found->CheckSamples(&problems);
+  return problems.empty();
+}
+
+absl::Status WriteShard(const PackOptions& options, const PackSource& source, const PlannedShard& shard,
+                        const std::string& path, ProgressCounter* counter) {
+  absl::StatusOr<ShardWriter> writer = ShardWriter::Create(path, shard.header, shard.index);
+  if (!writer.ok()) return writer.status();
+  // In the order in which they lie in the input, which may be on a disk with heads to move.
+  std::vector<int64_t> order(shard.sources.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    return shard.sources[static_cast<size_t>(a)] < shard.sources[static_cast<size_t>(b)];
+  });
+  absl::Status written = RunJobs(options.jobs, shard.header.samples, [&](int64_t k) {
+    const int64_t i = order[static_cast<size_t>(k)];
+    const int64_t from = shard.sources[static_cast<size_t>(i)];
+    absl::StatusOr<StoredSample> stored = EncodeSample(source, from, options, /*decode=*/false);
+    if (!stored.ok()) {
+      return absl::DataLossError(
+          absl::StrCat(source.Name(from), " can no longer be packed: ", stored.status().message()));
+    }
+    if (absl::Status put = writer->Put(i, stored->bytes); !put.ok()) return put;
+    counter->Add(1);
+    return absl::OkStatus();
+  });
+  return written.ok() ? writer->Commit() : written;
+}
+
+absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const PackSource& source,
+                                        const PackPlan& plan, const PackProgress& progress,
+                                        Manifest manifest) {
+  PackSummary summary;
+  SplitManifest& split = manifest.splits[options.split];
+  manifest.classes = source.classes();
+  split = plan.manifest;
+  ProgressCounter counter(progress, "write", split.samples);
+  for (const PlannedShard& shard : plan.shards) {
+    const std::string path = absl::StrCat(options.output, "/", shard.file);
+    if (IsFinished(path, shard)) {
+      ++summary.kept_shards;
+      counter.Add(shard.header.samples);
+    } else if (absl::Status written = WriteShard(options, source, shard, path, &counter); !written.ok()) {
+      return written;
+    }
+    absl::StatusOr<Hash128> hash = Xxh3OfFile(path);
+    if (!hash.ok()) return hash.status();
+    split.shards.push_back({shard.file, fs::file_size(path), hash->Hex(), shard.header.samples});
+  }
+  if (absl::Status written = WriteManifest(options.output, manifest); !written.ok()) return written;
+  summary.split = split;
+  summary.classes = static_cast<int64_t>(manifest.classes.size());
+  summary.reencoded = plan.reencoded;
+  summary.warnings = source.warnings();
+  return summary;
+}
+
+}  // namespace
+
+absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress& progress) {
+  if (absl::Status valid = CheckOptions(options); !valid.ok()) return valid;
+  if (absl::Status created = CreateDirectories(options.output); !created.ok()) return created;
+  if (access(options.output.c_str(), W_OK) != 0) return IoError("write into", options.output, errno);
+  absl::StatusOr<File> lock = LockDirectory(options.output);
+  if (!lock.ok()) return lock.status();
+  absl::StatusOr<Manifest> manifest = ReadManifest(options.output);
+  if (absl::IsNotFound(manifest.status())) manifest = Manifest();
+  if (!manifest.ok()) return manifest.status();
+  // Packing a split again gives its classes anew, unless another split goes by them.
+  manifest->splits.erase(options.split);
+  if (manifest->splits.empty()) manifest->classes.clear();
+
+  absl::StatusOr<std::unique_ptr<PackSource>> source = OpenSource(options, manifest->classes, progress);
+  if (!source.ok()) return source.status();
+  absl::StatusOr<PackPlan> plan = PlanPacking(options, **source, progress);
+  if (!plan.ok()) return plan.status();
+  if (absl::Status prepared = PrepareOutput(options, *plan); !prepared.ok()) return prepared;
+  return WriteShards(options, **source, *plan, progress, *std::move(manifest));
+}
+
+}  // namespace deeper

@@ -1,0 +1,58 @@
+// Packs a labelled image collection into shards and a manifest (docs/formats.md).
+//
+// The result is a pure function of the input and the options, whatever the number of threads and however
+// often packing was interrupted: run again, it keeps the finished shards that check out and writes the
+// others.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "data/shards/manifest.h"
+#include "data/shards/shard_format.h"
+
+namespace deeper {
+
+enum class PackFormat {
+  kIdx,     // <train|t10k>-{images-idx3,labels-idx1}-ubyte[.gz]: grey; split "train", or "val" or "test" for
+            // t10k
+  kFolder,  // <class>/**/<image>: JPEG or PNG, RGB
+  kImagenet,  // ILSVRC 2012 as downloaded (pack_imagenet.cpp): splits "train" and "val", RGB
+};
+
+struct PackOptions {
+  PackFormat format = PackFormat::kFolder;
+  std::string input, output;  // directories; `output` is created
+  std::string split = "train";
+  Encoding encoding = Encoding::kRaw;
+  int resize = 0;        // > 0: images are resized so that the short side has this length
+  int quality = 95;      // of JPEGs made here, 1..100
+  uint64_t shuffle = 0;  // seed of the order of the samples; 0: the input's
+  int64_t shard_size =
+      int64_t{1} << 30;   // bytes of samples a shard holds at most, unless one sample is larger
+  int jobs = 0;           // threads; 0: one a core
+  int64_t allow_bad = 0;  // images that may be left out before it is an error
+  bool strict = false;    // warnings are errors
+};
+
+struct PackSummary {
+  SplitManifest split;  // uuid, samples, shards with their bytes, statistics, rejects
+  int64_t classes = 0;
+  int64_t kept_shards = 0;            // found finished and sound from an earlier run
+  int64_t reencoded = 0;              // samples stored as JPEG, but not with the original file's bytes
+  std::vector<std::string> warnings;  // a class without images, files outside the class folders
+};
+
+// Called from one thread at a time: `phase` "index", "scan" or "write", `done` of `total` archives or, in the
+// latter two, samples.
+using PackProgress = std::function<void(const char* phase, int64_t done, int64_t total)>;
+
+// InvalidArgument: options or input that cannot be packed. DataLoss: more than `allow_bad` bad images, named.
+// FailedPrecondition: `output` holds another dataset under this split, or is in use. ResourceExhausted: disk
+// full. No file has its final name unless it is complete.
+absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress& progress = nullptr);
+
+}  // namespace deeper

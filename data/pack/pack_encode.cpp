@@ -1,0 +1,91 @@
+#include "data/pack/pack_encode.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "data/image/image_codec.h"
+#include "data/image/resize.h"
+
+namespace deeper {
+namespace {
+
+absl::Status ResizeShortSide(int side, Image* image) {
+  const int64_t height = image->height, width = image->width, shorter = std::min(height, width);
+  const int64_t new_height = height * side / shorter, new_width = width * side / shorter;
+  if (std::max(new_height, new_width) > kMaxImageSide || new_height * new_width > kMaxImagePixels) {
+    return absl::OutOfRangeError(
+        absl::StrCat("resized, it would have ", new_width, " x ", new_height, " pixels"));
+  }
+  if (shorter != side) {
+    *image =
+        ResizeBilinear(*image, static_cast<int>(new_height), static_cast<int>(new_width), /*antialias=*/true);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void PixelSums::Add(const Image& image) {
+  const auto channels = static_cast<size_t>(image.channels);
+  pixels += image.pixels.size() / channels;
+  for (size_t i = 0; i < image.pixels.size(); i += channels) {
+    for (size_t c = 0; c < channels; ++c) {
+      const uint64_t value = image.pixels[i + c];
+      sum[c] += value;
+      squares[c] += value * value;
+    }
+  }
+}
+
+void PixelSums::Add(const PixelSums& other) {
+  pixels += other.pixels;
+  for (size_t c = 0; c < sum.size(); ++c) {
+    sum[c] += other.sum[c];
+    squares[c] += other.squares[c];
+  }
+}
+
+PixelStats PixelSums::Stats(int channels) const {
+  PixelStats stats;
+  const auto count = static_cast<double>(pixels);
+  for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
+    const double mean = static_cast<double>(sum[c]) / count;
+    const double variance = static_cast<double>(squares[c]) / count - mean * mean;
+    stats.mean.push_back(static_cast<float>(mean / 255));
+    // A constant channel carries nothing; 1 keeps its normalised value finite.
+    stats.stddev.push_back(variance > 0 ? static_cast<float>(std::sqrt(variance) / 255) : 1.0f);
+  }
+  return stats;
+}
+
+absl::StatusOr<StoredSample> EncodeSample(const PackSource& source, int64_t i, const PackOptions& options,
+                                          bool decode) {
+  absl::StatusOr<SourceSample> loaded = source.Load(i);
+  if (!loaded.ok()) return loaded.status();
+  const bool keep_file = options.encoding == Encoding::kJpeg && options.resize == 0 &&
+                         SniffImage(loaded->file) == ImageFormat::kJpeg;
+  StoredSample stored;
+  Image& image = loaded->image;
+  if (decode || !keep_file) {
+    absl::Status status;
+    if (!loaded->file.empty()) status = DecodeImage(loaded->file, source.channels(), &image);
+    if (status.ok() && options.resize > 0) status = ResizeShortSide(options.resize, &image);
+    if (!status.ok()) return status;
+    stored.height = image.height;
+    stored.width = image.width;
+    stored.sums.Add(image);
+  }
+  if (keep_file) {
+    stored.bytes = std::move(loaded->file);
+  } else if (options.encoding == Encoding::kJpeg) {
+    stored.bytes = EncodeJpeg(image, options.quality);
+    stored.flags = kReencoded;
+  } else {
+    stored.bytes = std::move(image.pixels);
+  }
+  return stored;
+}
+
+}  // namespace deeper

@@ -1,0 +1,186 @@
+#include "data/pack/pack_plan.h"
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "data/io/checksum.h"
+#include "data/load/sample_order.h"
+#include "data/pack/pack_encode.h"
+#include "kernels/base/jobs.h"
+
+namespace deeper {
+namespace {
+
+constexpr size_t kRejectsShown = 10;
+
+// What is kept of a sample; its bytes are made again when they are written.
+struct Scanned {
+  int64_t source = 0;
+  Hash128 hash;
+  uint32_t length = 0, crc32c = 0;
+  uint16_t height = 0, width = 0, flags = 0;
+};
+
+struct Scan {
+  std::vector<Scanned> samples;  // in the source's order
+  std::vector<Reject> rejects;
+  PixelSums sums;
+};
+
+Scanned Summarize(int64_t source, const StoredSample& stored) {
+  const std::vector<uint8_t>& bytes = stored.bytes;
+  return {source,
+          Xxh3(bytes.data(), bytes.size()),
+          static_cast<uint32_t>(bytes.size()),
+          Crc32c(bytes.data(), bytes.size()),
+          static_cast<uint16_t>(stored.height),
+          static_cast<uint16_t>(stored.width),
+          stored.flags};
+}
+
+absl::StatusOr<Scan> ScanSource(const PackOptions& options, const PackSource& source,
+                                const PackProgress& progress) {
+  std::vector<absl::StatusOr<Scanned>> scanned(static_cast<size_t>(source.size()));
+  Scan scan;
+  std::mutex mutex;  // guards scan.sums
+  ProgressCounter counter(progress, "scan", source.size());
+  absl::Status ran = RunJobs(options.jobs, source.size(), [&](int64_t i) {
+    absl::StatusOr<StoredSample> stored = EncodeSample(source, i, options, /*decode=*/true);
+    absl::StatusOr<Scanned>& slot = scanned[static_cast<size_t>(i)];
+    if (stored.ok()) {
+      slot = Summarize(i, *stored);
+      std::scoped_lock lock(mutex);
+      scan.sums.Add(stored->sums);
+    } else {
+      slot = stored.status();
+    }
+    counter.Add(1);
+    return absl::OkStatus();
+  });
+  if (!ran.ok()) return ran;
+  for (int64_t i = 0; i < source.size(); ++i) {
+    const absl::StatusOr<Scanned>& slot = scanned[static_cast<size_t>(i)];
+    if (slot.ok()) {
+      scan.samples.push_back(*slot);
+    } else {
+      scan.rejects.push_back({source.Name(i), std::string(slot.status().message())});
+    }
+  }
+  return scan;
+}
+
+absl::Status CheckRejects(const std::vector<Reject>& rejects, const PackOptions& options) {
+  if (static_cast<int64_t>(rejects.size()) <= options.allow_bad) return absl::OkStatus();
+  const size_t shown = std::min(rejects.size(), kRejectsShown);
+  std::string list = absl::StrJoin(
+      rejects.begin(), rejects.begin() + static_cast<ptrdiff_t>(shown), "",
+      [](std::string* out, const Reject& r) { absl::StrAppend(out, "\n  ", r.name, ": ", r.reason); });
+  if (shown < rejects.size()) absl::StrAppend(&list, "\n  and ", rejects.size() - shown, " more");
+  return absl::DataLossError(absl::StrCat(rejects.size(), " bad images in ", options.input, ", ",
+                                          options.allow_bad, " allowed:", list,
+                                          "\nRemove or replace them, or raise --allow_bad."));
+}
+
+// Of everything a model could learn from; how the samples are cut into shards is not part of it.
+std::string Uuid(const PackOptions& options, const PackSource& source, const std::vector<Scanned>& samples) {
+  Xxh3Stream hash;
+  const auto add = [&](const std::string& text) { hash.Add(text.c_str(), text.size() + 1); };
+  add(absl::StrCat("deeper-shard-1 ", options.split, " ", NameOf(options.encoding), " ", source.channels()));
+  for (const std::string& name : source.classes()) add(name);
+  for (const Scanned& s : samples) {
+    add(source.Name(s.source));
+    add(absl::StrCat(source.Label(s.source), " ", s.height, " ", s.width, " ", s.hash.Hex()));
+  }
+  return hash.Finish().Hex();
+}
+
+// Of every seed but 0 a random order, which is none of an epoch in training with that seed.
+void Shuffle(uint64_t seed, std::vector<Scanned>* samples) {
+  constexpr uint32_t kNoEpoch = 0xffffffff;
+  if (seed == 0) return;
+  const SampleOrder order(OrderKind::kFull, static_cast<int64_t>(samples->size()), seed, kNoEpoch);
+  std::vector<Scanned> shuffled;
+  for (size_t i = 0; i < samples->size(); ++i)
+    shuffled.push_back((*samples)[static_cast<size_t>(order.At(static_cast<int64_t>(i)))]);
+  *samples = std::move(shuffled);
+}
+
+// As many of the samples from `*next` on as fit in a shard, at least one.
+PlannedShard FillShard(const PackOptions& options, const PackSource& source,
+                       const std::vector<Scanned>& samples, size_t* next) {
+  PlannedShard shard;
+  shard.header.first_sample = static_cast<int64_t>(*next);
+  ShardIndex& index = shard.index;
+  std::vector<std::string> names;
+  uint64_t offset = 0;
+  for (; *next < samples.size(); ++*next) {
+    const Scanned& s = samples[*next];
+    const uint64_t end = offset + PaddedBytes(s.length);
+    if (offset > 0 && end > static_cast<uint64_t>(options.shard_size)) break;
+    index.offset.push_back(offset);
+    index.length.push_back(s.length);
+    index.label.push_back(static_cast<uint16_t>(source.Label(s.source)));
+    index.crc32c.push_back(s.crc32c);
+    index.width.push_back(s.width);
+    index.height.push_back(s.height);
+    index.flags.push_back(s.flags);
+    names.push_back(source.Name(s.source));
+    shard.sources.push_back(s.source);
+    offset = end;
+  }
+  index.names = FixedStrings(names);
+  index.classes = FixedStrings(source.classes());
+  shard.header.samples = static_cast<int64_t>(names.size());
+  return shard;
+}
+
+std::vector<PlannedShard> CutIntoShards(const PackOptions& options, const PackSource& source,
+                                        const Scan& scan, const std::string& uuid) {
+  std::vector<PlannedShard> shards;
+  for (size_t next = 0; next < scan.samples.size();)
+    shards.push_back(FillShard(options, source, scan.samples, &next));
+  for (size_t i = 0; i < shards.size(); ++i) {
+    ShardHeader& header = shards[i].header;
+    header.encoding = options.encoding;
+    header.channels = source.channels();
+    header.uuid = uuid;
+    header.split = options.split;
+    header.shard_index = static_cast<int64_t>(i);
+    header.shard_count = static_cast<int64_t>(shards.size());
+    header.total_samples = static_cast<int64_t>(scan.samples.size());
+    shards[i].file = ShardFileName(options.split, header.shard_index, header.shard_count);
+  }
+  return shards;
+}
+
+}  // namespace
+
+absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const PackSource& source,
+                                     const PackProgress& progress) {
+  absl::StatusOr<Scan> scan = ScanSource(options, source, progress);
+  if (!scan.ok()) return scan.status();
+  if (absl::Status rejects = CheckRejects(scan->rejects, options); !rejects.ok()) return rejects;
+  if (scan->samples.empty()) return absl::InvalidArgumentError(absl::StrCat("no images in ", options.input));
+  Shuffle(options.shuffle, &scan->samples);
+  PackPlan plan;
+  SplitManifest& manifest = plan.manifest;
+  manifest.uuid = Uuid(options, source, scan->samples);
+  manifest.encoding = options.encoding;
+  manifest.channels = source.channels();
+  manifest.samples = static_cast<int64_t>(scan->samples.size());
+  manifest.stats = scan->sums.Stats(source.channels());
+  manifest.rejects = scan->rejects;
+  manifest.height = scan->samples[0].height;
+  manifest.width = scan->samples[0].width;
+  for (const Scanned& s : scan->samples) {
+    if (s.height != manifest.height || s.width != manifest.width) manifest.height = manifest.width = 0;
+    if (s.flags & kReencoded) ++plan.reencoded;
+  }
+  plan.shards = CutIntoShards(options, source, *scan, manifest.uuid);
+  return plan;
+}
+
+}  // namespace deeper

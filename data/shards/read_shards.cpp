@@ -1,0 +1,328 @@
+// A split of packed shards as a Dataset. What must be known of all shards lies in one piece of memory, the
+// split index, which one rank reads from the files and the others are sent.
+#include "data/shards/read_shards.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "data/image/image_codec.h"
+#include "data/load/stage_clock.h"
+#include "data/shards/staging.h"
+#include "data/shards/validate_shards.h"
+#include "kernels/base/check.h"
+
+namespace deeper {
+namespace {
+
+constexpr size_t kProblemsShown = 10;
+constexpr uint64_t kReadAhead =
+    128 << 10;  // bytes: Linux cuts larger requests down to the device's read-ahead
+
+// A split index is the split's name, the manifest's text and, for each shard, ShardPlace and the arrays that
+// VisitArrays lists: each preceded by its size and padded to 8 bytes. It never leaves the job: ranks of one
+// build.
+struct ShardPlace {
+  uint64_t data_offset = 0;
+};
+
+template <class Index, class Visit>
+void VisitArrays(Index& index, const Visit& visit) {
+  visit(index.offset);
+  visit(index.length);
+  visit(index.crc32c);
+  visit(index.label);
+  visit(index.width);
+  visit(index.height);
+}
+
+void PutPiece(const void* data, uint64_t bytes, std::string* out) {
+  out->append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+  out->append(static_cast<const char*>(data), bytes);
+  out->resize((out->size() + 7) / 8 * 8);
+}
+
+// Takes the next piece off the front of `index`.
+template <class T>
+std::span<const T> TakePiece(std::string_view* index) {
+  uint64_t bytes = 0;
+  DEEPER_CHECK(index->size() >= sizeof bytes);
+  std::memcpy(&bytes, index->data(), sizeof bytes);
+  const uint64_t padded = sizeof bytes + (bytes + 7) / 8 * 8;
+  DEEPER_CHECK(index->size() >= padded);
+  const auto* data = reinterpret_cast<const T*>(index->data() + sizeof bytes);
+  index->remove_prefix(padded);
+  return {data, bytes / sizeof(T)};
+}
+
+std::string TakeText(std::string_view* index) {
+  const std::span<const char> text = TakePiece<char>(index);
+  return {text.begin(), text.end()};
+}
+
+std::string Summarize(const std::vector<ShardProblem>& problems) {
+  const size_t shown = std::min(problems.size(), kProblemsShown);
+  std::string text =
+      absl::StrJoin(problems.begin(), problems.begin() + static_cast<ptrdiff_t>(shown), "\n  ",
+                    [](std::string* out, const ShardProblem& problem) { out->append(problem.what); });
+  if (shown < problems.size()) absl::StrAppend(&text, "\n  and ", problems.size() - shown, " more");
+  return text;
+}
+
+// One shard, as the split index has it. Its file is opened when it is first read, and stays open.
+struct Shard {
+  std::string path;
+  uint64_t bytes = 0, data_offset = 0;
+  int64_t first = 0;  // sample of the split
+  std::span<const uint64_t> offset;
+  std::span<const uint32_t> length, crc32c;
+  std::span<const uint16_t> label, width, height;
+
+  // To be read: one of the two below, neither of which is ever closed.
+  mutable std::atomic<const File*> current = nullptr;
+  mutable File original;
+  File staged;
+};
+
+class ShardDataset : public Dataset {
+ public:
+  // `index` is of the split that `info` is of; `shards` is the part of it that info was not made of.
+  ShardDataset(std::string index, DatasetInfo info, const std::string& dir, const SplitManifest& listing,
+               std::string_view shards, bool direct_io)
+      : index_(std::move(index)),
+        info_(std::move(info)),
+        encoding_(listing.encoding),
+        direct_io_(direct_io),
+        shards_(listing.shards.size()) {
+    int64_t first = 0;
+    for (size_t i = 0; i < shards_.size(); ++i) {
+      Shard& shard = shards_[i];
+      shard.path = absl::StrCat(dir, "/", listing.shards[i].file);
+      shard.bytes = listing.shards[i].bytes;
+      shard.first = first;
+      shard.data_offset = TakePiece<ShardPlace>(&shards)[0].data_offset;
+      VisitArrays(shard, [&]<class T>(std::span<const T>& array) { array = TakePiece<T>(&shards); });
+      first += listing.shards[i].samples;
+    }
+  }
+
+  absl::Status Stage(const StageOptions& options, const SplitManifest& listing) {
+    std::vector<StagedFile> files;
+    for (size_t i = 0; i < shards_.size(); ++i)
+      files.push_back({shards_[i].path, shards_[i].bytes, listing.shards[i].xxh3});
+    absl::StatusOr<std::unique_ptr<Stager>> stager =
+        Stager::Start(options, std::move(files), [this](size_t i, File copy) {
+          shards_[i].staged = std::move(copy);
+          shards_[i].current = &shards_[i].staged;
+        });
+    if (!stager.ok()) return stager.status();
+    stager_ = *std::move(stager);
+    return absl::OkStatus();
+  }
+
+  // That the first shard is there: a machine that lacks the directory shows before step 0.
+  absl::Status Check() const {
+    return shards_.empty() ? absl::OkStatus() : Original(shards_.front()).status();
+  }
+
+  const DatasetInfo& info() const override { return info_; }
+
+  int32_t label(int64_t index) const override {
+    const auto [shard, i] = Find(index);
+    return shard.label[i];
+  }
+
+  std::string Describe(int64_t index) const override {
+    const auto [shard, i] = Find(index);
+    const absl::StatusOr<ShardFile> file = ShardFile::Open(shard.path);  // which has the samples' names
+    return file.ok() && i < file->index().names.size() ? file->Describe(static_cast<int64_t>(i))
+                                                       : absl::StrCat(shard.path, ", sample ", i);
+  }
+
+  absl::Status Read(int64_t index, Image* image) const override {
+    return ReadPart(
+        index,
+        [](ImageSize size) {
+          return PixelRect{0, 0, size.width, size.height};
+        },
+        image);
+  }
+
+  absl::Status ReadPart(int64_t index, ChoosePart choose, Image* image) const override {
+    EnterStage(Stage::kRead);
+    const auto [shard, i] = Find(index);
+    if (encoding_ == Encoding::kRaw) {  // its checksum needs all of it
+      image->height = shard.height[i];
+      image->width = shard.width[i];
+      image->channels = info_.channels;
+      image->x = image->y = 0;
+      choose({image->height, image->width});
+      image->pixels.resize(shard.length[i]);
+      return ReadStored(shard, i, image->pixels.data());
+    }
+    thread_local std::vector<uint8_t> file;
+    file.resize(shard.length[i]);
+    if (absl::Status read = ReadStored(shard, i, file.data()); !read.ok()) return read;
+    EnterStage(Stage::kDecode);
+    absl::Status decoded = DecodePart(file, info_.channels, choose, image);
+    return decoded.ok() ? decoded
+                        : absl::DataLossError(absl::StrCat(Describe(index), ": ", decoded.message()));
+  }
+
+  ImageSize StoredPixels(int64_t index) const override {
+    if (encoding_ != Encoding::kRaw) return {};
+    const auto [shard, i] = Find(index);
+    return {shard.height[i], shard.width[i]};
+  }
+
+  absl::Status ReadPixels(int64_t index, uint8_t* pixels) const override {
+    const auto [shard, i] = Find(index);
+    return ReadStored(shard, i, pixels);
+  }
+
+  void ReadAhead(Slice samples) const override {
+    if (direct_io_) return;  // it would be into the page cache
+    while (samples.size() > 0) {
+      const auto [shard, i] = Find(samples.begin);
+      const size_t end = std::min(shard.length.size(), i + static_cast<size_t>(samples.size()));
+      const absl::StatusOr<const File*> file = Current(shard);
+      if (!file.ok()) return;  // whoever reads it will say so
+      const uint64_t bytes_end = shard.offset[end - 1] + shard.length[end - 1];
+      for (uint64_t at = shard.offset[i]; at < bytes_end; at += kReadAhead) {
+        posix_fadvise((*file)->fd(), static_cast<off_t>(shard.data_offset + at), kReadAhead,
+                      POSIX_FADV_WILLNEED);
+      }
+      samples.begin += static_cast<int64_t>(end - i);
+    }
+  }
+
+ private:
+  // The shard that holds sample `index` of the split, and the sample's index in it.
+  std::pair<const Shard&, size_t> Find(int64_t index) const {
+    const auto after = std::upper_bound(shards_.begin(), shards_.end(), index,
+                                        [](int64_t i, const Shard& shard) { return i < shard.first; });
+    const Shard& shard = *std::prev(after);
+    return {shard, static_cast<size_t>(index - shard.first)};
+  }
+
+  // The packed file itself. It must still have the size that the manifest says.
+  absl::StatusOr<const File*> Original(const Shard& shard) const {
+    const std::lock_guard lock(opening_);
+    if (shard.original.fd() < 0) {
+      absl::StatusOr<File> file = File::Open(shard.path, O_RDONLY | (direct_io_ ? O_DIRECT : 0));
+      if (absl::IsFailedPrecondition(file.status()))
+        return absl::FailedPreconditionError(
+            absl::StrCat(file.status().message(), ": leave out --direct_io"));
+      if (!file.ok()) return file.status();
+      const absl::StatusOr<uint64_t> bytes = file->Size();
+      if (!bytes.ok()) return bytes.status();
+      if (*bytes != shard.bytes) {
+        return absl::DataLossError(absl::StrCat(shard.path, " has ", *bytes, " bytes now, the manifest says ",
+                                                shard.bytes,
+                                                ": it was changed or replaced while it was in use"));
+      }
+      shard.original = *std::move(file);
+    }
+    return &shard.original;
+  }
+
+  absl::StatusOr<const File*> Current(const Shard& shard) const {
+    if (const File* const file = shard.current.load(std::memory_order_acquire); file != nullptr) return file;
+    const absl::StatusOr<const File*> original = Original(shard);
+    const File* none = nullptr;  // a copy that is ready by now stays
+    if (original.ok()) shard.current.compare_exchange_strong(none, *original);
+    return original;
+  }
+
+  // The stored bytes of a sample, after at most one more try: of the original, where there is a copy.
+  absl::Status ReadStored(const Shard& shard, size_t i, uint8_t* out) const {
+    absl::Status read;
+    for (const auto file_of : {&ShardDataset::Current, &ShardDataset::Original}) {
+      const absl::StatusOr<const File*> file = (this->*file_of)(shard);
+      read = file.ok() ? ReadSample(**file, shard.data_offset + shard.offset[i], shard.length[i],
+                                    shard.crc32c[i], out)
+                       : file.status();
+      if (read.ok()) return read;
+    }
+    return absl::DataLossError(absl::StrCat(Describe(shard.first + static_cast<int64_t>(i)), ": ",
+                                            read.message(), Explanation(shard)));
+  }
+
+  // What became of a shard of which a sample could not be read.
+  static std::string Explanation(const Shard& shard) {
+    const absl::StatusOr<ShardFile> now = ShardFile::Open(shard.path);
+    if (!now.ok()) return absl::StrCat("; it was changed while it was in use: ", now.status().message());
+    const std::vector<uint32_t>& crc32c = now->index().crc32c;
+    if (!std::equal(crc32c.begin(), crc32c.end(), shard.crc32c.begin(), shard.crc32c.end()))
+      return "; the shard was replaced by another one while it was in use";
+    return "; run `deeper verify`, then restore the shard or pack it again";
+  }
+
+  const std::string index_;  // what the shards' spans point into
+  const DatasetInfo info_;
+  const Encoding encoding_;
+  const bool direct_io_;
+  std::vector<Shard> shards_;
+  mutable std::mutex opening_;
+  std::unique_ptr<Stager> stager_;  // last: it ends before what it hands copies to
+};
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::string& split) {
+  const absl::StatusOr<Manifest> manifest = ReadManifest(dir);
+  if (!manifest.ok()) return manifest.status();
+  if (!manifest->splits.contains(split)) {
+    return absl::NotFoundError(
+        absl::StrCat(dir, " has no split \"", split, "\", only ",
+                     absl::StrJoin(manifest->splits, ", ",
+                                   [](std::string* out, const auto& entry) { out->append(entry.first); })));
+  }
+  std::string index;
+  const std::string text = ManifestText(*manifest);
+  PutPiece(split.data(), split.size(), &index);
+  PutPiece(text.data(), text.size(), &index);
+  const std::vector<ShardProblem> problems = VisitShards(dir, *manifest, split, [&](const ShardFile& shard) {
+    const ShardPlace place = {shard.data_offset()};
+    PutPiece(&place, sizeof place, &index);
+    VisitArrays(shard.index(),
+                [&](const auto& array) { PutPiece(array.data(), array.size() * sizeof(array[0]), &index); });
+  });
+  if (problems.empty()) return index;
+  return absl::DataLossError(absl::StrCat("the shards of split ", split, " in ", dir, " cannot be used:\n  ",
+                                          Summarize(problems), "\nRestore them or pack again."));
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::string index,
+                                                   const StageOptions& stage, bool direct_io) {
+  std::string_view rest = index;
+  const std::string split = TakeText(&rest);
+  const absl::StatusOr<Manifest> manifest = ParseManifest(TakePiece<uint8_t>(&rest), dir + "/manifest.json");
+  if (!manifest.ok()) return manifest.status();
+  const SplitManifest& listing = manifest->splits.at(split);
+  DatasetInfo info{listing.uuid,   split,         listing.samples,   listing.channels,
+                   listing.height, listing.width, manifest->classes, manifest->StatsFor(split)};
+  auto dataset =
+      std::make_unique<ShardDataset>(std::move(index), std::move(info), dir, listing, rest, direct_io);
+  if (absl::Status there = dataset->Check(); !there.ok()) return there;
+  if (!stage.dir.empty()) {
+    if (absl::Status staged = dataset->Stage(stage, listing); !staged.ok()) return staged;
+  }
+  return dataset;
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenShards(const std::string& dir, const std::string& split) {
+  absl::StatusOr<std::string> index = ReadSplitIndex(dir, split);
+  if (!index.ok()) return index.status();
+  return OpenSplit(dir, *std::move(index));
+}
+
+}  // namespace deeper

@@ -1,0 +1,60 @@
+#include "data/shards/shard_file.h"
+
+#include <fcntl.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "data/io/checksum.h"
+
+namespace deeper {
+
+absl::Status ReadSample(const File& file, uint64_t offset, size_t bytes, uint32_t crc32c, uint8_t* out) {
+  absl::Status read = file.ReadAt(offset, out, bytes);
+  if (read.ok() && Crc32c(out, bytes) == crc32c) return read;
+  posix_fadvise(file.fd(), static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+  return absl::DataLossError(read.ok() ? "its bytes do not match their CRC32C" : read.message());
+}
+
+absl::StatusOr<ShardFile> ShardFile::Open(const std::string& path) {
+  absl::StatusOr<File> file = File::Open(path, O_RDONLY);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<uint64_t> bytes = file->Size();
+  if (!bytes.ok()) return bytes.status();
+  absl::StatusOr<Hdf5File> hdf5 = Hdf5File::Open(path);
+  if (!hdf5.ok()) return hdf5.status();
+  absl::StatusOr<Hdf5Extent> data = hdf5->Locate("data", Hdf5Type::kU8);
+  if (!data.ok()) return data.status();
+  ShardFile shard;
+  absl::Status read = ReadHeaderAndIndex(*hdf5, data->bytes, &shard.header_, &shard.index_);
+  if (!read.ok()) return read;
+  shard.file_ = *std::move(file);
+  shard.bytes_ = *bytes;
+  shard.data_offset_ = data->offset;
+  return shard;
+}
+
+std::string ShardFile::Describe(int64_t i) const {
+  return absl::StrCat(path(), ", sample ", i, " (", index_.names[static_cast<size_t>(i)], ")");
+}
+
+absl::Status ShardFile::Read(int64_t sample, std::vector<uint8_t>* out) const {
+  const auto i = static_cast<size_t>(sample);
+  out->resize(index_.length[i]);
+  absl::Status read;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    read = ReadSample(file_, data_offset_ + index_.offset[i], out->size(), index_.crc32c[i], out->data());
+    if (read.ok()) return read;
+  }
+  return absl::DataLossError(absl::StrCat(Describe(sample), ": ", read.message()));
+}
+
+void ShardFile::CheckSamples(std::vector<ShardProblem>* problems) const {
+  std::vector<uint8_t> bytes;
+  for (int64_t i = 0; i < header_.samples; ++i) {
+    if (absl::Status read = Read(i, &bytes); !read.ok())
+      problems->push_back({path(), i, std::string(read.message())});
+  }
+}
+
+}  // namespace deeper

@@ -1,0 +1,179 @@
+#include "data/shards/staging.h"
+
+#include <fcntl.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "data/io/atomic_file.h"
+#include "data/io/checksum.h"
+
+namespace deeper {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kChunk = size_t{4} << 20;
+constexpr std::chrono::milliseconds kLookAgain{500};  // for another process' copies
+
+// What a process that was killed has left. Only under the lock: else it is someone's work.
+void RemoveLeftovers(const std::string& directory) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(directory, ignored)) {
+    if (absl::EndsWith(entry.path().native(), kTemporarySuffix)) fs::remove(entry.path(), ignored);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Stager>> Stager::Start(const StageOptions& options,
+                                                      std::vector<StagedFile> files,
+                                                      std::function<void(size_t, File)> ready) {
+  std::unique_ptr<Stager> stager(new Stager(options, std::move(files), std::move(ready)));
+  if (absl::Status made = CreateDirectories(stager->directory_); !made.ok()) return made;
+  if (absl::Status locked = stager->TryLock(); !locked.ok()) return locked;
+  stager->thread_ = std::thread([&s = *stager] { s.Run(); });
+  return stager;
+}
+
+// A directory of its own, so that whatever else is in options.dir stays.
+Stager::Stager(StageOptions options, std::vector<StagedFile> files, std::function<void(size_t, File)> ready)
+    : options_(std::move(options)),
+      directory_(options_.dir + "/deeper-shards"),
+      files_(std::move(files)),
+      ready_(std::move(ready)),
+      adopted_(files_.size()) {}
+
+Stager::~Stager() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  stopping_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+bool Stager::StopRequested() {
+  const std::lock_guard lock(mutex_);
+  return stop_;
+}
+
+// OK if another process has the lock, too.
+absl::Status Stager::TryLock() {
+  absl::StatusOr<File> lock = LockDirectory(directory_);
+  if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
+  if (!lock.ok()) return lock.status();
+  lock_ = *std::move(lock);
+  locked_ = true;
+  RemoveLeftovers(directory_);
+  return CheckRoom();
+}
+
+absl::Status Stager::CheckRoom() const {
+  uint64_t missing = 0;
+  for (const StagedFile& file : files_) missing += Exists(file) ? 0 : file.bytes;
+  struct statvfs info;
+  if (statvfs(directory_.c_str(), &info) != 0) return IoError("look for room in", directory_, errno);
+  const uint64_t room = uint64_t{info.f_bavail} * info.f_frsize;
+  if (missing <= room) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrFormat("%s has room for %.1f GB, but staging needs %.1f GB more; free space, or use another "
+                      "--stage_dir or none",
+                      directory_, static_cast<double>(room) / 1e9, static_cast<double>(missing) / 1e9));
+}
+
+std::string Stager::CopyPath(const StagedFile& file) const {
+  return absl::StrCat(directory_, "/", file.xxh3, "-", fs::path(file.path).filename().native());
+}
+
+bool Stager::Exists(const StagedFile& file) const {
+  std::error_code missing;
+  return fs::file_size(CopyPath(file), missing) == file.bytes && !missing;
+}
+
+void Stager::Run() {
+  const auto start = std::chrono::steady_clock::now();
+  const bool complete = std::all_of(files_.begin(), files_.end(), [&](const auto& f) { return Exists(f); });
+  absl::Status status;
+  while (status.ok() && !StopRequested()) {
+    AdoptFinished();
+    if (std::find(adopted_.begin(), adopted_.end(), false) == adopted_.end()) break;
+    if (!locked_) status = TryLock();
+    if (locked_ && status.ok()) {
+      status = CopyMissing();
+    } else {
+      std::unique_lock lock(mutex_);
+      stopping_.wait_for(lock, kLookAgain, [&] { return stop_; });
+    }
+  }
+  if (locked_ && status.ok() && !StopRequested()) {
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    options_.report(complete ? absl::StrCat(files_.size(), " shards were in ", directory_, " already")
+                             : absl::StrFormat("%d shards copied to %s in %.1f s", files_.size(), directory_,
+                                               seconds.count()));
+  }
+  if (!status.ok() && !absl::IsCancelled(status)) {
+    options_.report(
+        absl::StrCat("warning: staging ended, and the run goes on with the originals: ", status.message()));
+  }
+  lock_ = File();
+}
+
+// Hands over the copies that are there by now, whoever made them.
+void Stager::AdoptFinished() {
+  for (size_t i = 0; i < files_.size(); ++i) {
+    if (adopted_[i] || !Exists(files_[i])) continue;
+    absl::StatusOr<File> copy = File::Open(CopyPath(files_[i]), O_RDONLY);
+    if (!copy.ok()) continue;
+    adopted_[i] = true;
+    ready_(i, *std::move(copy));
+  }
+}
+
+absl::Status Stager::CopyMissing() {
+  for (const StagedFile& file : files_) {
+    if (Exists(file)) continue;
+    if (absl::Status copied = Copy(file); !copied.ok()) {
+      unlink((CopyPath(file) + kTemporarySuffix).c_str());
+      return copied;
+    }
+    AdoptFinished();
+  }
+  return absl::OkStatus();
+}
+
+// Cancelled: the stager is to stop.
+absl::Status Stager::Copy(const StagedFile& file) {
+  const std::string temporary = CopyPath(file) + kTemporarySuffix;
+  absl::StatusOr<File> from = File::Open(file.path, O_RDONLY);
+  if (!from.ok()) return from.status();
+  absl::StatusOr<File> to = File::Open(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+  if (!to.ok()) return to.status();
+  if (absl::Status reserved = to->Allocate(file.bytes); !reserved.ok()) return reserved;
+  Xxh3Stream hash;
+  std::vector<char> chunk(kChunk);
+  for (uint64_t at = 0; at < file.bytes; at += kChunk) {
+    if (StopRequested()) return absl::CancelledError();
+    const size_t bytes = std::min<uint64_t>(kChunk, file.bytes - at);
+    if (absl::Status read = from->ReadAt(at, chunk.data(), bytes); !read.ok()) return read;
+    hash.Add(chunk.data(), bytes);
+    if (absl::Status written = to->WriteAt(at, chunk.data(), bytes); !written.ok()) return written;
+  }
+  if (hash.Finish().Hex() != file.xxh3) {
+    return absl::DataLossError(
+        absl::StrCat(file.path, " does not have the XXH3-128 that the manifest says; run `deeper verify`"));
+  }
+  if (absl::Status synced = to->Sync(); !synced.ok()) return synced;
+  return RenameDurably(temporary, CopyPath(file));
+}
+
+}  // namespace deeper

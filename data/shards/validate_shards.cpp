@@ -1,0 +1,87 @@
+#include "data/shards/validate_shards.h"
+
+#include <filesystem>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+namespace {
+
+// The header that shard `index` of `split` must have.
+ShardHeader ExpectedHeader(const SplitManifest& split, const std::string& name, size_t index) {
+  ShardHeader header;
+  header.encoding = split.encoding;
+  header.channels = split.channels;
+  header.uuid = split.uuid;
+  header.split = name;
+  header.shard_index = static_cast<int64_t>(index);
+  header.shard_count = static_cast<int64_t>(split.shards.size());
+  for (size_t i = 0; i < index; ++i) header.first_sample += split.shards[i].samples;
+  header.samples = split.shards[index].samples;
+  header.total_samples = split.samples;
+  return header;
+}
+
+// How a shard that is sound in itself fails to be the one expected; empty if it is.
+std::string Mismatch(const ShardFile& shard, const ShardHeader& expected,
+                     const std::vector<std::string>& classes) {
+  const ShardHeader& header = shard.header();
+  if (header.uuid != expected.uuid) {
+    return absl::StrCat(" belongs to another dataset (dataset_uuid ", header.uuid, ", the manifest's is ",
+                        expected.uuid, ")");
+  }
+  if (header.shard_index != expected.shard_index) {
+    return absl::StrCat(" is a duplicate of shard ", header.shard_index, ", in the place of shard ",
+                        expected.shard_index);
+  }
+  const bool same = header == expected && shard.index().classes.bytes == FixedStrings(classes).bytes;
+  return same ? "" : " has attributes or classes other than the manifest's";
+}
+
+void AddUnlistedShards(const std::string& directory, const std::string& split,
+                       const std::set<std::string>& listed, std::vector<ShardProblem>* problems) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    const std::string name = entry.path().filename();
+    if (IsShardFileName(name, split) && !listed.contains(name)) {
+      problems->push_back(
+          {entry.path(), -1,
+           absl::StrCat(entry.path().string(),
+                        " is not in the manifest: a duplicate, or left over from another packing")});
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<ShardProblem> VisitShards(const std::string& directory, const Manifest& manifest,
+                                      const std::string& split, const std::function<void(ShardFile)>& visit) {
+  const SplitManifest& listing = manifest.splits.at(split);
+  std::vector<ShardProblem> problems;
+  std::set<std::string> listed;
+  for (size_t i = 0; i < listing.shards.size(); ++i) {
+    const ShardEntry& entry = listing.shards[i];
+    const std::string path = absl::StrCat(directory, "/", entry.file);
+    listed.insert(entry.file);
+    absl::StatusOr<ShardFile> shard = ShardFile::Open(path);
+    std::string what(shard.status().message());
+    if (shard.ok() && shard->bytes() != entry.bytes) {
+      what = absl::StrCat(path, " has ", shard->bytes(), " bytes, the manifest says ", entry.bytes);
+    } else if (shard.ok()) {
+      what = Mismatch(*shard, ExpectedHeader(listing, split, i), manifest.classes);
+      if (!what.empty()) what = path + what;
+    }
+    if (what.empty()) {
+      visit(*std::move(shard));
+    } else {
+      problems.push_back({path, -1, what});
+    }
+  }
+  AddUnlistedShards(directory, split, listed, &problems);
+  return problems;
+}
+
+}  // namespace deeper

@@ -1,0 +1,108 @@
+#include "kernels/base/trace.h"
+
+#include <array>
+#include <chrono>
+#include <mutex>
+#include <utility>
+
+#ifdef DEEPER_CUDA
+#include "nvtx3/nvToolsExt.h"
+#endif
+
+namespace deeper {
+namespace {
+
+#ifdef DEEPER_CUDA
+constexpr bool kNvtx = true;
+#else
+constexpr bool kNvtx = false;
+#endif
+
+std::mutex mutex;                    // guards what follows, for writing
+std::atomic<bool> recording{false};  // between StartTrace and StopTrace
+std::vector<TraceEvent> events;
+
+struct Open {
+  std::string name;
+  int64_t start_ns = 0;  // 0: nobody traced
+  bool open = false;
+};
+
+struct ThreadState {
+  const char* lane = "other";
+  int64_t row = 0;
+  std::array<Open, 3> levels;  // [TraceLevel]
+
+  ThreadState() {
+    static std::atomic<int64_t> threads{0};
+    row = threads++;
+  }
+};
+thread_local ThreadState self;
+
+void Record(TraceEvent event) {
+  const std::lock_guard lock(mutex);
+  if (recording) events.push_back(std::move(event));
+}
+
+void PushRange([[maybe_unused]] const std::string& name) {
+#ifdef DEEPER_CUDA
+  nvtxRangePushA(name.c_str());
+#endif
+}
+
+void PopRange() {
+#ifdef DEEPER_CUDA
+  nvtxRangePop();
+#endif
+}
+
+}  // namespace
+
+std::atomic<bool> trace_internal::tracing{kNvtx};
+
+int64_t TraceClock() {
+  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+}
+
+void StartTrace() {
+  const std::lock_guard lock(mutex);
+  recording = true;
+  trace_internal::tracing = true;
+}
+
+std::vector<TraceEvent> StopTrace() {
+  TraceEnd(TraceLevel::kStep);
+  const std::lock_guard lock(mutex);
+  recording = false;
+  trace_internal::tracing = kNvtx;
+  return std::exchange(events, {});
+}
+
+void TraceLane(const char* lane) {
+  self.lane = lane;
+}
+
+void TraceBegin(TraceLevel level, const std::string& name) {
+  if (!Tracing()) return;
+  TraceEnd(level);
+  PushRange(name);
+  self.levels[static_cast<size_t>(level)] = {name, recording ? TraceClock() : 0, true};
+}
+
+void TraceEnd(TraceLevel level) {
+  if (!Tracing()) return;
+  const int64_t now = TraceClock();
+  for (size_t i = self.levels.size(); i-- > static_cast<size_t>(level);) {
+    Open& ended = self.levels[i];
+    if (!std::exchange(ended.open, false)) continue;
+    PopRange();
+    if (ended.start_ns > 0) Record({self.lane, self.row, std::move(ended.name), ended.start_ns, now});
+  }
+}
+
+void TraceAsync(const char* lane, const std::string& name, int64_t start_ns) {
+  if (start_ns > 0) Record({lane, -1, name, start_ns, TraceClock()});
+}
+
+}  // namespace deeper

@@ -1,0 +1,160 @@
+// The CPU as a device: everything is done when a call returns, memory is the host's.
+#include <omp.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <set>
+#include <string>
+
+#include "kernels/base/device.h"
+#include "kernels/base/trace.h"
+#include "oneapi/dnnl/dnnl.hpp"
+
+namespace deeper {
+namespace {
+
+constexpr size_t kUnlimited = std::numeric_limits<size_t>::max();
+
+// What follows `key` and its separator on its line in a file such as /proc/cpuinfo; empty if there is none.
+std::string FindField(const std::filesystem::path& file, const std::string& key) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (!line.starts_with(key)) continue;
+    const size_t value = line.find_first_not_of(" \t:", key.size());
+    if (value != key.size() && value != std::string::npos) return line.substr(value);
+  }
+  return {};
+}
+
+// A file of one number, such as memory.max; unlimited where there is none ("max", or no such file).
+size_t ReadLimit(const std::filesystem::path& file) {
+  size_t value = kUnlimited;
+  std::ifstream in(file);
+  return in >> value ? value : kUnlimited;
+}
+
+size_t ParseBytes(const std::string& text) {
+  return text.empty() ? 0 : std::stoull(text);
+}
+
+// One version of the control groups' memory controller, as far as it bounds us.
+struct CgroupMemory {
+  const char* root;
+  const char* line;  // how our line in /proc/self/cgroup contains the path: after this
+  const char* limit;
+  const char* usage;
+  const char* stat_prefix;
+};
+constexpr CgroupMemory kCgroups[] = {
+    {"/sys/fs/cgroup", "0::", "memory.max", "memory.current", ""},
+    {"/sys/fs/cgroup/memory", ":memory:", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"},
+};
+
+// The least that our group or one above it leaves us. Cached files count as free: the kernel drops them
+// first.
+size_t CgroupAvailable(const CgroupMemory& v) {
+  size_t available = kUnlimited;
+  std::ifstream in("/proc/self/cgroup");
+  for (std::string line; std::getline(in, line);) {
+    const size_t at = line.find(v.line);
+    if (at == std::string::npos) continue;
+    // In a container the path may be the host's: what is missing on the way to the root sets no limit.
+    std::filesystem::path group = line.substr(at + std::strlen(v.line));
+    for (bool more = true; more; group = group.parent_path()) {
+      more = group.has_relative_path();
+      const std::filesystem::path dir = v.root / group.relative_path();
+      const size_t limit = ReadLimit(dir / v.limit), usage = ReadLimit(dir / v.usage);
+      if (limit == kUnlimited || usage == kUnlimited) continue;
+      const std::string prefix = v.stat_prefix;
+      const size_t cache = ParseBytes(FindField(dir / "memory.stat", prefix + "active_file")) +
+                           ParseBytes(FindField(dir / "memory.stat", prefix + "inactive_file"));
+      const size_t held = usage - std::min(usage, cache);
+      available = std::min(available, limit - std::min(limit, held));
+    }
+  }
+  return available;
+}
+
+const char* NameOfIsa(dnnl::cpu_isa isa) {
+  switch (isa) {
+    case dnnl::cpu_isa::avx512_core_amx:
+      return "AVX-512 with AMX";
+    case dnnl::cpu_isa::avx512_core_bf16:
+      return "AVX-512 with bf16";
+    case dnnl::cpu_isa::avx512_core_vnni:
+      return "AVX-512 with VNNI";
+    case dnnl::cpu_isa::avx512_core:
+      return "AVX-512";
+    case dnnl::cpu_isa::avx2_vnni:
+      return "AVX2 with VNNI";
+    case dnnl::cpu_isa::avx2:
+      return "AVX2";
+    case dnnl::cpu_isa::avx:
+      return "AVX";
+    case dnnl::cpu_isa::sse41:
+      return "SSE4.1";
+    default:
+      return "unknown instruction set";
+  }
+}
+
+class CpuDevice final : public Device {
+ public:
+  explicit CpuDevice(int threads) : threads_(threads > 0 ? threads : AvailableCores()) {
+    omp_set_num_threads(threads_);
+  }
+
+  DeviceType type() const override { return DeviceType::kCpu; }
+  std::string Describe() const override {
+    const std::string model = FindField("/proc/cpuinfo", "model name");
+    return (model.empty() ? "CPU" : model) + ", " + std::to_string(threads_) +
+           (threads_ == 1 ? " thread, " : " threads, ") + NameOfIsa(dnnl::get_effective_cpu_isa());
+  }
+  int64_t channel_block() const override {
+    // dnnl::cpu_isa's values are bit sets, a later instruction set holding the bits of those it extends.
+    const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+    const auto avx512 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+    return (isa & avx512) == avx512 ? 16 : 8;
+  }
+  Buffer Allocate(size_t bytes) override { return AllocateHost(bytes); }
+  size_t AvailableBytes() const override {
+    size_t available = ParseBytes(FindField("/proc/meminfo", "MemAvailable")) * 1024;
+    for (const CgroupMemory& version : kCgroups) available = std::min(available, CgroupAvailable(version));
+    return available;
+  }
+  Stream stream() const override { return {}; }
+  void Synchronize() override {}
+  void Annotate(const std::string& name) override { TraceBegin(TraceLevel::kDetail, name); }
+  void Copy(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+
+ private:
+  int threads_;
+};
+
+}  // namespace
+
+int AvailableCores() {
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof mask, &mask) != 0) return omp_get_num_procs();
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &mask)) continue;
+    std::string siblings;
+    std::ifstream("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list") >>
+        siblings;
+    cores.insert(siblings.empty() ? std::to_string(cpu) : siblings);
+  }
+  return static_cast<int>(cores.size());
+}
+
+std::unique_ptr<Device> MakeCpuDevice(int threads) {
+  return std::make_unique<CpuDevice>(threads);
+}
+
+}  // namespace deeper

@@ -1,0 +1,294 @@
+#include "kernels/cpu/onednn.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/check.h"
+
+namespace deeper::onednn {
+namespace {
+
+using dnnl::algorithm;
+using dnnl::prop_kind;
+using Dims = dnnl::memory::dims;
+using Tag = dnnl::memory::format_tag;
+
+const dnnl::engine& Engine() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+const dnnl::stream& CpuStream() {
+  static const dnnl::stream stream(Engine());
+  return stream;
+}
+
+dnnl::memory::data_type TypeOf(DType dtype) {
+  DEEPER_CHECK(dtype == DType::kF32 || dtype == DType::kBf16, NameOf(dtype));
+  return dtype == DType::kF32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
+}
+
+// The caller owns scratch memory, so that nothing is allocated while training.
+dnnl::primitive_attr Attributes(bool relu = false) {
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (relu) {
+    dnnl::post_ops ops;
+#if DNNL_VERSION_MAJOR >= 3
+    ops.append_eltwise(algorithm::eltwise_relu, 0.0f, 0.0f);
+#else
+    ops.append_eltwise(1.0f, algorithm::eltwise_relu, 0.0f, 0.0f);
+#endif
+    attr.set_post_ops(ops);
+  }
+  return attr;
+}
+
+// Version 2 creates a primitive descriptor from an operation descriptor, version 3 at once. Empty if oneDNN
+// has no code for it.
+template <class P, class... Args>
+typename P::primitive_desc Describe(const dnnl::primitive_attr& attr, const Args&... args) {
+#if DNNL_VERSION_MAJOR >= 3
+  return {Engine(), args..., attr, /*allow_empty=*/true};
+#else
+  return {typename P::desc(args...), attr, Engine(), /*allow_empty=*/true};
+#endif
+}
+
+template <class P, class Hint, class... Args>
+typename P::primitive_desc DescribeBackward(const Hint& forward, const Args&... args) {
+#if DNNL_VERSION_MAJOR >= 3
+  return {Engine(), args..., forward, Attributes(), /*allow_empty=*/true};
+#else
+  return {typename P::desc(args...), Attributes(), Engine(), forward, /*allow_empty=*/true};
+#endif
+}
+
+bool IsReference(const dnnl::primitive_desc_base& desc) {
+  return std::string_view(desc.impl_info_str()).substr(0, 3) == "ref";
+}
+
+// The first of `algorithms` with optimised code for it, else with any: describe(algorithm) gives a
+// descriptor.
+template <class Descr>
+auto FirstFast(std::initializer_list<algorithm> algorithms, const Descr& describe) {
+  decltype(describe(algorithm::undef)) fallback;
+  for (const algorithm a : algorithms) {
+    auto desc = describe(a);
+    if (!desc) continue;
+    if (!IsReference(desc)) return desc;
+    if (!fallback) fallback = desc;
+  }
+  return fallback;
+}
+
+std::string ToString(const Desc& desc) {
+  std::string dims;
+  for (const int64_t d : desc.dims()) absl::StrAppend(&dims, dims.empty() ? "" : "x", d);
+  return dims;
+}
+
+// oneDNN reports failures of creation by exceptions; beyond this file they are Statuses.
+template <class Make>
+auto Guarded(const char* what, const Desc& x, const Make& make) -> absl::StatusOr<decltype(make())> {
+  try {
+    return make();
+  } catch (const dnnl::error& e) {
+    const std::string message =
+        absl::StrCat("oneDNN cannot prepare ", what, " of ", ToString(x), ": ", e.what());
+    if (e.status == dnnl_unimplemented) return absl::UnimplementedError(message);
+    return absl::InternalError(message);
+  }
+}
+
+}  // namespace
+
+Desc DescOf(const TensorDesc& t) {
+  DEEPER_CHECK(t.layout != Layout::kNhwc, "the CPU backend has no NHWC");
+  const bool blocked = t.layout == Layout::kBlocked;
+  DEEPER_CHECK(!blocked || t.block == 16 || t.block == 8, std::to_string(t.block));
+  const Tag tag = !blocked ? Tag::nchw : t.block == 16 ? Tag::nChw16c : Tag::nChw8c;
+  return Desc({t.shape.n, t.shape.c, t.shape.h, t.shape.w}, TypeOf(t.dtype), tag);
+}
+
+Desc DescOf(const ParamSpec& spec, const ParamLayout& layout) {
+  static constexpr Tag kPlain[] = {Tag::a, Tag::ab, Tag::abc, Tag::abcd};
+  DEEPER_CHECK(!spec.shape.empty() && spec.shape.size() <= 4, spec.name);
+  DEEPER_CHECK(layout.block == 1 || layout.block == 8 || layout.block == 16, std::to_string(layout.block));
+  Tag tag = kPlain[spec.shape.size() - 1];
+  if (layout.block > 1) tag = layout.block == 16 ? Tag::OIhw16i16o : Tag::OIhw8i8o;
+  return Desc(Dims(spec.shape), dnnl::memory::data_type::f32, tag);
+}
+
+Desc AnyFormat(const Desc& desc, DType dtype) {
+  return Desc(desc.dims(), TypeOf(dtype), Tag::any);
+}
+
+Primitive::Primitive(const dnnl::primitive_desc_base& desc) : desc_(desc) {
+  if (!desc_) throw dnnl::error(dnnl_unimplemented, "no implementation on this processor");
+  primitive_ = dnnl::primitive(desc_.get());
+}
+
+void Primitive::Bind(std::initializer_list<std::pair<int, void*>> args, void* scratch) {
+  args_.clear();
+  if (empty()) return;
+  const auto bind = [this](int arg, void* data) {
+    if (ArgBytes(arg) == 0) return;
+    DEEPER_CHECK(data != nullptr, absl::StrCat(implementation(), " argument ", arg));
+    args_.insert_or_assign(arg, dnnl::memory(ArgDesc(arg), Engine(), data));
+  };
+  for (const auto& [arg, data] : args) bind(arg, data);
+  bind(DNNL_ARG_SCRATCHPAD, scratch);
+}
+
+void Primitive::Run() const {
+  if (empty()) return;
+  try {
+    primitive_.execute(CpuStream(), args_);
+  } catch (const dnnl::error& e) {
+    DEEPER_CHECK(false, absl::StrCat("oneDNN ", implementation(), ": ", e.what()));
+  }
+}
+
+absl::StatusOr<Weighted> MakeConvolution(const WeightedDescs& d, int64_t stride, int64_t pad, bool winograd,
+                                         Passes passes) {
+  const Dims strides{stride, stride}, pads{pad, pad};
+  const auto first = winograd ? algorithm::convolution_winograd : algorithm::convolution_direct;
+  const auto algorithms = {first, algorithm::convolution_direct, algorithm::convolution_auto};
+  return Guarded("a convolution", d.x, [&] {
+    Weighted made;
+    // Training's forward even for evaluation: inference's Winograd wants its weights transformed beforehand.
+    const auto forward = FirstFast(algorithms, [&](algorithm a) {
+      return Describe<dnnl::convolution_forward>(Attributes(d.relu), prop_kind::forward_training, a, d.x, d.w,
+                                                 d.b, d.y, strides, pads, pads);
+    });
+    made.forward = Primitive(forward);
+    if (passes.training && passes.want_dx) {
+      made.backward_data = Primitive(FirstFast(algorithms, [&](algorithm a) {
+        return DescribeBackward<dnnl::convolution_backward_data>(forward, a, d.x, d.w, d.y, strides, pads,
+                                                                 pads);
+      }));
+    }
+    if (passes.training) {
+      made.backward_weights = Primitive(FirstFast(algorithms, [&](algorithm a) {
+        return DescribeBackward<dnnl::convolution_backward_weights>(forward, a, d.x, d.diff_w, d.b, d.y,
+                                                                    strides, pads, pads);
+      }));
+    }
+    return made;
+  });
+}
+
+absl::StatusOr<Weighted> MakeInnerProduct(const WeightedDescs& d, Passes passes) {
+  return Guarded("a linear layer", d.x, [&] {
+    Weighted made;
+    const auto forward = Describe<dnnl::inner_product_forward>(
+        Attributes(d.relu), prop_kind::forward_training, d.x, d.w, d.b, d.y);
+    made.forward = Primitive(forward);
+    if (passes.training && passes.want_dx) {
+      made.backward_data =
+          Primitive(DescribeBackward<dnnl::inner_product_backward_data>(forward, d.x, d.w, d.y));
+    }
+    if (passes.training) {
+      made.backward_weights =
+          Primitive(DescribeBackward<dnnl::inner_product_backward_weights>(forward, d.x, d.diff_w, d.b, d.y));
+    }
+    return made;
+  });
+}
+
+absl::StatusOr<ForwardBackward> MakePooling(algorithm algorithm, const Desc& x, const Desc& y,
+                                            const Window& window, Passes passes) {
+  const auto pad_end = [&](int axis, int64_t kernel) {
+    return std::max<int64_t>(0, (y.dims()[axis] - 1) * window.stride + kernel - x.dims()[axis] - window.pad);
+  };
+  const Dims strides{window.stride, window.stride}, kernel{window.kernel_h, window.kernel_w};
+  const Dims begin{window.pad, window.pad}, end{pad_end(2, window.kernel_h), pad_end(3, window.kernel_w)};
+#if DNNL_VERSION_MAJOR >= 3
+  const auto describe = [&](auto describe_with, const auto&... args) {
+    return describe_with(args..., strides, kernel, Dims{0, 0}, begin, end);  // version 3 adds dilation
+  };
+#else
+  const auto describe = [&](auto describe_with, const auto&... args) {
+    return describe_with(args..., strides, kernel, begin, end);
+  };
+#endif
+  return Guarded("a pooling", x, [&] {
+    ForwardBackward made;
+    const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
+    const auto forward =
+        describe([&](const auto&... args) { return Describe<dnnl::pooling_forward>(Attributes(), args...); },
+                 kind, algorithm, x, y);
+    made.forward = Primitive(forward);
+    if (passes.training && passes.want_dx) {
+      made.backward = Primitive(describe(
+          [&](const auto&... args) { return DescribeBackward<dnnl::pooling_backward>(forward, args...); },
+          algorithm, x, y));
+    }
+    return made;
+  });
+}
+
+absl::StatusOr<ForwardBackward> MakeLrn(const Desc& x, int64_t size, float alpha, float beta, float k,
+                                        Passes passes) {
+  constexpr auto kAcross = algorithm::lrn_across_channels;
+  return Guarded("a local response normalisation", x, [&] {
+    ForwardBackward made;
+    const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
+#if DNNL_VERSION_MAJOR >= 3
+    const auto forward = Describe<dnnl::lrn_forward>(Attributes(), kind, kAcross, x, x, size, alpha, beta, k);
+#else
+    const auto forward = Describe<dnnl::lrn_forward>(Attributes(), kind, kAcross, x, size, alpha, beta, k);
+#endif
+    made.forward = Primitive(forward);
+    if (passes.training && passes.want_dx) {
+#if DNNL_VERSION_MAJOR >= 3
+      made.backward =
+          Primitive(DescribeBackward<dnnl::lrn_backward>(forward, kAcross, x, x, x, size, alpha, beta, k));
+#else
+      made.backward =
+          Primitive(DescribeBackward<dnnl::lrn_backward>(forward, kAcross, x, x, size, alpha, beta, k));
+#endif
+    }
+    return made;
+  });
+}
+
+absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool relu, bool training,
+                                              bool given_statistics) {
+  using Flag = dnnl::normalization_flags;
+  Flag flags = Flag::use_scale | Flag::use_shift;
+  if (relu) flags |= Flag::fuse_norm_relu;
+  if (given_statistics) flags |= Flag::use_global_stats;
+  return Guarded("a batch normalisation", x, [&] {
+    ForwardBackward made;
+    const auto kind = training ? prop_kind::forward_training : prop_kind::forward_inference;
+#if DNNL_VERSION_MAJOR >= 3
+    const auto forward = Describe<dnnl::batch_normalization_forward>(Attributes(), kind, x, x, eps, flags);
+#else
+    const auto forward = Describe<dnnl::batch_normalization_forward>(Attributes(), kind, x, eps, flags);
+#endif
+    made.forward = Primitive(forward);
+    if (training) {
+#if DNNL_VERSION_MAJOR >= 3
+      made.backward = Primitive(DescribeBackward<dnnl::batch_normalization_backward>(
+          forward, prop_kind::backward, x, x, x, eps, flags));
+#else
+      made.backward = Primitive(
+          DescribeBackward<dnnl::batch_normalization_backward>(forward, prop_kind::backward, x, x, eps, flags));
+#endif
+    }
+    return made;
+  });
+}
+
+absl::StatusOr<Primitive> MakeReorder(const Desc& from, const Desc& to) {
+  if (from == to) return Primitive();
+  return Guarded("a change of layout", from, [&] {
+    return Primitive(
+        dnnl::reorder::primitive_desc(Engine(), from, Engine(), to, Attributes(), /*allow_empty=*/true));
+  });
+}
+
+}  // namespace deeper::onednn

@@ -1,0 +1,128 @@
+// What CUDA ops are made of: kernels of our own, functors over an index space (cuda_for_each.h), and plans:
+// prepared calls of cuDNN, of cuBLASLt, and of tensor core kernels of our own (conv_tensor_core.h).
+//
+// Ops see a CudaDevice in one of three modes. kGpu is the real thing. kHost runs the same ops on host memory,
+// functor by functor, with naive loops in place of the libraries: how tests check, where there is no GPU, all
+// of a CUDA network but its library calls (tests/kernels/host_cuda.cpp). kPlan enqueues nothing and counts
+// what would be: how `describe --device=cuda` knows launches and bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/base/device.h"
+#include "kernels/base/tensor.h"
+
+namespace deeper {
+
+// y = relu(conv(x, w) + bias), or one of its gradients: x [N,H,W,C], w [K,kernel,kernel,C], y [N,OH,OW,K];
+// C counts padding channels. All of type `dtype`, accumulation and bias addition in fp32. x and y, or their
+// gradients, may be slices of the channels of wider tensors; w is dense.
+struct ConvolutionProblem {
+  enum class Pass : uint8_t { kForward, kBackwardData, kBackwardWeights };
+  Pass pass = Pass::kForward;
+  DType dtype = DType::kBf16;
+  int64_t n = 1, h = 1, w = 1, c = 1;  // x
+  int64_t k = 1, kernel = 1, stride = 1, pad = 0;
+  int64_t x_pitch = 0, y_pitch = 0;  // elements from pixel to pixel of x and y; 0: dense
+  bool bias = false, relu = false;   // forward only; bias is [K] of type dtype
+  bool wide_bias = false;            // bias is fp32 whatever dtype
+  // Backward data only: dx is 0 where x, the output of a ReLU, is not positive, and sums[c] = sum over pixels
+  // of dx, fp32, in a fixed order. Of the operands x is then the mask, with a pitch of its own.
+  bool mask_dx = false;
+  int64_t mask_pitch = 0;
+  // Forward and backward weights of a 1x1 of stride 1 in bf16: max pool 3x3, stride 1, pad 1, of x takes the
+  // place of x. It is never written; forward writes the places of the maxima, if they are wanted. dw is fp32.
+  bool pool_x = false;
+
+  int64_t out_h() const { return (h + 2 * pad - kernel) / stride + 1; }
+  int64_t out_w() const { return (w + 2 * pad - kernel) / stride + 1; }
+  int64_t PitchOfX() const { return x_pitch > 0 ? x_pitch : c; }
+  int64_t PitchOfY() const { return y_pitch > 0 ? y_pitch : k; }
+  int64_t PitchOfMask() const { return mask_pitch > 0 ? mask_pitch : c; }
+  DType bias_dtype() const { return wide_bias ? DType::kF32 : dtype; }
+  DType dw_dtype() const { return pool_x ? DType::kF32 : dtype; }  // of the gradient of w
+  int64_t macs() const { return n * out_h() * out_w() * k * c * kernel * kernel; }
+  friend bool operator==(const ConvolutionProblem&, const ConvolutionProblem&) = default;
+};
+
+// d[m,n] = op(a) op(b), row-major, where op(a) is [m,k] and op(b) [k,n]; a is stored as [m,k] or, transposed,
+// as [k,m]; b as [k,n] or, transposed, as [n,k]. Strides count elements between the rows as stored.
+// Accumulation in fp32; then relu(d + bias[n]).
+struct MatmulProblem {
+  int64_t m = 1, n = 1, k = 1;
+  DType in = DType::kBf16, out = DType::kBf16;  // bias has the type of out
+  bool transpose_a = false, transpose_b = false;
+  int64_t a_stride = 0, b_stride = 0, d_stride = 0;
+  bool bias = false, relu = false;
+
+  int64_t macs() const { return m * n * k; }
+  friend bool operator==(const MatmulProblem&, const MatmulProblem&) = default;
+};
+
+// What a plan works on. Convolution forward: a x, b w, d y; backward data: a dy, b w, d dx; backward weights:
+// a x, b dy, d dw; matmul: a, b, d. bias, mask, sums and argmax are for the problems that have them. d, sums
+// and argmax are overwritten.
+struct PlanOperands {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* d = nullptr;
+  void* workspace = nullptr;  // CudaPlan::workspace_bytes(), aligned to 256 bytes
+  const void* bias = nullptr;
+  const void* mask = nullptr;
+  float* sums = nullptr;
+  // Forward of pool_x: of each maximum, the row * 3 + column in its window, the first in scan order, dense
+  // [pixels][c]. nullptr: not wanted.
+  uint8_t* argmax = nullptr;
+  friend bool operator==(const PlanOperands&, const PlanOperands&) = default;
+};
+
+// A prepared call of a library, or of a tensor core kernel of our own.
+class CudaPlan {
+ public:
+  virtual ~CudaPlan() = default;
+  size_t workspace_bytes() const { return workspace_bytes_; }
+  virtual void Run(const PlanOperands& operands) = 0;  // enqueues
+
+ protected:
+  size_t workspace_bytes_ = 0;
+};
+
+class CudaDevice : public Device {
+ public:
+  enum class Mode { kGpu, kHost, kPlan };
+
+  DeviceType type() const final { return DeviceType::kCuda; }
+  int64_t channel_block() const final { return 1; }
+  Mode mode() const { return mode_; }
+
+  // Bracket every launch. Begin is false where nothing is to be enqueued (kPlan).
+  virtual bool Begin(const Launch& launch) = 0;
+  virtual void End() = 0;
+
+  // Branches of work that may run side by side, as nodes of a graph: from Fork to Join, what is enqueued
+  // after Branch(i) waits for what came before Fork and for earlier work of branch i; work after Join waits
+  // for all. Branches share no memory that one of them writes. Where there is one queue, no-ops.
+  static constexpr int kBranches = 3;
+  virtual void Fork() {}
+  virtual void Branch(int index) { (void)index; }
+  virtual void Join() {}
+
+  // Unimplemented if no engine supports the problem; the message holds it.
+  virtual absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) = 0;
+  virtual absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) = 0;
+
+ protected:
+  explicit CudaDevice(Mode mode) : mode_(mode) {}
+
+ private:
+  const Mode mode_;
+};
+
+inline CudaDevice& AsCuda(Device& device) {
+  return static_cast<CudaDevice&>(device);
+}
+
+}  // namespace deeper

@@ -1,0 +1,86 @@
+// How every kernel of our own but convolutions (conv_tiling.h) is written: a functor called with each index
+// of a range, in any order. For .cu files only.
+//
+//   struct Scale {
+//     float factor;
+//     float* x;
+//     DEEPER_HD void operator()(int64_t i) const { x[i] *= factor; }
+//   };
+//   ForEach(device, {"scale", 8 * count}, count, Scale{factor, x});
+//
+// Neighbouring indices run side by side in a warp and should touch neighbouring memory. There is no shared
+// memory and there are no atomics: sums are made in two stages, partial sums over tiles and then their sum,
+// in a fixed order, so that the same input always gives the same bits. The very functors run on the host in
+// CI.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/base/bf16.h"
+#include "kernels/base/cuda_check.h"
+#include "kernels/base/host_device.h"
+#include "kernels/base/parallel.h"
+#include "kernels/cuda/base/cuda_device.h"
+
+namespace deeper {
+
+constexpr int kThreads = 256;  // of a block
+
+template <class Body>
+__global__ void __launch_bounds__(kThreads) ForEachKernel(int64_t count, Body body) {
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += step) body(i);
+}
+
+template <class Body>
+void ForEach(CudaDevice& device, const Launch& launch, int64_t count, const Body& body) {
+  if (count <= 0 || !device.Begin(launch)) return;
+  if (device.mode() == CudaDevice::Mode::kHost) {
+    ParallelFor(count, 256, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) body(i);
+    });
+  } else {
+    constexpr int64_t kMaxBlocks = int64_t{1} << 30;  // below the limit of a grid's x
+    const int64_t blocks = (count + kThreads - 1) / kThreads;
+    const auto stream = static_cast<cudaStream_t>(device.stream().native);
+    ForEachKernel<<<static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kThreads, 0, stream>>>(
+        count, body);
+    DEEPER_CUDA_CHECK(cudaGetLastError());
+  }
+  device.End();
+}
+
+// N neighbouring elements, moved as one.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T v[N];
+};
+template <class T, int N>
+DEEPER_HD Pack<T, N> LoadPack(const T* from) {
+  return *reinterpret_cast<const Pack<T, N>*>(from);
+}
+template <class T, int N>
+DEEPER_HD void StorePack(T* to, const Pack<T, N>& pack) {
+  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+// Calls make(T{}, std::integral_constant<int, N>) with the element type and with 16 bytes' worth of elements,
+// or with single ones where `channels` is no multiple of that.
+template <class Make>
+void WithPacks(DType dtype, int64_t channels, const Make& make) {
+  const auto width = [&](auto zero) {
+    constexpr int kWide = 16 / sizeof(zero);
+    if (channels % kWide == 0) {
+      make(zero, std::integral_constant<int, kWide>{});
+    } else {
+      make(zero, std::integral_constant<int, 1>{});
+    }
+  };
+  if (dtype == DType::kBf16) {
+    width(bf16{});
+  } else {
+    width(0.0f);
+  }
+}
+
+}  // namespace deeper

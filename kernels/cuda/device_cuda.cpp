@@ -1,0 +1,436 @@
+// A GPU as a device: one stream for all work, and one each for uploads and downloads beside it; libraries
+// tuned problem by problem, recordings as CUDA graphs.
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/affinity.h"
+#include "kernels/base/cuda_check.h"
+#include "kernels/base/trace.h"
+#include "kernels/cuda/base/cuda_device.h"
+#include "kernels/cuda/plans/autotune.h"
+#include "kernels/cuda/plans/cublaslt.h"
+#include "kernels/cuda/plans/cuda_algorithm.h"
+#include "kernels/cuda/plans/cudnn.h"
+#include "kernels/cuda/plans/plan_cache.h"
+#include "kernels/cuda/tensor_core/conv_check.h"
+#include "kernels/cuda/tensor_core/conv_tensor_core.h"
+
+namespace deeper {
+namespace {
+
+// The first whose bf16 tensor cores and kernels this build has code for.
+constexpr int kLeastMajor = 8;
+// Heuristics propose some 50 algorithms, in a good order: what comes after the first two dozen is not the
+// best.
+constexpr int kContenders = 24;
+
+std::string ToString(cudaError_t error) {
+  return absl::StrCat(cudaGetErrorName(error), ": ", cudaGetErrorString(error));
+}
+
+std::string CudaVersion(int version) {  // 13000
+  return absl::StrCat(version / 1000, ".", version / 10 % 100);
+}
+
+struct Gpu {
+  cudaDeviceProp properties = {};
+  std::string address;
+  int driver = 0;  // the newest version of CUDA that the driver supports
+
+  // What a tuned plan depends on.
+  std::string Environment(bool deterministic) const {
+    return absl::StrCat(Model(), ", driver for CUDA ", CudaVersion(driver), ", cuDNN ", cudnn::Version(),
+                        ", cuBLASLt ", cublaslt::Version(), deterministic ? ", deterministic" : "");
+  }
+  std::string Describe() const {
+    return absl::StrCat(Model(), ", CUDA ", CudaVersion(CUDART_VERSION), ", cuDNN ", cudnn::Version());
+  }
+
+ private:
+  std::string Model() const {
+    return absl::StrCat(properties.name, ", ", properties.multiProcessorCount, " SMs, compute capability ",
+                        properties.major, ".", properties.minor);
+  }
+};
+
+class CudaStream {
+ public:
+  CudaStream() { DEEPER_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  ~CudaStream() { cudaStreamDestroy(stream_); }
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class GpuDownload final : public Download {
+ public:
+  GpuDownload(void* to, const void* from, size_t bytes, cudaStream_t stream) {
+    DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&arrived_, cudaEventDisableTiming));
+    DEEPER_CUDA_CHECK(cudaEventRecord(arrived_, stream));
+  }
+  ~GpuDownload() override { cudaEventDestroy(arrived_); }
+  void Wait() override { DEEPER_CUDA_CHECK(cudaEventSynchronize(arrived_)); }
+
+ private:
+  cudaEvent_t arrived_ = nullptr;
+};
+
+class GpuDevice final : public CudaDevice {
+ public:
+  GpuDevice(const Gpu& gpu, const CudaOptions& options)
+      : CudaDevice(Mode::kGpu),
+        options_(options),
+        description_(gpu.Describe()),
+        address_(gpu.address),
+        compute_capability_(gpu.properties.major * 10 + gpu.properties.minor),
+        plans_(options.plan_cache, gpu.Environment(options.deterministic)) {}
+  ~GpuDevice() override {
+    cudaStreamSynchronize(uploads_.get());
+    cudaStreamSynchronize(downloads_.get());
+    cudaStreamSynchronize(stream_.get());
+    cudaEventDestroy(uploaded_);
+    cudaEventDestroy(computed_);
+    cudaEventDestroy(forked_);
+    for (const BranchStream& branch : branches_) cudaEventDestroy(branch.done);
+  }
+
+  absl::Status Init() {
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&uploaded_, cudaEventDisableTiming));
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&computed_, cudaEventDisableTiming));
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming));
+    for (BranchStream& branch : branches_)
+      DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&branch.done, cudaEventDisableTiming));
+    auto convolutions = cudnn::MakeGpuTarget();
+    if (!convolutions.ok()) return convolutions.status();
+    convolutions_ = *std::move(convolutions);
+    auto matmuls = cublaslt::MakeTarget();
+    if (!matmuls.ok()) return matmuls.status();
+    matmuls_ = *std::move(matmuls);
+    return absl::OkStatus();
+  }
+
+  std::string Describe() const override { return description_; }
+  std::string address() const override { return address_; }
+
+  Buffer Allocate(size_t bytes) override {
+    void* data = nullptr;
+    if (bytes == 0 || !Allocated(cudaMalloc(&data, bytes))) return {};
+    DEEPER_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_.get()));
+    Synchronize();  // uploads do not wait for the stream
+    return Buffer(data, bytes, [](void* memory, size_t) { cudaFree(memory); });
+  }
+  Buffer AllocateStaging(size_t bytes) override {
+    void* data = nullptr;
+    if (bytes == 0 || !Allocated(cudaMallocHost(&data, bytes))) return {};
+    std::memset(data, 0, bytes);
+    return Buffer(data, bytes, [](void* memory, size_t) { cudaFreeHost(memory); });
+  }
+  size_t AvailableBytes() const override {
+    size_t available = 0, total = 0;
+    DEEPER_CUDA_CHECK(cudaMemGetInfo(&available, &total));
+    return available;
+  }
+
+  Stream stream() const override { return {branch_ == nullptr ? stream_.get() : branch_}; }
+  void Fork() override { DEEPER_CUDA_CHECK(cudaEventRecord(forked_, stream_.get())); }
+  void Branch(int index) override {
+    if (profiling_ || index == 0) {  // launch by launch, a profile times them one after the other
+      branch_ = nullptr;
+      return;
+    }
+    BranchStream& branch = branches_[index - 1];
+    branch_ = branch.stream.get();
+    if (!std::exchange(branch.in_use, true)) DEEPER_CUDA_CHECK(cudaStreamWaitEvent(branch_, forked_, 0));
+  }
+  void Join() override {
+    branch_ = nullptr;
+    for (BranchStream& branch : branches_) {
+      if (!std::exchange(branch.in_use, false)) continue;
+      DEEPER_CUDA_CHECK(cudaEventRecord(branch.done, branch.stream.get()));
+      DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), branch.done, 0));
+    }
+  }
+  void Synchronize() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_.get())); }
+  void Copy(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_.get()));
+  }
+  void Upload(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, uploads_.get()));
+  }
+  void JoinUploads() override {
+    DEEPER_CUDA_CHECK(cudaEventRecord(uploaded_, uploads_.get()));
+    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), uploaded_, 0));
+  }
+  void WaitForUploads() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(uploads_.get())); }
+  std::unique_ptr<Download> StartDownload(void* to, const void* from, size_t bytes) override {
+    DEEPER_CUDA_CHECK(cudaEventRecord(computed_, stream_.get()));
+    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_, 0));
+    return std::make_unique<GpuDownload>(to, from, bytes, downloads_.get());
+  }
+  std::unique_ptr<Recording> MakeRecording() override;
+
+  void Annotate(const std::string& name) override {
+    scope_ = name;
+    TraceBegin(TraceLevel::kDetail, name);
+  }
+  bool Begin(const Launch& launch) override {
+    if (profiling_) timed_.push_back({scope_, launch, Now(), nullptr});
+    return true;
+  }
+  void End() override {
+    if (profiling_) timed_.back().stop = Now();
+  }
+
+  void StartProfile() override { profiling_ = true; }
+  std::vector<ProfiledLaunch> StopProfile() override {
+    profiling_ = false;
+    Synchronize();
+    std::vector<ProfiledLaunch> profile;
+    for (const TimedLaunch& timed : timed_) {
+      profile.push_back({timed.scope, timed.launch, Milliseconds(timed_.front().start, timed.start),
+                         Milliseconds(timed.start, timed.stop)});
+    }
+    for (const TimedLaunch& timed : timed_) {
+      cudaEventDestroy(timed.start);
+      cudaEventDestroy(timed.stop);
+    }
+    timed_.clear();
+    return profile;
+  }
+
+  absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
+    const auto reference =
+        cudnn::Choose(*convolutions_, ConvolutionCheck::LibraryProblem(problem), options_.deterministic);
+    const auto check =
+        std::make_shared<ConvolutionCheck>(problem, reference.ok() ? reference->get() : nullptr, *this);
+    return MakePlan(problem, ChooseConvolution(problem),
+                    [check](Algorithm& algorithm, const PlanOperands& operands) {
+                      return (*check)(algorithm, operands);
+                    });
+  }
+  absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
+    return MakePlan(problem, cublaslt::Choose(*matmuls_, problem), nullptr);  // the library's need no check
+  }
+
+ private:
+  friend class GraphRecording;
+
+  struct TimedLaunch {
+    std::string scope;
+    Launch launch;
+    cudaEvent_t start, stop;
+  };
+
+  cudaEvent_t Now() {
+    cudaEvent_t event = nullptr;
+    DEEPER_CUDA_CHECK(cudaEventCreate(&event));
+    DEEPER_CUDA_CHECK(cudaEventRecord(event, stream_.get()));
+    return event;
+  }
+  static double Milliseconds(cudaEvent_t from, cudaEvent_t to) {
+    float milliseconds = 0;
+    DEEPER_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, from, to));
+    return milliseconds;
+  }
+
+  // False where there is not enough memory: the caller's business, and no error of CUDA's from then on.
+  static bool Allocated(cudaError_t error) {
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      return false;
+    }
+    DEEPER_CUDA_CHECK(error);
+    return true;
+  }
+
+  // Our own kernels, which are built at once, before cuDNN's proposals. A deterministic device keeps to one
+  // choice: cuDNN's, or ours where cuDNN has none.
+  absl::StatusOr<std::unique_ptr<AlgorithmChoice>> ChooseConvolution(const ConvolutionProblem& problem) {
+    auto library = cudnn::Choose(*convolutions_, problem, options_.deterministic);
+    if (library.ok() && options_.deterministic) return library;
+    auto own = tensor_core::Choose(compute_capability_, problem);
+    if (!own.ok()) return library;
+    if (!library.ok()) return own;
+    return std::make_unique<BothChoices>(*std::move(own), *std::move(library));
+  }
+
+  // Known plans first: tuned by this run for an equal problem, or by an earlier one.
+  template <class Problem>
+  absl::StatusOr<std::unique_ptr<CudaPlan>> MakePlan(const Problem& problem,
+                                                     absl::StatusOr<std::unique_ptr<AlgorithmChoice>> choice,
+                                                     const AlgorithmCheck& check) {
+    if (!choice.ok()) return choice.status();
+    const std::string words = deeper::ToString(problem);
+    absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = absl::NotFoundError("not tuned yet");
+    if (const std::optional<std::string> known = plans_.Find(words)) algorithm = (*choice)->Load(*known);
+    if (!algorithm.ok()) {
+      algorithm = Tune(problem, **choice, check);
+      if (!algorithm.ok()) return algorithm.status();
+      if (absl::Status status = Remember(words, **algorithm); !status.ok()) return status;
+    }
+    const size_t workspace_bytes = (*algorithm)->workspace_bytes();
+    return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), *std::move(algorithm), workspace_bytes);
+  }
+
+  template <class Problem>
+  absl::StatusOr<std::unique_ptr<Algorithm>> Tune(const Problem& problem, AlgorithmChoice& choice,
+                                                  const AlgorithmCheck& check) {
+    // The clock decides differently from run to run, and another algorithm may round differently.
+    return ChooseFastest(choice, deeper::ToString(problem), SizesOf(problem), *this,
+                         options_.deterministic ? 1 : kContenders, check);
+  }
+
+  absl::Status Remember(const std::string& problem, const Algorithm& algorithm) {
+    const absl::StatusOr<std::string> text = algorithm.Serialize();
+    if (!text.ok()) return absl::OkStatus();  // some plans cannot be kept
+    return plans_.Put(problem, *text);
+  }
+
+  const CudaOptions options_;
+  const std::string description_, address_;
+  const int compute_capability_;  // 90
+  CudaStream stream_, uploads_, downloads_;
+  cudaEvent_t uploaded_ = nullptr, computed_ = nullptr;
+  struct BranchStream {
+    CudaStream stream;
+    cudaEvent_t done = nullptr;
+    bool in_use = false;  // since Fork
+  };
+  BranchStream branches_[kBranches - 1];  // branch 0 is the stream itself
+  cudaEvent_t forked_ = nullptr;
+  cudaStream_t branch_ = nullptr;  // what is enqueued next goes to; nullptr: the stream itself
+  std::unique_ptr<cudnn::Target> convolutions_;
+  std::unique_ptr<cublaslt::Target> matmuls_;
+  PlanCache plans_;
+  std::string scope_;
+  bool profiling_ = false;
+  std::vector<TimedLaunch> timed_;
+};
+
+// The first run just runs: it makes CUDA and its libraries load what they load lazily, which a capture would
+// forbid. The second is captured.
+class GraphRecording final : public Recording {
+ public:
+  explicit GraphRecording(const GpuDevice& device) : device_(device) {}
+  ~GraphRecording() override {
+    if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
+  }
+
+  void Run(const std::function<void()>& work) override {
+    if (device_.profiling_ || !std::exchange(warm_, true)) return work();
+    if (graph_ == nullptr) Capture(work);
+    DEEPER_CUDA_CHECK(cudaGraphLaunch(graph_, device_.stream_.get()));
+  }
+
+ private:
+  void Capture(const std::function<void()>& work) {
+    const cudaStream_t stream = device_.stream_.get();
+    cudaGraph_t captured = nullptr;
+    // What other threads do with CUDA meanwhile is their own affair.
+    DEEPER_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    work();
+    DEEPER_CUDA_CHECK(cudaStreamEndCapture(stream, &captured));
+    DEEPER_CUDA_CHECK(cudaGraphInstantiate(&graph_, captured, 0));
+    DEEPER_CUDA_CHECK(cudaGraphDestroy(captured));
+    DEEPER_CUDA_CHECK(cudaGraphUpload(graph_, stream));
+  }
+
+  const GpuDevice& device_;
+  bool warm_ = false;
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+std::unique_ptr<Recording> GpuDevice::MakeRecording() {
+  if (!options_.graphs) return CudaDevice::MakeRecording();
+  return std::make_unique<GraphRecording>(*this);
+}
+
+// How many GPUs this process sees, or why it can use none.
+absl::StatusOr<int> CountGpus(int driver) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (driver == 0) {
+    return absl::NotFoundError(
+        "--device=cuda: this machine has no NVIDIA driver: install one, or use --device=cpu");
+  }
+  if (error == cudaErrorInsufficientDriver) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--device=cuda: the NVIDIA driver supports CUDA up to ", CudaVersion(driver),
+                     ", and this program was built with CUDA ", CudaVersion(CUDART_VERSION),
+                     ": update the driver, or use --device=cpu"));
+  }
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+    return absl::NotFoundError(
+        "--device=cuda: CUDA finds no GPU (or CUDA_VISIBLE_DEVICES hides them all): use --device=cpu");
+  }
+  if (error != cudaSuccess) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--device=cuda: CUDA does not start: ", ToString(error)));
+  }
+  return count;
+}
+
+absl::StatusOr<Gpu> OpenGpu(int index) {
+  Gpu gpu;
+  if (cudaDriverGetVersion(&gpu.driver) != cudaSuccess) gpu.driver = 0;
+  const absl::StatusOr<int> count = CountGpus(gpu.driver);
+  if (!count.ok()) return count.status();
+  index %= *count;
+  cudaError_t error = cudaGetDeviceProperties(&gpu.properties, index);
+  if (error == cudaSuccess && gpu.properties.major < kLeastMajor) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--device=cuda: GPU ", index, " is a ", gpu.properties.name, " of compute capability ",
+                     gpu.properties.major, ".", gpu.properties.minor,
+                     ", and this program has code for 8.0 (A100) and later: use --device=cpu"));
+  }
+  if (error == cudaSuccess) error = cudaSetDevice(index);
+  if (error == cudaSuccess) error = cudaFree(nullptr);  // makes the context, if nothing did before
+  char address[32] = "";
+  if (error == cudaSuccess) error = cudaDeviceGetPCIBusId(address, sizeof address, index);
+  if (error != cudaSuccess) {
+    cudaGetLastError();
+    return absl::FailedPreconditionError(
+        absl::StrCat("--device=cuda: GPU ", index, " cannot be used: ", ToString(error)));
+  }
+  gpu.address = address;
+  return gpu;
+}
+
+// Uploads and launches come fastest from the cores on the GPU's side of the machine.
+void KeepNear(const std::string& address) {
+  std::string path = absl::StrCat("/sys/bus/pci/devices/", address, "/local_cpulist");
+  std::transform(path.begin(), path.end(), path.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::string list;
+  std::getline(std::ifstream(path), list);
+  KeepTo(ParseCpuList(list));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options) {
+  const absl::StatusOr<Gpu> gpu = OpenGpu(options.index);
+  if (!gpu.ok()) return gpu.status();
+  KeepNear(gpu->address);
+  auto device = std::make_unique<GpuDevice>(*gpu, options);
+  if (absl::Status status = device->Init(); !status.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat("--device=cuda: ", status.message()));
+  }
+  return device;
+}
+
+}  // namespace deeper

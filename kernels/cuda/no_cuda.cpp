@@ -1,0 +1,16 @@
+// In place of the CUDA devices, in a build without CUDA.
+#include "kernels/cuda/planning_device.h"
+
+namespace deeper {
+
+constexpr char kBuiltWithoutCuda[] =
+    "--device=cuda: this program was built without CUDA; use --device=cpu, or build the preset cuda-release";
+
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions&) {
+  return absl::UnimplementedError(kBuiltWithoutCuda);
+}
+absl::StatusOr<std::unique_ptr<PlanningDevice>> MakePlanningDevice(const std::string&) {
+  return absl::UnimplementedError(kBuiltWithoutCuda);
+}
+
+}  // namespace deeper

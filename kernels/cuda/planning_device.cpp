@@ -1,0 +1,97 @@
+#include "kernels/cuda/planning_device.h"
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/plans/autotune.h"
+#include "kernels/cuda/plans/cublaslt.h"
+#include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/plans/cudnn.h"
+#include "kernels/cuda/tensor_core/conv_tensor_core.h"
+
+namespace deeper {
+namespace {
+
+constexpr uintptr_t kFirstAddress = uintptr_t{1} << 40;
+constexpr uintptr_t kGuard = 4096;  // between two allocations, and what their addresses are multiples of
+
+class DevicelessGpu final : public PlanningDevice {
+ public:
+  DevicelessGpu(std::string description, int compute_capability, size_t memory_bytes,
+                std::unique_ptr<cudnn::Target> target)
+      : description_(std::move(description)),
+        compute_capability_(compute_capability),
+        memory_bytes_(memory_bytes),
+        target_(std::move(target)) {}
+
+  std::string Describe() const override { return description_; }
+  Buffer Allocate(size_t bytes) override {
+    if (bytes == 0) return {};
+    void* const data = reinterpret_cast<void*>(next_address_);
+    next_address_ += (bytes + 2 * kGuard - 1) / kGuard * kGuard;
+    return Buffer(data, bytes, [](void*, size_t) {});
+  }
+  size_t AvailableBytes() const override { return memory_bytes_; }
+  Stream stream() const override { return {}; }
+  void Synchronize() override {}
+  void Copy(void*, const void*, size_t) override {}
+  void Annotate(const std::string& name) override { scope_ = name; }
+
+  bool Begin(const Launch& launch) override {
+    launches_.push_back({scope_, launch});
+    return false;
+  }
+  void End() override {}
+
+  absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
+    const auto [entry, is_new] = workspaces_.try_emplace(ToString(problem), 0);
+    if (is_new) entry->second = Workspace(problem);
+    if (!entry->second.ok()) return entry->second.status();
+    return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, *entry->second);
+  }
+  absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
+    return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, cublaslt::kMaxWorkspaceBytes);
+  }
+
+ private:
+  absl::StatusOr<size_t> Workspace(const ConvolutionProblem& problem) const {
+    auto choice = cudnn::Choose(*target_, problem, /*deterministic=*/false);
+    if (problem.mask_dx || problem.pool_x) choice = tensor_core::Choose(compute_capability_, problem);
+    if (!choice.ok()) return choice.status();
+    const auto algorithm = ChooseFirst(**choice);
+    if (!algorithm.ok()) return algorithm.status();
+    return (*algorithm)->workspace_bytes();
+  }
+
+  const std::string description_;
+  const int compute_capability_;  // 90
+  const size_t memory_bytes_;
+  const std::unique_ptr<cudnn::Target> target_;
+  std::map<std::string, absl::StatusOr<size_t>> workspaces_;  // by problem
+  uintptr_t next_address_ = kFirstAddress;
+  std::string scope_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PlanningDevice>> MakePlanningDevice(const std::string& device_property_json) {
+  auto target = cudnn::MakeDevicelessTarget(device_property_json);
+  if (!target.ok()) return target.status();
+  const auto json = nlohmann::json::parse(device_property_json, nullptr, /*allow_exceptions=*/false);
+  const auto number = [&json](const char* name) {
+    const auto found = json.find(name);
+    return found != json.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
+  };
+  const auto name = json.find("deviceName");
+  const int64_t version = number("deviceVer");  // 900
+  const std::string description =
+      absl::StrCat(name != json.end() && name->is_string() ? name->get<std::string>() : "GPU", ", ",
+                   number("multiProcessorCount"), " SMs, compute capability ", version / 100, ".",
+                   version / 10 % 10, ", cuDNN ", cudnn::Version(), ", planned");
+  return std::make_unique<DevicelessGpu>(description, static_cast<int>(version / 10),
+                                         static_cast<size_t>(number("totalGlobalMem")), *std::move(target));
+}
+
+}  // namespace deeper

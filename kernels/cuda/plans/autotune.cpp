@@ -1,0 +1,208 @@
+#include "kernels/cuda/plans/autotune.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <limits>
+#include <random>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/bf16.h"
+#include "kernels/base/cuda_check.h"
+
+namespace deeper {
+namespace {
+
+constexpr int kRepetitions = 5;
+constexpr double kHopeless = 2;  // times the best: not worth repetitions
+// For one problem: what has to be compiled first takes a second each, and is rarely the best.
+constexpr std::chrono::seconds kPatience(5);
+constexpr double kNever = std::numeric_limits<double>::infinity();
+
+class Event {
+ public:
+  Event() { DEEPER_CUDA_CHECK(cudaEventCreate(&event_)); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+// Numbers in [-1, 1): zeros cost a GPU less power, and so less time.
+template <class T>
+std::vector<T> RandomNumbers() {
+  std::vector<T> numbers(size_t{1} << 18);
+  std::minstd_rand generator;
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  for (T& number : numbers) number = FromFloat<T>(uniform(generator));
+  return numbers;
+}
+
+template <class T>
+void FillWith(const std::vector<T>& numbers, const Buffer& buffer, Device& device) {
+  size_t done = std::min(numbers.size() * sizeof(T), buffer.bytes());
+  device.Copy(buffer.data(), numbers.data(), done);
+  while (done < buffer.bytes()) {
+    const size_t more = std::min(done, buffer.bytes() - done);
+    device.Copy(buffer.data() + done, buffer.data(), more);
+    done += more;
+  }
+  device.Synchronize();
+}
+
+void FillRandomly(DType dtype, const Buffer& buffer, Device& device) {
+  if (dtype == DType::kBf16) {
+    FillWith(RandomNumbers<bf16>(), buffer, device);
+  } else {
+    FillWith(RandomNumbers<float>(), buffer, device);
+  }
+}
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(Device& device)
+      : device_(device), stream_(static_cast<cudaStream_t>(device.stream().native)) {}
+
+  absl::Status Allocate(const OperandSizes& sizes) {
+    a_ = device_.Allocate(sizes.a);
+    b_ = device_.Allocate(sizes.b);
+    d_ = device_.Allocate(sizes.d);
+    bias_ = device_.Allocate(sizes.bias);
+    mask_ = device_.Allocate(sizes.mask);
+    sums_ = device_.Allocate(sizes.sums);
+    argmax_ = device_.Allocate(sizes.argmax);
+    for (const auto& [buffer, wanted] :
+         {std::pair(&a_, sizes.a), std::pair(&b_, sizes.b), std::pair(&d_, sizes.d),
+          std::pair(&bias_, sizes.bias), std::pair(&mask_, sizes.mask), std::pair(&sums_, sizes.sums),
+          std::pair(&argmax_, sizes.argmax)}) {
+      if (wanted > 0 && buffer->data() == nullptr) {
+        return absl::ResourceExhaustedError(absl::StrCat("not enough GPU memory to tune: ", wanted,
+                                                         " bytes are wanted, and ", device_.AvailableBytes(),
+                                                         " are free: use a smaller batch"));
+      }
+    }
+    FillRandomly(sizes.in, a_, device_);
+    FillRandomly(sizes.in, b_, device_);
+    FillRandomly(sizes.in, mask_, device_);
+    FillRandomly(sizes.in, bias_, device_);  // two of bf16 are one of fp32, in the same range
+    return absl::OkStatus();
+  }
+
+  absl::Status Check(const AlgorithmCheck& check, Algorithm& algorithm) {
+    const absl::Status status = check(algorithm, Operands());
+    cudaGetLastError();  // a launch that was refused leaves its error behind
+    return status;
+  }
+
+  // Of one run, in milliseconds; not exact where it is hopeless beside `best`. kNever where it fails.
+  double Time(Algorithm& algorithm, double best) {
+    if (algorithm.workspace_bytes() > workspace_.bytes()) {
+      workspace_ = {};
+      workspace_ = device_.Allocate(algorithm.workspace_bytes());
+      if (workspace_.data() == nullptr) return kNever;
+    }
+    if (TimeOnce(algorithm) == kNever) return kNever;  // loads its code: not representative
+    std::vector<double> times = {TimeOnce(algorithm)};
+    if (times[0] > kHopeless * best) return times[0];
+    while (times.size() < kRepetitions) times.push_back(TimeOnce(algorithm));
+    std::nth_element(times.begin(), times.begin() + kRepetitions / 2, times.end());
+    return times[kRepetitions / 2];
+  }
+
+ private:
+  PlanOperands Operands() const {
+    return {.a = a_.data(),
+            .b = b_.data(),
+            .d = d_.data(),
+            .workspace = workspace_.data(),
+            .bias = bias_.data(),
+            .mask = mask_.data(),
+            .sums = sums_.as<float>(),
+            .argmax = argmax_.as<uint8_t>()};
+  }
+
+  double TimeOnce(Algorithm& algorithm) {
+    DEEPER_CUDA_CHECK(cudaEventRecord(start_.get(), stream_));
+    const absl::Status status = algorithm.Enqueue(Operands(), device_.stream());
+    DEEPER_CUDA_CHECK(cudaEventRecord(stop_.get(), stream_));
+    DEEPER_CUDA_CHECK(cudaEventSynchronize(stop_.get()));
+    float milliseconds = 0;
+    DEEPER_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, start_.get(), stop_.get()));
+    if (status.ok()) return milliseconds;
+    cudaGetLastError();  // a launch that was refused leaves its error behind
+    return kNever;
+  }
+
+  Device& device_;
+  const cudaStream_t stream_;
+  Buffer a_, b_, d_, bias_, mask_, sums_, argmax_, workspace_;
+  Event start_, stop_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice) {
+  absl::Status status = choice.Ask();
+  if (!status.ok()) return status;
+  for (size_t i = 0; i < choice.size(); ++i) {
+    absl::StatusOr<std::unique_ptr<Algorithm>> built = choice.Build(i);
+    if (built.ok()) return built;
+    status.Update(built.status());
+  }
+  return absl::UnimplementedError(status.message());  // of the most promising one
+}
+
+absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice, const std::string& name,
+                                                         const OperandSizes& sizes, Device& device,
+                                                         int contenders, const AlgorithmCheck& check) {
+  absl::Status status = choice.Ask();
+  if (!status.ok()) return status;
+  Stopwatch stopwatch(device);
+  if (absl::Status allocated = stopwatch.Allocate(sizes); !allocated.ok()) return allocated;
+  std::unique_ptr<Algorithm> best;
+  double best_time = kNever;
+  std::set<std::string> seen;
+  auto deadline = std::chrono::steady_clock::now() + kPatience;
+  for (size_t i = 0; i < choice.size() && contenders > 0; ++i) {
+    if (best != nullptr && std::chrono::steady_clock::now() > deadline) break;
+    absl::StatusOr<std::unique_ptr<Algorithm>> built = choice.Build(i);
+    if (!built.ok()) {
+      status.Update(built.status());
+      continue;
+    }
+    // Several heuristics may propose the same.
+    const absl::StatusOr<std::string> text = (*built)->Serialize();
+    if (text.ok() && !seen.insert(*text).second) continue;
+    if ((*built)->needs_check()) {
+      const auto began = std::chrono::steady_clock::now();
+      const absl::Status checked = stopwatch.Check(check, **built);
+      deadline += std::chrono::steady_clock::now() - began;  // who is checked costs the others no chance
+      if (!checked.ok()) {
+        std::cerr << name << ": " << text.value_or("an algorithm") << " is left out: " << checked.message()
+                  << std::endl;
+        status.Update(checked);
+        continue;
+      }
+    }
+    const double time = stopwatch.Time(**built, best_time);
+    if (time < kNever) --contenders;
+    if (time < best_time) {
+      best_time = time;
+      best = *std::move(built);
+    }
+  }
+  if (best != nullptr) return best;
+  status.Update(absl::UnimplementedError("none of the proposed algorithms runs"));
+  return absl::UnimplementedError(status.message());
+}
+
+}  // namespace deeper

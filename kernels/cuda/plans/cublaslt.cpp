@@ -1,0 +1,235 @@
+#include "kernels/cuda/plans/cublaslt.h"
+
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+
+namespace deeper::cublaslt {
+namespace {
+
+constexpr int kMaxProposals = 16;
+constexpr uint32_t kAlignment = 16;  // that all operands have at the least
+
+absl::Status StatusOf(cublasStatus_t status) {
+  if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
+  const std::string message =
+      absl::StrCat("cuBLASLt: ", cublasLtGetStatusName(status), ": ", cublasLtGetStatusString(status));
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return absl::UnimplementedError(message);
+  return absl::InternalError(message);
+}
+
+cudaDataType_t TypeOf(DType dtype) {
+  return dtype == DType::kBf16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+struct Destroy {
+  void operator()(cublasLtMatmulDescOpaque_t* d) const { cublasLtMatmulDescDestroy(d); }
+  void operator()(cublasLtMatrixLayoutOpaque_t* d) const { cublasLtMatrixLayoutDestroy(d); }
+  void operator()(cublasLtMatmulPreferenceOpaque_t* d) const { cublasLtMatmulPreferenceDestroy(d); }
+};
+template <class T>
+using Owned = std::unique_ptr<T, Destroy>;
+
+struct TargetImpl final : Target {
+  ~TargetImpl() override {
+    if (handle != nullptr) cublasLtDestroy(handle);
+  }
+
+  cublasLtHandle_t handle = nullptr;
+};
+
+// A problem in cuBLASLt's words. It thinks in columns, and a matrix by rows is its transpose by columns: so
+// it is asked for the transpose of d, op(b)^T op(a)^T, from b as its first operand and a as its second. Its
+// rows are then our columns, one for each element of the bias.
+class Description {
+ public:
+  static absl::StatusOr<std::shared_ptr<const Description>> Make(const MatmulProblem& problem) {
+    auto made = std::make_shared<Description>();
+    if (absl::Status status = made->Init(problem); !status.ok()) return Named(status, problem);
+    return made;
+  }
+
+  cublasLtMatmulDesc_t operation() const { return operation_.get(); }
+  cublasLtMatrixLayout_t a() const { return a_.get(); }
+  cublasLtMatrixLayout_t b() const { return b_.get(); }
+  cublasLtMatrixLayout_t d() const { return d_.get(); }
+
+  // Only its alignment counts until it runs.
+  absl::Status SetBias(const void* bias) const { return Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias); }
+
+ private:
+  absl::Status Init(const MatmulProblem& p) {
+    for (const DType dtype : {p.in, p.out}) {
+      if (dtype != DType::kBf16 && dtype != DType::kF32) {
+        return absl::UnimplementedError(absl::StrCat("element type ", NameOf(dtype)));
+      }
+    }
+    cublasLtMatmulDesc_t operation = nullptr;
+    absl::Status status = StatusOf(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    operation_.reset(operation);
+    if (!status.ok()) return status;
+    status.Update(Set(CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N));
+    status.Update(Set(CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N));
+    cublasLtEpilogue_t epilogue = p.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT;
+    if (p.bias) epilogue = p.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+    status.Update(Set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue));
+    if (p.bias) {
+      status.Update(Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TypeOf(p.out)));
+      status.Update(SetBias(reinterpret_cast<const void*>(uintptr_t{kAlignment})));
+    }
+    const auto layout = [&status](DType dtype, int64_t rows, int64_t columns, int64_t stride) {
+      cublasLtMatrixLayout_t made = nullptr;
+      status.Update(StatusOf(cublasLtMatrixLayoutCreate(&made, TypeOf(dtype), static_cast<uint64_t>(columns),
+                                                        static_cast<uint64_t>(rows), stride)));
+      return Owned<cublasLtMatrixLayoutOpaque_t>(made);
+    };
+    a_ = layout(p.in, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.a_stride);
+    b_ = layout(p.in, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.b_stride);
+    d_ = layout(p.out, p.m, p.n, p.d_stride);
+    return status;
+  }
+
+  template <class T>
+  absl::Status Set(cublasLtMatmulDescAttributes_t name, const T& value) const {
+    return StatusOf(cublasLtMatmulDescSetAttribute(operation_.get(), name, &value, sizeof value));
+  }
+
+  Owned<cublasLtMatmulDescOpaque_t> operation_;
+  Owned<cublasLtMatrixLayoutOpaque_t> a_, b_, d_;
+};
+
+class MatmulAlgorithm final : public Algorithm {
+ public:
+  MatmulAlgorithm(const TargetImpl& target, const MatmulProblem& problem,
+                  std::shared_ptr<const Description> description,
+                  const cublasLtMatmulHeuristicResult_t& proposal)
+      : target_(target), bias_(problem.bias), description_(std::move(description)), algo_(proposal.algo) {
+    workspace_bytes_ = proposal.workspaceSize;
+  }
+
+  // The library's own promise: valid for the version of the library that made it.
+  absl::StatusOr<std::string> Serialize() const override {
+    return absl::BytesToHexString({reinterpret_cast<const char*>(&algo_), sizeof algo_});
+  }
+
+  absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
+    if (bias_) {
+      if (absl::Status status = description_->SetBias(o.bias); !status.ok()) return status;
+    }
+    const float one = 1, zero = 0;
+    return StatusOf(cublasLtMatmul(target_.handle, description_->operation(), &one, o.b, description_->b(),
+                                   o.a, description_->a(), &zero, o.d, description_->d(), o.d,
+                                   description_->d(), &algo_, o.workspace, workspace_bytes_,
+                                   static_cast<cudaStream_t>(stream.native)));
+  }
+
+ private:
+  const TargetImpl& target_;
+  const bool bias_;
+  const std::shared_ptr<const Description> description_;
+  const cublasLtMatmulAlgo_t algo_;
+};
+
+class MatmulChoice final : public AlgorithmChoice {
+ public:
+  MatmulChoice(const TargetImpl& target, const MatmulProblem& problem,
+               std::shared_ptr<const Description> description)
+      : target_(target), problem_(problem), description_(std::move(description)) {}
+
+  absl::Status Ask() override {
+    cublasLtMatmulPreference_t raw = nullptr;
+    absl::Status status = StatusOf(cublasLtMatmulPreferenceCreate(&raw));
+    const Owned<cublasLtMatmulPreferenceOpaque_t> preference(raw);
+    const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, auto value) {
+      status.Update(StatusOf(cublasLtMatmulPreferenceSetAttribute(raw, name, &value, sizeof value)));
+    };
+    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kMaxWorkspaceBytes);
+    // Parts of a sum are added up in fp32, not in the type of the output.
+    set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    for (const auto operand :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+      set(operand, kAlignment);
+    }
+    std::vector<cublasLtMatmulHeuristicResult_t> results(kMaxProposals);
+    int found = 0;
+    if (status.ok()) {
+      status = StatusOf(cublasLtMatmulAlgoGetHeuristic(
+          target_.handle, description_->operation(), description_->b(), description_->a(), description_->d(),
+          description_->d(), raw, kMaxProposals, results.data(), &found));
+    }
+    if (!status.ok()) return Named(status, problem_);
+    results.resize(static_cast<size_t>(found));
+    std::erase_if(results, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
+    proposals_ = std::move(results);
+    if (!proposals_.empty()) return absl::OkStatus();
+    return Named(absl::UnimplementedError("cuBLASLt has no algorithm for it"), problem_);
+  }
+
+  size_t size() const override { return proposals_.size(); }
+
+  absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
+    return Make(proposals_[index]);
+  }
+
+  absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {
+    cublasLtMatmulHeuristicResult_t result = {};
+    const auto is_hex = [](unsigned char c) { return std::isxdigit(c) != 0; };
+    if (serialized.size() != 2 * sizeof result.algo ||
+        !std::all_of(serialized.begin(), serialized.end(), is_hex)) {
+      return absl::InvalidArgumentError("not an algorithm of cuBLASLt");
+    }
+    const std::string bytes = absl::HexStringToBytes(serialized);
+    cublasLtMatmulAlgo_t algo;
+    std::memcpy(&algo, bytes.data(), sizeof algo);
+    const absl::Status status = StatusOf(
+        cublasLtMatmulAlgoCheck(target_.handle, description_->operation(), description_->b(),
+                                description_->a(), description_->d(), description_->d(), &algo, &result));
+    if (!status.ok()) return Named(status, problem_);
+    result.algo = algo;
+    if (result.workspaceSize > kMaxWorkspaceBytes) {
+      return Named(absl::ResourceExhaustedError("cuBLASLt: too much workspace"), problem_);
+    }
+    return Make(result);
+  }
+
+ private:
+  std::unique_ptr<Algorithm> Make(const cublasLtMatmulHeuristicResult_t& proposal) const {
+    return std::make_unique<MatmulAlgorithm>(target_, problem_, description_, proposal);
+  }
+
+  const TargetImpl& target_;
+  const MatmulProblem problem_;
+  const std::shared_ptr<const Description> description_;
+  std::vector<cublasLtMatmulHeuristicResult_t> proposals_;
+};
+
+}  // namespace
+
+std::string Version() {
+  const size_t version = cublasLtGetVersion();  // 130100
+  return absl::StrCat(version / 10000, ".", version / 100 % 100, ".", version % 100);
+}
+
+absl::StatusOr<std::unique_ptr<Target>> MakeTarget() {
+  auto target = std::make_unique<TargetImpl>();
+  if (absl::Status status = StatusOf(cublasLtCreate(&target->handle)); !status.ok()) return status;
+  return target;
+}
+
+absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target, const MatmulProblem& problem) {
+  auto description = Description::Make(problem);
+  if (!description.ok()) return description.status();
+  return std::make_unique<MatmulChoice>(static_cast<const TargetImpl&>(target), problem,
+                                        *std::move(description));
+}
+
+}  // namespace deeper::cublaslt

@@ -1,0 +1,97 @@
+// The ways in which a library can compute a problem, whichever library it is; our own kernels are one, too.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/base/check.h"
+#include "kernels/cuda/plans/cuda_problem.h"
+
+namespace deeper {
+
+// The status with the problem put before its message.
+template <class Problem>
+absl::Status Named(const absl::Status& status, const Problem& problem) {
+  return status.ok() ? status
+                     : absl::Status(status.code(), absl::StrCat(ToString(problem), ": ", status.message()));
+}
+
+// One way, ready to run.
+class Algorithm {
+ public:
+  virtual ~Algorithm() = default;
+  size_t workspace_bytes() const { return workspace_bytes_; }
+  // Whether its results are to be compared with a library's before it is used.
+  virtual bool needs_check() const { return false; }
+  // What AlgorithmChoice::Load makes it from again.
+  virtual absl::StatusOr<std::string> Serialize() const = 0;
+  virtual absl::Status Enqueue(const PlanOperands& operands, Stream stream) = 0;
+
+ protected:
+  size_t workspace_bytes_ = 0;
+};
+
+// All ways that the library proposes for one problem, the most promising first.
+class AlgorithmChoice {
+ public:
+  virtual ~AlgorithmChoice() = default;
+  // Makes the library propose: before size and Build. Unimplemented if it has no proposal; the message holds
+  // the problem.
+  virtual absl::Status Ask() = 0;
+  virtual size_t size() const = 0;
+  // An error where it turns out not to work: proposals are no promises.
+  virtual absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const = 0;
+  virtual absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const = 0;
+};
+
+// The proposals of one, then those of another.
+class BothChoices final : public AlgorithmChoice {
+ public:
+  BothChoices(std::unique_ptr<AlgorithmChoice> first, std::unique_ptr<AlgorithmChoice> second)
+      : first_(std::move(first)), second_(std::move(second)) {}
+
+  absl::Status Ask() override {
+    const absl::Status first = first_->Ask(), second = second_->Ask();
+    return size() > 0 ? absl::OkStatus() : first.ok() ? second : first;
+  }
+  size_t size() const override { return first_->size() + second_->size(); }
+  absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
+    return index < first_->size() ? first_->Build(index) : second_->Build(index - first_->size());
+  }
+  absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {
+    absl::StatusOr<std::unique_ptr<Algorithm>> loaded = first_->Load(serialized);
+    return loaded.ok() ? std::move(loaded) : second_->Load(serialized);
+  }
+
+ private:
+  const std::unique_ptr<AlgorithmChoice> first_, second_;
+};
+
+// An algorithm as ops see it. Where Begin is always false (CudaDevice::Mode::kPlan) it need not be there.
+class AlgorithmPlan final : public CudaPlan {
+ public:
+  AlgorithmPlan(CudaDevice& device, const Launch& launch, std::unique_ptr<Algorithm> algorithm,
+                size_t workspace_bytes)
+      : device_(device), launch_(launch), algorithm_(std::move(algorithm)) {
+    workspace_bytes_ = workspace_bytes;
+  }
+
+  void Run(const PlanOperands& operands) override {
+    if (!device_.Begin(launch_)) return;
+    const absl::Status status = algorithm_->Enqueue(operands, device_.stream());
+    DEEPER_CHECK(status.ok(), absl::StrCat(launch_.name, ": ", status.message()));
+    device_.End();
+  }
+
+ private:
+  CudaDevice& device_;
+  const Launch launch_;
+  const std::unique_ptr<Algorithm> algorithm_;
+};
+
+}  // namespace deeper

@@ -1,0 +1,476 @@
+#include "kernels/cuda/plans/cudnn.h"
+
+#include <cudnn_backend.h>
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#if CUDNN_VERSION < 90800
+#error "cuDNN 9.8 or later is needed: earlier versions know no devices by their properties"
+#endif
+
+namespace deeper::cudnn {
+namespace {
+
+// Of memory that one call may want, so that one greedy algorithm does not cost a batch size.
+constexpr int64_t kMaxWorkspaceBytes = int64_t{1} << 30;
+constexpr int64_t kAlignment = 16;
+
+absl::Status StatusOf(cudnnStatus_t status) {
+  if (status == CUDNN_STATUS_SUCCESS) return absl::OkStatus();
+  char detail[1024] = "";
+  cudnnGetLastErrorString(detail, sizeof detail);
+  const std::string message =
+      absl::StrCat("cuDNN: ", cudnnGetErrorString(status), detail[0] == '\0' ? "" : ": ", detail);
+  if (CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED) return absl::UnimplementedError(message);
+  return absl::InternalError(message);
+}
+
+constexpr cudnnBackendAttributeType_t TypeOf(int64_t) {
+  return CUDNN_TYPE_INT64;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(float) {
+  return CUDNN_TYPE_FLOAT;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(bool) {
+  return CUDNN_TYPE_BOOLEAN;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(void*) {
+  return CUDNN_TYPE_VOID_PTR;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(cudnnHandle_t) {
+  return CUDNN_TYPE_HANDLE;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(cudnnDataType_t) {
+  return CUDNN_TYPE_DATA_TYPE;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(cudnnConvolutionMode_t) {
+  return CUDNN_TYPE_CONVOLUTION_MODE;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(cudnnPointwiseMode_t) {
+  return CUDNN_TYPE_POINTWISE_MODE;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(cudnnBackendHeurMode_t) {
+  return CUDNN_TYPE_HEUR_MODE;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(cudnnBackendNumericalNote_t) {
+  return CUDNN_TYPE_NUMERICAL_NOTE;
+}
+constexpr cudnnBackendAttributeType_t TypeOf(char) {
+  return CUDNN_TYPE_CHAR;
+}
+
+// An object of the backend API: attributes are set, then it is finalized, and does not change any more. The
+// first error sticks, and comes out of Finalize.
+class Descriptor {
+ public:
+  explicit Descriptor(cudnnBackendDescriptorType_t type) {
+    cudnnBackendDescriptor_t raw = nullptr;
+    status_ = StatusOf(cudnnBackendCreateDescriptor(type, &raw));
+    raw_.reset(raw);
+  }
+
+  cudnnBackendDescriptor_t raw() const { return raw_.get(); }
+
+  template <class T>
+  Descriptor& Set(cudnnBackendAttributeName_t name, const T& value) {
+    return Set(name, TypeOf(value), 1, &value);
+  }
+  template <class T>
+  Descriptor& Set(cudnnBackendAttributeName_t name, const std::vector<T>& values) {
+    return Set(name, TypeOf(T{}), static_cast<int64_t>(values.size()), values.data());
+  }
+  Descriptor& Set(cudnnBackendAttributeName_t name, const std::string& text) {
+    return Set(name, CUDNN_TYPE_CHAR, static_cast<int64_t>(text.size()), text.data());
+  }
+  Descriptor& Set(cudnnBackendAttributeName_t name, const Descriptor& value) {
+    const cudnnBackendDescriptor_t raw = value.raw();
+    return Set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw);
+  }
+  Descriptor& Set(cudnnBackendAttributeName_t name, const std::vector<Descriptor>& values) {
+    const std::vector<cudnnBackendDescriptor_t> raw = RawOf(values);
+    return Set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, static_cast<int64_t>(raw.size()), raw.data());
+  }
+
+  absl::Status Finalize() {
+    if (status_.ok()) status_ = StatusOf(cudnnBackendFinalize(raw()));
+    return status_;
+  }
+
+  template <class T>
+  absl::StatusOr<std::vector<T>> Get(cudnnBackendAttributeName_t name) const {
+    int64_t count = 0;
+    absl::Status status = StatusOf(cudnnBackendGetAttribute(raw(), name, TypeOf(T{}), 0, &count, nullptr));
+    std::vector<T> values(static_cast<size_t>(count));
+    if (status.ok() && count > 0) {
+      status = StatusOf(cudnnBackendGetAttribute(raw(), name, TypeOf(T{}), count, &count, values.data()));
+    }
+    if (!status.ok()) return status;
+    values.resize(static_cast<size_t>(count));
+    return values;
+  }
+  // An attribute that is made of descriptors of the given type.
+  absl::StatusOr<std::vector<Descriptor>> Get(cudnnBackendAttributeName_t name,
+                                              cudnnBackendDescriptorType_t type) const {
+    int64_t count = 0;
+    absl::Status status =
+        StatusOf(cudnnBackendGetAttribute(raw(), name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr));
+    std::vector<Descriptor> values;
+    for (int64_t i = 0; i < count; ++i) status.Update(values.emplace_back(type).status_);
+    std::vector<cudnnBackendDescriptor_t> raw_values = RawOf(values);
+    if (status.ok() && count > 0) {
+      status = StatusOf(cudnnBackendGetAttribute(raw(), name, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &count,
+                                                 raw_values.data()));
+    }
+    if (!status.ok()) return status;
+    values.erase(values.begin() + count, values.end());
+    return values;
+  }
+
+ private:
+  struct Destroy {
+    void operator()(void* raw) const { cudnnBackendDestroyDescriptor(raw); }
+  };
+
+  static std::vector<cudnnBackendDescriptor_t> RawOf(const std::vector<Descriptor>& descriptors) {
+    std::vector<cudnnBackendDescriptor_t> raw;
+    for (const Descriptor& d : descriptors) raw.push_back(d.raw());
+    return raw;
+  }
+
+  Descriptor& Set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count,
+                  const void* values) {
+    if (status_.ok()) status_ = StatusOf(cudnnBackendSetAttribute(raw(), name, type, count, values));
+    return *this;
+  }
+
+  std::unique_ptr<void, Destroy> raw_;
+  absl::Status status_;
+};
+
+// A GPU has a handle; one that is only described has its properties instead.
+struct TargetImpl final : Target {
+  ~TargetImpl() override {
+    if (handle != nullptr) cudnnDestroy(handle);
+  }
+
+  cudnnHandle_t handle = nullptr;
+  std::optional<Descriptor> properties;
+};
+
+enum Uid : int64_t { kA = 1, kB, kBias, kD, kSum, kBiased };
+
+// The graph of operations of a problem, made operation by operation. The first error sticks.
+class GraphBuilder {
+ public:
+  explicit GraphBuilder(const ConvolutionProblem& problem)
+      : p_(problem), dtype_(p_.dtype == DType::kBf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT) {
+    if (p_.dtype != DType::kBf16 && p_.dtype != DType::kF32) {
+      status_ = absl::UnimplementedError(absl::StrCat("element type ", NameOf(p_.dtype)));
+    }
+  }
+
+  absl::StatusOr<Descriptor> Build(cudnnHandle_t handle) {
+    switch (p_.pass) {
+      case ConvolutionProblem::Pass::kForward:
+        Forward();
+        break;
+      case ConvolutionProblem::Pass::kBackwardData:
+        BackwardData();
+        break;
+      case ConvolutionProblem::Pass::kBackwardWeights:
+        BackwardWeights();
+        break;
+    }
+    Descriptor graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+    graph.Set(CUDNN_ATTR_OPERATIONGRAPH_OPS, operations_);
+    if (handle != nullptr) graph.Set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, handle);
+    graph = Finished(std::move(graph));
+    if (!status_.ok()) return status_;
+    return graph;
+  }
+
+ private:
+  void Forward() {
+    const Descriptor x = X(kA), w = W(kB), y = Y(kD);
+    // What lies between the operations is never stored, and is fp32.
+    const Descriptor sum = Virtual(kSum), biased = Virtual(kBiased);
+    Descriptor convolution(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+    convolution.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, Window())
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, 1.0f)
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, 0.0f)
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x)
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, w)
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, p_.bias || p_.relu ? sum : y);
+    operations_.push_back(Finished(std::move(convolution)));
+    if (p_.bias) {
+      const cudnnDataType_t type = p_.bias_dtype() == DType::kF32 ? CUDNN_DATA_FLOAT : dtype_;
+      const Descriptor bias = Tensor(kBias, type, {1, p_.k, 1, 1}, p_.k);
+      Pointwise(CUDNN_POINTWISE_ADD, sum, &bias, p_.relu ? biased : y);
+    }
+    if (p_.relu) Pointwise(CUDNN_POINTWISE_RELU_FWD, p_.bias ? biased : sum, nullptr, y);
+  }
+
+  void BackwardData() {
+    Descriptor convolution(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR);
+    convolution.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC, Window())
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, 1.0f)
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA, 0.0f)
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, Y(kA))
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W, W(kB))
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, X(kD));
+    operations_.push_back(Finished(std::move(convolution)));
+  }
+
+  void BackwardWeights() {
+    Descriptor convolution(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR);
+    convolution.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, Window())
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, 1.0f)
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA, 0.0f)
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, X(kA))
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, Y(kB))
+        .Set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW, W(kD));
+    operations_.push_back(Finished(std::move(convolution)));
+  }
+
+  void Pointwise(cudnnPointwiseMode_t mode, const Descriptor& x, const Descriptor* b, const Descriptor& y) {
+    Descriptor function(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+    function.Set(CUDNN_ATTR_POINTWISE_MODE, mode).Set(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT);
+    Descriptor operation(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+    operation.Set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, Finished(std::move(function)))
+        .Set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x)
+        .Set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+    if (b != nullptr) operation.Set(CUDNN_ATTR_OPERATION_POINTWISE_BDESC, *b);
+    operations_.push_back(Finished(std::move(operation)));
+  }
+
+  Descriptor Window() {
+    const std::vector<int64_t> stride = {p_.stride, p_.stride}, pad = {p_.pad, p_.pad}, dilation = {1, 1};
+    Descriptor window(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
+    window.Set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_DATA_FLOAT)
+        .Set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_CROSS_CORRELATION)
+        .Set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, int64_t{2})
+        .Set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, stride)
+        .Set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, pad)
+        .Set(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, pad)
+        .Set(CUDNN_ATTR_CONVOLUTION_DILATIONS, dilation);
+    return Finished(std::move(window));
+  }
+
+  Descriptor X(int64_t uid) { return Tensor(uid, dtype_, {p_.n, p_.c, p_.h, p_.w}, p_.PitchOfX()); }
+  Descriptor W(int64_t uid) { return Tensor(uid, dtype_, {p_.k, p_.c, p_.kernel, p_.kernel}, p_.c); }
+  Descriptor Y(int64_t uid) {
+    return Tensor(uid, dtype_, {p_.n, p_.k, p_.out_h(), p_.out_w()}, p_.PitchOfY());
+  }
+  Descriptor Virtual(int64_t uid) {
+    return Tensor(uid, CUDNN_DATA_FLOAT, {p_.n, p_.k, p_.out_h(), p_.out_w()}, p_.k, true);
+  }
+
+  // dims in the order N, C, H, W; in memory C varies fastest, and a pixel follows the one before after
+  // `pitch` elements.
+  Descriptor Tensor(int64_t uid, cudnnDataType_t dtype, const std::vector<int64_t>& dims, int64_t pitch,
+                    bool is_virtual = false) {
+    const int64_t h = dims[2], w = dims[3];
+    const std::vector<int64_t> strides = {h * w * pitch, 1, w * pitch, pitch};
+    Descriptor tensor(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+    tensor.Set(CUDNN_ATTR_TENSOR_UNIQUE_ID, uid)
+        .Set(CUDNN_ATTR_TENSOR_DATA_TYPE, dtype)
+        .Set(CUDNN_ATTR_TENSOR_DIMENSIONS, dims)
+        .Set(CUDNN_ATTR_TENSOR_STRIDES, strides)
+        .Set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, kAlignment)
+        .Set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, is_virtual);
+    return Finished(std::move(tensor));
+  }
+
+  Descriptor Finished(Descriptor descriptor) {
+    status_.Update(descriptor.Finalize());
+    return descriptor;
+  }
+
+  const ConvolutionProblem& p_;
+  const cudnnDataType_t dtype_;
+  std::vector<Descriptor> operations_;
+  absl::Status status_;
+};
+
+class ExecutionPlan final : public Algorithm {
+ public:
+  // `plan` is finalized; `graph` is what it was made of.
+  ExecutionPlan(const TargetImpl& target, bool bias, std::shared_ptr<const Descriptor> graph, Descriptor plan,
+                int64_t workspace_bytes)
+      : target_(target), bias_(bias), graph_(std::move(graph)), plan_(std::move(plan)) {
+    workspace_bytes_ = static_cast<size_t>(workspace_bytes);
+  }
+
+  absl::StatusOr<std::string> Serialize() const override {
+    const auto text = plan_.Get<char>(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION);
+    if (!text.ok()) return text.status();
+    return std::string(text->begin(), text->end());
+  }
+
+  absl::Status Enqueue(const PlanOperands& operands, Stream stream) override {
+    if (target_.handle == nullptr)
+      return absl::FailedPreconditionError("cuDNN: a plan without a GPU cannot run");
+    // Ops are bound to their memory for good, so that this happens once.
+    if (!pack_.has_value() || operands != packed_) {
+      if (absl::Status status = Pack(operands); !status.ok()) return status;
+    }
+    const auto native = static_cast<cudaStream_t>(stream.native);
+    if (absl::Status status = StatusOf(cudnnSetStream(target_.handle, native)); !status.ok()) return status;
+    return StatusOf(cudnnBackendExecute(target_.handle, plan_.raw(), pack_->raw()));
+  }
+
+ private:
+  absl::Status Pack(const PlanOperands& o) {
+    std::vector<int64_t> uids = {kA, kB, kD};
+    std::vector<void*> pointers = {const_cast<void*>(o.a), const_cast<void*>(o.b), o.d};
+    if (bias_) {
+      uids.push_back(kBias);
+      pointers.push_back(const_cast<void*>(o.bias));
+    }
+    Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+    pack.Set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, uids)
+        .Set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, pointers)
+        .Set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, o.workspace);
+    absl::Status status = pack.Finalize();
+    if (!status.ok()) return status;
+    pack_ = std::move(pack);
+    packed_ = o;
+    return status;
+  }
+
+  const TargetImpl& target_;
+  const bool bias_;
+  const std::shared_ptr<const Descriptor> graph_;
+  const Descriptor plan_;
+  std::optional<Descriptor> pack_;
+  PlanOperands packed_;
+};
+
+class EngineChoice final : public AlgorithmChoice {
+ public:
+  EngineChoice(const TargetImpl& target, const ConvolutionProblem& problem, bool deterministic,
+               Descriptor graph)
+      : target_(target),
+        problem_(problem),
+        deterministic_(deterministic),
+        graph_(std::make_shared<const Descriptor>(std::move(graph))) {}
+
+  absl::Status Ask() override {
+    absl::Status status;
+    for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B, CUDNN_HEUR_MODE_FALLBACK}) {
+      status.Update(Ask(mode));
+    }
+    if (size() > 0) return absl::OkStatus();
+    status.Update(absl::UnimplementedError("cuDNN has no engine of the accuracy asked for"));
+    return Named(absl::UnimplementedError(status.message()), problem_);
+  }
+
+  size_t size() const override { return configurations_.size(); }
+
+  absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
+    Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    plan.Set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configurations_[index]);
+    return Finish(std::move(plan));
+  }
+
+  absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {
+    Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    plan.Set(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, serialized);
+    return Finish(std::move(plan));
+  }
+
+ private:
+  // Appends what the heuristics of this mode propose, as far as it is allowed.
+  absl::Status Ask(cudnnBackendHeurMode_t mode) {
+    Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+    heuristics.Set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, *graph_).Set(CUDNN_ATTR_ENGINEHEUR_MODE, mode);
+    if (target_.properties.has_value()) heuristics.Set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *target_.properties);
+    if (absl::Status status = heuristics.Finalize(); !status.ok()) return status;
+    auto configurations = heuristics.Get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    if (!configurations.ok()) return configurations.status();
+    for (Descriptor& configuration : *configurations) {
+      const absl::StatusOr<bool> allowed = IsAllowed(configuration);
+      if (!allowed.ok()) return allowed.status();
+      if (*allowed) configurations_.push_back(std::move(configuration));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<bool> IsAllowed(const Descriptor& configuration) const {
+    const auto engines = configuration.Get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    if (!engines.ok()) return engines.status();
+    const auto notes = engines->at(0).Get<cudnnBackendNumericalNote_t>(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE);
+    if (!notes.ok()) return notes.status();
+    for (const cudnnBackendNumericalNote_t note : *notes) {
+      const bool fp32 = problem_.dtype == DType::kF32;
+      if (note == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION) return false;
+      if (note == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) return false;
+      if (note == CUDNN_NUMERICAL_NOTE_TENSOR_CORE && fp32) return false;  // TF32
+      if (note == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC && deterministic_) return false;
+    }
+    return true;
+  }
+
+  absl::StatusOr<std::unique_ptr<Algorithm>> Finish(Descriptor plan) const {
+    if (target_.properties.has_value()) {
+      plan.Set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *target_.properties);
+    } else {
+      plan.Set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, target_.handle);
+    }
+    if (absl::Status status = plan.Finalize(); !status.ok()) return Named(status, problem_);
+    const auto workspace = plan.Get<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE);
+    if (!workspace.ok()) return Named(workspace.status(), problem_);
+    if (workspace->at(0) > kMaxWorkspaceBytes) {
+      return absl::ResourceExhaustedError(absl::StrCat(ToString(problem_), ": cuDNN: the plan wants ",
+                                                       workspace->at(0), " bytes of workspace"));
+    }
+    return std::make_unique<ExecutionPlan>(target_, problem_.bias, graph_, std::move(plan), workspace->at(0));
+  }
+
+  const TargetImpl& target_;
+  const ConvolutionProblem problem_;
+  const bool deterministic_;
+  const std::shared_ptr<const Descriptor> graph_;
+  std::vector<Descriptor> configurations_;
+};
+
+}  // namespace
+
+std::string Version() {
+  const size_t version = cudnnGetVersion();
+  const size_t patch = version % 100;
+  return absl::StrCat(version / 10000, ".", version / 100 % 100, patch == 0 ? "" : absl::StrCat(".", patch));
+}
+
+absl::StatusOr<std::unique_ptr<Target>> MakeGpuTarget() {
+  auto target = std::make_unique<TargetImpl>();
+  if (absl::Status status = StatusOf(cudnnCreate(&target->handle)); !status.ok()) return status;
+  return target;
+}
+
+absl::StatusOr<std::unique_ptr<Target>> MakeDevicelessTarget(const std::string& device_property_json) {
+  auto target = std::make_unique<TargetImpl>();
+  target->properties.emplace(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+  target->properties->Set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, device_property_json);
+  if (absl::Status status = target->properties->Finalize(); !status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("the device properties: ", status.message()));
+  }
+  return target;
+}
+
+absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target,
+                                                        const ConvolutionProblem& problem,
+                                                        bool deterministic) {
+  if (problem.mask_dx) return Named(absl::UnimplementedError("cuDNN masks no gradients"), problem);
+  if (problem.pool_x) return Named(absl::UnimplementedError("cuDNN pools no inputs on the way"), problem);
+  const auto& impl = static_cast<const TargetImpl&>(target);
+  absl::StatusOr<Descriptor> graph = GraphBuilder(problem).Build(impl.handle);
+  if (!graph.ok()) return Named(graph.status(), problem);
+  return std::make_unique<EngineChoice>(impl, problem, deterministic, *std::move(graph));
+}
+
+}  // namespace deeper::cudnn

@@ -1,0 +1,220 @@
+#include "kernels/cuda/tensor_core/conv_check.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/parallel.h"
+#include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/tensor_core/conv_pool_tiling.h"
+#include "kernels/cuda/tensor_core/conv_tensor_core.h"
+
+namespace deeper {
+namespace {
+
+using Pass = ConvolutionProblem::Pass;
+
+constexpr bf16 kUntouched = {0xFFFF};  // a NaN that no sum is; two of them are one in fp32
+constexpr uint8_t kNoArgmax = 0xFF;
+
+template <class T>
+std::vector<T> Read(const void* from, size_t bytes, Device& device) {
+  std::vector<T> values(bytes / sizeof(T));
+  device.Copy(values.data(), from, bytes);
+  device.Synchronize();
+  return values;
+}
+
+// d, as pixels of some channels; a gradient of weights has filters in place of pixels.
+struct Written {
+  explicit Written(const ConvolutionProblem& p)
+      : pixels(p.n * p.out_h() * p.out_w()),
+        channels(p.k),
+        pitch(p.PitchOfY()),
+        products(p.kernel * p.kernel * p.c) {
+    if (p.pass == Pass::kBackwardData) {
+      pixels = p.n * p.h * p.w;
+      channels = p.c;
+      pitch = p.PitchOfX();
+      products = p.kernel * p.kernel * p.k;
+    } else if (p.pass == Pass::kBackwardWeights) {
+      std::tie(pixels, products) = std::pair(p.k, pixels);
+      channels = pitch = p.kernel * p.kernel * p.c;
+      row = "filter";
+    }
+  }
+  const char* row = "pixel";
+  int64_t pixels, channels, pitch;
+  int64_t products;  // that make an element
+};
+
+// One unit in the last place of bf16; and what sums of operands up to 1 may differ by near 0, a small part of
+// their usual size, which is the root of the number of products.
+bool IsClose(float actual, float expected, int64_t products) {
+  const float relative = std::ldexp(1.0f, -7), absolute = std::ldexp(static_cast<float>(products), -16);
+  return std::abs(actual - expected) <= relative * std::abs(expected) + absolute;  // false for a NaN
+}
+
+// What was computed beside what should have been.
+struct Comparison {
+  const Written& d;
+  const std::vector<bf16>& actual;
+  const std::vector<bf16>& expected;  // before the mask
+  const std::vector<bf16>& mask;      // empty: none
+  int64_t mask_pitch;
+
+  // Of `channel` of the pixels in memory, those of other slices included.
+  bool Agrees(int64_t pixel, int64_t channel) const {
+    const bf16 value = actual[static_cast<size_t>(pixel * d.pitch + channel)];
+    if (channel >= d.channels) return value.bits == kUntouched.bits;
+    return IsClose(ToFloat(value), Expected(pixel, channel), d.products);
+  }
+  float Expected(int64_t pixel, int64_t channel) const {
+    if (!mask.empty() && !(ToFloat(mask[static_cast<size_t>(pixel * mask_pitch + channel)]) > 0)) return 0;
+    return ToFloat(expected[static_cast<size_t>(pixel * d.pitch + channel)]);
+  }
+};
+
+absl::Status CompareElements(const Comparison& c) {
+  const auto count = static_cast<int64_t>(c.actual.size());
+  std::atomic<int64_t> wrong = count;  // one of them, if it is less
+  ParallelFor(count, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (!c.Agrees(i / c.d.pitch, i % c.d.pitch)) wrong = i;
+    }
+  });
+  if (wrong == count) return absl::OkStatus();
+  const int64_t pixel = wrong / c.d.pitch, channel = wrong % c.d.pitch;
+  if (channel >= c.d.channels) {
+    return absl::DataLossError(absl::StrCat("writes beyond its channels, at pixel ", pixel));
+  }
+  return absl::DataLossError(absl::StrCat("at ", c.d.row, " ", pixel, ", channel ", channel, ": ",
+                                          ToFloat(c.actual[static_cast<size_t>(wrong)]),
+                                          ", and the library has ", c.Expected(pixel, channel)));
+}
+
+absl::Status CompareSums(const Written& d, const std::vector<bf16>& actual, const std::vector<float>& sums) {
+  const double rounding = std::ldexp(1.0, -18);
+  std::vector<double> expected(sums.size()), sizes(sums.size());
+  ParallelFor(d.channels, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t pixel = 0; pixel < d.pixels; ++pixel) {
+      for (int64_t channel = begin; channel < end; ++channel) {
+        const float value = ToFloat(actual[static_cast<size_t>(pixel * d.pitch + channel)]);
+        expected[static_cast<size_t>(channel)] += value;
+        sizes[static_cast<size_t>(channel)] += std::abs(value);
+      }
+    }
+  });
+  for (size_t channel = 0; channel < sums.size(); ++channel) {
+    if (std::abs(sums[channel] - expected[channel]) <= rounding * sizes[channel]) continue;
+    return absl::DataLossError(
+        absl::StrCat("the sum of channel ", channel, ": ", sums[channel], ", not ", expected[channel]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CompareArgmax(const std::vector<uint8_t>& actual, const std::vector<uint8_t>& expected,
+                           int64_t channels) {
+  const auto [value, other] = std::mismatch(actual.begin(), actual.end(), expected.begin());
+  if (value == actual.end()) return absl::OkStatus();
+  const int64_t i = value - actual.begin();
+  return absl::DataLossError(absl::StrCat("the maximum of pixel ", i / channels, ", channel ", i % channels,
+                                          ": at ", *value, ", not ", *other));
+}
+
+}  // namespace
+
+ConvolutionProblem ConvolutionCheck::LibraryProblem(const ConvolutionProblem& problem) {
+  ConvolutionProblem plain = problem;
+  plain.mask_dx = plain.pool_x = false;
+  if (problem.pool_x) plain.x_pitch = 0;
+  return plain;
+}
+
+absl::Status ConvolutionCheck::operator()(Algorithm& own, const PlanOperands& operands) {
+  if (expected_.empty()) {
+    if (absl::Status status = RunLibrary(operands); !status.ok()) return status;
+  }
+  const OperandSizes sizes = SizesOf(problem_);
+  const std::vector<bf16> untouched(sizes.d / sizeof(bf16), kUntouched);
+  const std::vector<uint8_t> no_argmax(sizes.argmax, kNoArgmax);
+  device_.Copy(operands.d, untouched.data(), sizes.d);
+  device_.Copy(operands.argmax, no_argmax.data(), sizes.argmax);
+  if (absl::Status status = Run(own, operands); !status.ok()) return status;
+  const Written d(problem_);
+  const std::vector<bf16> actual = ReadD(operands), mask = Read<bf16>(operands.mask, sizes.mask, device_);
+  absl::Status status = CompareElements({d, actual, expected_, mask, problem_.PitchOfMask()});
+  if (problem_.mask_dx) {
+    status.Update(CompareSums(d, actual, Read<float>(operands.sums, sizes.sums, device_)));
+  }
+  if (sizes.argmax > 0) {
+    status.Update(
+        CompareArgmax(Read<uint8_t>(operands.argmax, sizes.argmax, device_), expected_argmax_, problem_.c));
+  }
+  return status;
+}
+
+absl::Status ConvolutionCheck::RunLibrary(PlanOperands operands) {
+  if (library_ == nullptr) return absl::NotFoundError("no library to compare with");
+  absl::Status status = library_->Ask();
+  Buffer pooled;
+  if (problem_.pool_x) {
+    pooled = Pool(operands.a);
+    if (pooled.data() == nullptr) return absl::ResourceExhaustedError("no memory");
+    operands.a = pooled.data();
+  }
+  for (size_t i = 0; status.ok() && i < library_->size(); ++i) {
+    const absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = library_->Build(i);
+    if (!algorithm.ok() || !Run(**algorithm, operands).ok()) continue;
+    expected_ = Read<bf16>(operands.d, SizesOf(LibraryProblem(problem_)).d, device_);
+    return absl::OkStatus();
+  }
+  return absl::NotFoundError("no library algorithm to compare with runs");
+}
+
+// maxpool(x), dense, on the device; where the maxima are, in expected_argmax_.
+Buffer ConvolutionCheck::Pool(const void* x) {
+  const conv::Gemm g = tensor_core::GemmOf(problem_);
+  const std::vector<bf16> in = Read<bf16>(x, SizesOf(problem_).a, device_);
+  const int64_t chunks = g.depth / conv::kChunk;
+  std::vector<bf16> maxima(static_cast<size_t>(g.pixels() * int64_t{g.depth}));
+  expected_argmax_.resize(maxima.size());
+  ParallelFor(g.pixels() * chunks, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto pixel = static_cast<int>(i / chunks), channel = static_cast<int>(i % chunks) * conv::kChunk;
+      const conv::Pixel at = conv::PixelAt(g, pixel);
+      const conv::Pooled chunk =
+          conv::PoolChunk(g, in.data(), {at.row, at.column, pixel * g.in_pitch}, channel);
+      std::copy_n(chunk.values.v, conv::kChunk, maxima.begin() + i * conv::kChunk);
+      std::copy_n(chunk.positions.v, conv::kChunk, expected_argmax_.begin() + i * conv::kChunk);
+    }
+  });
+  Buffer pooled = device_.Allocate(maxima.size() * sizeof(bf16));
+  device_.Copy(pooled.data(), maxima.data(), pooled.bytes());
+  device_.Synchronize();
+  return pooled;
+}
+
+// An fp32 one as precise as the library's.
+std::vector<bf16> ConvolutionCheck::ReadD(const PlanOperands& operands) {
+  const OperandSizes sizes = SizesOf(problem_);
+  if (sizes.out == DType::kBf16) return Read<bf16>(operands.d, sizes.d, device_);
+  std::vector<bf16> narrow;
+  for (const float value : Read<float>(operands.d, sizes.d, device_)) narrow.push_back(ToBf16(value));
+  return narrow;
+}
+
+absl::Status ConvolutionCheck::Run(Algorithm& algorithm, PlanOperands operands) {
+  const Buffer workspace = device_.Allocate(algorithm.workspace_bytes());
+  if (workspace.bytes() < algorithm.workspace_bytes()) return absl::ResourceExhaustedError("no memory");
+  operands.workspace = workspace.data();
+  const absl::Status status = algorithm.Enqueue(operands, device_.stream());
+  device_.Synchronize();
+  return status;
+}
+
+}  // namespace deeper

@@ -1,0 +1,45 @@
+// Our tensor core convolutions as launches. Neither checks what it is given: conv_tensor_core.cpp does.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/tensor_core/conv_tiling.h"
+
+namespace deeper::conv {
+
+struct Arguments {
+  Gemm gemm;
+  const bf16* in = nullptr;       // aligned to 16 bytes, like all that is read and written in chunks
+  const bf16* weights = nullptr;  // [filter][tap][channel], dense
+  Epilogue epilogue;
+  // Pooled: the place of each maximum, [pixel][channel], as row * 3 + column; nullptr: not wanted. Aligned to
+  // 8 bytes.
+  uint8_t* positions = nullptr;
+};
+
+// For any GPU of compute capability 8.0 or later. tile_columns: 64 or 128.
+cudaError_t LaunchSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream);
+// The same for a forward 1x1 convolution of the maximum of each pixel's 3x3 neighbours.
+cudaError_t LaunchPooledSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream);
+// For GPUs of compute capability 9.0. tile_columns: 64, 128 or 192.
+cudaError_t LaunchSm90(int tile_columns, const Arguments& arguments, cudaStream_t stream);
+
+// The gradient of the weights of that convolution.
+struct PooledGradientArguments {
+  Gemm gemm;                 // of the convolution, forward
+  const bf16* x = nullptr;   // before the maxima
+  const bf16* dy = nullptr;  // both aligned to 16 bytes
+  float* partial = nullptr;  // PartialSums (conv_pool_tiling.h) of them
+  float* dw = nullptr;       // [filter][channel]
+};
+// tile_filters: 64 or 128.
+cudaError_t LaunchPooledGradientSm80(int tile_filters, const PooledGradientArguments& arguments,
+                                     cudaStream_t stream);
+
+// sums[column] = the sum of partial[tile][column] over the tiles, in an order that depends on their number
+// alone.
+cudaError_t LaunchSums(const float* partial, int tiles, int columns, float* sums, cudaStream_t stream);
+
+}  // namespace deeper::conv

@@ -1,0 +1,201 @@
+// Max pooling 3x3 of stride 1 on the way to the tensor cores (sm_80): what a 1x1 convolution reads, forward
+// or for the gradient of its weights, is the maximum of each pixel's neighbours instead of the pixel. The
+// pooled tensor is never written. More of the index math: conv_tiling.h.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/base/bf16.h"
+#include "kernels/base/host_device.h"
+#include "kernels/cuda/tensor_core/conv_tiling.h"
+
+namespace deeper::conv {
+
+// ---- Forward ------------------------------------------------------------------------------------------
+// Which neighbour it was is: its row * 3 + column, of the first in scan order. As MaxPool in pool_cuda.cu: a
+// NaN is larger than everything.
+
+struct Pooled {
+  Chunk values;
+  struct alignas(kChunk) {
+    uint8_t v[kChunk];
+  } positions;
+};
+
+DEEPER_HD inline Pooled PoolChunk(const Gemm& g, const bf16* in, const Source& at, int channel) {
+  float best[kChunk];
+  Pooled pooled;
+  for (int j = 0; j < kChunk; ++j) {
+    best[j] = -INFINITY;
+    pooled.positions.v[j] = static_cast<uint8_t>((at.row > 0 ? 0 : 3) + (at.column > 0 ? 0 : 1));
+  }
+  for (int position = 0; position < 9; ++position) {
+    const int down = position / 3 - 1, right = position % 3 - 1;
+    const bool inside = at.row + down >= 0 && at.row + down < g.height && at.column + right >= 0 &&
+                        at.column + right < g.width;
+    const int64_t shift = inside ? (int64_t{down} * g.width + right) * g.in_pitch : 0;
+    const Chunk neighbour = *reinterpret_cast<const Chunk*>(in + at.index + shift + channel);
+    for (int j = 0; j < kChunk; ++j) {
+      const float value = ToFloat(neighbour.v[j]);
+      if (!inside || (!(value > best[j]) && value == value)) continue;
+      best[j] = value;
+      pooled.positions.v[j] = static_cast<uint8_t>(position);
+    }
+  }
+  for (int j = 0; j < kChunk; ++j) pooled.values.v[j] = ToBf16(best[j]);
+  return pooled;
+}
+
+// In place of CopyPixels: calls store(offset in shared memory, chunk). Positions go to [pixel][channel], if
+// they are wanted.
+template <class Store>
+DEEPER_HD void PoolPixels(const Gemm& g, const Tile& tile, const bf16* in, const Step& step, int thread,
+                          uint8_t* positions, const Store& store) {
+  const int channel = thread % (kStepDepth / kChunk) * kChunk;
+  for (int i = 0; i < kPixelCopies; ++i) {
+    const Source source = SourceOf(g, tile, thread, i);
+    Pooled pooled = {};
+    if (source.row >= 0 && step.depth + channel < g.depth) {
+      pooled = PoolChunk(g, in, source, step.depth + channel);
+      if (positions != nullptr) {
+        uint8_t* const pixel = positions + source.index / g.in_pitch * g.depth;
+        *reinterpret_cast<decltype(pooled.positions)*>(pixel + step.depth + channel) = pooled.positions;
+      }
+    }
+    store(RowOffset(thread / (kStepDepth / kChunk) + i * kCopyRows, channel), pooled.values);
+  }
+}
+
+// ---- Gradient of the weights --------------------------------------------------------------------------
+//   dw[k, c] = sum over p of  dy[p, k] maxpool(x)[p, c]    rows K, columns C, depth pixels
+// The Gemm is that of the forward convolution: x is what it reads, dy lies as what it writes, K are its
+// columns, C its depth.
+//
+// A tile is 64 or 128 filters by 64 channels. Its pixels, in steps of 64, are split over several blocks, each
+// of which writes sums of its own. A step's stage holds dy in boxes of [64 pixels][64 filters], and then the
+// maxima, [64 pixels][64 channels], in rows as those of conv_tiling.h. Neither has its depth contiguous:
+// ldmatrix transposes both.
+
+constexpr int kStepPixels = 64;
+constexpr int kTileChannels = 64;
+// Of a launch, at most, unless there are more tiles: two on each SM of the largest GPUs.
+constexpr int kGradientBlocks = 2 * 132;
+constexpr int kPooledCopies = kStepPixels / kCopyRows;  // of a thread, for each step
+
+constexpr int GradientStageBytes(int tile_filters) {
+  return (tile_filters + kTileChannels) / kBoxRows * kBoxBytes;
+}
+
+struct GradientTiles {
+  int of_filters, of_channels;
+  int steps;   // of a split: the last may have fewer
+  int splits;  // of the pixels
+  DEEPER_HD int count() const { return of_filters * of_channels; }
+};
+// From the shape alone: the order of sums depends on it.
+DEEPER_HD inline GradientTiles GradientTilesOf(const Gemm& g, int tile_filters) {
+  GradientTiles tiles = {CeilDiv(g.columns, tile_filters), CeilDiv(g.depth, kTileChannels), 0, 0};
+  const int steps = CeilDiv(g.pixels(), kStepPixels);
+  const int most_splits = tiles.count() < kGradientBlocks ? kGradientBlocks / tiles.count() : 1;
+  tiles.steps = CeilDiv(steps, most_splits);
+  tiles.splits = CeilDiv(steps, tiles.steps);
+  return tiles;
+}
+
+struct GradientTile {
+  int split, filter, channel;  // the split's number, and the first of each
+  int first_pixel, steps;
+};
+// Blocks that read the same pixels follow each other.
+DEEPER_HD inline GradientTile GradientTileOf(const Gemm& g, int tile_filters, int block) {
+  const GradientTiles tiles = GradientTilesOf(g, tile_filters);
+  const int split = block / tiles.count(), tile = block % tiles.count();
+  const int left = CeilDiv(g.pixels(), kStepPixels) - split * tiles.steps;
+  return {split, tile / tiles.of_channels * tile_filters, tile % tiles.of_channels * kTileChannels,
+          split * tiles.steps * kStepPixels, left < tiles.steps ? left : tiles.steps};
+}
+
+// Of partial sums, [split][filter][channel].
+DEEPER_HD inline int64_t PartialIndex(const Gemm& g, int split, int filter, int channel) {
+  return (int64_t{split} * g.columns + filter) * g.depth + channel;
+}
+
+DEEPER_HD inline int64_t PartialSums(const Gemm& g, int tile_filters) {
+  return PartialIndex(g, GradientTilesOf(g, tile_filters).splits, 0, 0);
+}
+
+// The larger of each two; a NaN is larger than everything.
+DEEPER_HD inline Chunk Larger(const Chunk& a, const Chunk& b) {
+  Chunk larger;
+#ifdef __CUDA_ARCH__
+  // PTX ISA, "max": two numbers at once.
+  const auto* const pairs_a = reinterpret_cast<const uint32_t*>(&a);
+  const auto* const pairs_b = reinterpret_cast<const uint32_t*>(&b);
+  for (int i = 0; i < kChunk / 2; ++i) {
+    asm("max.NaN.bf16x2 %0, %1, %2;"
+        : "=r"(reinterpret_cast<uint32_t*>(&larger)[i])
+        : "r"(pairs_a[i]), "r"(pairs_b[i]));
+  }
+#else
+  for (int j = 0; j < kChunk; ++j) {
+    const float value = ToFloat(a.v[j]), other = ToFloat(b.v[j]);
+    larger.v[j] = other > value || other != other ? b.v[j] : a.v[j];
+  }
+#endif
+  return larger;
+}
+
+// Of the neighbours of pixel `index`. Those outside are replaced by the nearest inside, another neighbour.
+DEEPER_HD inline Chunk MaxChunk(const Gemm& g, const bf16* in, int index, int channel) {
+  const int row = index / g.width % g.height, column = index % g.width;
+  const int up = row > 0 ? -g.width : 0, down = row + 1 < g.height ? g.width : 0;
+  const int left = column > 0 ? -1 : 0, right = column + 1 < g.width ? 1 : 0;
+  const int downs[3] = {up, 0, down}, rights[3] = {left, 0, right};
+  const auto read = [&](int position) {
+    const int64_t pixel = index + downs[position / 3] + rights[position % 3];
+    return *reinterpret_cast<const Chunk*>(in + pixel * g.in_pitch + channel);
+  };
+  Chunk largest = read(0);
+  for (int position = 1; position < 9; ++position) largest = Larger(largest, read(position));
+  return largest;
+}
+
+// Copies of a step, chunk by chunk; calls as CopyPixels and PoolPixels do.
+template <int kFilters, class Copy>
+DEEPER_HD void CopyGradients(const Gemm& g, const GradientTile& tile, int step, int thread,
+                             const Copy& copy) {
+  const int element = thread % (kStepDepth / kChunk) * kChunk;
+  for (int i = 0; i < kFilters / kCopyRows; ++i) {
+    const int row = thread / (kStepDepth / kChunk) + i * kCopyRows;
+    const int pixel = tile.first_pixel + step * kStepPixels + row % kBoxRows;
+    const int filter = tile.filter + row / kBoxRows * kBoxRows + element;
+    copy(RowOffset(row, element), pixel * g.out_pitch + filter, pixel < g.pixels() && filter < g.columns);
+  }
+}
+template <int kFilters, class Store>
+DEEPER_HD void PoolChannels(const Gemm& g, const GradientTile& tile, const bf16* in, int step, int thread,
+                            const Store& store) {
+  const int element = thread % (kStepDepth / kChunk) * kChunk, channel = tile.channel + element;
+  for (int i = 0; i < kPooledCopies; ++i) {
+    const int row = thread / (kStepDepth / kChunk) + i * kCopyRows;
+    const int pixel = tile.first_pixel + step * kStepPixels + row;
+    Chunk maxima = {};
+    if (pixel < g.pixels() && channel < g.depth) maxima = MaxChunk(g, in, pixel, channel);
+    store(kFilters * kRowBytes + RowOffset(row, element), maxima);
+  }
+}
+
+// Which row each lane points ldmatrix.x4.trans to. dy of 16 filters, `filter` the first: a0 to a3 of
+// mma.m16n8k16.
+DEEPER_HD constexpr int FilterMatrixOffset(int filter, int slice, int lane) {
+  return WeightOffset(true, filter + lane / 8 % 2 * 8, slice * kSliceDepth + lane % 8 + lane / 16 * 8);
+}
+// The maxima of 16 channels: b0, b1 of the first 8, then of the next.
+template <int kFilters>
+DEEPER_HD constexpr int ChannelMatrixOffset(int channel, int slice, int lane) {
+  return kFilters * kRowBytes +
+         WeightOffset(true, channel + lane / 16 * 8, slice * kSliceDepth + lane % 8 + lane / 8 % 2 * 8);
+}
+
+}  // namespace deeper::conv

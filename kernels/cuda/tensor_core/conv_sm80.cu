@@ -1,0 +1,153 @@
+// Convolution on the tensor cores of compute capability 8.0 and later: implicit GEMM by mma.sync, fed by
+// cp.async. What is where: conv_tiling.h.
+//
+// A block has 8 warps and a tile of 128 pixels by 64 or 128 columns; a warp has 32 pixels by half of the
+// columns. Three stages go round in shared memory: two on their way while one is multiplied. Zeros for the
+// padding and for what is beyond the tensors are written by cp.async itself.
+//
+//   columns of a tile | shared memory | FLOPs of a step | bytes read for it | FLOPs a byte
+//                  64 |         73 KB |             1 M |             24 KB |           43
+//                 128 |         98 KB |             2 M |             32 KB |           64
+// Nearly all these bytes come from the L2 cache: a pixel is read by each tap, w by each tile.
+#include <cstdint>
+
+#include "kernels/cuda/tensor_core/conv_epilogue.h"
+#include "kernels/cuda/tensor_core/conv_kernels.h"
+#include "kernels/cuda/tensor_core/conv_mma.h"
+#include "kernels/cuda/tensor_core/conv_pool_tiling.h"
+
+namespace deeper::conv {
+namespace {
+
+constexpr int kStages = 3;
+constexpr int kRowWarps = 4, kColumnWarps = 2;
+constexpr int kFragments = kTilePixels / kRowWarps / 16;  // of 16 pixels, of a warp
+static_assert(kCopyThreads == 32 * kRowWarps * kColumnWarps);
+
+constexpr int SharedBytes(int columns) {
+  return kStages * StageBytes(columns) + kRowWarps * columns * static_cast<int>(sizeof(float));
+}
+// Of an A100, which has 164 KB.
+constexpr int BlocksOnSm(int columns) {
+  return columns == 64 ? 2 : 1;
+}
+static_assert(SharedBytes(128) <= 99 * 1024, "what the smallest GPUs of the 8 series give a block");
+
+// A warp's part of a step.
+template <bool kBackward, int kBlocks>
+__device__ void MultiplyStep(uint32_t stage, int slices, int row, int column,
+                             float (&acc)[kFragments][kBlocks][4]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int slice = 0; slice < kStepDepth / kSliceDepth; ++slice) {
+    if (slice >= slices) break;
+    uint32_t a[kFragments][4];
+#pragma unroll
+    for (int fragment = 0; fragment < kFragments; ++fragment) {
+      LoadMatrices<false>(stage + PixelMatrixOffset(row + fragment * 16, slice, lane), a[fragment]);
+    }
+#pragma unroll
+    for (int block = 0; block < kBlocks; block += 2) {
+      uint32_t b[4];
+      LoadMatrices<kBackward>(stage + WeightMatrixOffset(kBackward, column + block * 8, slice, lane), b);
+#pragma unroll
+      for (int fragment = 0; fragment < kFragments; ++fragment) {
+        Multiply(acc[fragment][block], a[fragment], b[0], b[1]);
+        Multiply(acc[fragment][block + 1], a[fragment], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// Where its pixels come from.
+enum class Input { kForward, kBackward, kPooled };
+
+template <Input kInput, int kColumns>
+__global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
+    ConvSm80(const Gemm g, const bf16* in, const bf16* weights, const Epilogue epilogue, uint8_t* positions) {
+  constexpr bool kBackward = kInput == Input::kBackward;
+  extern __shared__ __align__(kSwizzleBytes) unsigned char shared[];
+  const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
+  const Tile tile = TileOf(g, kColumns, static_cast<int>(blockIdx.x));
+  Source sources[kPixelCopies];
+#pragma unroll
+  for (int i = 0; i < kPixelCopies; ++i) sources[i] = SourceOf(g, tile, thread, i);
+
+  const int steps = g.steps();
+  const auto stage_of = [base](int step) { return base + step % kStages * StageBytes(kColumns); };
+  // One group of copies a step, an empty one after the last step, so that waiting can count them.
+  const auto copy = [&](int index) {
+    if (index < steps) {
+      const Step step = StepAt(g, index);
+      const uint32_t stage = stage_of(index);
+      if constexpr (kInput == Input::kPooled) {
+        // Of the blocks that read the same pixels, one writes the positions.
+        PoolPixels(g, tile, in, step, thread, tile.column == 0 ? positions : nullptr,
+                   [&](int to, const Chunk& chunk) {
+                     *reinterpret_cast<Chunk*>(shared + (stage - base) + to) = chunk;
+                   });
+      } else {
+        CopyPixels(g, sources, step, thread, [&](int to, int64_t from, bool inside) {
+          CopyAsync(stage + to, inside ? in + from : in, inside);
+        });
+      }
+      CopyWeights<kColumns>(g, tile, step, thread, [&](int to, int64_t from, bool inside) {
+        CopyAsync(stage + to, inside ? weights + from : weights, inside);
+      });
+    }
+    CommitCopies();
+  };
+
+  constexpr int kWarpColumns = kColumns / kColumnWarps;
+  const int row = warp % kRowWarps * kFragments * 16, column = warp / kRowWarps * kWarpColumns;
+  float acc[kFragments][kWarpColumns / 8][4] = {};
+  for (int index = 0; index < kStages - 1; ++index) copy(index);
+  for (int index = 0; index < steps; ++index) {
+    WaitForCopies<kStages - 2>();  // this step's; of this thread only,
+    __syncthreads();               // of all. And all are done with the stage that is filled next
+    copy(index + kStages - 1);
+    MultiplyStep<kBackward>(stage_of(index), StepAt(g, index).slices, row, column, acc);
+  }
+
+  float* const sums = reinterpret_cast<float*>(shared + kStages * StageBytes(kColumns));
+  StoreWarp<kBackward>(g, epilogue, tile.pixel + row, tile.column + column, acc,
+                       sums + warp % kRowWarps * kColumns + column);
+  __syncthreads();
+  StoreSums<kRowWarps, kColumns>(g, epilogue, tile, sums);
+}
+
+template <Input kInput, int kColumns>
+cudaError_t Launch(const Arguments& a, cudaStream_t stream) {
+  static const cudaError_t allowed = cudaFuncSetAttribute(
+      ConvSm80<kInput, kColumns>, cudaFuncAttributeMaxDynamicSharedMemorySize, SharedBytes(kColumns));
+  if (allowed != cudaSuccess) return allowed;
+  ConvSm80<kInput, kColumns><<<Blocks(a.gemm, kColumns), kCopyThreads, SharedBytes(kColumns), stream>>>(
+      a.gemm, a.in, a.weights, a.epilogue, a.positions);
+  return cudaGetLastError();
+}
+
+template <Input kInput>
+cudaError_t LaunchTile(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
+  switch (tile_columns) {
+    case 64:
+      return Launch<kInput, 64>(arguments, stream);
+    case 128:
+      return Launch<kInput, 128>(arguments, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace
+
+cudaError_t LaunchSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
+  return arguments.gemm.backward ? LaunchTile<Input::kBackward>(tile_columns, arguments, stream)
+                                 : LaunchTile<Input::kForward>(tile_columns, arguments, stream);
+}
+
+cudaError_t LaunchPooledSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
+  return LaunchTile<Input::kPooled>(tile_columns, arguments, stream);
+}
+
+}  // namespace deeper::conv

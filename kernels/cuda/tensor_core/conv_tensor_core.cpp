@@ -1,0 +1,229 @@
+#include "kernels/cuda/tensor_core/conv_tensor_core.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/tensor_core/conv_kernels.h"
+#include "kernels/cuda/tensor_core/conv_pool_tiling.h"
+
+namespace deeper::tensor_core {
+namespace {
+
+using Pass = ConvolutionProblem::Pass;
+
+constexpr uintptr_t kAlignment = 16;
+constexpr int64_t kMaxKernel = 255;  // TMA's corners are bytes
+
+// Why not; nullptr if the kernels compute it.
+const char* Reason(const ConvolutionProblem& p) {
+  if (p.dtype != DType::kBf16) return "for bf16 only";
+  if (p.pool_x && (p.kernel != 1 || p.pass == Pass::kBackwardData)) return "pooled inputs of 1x1 only";
+  if (!p.pool_x && p.pass == Pass::kBackwardWeights) return "no gradients of weights, but of pooled inputs";
+  if (p.stride != 1) return "for stride 1 only";
+  if (p.kernel % 2 == 0 || p.pad != p.kernel / 2 || p.kernel > kMaxKernel) {
+    return "for odd filters with the padding that keeps the size only";
+  }
+  for (const int64_t channels : {p.c, p.k, p.PitchOfX(), p.PitchOfY(), p.mask_dx ? p.PitchOfMask() : 0}) {
+    if (channels % conv::kChunk != 0) return "for multiples of 8 channels only";
+  }
+  if (p.n * p.h * p.w > std::numeric_limits<int>::max() - conv::kTilePixels) return "too many pixels";
+  return nullptr;
+}
+
+bool IsAligned(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % kAlignment == 0;
+}
+
+class KernelAlgorithm : public Algorithm {
+ public:
+  KernelAlgorithm(std::string name, const ConvolutionProblem& problem)
+      : problem_(problem), gemm_(GemmOf(problem)), name_(std::move(name)) {}
+
+  bool needs_check() const override { return true; }
+  absl::StatusOr<std::string> Serialize() const override { return name_; }
+
+  absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
+    if (!IsAligned(o.a) || !IsAligned(o.b) || !IsAligned(o.d) || !IsAligned(o.mask) || !IsAligned(o.argmax)) {
+      return absl::InvalidArgumentError(absl::StrCat(name_, ": operands not aligned to 16 bytes"));
+    }
+    const cudaError_t error = Launch(o, static_cast<cudaStream_t>(stream.native));
+    if (error == cudaSuccess) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat(name_, ": ", cudaGetErrorString(error)));
+  }
+
+ protected:
+  virtual cudaError_t Launch(const PlanOperands& operands, cudaStream_t stream) = 0;
+
+  const ConvolutionProblem problem_;
+  const conv::Gemm gemm_;
+
+ private:
+  const std::string name_;
+};
+
+using LaunchConvolution = cudaError_t (*)(int tile_columns, const conv::Arguments& arguments,
+                                          cudaStream_t stream);
+
+class TensorCoreConvolution final : public KernelAlgorithm {
+ public:
+  TensorCoreConvolution(std::string name, LaunchConvolution launch, int tile_columns,
+                        const ConvolutionProblem& problem)
+      : KernelAlgorithm(std::move(name), problem), launch_(launch), tile_columns_(tile_columns) {
+    if (problem.mask_dx) {
+      workspace_bytes_ =
+          sizeof(float) * static_cast<size_t>(gemm_.pixel_tiles()) * static_cast<size_t>(gemm_.columns);
+    }
+  }
+
+ private:
+  cudaError_t Launch(const PlanOperands& o, cudaStream_t stream) override {
+    conv::Arguments arguments = {gemm_, static_cast<const bf16*>(o.a), static_cast<const bf16*>(o.b), {}};
+    arguments.positions = o.argmax;
+    conv::Epilogue& epilogue = arguments.epilogue;
+    epilogue.out = static_cast<bf16*>(o.d);
+    if (problem_.bias && problem_.wide_bias) epilogue.wide_bias = static_cast<const float*>(o.bias);
+    if (problem_.bias && !problem_.wide_bias) epilogue.bias = static_cast<const bf16*>(o.bias);
+    epilogue.relu = problem_.relu;
+    if (problem_.mask_dx) {
+      epilogue.mask = static_cast<const bf16*>(o.mask);
+      epilogue.sums = static_cast<float*>(o.workspace);
+    }
+    const cudaError_t error = launch_(tile_columns_, arguments, stream);
+    if (error != cudaSuccess || !problem_.mask_dx) return error;
+    return conv::LaunchSums(epilogue.sums, gemm_.pixel_tiles(), gemm_.columns, o.sums, stream);
+  }
+
+  const LaunchConvolution launch_;
+  const int tile_columns_;
+};
+
+class PooledWeightGradient final : public KernelAlgorithm {
+ public:
+  PooledWeightGradient(std::string name, int tile_filters, const ConvolutionProblem& problem)
+      : KernelAlgorithm(std::move(name), problem), tile_filters_(tile_filters) {
+    workspace_bytes_ = sizeof(float) * static_cast<size_t>(conv::PartialSums(gemm_, tile_filters));
+  }
+
+ private:
+  cudaError_t Launch(const PlanOperands& o, cudaStream_t stream) override {
+    return conv::LaunchPooledGradientSm80(
+        tile_filters_,
+        {gemm_, static_cast<const bf16*>(o.a), static_cast<const bf16*>(o.b),
+         static_cast<float*>(o.workspace), static_cast<float*>(o.d)},
+        stream);
+  }
+
+  const int tile_filters_;
+};
+
+enum class Work { kConvolution, kPooled, kPooledGradient };
+Work WorkOf(const ConvolutionProblem& p) {
+  if (!p.pool_x) return Work::kConvolution;
+  return p.pass == Pass::kForward ? Work::kPooled : Work::kPooledGradient;
+}
+
+struct Kernel {
+  const char* name;
+  Work work;
+  int first, last;           // compute capability
+  int rows, columns;         // of a tile
+  LaunchConvolution launch;  // none for gradients
+
+  std::string ToString() const { return absl::StrCat("deeper ", name, " ", rows, "x", columns); }
+};
+constexpr int kNewest = 1000, kPixels = conv::kTilePixels, kChannels = conv::kTileChannels;
+constexpr Kernel kKernels[] = {
+    {"sm90", Work::kConvolution, 90, 90, kPixels, 192, conv::LaunchSm90},
+    {"sm90", Work::kConvolution, 90, 90, kPixels, 128, conv::LaunchSm90},
+    {"sm90", Work::kConvolution, 90, 90, kPixels, 64, conv::LaunchSm90},
+    {"sm80", Work::kConvolution, 80, kNewest, kPixels, 128, conv::LaunchSm80},
+    {"sm80", Work::kConvolution, 80, kNewest, kPixels, 64, conv::LaunchSm80},
+    {"sm80 pooled", Work::kPooled, 80, kNewest, kPixels, 128, conv::LaunchPooledSm80},
+    {"sm80 pooled", Work::kPooled, 80, kNewest, kPixels, 64, conv::LaunchPooledSm80},
+    {"sm80 pooled gradient", Work::kPooledGradient, 80, kNewest, 128, kChannels, nullptr},
+    {"sm80 pooled gradient", Work::kPooledGradient, 80, kNewest, 64, kChannels, nullptr},
+};
+
+// Of what is written, with the parts of tiles that lie beyond it.
+int64_t PaddedElements(const Kernel& kernel, const conv::Gemm& g) {
+  const bool gradient = kernel.work == Work::kPooledGradient;
+  const int rows = gradient ? g.columns : g.pixels(), columns = gradient ? g.depth : g.columns;
+  return int64_t{conv::CeilDiv(rows, kernel.rows)} * kernel.rows * conv::CeilDiv(columns, kernel.columns) *
+         kernel.columns;
+}
+
+class KernelChoice final : public AlgorithmChoice {
+ public:
+  KernelChoice(int compute_capability, const ConvolutionProblem& problem) : problem_(problem) {
+    for (const Kernel& kernel : kKernels) {
+      if (kernel.work == WorkOf(problem) && compute_capability >= kernel.first &&
+          compute_capability <= kernel.last) {
+        kernels_.push_back(&kernel);
+      }
+    }
+    const auto order = [g = GemmOf(problem)](const Kernel* kernel) {
+      return std::tuple(-kernel->first, PaddedElements(*kernel, g), -kernel->rows * kernel->columns);
+    };
+    std::sort(kernels_.begin(), kernels_.end(),
+              [&order](const Kernel* a, const Kernel* b) { return order(a) < order(b); });
+  }
+
+  absl::Status Ask() override { return absl::OkStatus(); }
+  size_t size() const override { return kernels_.size(); }
+  absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
+    const Kernel& kernel = *kernels_[index];
+    if (kernel.work == Work::kPooledGradient) {
+      return std::make_unique<PooledWeightGradient>(kernel.ToString(), kernel.rows, problem_);
+    }
+    return std::make_unique<TensorCoreConvolution>(kernel.ToString(), kernel.launch, kernel.columns,
+                                                   problem_);
+  }
+  absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {
+    for (size_t i = 0; i < kernels_.size(); ++i) {
+      if (kernels_[i]->ToString() == serialized) return Build(i);
+    }
+    return absl::NotFoundError(absl::StrCat("no kernel \"", serialized, "\" for this GPU"));
+  }
+
+ private:
+  const ConvolutionProblem problem_;
+  std::vector<const Kernel*> kernels_;
+};
+
+}  // namespace
+
+conv::Gemm GemmOf(const ConvolutionProblem& p) {
+  conv::Gemm g;
+  g.images = static_cast<int>(p.n);
+  g.height = static_cast<int>(p.h);
+  g.width = static_cast<int>(p.w);
+  g.kernel = static_cast<int>(p.kernel);
+  g.backward = p.pass == Pass::kBackwardData;
+  std::tie(g.depth, g.columns) = std::pair(static_cast<int>(p.c), static_cast<int>(p.k));
+  std::tie(g.in_pitch, g.out_pitch) = std::pair(p.PitchOfX(), p.PitchOfY());
+  if (g.backward) {
+    std::swap(g.depth, g.columns);
+    std::swap(g.in_pitch, g.out_pitch);
+  }
+  g.mask_pitch = p.PitchOfMask();
+  return g;
+}
+
+absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability,
+                                                        const ConvolutionProblem& problem) {
+  const char* reason = Reason(problem);
+  if (reason == nullptr && compute_capability < 80) reason = "for compute capability 8.0 and later only";
+  if (reason != nullptr) {
+    return Named(absl::UnimplementedError(absl::StrCat("our tensor core kernels: ", reason)), problem);
+  }
+  return std::make_unique<KernelChoice>(compute_capability, problem);
+}
+
+}  // namespace deeper::tensor_core

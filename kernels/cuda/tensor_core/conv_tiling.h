@@ -1,0 +1,321 @@
+// The index math of our tensor core convolutions (conv_sm80.cu, conv_sm90.cu): where each number lies in
+// memory, in shared memory and in registers. All of it runs on the host too: there
+// tests/kernels/cuda/tensor_core/cuda_conv_tiling_test.cpp checks it, and computes whole convolutions with
+// it.
+//
+// A convolution of stride 1 with "same" padding is a product of matrices. Its rows are the pixels, of what is
+// read and of what is written alike; inside, it goes over the taps of the filter and, tap by tap, over the
+// channels that are read ("depth"); its columns are the channels that are written:
+//   forward        y[p, k]  = sum over t, c of  x[p + at(t), c] w[k, t, c]             depth C, columns K
+//   backward data  dx[p, c] = sum over t, k of dy[p + at(t), k] w[k, taps - 1 - t, c]  depth K, columns C
+// where at(t) is the tap's place relative to the filter's centre. Backward data meets the filter turned by
+// half a turn, and reads w with its columns, not its depth, contiguous.
+//
+// A block computes a tile of 128 pixels by 64, 128 or, on sm_90, 192 columns. It goes through its depth in
+// steps of 64 channels of one tap, each in slices of 16: what one instruction of the tensor cores takes. Of a
+// step's slices, those that lie wholly beyond the last channel are left out.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/base/bf16.h"
+#include "kernels/base/host_device.h"
+
+namespace deeper::conv {
+
+constexpr int kTilePixels = 128;
+constexpr int kStepDepth = 64;
+constexpr int kSliceDepth = 16;
+constexpr int kChunk = 8;                             // channels that move as one: 16 bytes
+constexpr int kBoxRows = 64;                          // of weights that move as one
+constexpr int kRowBytes = kStepDepth * 2;             // of a row in shared memory
+constexpr int kPixelBytes = kTilePixels * kRowBytes;  // of a step
+constexpr int kBoxBytes = kBoxRows * kRowBytes;       // of a box of weights
+constexpr int kSwizzleBytes = 8 * kRowBytes;          // after which the swizzle repeats itself
+constexpr int StageBytes(int columns) {
+  return kPixelBytes + columns * kRowBytes;
+}
+
+DEEPER_HD constexpr int CeilDiv(int a, int b) {
+  return (a + b - 1) / b;
+}
+
+struct alignas(16) Chunk {
+  bf16 v[kChunk];
+};
+
+struct Gemm {
+  int images = 1, height = 1, width = 1;
+  int depth = 0, columns = 0;  // channels read and written, multiples of kChunk
+  int kernel = 1;              // odd
+  bool backward = false;
+  int64_t in_pitch = 0, out_pitch = 0, mask_pitch = 0;  // elements from pixel to pixel
+
+  DEEPER_HD int pixels() const { return images * height * width; }
+  DEEPER_HD int taps() const { return kernel * kernel; }
+  DEEPER_HD int pad() const { return kernel / 2; }
+  DEEPER_HD int steps() const { return taps() * CeilDiv(depth, kStepDepth); }
+  DEEPER_HD int pixel_tiles() const { return CeilDiv(pixels(), kTilePixels); }
+};
+
+// ---- Tiles and steps ----------------------------------------------------------------------------------
+
+struct Tile {
+  int index, pixel, column;  // of the tile among those of pixels; of its first element
+};
+
+// Blocks that read the same pixels follow each other.
+DEEPER_HD inline Tile TileOf(const Gemm& g, int tile_columns, int block) {
+  const int across = CeilDiv(g.columns, tile_columns);
+  return {block / across, block / across * kTilePixels, block % across * tile_columns};
+}
+DEEPER_HD inline int Blocks(const Gemm& g, int tile_columns) {
+  return g.pixel_tiles() * CeilDiv(g.columns, tile_columns);
+}
+
+struct Pixel {
+  int image, row, column;
+};
+DEEPER_HD inline Pixel PixelAt(const Gemm& g, int index) {
+  return {index / (g.height * g.width), index / g.width % g.height, index % g.width};
+}
+
+struct Step {
+  int row, column;  // of the tap: 0 to kernel - 1
+  int weight_tap;   // where w has it
+  int depth;        // its first channel
+  int slices;       // with channels in them: 1 to 4
+};
+DEEPER_HD inline Step StepAt(const Gemm& g, int index) {
+  const int per_tap = CeilDiv(g.depth, kStepDepth), tap = index / per_tap;
+  const int depth = index % per_tap * kStepDepth, left = g.depth - depth;
+  return {tap / g.kernel, tap % g.kernel, g.backward ? g.taps() - 1 - tap : tap, depth,
+          left < kStepDepth ? CeilDiv(left, kSliceDepth) : kStepDepth / kSliceDepth};
+}
+
+// Of an element of w, [filter][tap][channel].
+DEEPER_HD inline int64_t WeightIndex(const Gemm& g, int weight_tap, int column, int depth) {
+  const int filter = g.backward ? depth : column, channel = g.backward ? column : depth;
+  return (int64_t{filter} * g.taps() + weight_tap) * (g.backward ? g.columns : g.depth) + channel;
+}
+
+// ---- Shared memory ------------------------------------------------------------------------------------
+// A stage holds the pixels of a step, [128 pixels][64 depth], then its weights: forward [columns][64 depth],
+// backward one box of [64 depth][64 columns] after the other. Either way they are rows of 64 elements, of
+// which the 16-byte chunks are exchanged within the row so that 8 rows' chunks of one number lie in
+// different banks: the pattern that TMA and wgmma call a swizzle of 128 bytes, if the stage begins at a
+// multiple of 1024.
+
+// In bytes.
+DEEPER_HD constexpr int RowOffset(int row, int element) {
+  return row * kRowBytes + ((element / kChunk) ^ (row % 8)) * 16 + element % kChunk * 2;
+}
+DEEPER_HD constexpr int WeightOffset(bool backward, int column, int depth) {
+  return backward ? RowOffset(column / kBoxRows * kBoxRows + depth, column % kBoxRows)
+                  : RowOffset(column, depth);
+}
+
+// ---- Copies, chunk by chunk (sm_80) -------------------------------------------------------------------
+// Thread t moves chunk t % 8 of the rows t / 8, t / 8 + 32, ...
+
+constexpr int kCopyThreads = 256;
+constexpr int kRowChunks = kStepDepth / kChunk;
+constexpr int kCopyRows = kCopyThreads / kRowChunks;
+constexpr int kPixelCopies = kTilePixels / kCopyRows;  // of a thread, for each step
+
+DEEPER_HD constexpr int CopyRow(int thread, int i) {
+  return thread / kRowChunks + i * kCopyRows;
+}
+DEEPER_HD constexpr int CopyElement(int thread) {
+  return thread % kRowChunks * kChunk;
+}
+
+// A pixel that a thread copies from. One that is not there is too far away for every tap.
+struct Source {
+  int row = -(1 << 20), column = 0;
+  int64_t index = 0;  // of its first channel
+};
+DEEPER_HD inline Source SourceOf(const Gemm& g, const Tile& tile, int thread, int i) {
+  const int index = tile.pixel + CopyRow(thread, i);
+  if (index >= g.pixels()) return {};
+  const Pixel pixel = PixelAt(g, index);
+  return {pixel.row, pixel.column, index * g.in_pitch};
+}
+
+// Calls copy(offset in shared memory, index in memory, whether there is anything; zeros, if not).
+template <class Copy>
+DEEPER_HD void CopyPixels(const Gemm& g, const Source (&sources)[kPixelCopies], const Step& step, int thread,
+                          const Copy& copy) {
+  const int channel = CopyElement(thread);
+  const int down = step.row - g.pad(), right = step.column - g.pad();
+  const int64_t shift = (int64_t{down} * g.width + right) * g.in_pitch + step.depth + channel;
+  for (int i = 0; i < kPixelCopies; ++i) {
+    const int row = sources[i].row + down, column = sources[i].column + right;
+    const bool inside =
+        row >= 0 && row < g.height && column >= 0 && column < g.width && step.depth + channel < g.depth;
+    copy(RowOffset(CopyRow(thread, i), channel), sources[i].index + shift, inside);
+  }
+}
+template <int kColumns, class Copy>
+DEEPER_HD void CopyWeights(const Gemm& g, const Tile& tile, const Step& step, int thread, const Copy& copy) {
+  for (int i = 0; i < kColumns / kCopyRows; ++i) {
+    const int row = CopyRow(thread, i);
+    const int element = CopyElement(thread);
+    const int box = row / kBoxRows * kBoxRows;
+    const int column = tile.column + (g.backward ? box + element : row);
+    const int depth = step.depth + (g.backward ? row - box : element);
+    copy(kPixelBytes + RowOffset(row, element), WeightIndex(g, step.weight_tap, column, depth),
+         column < g.columns && depth < g.depth);
+  }
+}
+
+// ---- Boxes (sm_90) ------------------------------------------------------------------------------------
+// TMA moves the pixels of a step as one box of 128 pixels, in the order of their index, whatever rows and
+// images it runs across, and the weights as boxes of 64 rows. It writes zeros for what is outside.
+
+// cuTensorMapEncodeIm2col: the corners of the pixels that a filter's first tap meets, against those of the
+// image. The same for rows and columns.
+DEEPER_HD inline int LowerCorner(const Gemm& g) {
+  return -g.pad();
+}
+DEEPER_HD inline int UpperCorner(const Gemm& g) {
+  return g.pad() - (g.kernel - 1);
+}
+
+// Where the first tap of the tile's first pixel lies.
+struct PixelBox {
+  int channel, column, row, image;
+};
+DEEPER_HD inline PixelBox PixelBoxOf(const Gemm& g, const Tile& tile, const Step& step) {
+  const Pixel first = PixelAt(g, tile.pixel);
+  return {step.depth, first.column - g.pad(), first.row - g.pad(), first.image};
+}
+
+// The first element of box number `box`. It goes to kPixelBytes + box * kBoxBytes.
+struct WeightBox {
+  int channel, tap, filter;
+};
+DEEPER_HD inline WeightBox WeightBoxOf(const Gemm& g, const Tile& tile, const Step& step, int box) {
+  const int column = tile.column + box * kBoxRows;
+  return g.backward ? WeightBox{column, step.weight_tap, step.depth}
+                    : WeightBox{step.depth, step.weight_tap, column};
+}
+
+// ---- Operands of wgmma (sm_90) ------------------------------------------------------------------------
+
+// PTX ISA, "Matrix descriptor format": addresses and offsets in units of 16 bytes; 1 in the two highest bits
+// is the swizzle of 128 bytes.
+DEEPER_HD constexpr uint64_t Descriptor(uint32_t address, int leading_bytes, int stride_bytes) {
+  return uint64_t{(address & 0x3FFFF) >> 4} | uint64_t(leading_bytes >> 4) << 16 |
+         uint64_t(stride_bytes >> 4) << 32 | uint64_t{1} << 62;
+}
+
+// Depth is contiguous: from 8 rows to the next 8, a stride; there is no leading offset. A slice is 32 bytes
+// into the rows.
+DEEPER_HD constexpr uint64_t PixelDescriptor(uint32_t stage, int warpgroup, int slice) {
+  return Descriptor(stage + warpgroup * 64 * kRowBytes + slice * kSliceDepth * 2, 16, kSwizzleBytes);
+}
+// Backward, columns are contiguous: from 64 of them to the next 64, the leading offset; from 8 of depth to
+// the next 8, the stride. A slice is 16 rows.
+DEEPER_HD constexpr uint64_t WeightDescriptor(bool backward, uint32_t stage, int slice) {
+  const uint32_t weights = stage + kPixelBytes;
+  return backward ? Descriptor(weights + slice * kSliceDepth * kRowBytes, kBoxBytes, kSwizzleBytes)
+                  : Descriptor(weights + slice * kSliceDepth * 2, 16, kSwizzleBytes);
+}
+
+// ---- Operands of mma.sync (sm_80) ---------------------------------------------------------------------
+// Which row each lane points ldmatrix.x4 to: lanes 0 to 7 to the rows of the first 8x8 matrix, and so on.
+
+// Pixels [16][16 depth], `row` the first: matrices a0 to a3 of mma.m16n8k16.
+DEEPER_HD constexpr int PixelMatrixOffset(int row, int slice, int lane) {
+  return RowOffset(row + lane % 16, slice * kSliceDepth + lane / 16 * 8);
+}
+// Weights of 16 columns, `column` the first: b0, b1 of the first 8, then b0, b1 of the next. Backward, they
+// are transposed on the way.
+DEEPER_HD constexpr int WeightMatrixOffset(bool backward, int column, int slice, int lane) {
+  const int second = lane / 8 % 2 * 8, next = lane / 16 * 8;
+  return kPixelBytes + (backward
+                            ? WeightOffset(true, column + next, slice * kSliceDepth + lane % 8 + second)
+                            : WeightOffset(false, column + next + lane % 8, slice * kSliceDepth + second));
+}
+
+// ---- Accumulators -------------------------------------------------------------------------------------
+// Both instructions leave a warp with 16 rows in blocks of 8 columns; of each block a lane holds four
+// numbers. Number i:
+DEEPER_HD constexpr int FragmentRow(int lane, int i) {
+  return lane / 4 + i / 2 * 8;
+}
+DEEPER_HD constexpr int FragmentColumn(int lane, int i) {
+  return lane % 4 * 2 + i % 2;
+}
+
+// A quad, 4 neighbouring lanes, has 8 columns of a row between them, 2 each, in each of 4 neighbouring
+// blocks. It transposes these 4x4 pairs, by exchanging with the neighbours at distance 1 and then 2, and
+// each lane has one whole block, of 16 bytes: v[i] of lane q becomes what v[q] of lane i was. i here is one
+// without the bit of the distance.
+constexpr int kGroupColumns = 32;
+DEEPER_HD inline uint32_t Outgoing(const uint32_t (&v)[4], int lane, int distance, int i) {
+  return (lane & distance) != 0 ? v[i] : v[i | distance];
+}
+// Selections rather than a chosen element: registers have no addresses.
+DEEPER_HD inline void Incoming(uint32_t (&v)[4], int lane, int distance, int i, uint32_t value) {
+  const bool odd = (lane & distance) != 0;
+  v[i] = odd ? value : v[i];
+  v[i | distance] = odd ? v[i | distance] : value;
+}
+// Then the first column of the lane's block within the group.
+DEEPER_HD constexpr int ChunkColumn(int lane) {
+  return lane % 4 * kChunk;
+}
+
+// Partial sums of columns, [tile of pixels][column].
+DEEPER_HD inline int64_t SumIndex(const Gemm& g, const Tile& tile, int column) {
+  return int64_t{tile.index} * g.columns + tile.column + column;
+}
+
+// ---- Results ------------------------------------------------------------------------------------------
+
+// What happens to the sums before they are stored, and where they go.
+struct Epilogue {
+  bf16* out = nullptr;
+  const bf16* bias = nullptr;        // forward: this one,
+  const float* wide_bias = nullptr;  // this one, or none
+  bool relu = false;
+  const bf16* mask = nullptr;  // backward: with the partial sums of columns, see SumIndex; or neither
+  float* sums = nullptr;
+};
+
+// For two neighbouring columns, the first an even one.
+struct Bias {
+  float low = 0, high = 0;
+};
+DEEPER_HD inline Bias BiasOf(const Gemm& g, const Epilogue& e, int column) {
+  if (column >= g.columns) return {};
+  if (e.wide_bias != nullptr) return {e.wide_bias[column], e.wide_bias[column + 1]};
+  if (e.bias != nullptr) return {ToFloat(e.bias[column]), ToFloat(e.bias[column + 1])};
+  return {};
+}
+DEEPER_HD inline float Activated(const Epilogue& e, float value) {
+  const float least = e.relu ? 0.0f : -INFINITY;
+  return value < least ? least : value;  // a NaN stays
+}
+
+// Masks and stores 8 columns of a pixel, packed in pairs, and adds what is stored to their sums.
+template <bool kBackward>
+DEEPER_HD void StoreChunk(const Gemm& g, const Epilogue& e, int pixel, int column, const uint32_t (&pairs)[4],
+                          float (&sums)[kChunk]) {
+  if (pixel >= g.pixels() || column >= g.columns) return;
+  Chunk chunk;
+  for (int j = 0; j < kChunk; ++j) chunk.v[j] = {static_cast<uint16_t>(pairs[j / 2] >> j % 2 * 16)};
+  if (kBackward && e.mask != nullptr) {
+    const Chunk mask = *reinterpret_cast<const Chunk*>(e.mask + pixel * g.mask_pitch + column);
+    for (int j = 0; j < kChunk; ++j) {
+      if (!(ToFloat(mask.v[j]) > 0)) chunk.v[j] = {0};
+      sums[j] += ToFloat(chunk.v[j]);
+    }
+  }
+  *reinterpret_cast<Chunk*>(e.out + pixel * g.out_pitch + column) = chunk;
+}
+
+}  // namespace deeper::conv

@@ -1,0 +1,263 @@
+#include "kernels/ops/conv2d/batch_norm_cuda.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "kernels/cuda/base/cuda_for_each.h"
+#include "kernels/ops/cuda_rows.h"
+
+namespace deeper {
+namespace {
+
+// Mean, and sum of the squares of the distances to it. Merged by the formula of Chan, Golub and LeVeque 1979,
+// which does not cancel as the difference of sums of squares does.
+struct Moments {
+  static constexpr int kValues = 2;
+  float v[kValues];
+  DEEPER_HD void Merge(float own_rows, const Moments& next, float next_rows) {
+    const float distance = next.v[0] - v[0], share = next_rows / (own_rows + next_rows);
+    v[0] += distance * share;
+    v[1] += next.v[1] + distance * distance * own_rows * share;
+  }
+};
+
+// Of the gradient g of what the ReLU reads: sum of g, and of g times the normalised x.
+struct GradientSums {
+  static constexpr int kValues = 2;
+  float v[kValues];
+  DEEPER_HD void Merge(float, const GradientSums& next, float) {
+    v[0] += next.v[0];
+    v[1] += next.v[1];
+  }
+};
+
+// Which rows and channels one index stands for.
+template <int N>
+struct Part {
+  int64_t tile, channel, begin, end;
+  DEEPER_HD Part(const RowTiles& tiles, int64_t channels, int64_t i)
+      : tile(i / (channels / N)),
+        channel(i % (channels / N) * N),
+        begin(tiles.begin(tile)),
+        end(tiles.begin(tile + 1)) {}
+};
+
+// Welford's recurrence.
+template <class T, int N>
+struct MomentsOfTile {
+  Pixels<T> x;
+  TileSums<Moments> sums;
+  DEEPER_HD void operator()(int64_t i) const {
+    const Part<N> part(sums.tiles, sums.channels, i);
+    float mean[N] = {}, squares[N] = {};
+    for (int64_t row = part.begin; row < part.end; ++row) {
+      const float share = 1 / static_cast<float>(row - part.begin + 1);
+      const Pack<T, N> pack = LoadPack<T, N>(x.At(row, part.channel));
+      for (int j = 0; j < N; ++j) {
+        const float value = ToFloat(pack.v[j]), distance = value - mean[j];
+        mean[j] += distance * share;
+        squares[j] += distance * (value - mean[j]);
+      }
+    }
+    for (int j = 0; j < N; ++j) sums.Store(part.tile, part.channel + j, {{mean[j], squares[j]}});
+  }
+};
+
+struct FinishMoments {
+  NormParams params;
+  float rows;
+  float* mean;
+  float* inverse;
+  float* running_mean;
+  float* running_var;
+  DEEPER_HD void operator()(int64_t channel, const Moments& moments) const {
+    const float batch_mean = moments.v[0], variance = moments.v[1] / rows,
+                unbiased = moments.v[1] / (rows - 1);
+    mean[channel] = batch_mean;
+    inverse[channel] = 1 / std::sqrt(variance + params.eps);
+    running_mean[channel] += params.momentum * (batch_mean - running_mean[channel]);
+    running_var[channel] += params.momentum * (unbiased - running_var[channel]);
+  }
+};
+
+// One channel's statistics and parameters.
+struct Channel {
+  float mean, inverse, scale, shift;
+
+  DEEPER_HD float Normalized(float x) const { return (x - mean) * inverse; }
+  DEEPER_HD float Output(float x) const { return Normalized(x) * scale + shift; }
+};
+
+template <class T, int N>
+struct Normalize {
+  Pixels<T> x, y;
+  const float* mean;
+  const float* spread;  // 1 / standard deviation, or the variance
+  bool is_variance;
+  float eps;
+  const float* scale;
+  const float* shift;
+  bool relu;
+  RowTiles tiles;
+
+  DEEPER_HD Channel ChannelOf(int64_t c) const {
+    return {mean[c], is_variance ? 1 / std::sqrt(spread[c] + eps) : spread[c], scale[c], shift[c]};
+  }
+  DEEPER_HD void operator()(int64_t i) const {
+    const Part<N> part(tiles, x.channels, i);
+    Channel channel[N];
+    for (int j = 0; j < N; ++j) channel[j] = ChannelOf(part.channel + j);
+    for (int64_t row = part.begin; row < part.end; ++row) {
+      Pack<T, N> pack = LoadPack<T, N>(x.At(row, part.channel));
+      for (int j = 0; j < N; ++j) {
+        const float out = channel[j].Output(ToFloat(pack.v[j]));
+        pack.v[j] = FromFloat<T>(relu && out < 0 ? 0.0f : out);  // a NaN stays one
+      }
+      StorePack(y.At(row, part.channel), pack);
+    }
+  }
+};
+
+// What both passes of Backward read.
+template <class T, int N>
+struct Gradients {
+  Pixels<T> x, dy;
+  const float* mean;
+  const float* inverse;
+  const float* scale;
+  const float* shift;
+  bool relu;
+
+  DEEPER_HD Channel ChannelOf(int64_t c) const { return {mean[c], inverse[c], scale[c], shift[c]}; }
+  // Of what the ReLU reads.
+  DEEPER_HD float Masked(const Channel& channel, float x_value, float gradient) const {
+    return relu && !(channel.Output(x_value) > 0) ? 0.0f : gradient;
+  }
+};
+
+template <class T, int N>
+struct GradientsOfTile {
+  Gradients<T, N> in;
+  TileSums<GradientSums> sums;
+  DEEPER_HD void operator()(int64_t i) const {
+    const Part<N> part(sums.tiles, sums.channels, i);
+    Channel channel[N];
+    for (int j = 0; j < N; ++j) channel[j] = in.ChannelOf(part.channel + j);
+    float plain[N] = {}, weighted[N] = {};
+    for (int64_t row = part.begin; row < part.end; ++row) {
+      const auto x = LoadPack<T, N>(in.x.At(row, part.channel));
+      const auto dy = LoadPack<T, N>(in.dy.At(row, part.channel));
+      for (int j = 0; j < N; ++j) {
+        const float value = ToFloat(x.v[j]), gradient = in.Masked(channel[j], value, ToFloat(dy.v[j]));
+        plain[j] += gradient;
+        weighted[j] += gradient * channel[j].Normalized(value);
+      }
+    }
+    for (int j = 0; j < N; ++j) sums.Store(part.tile, part.channel + j, {{plain[j], weighted[j]}});
+  }
+};
+
+struct StoreGradientSums {
+  float* dshift;
+  float* dscale;
+  DEEPER_HD void operator()(int64_t channel, const GradientSums& sums) const {
+    dshift[channel] = sums.v[0];
+    dscale[channel] = sums.v[1];
+  }
+};
+
+// dx = scale / deviation * (g - mean of g - normalised x * mean of g times normalised x). dx may be dy.
+template <class T, int N>
+struct InputGradient {
+  Gradients<T, N> in;
+  const float* dshift;
+  const float* dscale;
+  Targets<T, N> dx;
+  RowTiles tiles;
+  DEEPER_HD void operator()(int64_t i) const {
+    const Part<N> part(tiles, in.x.channels, i);
+    const auto rows = static_cast<float>(tiles.rows);
+    Channel channel[N];
+    float plain[N], weighted[N];
+    for (int j = 0; j < N; ++j) {
+      channel[j] = in.ChannelOf(part.channel + j);
+      plain[j] = dshift[part.channel + j] / rows;
+      weighted[j] = dscale[part.channel + j] / rows;
+    }
+    for (int64_t row = part.begin; row < part.end; ++row) {
+      const auto x = LoadPack<T, N>(in.x.At(row, part.channel));
+      const auto dy = LoadPack<T, N>(in.dy.At(row, part.channel));
+      Pack<T, N> out;
+      for (int j = 0; j < N; ++j) {
+        const float value = ToFloat(x.v[j]), gradient = in.Masked(channel[j], value, ToFloat(dy.v[j]));
+        const float centred = gradient - plain[j] - channel[j].Normalized(value) * weighted[j];
+        out.v[j] = FromFloat<T>(channel[j].scale * channel[j].inverse * centred);
+      }
+      dx.Store(row, part.channel, out);
+    }
+  }
+};
+
+int64_t Bytes(const TensorDesc& desc, int64_t passes) {
+  return BytesOf(desc) * passes;
+}
+
+void RunNormalize(CudaDevice& device, const BatchNormArguments& a, const float* mean, const float* spread,
+                  bool is_variance, float eps) {
+  const RowTiles tiles = TilesOf(a.x_desc);
+  WithPacks(a.x_desc.dtype, std::gcd(PackDivisor(a.x_desc), PackDivisor(a.y_desc)),
+            [&](auto zero, auto width) {
+              using T = decltype(zero);
+              constexpr int N = width;
+              ForEach(device, {"batch norm", Bytes(a.x_desc, 2)}, tiles.count() * (a.x_desc.shape.c / N),
+                      Normalize<T, N>{Pixels<T>(a.x_desc, a.x), Pixels<T>(a.y_desc, a.y), mean, spread,
+                                      is_variance, eps, a.scale, a.shift, a.relu, tiles});
+            });
+}
+
+}  // namespace
+
+size_t BatchNormWorkspaceBytes(const TensorDesc& desc) {
+  return std::max(TileSums<Moments>::Bytes(desc), TileSums<GradientSums>::Bytes(desc));
+}
+
+void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
+                          float* running_mean, float* running_var) {
+  const TileSums<Moments> sums = {TilesOf(a.x_desc), a.x_desc.shape.c, static_cast<float*>(a.workspace)};
+  WithPacks(a.x_desc.dtype, PackDivisor(a.x_desc), [&](auto zero, auto width) {
+    using T = decltype(zero);
+    constexpr int N = width;
+    ForEach(AsCuda(device), {"batch norm moments", Bytes(a.x_desc, 1)},
+            sums.tiles.count() * (sums.channels / N), MomentsOfTile<T, N>{Pixels<T>(a.x_desc, a.x), sums});
+  });
+  MergeTiles(AsCuda(device), "batch norm statistics", sums,
+             FinishMoments{params, static_cast<float>(sums.tiles.rows), a.mean, a.inverse, running_mean,
+                           running_var});
+  RunNormalize(AsCuda(device), a, a.mean, a.inverse, false, 0);
+}
+
+void BatchNormInferCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
+                        const float* running_mean, const float* running_var) {
+  RunNormalize(AsCuda(device), a, running_mean, running_var, true, params.eps);
+}
+
+void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const Tensor& dy,
+                           const std::vector<ChannelTarget>& dx, float* dscale, float* dshift) {
+  const TensorDesc& desc = a.x_desc;
+  const TileSums<GradientSums> sums = {TilesOf(desc), desc.shape.c, static_cast<float*>(a.workspace)};
+  const int64_t divisor = std::gcd(PackDivisor(desc), PackDivisor(dy.desc));
+  WithPacks(desc.dtype, CommonDivisor(divisor, dx, desc.dtype), [&](auto zero, auto width) {
+    using T = decltype(zero);
+    constexpr int N = width;
+    const int64_t count = sums.tiles.count() * (sums.channels / N);
+    const Gradients<T, N> in = {
+        Pixels<T>(desc, a.x), Pixels<T>(dy.desc, dy.data), a.mean, a.inverse, a.scale, a.shift, a.relu};
+    ForEach(AsCuda(device), {"batch norm gradients", Bytes(desc, 2)}, count, GradientsOfTile<T, N>{in, sums});
+    MergeTiles(AsCuda(device), "batch norm gradient sums", sums, StoreGradientSums{dshift, dscale});
+    ForEach(AsCuda(device), {"batch norm dx", Bytes(desc, 3)}, count,
+            InputGradient<T, N>{in, dshift, dscale, Targets<T, N>(dx), sums.tiles});
+  });
+}
+
+}  // namespace deeper

@@ -1,0 +1,50 @@
+#include "kernels/ops/conv2d/conv2d.h"
+
+#include "absl/strings/str_cat.h"
+#include "kernels/ops/backend.h"
+
+namespace deeper {
+
+absl::StatusOr<OpShape> InferConv2d(const Conv2dParams& p, const Shape& x) {
+  if (p.out_channels <= 0 || p.kernel <= 0 || p.stride <= 0 || p.pad < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("conv2d: out_channels ", p.out_channels, ", kernel ",
+                                                   p.kernel, ", stride ", p.stride,
+                                                   " must be positive and pad ", p.pad, " not negative"));
+  }
+  const Shape y = {x.n, p.out_channels, (x.h + 2 * p.pad - p.kernel) / p.stride + 1,
+                   (x.w + 2 * p.pad - p.kernel) / p.stride + 1};
+  if (x.elements() <= 0 || p.kernel > x.h + 2 * p.pad || p.kernel > x.w + 2 * p.pad) {
+    return absl::InvalidArgumentError(absl::StrCat("conv2d: a ", p.kernel, "x", p.kernel, " kernel with pad ",
+                                                   p.pad, " does not fit an input of ", x.ToString(),
+                                                   ": use larger images or a smaller kernel"));
+  }
+  const std::vector<int64_t> vector = {p.out_channels};
+  OpShape shape;
+  shape.y = y;
+  shape.params = {{"conv.weight", {p.out_channels, x.c, p.kernel, p.kernel}, ParamRole::kWeight, Init::kHe}};
+  if (p.batch_norm) {
+    shape.params.push_back({"bn.weight", vector, ParamRole::kScale, Init::kOne});
+    shape.params.push_back({"bn.bias", vector, ParamRole::kShift, Init::kZero});
+    shape.params.push_back({"bn.running_mean", vector, ParamRole::kRunningMean, Init::kZero});
+    shape.params.push_back({"bn.running_var", vector, ParamRole::kRunningVar, Init::kOne});
+    shape.inner_elements = y.elements();  // what batch norm reads
+  } else {
+    shape.params.push_back({"conv.bias", vector, ParamRole::kBias, Init::kZero});
+  }
+  shape.macs = y.elements() * x.c * p.kernel * p.kernel;
+  return shape;
+}
+
+absl::StatusOr<std::unique_ptr<Op>> MakeConv2d(const Conv2dParams& params, const TensorDesc& x,
+                                               const OpOptions& options, Device& device) {
+  absl::StatusOr<OpShape> shape = InferConv2d(params, x.shape);
+  if (!shape.ok()) return shape.status();
+  if (params.batch_norm && options.training && shape->y.n * shape->y.spatial() < 2) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "conv2d ", options.name, ": batch norm cannot train on one value per channel, and the output is ",
+        shape->y.ToString(), ": use a larger batch or larger images"));
+  }
+  return DEEPER_ON(device, MakeConv2d)(params, *shape, x, options, device);
+}
+
+}  // namespace deeper

@@ -1,0 +1,54 @@
+// 2-D convolution (cross-correlation, as everyone's), with bias or batch norm, with ReLU.
+//
+//   y = act(norm(conv(x, weight) + bias))
+//
+// x: [N,C,H,W] in the device's layout of feature maps (Device::FeatureMap: kBlocked on the CPU, kNhwc on
+// CUDA), or of images (Device::Images); y: [N,K,OH,OW], a feature map; same dtype (fp32 or bf16). OH = (H + 2
+// pad - kernel) / stride + 1, rounded down.  Accumulation in fp32. Backward: dx is one part, overwritten;
+// weight and bias gradients overwritten, fp32. dy parts are summed and, with ReLU, masked by y > 0 in one
+// pass.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/base/device.h"
+#include "kernels/base/op.h"
+
+namespace deeper {
+
+// Batch normalisation after a convolution; biased variance over N,H,W normalises, the unbiased one enters
+// running_var (as PyTorch): running = (1 - momentum) * running + momentum * batch. With
+// OpOptions::sum_over_ranks, N is the rows of all ranks that count.
+struct NormParams {
+  float eps = 1e-3f;
+  float momentum = 0.1f;
+};
+
+struct Conv2dParams {
+  int64_t out_channels = 0;
+  int64_t kernel = 1;
+  int64_t stride = 1;
+  int64_t pad = 0;
+  bool relu = true;
+  bool batch_norm = false;  // conv -> BN: parameters bn.weight, bn.bias, bn.running_mean, bn.running_var
+                            // instead of conv.bias
+  NormParams norm = {};
+  bool dy_is_masked =
+      false;  // the consumer's dx is already 0 where y is 0 (PoolParams::mask_dx): skip the ReLU mask
+};
+
+// Parameters "conv.weight" [K,C,kernel,kernel] and "conv.bias" [K], or "bn.*".
+absl::StatusOr<OpShape> InferConv2d(const Conv2dParams& params, const Shape& x);
+absl::StatusOr<std::unique_ptr<Op>> MakeConv2d(const Conv2dParams& params, const TensorDesc& x,
+                                               const OpOptions& options, Device& device);
+
+// Backends: arguments are valid already, but for the layout and type of x.
+absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCpu(const Conv2dParams& params, const OpShape& shape,
+                                                  const TensorDesc& x, const OpOptions& options,
+                                                  Device& device);
+absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCuda(const Conv2dParams& params, const OpShape& shape,
+                                                   const TensorDesc& x, const OpOptions& options,
+                                                   Device& device);
+
+}  // namespace deeper

@@ -1,0 +1,246 @@
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/ops/conv2d/conv2d.h"
+#include "kernels/ops/conv2d/convolution_cpu.h"
+#include "kernels/ops/conv2d/middle_taps_cpu.h"
+#include "kernels/ops/conv2d/sync_batch_norm_cpu.h"
+#include "kernels/ops/join.h"
+
+namespace deeper {
+namespace {
+
+enum {
+  kWeightParam = 0,
+  kBiasParam = 1,
+  kScaleParam = 1,
+  kShiftParam = 2,
+  kMeanParam = 3,
+  kVarianceParam = 4
+};
+
+class CpuConv2d final : public Op {
+ public:
+  CpuConv2d(const Conv2dParams& params, const OpOptions& options)
+      : params_(params), training_(options.training) {
+    if (training_) sum_over_ranks_ = options.sum_over_ranks;
+  }
+
+  absl::Status Prepare(const OpShape& shape, const TensorDesc& x, bool want_dx, Device& device);
+  void Bind(const OpBinding& b) override;
+  void Forward() override;
+  void Backward() override;
+
+ private:
+  // What batch norm keeps for Backward, as offsets into OpBinding::saved, after the convolution's output.
+  struct Saved {
+    size_t mean = 0, variance = 0, mask = 0;
+  };
+
+  absl::Status PrepareNorm();
+  void BindNorm(const OpBinding& b, void* z);
+  int64_t MeasureAllRanks();
+  void UpdateRunningStatistics(int64_t count) const;
+  void CompleteGradient();
+  float* Statistic(size_t at) const {
+    return reinterpret_cast<float*>(static_cast<std::byte*>(binding_.saved) + at);
+  }
+  // With batch norm, its backward masks by the ReLU.
+  bool masks_dy() const { return params_.relu && !params_.dy_is_masked && !params_.batch_norm; }
+
+  Conv2dParams params_;
+  bool training_;
+  MiddleTaps middle_;
+  float *middle_weight_ = nullptr, *middle_gradient_ = nullptr;  // in the workspace
+  ConvolutionCpu conv_;
+  onednn::ForwardBackward norm_;
+  Saved saved_;
+  SumOverRanks sum_over_ranks_;           // empty: batch norm is this rank's
+  std::optional<SyncBatchNormCpu> sync_;  // where it is not
+};
+
+size_t Align(size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+// Winograd computes 4x4 outputs at a time: on smaller maps its transforms cost more than they save.
+bool WinogradPays(const Conv2dParams& params, const TensorDesc& x) {
+  constexpr int64_t kSmallestMap = 7;
+  return x.dtype == DType::kF32 && params.kernel == 3 && params.stride == 1 &&
+         std::min(x.shape.h, x.shape.w) >= kSmallestMap;
+}
+
+absl::Status CpuConv2d::Prepare(const OpShape& shape, const TensorDesc& x, bool want_dx, Device& device) {
+  needs_.x = x;
+  needs_.y = device.FeatureMap(shape.y, x.dtype);
+  if (training_ && want_dx) needs_.dx_parts = {x};
+  for (const ParamSpec& spec : shape.params) {
+    const bool blocked = spec.role == ParamRole::kWeight && x.layout == Layout::kBlocked;
+    needs_.params.push_back(MakeParamLayout(spec, blocked ? x.block : 1));
+  }
+  needs_.backward_reads_x = training_;
+  needs_.backward_reads_y = training_ && masks_dy();
+
+  middle_ = MiddleTaps(params_, x.shape, shape.params[kWeightParam], needs_.params[kWeightParam]);
+  const onednn::Desc stored = onednn::DescOf(middle_.weight(), middle_.layout());
+  onednn::WeightedDescs descs;
+  descs.x = onednn::DescOf(x);
+  descs.w = onednn::AnyFormat(stored, x.dtype);
+  descs.diff_w = onednn::AnyFormat(stored, DType::kF32);
+  descs.y = onednn::DescOf(needs_.y);
+  if (!params_.batch_norm) {
+    descs.b = onednn::DescOf(shape.params[kBiasParam], needs_.params[kBiasParam]);
+    descs.relu = params_.relu;
+  }
+  auto passes = onednn::MakeConvolution(descs, params_.stride, params_.pad - middle_.idle(),
+                                        WinogradPays(params_, x), {training_, want_dx});
+  if (!passes.ok()) return passes.status();
+  auto conv = ConvolutionCpu::Make(*passes, stored);
+  if (!conv.ok()) return conv.status();
+  conv_ = *std::move(conv);
+  needs_.workspace_bytes = 2 * middle_.bytes() + conv_.workspace_bytes();
+  return params_.batch_norm ? PrepareNorm() : absl::OkStatus();
+}
+
+absl::Status CpuConv2d::PrepareNorm() {
+  auto norm = onednn::MakeBatchNorm(onednn::DescOf(needs_.y), params_.norm.eps, params_.relu, training_,
+                                    /*given_statistics=*/!training_ || sum_over_ranks_);
+  if (!norm.ok()) return norm.status();
+  norm_ = *std::move(norm);
+  needs_.workspace_bytes =
+      std::max({needs_.workspace_bytes, norm_.forward.scratch_bytes(), norm_.backward.scratch_bytes()});
+  if (!training_) return absl::OkStatus();
+  if (sum_over_ranks_) sync_.emplace(needs_.y, sum_over_ranks_);
+  const size_t statistics = Align(static_cast<size_t>(params_.out_channels) * sizeof(float));
+  saved_.mean = Align(needs_.y.bytes());
+  saved_.variance = saved_.mean + statistics;
+  saved_.mask = saved_.variance + statistics;
+  needs_.saved_bytes = saved_.mask + norm_.forward.ArgBytes(DNNL_ARG_WORKSPACE);
+  return absl::OkStatus();
+}
+
+void CpuConv2d::Bind(const OpBinding& b) {
+  Op::Bind(b);
+  void* z = params_.batch_norm && training_ ? b.saved : b.y;
+  ConvolutionCpu::Memory m;
+  m.x = b.x;
+  m.y = z;
+  m.weight = b.params[kWeightParam];
+  if (training_) m.weight_grad = b.grads[kWeightParam];
+  if (!params_.batch_norm) m.bias = b.params[kBiasParam];
+  m.workspace = static_cast<std::byte*>(b.workspace);
+  if (middle_.idle() > 0) {
+    m.weight = middle_weight_ =
+        reinterpret_cast<float*>(std::exchange(m.workspace, m.workspace + middle_.bytes()));
+    m.weight_grad = middle_gradient_ =
+        reinterpret_cast<float*>(std::exchange(m.workspace, m.workspace + middle_.bytes()));
+  }
+  if (training_) {
+    m.dy = b.dy[0];
+    if (!needs_.dx_parts.empty()) m.dx = b.dx[0];
+    if (!params_.batch_norm) m.bias_grad = b.grads[kBiasParam];
+  }
+  conv_.Bind(m);
+  if (params_.batch_norm) BindNorm(b, z);
+}
+
+void CpuConv2d::BindNorm(const OpBinding& b, void* z) {
+  auto* saved = static_cast<std::byte*>(b.saved);
+  void* mean = training_ ? saved + saved_.mean : static_cast<void*>(b.params[kMeanParam]);
+  void* variance = training_ ? saved + saved_.variance : static_cast<void*>(b.params[kVarianceParam]);
+  void* mask = training_ ? saved + saved_.mask : nullptr;
+  norm_.forward.Bind({{DNNL_ARG_SRC, z},
+                      {DNNL_ARG_DST, b.y},
+                      {DNNL_ARG_SCALE, b.params[kScaleParam]},
+                      {DNNL_ARG_SHIFT, b.params[kShiftParam]},
+                      {DNNL_ARG_MEAN, mean},
+                      {DNNL_ARG_VARIANCE, variance},
+                      {DNNL_ARG_WORKSPACE, mask}},
+                     b.workspace);
+  if (!training_) return;
+  norm_.backward.Bind({{DNNL_ARG_SRC, z},
+                       {DNNL_ARG_DIFF_DST, b.dy[0]},
+                       {DNNL_ARG_DIFF_SRC, b.dy[0]},
+                       {DNNL_ARG_SCALE, b.params[kScaleParam]},
+                       {DNNL_ARG_SHIFT, b.params[kShiftParam]},
+                       {DNNL_ARG_MEAN, mean},
+                       {DNNL_ARG_VARIANCE, variance},
+                       {DNNL_ARG_WORKSPACE, mask},
+                       {DNNL_ARG_DIFF_SCALE, b.grads[kScaleParam]},
+                       {DNNL_ARG_DIFF_SHIFT, b.grads[kShiftParam]}},
+                      b.workspace);
+}
+
+void CpuConv2d::Forward() {
+  middle_.CopyOut(binding_.params[kWeightParam], middle_weight_);
+  conv_.Forward();
+  const int64_t count = sync_ ? MeasureAllRanks() : needs_.y.shape.n * needs_.y.shape.spatial();
+  norm_.forward.Run();
+  if (params_.batch_norm && training_ && count > 0) UpdateRunningStatistics(count);
+}
+
+// Where no rank has a row that counts, what was measured before will do: nobody asks for the result, but it
+// must be finite.
+int64_t CpuConv2d::MeasureAllRanks() {
+  float *const mean = Statistic(saved_.mean), *const variance = Statistic(saved_.variance);
+  const int64_t count = sync_->Measure(binding_.saved, binding_.step->rows, mean, variance);
+  if (count == 0) {
+    std::copy_n(binding_.params[kMeanParam], params_.out_channels, mean);
+    std::copy_n(binding_.params[kVarianceParam], params_.out_channels, variance);
+  }
+  return count;
+}
+
+// count: values that a channel's statistics are of.
+void CpuConv2d::UpdateRunningStatistics(int64_t count) const {
+  const float *const mean = Statistic(saved_.mean), *const variance = Statistic(saved_.variance);
+  const auto values = static_cast<float>(count);
+  const float momentum = params_.norm.momentum, unbiased = values / std::max(1.0f, values - 1);
+  for (int64_t c = 0; c < params_.out_channels; ++c) {
+    float& running_mean = binding_.params[kMeanParam][c];
+    float& running_variance = binding_.params[kVarianceParam][c];
+    running_mean += momentum * (mean[c] - running_mean);
+    running_variance += momentum * (variance[c] * unbiased - running_variance);
+  }
+}
+
+void CpuConv2d::Backward() {
+  JoinGradientsCpu(binding_.dy, masks_dy() ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
+  norm_.backward.Run();
+  if (sync_) CompleteGradient();
+  middle_.CopyOut(binding_.params[kWeightParam], middle_weight_);
+  conv_.Backward();
+  middle_.CopyIn(middle_gradient_, binding_.grads[kWeightParam]);
+}
+
+void CpuConv2d::CompleteGradient() {
+  sync_->Complete({.x = binding_.saved,
+                   .rows = binding_.step->rows,
+                   .mean = Statistic(saved_.mean),
+                   .variance = Statistic(saved_.variance),
+                   .scale = binding_.params[kScaleParam],
+                   .eps = params_.norm.eps,
+                   .dscale = binding_.grads[kScaleParam],
+                   .dshift = binding_.grads[kShiftParam],
+                   .dx = binding_.dy[0]});
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCpu(const Conv2dParams& params, const OpShape& shape,
+                                                  const TensorDesc& x, const OpOptions& options,
+                                                  Device& device) {
+  const bool known_type = x.dtype == DType::kF32 || x.dtype == DType::kBf16;
+  if (!known_type || (x != device.FeatureMap(x.shape, x.dtype) && x.layout != Layout::kNchw)) {
+    return absl::UnimplementedError(absl::StrCat(
+        "conv2d ", options.name, ": the CPU reads fp32 or bf16, plain images or feature maps in blocks of ",
+        device.channel_block(), " channels"));
+  }
+  auto op = std::make_unique<CpuConv2d>(params, options);
+  if (absl::Status s = op->Prepare(shape, x, options.want_dx, device); !s.ok()) return s;
+  return op;
+}
+
+}  // namespace deeper

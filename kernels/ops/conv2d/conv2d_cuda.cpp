@@ -1,0 +1,253 @@
+// Convolutions through cuDNN; those of one pixel are matrix products, through cuBLASLt. Bias and ReLU are
+// part of the forward call; the ReLU mask and the bias gradient are one pass of our own before the two
+// backward calls.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/base/cuda_device.h"
+#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/conv2d/batch_norm_cuda.h"
+#include "kernels/ops/conv2d/conv2d.h"
+#include "kernels/ops/join.h"
+
+namespace deeper {
+namespace {
+
+enum { kWeight = 0, kBias = 1, kScale = 1, kShift = 2, kMean = 3, kVariance = 4 };
+
+size_t Align(size_t bytes) {
+  return (bytes + 255) / 256 * 256;
+}
+
+class CudaConv2d final : public Op {
+ public:
+  CudaConv2d(const Conv2dParams& params, const OpOptions& options, CudaDevice& device)
+      : params_(params), training_(options.training), device_(device) {}
+
+  absl::Status Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options);
+  void Bind(const OpBinding& b) override;
+  void Forward() override;
+  void Backward() override;
+
+ private:
+  using Pass = ConvolutionProblem::Pass;
+
+  absl::Status PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan);
+  MatmulProblem Product(Pass pass) const;
+  void JoinGradients();  // into dy_
+  // What batch norm keeps for Backward follows the convolution's output.
+  BatchNormArguments Norm(void* z) const;
+
+  bool pointwise() const { return params_.kernel == 1 && params_.stride == 1 && params_.pad == 0; }
+  // With batch norm, its backward masks by the ReLU.
+  bool masks_dy() const { return params_.relu && !params_.dy_is_masked && !params_.batch_norm; }
+  // cuDNN gives weight gradients in the type of the activations.
+  bool widens() const { return !pointwise() && needs_.x.dtype != DType::kF32; }
+  size_t narrow_gradient_bytes() const {
+    return widens()
+               ? Align(static_cast<size_t>(needs_.params[kWeight].stored_elements) * SizeOf(needs_.x.dtype))
+               : 0;
+  }
+  size_t statistics_bytes() const { return Align(static_cast<size_t>(params_.out_channels) * sizeof(float)); }
+  // A parameter in the type of the activations.
+  const void* Param(size_t i) const {
+    return needs_.x.dtype == DType::kF32 ? binding_.params[i] : binding_.narrow_params[i];
+  }
+  const void* X() const {
+    return static_cast<const std::byte*>(binding_.x) +
+           static_cast<size_t>(needs_.x.first) * SizeOf(needs_.x.dtype);
+  }
+  int64_t PitchOfX() const {
+    return needs_.x.layout == Layout::kNhwc ? needs_.x.pixel_pitch() : needs_.x.padded_channels();
+  }
+  std::byte* workspace() const { return static_cast<std::byte*>(binding_.workspace); }
+
+  const Conv2dParams params_;
+  const bool training_;
+  CudaDevice& device_;
+  void* dy_ = nullptr;
+  std::unique_ptr<CudaPlan> forward_, backward_data_, backward_weights_;
+};
+
+absl::Status CudaConv2d::Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options) {
+  const bool want_dx = options.want_dx;
+  needs_.x = x;
+  needs_.y = device_.FeatureMap(shape.y, x.dtype);
+  if (training_ && want_dx) needs_.dx_parts = {x.Dense()};
+  for (const ParamSpec& spec : shape.params) {
+    needs_.params.push_back(spec.role == ParamRole::kWeight ? MakeChannelsLastLayout(spec, x.block)
+                                                            : MakeParamLayout(spec, 1));
+  }
+  needs_.backward_reads_x = training_;
+  needs_.backward_reads_y = training_ && masks_dy();
+  needs_.takes_pooled_gradients = training_ && options.fuse;
+
+  absl::Status status = PreparePlan(Pass::kForward, forward_);
+  if (training_) {
+    status.Update(PreparePlan(Pass::kBackwardWeights, backward_weights_));
+    if (want_dx) status.Update(PreparePlan(Pass::kBackwardData, backward_data_));
+    needs_.workspace_bytes = std::max(needs_.workspace_bytes, JoinWorkspaceBytes(needs_.y));
+  }
+  if (params_.batch_norm)
+    needs_.workspace_bytes = std::max(needs_.workspace_bytes, BatchNormWorkspaceBytes(needs_.y));
+  if (needs_.takes_pooled_gradients) needs_.workspace_bytes += Align(needs_.y.bytes());
+  if (!params_.batch_norm) return status;
+  if (training_) needs_.saved_bytes = Align(needs_.y.bytes()) + 2 * statistics_bytes();
+  return status;
+}
+
+void CudaConv2d::Bind(const OpBinding& b) {
+  Op::Bind(b);
+  if (!training_) return;
+  // dy comes in other ops' memory, all of it. Where there is none, as it comes from a pool, it is made in the
+  // workspace.
+  dy_ = b.dy.empty() ? b.workspace : b.dy[0];
+  if (needs_.takes_pooled_gradients) binding_.workspace = workspace() + Align(needs_.y.bytes());
+}
+
+absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan) {
+  absl::StatusOr<std::unique_ptr<CudaPlan>> made;
+  if (pointwise()) {
+    made = device_.Plan(Product(pass));
+  } else {
+    const Shape& x = needs_.x.shape;
+    const bool fused = pass == Pass::kForward && !params_.batch_norm;
+    made = device_.Plan(ConvolutionProblem{.pass = pass,
+                                           .dtype = needs_.x.dtype,
+                                           .n = x.n,
+                                           .h = x.h,
+                                           .w = x.w,
+                                           .c = needs_.x.padded_channels(),
+                                           .k = params_.out_channels,
+                                           .kernel = params_.kernel,
+                                           .stride = params_.stride,
+                                           .pad = params_.pad,
+                                           .x_pitch = pass == Pass::kBackwardData ? 0 : PitchOfX(),
+                                           .bias = fused,
+                                           .relu = fused && params_.relu});
+  }
+  if (!made.ok()) return made.status();
+  plan = *std::move(made);
+  const size_t gradient = pass == Pass::kBackwardWeights ? narrow_gradient_bytes() : 0;
+  needs_.workspace_bytes = std::max(needs_.workspace_bytes, gradient + plan->workspace_bytes());
+  return absl::OkStatus();
+}
+
+// Rows are pixels: y = x w^T, dx = dy w, dw = dy^T x.
+MatmulProblem CudaConv2d::Product(Pass pass) const {
+  const int64_t pixels = needs_.y.shape.n * needs_.y.shape.spatial();
+  const int64_t in = needs_.x.padded_channels(), out = params_.out_channels;
+  MatmulProblem p;
+  p.in = p.out = needs_.x.dtype;
+  switch (pass) {
+    case Pass::kForward:
+      p.m = pixels, p.n = out, p.k = in;
+      p.transpose_b = true;
+      p.a_stride = PitchOfX(), p.b_stride = in, p.d_stride = out;
+      p.bias = !params_.batch_norm;
+      p.relu = p.bias && params_.relu;
+      break;
+    case Pass::kBackwardData:
+      p.m = pixels, p.n = in, p.k = out;
+      p.a_stride = out, p.b_stride = in, p.d_stride = in;
+      break;
+    case Pass::kBackwardWeights:
+      p.m = out, p.n = in, p.k = pixels;
+      p.transpose_a = true;
+      p.a_stride = out, p.b_stride = PitchOfX(), p.d_stride = in;
+      p.out = DType::kF32;
+      break;
+  }
+  return p;
+}
+
+BatchNormArguments CudaConv2d::Norm(void* z) const {
+  BatchNormArguments a;
+  a.x_desc = a.y_desc = needs_.y;
+  a.relu = params_.relu;
+  a.scale = binding_.params[kScale];
+  a.shift = binding_.params[kShift];
+  a.x = z;
+  a.y = binding_.y;
+  a.workspace = binding_.workspace;
+  if (!training_) return a;
+  std::byte* const statistics = static_cast<std::byte*>(binding_.saved) + Align(needs_.y.bytes());
+  a.mean = reinterpret_cast<float*>(statistics);
+  a.inverse = reinterpret_cast<float*>(statistics + statistics_bytes());
+  return a;
+}
+
+void CudaConv2d::Forward() {
+  void* const z = params_.batch_norm && training_ ? binding_.saved : binding_.y;
+  forward_->Run({.a = X(),
+                 .b = Param(kWeight),
+                 .d = z,
+                 .workspace = binding_.workspace,
+                 .bias = params_.batch_norm ? nullptr : Param(kBias)});
+  if (!params_.batch_norm) return;
+  float *const mean = binding_.params[kMean], *const variance = binding_.params[kVariance];
+  if (training_) {
+    BatchNormForwardCuda(device_, params_.norm, Norm(z), mean, variance);
+  } else {
+    BatchNormInferCuda(device_, params_.norm, Norm(z), mean, variance);
+  }
+}
+
+void CudaConv2d::JoinGradients() {
+  float* const bias_gradient = params_.batch_norm ? nullptr : binding_.grads[kBias];
+  const void* const mask = masks_dy() ? binding_.y : nullptr;
+  if (binding_.pooled_dy.empty()) {
+    JoinGradientsCuda(device_, binding_.dy, mask, needs_.y, dy_, bias_gradient, binding_.workspace);
+    return;
+  }
+  GradientJoin join;
+  join.desc = needs_.y;
+  join.parts = binding_.dy;
+  join.pooled = binding_.pooled_dy;
+  join.y = mask;
+  join.targets = {{needs_.y.shape.c, dy_, needs_.y.shape.c}};
+  join.sums = bias_gradient;
+  join.workspace = binding_.workspace;
+  JoinGradientsCuda(device_, join);
+}
+
+void CudaConv2d::Backward() {
+  JoinGradients();
+  void* const dy = dy_;
+  if (params_.batch_norm)
+    BatchNormBackwardCuda(device_, Norm(binding_.saved), {dy, needs_.y},
+                          {{needs_.y.shape.c, dy, needs_.y.shape.c}}, binding_.grads[kScale],
+                          binding_.grads[kShift]);
+  if (backward_data_ != nullptr)
+    backward_data_->Run({.a = dy, .b = Param(kWeight), .d = binding_.dx[0], .workspace = binding_.workspace});
+  float* const weight_gradient = binding_.grads[kWeight];
+  std::byte* const scratch = workspace() + narrow_gradient_bytes();
+  if (pointwise()) {
+    backward_weights_->Run({.a = dy, .b = X(), .d = weight_gradient, .workspace = scratch});
+  } else if (!widens()) {
+    backward_weights_->Run({.a = X(), .b = dy, .d = weight_gradient, .workspace = scratch});
+  } else {
+    backward_weights_->Run({.a = X(), .b = dy, .d = workspace(), .workspace = scratch});
+    WidenCuda(device_, workspace(), weight_gradient, needs_.params[kWeight].stored_elements);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCuda(const Conv2dParams& params, const OpShape& shape,
+                                                   const TensorDesc& x, const OpOptions& options,
+                                                   Device& device) {
+  const bool images = x == device.Images(x.shape, x.dtype) && x.shape.c <= x.block;
+  if ((x.dtype != DType::kF32 && x.dtype != DType::kBf16) ||
+      (!images && x.Dense() != device.FeatureMap(x.shape, x.dtype))) {
+    return absl::UnimplementedError(absl::StrCat("conv2d ", options.name, ": no CUDA kernel for ",
+                                                 NameOf(x.dtype), " ", x.shape.ToString(),
+                                                 " in this layout"));
+  }
+  auto op = std::make_unique<CudaConv2d>(params, options, AsCuda(device));
+  if (absl::Status s = op->Prepare(shape, x, options); !s.ok()) return s;
+  return op;
+}
+
+}  // namespace deeper

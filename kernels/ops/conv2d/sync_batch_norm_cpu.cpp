@@ -1,0 +1,134 @@
+#include "kernels/ops/conv2d/sync_batch_norm_cpu.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "kernels/base/bf16.h"
+#include "kernels/base/check.h"
+#include "kernels/base/parallel.h"
+
+namespace deeper {
+namespace {
+
+// A block of channels of one image: [pixels][block].
+template <class T>
+[[gnu::always_inline]] inline void AddAnyMoments(const T* x, int64_t pixels, int64_t block, double* sum,
+                                                 double* squares) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t j = 0; j < block; ++j) {
+      const double value = ToFloat(x[p * block + j]);
+      sum[j] += value;
+      squares[j] += value * value;
+    }
+  }
+}
+
+DEEPER_SIMD void AddMoments(const float* x, int64_t pixels, int64_t block, double* sum, double* squares) {
+  AddAnyMoments(x, pixels, block, sum, squares);
+}
+
+DEEPER_SIMD void AddMoments(const bf16* x, int64_t pixels, int64_t block, double* sum, double* squares) {
+  AddAnyMoments(x, pixels, block, sum, squares);
+}
+
+template <class T>
+[[gnu::always_inline]] inline void SubtractAnyLine(const T* x, int64_t pixels, int64_t block,
+                                                   const float* constant, const float* slope,
+                                                   const float* mean, T* dx) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t j = 0; j < block; ++j) {
+      const float line = constant[j] + slope[j] * (ToFloat(x[p * block + j]) - mean[j]);
+      dx[p * block + j] = FromFloat<T>(ToFloat(dx[p * block + j]) - line);
+    }
+  }
+}
+
+DEEPER_SIMD void SubtractLine(const float* x, int64_t pixels, int64_t block, const float* constant,
+                              const float* slope, const float* mean, float* dx) {
+  SubtractAnyLine(x, pixels, block, constant, slope, mean, dx);
+}
+
+DEEPER_SIMD void SubtractLine(const bf16* x, int64_t pixels, int64_t block, const float* constant,
+                              const float* slope, const float* mean, bf16* dx) {
+  SubtractAnyLine(x, pixels, block, constant, slope, mean, dx);
+}
+
+// body(zero of the element type).
+template <class Body>
+void WithType(DType type, const Body& body) {
+  DEEPER_CHECK(type == DType::kF32 || type == DType::kBf16, NameOf(type));
+  type == DType::kF32 ? body(float{}) : body(bf16{});
+}
+
+}  // namespace
+
+SyncBatchNormCpu::SyncBatchNormCpu(const TensorDesc& x, SumOverRanks sum) : x_(x), sum_(std::move(sum)) {
+  const auto channels = static_cast<size_t>(x.padded_channels());
+  sums_.resize(2 * channels + 1);
+  constant_.resize(channels);
+  slope_.resize(channels);
+  mean_.resize(channels);
+}
+
+// The sums are doubles, in which the squares of floats are exact: so the difference of two large numbers that
+// a variance is has no error that a float would show.
+int64_t SyncBatchNormCpu::Measure(const void* x, int64_t rows, float* mean, float* variance) {
+  const int64_t block = x_.block, channels = x_.padded_channels(), pixels = x_.shape.spatial();
+  std::fill(sums_.begin(), sums_.end(), 0.0);
+  double* const sum = sums_.data();
+  double* const squares = sum + channels;
+  double& count = sums_.back();
+  WithType(x_.dtype, [&](auto zero) {
+    const auto* values = static_cast<const decltype(zero)*>(x);
+    ParallelFor(channels, block, [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; c += block) {
+        for (int64_t n = 0; n < rows; ++n)
+          AddMoments(values + x_.Offset(n, c, 0, 0), pixels, block, sum + c, squares + c);
+      }
+    });
+  });
+  count = static_cast<double>(rows * pixels);
+  sum_(sums_.data(), sums_.size());
+  count_ = static_cast<int64_t>(count);
+  for (int64_t c = 0; c < x_.shape.c && count_ > 0; ++c) {
+    const double centre = sum[c] / count;
+    mean[c] = static_cast<float>(centre);
+    variance[c] = static_cast<float>(std::max(0.0, squares[c] / count - centre * centre));
+  }
+  return count_;
+}
+
+// With g, the gradient of the normalised x: dx = scale / deviation * (g - mean of g - normalised x * mean of
+// g times normalised x), of which the first term is there. dshift is the sum of g, dscale of g times
+// normalised x; the means are over all ranks.
+void SyncBatchNormCpu::Complete(const Gradient& gradient) {
+  const auto channels = static_cast<size_t>(x_.shape.c);
+  for (size_t c = 0; c < channels; ++c) {
+    sums_[c] = gradient.dshift[c];
+    sums_[channels + c] = gradient.dscale[c];
+  }
+  sum_(sums_.data(), 2 * channels);
+  if (count_ == 0) return;
+  for (size_t c = 0; c < channels; ++c) {
+    const double inverse = 1 / std::sqrt(double{gradient.variance[c]} + gradient.eps);
+    const double factor = gradient.scale[c] * inverse / static_cast<double>(count_);
+    constant_[c] = static_cast<float>(factor * sums_[c]);
+    slope_[c] = static_cast<float>(factor * inverse * sums_[channels + c]);
+    mean_[c] = gradient.mean[c];
+  }
+  WithType(x_.dtype, [&](auto zero) {
+    const auto* x = static_cast<const decltype(zero)*>(gradient.x);
+    auto* dx = static_cast<decltype(zero)*>(gradient.dx);
+    const int64_t blocks = x_.padded_channels() / x_.block;
+    ParallelFor(gradient.rows * blocks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i % blocks * x_.block, at = x_.Offset(i / blocks, first, 0, 0);
+        SubtractLine(x + at, x_.shape.spatial(), x_.block, &constant_[static_cast<size_t>(first)],
+                     &slope_[static_cast<size_t>(first)], &mean_[static_cast<size_t>(first)], dx + at);
+      }
+    });
+  });
+}
+
+}  // namespace deeper

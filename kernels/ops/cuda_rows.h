@@ -1,0 +1,175 @@
+// Feature maps (kNhwc) and vectors as matrices [rows][channels], and reductions over their rows, channel by
+// channel. For .cu files only.
+//
+// A reduction takes two or three launches. In the first, of the op's own making, a thread goes over the rows
+// of one tile and a pack of channels and stores its partial sums; MergeTiles then merges the tiles of each
+// channel in their order, by way of groups of tiles where there are many. How rows are cut depends on the
+// shape alone: the same input gives the same bits.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include "kernels/base/check.h"
+#include "kernels/base/tensor.h"
+#include "kernels/cuda/base/cuda_for_each.h"
+#include "kernels/ops/join.h"
+
+namespace deeper {
+
+// A feature map, maybe a slice of channels.
+template <class T>
+struct Pixels {
+  T* data;
+  int64_t pitch, channels;
+
+  Pixels(const TensorDesc& desc, void* from)
+      : data(static_cast<T*>(from) + desc.first), pitch(desc.pixel_pitch()), channels(desc.shape.c) {}
+  DEEPER_HD T* At(int64_t pixel, int64_t channel) const { return data + pixel * pitch + channel; }
+};
+
+// Elements that can be moved as one divide this.
+inline int64_t PackDivisor(const TensorDesc& desc) {
+  return std::gcd(std::gcd(desc.shape.c, desc.pixel_pitch()), desc.first);
+}
+
+// Of its own elements.
+inline int64_t BytesOf(const TensorDesc& desc) {
+  return desc.shape.elements() * static_cast<int64_t>(SizeOf(desc.dtype));
+}
+
+struct RowTiles {
+  int64_t rows = 0;  // in all
+  int64_t size = 1;  // rows of a tile; the last may have fewer
+
+  DEEPER_HD int64_t count() const { return (rows + size - 1) / size; }
+  // A tile ends where the next one begins.
+  DEEPER_HD int64_t begin(int64_t tile) const { return std::min(tile * size, rows); }
+};
+
+inline bool IsRows(const TensorDesc& desc) {
+  return desc.layout == Layout::kNhwc || (desc.layout == Layout::kNchw && desc.shape.spatial() == 1);
+}
+
+// Few enough tiles that their partial sums cost little next to the rows, enough of them to fill a GPU.
+inline RowTiles TilesOf(const TensorDesc& desc) {
+  DEEPER_CHECK(IsRows(desc), desc.shape.ToString());
+  constexpr int64_t kFewestRows = 16, kMostSums = int64_t{1} << 20;
+  return {desc.shape.n * desc.shape.spatial(),
+          std::max(kFewestRows, (desc.shape.elements() + kMostSums - 1) / kMostSums)};
+}
+
+// The partial sums of a tensor's tiles, [tile][value][channel]. Sums is an aggregate of floats v[kValues] and
+// has Merge(float own_rows, const Sums& next, float next_rows).
+template <class Sums>
+struct TileSums {
+  static size_t Bytes(const TensorDesc& desc) {
+    const size_t values = static_cast<size_t>(TilesOf(desc).count() * Sums::kValues * desc.shape.c);
+    return (values * sizeof(float) + 255) / 256 * 256;
+  }
+
+  RowTiles tiles;
+  int64_t channels = 0;
+  float* at = nullptr;
+
+  DEEPER_HD void Store(int64_t tile, int64_t channel, const Sums& sums) const {
+    float* const to = at + tile * Sums::kValues * channels + channel;
+    for (int i = 0; i < Sums::kValues; ++i) to[i * channels] = sums.v[i];
+  }
+  DEEPER_HD Sums Load(int64_t tile, int64_t channel) const {
+    const float* const from = at + tile * Sums::kValues * channels + channel;
+    Sums sums;
+    for (int i = 0; i < Sums::kValues; ++i) sums.v[i] = from[i * channels];
+    return sums;
+  }
+  // Of `count` neighbouring groups of `step` tiles. The sums of a group lie where those of its first tile do.
+  DEEPER_HD Sums Merged(int64_t channel, int64_t first, int64_t step, int64_t count) const {
+    Sums sums = Load(first, channel);
+    for (int64_t i = 1; i < count; ++i) {
+      const int64_t tile = first + i * step, begin = tiles.begin(tile), end = tiles.begin(tile + step);
+      sums.Merge(static_cast<float>(begin - tiles.begin(first)), Load(tile, channel),
+                 static_cast<float>(end - begin));
+    }
+    return sums;
+  }
+};
+
+// Where the channels of a pixel go.
+template <class T, int N>
+struct Targets {
+  T* data[kMaxChannelTargets];  // nullptr: nowhere, it is there already
+  int64_t pitch[kMaxChannelTargets];
+  int64_t end[kMaxChannelTargets];  // of a target's channels
+
+  explicit Targets(const std::vector<ChannelTarget>& targets) : data{}, pitch{}, end{} {
+    int64_t channel = 0;
+    for (size_t i = 0; i < kMaxChannelTargets; ++i) {
+      if (i < targets.size()) {
+        data[i] = static_cast<T*>(targets[i].data);
+        if (data[i] != nullptr) data[i] -= channel;
+        pitch[i] = targets[i].pitch;
+        channel += targets[i].channels;
+      }
+      end[i] = channel;
+    }
+  }
+
+  DEEPER_HD void Store(int64_t pixel, int64_t channel, const Pack<T, N>& pack) const {
+    T* to = data[0];
+    int64_t stride = pitch[0];
+    for (size_t i = 1; i < kMaxChannelTargets; ++i) {
+      if (channel >= end[i - 1] && channel < end[i]) {
+        to = data[i];
+        stride = pitch[i];
+      }
+    }
+    if (to != nullptr) StorePack(to + pixel * stride + channel, pack);
+  }
+};
+
+// Elements that can be moved as one, wherever the channels go, divide this and `divisor`.
+inline int64_t CommonDivisor(int64_t divisor, const std::vector<ChannelTarget>& targets, DType dtype) {
+  for (const ChannelTarget& target : targets) {
+    const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(target.data) / SizeOf(dtype));
+    divisor = std::gcd(std::gcd(divisor, target.channels), std::gcd(target.pitch, address));
+  }
+  return divisor;
+}
+
+template <class Sums>
+struct MergeGroup {
+  TileSums<Sums> sums;
+  int64_t group;
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t first = i / sums.channels * group, channel = i % sums.channels;
+    sums.Store(first, channel, sums.Merged(channel, first, 1, std::min(group, sums.tiles.count() - first)));
+  }
+};
+
+template <class Sums, class Finish>
+struct MergeAll {
+  TileSums<Sums> sums;
+  int64_t group, groups;
+  Finish finish;
+  DEEPER_HD void operator()(int64_t channel) const {
+    finish(channel, sums.Merged(channel, 0, group, groups));
+  }
+};
+
+// finish(channel, sums over all rows), for each channel. Overwrites the partial sums.
+template <class Sums, class Finish>
+void MergeTiles(CudaDevice& device, const char* name, const TileSums<Sums>& sums, const Finish& finish) {
+  constexpr int64_t kFew = 32;
+  const int64_t tiles = sums.tiles.count(), bytes = Sums::kValues * sums.channels * int64_t{sizeof(float)};
+  int64_t group = 1;
+  while (tiles > kFew && group * group < tiles) group *= 2;
+  const int64_t groups = (tiles + group - 1) / group;
+  if (group > 1) {
+    ForEach(device, {name, (tiles + groups) * bytes}, groups * sums.channels, MergeGroup<Sums>{sums, group});
+  }
+  ForEach(device, {name, groups * bytes}, sums.channels, MergeAll<Sums, Finish>{sums, group, groups, finish});
+}
+
+}  // namespace deeper

@@ -1,0 +1,80 @@
+#include "kernels/cuda/base/cuda_for_each.h"
+#include "kernels/ops/flatten.h"
+#include "kernels/ops/join.h"
+
+namespace deeper {
+namespace {
+
+// In the order of y. Elements are moved as bits: T is as wide as they are.
+template <class T>
+struct ToVector {
+  TensorDesc desc;  // of x
+  const T* x;
+  T* y;
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t pixels = desc.shape.spatial(), plane = i / pixels, channels = desc.shape.c;
+    y[i] = x[desc.Offset(plane / channels, plane % channels, 0, i % pixels)];
+  }
+};
+
+// Stored channels innermost, the order of x where it is kNhwc. Those that pad the blocks become zero.
+template <class T>
+struct ToFeatureMap {
+  TensorDesc desc;
+  const T* y;
+  T* x;
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t stored = desc.padded_channels(), channels = desc.shape.c, pixels = desc.shape.spatial();
+    const int64_t channel = i % stored, row = i / stored, n = row / pixels, pixel = row % pixels;
+    x[desc.Offset(n, channel, 0, pixel)] =
+        channel < channels ? y[(n * channels + channel) * pixels + pixel] : T{};
+  }
+};
+
+class FlattenCuda final : public Op {
+ public:
+  FlattenCuda(const TensorDesc& x, const OpOptions& options, CudaDevice& device) : device_(device) {
+    needs_.x = x;
+    needs_.y = {{x.shape.n, x.shape.c * x.shape.spatial()}, x.dtype};
+    if (options.training && options.want_dx) needs_.dx_parts = {x};
+  }
+
+  void Forward() override {
+    WithBits([&](auto bits) {
+      using T = decltype(bits);
+      ForEach(device_, {"flatten", bytes()}, needs_.y.stored_elements(),
+              ToVector<T>{needs_.x, static_cast<const T*>(binding_.x), static_cast<T*>(binding_.y)});
+    });
+  }
+  void Backward() override {
+    if (needs_.dx_parts.empty()) return;
+    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
+    WithBits([&](auto bits) {
+      using T = decltype(bits);
+      ForEach(
+          device_, {"flatten gradient", bytes()}, needs_.x.stored_elements(),
+          ToFeatureMap<T>{needs_.x, static_cast<const T*>(binding_.dy[0]), static_cast<T*>(binding_.dx[0])});
+    });
+  }
+
+ private:
+  int64_t bytes() const { return static_cast<int64_t>(needs_.x.bytes() + needs_.y.bytes()); }
+  template <class Make>
+  void WithBits(const Make& make) const {
+    if (SizeOf(needs_.x.dtype) == 2) {
+      make(uint16_t{});
+    } else {
+      make(uint32_t{});
+    }
+  }
+
+  CudaDevice& device_;
+};
+
+}  // namespace
+
+std::unique_ptr<Op> MakeFlattenCuda(const TensorDesc& x, const OpOptions& options, Device& device) {
+  return std::make_unique<FlattenCuda>(x, options, AsCuda(device));
+}
+
+}  // namespace deeper

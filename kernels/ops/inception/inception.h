@@ -1,0 +1,77 @@
+// The Inception module of "Going Deeper with Convolutions" (Szegedy et al. 2015, fig. 2b) as ONE op, so that
+// a backend can fuse it.
+//
+//   branch1: 1x1 -> c1        branch2: 1x1 -> c2_reduce, 3x3 p1 -> c2
+//   branch3: 1x1 -> c3_reduce, KxK -> c3 (K = 5, or 3)      branch4: maxpool 3x3/1 p1, 1x1 -> c4
+//   y = concat over channels (branch1, branch2, branch3, branch4); bias (or batch norm) and ReLU on every
+//   convolution
+//
+// x: [N,C,H,W], y: [N, c1+c2+c3+c4, H, W], both feature maps (Device::FeatureMap), same dtype; on CUDA x may
+// be a slice, and y is one where the module is fused (OpOptions::fuse). c1..c4 must be multiples of the CPU's
+// channel block, and on CUDA of 8, to be fast; other widths work, slower. Backward: dx may come in up to four
+// parts, or in one and the gradient of a pool (OpNeeds::pooled_dx). Parameter gradients overwritten, fp32.
+// The naive module (fig. 2a) has c2_reduce = c3_reduce = 0: the 3x3 and 5x5 read x itself, and c4 = 0: the
+// pool's output is concatenated as it is (C channels).
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/base/device.h"
+#include "kernels/base/op.h"
+#include "kernels/ops/conv2d/conv2d.h"
+#include "kernels/ops/pool.h"
+
+namespace deeper {
+
+struct InceptionParams {
+  int64_t c1 = 0;
+  int64_t c2_reduce = 0, c2 = 0;
+  int64_t c3_reduce = 0, c3 = 0;
+  int64_t c4 = 0;
+  int64_t branch3_kernel = 5;  // 3 in torchvision's model
+  bool batch_norm = false;
+  NormParams norm = {};
+  bool dy_is_masked = false;  // as in Conv2dParams
+
+  int64_t out_channels(int64_t in_channels) const { return c1 + c2 + c3 + (c4 > 0 ? c4 : in_channels); }
+};
+
+// Parameters, in this order: branch1.conv.*, branch2.0.conv.*, branch2.1.conv.*, branch3.0.conv.*,
+// branch3.1.conv.*, branch4.1.conv.*
+// (".conv.weight", ".conv.bias", or ".conv.weight", ".bn.*"). A naive module has branch2.conv.* and
+// branch3.conv.* and no branch4.
+absl::StatusOr<OpShape> InferInception(const InceptionParams& params, const Shape& x);
+absl::StatusOr<std::unique_ptr<Op>> MakeInception(const InceptionParams& params, const TensorDesc& x,
+                                                  const OpOptions& options, Device& device);
+
+// The fused module, for OpOptions::fuse. Unimplemented where it does not fit: take the branch ops.
+absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCuda(const InceptionParams& params, const OpShape& shape,
+                                                      const TensorDesc& x, const OpOptions& options,
+                                                      Device& device);
+
+// A branch as a backend builds it: the pool, if it has one, then a chain of convolutions.
+struct InceptionBranch {
+  struct Convolution {
+    std::string prefix;  // of its parameters' names
+    Conv2dParams params;
+  };
+  bool pool = false;
+  std::vector<Convolution> convolutions;
+};
+
+constexpr PoolParams kInceptionPool = {.kind = PoolParams::Kind::kMax, .kernel = 3, .stride = 1, .pad = 1};
+
+// In the order of y's channels.
+std::array<InceptionBranch, 4> InceptionBranches(const InceptionParams& params);
+
+// The module as its branch ops, one after the other, on any device: what fused ones are checked against.
+// Arguments are valid already.
+absl::StatusOr<std::unique_ptr<Op>> MakeInceptionBranches(const InceptionParams& params, const OpShape& shape,
+                                                          const TensorDesc& x, const OpOptions& options,
+                                                          Device& device);
+
+}  // namespace deeper

@@ -1,0 +1,34 @@
+#include "kernels/ops/linear.h"
+
+#include "absl/strings/str_cat.h"
+#include "kernels/ops/backend.h"
+
+namespace deeper {
+
+absl::StatusOr<OpShape> InferLinear(const LinearParams& params, const Shape& x) {
+  if (params.out_features < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("linear: out_features must be positive, but is ", params.out_features));
+  }
+  if (x.spatial() != 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "linear: x is ", x.ToString(), ", not a vector: put a flatten or a global pool before it"));
+  }
+  OpShape shape;
+  shape.y = {x.n, params.out_features};
+  shape.params = {
+      {"weight", {params.out_features, x.c}, ParamRole::kWeight, params.relu ? Init::kHe : Init::kXavier},
+      {"bias", {params.out_features}, ParamRole::kBias, Init::kZero}};
+  shape.macs = x.n * x.c * params.out_features;
+  return shape;
+}
+
+absl::StatusOr<std::unique_ptr<Op>> MakeLinear(const LinearParams& params, const TensorDesc& x,
+                                               const OpOptions& options, Device& device) {
+  const absl::StatusOr<OpShape> shape = InferLinear(params, x.shape);
+  if (!shape.ok()) return shape.status();
+  if (x.layout != Layout::kNchw) return absl::UnimplementedError("linear: x must be a dense matrix (kNchw)");
+  return DEEPER_ON(device, MakeLinear)(params, *shape, x, options, device);
+}
+
+}  // namespace deeper

@@ -1,0 +1,52 @@
+#include <algorithm>
+
+#include "kernels/cpu/onednn.h"
+#include "kernels/ops/join.h"
+#include "kernels/ops/lrn.h"
+
+namespace deeper {
+namespace {
+
+class LrnCpu final : public Op {
+ public:
+  LrnCpu(const TensorDesc& x, const OpOptions& options, onednn::ForwardBackward passes)
+      : forward_(std::move(passes.forward)), backward_(std::move(passes.backward)) {
+    needs_.x = needs_.y = x;
+    if (options.training && options.want_dx) needs_.dx_parts = {x};
+    needs_.saved_bytes = forward_.ArgBytes(DNNL_ARG_WORKSPACE);
+    needs_.workspace_bytes = std::max(forward_.scratch_bytes(), backward_.scratch_bytes());
+    needs_.backward_reads_x = !needs_.dx_parts.empty();
+  }
+
+  void Bind(const OpBinding& b) override {
+    Op::Bind(b);
+    forward_.Bind({{DNNL_ARG_SRC, b.x}, {DNNL_ARG_DST, b.y}, {DNNL_ARG_WORKSPACE, b.saved}}, b.workspace);
+    if (needs_.dx_parts.empty()) return;
+    backward_.Bind({{DNNL_ARG_SRC, b.x},
+                    {DNNL_ARG_DIFF_DST, b.dy[0]},
+                    {DNNL_ARG_DIFF_SRC, b.dx[0]},
+                    {DNNL_ARG_WORKSPACE, b.saved}},
+                   b.workspace);
+  }
+  void Forward() override { forward_.Run(); }
+  void Backward() override {
+    if (needs_.dx_parts.empty()) return;
+    JoinGradientsCpu(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
+    backward_.Run();
+  }
+
+ private:
+  onednn::Primitive forward_, backward_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Op>> MakeLrnCpu(const LrnParams& params, const TensorDesc& x,
+                                               const OpOptions& options, Device&) {
+  auto passes = onednn::MakeLrn(onednn::DescOf(x), params.size, params.alpha, params.beta, params.k,
+                                {options.training, options.want_dx});
+  if (!passes.ok()) return passes.status();
+  return std::make_unique<LrnCpu>(x, options, *std::move(passes));
+}
+
+}  // namespace deeper

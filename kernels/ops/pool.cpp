@@ -1,0 +1,69 @@
+#include "kernels/ops/pool.h"
+
+#include "absl/strings/str_cat.h"
+#include "kernels/ops/backend.h"
+
+namespace deeper {
+namespace {
+
+// Windows along a side of the image; 0 if none fits.
+int64_t CountWindows(const PoolParams& p, int64_t size) {
+  const int64_t room = size + 2 * p.pad - p.window(size);
+  if (room < 0) return 0;
+  const int64_t count = (room + (p.ceil ? p.stride - 1 : 0)) / p.stride + 1;
+  // The last window must not lie in the padding on the right alone.
+  return (count - 1) * p.stride >= size + p.pad ? count - 1 : count;
+}
+
+absl::Status CheckFeatureMap(const TensorDesc& x, const Device& device) {
+  if ((x.dtype == DType::kF32 || x.dtype == DType::kBf16) &&
+      x.Dense() == device.FeatureMap(x.shape, x.dtype)) {
+    return absl::OkStatus();
+  }
+  return absl::UnimplementedError(absl::StrCat("pool: no kernel for ", NameOf(x.dtype), " ",
+                                               x.shape.ToString(),
+                                               " outside the device's layout of feature maps"));
+}
+
+}  // namespace
+
+absl::StatusOr<OpShape> InferPool(const PoolParams& p, const Shape& x) {
+  if (p.kernel < 1 || p.stride < 1 || p.pad < 0 || 2 * p.pad > p.kernel) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pool: kernel ", p.kernel, ", stride ", p.stride, ", pad ", p.pad,
+                     "; kernel and stride must be at least 1, pad 0 to half the kernel"));
+  }
+  if (p.mask_dx && p.kind != PoolParams::Kind::kMax) {
+    return absl::InvalidArgumentError("pool: mask_dx works for max pooling only");
+  }
+  OpShape shape;
+  shape.y = {x.n, x.c, CountWindows(p, x.h), CountWindows(p, x.w)};
+  if (shape.y.spatial() == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("pool: a kernel of ", p.kernel, " with pad ", p.pad,
+                                                   " does not fit the image of ", x.ToString(),
+                                                   ": use larger images"));
+  }
+  return shape;
+}
+
+absl::StatusOr<std::unique_ptr<Op>> MakePool(const PoolParams& params, const TensorDesc& x,
+                                             const OpOptions& options, Device& device) {
+  const absl::StatusOr<OpShape> shape = InferPool(params, x.shape);
+  if (!shape.ok()) return shape.status();
+  if (absl::Status status = CheckFeatureMap(x, device); !status.ok()) return status;
+  return DEEPER_ON(device, MakePool)(params, shape->y, x, options, device);
+}
+
+absl::StatusOr<OpShape> InferGlobalAvgPool(const GlobalAvgPoolParams&, const Shape& x) {
+  OpShape shape;
+  shape.y = {x.n, x.c};
+  return shape;
+}
+
+absl::StatusOr<std::unique_ptr<Op>> MakeGlobalAvgPool(const GlobalAvgPoolParams&, const TensorDesc& x,
+                                                      const OpOptions& options, Device& device) {
+  if (absl::Status status = CheckFeatureMap(x, device); !status.ok()) return status;
+  return DEEPER_ON(device, MakeGlobalAvgPool)(x, options, device);
+}
+
+}  // namespace deeper

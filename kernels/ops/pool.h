@@ -1,0 +1,56 @@
+// Max and average pooling, and the global average that ends NIN and GoogLeNet.
+//
+// x: [N,C,H,W], y: [N,C,OH,OW], both feature maps (Device::FeatureMap), same dtype, fp32 or bf16. OH = (H + 2
+// pad - kernel) / stride + 1, rounded down, or up with `ceil` (PyTorch's ceil_mode: the last window must
+// still start inside the image or its left padding). Max: the first maximum in scan order (rows, then
+// columns) takes the whole gradient. Average: padding is not counted in the divisor. Backward: one dx part,
+// overwritten. Aux heads on small images: a kernel larger than the padded input is an error, unless `clamp`
+// is set: then the window is cut to the input (a 5x5/3 pool on a 4x4, 2x2 or 1x1 map becomes a 4x4, 2x2 or
+// 1x1 average, with output 1x1).
+#pragma once
+
+#include <algorithm>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/base/device.h"
+#include "kernels/base/op.h"
+
+namespace deeper {
+
+struct PoolParams {
+  enum class Kind { kMax, kAverage };
+  Kind kind = Kind::kMax;
+  int64_t kernel = 3;
+  int64_t stride = 2;
+  int64_t pad = 0;
+  bool ceil = false;
+  bool clamp = false;
+  bool mask_dx = false;  // max only: x is the output of a ReLU, whose mask is applied to dx here (where it is
+                         // stride^2 cheaper)
+
+  // Side of the window along a side of the image.
+  int64_t window(int64_t size) const { return clamp ? std::min(kernel, size + 2 * pad) : kernel; }
+};
+
+absl::StatusOr<OpShape> InferPool(const PoolParams& params, const Shape& x);
+absl::StatusOr<std::unique_ptr<Op>> MakePool(const PoolParams& params, const TensorDesc& x,
+                                             const OpOptions& options, Device& device);
+
+// y: [N,C,1,1] kNchw = mean of x over H,W.
+struct GlobalAvgPoolParams {};
+
+absl::StatusOr<OpShape> InferGlobalAvgPool(const GlobalAvgPoolParams& params, const Shape& x);
+absl::StatusOr<std::unique_ptr<Op>> MakeGlobalAvgPool(const GlobalAvgPoolParams& params, const TensorDesc& x,
+                                                      const OpOptions& options, Device& device);
+
+// Backends: arguments are valid already.
+absl::StatusOr<std::unique_ptr<Op>> MakePoolCpu(const PoolParams& params, const Shape& y, const TensorDesc& x,
+                                                const OpOptions& options, Device& device);
+absl::StatusOr<std::unique_ptr<Op>> MakePoolCuda(const PoolParams& params, const Shape& y,
+                                                 const TensorDesc& x, const OpOptions& options,
+                                                 Device& device);
+std::unique_ptr<Op> MakeGlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options, Device& device);
+std::unique_ptr<Op> MakeGlobalAvgPoolCuda(const TensorDesc& x, const OpOptions& options, Device& device);
+
+}  // namespace deeper

@@ -1,0 +1,134 @@
+#include <algorithm>
+
+#include "kernels/base/bf16.h"
+#include "kernels/base/parallel.h"
+#include "kernels/cpu/onednn.h"
+#include "kernels/ops/join.h"
+#include "kernels/ops/pool.h"
+
+namespace deeper {
+namespace {
+
+// oneDNN's max pooling keeps the position of the first maximum of each window for the backward pass
+// (pool_test.cpp).
+class PoolCpu final : public Op {
+ public:
+  PoolCpu(const PoolParams& params, const Shape& y, const TensorDesc& x, const OpOptions& options,
+          onednn::ForwardBackward passes)
+      : mask_dx_(params.mask_dx), forward_(std::move(passes.forward)), backward_(std::move(passes.backward)) {
+    needs_.x = needs_.y = x;
+    needs_.y.shape = y;
+    if (options.training && options.want_dx) needs_.dx_parts = {x};
+    needs_.saved_bytes = forward_.ArgBytes(DNNL_ARG_WORKSPACE);
+    needs_.workspace_bytes = std::max(forward_.scratch_bytes(), backward_.scratch_bytes());
+    needs_.backward_reads_y = mask_dx_ && !needs_.dx_parts.empty();
+  }
+
+  void Bind(const OpBinding& b) override {
+    Op::Bind(b);
+    forward_.Bind({{DNNL_ARG_SRC, b.x}, {DNNL_ARG_DST, b.y}, {DNNL_ARG_WORKSPACE, b.saved}}, b.workspace);
+    if (needs_.dx_parts.empty()) return;
+    backward_.Bind(
+        {{DNNL_ARG_DIFF_DST, b.dy[0]}, {DNNL_ARG_DIFF_SRC, b.dx[0]}, {DNNL_ARG_WORKSPACE, b.saved}},
+        b.workspace);
+  }
+  void Forward() override { forward_.Run(); }
+  void Backward() override {
+    if (needs_.dx_parts.empty()) return;
+    // Masking dy masks dx: the x that takes the gradient of a window equals its y.
+    JoinGradientsCpu(binding_.dy, mask_dx_ ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
+    backward_.Run();
+  }
+
+ private:
+  bool mask_dx_;
+  onednn::Primitive forward_, backward_;
+};
+
+constexpr int64_t kMaxBlock = 16;
+
+// One block of channels: x [pixels, block] -> y [channels].
+template <class T>
+void Average(const T* x, int64_t pixels, int64_t block, int64_t channels, T* y) {
+  float sums[kMaxBlock] = {};
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t c = 0; c < block; ++c) sums[c] += ToFloat(x[p * block + c]);
+  }
+  for (int64_t c = 0; c < channels; ++c) y[c] = FromFloat<T>(sums[c] / static_cast<float>(pixels));
+}
+
+template <class T>
+void Spread(const T* dy, int64_t pixels, int64_t block, int64_t channels, T* dx) {
+  T values[kMaxBlock] = {};  // the channels beyond `channels` stay zero
+  for (int64_t c = 0; c < channels; ++c)
+    values[c] = FromFloat<T>(ToFloat(dy[c]) / static_cast<float>(pixels));
+  for (int64_t p = 0; p < pixels; ++p) std::copy_n(values, block, dx + p * block);
+}
+
+class GlobalAvgPoolCpu final : public Op {
+ public:
+  GlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options) {
+    needs_.x = x;
+    needs_.y = {{x.shape.n, x.shape.c}, x.dtype};
+    if (options.training && options.want_dx) needs_.dx_parts = {x};
+  }
+
+  void Forward() override {
+    ForEachBlock(binding_.x, binding_.y,
+                 [](auto* x, auto* y, int64_t pixels, int64_t block, int64_t channels) {
+                   Average(x, pixels, block, channels, y);
+                 });
+  }
+  void Backward() override {
+    if (needs_.dx_parts.empty()) return;
+    JoinGradientsCpu(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
+    ForEachBlock(binding_.dx[0], binding_.dy[0],
+                 [](auto* dx, auto* dy, int64_t pixels, int64_t block, int64_t channels) {
+                   Spread(dy, pixels, block, channels, dx);
+                 });
+  }
+
+ private:
+  template <class Body>
+  void ForEachBlock(void* map, void* vector, const Body& body) const {
+    if (needs_.x.dtype == DType::kBf16) {
+      ForEachBlock(static_cast<bf16*>(map), static_cast<bf16*>(vector), body);
+    } else {
+      ForEachBlock(static_cast<float*>(map), static_cast<float*>(vector), body);
+    }
+  }
+  template <class T, class Body>
+  void ForEachBlock(T* map, T* vector, const Body& body) const {
+    const TensorDesc& x = needs_.x;
+    const int64_t blocks = x.padded_channels() / x.block;
+    ParallelFor(x.shape.n * blocks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / blocks, c = i % blocks * x.block;
+        body(map + x.Offset(n, c, 0, 0), vector + n * x.shape.c + c, x.shape.spatial(), x.block,
+             std::min(x.block, x.shape.c - c));
+      }
+    });
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Op>> MakePoolCpu(const PoolParams& params, const Shape& y, const TensorDesc& x,
+                                                const OpOptions& options, Device&) {
+  const auto algorithm = params.kind == PoolParams::Kind::kMax ? dnnl::algorithm::pooling_max
+                                                               : dnnl::algorithm::pooling_avg_exclude_padding;
+  TensorDesc y_desc = x;
+  y_desc.shape = y;
+  auto passes =
+      onednn::MakePooling(algorithm, onednn::DescOf(x), onednn::DescOf(y_desc),
+                          {params.window(x.shape.h), params.window(x.shape.w), params.stride, params.pad},
+                          {options.training, options.want_dx});
+  if (!passes.ok()) return passes.status();
+  return std::make_unique<PoolCpu>(params, y, x, options, *std::move(passes));
+}
+
+std::unique_ptr<Op> MakeGlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options, Device&) {
+  return std::make_unique<GlobalAvgPoolCpu>(x, options);
+}
+
+}  // namespace deeper

@@ -1,0 +1,285 @@
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/base/cuda_for_each.h"
+#include "kernels/ops/cuda_pool.h"
+#include "kernels/ops/join.h"
+#include "kernels/ops/pool.h"
+
+namespace deeper {
+namespace {
+
+constexpr int64_t kMostPositions = 256;  // of the maximum in its window: one byte
+
+// A NaN is larger than everything, so that it shows.
+template <class T, int N>
+struct MaxPool {
+  Pixels<T> x;
+  PoolGeometry g;
+  T* y;
+  uint8_t* argmax;  // nullptr: not wanted
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t packs = x.channels / N, channel = i % packs * N;
+    const Place at = PlaceOf(i / packs, g.rows.windows, g.columns.windows);
+    const Range rows = g.rows.Pixels(at.row), columns = g.columns.Pixels(at.column);
+    const int64_t top = g.rows.Start(at.row), left = g.columns.Start(at.column);
+    float best[N];
+    Pack<uint8_t, N> first;
+    for (int j = 0; j < N; ++j) {
+      best[j] = -INFINITY;
+      first.v[j] = static_cast<uint8_t>((rows.begin - top) * g.columns.kernel + columns.begin - left);
+    }
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      for (int64_t column = columns.begin; column < columns.end; ++column) {
+        const Pack<T, N> pack = LoadPack<T, N>(x.At(g.X(at.n, row, column), channel));
+        const auto position = static_cast<uint8_t>((row - top) * g.columns.kernel + column - left);
+        for (int j = 0; j < N; ++j) {
+          const float value = ToFloat(pack.v[j]);
+          if (!(value > best[j]) && value == value) continue;
+          best[j] = value;
+          first.v[j] = position;
+        }
+      }
+    }
+    Pack<T, N> out;
+    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(best[j]);
+    StorePack(y + i * N, out);
+    if (argmax != nullptr) StorePack(argmax + i * N, first);
+  }
+};
+
+template <class T, int N>
+struct SpreadMaxPool {
+  MaxPoolGradient<T, N> gradient;
+  T* dx;
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t packs = gradient.channels / N;
+    float sum[N] = {};
+    gradient.AddTo(sum, PlaceOf(i / packs, gradient.g.rows.size, gradient.g.columns.size), i % packs * N);
+    Pack<T, N> out;
+    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(sum[j]);
+    StorePack(dx + i * N, out);
+  }
+};
+
+DEEPER_HD float CountOf(const Range& rows, const Range& columns) {
+  return static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
+}
+
+template <class T, int N>
+struct AveragePool {
+  Pixels<T> x;
+  PoolGeometry g;
+  T* y;
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t packs = x.channels / N, channel = i % packs * N;
+    const Place at = PlaceOf(i / packs, g.rows.windows, g.columns.windows);
+    const Range rows = g.rows.Pixels(at.row), columns = g.columns.Pixels(at.column);
+    float sum[N] = {};
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      for (int64_t column = columns.begin; column < columns.end; ++column) {
+        const Pack<T, N> pack = LoadPack<T, N>(x.At(g.X(at.n, row, column), channel));
+        for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]);
+      }
+    }
+    const float count = CountOf(rows, columns);
+    Pack<T, N> out;
+    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(sum[j] / count);
+    StorePack(y + i * N, out);
+  }
+};
+
+template <class T, int N>
+struct AveragePoolGradient {
+  PoolGeometry g;
+  int64_t channels;
+  const T* dy;
+  T* dx;
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t packs = channels / N, channel = i % packs * N;
+    const Place at = PlaceOf(i / packs, g.rows.size, g.columns.size);
+    const Range rows = g.rows.Windows(at.row), columns = g.columns.Windows(at.column);
+    float sum[N] = {};
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      for (int64_t column = columns.begin; column < columns.end; ++column) {
+        const Pack<T, N> pack = LoadPack<T, N>(dy + g.Y(at.n, row, column) * channels + channel);
+        const float share = 1 / CountOf(g.rows.Pixels(row), g.columns.Pixels(column));
+        for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]) * share;
+      }
+    }
+    Pack<T, N> out;
+    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(sum[j]);
+    StorePack(dx + i * N, out);
+  }
+};
+
+class PoolCuda final : public Op {
+ public:
+  PoolCuda(const PoolParams& params, const Shape& y, const TensorDesc& x, const OpOptions& options,
+           CudaDevice& device)
+      : device_(device), max_(params.kind == PoolParams::Kind::kMax) {
+    const Shape& in = x.shape;
+    geometry_ = {{in.h, y.h, params.window(in.h), params.stride, params.pad},
+                 {in.w, y.w, params.window(in.w), params.stride, params.pad}};
+    needs_.x = x;
+    needs_.y = device.FeatureMap(y, x.dtype);
+    if (!options.training || !options.want_dx) return;
+    wants_dx_ = true;
+    masks_dy_ = needs_.backward_reads_y = params.mask_dx;
+    needs_.takes_pooled_gradients = options.fuse;
+    if (options.fuse) needs_.workspace_bytes = needs_.y.bytes();
+    if (max_) needs_.saved_bytes = static_cast<size_t>(needs_.y.stored_elements());  // the argmax
+    if (max_ && options.x_takes_pooled_gradients && !params.clamp) {
+      needs_.pooled_dx = {needs_.y, params.kernel, params.stride, params.pad};
+    } else {
+      needs_.dx_parts = {x.Dense()};
+    }
+  }
+
+  void Forward() override {
+    const int64_t bytes = BytesOf(needs_.x) + BytesOf(needs_.y) + static_cast<int64_t>(needs_.saved_bytes);
+    WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&](auto zero, auto width) {
+      using T = decltype(zero);
+      constexpr int N = width;
+      const Pixels<T> x(needs_.x, binding_.x);
+      const int64_t count = needs_.y.stored_elements() / N;
+      auto* const y = static_cast<T*>(binding_.y);
+      auto* const argmax = needs_.saved_bytes > 0 ? static_cast<uint8_t*>(binding_.saved) : nullptr;
+      if (max_) {
+        ForEach(device_, {"max pool", bytes}, count, MaxPool<T, N>{x, geometry_, y, argmax});
+      } else {
+        ForEach(device_, {"average pool", bytes}, count, AveragePool<T, N>{x, geometry_, y});
+      }
+    });
+  }
+
+  // Masking dy masks dx: the x that takes the gradient of a window equals its y.
+  void Backward() override {
+    if (!wants_dx_) return;
+    void* const dy = needs_.pooled_dx.has_value() ? binding_.pooled_dx
+                     : binding_.dy.empty()        ? binding_.workspace
+                                                  : binding_.dy[0];
+    Join(dy);
+    if (needs_.pooled_dx.has_value()) return;
+    const int64_t count = needs_.dx_parts[0].stored_elements();
+    const int64_t bytes =
+        BytesOf(needs_.dx_parts[0]) + BytesOf(needs_.y) + static_cast<int64_t>(needs_.saved_bytes);
+    WithPacks(needs_.x.dtype, needs_.x.shape.c, [&](auto zero, auto width) {
+      using T = decltype(zero);
+      constexpr int N = width;
+      const auto* const from = static_cast<const T*>(dy);
+      auto* const dx = static_cast<T*>(binding_.dx[0]);
+      const int64_t channels = needs_.x.shape.c;
+      if (max_) {
+        const auto* const argmax = static_cast<const uint8_t*>(binding_.saved);
+        ForEach(device_, {"max pool gradient", bytes}, count / N,
+                SpreadMaxPool<T, N>{{geometry_, channels, from, argmax}, dx});
+      } else {
+        ForEach(device_, {"average pool gradient", bytes}, count / N,
+                AveragePoolGradient<T, N>{geometry_, channels, from, dx});
+      }
+    });
+  }
+
+ private:
+  void Join(void* dy) {
+    if (binding_.dy.size() == 1 && binding_.pooled_dy.empty() && dy == binding_.dy[0] && !masks_dy_) return;
+    GradientJoin join;
+    join.desc = needs_.y;
+    join.parts = binding_.dy;
+    join.pooled = binding_.pooled_dy;
+    if (masks_dy_) join.y = binding_.y;
+    join.targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}};
+    JoinGradientsCuda(device_, join);
+  }
+
+  CudaDevice& device_;
+  bool max_, wants_dx_ = false, masks_dy_ = false;
+  PoolGeometry geometry_;
+};
+
+template <class T, int N>
+struct Average {
+  Pixels<T> x;
+  int64_t pixels;  // of an image
+  T* y;
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t packs = x.channels / N;
+    float sum[N] = {};
+    for (int64_t p = 0; p < pixels; ++p) {
+      const Pack<T, N> pack = LoadPack<T, N>(x.At(i / packs * pixels + p, i % packs * N));
+      for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]);
+    }
+    Pack<T, N> out;
+    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(sum[j] / static_cast<float>(pixels));
+    StorePack(y + i * N, out);
+  }
+};
+
+template <class T, int N>
+struct Spread {
+  int64_t pixels, channels;
+  const T* dy;
+  T* dx;
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t packs = channels / N, n = i / (pixels * packs);
+    Pack<T, N> pack = LoadPack<T, N>(dy + (n * packs + i % packs) * N);
+    for (int j = 0; j < N; ++j) pack.v[j] = FromFloat<T>(ToFloat(pack.v[j]) / static_cast<float>(pixels));
+    StorePack(dx + i * N, pack);
+  }
+};
+
+class GlobalAvgPoolCuda final : public Op {
+ public:
+  GlobalAvgPoolCuda(const TensorDesc& x, const OpOptions& options, CudaDevice& device) : device_(device) {
+    needs_.x = x;
+    needs_.y = {{x.shape.n, x.shape.c}, x.dtype};
+    if (options.training && options.want_dx) needs_.dx_parts = {x.Dense()};
+  }
+
+  void Forward() override {
+    const int64_t bytes = BytesOf(needs_.x) + BytesOf(needs_.y);
+    WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&](auto zero, auto width) {
+      using T = decltype(zero);
+      constexpr int N = width;
+      ForEach(device_, {"global average", bytes}, needs_.y.stored_elements() / N,
+              Average<T, N>{Pixels<T>(needs_.x, binding_.x), needs_.x.shape.spatial(),
+                            static_cast<T*>(binding_.y)});
+    });
+  }
+  void Backward() override {
+    if (needs_.dx_parts.empty()) return;
+    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
+    const int64_t bytes = BytesOf(needs_.dx_parts[0]) + BytesOf(needs_.y);
+    WithPacks(needs_.x.dtype, needs_.x.shape.c, [&](auto zero, auto width) {
+      using T = decltype(zero);
+      constexpr int N = width;
+      ForEach(device_, {"global average gradient", bytes}, needs_.dx_parts[0].stored_elements() / N,
+              Spread<T, N>{needs_.x.shape.spatial(), needs_.x.shape.c, static_cast<const T*>(binding_.dy[0]),
+                           static_cast<T*>(binding_.dx[0])});
+    });
+  }
+
+ private:
+  CudaDevice& device_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Op>> MakePoolCuda(const PoolParams& params, const Shape& y,
+                                                 const TensorDesc& x, const OpOptions& options,
+                                                 Device& device) {
+  const int64_t window = params.window(x.shape.h) * params.window(x.shape.w);
+  if (params.kind == PoolParams::Kind::kMax && window > kMostPositions) {
+    return absl::UnimplementedError(absl::StrCat(
+        "pool: the maximum of ", window, " pixels; CUDA has kernels for ", kMostPositions, " at most"));
+  }
+  return std::make_unique<PoolCuda>(params, y, x, options, AsCuda(device));
+}
+
+std::unique_ptr<Op> MakeGlobalAvgPoolCuda(const TensorDesc& x, const OpOptions& options, Device& device) {
+  return std::make_unique<GlobalAvgPoolCuda>(x, options, AsCuda(device));
+}
+
+}  // namespace deeper

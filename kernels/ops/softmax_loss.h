@@ -1,0 +1,59 @@
+// Softmax cross-entropy of one classifier head: loss, accuracy counts and the gradient of the logits in one
+// pass.
+//
+// logits: [N,K,1,1] kNchw, fp32 or bf16; labels: [N] int32, -1 for a row that does not count (padding).
+// loss of a row = -sum over classes of target * log softmax(logits), with the maximum subtracted first. The
+// target is 1 at the label; or of a mixed row 1 - w there and w at its partner's label; less `smoothing`,
+// which is spread evenly over all K classes. All sums in double, in a fixed order: the same bits for any
+// number of threads.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/base/device.h"
+#include "kernels/base/op.h"
+#include "kernels/base/tensor.h"
+
+namespace deeper {
+
+struct HeadResult {
+  double loss_sum = 0;  // over the rows that count
+  int64_t rows = 0;
+  int64_t top1 = 0;  // rows whose label (never the partner's) has the largest logit; of equal logits the
+                     // lowest class wins
+  int64_t top5 = 0;  // rows whose label is among the five largest, likewise (all rows where K <= 5)
+
+  HeadResult& operator+=(const HeadResult& other) {
+    loss_sum += other.loss_sum;
+    rows += other.rows;
+    top1 += other.top1;
+    top5 += other.top5;
+    return *this;
+  }
+};
+
+struct SoftmaxLossArguments {
+  Tensor logits;
+  const int32_t* labels = nullptr;
+  const int32_t* partner_labels = nullptr;  // [N], where `labels` count; nullptr: no row is mixed
+  const float* partner_weights = nullptr;   // [N], w; with partner_labels
+  float smoothing = 0;
+  float weight = 1;                   // of the head
+  const StepContext* step = nullptr;  // for loss_scale
+  void* dlogits = nullptr;  // logits' desc, overwritten with weight * loss_scale * (softmax - target), 0 for
+                            // rows that do not count; nullptr: not wanted
+  HeadResult* result = nullptr;  // overwritten
+  void* workspace = nullptr;     // SoftmaxLossWorkspaceBytes(device, logits.desc)
+};
+
+// Everything in the device's memory; on its stream.
+void SoftmaxLoss(Device& device, const SoftmaxLossArguments& arguments);
+size_t SoftmaxLossWorkspaceBytes(Device& device, const TensorDesc& logits);
+
+// Backends.
+void SoftmaxLossCpu(Device& device, const SoftmaxLossArguments& arguments);
+void SoftmaxLossCuda(Device& device, const SoftmaxLossArguments& arguments);
+size_t SoftmaxLossWorkspaceBytesCpu(const TensorDesc& logits);
+size_t SoftmaxLossWorkspaceBytesCuda(const TensorDesc& logits);
+
+}  // namespace deeper

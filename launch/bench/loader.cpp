@@ -1,0 +1,316 @@
+// libjpeg's header needs these first.
+#include <cstddef>
+#include <cstdio>
+
+#include <fcntl.h>
+#include <jpeglib.h>
+#include <malloc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "comm/agree.h"
+#include "data/image/image_codec.h"
+#include "data/io/checksum.h"
+#include "data/shards/validate_shards.h"
+#include "kernels/base/exit_code.h"
+#include "kernels/base/jobs.h"
+#include "launch/cli/command.h"
+#include "launch/cli/run_flags.h"
+#include "nlohmann/json.hpp"
+#include "trainer/scaling/statistics.h"
+
+namespace deeper {
+namespace {
+
+constexpr CommandText kText = {
+    .name = "bench loader",
+    .summary = "times reading, decoding and augmenting packed images, next to bare loops over the same bytes",
+    .operands = "",
+    .details =
+        "Rounds that alternate, on the same threads: the loader as training uses it; pread and CRC32C of "
+        "the\n"
+        "same samples in the same order; of JPEGs, deeper's decoder and a bare libjpeg loop over the same "
+        "files\n"
+        "in memory. Prints medians, and the medians of the rounds' ratios, as JSON. Read once before, so "
+        "that\n"
+        "the page cache is warm. Under mpirun, only opens the split: rank 0 for all, then every rank all "
+        "files.",
+    .examples =
+        "deeper bench loader --data=datasets/imagenet --augment=inception --workers=2\n"
+        "deeper bench loader --data=datasets/imagenet-raw --packed --workers=2\n"
+        "mpirun -n 8 deeper bench loader --data=datasets/imagenet",
+    .distributed = true,
+};
+
+double Seconds(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+int64_t ResidentBytes() {
+  malloc_trim(0);
+  int64_t size = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+// As little as decoding takes; an error ends the process.
+void DecodeBare(const std::vector<uint8_t>& file, std::vector<uint8_t>& pixels) {
+  jpeg_error_mgr errors;
+  jpeg_decompress_struct info = {};
+  info.err = jpeg_std_error(&errors);
+  jpeg_create_decompress(&info);
+  jpeg_mem_src(&info, file.data(), file.size());
+  jpeg_read_header(&info, TRUE);
+  info.out_color_space = JCS_RGB;
+  jpeg_start_decompress(&info);
+  const size_t pitch = size_t{3} * info.output_width;
+  pixels.resize(pitch * info.output_height);
+  while (info.output_scanline < info.output_height) {
+    JSAMPROW row = pixels.data() + pitch * info.output_scanline;
+    jpeg_read_scanlines(&info, &row, 1);
+  }
+  jpeg_finish_decompress(&info);
+  jpeg_destroy_decompress(&info);
+}
+
+// A stored sample, and the shard's file by itself.
+struct Place {
+  int fd = -1;
+  uint64_t offset = 0;
+  uint32_t length = 0, crc32c = 0;
+};
+
+class BenchLoaderCommand final : public Command {
+ public:
+  BenchLoaderCommand() : Command(kText) {
+    config_.workers = 2;
+    config_.augment = "inception";
+  }
+
+  std::vector<FlagGroup> Flags() override {
+    RunConfig& c = config_;
+    return {{"Data",
+             {{"data", &c.data, "directory that `pack` wrote"},
+              {"split", &c.train_split, "split of it"},
+              {"direct_io", &c.direct_io, "as of `train`"},
+              {"order", &c.order, "full | block | sequential"},
+              {"augment", &c.augment, "as of `train`"},
+              {"color_jitter", &c.color_jitter, "likewise"},
+              {"image_size", &image_size_, "height and width of what comes out"},
+              {"packed", &packed_, "what a GPU is fed: stored pixels, not yet cut and normalised"}}},
+            {"Measuring",
+             {{"workers", &c.workers, "threads, of the loader and of every loop"},
+              {"batch", &batch_, "images a batch"},
+              {"images", &images_, "images a round; more than the split has: several epochs"},
+              {"rounds", &rounds_, "of each"}}}};
+  }
+
+  absl::Status Run(const Invocation& call) override {
+    config_.global_batch = batch_;
+    if (absl::Status status = Validate(config_); !status.ok()) return status;
+    if (config_.workers < 1 || images_ < 1 || rounds_ < 1 || config_.synthetic)
+      return absl::InvalidArgumentError("--workers, --images and --rounds must be at least 1");
+    if (call.comm.size() > 1) return MeasureOpening(call);
+    const absl::StatusOr<std::unique_ptr<Dataset>> data =
+        OpenDataset(config_, config_.data, config_.train_split, call.comm);
+    if (!data.ok()) return data.status();
+    return WithExitCode(Measure(**data), ExitCode::kData);
+  }
+
+ private:
+  // Every rank's seconds and bytes; the largest of them are printed.
+  absl::Status MeasureOpening(const Invocation& call) {
+    Communicator& comm = call.comm;
+    nlohmann::ordered_json json = {{"benchmark", "open"}, {"ranks", comm.size()}};
+    absl::Status status;
+    const auto measure = [&](const char* name, const auto& open) {
+      comm.Barrier();
+      const int64_t before = ResidentBytes();
+      const auto start = std::chrono::steady_clock::now();
+      const auto kept = open();
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+      double worst[] = {seconds.count(), static_cast<double>(ResidentBytes() - before)};
+      comm.AllReduce(worst, 2, CommType::kF64, ReduceOp::kMax, {}).Wait();
+      json[name] = {{"seconds", worst[0]}, {"bytes_a_rank", static_cast<int64_t>(worst[1])}};
+    };
+    for (int round = 0; round < 2; ++round) {  // the first one warms the page cache
+      measure("rank_0_for_all", [&] {
+        auto data = OpenDataset(config_, config_.data, config_.train_split, comm);
+        status.Update(data.status());
+        return data;
+      });
+      measure("every_rank_all_files", [&] {
+        std::vector<ShardFile> shards;
+        const absl::StatusOr<Manifest> manifest = ReadManifest(config_.data);
+        if (manifest.ok() && manifest->splits.contains(config_.train_split)) {
+          VisitShards(config_.data, *manifest, config_.train_split,
+                      [&](ShardFile shard) { shards.push_back(std::move(shard)); });
+        }
+        return shards;
+      });
+    }
+    if (call.is_root() && status.ok()) std::printf("%s\n", json.dump(2).c_str());
+    return Agree(comm, status);
+  }
+
+  absl::Status Measure(const Dataset& data) {
+    std::vector<File> files;
+    std::vector<Place> places;
+    if (absl::Status found = FindSamples(data, &files, &places); !found.ok()) return found;
+    std::vector<std::vector<uint8_t>> jpegs;
+    if (jpeg_) jpegs = ReadAll(places);
+
+    std::map<std::string, std::vector<double>> rates;
+    StageTimes stages{};
+    absl::Status status;
+    const auto rate = [&](double seconds) { return static_cast<double>(images_) / seconds; };
+    uint32_t longest = 0;
+    for (const Place& place : places) longest = std::max(longest, place.length);
+    const int64_t buffers = std::max<int64_t>(3 * batch_, config_.workers);
+    std::vector<std::vector<uint8_t>> ring(static_cast<size_t>(buffers), std::vector<uint8_t>(longest));
+    for (int round = 0; round < rounds_ && status.ok(); ++round) {
+      rates["loader"].push_back(rate(Seconds([&] { status.Update(RunLoader(data, &stages)); })));
+      rates["pread"].push_back(rate(Seconds([&] { status.Update(ReadBare(places, ring)); })));
+      if (jpegs.empty()) continue;
+      rates["decode"].push_back(rate(Seconds([&] {
+        status.Update(RunJobs(config_.workers, images_, [&](int64_t i) {
+          thread_local Image image;
+          return DecodeImage(jpegs[static_cast<size_t>(i)], 3, &image);
+        }));
+      })));
+      rates["libjpeg"].push_back(rate(Seconds([&] {
+        status.Update(RunJobs(config_.workers, images_, [&](int64_t i) {
+          thread_local std::vector<uint8_t> pixels;
+          DecodeBare(jpegs[static_cast<size_t>(i)], pixels);
+          return absl::OkStatus();
+        }));
+      })));
+    }
+    if (status.ok()) Print(rates, stages, data);
+    return status;
+  }
+
+  // Where the samples lie that a round reads, in its order.
+  absl::Status FindSamples(const Dataset& data, std::vector<File>* files, std::vector<Place>* places) {
+    const absl::StatusOr<Manifest> manifest = ReadManifest(config_.data);
+    if (!manifest.ok()) return manifest.status();
+    jpeg_ = manifest->splits.at(config_.train_split).encoding == Encoding::kJpeg;
+    std::vector<Place> stored;
+    absl::Status status;
+    VisitShards(config_.data, *manifest, config_.train_split, [&](const ShardFile& shard) {
+      absl::StatusOr<File> file = File::Open(shard.path(), O_RDONLY);
+      status.Update(file.status());
+      if (!status.ok()) return;
+      const ShardIndex& index = shard.index();
+      for (size_t i = 0; i < index.offset.size(); ++i) {
+        stored.push_back(
+            {file->fd(), shard.data_offset() + index.offset[i], index.length[i], index.crc32c[i]});
+      }
+      files->push_back(*std::move(file));
+    });
+    if (!status.ok()) return status;
+    const SampleOrder order(OrderOf(config_), data.info().samples, config_.seed, 0);
+    for (int64_t i = 0; i < images_; ++i)
+      places->push_back(stored[static_cast<size_t>(order.At(i % data.info().samples))]);
+    return absl::OkStatus();
+  }
+
+  static std::vector<std::vector<uint8_t>> ReadAll(const std::vector<Place>& places) {
+    std::vector<std::vector<uint8_t>> files;
+    for (const Place& place : places) {
+      files.emplace_back(place.length);
+      if (pread(place.fd, files.back().data(), place.length, static_cast<off_t>(place.offset)) < 0) break;
+    }
+    return files;
+  }
+
+  // Into as many buffers as the loader's ring has; each thread has its share of both.
+  absl::Status ReadBare(const std::vector<Place>& places, std::vector<std::vector<uint8_t>>& ring) const {
+    const auto threads = static_cast<size_t>(config_.workers), share = ring.size() / threads;
+    return RunJobs(config_.workers, config_.workers, [&](int64_t thread) {
+      for (size_t i = static_cast<size_t>(thread); i < places.size(); i += threads) {
+        const Place& place = places[i];
+        uint8_t* const into = ring[static_cast<size_t>(thread) * share + i / threads % share].data();
+        const bool right =
+            pread(place.fd, into, place.length, static_cast<off_t>(place.offset)) == place.length &&
+            Crc32c(into, place.length) == place.crc32c;
+        if (!right) return absl::DataLossError("a sample is damaged; run `deeper verify`");
+      }
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status RunLoader(const Dataset& data, StageTimes* stages) const {
+    LoaderOptions options;
+    options.image_size = static_cast<int>(image_size_);
+    options.channels = data.info().channels;
+    ConfigureTrainingInput(config_, options);
+    options.order = OrderOf(config_);
+    options.global_batch = options.rows = batch_;
+    options.packed = packed_;
+    const absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(data, options);
+    if (!loader.ok()) return loader.status();
+    for (int64_t seen = 0; seen < images_;) {
+      const absl::StatusOr<Batch> batch = (*loader)->Next();
+      if (!batch.ok()) return batch.status();
+      seen += batch->rows;
+    }
+    const StageTimes times = (*loader)->times();
+    for (size_t i = 0; i < times.size(); ++i) (*stages)[i] += times[i];
+    return absl::OkStatus();
+  }
+
+  void Print(const std::map<std::string, std::vector<double>>& rates, const StageTimes& stages,
+             const Dataset& data) const {
+    nlohmann::ordered_json json = {{"benchmark", "loader"}};
+    for (const auto& [name, values] : rates) json["images_per_second"][name] = Median(values);
+    const auto ratio = [&](const char* name, const char* mine, const char* bare) {
+      std::vector<double> ratios;
+      for (size_t i = 0; i < rates.at(mine).size(); ++i)
+        ratios.push_back(rates.at(mine)[i] / rates.at(bare)[i]);
+      json["ratios"][name] = Median(ratios);
+    };
+    ratio("loader_to_pread", "loader", "pread");
+    if (rates.contains("decode")) ratio("decode_to_libjpeg", "decode", "libjpeg");
+    const double busy = stages[1] + stages[2] + stages[3];
+    json["stages"] = {
+        {"read", stages[1] / busy}, {"decode", stages[2] / busy}, {"augment", stages[3] / busy}};
+    json["settings"] = {{"samples", data.info().samples},
+                        {"images", images_},
+                        {"rounds", rounds_},
+                        {"workers", config_.workers},
+                        {"batch", batch_},
+                        {"image_size", image_size_},
+                        {"augment", config_.augment},
+                        {"color_jitter", config_.color_jitter},
+                        {"order", config_.order},
+                        {"direct_io", config_.direct_io},
+                        {"packed", packed_}};
+    std::printf("%s\n", json.dump(2).c_str());
+  }
+
+  RunConfig config_;
+  int64_t image_size_ = 224, batch_ = 32, images_ = 2000;
+  int rounds_ = 7;
+  bool packed_ = false;
+  bool jpeg_ = false;  // what is stored
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeBenchLoader() {
+  return std::make_unique<BenchLoaderCommand>();
+}
+
+}  // namespace deeper

@@ -1,0 +1,268 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "kernels/cuda/planning_device.h"
+#include "launch/cli/command.h"
+#include "launch/cli/placement.h"
+#include "launch/cli/run_flags.h"
+#include "nlohmann/json.hpp"
+#include "trainer/engine/op_chain.h"
+#include "trainer/scaling/gpu_spec.h"
+#include "trainer/scaling/statistics.h"
+
+namespace deeper {
+namespace {
+
+constexpr CommandText kText = {
+    .name = "bench op",
+    .summary = "times modules, the stem and the head by themselves, fused and not",
+    .operands = "",
+    .details =
+        "Runs a layer, or the chain of layers called stem or head, forward and backward on random data. On\n"
+        "CUDA, with fused kernels and with every layer by itself, whose results must agree before anything "
+        "is\n"
+        "timed, next to the floor: launch by launch the larger of bytes / bandwidth and operations / peak.\n"
+        "Prints a table on standard error, and JSON.",
+    .examples =
+        "deeper bench op --op=inception4e --device=cuda --precision=bf16 --batch=256\n"
+        "deeper bench op --op=all --device=cuda --precision=bf16 --batch=256\n"
+        "deeper bench op --op=stem --batch=32",
+};
+
+// Of one way to compute a chain; microseconds.
+struct Cost {
+  double forward = 0, backward = 0;  // medians
+  // Where the GPU is a known one:
+  int64_t launches = 0, bytes = 0, macs = 0;
+  double floor = 0;
+
+  double total() const { return forward + backward; }
+};
+
+struct Row {
+  std::string name;
+  Cost separate;
+  std::optional<Cost> fused;
+  double difference = 0;  // of the results of the two, relative, the largest over tensors
+};
+
+// The largest over tensors of |a - b| / |b|, in the Euclidean norm.
+double Difference(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b) {
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    double difference = 0, norm = 0;
+    for (size_t j = 0; j < a[i].size(); ++j) {
+      difference += std::pow(double{a[i][j]} - b[i][j], 2);
+      norm += std::pow(double{b[i][j]}, 2);
+    }
+    largest = std::max(largest, std::sqrt(difference / std::max(norm, 1e-30)));  // a NaN is no maximum
+    if (std::isnan(difference)) return difference;
+  }
+  return largest;
+}
+
+class BenchOpCommand final : public Command {
+ public:
+  BenchOpCommand() : Command(kText) {
+    config_.num_classes = 1000;
+    config_.synthetic = true;
+  }
+
+  std::vector<FlagGroup> Flags() override {
+    return {With(ModelFlags(config_), {{"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"}}),
+            MachineFlags(config_),
+            {"Measuring",
+             {{"op", &op_, "all | stem | head | the name of a layer"},
+              {"batch", &batch_, "images"},
+              {"warmup", &warmup_, "runs before the first that is timed"},
+              {"repeats", &repeats_, "measurements, of which the median counts"},
+              {"runs", &runs_, "runs of a measurement"},
+              {"seed", &config_.seed, "of parameters and data"}}}};
+  }
+
+  absl::Status Run(const Invocation& call) override {
+    if (batch_ < 1 || warmup_ < 2 || repeats_ < 1 || runs_ < 1) {
+      return absl::InvalidArgumentError(
+          "--batch, --repeats and --runs must be at least 1, --warmup at least 2");
+    }
+    if (absl::Status status = Validate(config_); !status.ok()) return status;
+    DatasetInfo images;
+    images.channels = 3;
+    const absl::StatusOr<Model> model = ModelFor(config_, images, /*training=*/true);
+    if (!model.ok()) return model.status();
+    std::vector<NodeRange> ranges = BenchmarkedRanges(*model);
+    if (op_ != "all") {
+      const absl::StatusOr<NodeRange> range = FindRange(*model, op_);
+      if (!range.ok()) return range.status();
+      ranges = {*range};
+    }
+    const absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, call.comm);
+    if (!device.ok()) return device.status();
+    gpu_ = GpuOf((*device)->Describe());
+    std::vector<Row> rows;
+    for (const NodeRange& range : ranges) {
+      const absl::StatusOr<Row> row = Measure(*model, range, **device);
+      if (!row.ok()) return row.status();
+      rows.push_back(*row);
+    }
+    std::fputs(Table(rows).c_str(), stderr);
+    Print(rows, *model, **device);
+    return absl::OkStatus();
+  }
+
+ private:
+  // Fused kernels are CUDA's.
+  bool compares() const { return config_.device == "cuda" && FusionOf(config_); }
+
+  absl::StatusOr<Row> Measure(const Model& model, const NodeRange& range, Device& device) const {
+    Row row;
+    row.name = range.name;
+    std::vector<std::vector<float>> expected, actual;
+    const absl::StatusOr<Cost> separate = Measure(model, range, /*fusion=*/false, device, expected);
+    if (!separate.ok()) return separate.status();
+    row.separate = *separate;
+    if (!compares()) return row;
+    const absl::StatusOr<Cost> fused = Measure(model, range, /*fusion=*/true, device, actual);
+    if (!fused.ok()) return fused.status();
+    row.fused = *fused;
+    row.difference = Difference(actual, expected);
+    // Rounding between layers, and the ReLUs and maxima it flips.
+    const double tolerance = PrecisionOf(config_) == DType::kF32 ? 1e-3 : 5e-2;
+    if (row.difference <= tolerance) return row;
+    return absl::InternalError(absl::StrCat(range.name, ": fused and separate layers differ by ",
+                                            row.difference, " (", tolerance,
+                                            " is allowed): do not trust --fusion=auto here"));
+  }
+
+  absl::StatusOr<Cost> Measure(const Model& model, const NodeRange& range, bool fusion, Device& device,
+                               std::vector<std::vector<float>>& results) const {
+    const OpChainOptions options = {batch_, PrecisionOf(config_), fusion};
+    const auto chain = OpChain::Make(model, range, options, device);
+    if (!chain.ok()) return chain.status();
+    (*chain)->Fill(config_.seed);
+    (*chain)->Forward();
+    (*chain)->Backward();
+    results = (*chain)->Results();
+    Cost cost;
+    cost.forward = Time(device, [&] { (*chain)->Forward(); });
+    cost.backward = Time(device, [&] { (*chain)->Backward(); });
+    if (gpu_ == nullptr) return cost;
+    const absl::Status status = AddFloor(model, range, options, cost);
+    if (!status.ok()) return status;
+    return cost;
+  }
+
+  // The median time of a run, in microseconds.
+  template <class Work>
+  double Time(Device& device, const Work& work) const {
+    const std::unique_ptr<Recording> recording = device.MakeRecording();
+    for (int i = 0; i < warmup_; ++i) recording->Run(work);
+    device.Synchronize();
+    std::vector<double> times;
+    for (int repeat = 0; repeat < repeats_; ++repeat) {
+      const auto start = std::chrono::steady_clock::now();
+      for (int i = 0; i < runs_; ++i) recording->Run(work);
+      device.Synchronize();
+      const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - start;
+      times.push_back(time.count() / runs_);
+    }
+    return Median(times);
+  }
+
+  absl::Status AddFloor(const Model& model, const NodeRange& range, const OpChainOptions& options,
+                        Cost& cost) const {
+    const auto device = MakePlanningDevice(DevicePropertiesJson(*gpu_));
+    if (!device.ok()) return device.status();
+    const auto chain = OpChain::Make(model, range, options, **device);
+    if (!chain.ok()) return chain.status();
+    (*device)->Clear();
+    (*chain)->Forward();
+    (*chain)->Backward();
+    for (const auto& [scope, launch] : (*device)->launches()) {
+      ++cost.launches;
+      cost.bytes += launch.bytes;
+      cost.macs += launch.macs;
+      cost.floor += FloorMicroseconds(launch, *gpu_, options.precision);
+    }
+    return absl::OkStatus();
+  }
+
+  std::string Table(const std::vector<Row>& rows) const {
+    std::string table = absl::StrFormat("%s, batch %d, %s\n\n%-14s %12s %12s", config_.model, batch_,
+                                        config_.precision, "op", "forward us", "backward us");
+    if (compares()) absl::StrAppendFormat(&table, " %12s %12s %8s", "fused fwd", "fused bwd", "ratio");
+    if (gpu_ != nullptr) absl::StrAppendFormat(&table, " %10s %10s %8s", "MB", "floor us", "of floor");
+    table += "\n";
+    for (const Row& row : rows) {
+      absl::StrAppendFormat(&table, "%-14s %12.1f %12.1f", row.name, row.separate.forward,
+                            row.separate.backward);
+      const Cost& best = row.fused.has_value() ? *row.fused : row.separate;
+      if (row.fused.has_value()) {
+        absl::StrAppendFormat(&table, " %12.1f %12.1f %8.2f", best.forward, best.backward,
+                              row.separate.total() / best.total());
+      }
+      if (gpu_ != nullptr) {
+        absl::StrAppendFormat(&table, " %10.1f %10.1f %7.0f%%", static_cast<double>(best.bytes) / 1e6,
+                              best.floor, 100 * best.floor / best.total());
+      }
+      table += "\n";
+    }
+    return table;
+  }
+
+  nlohmann::ordered_json ToJson(const Cost& cost) const {
+    nlohmann::ordered_json json = {{"forward_us", cost.forward}, {"backward_us", cost.backward}};
+    if (gpu_ == nullptr) return json;
+    json["launches"] = cost.launches;
+    json["bytes"] = cost.bytes;
+    json["macs"] = cost.macs;
+    json["floor_us"] = cost.floor;
+    return json;
+  }
+
+  void Print(const std::vector<Row>& rows, const Model& model, const Device& device) const {
+    nlohmann::ordered_json json = {{"benchmark", "op"}};
+    for (const Row& row : rows) {
+      nlohmann::ordered_json op = {{"name", row.name}, {"separate", ToJson(row.separate)}};
+      if (row.fused.has_value()) {
+        op["fused"] = ToJson(*row.fused);
+        op["difference"] = row.difference;
+      }
+      json["ops"].push_back(std::move(op));
+    }
+    json["settings"] = {{"model", model.name},
+                        {"image_size", model.image_size},
+                        {"batch", batch_},
+                        {"device", config_.device},
+                        {"precision", config_.precision},
+                        {"fusion", config_.fusion},
+                        {"warmup", warmup_},
+                        {"repeats", repeats_},
+                        {"runs", runs_}};
+    json["hardware"] = device.Describe();
+    json["versions"] = {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}};
+    std::printf("%s\n", json.dump(2).c_str());
+  }
+
+  RunConfig config_;
+  const GpuSpec* gpu_ = nullptr;
+  std::string op_ = "all";
+  int warmup_ = 3, repeats_ = 10, runs_ = 1;
+  int64_t batch_ = 32;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeBenchOp() {
+  return std::make_unique<BenchOpCommand>();
+}
+
+}  // namespace deeper

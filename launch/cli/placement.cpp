@@ -1,0 +1,53 @@
+#include "launch/cli/placement.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "comm/agree.h"
+#include "comm/cores.h"
+
+namespace deeper {
+namespace {
+
+// Where plans that were tuned once are kept for the next time, unless the flag says otherwise; empty where
+// nothing can be kept.
+std::string DefaultPlanCache() {
+  const auto of = [](const char* variable) {
+    const char* const value = std::getenv(variable);
+    return std::filesystem::path(value == nullptr ? "" : value);
+  };
+  std::filesystem::path directory = of("XDG_CACHE_HOME");
+  if (directory.empty() && !of("HOME").empty()) directory = of("HOME") / ".cache";
+  if (directory.empty()) return "";
+  directory /= "deeper";
+  std::error_code failed;
+  std::filesystem::create_directories(directory, failed);
+  return access(directory.c_str(), W_OK) == 0 ? directory / "plans.json" : "";
+}
+
+absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const Communicator& comm) {
+  CudaOptions options;
+  options.index = comm.local_rank();
+  options.deterministic = config.deterministic != "false";
+  options.graphs = config.cuda_graph;
+  options.plan_cache = config.plan_cache == "default" ? DefaultPlanCache() : config.plan_cache;
+  return MakeCudaDevice(options);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm) {
+  if (config.device == "cuda") {
+    absl::StatusOr<std::unique_ptr<Device>> gpu = MakeGpu(config, comm);
+    if (absl::Status status = Agree(comm, gpu.status()); !status.ok()) return status;
+    return gpu;
+  }
+  const int cores = OwnCores(comm);
+  return MakeCpuDevice(config.threads > 0 ? config.threads : cores);
+}
+
+}  // namespace deeper

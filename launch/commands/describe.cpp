@@ -1,0 +1,232 @@
+#include "trainer/models/describe.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "launch/cli/command.h"
+#include "launch/cli/run_flags.h"
+#include "nlohmann/json.hpp"
+#include "trainer/scaling/cuda_plan.h"
+
+namespace deeper {
+namespace {
+
+constexpr CommandText kText = {
+    .name = "describe",
+    .summary = "a network's layers: shapes, parameters, multiply-accumulates, activation memory",
+    .operands = "",
+    .details =
+        "A table of a network's layers and what they cost, and after it what the GoogLeNet paper argues "
+        "with: the\n"
+        "price of a 5x5 convolution with and without a 1x1 before it, and of the networks it is compared "
+        "with.\n"
+        "With --device=cuda, the plan of one training step on a GPU, which need not be there: what each\n"
+        "module launches, what that reads, writes and multiplies at the least, and the floor of its time:\n"
+        "launch by launch the larger of bytes / bandwidth and operations / peak. The step begins with the\n"
+        "images in the GPU's memory.",
+    .examples =
+        "deeper describe --model=googlenet\n"
+        "deeper describe --model=googlenet --stem=small --image_size=28 --channels=1 --num_classes=10 "
+        "--json\n"
+        "deeper describe --model=googlenet --device=cuda --gpu=h200 --precision=bf16 --batch=256",
+};
+
+constexpr double kEfficiencies[] = {1.0, 0.6};  // of matrix products, against their peak
+
+double MB(int64_t bytes) {
+  return static_cast<double>(bytes) / 1e6;
+}
+
+double GMac(int64_t macs) {
+  return static_cast<double>(macs) / 1e9;
+}
+
+int64_t BytesPerImage(const StepPlan& plan) {
+  return TotalCost(plan).bytes / plan.batch;
+}
+
+// `separate`: the same without fusion, or nullptr.
+std::string Row(const PlanCost& cost, const PlanCost* separate) {
+  std::string row =
+      absl::StrFormat("%-18s %9d %9d %9d %11.1f %10.2f %10.1f", cost.module, cost.launches, cost.forward,
+                      cost.backward, MB(cost.bytes), GMac(cost.macs), cost.floor_us);
+  if (separate != nullptr) {
+    absl::StrAppendFormat(&row, "   | %9d %11.1f %10.1f", separate->launches, MB(separate->bytes),
+                          separate->floor_us);
+  }
+  return row + "\n";
+}
+
+std::string Table(const StepPlan& plan, const StepPlan* separate) {
+  std::string text = absl::StrFormat("%-18s %9s %9s %9s %11s %10s %10s", "module", "launches", "forward",
+                                     "backward", "MB", "GMAC", "floor us");
+  if (separate != nullptr) absl::StrAppendFormat(&text, "   | %9s %11s %10s", "unfused", "MB", "floor us");
+  text += "\n";
+  const std::vector<PlanCost> costs = ModuleCosts(plan);
+  const std::vector<PlanCost> others = separate == nullptr ? std::vector<PlanCost>() : ModuleCosts(*separate);
+  for (const PlanCost& cost : costs) {
+    const auto other = std::find_if(others.begin(), others.end(),
+                                    [&](const PlanCost& c) { return c.module == cost.module; });
+    text += Row(cost, other == others.end() ? nullptr : &*other);
+  }
+  const PlanCost total = separate == nullptr ? PlanCost() : TotalCost(*separate);
+  return text + Row(TotalCost(plan), separate == nullptr ? nullptr : &total);
+}
+
+std::string LaunchesText(const StepPlan& plan) {
+  std::string text =
+      absl::StrFormat("\n%-18s %-40s %11s %10s %10s\n", "module", "launch", "MB", "GMAC", "floor us");
+  for (const auto& [phase, module, launch] : plan.launches) {
+    absl::StrAppendFormat(&text, "%-18s %-40s %11.1f %10.2f %10.1f\n", module, launch.name, MB(launch.bytes),
+                          GMac(launch.macs), FloorMicroseconds(launch, plan.gpu, plan.precision));
+  }
+  return text;
+}
+
+std::string PlanText(const Model& model, const StepPlan& plan, const StepPlan* separate, bool launches) {
+  std::string text =
+      absl::StrFormat("%s, a training step: batch %d, %s, fusion %s\n%s\n\n", model.name, plan.batch,
+                      NameOf(plan.precision), plan.fusion ? "auto" : "off", plan.device);
+  text += Table(plan, separate);
+  absl::StrAppendFormat(
+      &text,
+      "\nbytes moved        %.1f MB an image%s\n"
+      "memory             %.1f MB activations and workspace, %.1f MB parameters\n",
+      MB(BytesPerImage(plan)),
+      separate == nullptr ? "" : absl::StrFormat(", and %.1f without fusion", MB(BytesPerImage(*separate))),
+      MB(static_cast<int64_t>(plan.arena_bytes)), MB(static_cast<int64_t>(plan.parameter_bytes)));
+  for (const double efficiency : kEfficiencies) {
+    absl::StrAppendFormat(&text,
+                          "images/s           %.0f at the most, matrix products at %.0f %% of their peak\n",
+                          MostImagesPerSecond(plan, efficiency), 100 * efficiency);
+  }
+  return launches ? text + LaunchesText(plan) : text;
+}
+
+const char* NameOfPhase(StepPlan::Phase phase) {
+  switch (phase) {
+    case StepPlan::Phase::kForward:
+      return "forward";
+    case StepPlan::Phase::kBackward:
+      return "backward";
+    case StepPlan::Phase::kUpdate:
+      return "update";
+  }
+  return "";
+}
+
+nlohmann::ordered_json CostJson(const PlanCost& cost) {
+  return {{"launches", cost.launches},
+          {"forward_launches", cost.forward},
+          {"backward_launches", cost.backward},
+          {"bytes", cost.bytes},
+          {"macs", cost.macs},
+          {"floor_us", cost.floor_us}};
+}
+
+std::string PlanJson(const Model& model, const StepPlan& plan) {
+  nlohmann::ordered_json json = {{"model", model.name},
+                                 {"image_size", model.image_size},
+                                 {"channels", model.channels},
+                                 {"num_classes", model.num_classes},
+                                 {"batch", plan.batch},
+                                 {"precision", NameOf(plan.precision)},
+                                 {"fusion", plan.fusion ? "auto" : "off"},
+                                 {"device", plan.device},
+                                 {"gpu",
+                                  {{"name", plan.gpu.flag},
+                                   {"bytes_per_second", plan.gpu.bytes_per_second},
+                                   {"bf16_flops", plan.gpu.bf16_flops},
+                                   {"fp32_flops", plan.gpu.fp32_flops}}}};
+  for (const PlanCost& cost : ModuleCosts(plan)) {
+    nlohmann::ordered_json row = {{"name", cost.module}};
+    row.update(CostJson(cost));
+    json["modules"].push_back(std::move(row));
+  }
+  json["total"] = CostJson(TotalCost(plan));
+  json["bytes_per_image"] = BytesPerImage(plan);
+  json["arena_bytes"] = plan.arena_bytes;
+  json["parameter_bytes"] = plan.parameter_bytes;
+  for (const double efficiency : kEfficiencies) {
+    json["most_images_per_second"].push_back(
+        {{"matrix_efficiency", efficiency}, {"images_per_second", MostImagesPerSecond(plan, efficiency)}});
+  }
+  for (const auto& [phase, module, launch] : plan.launches) {
+    json["launches"].push_back({{"phase", NameOfPhase(phase)},
+                                {"module", module},
+                                {"name", launch.name},
+                                {"bytes", launch.bytes},
+                                {"macs", launch.macs},
+                                {"floor_us", FloorMicroseconds(launch, plan.gpu, plan.precision)}});
+  }
+  return json.dump(2) + "\n";
+}
+
+class DescribeCommand final : public Command {
+ public:
+  DescribeCommand() : Command(kText) {
+    config_.num_classes = 1000;
+    config_.synthetic = true;  // no data to check against
+  }
+
+  std::vector<FlagGroup> Flags() override {
+    return {With(ModelFlags(config_), {{"channels", &channels_, "of the images: 1 or 3"},
+                                       {"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"}}),
+            {"Plan of a training step",
+             {{"device", &config_.device, "cpu: none, but the table of layers | cuda"},
+              {"gpu", &gpu_, absl::StrJoin(GpuNames(), " | ")},
+              {"precision", &config_.precision, "fp32 | bf16"},
+              {"fusion", &config_.fusion,
+               "auto: fused kernels where they fit, next to what the layers would cost one by one | off"},
+              {"launches", &launches_, "every launch by itself as well; --json always has them"}}},
+            {"Output", {{"batch", &batch_, "images of a forward pass"}, {"json", &json_, "JSON, no table"}}}};
+  }
+
+  absl::Status Run(const Invocation&) override {
+    if (absl::Status status = Validate(config_); !status.ok()) return status;
+    if (batch_ < 1)
+      return absl::InvalidArgumentError(absl::StrCat("--batch=", batch_, ": must be at least 1"));
+    DatasetInfo images;
+    images.channels = channels_;
+    const absl::StatusOr<Model> model = ModelFor(config_, images, /*training=*/true);
+    if (!model.ok()) return model.status();
+    if (config_.device == "cuda") return Plan(*model);
+    std::fputs((json_ ? DescribeJson(*model, batch_) : DescribeText(*model, batch_)).c_str(), stdout);
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status Plan(const Model& model) const {
+    const absl::StatusOr<GpuSpec> gpu = FindGpu(gpu_);
+    if (!gpu.ok()) return gpu.status();
+    const DType precision = PrecisionOf(config_);
+    const bool fusion = FusionOf(config_);
+    const absl::StatusOr<StepPlan> plan = PlanStep(model, batch_, precision, fusion, *gpu);
+    if (!plan.ok()) return plan.status();
+    absl::StatusOr<StepPlan> separate = StepPlan();
+    if (fusion && !json_) separate = PlanStep(model, batch_, precision, /*fusion=*/false, *gpu);
+    if (!separate.ok()) return separate.status();
+    const std::string table =
+        json_ ? PlanJson(model, *plan) : PlanText(model, *plan, fusion ? &*separate : nullptr, launches_);
+    std::fputs(table.c_str(), stdout);
+    return absl::OkStatus();
+  }
+
+  RunConfig config_;
+  int channels_ = 3;
+  int64_t batch_ = 1;
+  std::string gpu_ = "h200";
+  bool json_ = false, launches_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeDescribe() {
+  return std::make_unique<DescribeCommand>();
+}
+
+}  // namespace deeper

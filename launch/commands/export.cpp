@@ -1,0 +1,61 @@
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/exit_code.h"
+#include "launch/cli/command.h"
+#include "trainer/checkpoint/weights_file.h"
+
+namespace deeper {
+namespace {
+
+constexpr CommandText kText = {
+    .name = "export",
+    .summary = "writes a checkpoint's weights for other programs",
+    .operands = "",
+    .details =
+        "Writes the weights of a checkpoint, without the state of training. hdf5: one float32 data set a\n"
+        "parameter, under its name as in torchvision (convolutions O,I,H,W), and what the network is as "
+        "attributes\n"
+        "of the file.",
+    .examples = "deeper export --checkpoint=runs/fashion-mnist --format=hdf5 --output=googlenet.h5",
+};
+
+class ExportCommand final : public Command {
+ public:
+  ExportCommand() : Command(kText) {}
+
+  std::vector<FlagGroup> Flags() override {
+    return {{"Files",
+             {{"checkpoint", &checkpoint_,
+               "step directory, or a directory of them, whose newest valid one is taken"},
+              {"format", &format_, "hdf5"},
+              {"output", &output_, "file to write"}}}};
+  }
+
+  absl::Status Run(const Invocation&) override {
+    if (format_ != "hdf5")
+      return absl::InvalidArgumentError(absl::StrCat("--format=", format_, ": must be hdf5"));
+    if (checkpoint_.empty() || output_.empty())
+      return absl::InvalidArgumentError("needs --checkpoint=DIR and --output=FILE");
+    const absl::StatusOr<Weights> weights = ReadWeights(checkpoint_);
+    if (!weights.ok()) return WithExitCode(weights.status(), ExitCode::kCheckpoint);
+    for (const std::string& warning : weights->warnings)
+      std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
+    if (absl::Status status = WriteWeights(*weights, output_); !status.ok())
+      return WithExitCode(status, ExitCode::kCheckpoint);
+    std::printf("%s: %zu tensors, %zu values\n", output_.c_str(), weights->tensors.size(),
+                weights->values.size());
+    return absl::OkStatus();
+  }
+
+ private:
+  std::string checkpoint_, format_ = "hdf5", output_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeExport() {
+  return std::make_unique<ExportCommand>();
+}
+
+}  // namespace deeper

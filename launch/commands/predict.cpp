@@ -1,0 +1,127 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+#include <span>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "data/image/image_codec.h"
+#include "data/io/file.h"
+#include "launch/cli/command.h"
+#include "launch/cli/placement.h"
+#include "launch/commands/classifier.h"
+#include "trainer/engine/evaluate.h"
+
+namespace deeper {
+namespace {
+
+constexpr CommandText kText = {
+    .name = "predict",
+    .summary = "classifies image files",
+    .operands = "IMAGE...",
+    .details =
+        "Prints the likeliest classes of JPEG and PNG images of any size, in colour or grey, with their\n"
+        "probabilities. The checkpoint says which network it is of, what its classes are called and how its "
+        "images\n"
+        "were normalised.",
+    .examples = "deeper predict --checkpoint=runs/fashion-mnist shirt.png shoe.jpg",
+};
+
+// Image files as a data set whose labels mean nothing.
+class ImageFiles final : public Dataset {
+ public:
+  ImageFiles(std::vector<std::string> paths, int channels) : paths_(std::move(paths)) {
+    info_.samples = static_cast<int64_t>(paths_.size());
+    info_.channels = channels;
+    info_.classes = {""};
+  }
+
+  const DatasetInfo& info() const override { return info_; }
+  int32_t label(int64_t) const override { return 0; }
+  std::string Describe(int64_t index) const override { return paths_[static_cast<size_t>(index)]; }
+
+  absl::Status Read(int64_t index, Image* image) const override {
+    const std::string& path = paths_[static_cast<size_t>(index)];
+    const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFile(path);
+    if (!bytes.ok()) return bytes.status();
+    const absl::Status status = DecodeImage(*bytes, info_.channels, image);
+    return status.ok() ? status : absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+  }
+
+ private:
+  std::vector<std::string> paths_;
+  DatasetInfo info_;
+};
+
+std::vector<float> Softmax(std::span<const float> logits) {
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  std::vector<float> p(logits.size());
+  std::transform(logits.begin(), logits.end(), p.begin(), [&](float x) { return std::exp(x - largest); });
+  const float sum = std::accumulate(p.begin(), p.end(), 0.0f);
+  for (float& value : p) value /= sum;
+  return p;
+}
+
+void Print(const std::string& path, std::span<const float> logits, const std::vector<std::string>& classes,
+           size_t top) {
+  const std::vector<float> p = Softmax(logits);
+  std::vector<size_t> order(p.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return p[a] > p[b]; });
+  order.resize(std::min(top, order.size()));
+  std::printf("%s\n", path.c_str());
+  for (const size_t i : order) {
+    const std::string name = i < classes.size() ? classes[i] : absl::StrCat("class ", i);
+    std::printf("  %6.2f %%  %s\n", 100 * static_cast<double>(p[i]), name.c_str());
+  }
+}
+
+class PredictCommand final : public Command {
+ public:
+  PredictCommand() : Command(kText) { flags_.config.synthetic = true; }  // no data set is asked for
+
+  std::vector<FlagGroup> Flags() override {
+    std::vector<FlagGroup> groups = flags_.Groups();
+    groups.push_back({"Results", {{"top", &top_, "classes to print"}}});
+    return groups;
+  }
+
+  absl::Status Run(const Invocation& call) override {
+    if (call.operands.empty()) return absl::InvalidArgumentError("name at least one image file");
+    if (top_ < 1) return absl::InvalidArgumentError(absl::StrCat("--top=", top_, ": must be at least 1"));
+    flags_.batch = std::min(flags_.batch, std::ssize(call.operands));
+    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(flags_.config, call.comm);
+    if (!made.ok()) return made.status();
+    Device& device = **made;
+    absl::StatusOr<Classifier> classifier = OpenClassifier(flags_, device, call.comm);
+    if (!classifier.ok()) return classifier.status();
+    const auto classes = static_cast<size_t>(classifier->net->model().num_classes);
+    const ImageFiles files(call.operands, classifier->input.channels);
+    std::vector<float> logits(call.operands.size() * classes);
+    const auto keep = [&](const Batch& batch, const float* rows) {
+      for (int64_t row = 0; row < batch.rows; ++row)
+        std::copy_n(rows + row * static_cast<int64_t>(classes), classes,
+                    logits.data() + batch.samples[row] * classes);
+    };
+    const absl::StatusOr<EvalResult> done =
+        Evaluate(*classifier->net, device, files, classifier->input, call.comm, keep);
+    if (!done.ok()) return done.status();
+    for (size_t i = 0; i < call.operands.size(); ++i)
+      Print(call.operands[i], std::span(logits).subspan(i * classes, classes), classifier->classes,
+            static_cast<size_t>(top_));
+    return absl::OkStatus();
+  }
+
+ private:
+  ClassifierFlags flags_;
+  int top_ = 5;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakePredict() {
+  return std::make_unique<PredictCommand>();
+}
+
+}  // namespace deeper

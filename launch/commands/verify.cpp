@@ -1,0 +1,90 @@
+#include "data/shards/verify.h"
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/exit_code.h"
+#include "launch/cli/command.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
+
+namespace deeper {
+namespace {
+
+constexpr CommandText kText = {
+    .name = "verify",
+    .summary = "checks shards or checkpoints, every checksum",
+    .operands = "",
+    .details =
+        "Reads all of a packed data set, or of a checkpoint, and compares it with its checksums. Says what "
+        "is wrong\n"
+        "and where, and ends with 3 for data, 4 for checkpoints.",
+    .examples =
+        "deeper verify --data=datasets/fashion-mnist\n"
+        "deeper verify --checkpoint=runs/fashion-mnist",
+};
+
+class VerifyCommand final : public Command {
+ public:
+  VerifyCommand() : Command(kText) {}
+
+  std::vector<FlagGroup> Flags() override {
+    return {
+        {"What to check",
+         {{"data", &data_, "directory that `pack` wrote"},
+          {"checkpoint", &checkpoint_, "step directory, or a directory of them, all of which are checked"},
+          {"jobs", &jobs_, "shards read at a time; 0: one a core"}}}};
+  }
+
+  absl::Status Run(const Invocation&) override {
+    if (data_.empty() && checkpoint_.empty())
+      return absl::InvalidArgumentError("needs --data=DIR or --checkpoint=DIR");
+    const absl::Status data = data_.empty() ? absl::OkStatus() : CheckData();
+    const absl::Status checkpoint = checkpoint_.empty() ? absl::OkStatus() : CheckCheckpoint();
+    return data.ok() ? checkpoint : data;
+  }
+
+ private:
+  static absl::Status Damaged(const std::string& what, size_t problems, ExitCode code) {
+    return WithExitCode(
+        absl::DataLossError(absl::StrCat(what, ": ", problems, problems == 1 ? " problem" : " problems")),
+        code);
+  }
+
+  absl::Status CheckData() const {
+    const absl::StatusOr<VerifyReport> report = VerifyShards(data_, jobs_);
+    if (!report.ok()) return WithExitCode(report.status(), ExitCode::kData);
+    for (const ShardProblem& problem : report->problems) std::printf("%s\n", problem.what.c_str());
+    if (!report->problems.empty()) return Damaged(data_, report->problems.size(), ExitCode::kData);
+    std::printf("%s: %ld shards, %ld samples, %.1f MB: all sound\n", data_.c_str(), report->shards,
+                report->samples, static_cast<double>(report->bytes) / 1e6);
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckCheckpoint() const {
+    const absl::StatusOr<std::vector<CheckpointInfo>> checkpoints = ListCheckpoints(checkpoint_);
+    if (!checkpoints.ok()) return WithExitCode(checkpoints.status(), ExitCode::kCheckpoint);
+    size_t problems = 0, shards = 0;
+    uint64_t bytes = 0;
+    for (const CheckpointInfo& info : *checkpoints) {
+      for (const std::string& problem : info.problems) std::printf("%s\n", problem.c_str());
+      problems += info.problems.size();
+      shards += info.shards;
+      bytes += info.bytes;
+    }
+    if (problems > 0) return Damaged(checkpoint_, problems, ExitCode::kCheckpoint);
+    std::printf("%s: %zu checkpoints, %zu shards, %.1f MB: all sound\n", checkpoint_.c_str(),
+                checkpoints->size(), shards, static_cast<double>(bytes) / 1e6);
+    return absl::OkStatus();
+  }
+
+  std::string data_, checkpoint_;
+  int jobs_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeVerify() {
+  return std::make_unique<VerifyCommand>();
+}
+
+}  // namespace deeper

@@ -1,0 +1,64 @@
+#include "comm/agree.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+#include "kernels/base/exit_code.h"
+#include "tests/comm/threads_communicator.h"
+
+namespace deeper {
+namespace {
+
+// What each of `ranks` ranks gets when those in `failing` fail, with kDone without an exit code.
+std::vector<absl::Status> AgreeAmong(int ranks, const std::vector<int>& failing,
+                                     ExitCode code = ExitCode::kData) {
+  auto comms = MakeThreadCommunicators(ranks);
+  std::vector<absl::Status> results(static_cast<size_t>(ranks));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      absl::Status mine;
+      for (int f : failing) {
+        if (f == rank) mine = absl::DataLossError("shard " + std::to_string(rank));
+        if (code != ExitCode::kDone) mine = WithExitCode(mine, code);
+      }
+      results[static_cast<size_t>(rank)] = Agree(*comms[static_cast<size_t>(rank)], mine);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return results;
+}
+
+TEST(AgreeTest, AllWell) {
+  for (const absl::Status& status : AgreeAmong(3, {})) EXPECT_TRUE(status.ok());
+}
+
+TEST(AgreeTest, LowestFailureReachesAll) {
+  for (const absl::Status& status : AgreeAmong(4, {3, 1})) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(status.message(), "rank 1: shard 1");
+    EXPECT_EQ(ExitCodeOf(status), ExitCode::kData);
+  }
+}
+
+TEST(AgreeTest, AnExitCodeMayBeGivenLater) {
+  for (const absl::Status& status : AgreeAmong(2, {1}, ExitCode::kDone))
+    EXPECT_EQ(ExitCodeOf(WithExitCode(status, ExitCode::kCheckpoint)), ExitCode::kCheckpoint);
+}
+
+TEST(AgreeTest, OneRankSaysItPlainly) {
+  auto comm = MakeSingleCommunicator();
+  EXPECT_EQ(Agree(*comm, absl::NotFoundError("gone")).message(), "gone");
+}
+
+TEST(ExitCodeTest, FirstMarkStays) {
+  const absl::Status data = WithExitCode(absl::DataLossError("x"), ExitCode::kData);
+  EXPECT_EQ(ExitCodeOf(WithExitCode(data, ExitCode::kCheckpoint)), ExitCode::kData);
+  EXPECT_EQ(ExitCodeOf(absl::InvalidArgumentError("x")), ExitCode::kUsage);
+  EXPECT_EQ(ExitCodeOf(absl::OkStatus()), ExitCode::kDone);
+}
+
+}  // namespace
+}  // namespace deeper

@@ -1,0 +1,142 @@
+#include "comm/watchdog/lateness.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <thread>
+#include <vector>
+
+namespace deeper {
+namespace {
+
+using testing::HasSubstr;
+using Kind = Verdict::Kind;
+
+constexpr double kDeadline = 10;
+
+RankStatus Working(Phase phase, double standing) {
+  RankStatus status;
+  status.mark = {.step = 17, .phase = phase};
+  status.standing = standing;
+  return status;
+}
+
+RankStatus Waiting(double standing, int64_t marks = 100) {
+  RankStatus status = Working(Phase::kGradients, standing);
+  status.mark.waiting = true;
+  status.mark.marks = marks;
+  return status;
+}
+
+std::string Said(const std::vector<RankStatus>& ranks) {
+  const std::optional<Verdict> verdict = Judge(ranks, kDeadline);
+  return verdict.has_value() ? Describe(*verdict, kDeadline) : "";
+}
+
+TEST(Judge, IsContentWithinTheDeadline) {
+  RankStatus quiet = Waiting(9);
+  quiet.silent = 9;
+  EXPECT_EQ(Said({Working(Phase::kLoader, 9), quiet, Working(Phase::kBackward, 0)}), "");
+}
+
+TEST(Judge, NamesWhoeverDoesNotWait) {
+  const std::vector<RankStatus> ranks = {Waiting(30), Working(Phase::kLoader, 11), Waiting(30)};
+  const std::optional<Verdict> verdict = Judge(ranks, kDeadline);
+  ASSERT_TRUE(verdict.has_value());
+  EXPECT_EQ(verdict->kind, Kind::kLate);
+  EXPECT_EQ(verdict->rank, 1);
+  EXPECT_THAT(Said(ranks), HasSubstr("rank 1 is late: for 11.0 s in step 17, in the loader"));
+}
+
+TEST(Judge, NamesTheLatestAndCountsTheOthers) {
+  EXPECT_THAT(Said({Working(Phase::kLoader, 11), Working(Phase::kUpdate, 12), Working(Phase::kLoader, 0),
+                    Working(Phase::kLoader, 11)}),
+              HasSubstr("rank 1 (and 2 more ranks) is late: for 12.0 s"));
+}
+
+TEST(Judge, BlamesAllWhereAllWait) {
+  EXPECT_EQ(Said({Waiting(11), Waiting(9)}), "");
+  EXPECT_THAT(Said({Waiting(11, 100), Waiting(12, 98)}),
+              HasSubstr("all ranks wait for each other, for 12.0 s (--watchdog_seconds=10); rank 1 got least "
+                        "far: step 17"));
+}
+
+TEST(Judge, GivesUnhurriedPhasesLonger) {
+  RankStatus first = Working(Phase::kCompute, 39);
+  first.mark.unhurried = true;
+  EXPECT_EQ(Said({Waiting(39), first}), "");
+  first.standing = 41;
+  EXPECT_THAT(Said({Waiting(41), first}), HasSubstr("rank 1 is late"));
+}
+
+TEST(Judge, NamesSilentAndGoneRanksFirst) {
+  RankStatus silent = Waiting(0), gone = Working(Phase::kEvaluation, 0);
+  silent.silent = 10.5;
+  gone.gone = true;
+  gone.silent = 0.2;
+  const RankStatus late = Working(Phase::kLoader, 50);
+  EXPECT_THAT(Said({late, silent}), HasSubstr("rank 1 has not been heard of for 10.5 s"));
+  EXPECT_THAT(Said({late, silent, gone}), HasSubstr("rank 2 is gone: its process ended"));
+  gone.error = ETIMEDOUT;
+  EXPECT_THAT(Said({late, silent, gone}),
+              HasSubstr("rank 2 is gone: the network does not reach it: Connection "
+                        "timed out; last seen 0.2 s before, in step 17"));
+}
+
+TEST(Judge, MindsNoRankThatLeft) {
+  RankStatus left = Working(Phase::kReport, 50);
+  left.silent = 50;
+  left.left = true;
+  EXPECT_EQ(Said({left, Waiting(50)}), "");
+  EXPECT_THAT(Said({left, Working(Phase::kCheckpoint, 50)}), HasSubstr("rank 1 is late"));
+}
+
+class Marks : public testing::Test {
+ protected:
+  Marks() { CarryPhaseBoard(&board_); }
+  ~Marks() override { CarryPhaseBoard(nullptr); }
+  PhaseBoard board_;
+};
+
+TEST_F(Marks, SayWhereTheThreadIs) {
+  EXPECT_EQ(Describe(board_.Read()), "start-up");
+  EnterStep(3);
+  EXPECT_EQ(Describe(board_.Read()), "step 3, in the loader");
+  EnterPhase(Phase::kGradients, 2);
+  {
+    const WaitingForPeers waiting;
+    EXPECT_EQ(Describe(board_.Read()), "step 3, all-reduce 2 of the gradients, waiting for its peers");
+  }
+  EXPECT_EQ(Describe(board_.Read()), "step 3, all-reduce 2 of the gradients");
+}
+
+TEST_F(Marks, CountWhatHappens) {
+  const int64_t before = board_.Read().marks;
+  EnterPhase(Phase::kBackward, 1);
+  EnterPhase(Phase::kBackward, 1);
+  EXPECT_EQ(board_.Read().marks, before + 2);
+  { const WaitingForPeers waiting; }
+  EXPECT_EQ(board_.Read().marks, before + 4);
+}
+
+TEST_F(Marks, AreUnhurriedTheFirstTimeAndInCheckpoints) {
+  EXPECT_TRUE(board_.Read().unhurried);
+  for (const bool first : {true, false}) {
+    EnterStep(first ? 1 : 2);
+    EnterPhase(Phase::kLoader);  // still the same phase
+    EXPECT_EQ(board_.Read().unhurried, first);
+    EnterPhase(Phase::kCompute);
+    EXPECT_EQ(board_.Read().unhurried, first);
+    EnterPhase(Phase::kCheckpoint);
+    EXPECT_TRUE(board_.Read().unhurried);
+  }
+}
+
+TEST_F(Marks, AreThoseOfTheThreadThatCarriesTheBoard) {
+  std::thread([] { EnterStep(5); }).join();
+  EXPECT_EQ(board_.Read().step, 0);
+}
+
+}  // namespace
+}  // namespace deeper

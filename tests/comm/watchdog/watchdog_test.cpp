@@ -1,0 +1,193 @@
+// Watchdogs of ranks that are threads. What only processes can do, to die and to stop, tests/faults does to
+// them.
+#include "comm/watchdog/watchdog.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
+#include <functional>
+#include <future>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tests/comm/threads_communicator.h"
+
+namespace deeper {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+using namespace std::chrono_literals;
+
+constexpr double kDeadline = 1;
+
+// Ranks on threads, and what their watchdogs say.
+class Ranks {
+ public:
+  // Runs `part` as each of `size` ranks, and returns when all are done.
+  void Run(int size, const std::function<void(Communicator&)>& part) {
+    auto comms = MakeThreadCommunicators(size);
+    std::vector<std::thread> ranks;
+    for (auto& comm : comms) ranks.emplace_back([&] { RunRank(*comm, part); });
+    for (std::thread& rank : ranks) rank.join();
+  }
+  // Hangs until a watchdog has said something.
+  void Hang() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(spoke_.wait_for(lock, 60s, [&] { return !said_.empty(); }));
+  }
+  const std::vector<std::string>& said() const { return said_; }
+
+ private:
+  void RunRank(Communicator& comm, const std::function<void(Communicator&)>& part) {
+    const auto say = [&](const std::string& reason) {
+      std::lock_guard lock(mutex_);
+      said_.push_back("rank " + std::to_string(comm.rank()) + " says: " + reason);
+      spoke_.notify_all();
+    };
+    const auto watchdog = Watchdog::Start(comm, {.deadline_seconds = kDeadline, .on_failure = say});
+    ASSERT_TRUE(watchdog.ok()) << watchdog.status();
+    part(comm);
+  }
+
+  std::mutex mutex_;
+  std::condition_variable spoke_;
+  std::vector<std::string> said_;
+};
+
+TEST(Watchdog, IsSilentWhileAllMove) {
+  Ranks ranks;
+  ranks.Run(3, [](Communicator& comm) {
+    for (int step = 1; step <= 15; ++step) {
+      EnterStep(step);
+      if (comm.rank() == step % 3) std::this_thread::sleep_for(100ms);
+      EnterPhase(Phase::kGradients, 0);
+      comm.Barrier();
+    }
+  });
+  EXPECT_THAT(ranks.said(), IsEmpty());
+}
+
+TEST(Watchdog, DoesNotMindWhoLeavesEarly) {
+  Ranks ranks;
+  ranks.Run(3, [](Communicator& comm) {
+    for (int step = 1; step <= 15 && comm.rank() == 1; ++step) {
+      EnterStep(step);
+      std::this_thread::sleep_for(100ms);
+    }
+  });
+  EXPECT_THAT(ranks.said(), IsEmpty());
+}
+
+TEST(Watchdog, NamesARankThatIsStuck) {
+  for (const int stuck : {0, 1}) {
+    Ranks ranks;
+    ranks.Run(3, [&](Communicator& comm) {
+      for (int step = 1; step <= 2; ++step) {
+        EnterStep(step);
+        EnterPhase(Phase::kCompute, 0);
+      }
+      EnterStep(3);
+      if (comm.rank() == stuck) ranks.Hang();
+      comm.AllReduce(nullptr, 0, CommType::kF32, ReduceOp::kSum, {}).Wait();
+    });
+    ASSERT_THAT(ranks.said(), SizeIs(1));
+    EXPECT_THAT(ranks.said()[0], AllOf(HasSubstr("rank 0 says: rank " + std::to_string(stuck) + " is late"),
+                                       HasSubstr("step 3, in the loader")));
+  }
+}
+
+TEST(Watchdog, NamesWhoGotLeastFarWhereAllWait) {
+  Ranks ranks;
+  ranks.Run(2, [&](Communicator& comm) {
+    for (int step = 1; step <= 8 - comm.rank(); ++step) {
+      EnterStep(step);
+      EnterPhase(Phase::kGradients, 0);
+    }
+    const WaitingForPeers waiting;
+    ranks.Hang();
+  });
+  ASSERT_THAT(ranks.said(), SizeIs(1));
+  EXPECT_THAT(ranks.said()[0], HasSubstr("rank 1 got least far: step 7"));
+}
+
+TEST(Watchdog, WatchesASingleRank) {
+  const auto comm = MakeSingleCommunicator();
+  std::promise<std::string> said;
+  auto watchdog = Watchdog::Start(
+      *comm,
+      {.deadline_seconds = 0.1, .on_failure = [&](const std::string& reason) { said.set_value(reason); }});
+  ASSERT_TRUE(watchdog.ok());
+  EXPECT_THAT(said.get_future().get(), HasSubstr("rank 0 is late"));
+}
+
+TEST(WatchdogDeathTest, EndsTheJob) {
+  const auto hang = [] {
+    const auto comm = MakeSingleCommunicator();
+    const auto watchdog = Watchdog::Start(*comm, {.deadline_seconds = 0.1});
+    EnterStep(7);
+    std::this_thread::sleep_for(20s);
+  };
+  EXPECT_EXIT(hang(), testing::ExitedWithCode(kCommunicationExitCode), "rank 0 is late: .* step 7");
+}
+
+TEST(WatchdogDeathTest, SigtermTakesEffectLater) {
+  const auto terminate = [] {
+    const auto comm = MakeSingleCommunicator();
+    const auto watchdog = Watchdog::Start(*comm, {.delay_sigterm = true});
+    std::raise(SIGTERM);
+    std::fputs("still here\n", stderr);
+    std::this_thread::sleep_for(20s);
+  };
+  EXPECT_EXIT(terminate(), testing::KilledBySignal(SIGTERM), "still here");
+}
+
+// A pair of connected links.
+std::pair<std::unique_ptr<PeerLink>, std::unique_ptr<PeerLink>> Pair() {
+  int ends[2] = {-1, -1};
+  EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+  return {std::make_unique<PeerLink>(ends[0]), std::make_unique<PeerLink>(ends[1])};
+}
+
+TEST(PeerLink, BringsMessagesAndTheEnd) {
+  auto [near, far] = Pair();
+  for (int i = 0; i < 100; ++i) far->Send({.rank = i, .standing = 0.5 * i});
+  far.reset();
+  int next = 0;
+  const bool open = near->Receive([&](const PeerMessage& message) {
+    EXPECT_EQ(message.rank, next);
+    EXPECT_EQ(message.standing, 0.5 * next++);
+  });
+  EXPECT_EQ(next, 100);
+  EXPECT_FALSE(open);
+}
+
+TEST(PeerLink, DropsWholeMessagesWhenNobodyReads) {
+  auto [near, far] = Pair();
+  constexpr int kMany = 100000;
+  for (int i = 0; i < kMany; ++i) far->Send({.rank = i});
+  int count = 0, last = -1;
+  const auto in_order = [&](const PeerMessage& message) {
+    EXPECT_GT(message.rank, last);
+    last = message.rank;
+    ++count;
+  };
+  EXPECT_TRUE(near->Receive(in_order));
+  EXPECT_LT(count, kMany);
+  far->Send({.rank = kMany});
+  far->Send({.rank = kMany + 1});
+  EXPECT_TRUE(near->Receive(in_order));
+  EXPECT_GE(last, kMany);
+}
+
+}  // namespace
+}  // namespace deeper

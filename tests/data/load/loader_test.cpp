@@ -1,0 +1,723 @@
+#include "data/load/loader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <set>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace deeper {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr int kSide = 6;
+
+// Every pixel of sample i is i % 251 (so that a batch shows whose images it holds), but the one that shows
+// mirroring and cropping.
+class NumberedImages : public Dataset {
+ public:
+  explicit NumberedImages(int64_t samples, int channels = 1) {
+    info_.split = "train";
+    info_.samples = samples;
+    info_.channels = channels;
+    info_.classes.resize(1000);
+    info_.stats = {{0}, {1 / 255.0f}};  // the model sees the pixels themselves
+  }
+
+  const DatasetInfo& info() const override { return info_; }
+  int32_t label(int64_t index) const override { return static_cast<int32_t>(index % 1000); }
+  std::string Describe(int64_t index) const override { return absl::StrCat("sample ", index); }
+  absl::Status Read(int64_t index, Image* image) const override {
+    ++reads;
+    if (delay.count() > 0) std::this_thread::sleep_for(delay);
+    if (bad.count(index) > 0) return absl::DataLossError(absl::StrCat("sample ", index, " is broken"));
+    *image = {kSide, kSide, info_.channels, {}};
+    image->pixels.assign(kSide * kSide * info_.channels, static_cast<uint8_t>(index % 251));
+    image->pixels.back() = 255;
+    return absl::OkStatus();
+  }
+
+  std::set<int64_t> bad;
+  std::chrono::microseconds delay{0};
+  mutable std::atomic<int64_t> reads{0};
+
+ private:
+  DatasetInfo info_;
+};
+
+LoaderOptions SmallOptions() {
+  LoaderOptions options;
+  options.image_size = kSide;
+  options.channels = 1;
+  options.global_batch = 13;
+  options.rows = 4;
+  options.seed = 9;
+  options.epochs = 3;
+  return options;
+}
+
+std::unique_ptr<Loader> Make(const Dataset& dataset, const LoaderOptions& options) {
+  absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(dataset, options);
+  EXPECT_TRUE(loader.ok()) << loader.status();
+  return *std::move(loader);
+}
+
+// A batch with its own memory.
+struct Copy {
+  Batch batch;
+  std::vector<float> images;
+  std::vector<int32_t> labels;
+  std::vector<uint64_t> samples;
+};
+
+Copy CopyOf(const Batch& batch, const LoaderOptions& o) {
+  const int64_t elements = o.rows * o.channels * o.image_size * o.image_size;
+  return {batch,
+          {batch.images, batch.images + elements},
+          {batch.labels, batch.labels + o.rows},
+          {batch.samples, batch.samples + o.rows}};
+}
+
+std::vector<Copy> ReadAll(const Dataset& dataset, const LoaderOptions& options) {
+  const std::unique_ptr<Loader> loader = Make(dataset, options);
+  std::vector<Copy> batches;
+  while (true) {
+    const absl::StatusOr<Batch> batch = loader->Next();
+    if (!batch.ok()) {
+      EXPECT_EQ(batch.status().code(), absl::StatusCode::kOutOfRange) << batch.status();
+      EXPECT_EQ(loader->Next().status(), batch.status());
+      return batches;
+    }
+    batches.push_back(CopyOf(*batch, options));
+  }
+}
+
+void ExpectSame(const Copy& a, const Copy& b) {
+  EXPECT_EQ(a.batch.epoch, b.batch.epoch);
+  EXPECT_EQ(a.batch.batch, b.batch.batch);
+  EXPECT_EQ(a.batch.micro, b.batch.micro);
+  EXPECT_EQ(a.batch.rows, b.batch.rows);
+  EXPECT_EQ(a.samples, b.samples);
+  EXPECT_EQ(a.labels, b.labels);
+  EXPECT_EQ(a.images, b.images);
+}
+
+// Concatenating the ranks' micro-batches gives each epoch's order, whatever the number of ranks and rows.
+void ExpectOrderOfEpochs(int64_t samples, int64_t global_batch, int64_t rows, int world) {
+  const NumberedImages dataset(samples);
+  LoaderOptions options = SmallOptions();
+  options.global_batch = global_batch;
+  options.rows = rows;
+  options.world = world;
+  std::vector<std::vector<Copy>> ranks;
+  for (options.rank = 0; options.rank < world; ++options.rank) ranks.push_back(ReadAll(dataset, options));
+  size_t step = 0;
+  for (uint32_t epoch = 0; epoch < options.epochs; ++epoch) {
+    const SampleOrder order(options.order, samples, options.seed, epoch);
+    int64_t position = 0;
+    for (int64_t k = 0; k < BatchesPerEpoch(samples, global_batch); ++k) {
+      const int micros = ranks[0].at(step).batch.micros;
+      const int64_t batch_begin = position;
+      for (int rank = 0; rank < world; ++rank) {
+        for (int micro = 0; micro < micros; ++micro) {
+          const Copy& copy = ranks[rank].at(step + micro);
+          const Batch& batch = copy.batch;
+          ASSERT_EQ(batch.epoch, epoch);
+          ASSERT_EQ(batch.batch, k);
+          ASSERT_EQ(batch.micro, micro);
+          ASSERT_EQ(batch.micros, micros);
+          ASSERT_EQ(batch.global_rows, std::min(global_batch, samples - k * global_batch));
+          ASSERT_EQ(batch.last_in_epoch, k + 1 == BatchesPerEpoch(samples, global_batch));
+          ASSERT_LE(batch.rows, rows);
+          for (int64_t i = 0; i < batch.rows; ++i) {
+            ASSERT_EQ(copy.samples[i], static_cast<uint64_t>(order.At(position++)));
+            ASSERT_EQ(copy.labels[i], dataset.label(copy.samples[i]));
+          }
+        }
+      }
+      ASSERT_EQ(position - batch_begin, ranks[0].at(step).batch.global_rows);
+      step += micros;
+    }
+    ASSERT_EQ(position, samples);
+  }
+  for (const std::vector<Copy>& rank : ranks) EXPECT_EQ(rank.size(), step);
+}
+
+TEST(Loader, ShowsEverySampleOnceAnEpochForAnyNumberOfRanks) {
+  for (const int world : {1, 2, 3, 5, 8}) {
+    for (const int64_t global_batch : {13, 33}) {
+      for (const int64_t rows : {2, 5, 40}) {
+        SCOPED_TRACE(absl::StrCat("world ", world, ", global batch ", global_batch, ", rows ", rows));
+        ExpectOrderOfEpochs(101, global_batch, rows, world);
+      }
+    }
+  }
+}
+
+TEST(Loader, WorksWithFewerSamplesThanRanks) {
+  ExpectOrderOfEpochs(3, 13, 4, 8);   // in the data
+  ExpectOrderOfEpochs(101, 3, 4, 8);  // in a batch
+}
+
+// The batches of all ranks, in the order of their samples, padding and all.
+std::vector<Copy> SlicesOf(const Dataset& dataset, int world) {
+  LoaderOptions options = SmallOptions();
+  options.augment = Augment::kInception;
+  options.rows = 2;
+  options.slices = 8;
+  options.world = world;
+  std::vector<std::vector<Copy>> ranks;
+  for (options.rank = 0; options.rank < world; ++options.rank) ranks.push_back(ReadAll(dataset, options));
+  std::vector<Copy> slices;
+  const size_t share = static_cast<size_t>(options.slices / world);
+  for (size_t step = 0; step < ranks[0].size(); step += share) {
+    for (const std::vector<Copy>& rank : ranks) {
+      for (size_t i = 0; i < share; ++i) slices.push_back(rank.at(step + i));
+    }
+  }
+  return slices;
+}
+
+TEST(Loader, SlicesAreTheSameBatchesOnAnyNumberOfRanks) {
+  const NumberedImages dataset(29);  // global batches of 13, 13 and 3, whose slices are partly empty
+  const std::vector<Copy> alone = SlicesOf(dataset, 1);
+  ASSERT_EQ(alone.size(), 3u * 3 * 8);
+  for (const int world : {2, 4, 8}) {
+    const std::vector<Copy> together = SlicesOf(dataset, world);
+    ASSERT_EQ(together.size(), alone.size());
+    for (size_t i = 0; i < alone.size(); ++i) {
+      EXPECT_EQ(alone[i].batch.rows, together[i].batch.rows);
+      EXPECT_EQ(alone[i].batch.global_rows, together[i].batch.global_rows);
+      EXPECT_EQ(alone[i].samples, together[i].samples);
+      EXPECT_EQ(alone[i].labels, together[i].labels);
+      EXPECT_EQ(alone[i].images, together[i].images);
+    }
+  }
+}
+
+TEST(Loader, PaddingRowsHoldRealSamplesWithoutLabels) {
+  const NumberedImages dataset(25);  // global batches of 24 and 1
+  LoaderOptions options = SmallOptions();
+  options.global_batch = 24;
+  options.rows = 7;
+  options.world = 3;
+  int64_t padding = 0, empty_batches = 0;
+  for (options.rank = 0; options.rank < options.world; ++options.rank) {
+    for (const Copy& copy : ReadAll(dataset, options)) {
+      const SampleOrder order(options.order, 25, options.seed, copy.batch.epoch);
+      empty_batches += copy.batch.rows == 0;
+      for (int64_t i = 0; i < options.rows; ++i) {
+        EXPECT_EQ(copy.images[i * kSide * kSide], copy.samples[i]);
+        if (i < copy.batch.rows) continue;
+        ++padding;
+        EXPECT_EQ(copy.labels[i], -1);
+        const uint64_t repeated = copy.batch.rows > 0 ? copy.samples[i % copy.batch.rows]
+                                                      : order.At(copy.batch.batch * options.global_batch);
+        EXPECT_EQ(copy.samples[i], repeated);
+      }
+    }
+  }
+  EXPECT_EQ(empty_batches, 2 * options.epochs);  // the 25th sample goes to one of three ranks
+  EXPECT_GT(padding, 0);
+}
+
+TEST(Loader, ResumesAtEveryPosition) {
+  const NumberedImages dataset(23);
+  LoaderOptions options = SmallOptions();
+  options.global_batch = 5;
+  options.rows = 2;
+  options.augment = Augment::kCrop;
+  const std::vector<Copy> uninterrupted = ReadAll(dataset, options);
+  for (options.first_epoch = 0; options.first_epoch < options.epochs; ++options.first_epoch) {
+    for (options.first_batch = 0; options.first_batch <= 5;
+         ++options.first_batch) {  // 5: the end of the epoch
+      const std::vector<Copy> resumed = ReadAll(dataset, options);
+      const auto position = [](const Batch& b) { return b.epoch * 5 + b.batch; };
+      const auto first = std::find_if(uninterrupted.begin(), uninterrupted.end(), [&](const Copy& copy) {
+        return position(copy.batch) == options.first_epoch * 5 + options.first_batch;
+      });
+      ASSERT_EQ(static_cast<int64_t>(resumed.size()), uninterrupted.end() - first);
+      for (size_t i = 0; i < resumed.size(); ++i) ExpectSame(resumed[i], first[i]);
+    }
+  }
+}
+
+TEST(Loader, WorkersAndPrefetchChangeNothing) {
+  const NumberedImages dataset(57);
+  LoaderOptions options = SmallOptions();
+  options.augment = Augment::kInception;
+  options.workers = 1;
+  options.prefetch = 1;
+  const std::vector<Copy> expected = ReadAll(dataset, options);
+  options.workers = 4;
+  for (const int prefetch : {1, 2, 5}) {
+    options.prefetch = prefetch;
+    const std::vector<Copy> batches = ReadAll(dataset, options);
+    ASSERT_EQ(batches.size(), expected.size());
+    for (size_t i = 0; i < batches.size(); ++i) ExpectSame(batches[i], expected[i]);
+  }
+}
+
+using PixelsBySample = std::map<std::pair<uint32_t, uint64_t>, std::vector<float>>;
+
+PixelsBySample AllPixels(const Dataset& dataset, LoaderOptions options) {
+  const int64_t elements = int64_t{options.channels} * options.image_size * options.image_size;
+  PixelsBySample pixels;
+  for (options.rank = 0; options.rank < options.world; ++options.rank) {
+    for (const Copy& copy : ReadAll(dataset, options)) {
+      for (int64_t i = 0; i < copy.batch.rows; ++i) {
+        const auto begin = copy.images.begin() + i * elements;
+        pixels[{copy.batch.epoch, copy.samples[i]}].assign(begin, begin + elements);
+      }
+    }
+  }
+  return pixels;
+}
+
+TEST(Loader, AugmentsASampleAlikeOnAnyNumberOfRanks) {
+  const NumberedImages dataset(41, 3);
+  LoaderOptions options = SmallOptions();
+  options.channels = 3;
+  options.augment = Augment::kInception;
+  const PixelsBySample alone = AllPixels(dataset, options);
+  EXPECT_EQ(alone.size(), 3u * 41);
+  options.world = 3;
+  EXPECT_EQ(AllPixels(dataset, options), alone);
+}
+
+TEST(Loader, AugmentsDifferentlyEveryEpoch) {
+  const NumberedImages dataset(40);
+  LoaderOptions options = SmallOptions();
+  options.augment = Augment::kFlip;
+  const PixelsBySample pixels = AllPixels(dataset, options);
+  int changed = 0;
+  for (uint64_t i = 0; i < 40; ++i) changed += pixels.at({0, i}) != pixels.at({1, i});
+  EXPECT_GT(changed, 8);
+  EXPECT_LT(changed, 32);
+}
+
+// By (epoch, sample): the sample's pixels, and its label's share of the loss by class.
+struct Mixed {
+  PixelsBySample pixels;
+  std::map<std::pair<uint32_t, uint64_t>, std::map<int32_t, float>> targets;
+};
+
+Mixed AllMixed(const Dataset& dataset, LoaderOptions options) {
+  Mixed mixed;
+  mixed.pixels = AllPixels(dataset, options);
+  for (options.rank = 0; options.rank < options.world; ++options.rank) {
+    const std::unique_ptr<Loader> loader = Make(dataset, options);
+    for (absl::StatusOr<Batch> batch = loader->Next(); batch.ok(); batch = loader->Next()) {
+      for (int64_t i = 0; i < batch->rows; ++i) {
+        std::map<int32_t, float>& target = mixed.targets[{batch->epoch, batch->samples[i]}];
+        target[batch->labels[i]] += 1 - batch->partner_weights[i];
+        target[batch->partner_labels[i]] += batch->partner_weights[i];
+      }
+    }
+  }
+  return mixed;
+}
+
+LoaderOptions MixingOptions() {
+  LoaderOptions options = SmallOptions();
+  options.augment = Augment::kFlip;
+  options.mixup = options.cutmix = 1;
+  return options;
+}
+
+TEST(Loader, MixesAlikeOnAnyNumberOfRanksAndRows) {
+  const NumberedImages dataset(41);
+  LoaderOptions options = MixingOptions();
+  const Mixed alone = AllMixed(dataset, options);
+  EXPECT_EQ(alone.pixels.size(), 3u * 41);
+  for (const auto& [world, rows, global_batch] : {std::tuple{1, 40, 41}, {2, 3, 13}, {5, 1, 7}, {8, 4, 10}}) {
+    options.world = world;
+    options.rows = rows;
+    options.global_batch = global_batch;
+    const Mixed mixed = AllMixed(dataset, options);
+    EXPECT_EQ(mixed.pixels, alone.pixels) << world;
+    EXPECT_EQ(mixed.targets, alone.targets) << world;
+  }
+}
+
+// Neighbours in an epoch's order mix with each other, pixels as targets; the last of an odd number does not.
+TEST(Loader, MixesNeighbours) {
+  const NumberedImages dataset(41);
+  LoaderOptions options = MixingOptions();
+  const Mixed mixed = AllMixed(dataset, options);
+  options.mixup = options.cutmix = 0;
+  const PixelsBySample plain = AllPixels(dataset, options);
+  for (uint32_t epoch = 0; epoch < options.epochs; ++epoch) {
+    const SampleOrder order(options.order, 41, options.seed, epoch);
+    for (int64_t position = 0; position < 41; ++position) {
+      const auto own = static_cast<uint64_t>(order.At(position));
+      const auto partner = position == 40 ? own : static_cast<uint64_t>(order.At(position ^ 1));
+      const std::vector<float>& a = plain.at({epoch, own});
+      const std::vector<float>& b = plain.at({epoch, partner});
+      const std::map<int32_t, float>& target = mixed.targets.at({epoch, own});
+      const float weight = own == partner ? 0 : target.at(static_cast<int32_t>(partner));
+      double expected = 0, actual = 0;
+      for (size_t i = 0; i < a.size(); ++i) {
+        const float value = mixed.pixels.at({epoch, own})[i];
+        const float low = std::min(a[i], b[i]), high = std::max(a[i], b[i]);
+        ASSERT_TRUE(value >= low - 1e-3f && value <= high + 1e-3f);
+        expected += (1 - weight) * a[i] + weight * b[i];
+        actual += value;
+      }
+      // All pixels but one of an image are alike, so that both ways of mixing give this mean.
+      EXPECT_NEAR(actual, expected, 256) << position;
+    }
+  }
+}
+
+// Says which parts it was asked for, and hands out no more.
+class PartsOfImages final : public NumberedImages {
+ public:
+  using NumberedImages::NumberedImages;
+  absl::Status ReadPart(int64_t index, ChoosePart choose, Image* image) const override {
+    Image whole;
+    if (absl::Status read = Read(index, &whole); !read.ok()) return read;
+    const PixelRect part = choose({whole.height, whole.width});
+    pixels += int64_t{part.width} * part.height;
+    *image = {part.height, part.width, whole.channels, {}, part.x, part.y};
+    for (int y = part.y; y < part.y + part.height; ++y) {
+      const auto row = whole.pixels.begin() + (y * whole.width + part.x) * whole.channels;
+      image->pixels.insert(image->pixels.end(), row, row + part.width * whole.channels);
+    }
+    return absl::OkStatus();
+  }
+  mutable std::atomic<int64_t> pixels{0};
+};
+
+TEST(Loader, PartsGiveTheSamplesOfWholeImages) {
+  const NumberedImages whole(41, 3);
+  const PartsOfImages parts(41, 3);
+  LoaderOptions options = SmallOptions();
+  options.channels = 3;
+  for (const Augment augment : {Augment::kCrop, Augment::kInception, Augment::kTorchvision}) {
+    options.augment = augment;
+    const PixelsBySample expected = AllPixels(whole, options), actual = AllPixels(parts, options);
+    ASSERT_EQ(actual.size(), expected.size());
+    for (const auto& [key, pixels] : expected) {
+      for (size_t i = 0; i < pixels.size(); ++i) ASSERT_NEAR(actual.at(key)[i], pixels[i], 0.01f);
+    }
+  }
+  EXPECT_LT(parts.pixels, parts.reads * kSide * kSide);
+}
+
+TEST(Loader, BgrIsRgbReversed) {
+  const NumberedImages dataset(10, 3);
+  LoaderOptions options = SmallOptions();
+  options.channels = 3;
+  const PixelsBySample rgb = AllPixels(dataset, options);
+  options.bgr = true;
+  constexpr size_t kPlane = kSide * kSide;
+  for (const auto& [key, bgr] : AllPixels(dataset, options)) {
+    for (size_t i = 0; i < 3 * kPlane; ++i)
+      ASSERT_NEAR(bgr[i], rgb.at(key)[(2 - i / kPlane) * kPlane + i % kPlane], 1e-3f);
+  }
+}
+
+TEST(Loader, EvaluatesInOrderWithoutAugmentation) {
+  const NumberedImages dataset(10);
+  LoaderOptions options = SmallOptions();
+  options.order = OrderKind::kSequential;
+  options.epochs = 1;
+  std::vector<uint64_t> seen;
+  for (const Copy& copy : ReadAll(dataset, options)) {
+    seen.insert(seen.end(), copy.samples.begin(), copy.samples.begin() + copy.batch.rows);
+  }
+  EXPECT_THAT(seen, testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
+}
+
+TEST(Loader, NormalisesWithTheGivenStatistics) {
+  const NumberedImages grey(200);
+  LoaderOptions options = SmallOptions();
+  options.order = OrderKind::kSequential;
+  options.channels = 3;
+  options.first_batch = 4;
+  options.stats = {{0.5f, 0.25f, 0}, {0.25f, 0.5f, 1}};
+  const std::unique_ptr<Loader> loader = Make(grey, options);
+  const absl::StatusOr<Batch> batch = loader->Next();
+  ASSERT_TRUE(batch.ok());
+  ASSERT_EQ(batch->samples[0], 52u);
+  constexpr int kPlane = kSide * kSide;
+  for (int c = 0; c < 3; ++c) {
+    EXPECT_NEAR(batch->images[c * kPlane], (52 / 255.0f - options.stats.mean[c]) / options.stats.stddev[c],
+                1e-5f);
+    EXPECT_NEAR(batch->images[(c + 1) * kPlane - 1], (1 - options.stats.mean[c]) / options.stats.stddev[c],
+                1e-5f);
+  }
+}
+
+TEST(Loader, ResizesToTheImageSize) {
+  const NumberedImages dataset(20);
+  LoaderOptions options = SmallOptions();
+  options.image_size = 2 * kSide;
+  for (const Copy& copy : ReadAll(dataset, options)) {
+    for (int64_t i = 0; i < options.rows; ++i) {
+      const float* image = &copy.images[i * 4 * kSide * kSide];
+      EXPECT_NEAR(image[0], copy.samples[i], 1e-3f);
+      EXPECT_NEAR(image[4 * kSide * kSide - 1], 255, 1e-3f);
+    }
+  }
+}
+
+TEST(Loader, ReportsABadSampleAtItsBatchAndStaysThere) {
+  NumberedImages dataset(40);
+  dataset.bad = {17, 18, 30};
+  LoaderOptions options = SmallOptions();
+  options.order = OrderKind::kSequential;
+  options.global_batch = 8;
+  options.rows = 8;
+  for (const int workers : {1, 4}) {
+    options.workers = workers;
+    const std::unique_ptr<Loader> loader = Make(dataset, options);
+    EXPECT_TRUE(loader->Next().ok());
+    EXPECT_TRUE(loader->Next().ok());
+    const absl::Status status = loader->Next().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("sample 17 is broken"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("epoch 0, batch 2, rank 0"));
+    EXPECT_EQ(loader->Next().status(), status);
+  }
+}
+
+// The samples of a whole run, by global batch, as `world` ranks saw them.
+std::vector<std::vector<uint64_t>> SamplesOf(const Dataset& dataset, LoaderOptions options, int world) {
+  options.world = world;
+  std::vector<std::vector<uint64_t>> batches;
+  for (options.rank = 0; options.rank < world; ++options.rank) {
+    for (const Copy& copy : ReadAll(dataset, options)) {
+      const int64_t per_epoch = BatchesPerEpoch(dataset.info().samples, options.global_batch);
+      const auto k = static_cast<size_t>(copy.batch.epoch * per_epoch + copy.batch.batch);
+      batches.resize(std::max(batches.size(), k + 1));
+      batches[k].insert(batches[k].end(), copy.samples.begin(), copy.samples.begin() + copy.batch.rows);
+    }
+  }
+  return batches;
+}
+
+TEST(Loader, ReplacesBadSamplesAlikeForAnyRanksAndWorkers) {
+  NumberedImages dataset(41);
+  const std::vector<std::vector<uint64_t>> sound = SamplesOf(dataset, SmallOptions(), 1);
+  dataset.bad = {7, 30, 31, 40};
+  LoaderOptions options = SmallOptions();
+  options.allow_bad = 4;
+  for (const int world : {1, 3}) {
+    for (options.workers = 1; options.workers <= 4; options.workers += 3) {
+      std::vector<std::vector<uint64_t>> expected = sound;
+      for (std::vector<uint64_t>& batch : expected) {
+        for (uint64_t& sample : batch) {
+          if (sample == 7) sample = 8;
+          if (sample == 30 || sample == 31) sample = 32;
+          if (sample == 40) sample = 0;
+        }
+      }
+      EXPECT_EQ(SamplesOf(dataset, options, world), expected);
+    }
+  }
+}
+
+TEST(Loader, NamesTheBadSamplesAndStopsAtOneTooMany) {
+  NumberedImages dataset(40);
+  dataset.bad = {7, 30, 31};
+  LoaderOptions options = SmallOptions();
+  options.order = OrderKind::kSequential;
+  options.global_batch = options.rows = 10;
+  options.allow_bad = 2;
+  options.workers = 1;  // else 30 may be the one too many
+  const std::unique_ptr<Loader> loader = Make(dataset, options);
+  ASSERT_TRUE(loader->Next().ok());
+  EXPECT_EQ(loader->bad_samples().at(7), "sample 7 is broken");
+  ASSERT_TRUE(loader->Next().ok());
+  ASSERT_TRUE(loader->Next().ok());
+  const absl::Status status = loader->Next().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("sample 31 is broken; that is one bad sample more than the 2 that are allowed"));
+}
+
+TEST(Loader, EndsWhereNoSampleCanBeRead) {
+  NumberedImages dataset(3);
+  dataset.bad = {0, 1, 2};
+  LoaderOptions options = SmallOptions();
+  options.allow_bad = 100;
+  EXPECT_EQ(Make(dataset, options)->Next().status().code(), absl::StatusCode::kDataLoss);
+}
+
+// Three epochs, stopped and gone on with in a hundred random places, each time on another number of ranks:
+// what was trained is, sample by sample, what a run without a stop trains.
+TEST(Loader, StopsAndNumbersOfRanksLeaveNoTraceInTheSamples) {
+  constexpr int64_t kSamples =
+      20011;  // a prime: no batch and no number of ranks divides it; two windows of blocks
+  constexpr int kWorlds[] = {1, 2, 3, 5, 8};
+  const NumberedImages dataset(kSamples);
+  Rng rng(2, RandomStream("test"), 0, 0);
+  for (const OrderKind order : {OrderKind::kFull, OrderKind::kBlock, OrderKind::kSequential}) {
+    for (const int64_t global_batch : {97, 1009}) {
+      SCOPED_TRACE(absl::StrCat("order ", static_cast<int>(order), ", global batch ", global_batch));
+      LoaderOptions options = SmallOptions();
+      options.image_size = 1;
+      options.order = order;
+      options.global_batch = global_batch;
+      options.rows = 50;
+      const std::vector<std::vector<uint64_t>> whole = SamplesOf(dataset, options, 1);
+      const int64_t per_epoch = BatchesPerEpoch(kSamples, global_batch);
+      ASSERT_EQ(std::ssize(whole), 3 * per_epoch);
+      std::set<int64_t> stops = {0};
+      while (stops.size() < 100 && std::ssize(stops) < 3 * per_epoch)
+        stops.insert(rng.NextBelow(static_cast<uint32_t>(3 * per_epoch)));
+      for (auto stop = stops.begin(); stop != stops.end(); ++stop) {
+        const int64_t end = std::next(stop) == stops.end() ? 3 * per_epoch : *std::next(stop);
+        options.first_epoch = static_cast<uint32_t>(*stop / per_epoch);
+        options.first_batch = *stop % per_epoch;
+        options.world = kWorlds[rng.NextBelow(std::size(kWorlds))];
+        std::vector<std::unique_ptr<Loader>> ranks;
+        for (options.rank = 0; options.rank < options.world; ++options.rank)
+          ranks.push_back(Make(dataset, options));
+        for (int64_t k = *stop; k < end; ++k) {
+          std::vector<uint64_t> trained;
+          for (const std::unique_ptr<Loader>& rank : ranks) {
+            for (bool last = false; !last;) {
+              const absl::StatusOr<Batch> batch = rank->Next();
+              ASSERT_TRUE(batch.ok());
+              trained.insert(trained.end(), batch->samples, batch->samples + batch->rows);
+              last = batch->micro + 1 == batch->micros;
+            }
+          }
+          ASSERT_EQ(trained, whole[static_cast<size_t>(k)]) << "step " << k << " on " << options.world;
+        }
+      }
+      for (int64_t epoch = 0; epoch < 3; ++epoch) {
+        std::vector<int> seen(kSamples);
+        for (int64_t k = epoch * per_epoch; k < (epoch + 1) * per_epoch; ++k)
+          for (const uint64_t sample : whole[static_cast<size_t>(k)]) ++seen[sample];
+        EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), kSamples);
+      }
+    }
+  }
+}
+
+TEST(Loader, AddsWorkersOnlyWhileTheConsumerWaits) {
+  NumberedImages dataset(1000);
+  LoaderOptions options = SmallOptions();
+  options.global_batch = options.rows = 20;
+  options.workers = 0;
+  options.max_workers = 3;
+  dataset.delay = std::chrono::milliseconds(1);
+  const std::unique_ptr<Loader> slow = Make(dataset, options);
+  EXPECT_EQ(slow->workers(), 1);
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(slow->Next().ok());
+  EXPECT_EQ(slow->workers(), 3);
+
+  const NumberedImages quick(1000);
+  const std::unique_ptr<Loader> fast = Make(quick, options);
+  for (int i = 0; i < 20; ++i) {  // never before the ring is full; the batch in use stays in it
+    const int used = std::max(0, i - 1);
+    while (quick.reads < options.rows * (used + options.prefetch)) std::this_thread::yield();
+    ASSERT_TRUE(fast->Next().ok());
+  }
+  EXPECT_EQ(fast->workers(), 1);
+}
+
+TEST(Loader, TellsWhereTheTimeOfItsWorkersGoes) {
+  NumberedImages dataset(100);
+  dataset.delay = std::chrono::milliseconds(1);
+  const std::unique_ptr<Loader> loader = Make(dataset, SmallOptions());
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(loader->Next().ok());
+  const StageTimes times = loader->times();
+  EXPECT_GT(times[static_cast<size_t>(Stage::kRead)], 5.0);  // at least as many samples were read
+  EXPECT_GT(times[static_cast<size_t>(Stage::kAugment)], 0);
+  EXPECT_LT(times[static_cast<size_t>(Stage::kAugment)], times[static_cast<size_t>(Stage::kRead)]);
+}
+
+TEST(Loader, StopsCleanlyInAnyState) {
+  NumberedImages dataset(1000);
+  LoaderOptions options = SmallOptions();
+  options.workers = 3;
+  for (const int delay : {0, 200}) {
+    dataset.delay = std::chrono::microseconds(delay);
+    for (int taken = 0; taken < 8; ++taken) {
+      const std::unique_ptr<Loader> loader = Make(dataset, options);
+      for (int i = 0; i < taken; ++i) EXPECT_TRUE(loader->Next().ok());
+    }
+  }
+}
+
+TEST(Loader, ReadsAheadButNeverIntoTheBatchInUse) {
+  const NumberedImages dataset(1000);
+  LoaderOptions options = SmallOptions();
+  options.global_batch = options.rows = 4;
+  options.prefetch = 3;
+  const std::unique_ptr<Loader> loader = Make(dataset, options);
+  for (int step = 1; step <= 5; ++step) {
+    const absl::StatusOr<Batch> batch = loader->Next();
+    ASSERT_TRUE(batch.ok());
+    const Copy before = CopyOf(*batch, options);
+    const int64_t expected = (step - 1 + options.prefetch) * options.rows;  // the ring is full, and stays so
+    while (dataset.reads < expected) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    EXPECT_EQ(dataset.reads, expected);
+    ExpectSame(CopyOf(*batch, options), before);
+  }
+}
+
+TEST(Loader, MeasuresTheWait) {
+  NumberedImages dataset(100);
+  dataset.delay = std::chrono::milliseconds(2);
+  const std::unique_ptr<Loader> loader = Make(dataset, SmallOptions());
+  const auto start = std::chrono::steady_clock::now();
+  const absl::StatusOr<Batch> batch = loader->Next();
+  const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
+  ASSERT_TRUE(batch.ok());
+  EXPECT_GT(batch->wait_ms, 0);
+  EXPECT_LE(batch->wait_ms, elapsed.count());
+}
+
+void ExpectInvalid(const LoaderOptions& options, const std::string& message, int64_t samples = 20,
+                   int channels = 1) {
+  const NumberedImages dataset(samples, channels);
+  const absl::Status status = MakeLoader(dataset, options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+}
+
+template <class T>
+LoaderOptions With(T LoaderOptions::*field, T value) {
+  LoaderOptions options = SmallOptions();
+  options.*field = value;
+  return options;
+}
+
+TEST(Loader, RejectsWhatCannotWork) {
+  ExpectInvalid(With(&LoaderOptions::global_batch, int64_t{0}), "global_batch is 0");
+  ExpectInvalid(With(&LoaderOptions::rank, 1), "rank 1 is not one of 1");
+  ExpectInvalid(With(&LoaderOptions::image_size, 0), "image_size is 0");
+  ExpectInvalid(With(&LoaderOptions::rows, int64_t{0}), "rows is 0");
+  ExpectInvalid(With(&LoaderOptions::workers, -1), "workers is -1");
+  ExpectInvalid(With(&LoaderOptions::prefetch, -1), "prefetch is -1");
+  ExpectInvalid(With(&LoaderOptions::channels, 1), "takes 1 channels, the train split has 3", 20, 3);
+  ExpectInvalid(With(&LoaderOptions::channels, 4), "takes 4 channels, the train split has 1");
+  ExpectInvalid(With(&LoaderOptions::first_batch, int64_t{3}), "batch 3 of an epoch of 2 batches");
+  ExpectInvalid(With(&LoaderOptions::stats, PixelStats{{0.5f}, {0}}), "channel 0 is 0");
+  ExpectInvalid(With(&LoaderOptions::stats, PixelStats{{0.5f, 0.5f}, {1, 1}}), "2 means and 2 deviations");
+  ExpectInvalid(SmallOptions(), "no samples", 0);
+  ExpectInvalid(With(&LoaderOptions::slices, 3), "3 slices of 4 rows do not hold a global batch of 13");
+  LoaderOptions uneven = With(&LoaderOptions::slices, 8);
+  uneven.world = 3;
+  ExpectInvalid(uneven, "8 slices of 4 rows do not hold a global batch of 13 on 3 ranks");
+}
+
+}  // namespace
+}  // namespace deeper

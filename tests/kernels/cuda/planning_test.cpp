@@ -1,0 +1,212 @@
+// The device that only plans, and the words and sizes of problems.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "kernels/cuda/planning_device.h"
+#include "kernels/cuda/plans/cublaslt.h"
+#include "kernels/cuda/plans/cuda_problem.h"
+#include "tests/data_directory.h"
+
+namespace deeper {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+std::unique_ptr<PlanningDevice> MakeDevice() {
+  std::ifstream in(testing::DataDirectory(DEEPER_DEVICES_DIR, "tests/devices") / "device-h200.json");
+  auto device = MakePlanningDevice(std::string(std::istreambuf_iterator<char>(in), {}));
+  EXPECT_TRUE(device.ok()) << device.status();
+  return *std::move(device);
+}
+
+const ConvolutionProblem kConvolution = {.dtype = DType::kBf16,
+                                         .n = 2,
+                                         .h = 8,
+                                         .w = 6,
+                                         .c = 16,
+                                         .k = 32,
+                                         .kernel = 3,
+                                         .stride = 2,
+                                         .pad = 1,
+                                         .bias = true,
+                                         .relu = true};
+const MatmulProblem kMatmul = {.m = 4,
+                               .n = 10,
+                               .k = 16,
+                               .in = DType::kBf16,
+                               .out = DType::kF32,
+                               .transpose_b = true,
+                               .a_stride = 24,
+                               .b_stride = 16,
+                               .d_stride = 12,
+                               .bias = true};
+
+TEST(CudaProblemTest, WordsHoldEverything) {
+  EXPECT_EQ(ToString(kConvolution),
+            "convolution forward bf16: x 2x8x6x16 (NHWC), 32 filters 3x3, stride 2, pad 1 + bias + relu");
+  EXPECT_EQ(ToString(kMatmul),
+            "matmul bf16 to fp32: m 4, n 10, k 16, a stride 24, b transposed, stride 16, d stride 12 + bias");
+}
+
+TEST(CudaProblemTest, SizesOfOperands) {
+  constexpr size_t kX = 2 * 8 * 6 * 16 * 2, kW = 32 * 9 * 16 * 2, kY = 2 * 4 * 3 * 32 * 2;
+  ConvolutionProblem convolution = kConvolution;
+  OperandSizes sizes = SizesOf(convolution);
+  EXPECT_EQ(sizes.a, kX);
+  EXPECT_EQ(sizes.b, kW);
+  EXPECT_EQ(sizes.bias, 64u);
+  EXPECT_EQ(sizes.d, kY);
+  convolution.bias = convolution.relu = false;
+  convolution.pass = ConvolutionProblem::Pass::kBackwardData;
+  sizes = SizesOf(convolution);
+  EXPECT_EQ(sizes.a, kY);
+  EXPECT_EQ(sizes.b, kW);
+  EXPECT_EQ(sizes.bias, 0u);
+  EXPECT_EQ(sizes.d, kX);
+  convolution.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  sizes = SizesOf(convolution);
+  EXPECT_EQ(sizes.a, kX);
+  EXPECT_EQ(sizes.b, kY);
+  EXPECT_EQ(sizes.d, kW);
+
+  sizes = SizesOf(kMatmul);  // the last row ends where its elements end
+  EXPECT_EQ(sizes.a, (3 * 24 + 16) * 2u);
+  EXPECT_EQ(sizes.b, 10 * 16 * 2u);
+  EXPECT_EQ(sizes.bias, 10 * 4u);
+  EXPECT_EQ(sizes.d, (3 * 12 + 10) * 4u);
+}
+
+TEST(CudaProblemTest, Launches) {
+  const Launch convolution = LaunchOf(kConvolution);
+  EXPECT_STREQ(convolution.name, "conv 3x3 forward + bias + relu");
+  EXPECT_EQ(convolution.bytes, (2 * 8 * 6 * 16 + 32 * 9 * 16 + 32 + 2 * 4 * 3 * 32) * 2);
+  EXPECT_EQ(convolution.macs, 2 * 4 * 3 * 32 * 9 * 16);
+  const Launch matmul = LaunchOf(kMatmul);
+  EXPECT_STREQ(matmul.name, "matmul nt + bias");
+  EXPECT_EQ(matmul.bytes, (4 * 16 + 16 * 10) * 2 + (4 * 10 + 10) * 4);
+  EXPECT_EQ(matmul.macs, 4 * 10 * 16);
+}
+
+TEST(CudaProblemTest, PooledInputs) {
+  ConvolutionProblem pooled = {.n = 2, .h = 7, .w = 6, .c = 16, .k = 32, .bias = true, .relu = true};
+  pooled.pool_x = true;
+  pooled.x_pitch = 24;
+  EXPECT_EQ(
+      ToString(pooled),
+      "convolution forward bf16: x 2x7x6x16 (NHWC in pixels of 24, max pooled), 32 filters 1x1, stride 1, "
+      "pad 0 + bias + relu");
+  EXPECT_EQ(SizesOf(pooled).argmax, 84 * 16u);
+  const Launch forward = LaunchOf(pooled);
+  EXPECT_STREQ(forward.name, "max pool + conv 1x1 forward + bias + relu");
+  EXPECT_EQ(forward.bytes, (84 * 16 + 32 * 16 + 32 + 84 * 32) * 2 + 84 * 16);
+
+  pooled.bias = pooled.relu = false;
+  pooled.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  EXPECT_EQ(SizesOf(pooled).argmax, 0u);
+  EXPECT_EQ(SizesOf(pooled).d, 32 * 16 * sizeof(float));
+  EXPECT_EQ(SizesOf(pooled).out, DType::kF32);
+  const Launch gradient = LaunchOf(pooled);
+  EXPECT_STREQ(gradient.name, "max pool + conv 1x1 backward weights");
+  EXPECT_EQ(gradient.bytes, 84 * (16 + 32) * 2 + 32 * 16 * 4);
+}
+
+TEST(PlanningDeviceTest, IsWhatItsPropertiesSay) {
+  const auto device = MakeDevice();
+  EXPECT_THAT(device->Describe(), HasSubstr("NVIDIA H200, 132 SMs, compute capability 9.0, cuDNN "));
+  EXPECT_EQ(device->mode(), CudaDevice::Mode::kPlan);
+  EXPECT_EQ(device->AvailableBytes(), 150754820096u);
+  EXPECT_EQ(MakePlanningDevice("{}").status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(PlanningDeviceTest, MemoryHasAddressesOnly) {
+  const auto device = MakeDevice();
+  const Buffer large = device->Allocate(size_t{1} << 45), odd = device->Allocate(5),
+               next = device->Allocate(1);
+  ASSERT_NE(large.data(), nullptr);
+  EXPECT_EQ(large.bytes(), size_t{1} << 45);
+  EXPECT_GE(odd.data(), large.data() + large.bytes());
+  EXPECT_GE(next.data(), odd.data() + odd.bytes());
+  for (const Buffer* buffer : {&large, &odd, &next}) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer->data()) % 256, 0u);
+  }
+  EXPECT_EQ(device->Allocate(0).data(), nullptr);
+  device->Copy(large.data(), odd.data(), 5);
+  const Buffer staging = device->AllocateStaging(100);
+  ASSERT_NE(staging.data(), nullptr);
+  staging.data()[99] = std::byte{1};
+}
+
+TEST(PlanningDeviceTest, WritesDownWhatWouldBeLaunched) {
+  const auto device = MakeDevice();
+  const auto convolution = device->Plan(kConvolution);
+  ASSERT_TRUE(convolution.ok()) << convolution.status();
+  const auto matmul = device->Plan(kMatmul);
+  ASSERT_TRUE(matmul.ok()) << matmul.status();
+  EXPECT_EQ((*matmul)->workspace_bytes(), cublaslt::kMaxWorkspaceBytes);
+  EXPECT_THAT(device->launches(), IsEmpty());
+
+  device->MakeRecording()->Run([&] {
+    device->Annotate("conv1");
+    (*convolution)->Run({});
+    device->Annotate("fc");
+    (*matmul)->Run({});
+    EXPECT_FALSE(device->Begin({"own", 7}));
+  });
+  ASSERT_THAT(device->launches(), SizeIs(3));
+  EXPECT_EQ(device->launches()[0].scope, "conv1");
+  EXPECT_STREQ(device->launches()[0].launch.name, LaunchOf(kConvolution).name);
+  EXPECT_EQ(device->launches()[1].scope, "fc");
+  EXPECT_EQ(device->launches()[1].launch.macs, kMatmul.macs());
+  EXPECT_STREQ(device->launches()[2].launch.name, "own");
+  EXPECT_EQ(device->launches()[2].launch.bytes, 7);
+  device->Clear();
+  EXPECT_THAT(device->launches(), IsEmpty());
+}
+
+TEST(PlanningDeviceTest, MaskedGradientsAreOurOwnKernels) {
+  ConvolutionProblem problem = kConvolution;
+  problem.pass = ConvolutionProblem::Pass::kBackwardData;
+  problem.stride = 1;
+  problem.bias = problem.relu = false;
+  problem.mask_dx = true;
+  const auto device = MakeDevice();
+  const auto plan = device->Plan(problem);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ((*plan)->workspace_bytes(), 16 * sizeof(float));  // 96 pixels are one tile
+}
+
+TEST(PlanningDeviceTest, PooledInputsAreOurOwnKernels) {
+  ConvolutionProblem problem = {.n = 3, .h = 14, .w = 14, .c = 480, .k = 64};
+  problem.pool_x = true;
+  const auto device = MakeDevice();
+  const auto forward = device->Plan(problem);
+  ASSERT_TRUE(forward.ok()) << forward.status();
+  EXPECT_EQ((*forward)->workspace_bytes(), 0u);
+  problem.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  const auto gradient = device->Plan(problem);
+  ASSERT_TRUE(gradient.ok()) << gradient.status();
+  // 588 pixels are 10 steps, each a split of its own.
+  EXPECT_EQ((*gradient)->workspace_bytes(), 10u * 64 * 480 * sizeof(float));
+  problem.dtype = DType::kF32;
+  EXPECT_EQ(device->Plan(problem).status().code(), absl::StatusCode::kUnimplemented);
+}
+
+TEST(PlanningDeviceTest, SaysWhatCannotBeComputed) {
+  ConvolutionProblem problem = kConvolution;
+  problem.dtype = DType::kU8;
+  const auto device = MakeDevice();
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const absl::Status status = device->Plan(problem).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(ToString(problem)));
+  }
+}
+
+}  // namespace
+}  // namespace deeper

@@ -1,0 +1,86 @@
+// ldmatrix and mma.sync as the PTX ISA describes them, for all lanes of a warp, on shared memory that is a
+// vector.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/base/bf16.h"
+
+namespace deeper::conv {
+
+constexpr int kLanes = 32;
+
+using Shared = std::vector<unsigned char>;
+constexpr uint32_t kBase = 3 * 1024;  // where the block's shared memory begins
+constexpr uint16_t kPoison = 0x7FC1;  // NaN: what nobody wrote shows
+
+inline float Read(const Shared& shared, uint32_t address) {
+  bf16 value;
+  std::memcpy(&value, &shared.at(address - kBase), sizeof value);
+  return ToFloat(value);
+}
+
+using Matrices = std::array<std::array<std::array<float, 2>, 4>, kLanes>;  // four, by lane
+
+// PTX ISA, "ldmatrix": lanes 8 m to 8 m + 7 point to the rows of matrix m, of which lane l receives elements
+// 2 (l % 4) and the next of row l / 4; transposed, of column l / 4.
+inline Matrices LoadMatrices(const Shared& shared, bool transposed,
+                             const std::array<uint32_t, kLanes>& addresses) {
+  Matrices registers;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int m = 0; m < 4; ++m) {
+      for (int i = 0; i < 2; ++i) {
+        const int row = transposed ? lane % 4 * 2 + i : lane / 4,
+                  column = transposed ? lane / 4 : lane % 4 * 2 + i;
+        registers[lane][m][i] = Read(shared, addresses[m * 8 + row] + column * 2);
+      }
+    }
+  }
+  return registers;
+}
+
+// PTX ISA, "Matrix fragments for mma.m16n8k16": the k of register r's element i, and a's row.
+inline int DepthOfA(int lane, int r, int i) {
+  return lane % 4 * 2 + i + (r >= 2 ? 8 : 0);
+}
+inline int RowOfA(int lane, int r) {
+  return lane / 4 + (r % 2 == 1 ? 8 : 0);
+}
+
+using Fragment = std::array<std::array<float, 4>, kLanes>;  // of 16 rows and 8 columns
+inline void Multiply(Fragment& acc, const Matrices& a, const Matrices& b, int first_of_b) {
+  float am[16][16], bm[16][8];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int i = 0; i < 2; ++i) {
+      for (int r = 0; r < 4; ++r) am[RowOfA(lane, r)][DepthOfA(lane, r, i)] = a[lane][r][i];
+      for (int r = 0; r < 2; ++r) bm[lane % 4 * 2 + i + r * 8][lane / 4] = b[lane][first_of_b + r][i];
+    }
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + (i >= 2 ? 8 : 0), column = lane % 4 * 2 + i % 2;
+      for (int k = 0; k < 16; ++k) acc[lane][i] += am[row][k] * bm[k][column];
+    }
+  }
+}
+
+// Of a warp: some times 16 pixels by some times 8 columns.
+using Accumulators = std::vector<std::vector<Fragment>>;
+inline Accumulators MakeAccumulators(int fragments, int blocks) {
+  return Accumulators(static_cast<size_t>(fragments),
+                      std::vector<Fragment>(static_cast<size_t>(blocks), Fragment{}));
+}
+
+// Small whole numbers: sums of their products are exact, in whatever order.
+inline std::vector<bf16> WholeNumbers(size_t count, std::minstd_rand& generator) {
+  std::uniform_int_distribution<int> uniform(-2, 2);
+  std::vector<bf16> numbers(count);
+  for (bf16& number : numbers) number = ToBf16(static_cast<float>(uniform(generator)));
+  return numbers;
+}
+
+}  // namespace deeper::conv

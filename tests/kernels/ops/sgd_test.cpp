@@ -1,0 +1,81 @@
+#include "kernels/ops/arrays/sgd.h"
+
+#include "tests/kernels/ops/op_test.h"
+
+namespace deeper {
+namespace {
+
+using testing::DeviceArray;
+using testing::Doubles;
+using testing::RandomValues;
+using testing::Values;
+
+struct State {
+  Values w = RandomValues(10007, 1), g = RandomValues(10007, 2), m = RandomValues(10007, 3);
+};
+
+// The update as sgd.h states it, in double.
+State Reference(const SgdParams& p, float lr, State s) {
+  for (size_t i = 0; i < s.w.size(); ++i) {
+    const double g = double{s.g[i]} + double{p.weight_decay} * s.w[i];
+    const double m = double{p.momentum} * s.m[i] + g;
+    s.m[i] = static_cast<float>(m);
+    s.w[i] = static_cast<float>(s.w[i] - double{lr} * (p.nesterov ? g + p.momentum * m : m));
+  }
+  return s;
+}
+
+// The parameters in [begin, end), in place; returns the copy in bf16.
+std::vector<bf16> Step(const SgdParams& params, float lr, State& s, size_t begin, size_t end,
+                       const std::vector<uint8_t>& decays = {}) {
+  Device& device = testing::TestDevice();
+  const DeviceArray<float> w(s.w, device), g(s.g, device), m(s.m, device), rate(Values{lr}, device);
+  const DeviceArray<bf16> narrow(s.w.size(), device);
+  const DeviceArray<uint8_t> flags(decays, device);
+  SgdStep(device, params, rate.data(),
+          {w.data() + begin, g.data() + begin, m.data() + begin, narrow.data() + begin,
+           decays.empty() ? nullptr : flags.data(), static_cast<int64_t>(end - begin)});
+  s = {w.Read(), g.Read(), m.Read()};
+  return narrow.Read();
+}
+
+TEST(Sgd, MatchesTheFormula) {
+  for (const SgdParams& params :
+       {SgdParams{}, SgdParams{0.0f, 0.0f}, SgdParams{0.9f, 2e-4f}, SgdParams{0.9f, 2e-4f, true}}) {
+    State state;
+    const Values gradient = state.g;
+    const State expected = Reference(params, 0.05f, state);
+    const std::vector<bf16> narrow = Step(params, 0.05f, state, 0, state.w.size());
+    testing::ExpectClose(state.w, testing::ToDoubles(expected.w), 1e-6, "w");
+    testing::ExpectClose(state.m, testing::ToDoubles(expected.m), 1e-6, "m");
+    EXPECT_EQ(state.g, gradient);
+    for (size_t i = 0; i < narrow.size(); ++i) ASSERT_EQ(narrow[i].bits, ToBf16(state.w[i]).bits) << i;
+  }
+}
+
+TEST(Sgd, DecaysTheGroupsItIsTold) {
+  const SgdParams params{0.9f, 0.1f};
+  State state;
+  const State decayed = Reference(params, 0.05f, state), plain = Reference({0.9f, 0.0f}, 0.05f, state);
+  std::vector<uint8_t> decays((state.w.size() + kDecayGroup - 1) / kDecayGroup);
+  for (size_t i = 0; i < decays.size(); ++i) decays[i] = i % 3 == 0;
+  Doubles expected;
+  for (size_t i = 0; i < state.w.size(); ++i)
+    expected.push_back(decays[i / kDecayGroup] != 0 ? decayed.w[i] : plain.w[i]);
+  Step(params, 0.05f, state, 0, state.w.size(), decays);
+  testing::ExpectClose(state.w, expected, 1e-6, "w");
+}
+
+// The same bits however the parameters are cut: over threads, ranks or tensors.
+TEST(Sgd, DoesNotDependOnTheCut) {
+  const SgdParams params{0.9f, 2e-4f, true};
+  State whole, parts;
+  Step(params, 0.05f, whole, 0, whole.w.size());
+  const size_t cuts[] = {0, 1, 18, 35, 4099, 10007};
+  for (size_t i = 0; i + 1 < std::size(cuts); ++i) Step(params, 0.05f, parts, cuts[i], cuts[i + 1]);
+  EXPECT_EQ(whole.w, parts.w);
+  EXPECT_EQ(whole.m, parts.m);
+}
+
+}  // namespace
+}  // namespace deeper

@@ -1,0 +1,159 @@
+#include "trainer/checkpoint/weights_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "data/io/hdf5_file.h"
+#include "tests/comm/threads_communicator.h"
+#include "tests/trainer/checkpoint/example_params.h"
+#include "tests/trainer/checkpoint/save_checkpoint.h"
+
+namespace deeper {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+std::string Message(const absl::Status& status) {
+  return std::string(status.message());
+}
+
+class WeightsFileTest : public ::testing::Test {
+ protected:
+  WeightsFileTest()
+      : directory_(::testing::TempDir() + "weights_" +
+                   ::testing::UnitTest::GetInstance()->current_test_info()->name()),
+        file_(directory_ + "/weights.h5") {
+    fs::remove_all(directory_);
+    params_.Fill(1);
+    const TrainState state{3, {}, {{"model", "nin"}, {"num_classes", 10}}};
+    EXPECT_TRUE(SaveCheckpoint(directory_, state, params_.store(), *single_).ok());
+    EXPECT_TRUE(WriteWeights(*ReadWeights(directory_), file_).ok());
+  }
+  ~WeightsFileTest() override { fs::remove_all(directory_); }
+
+  std::string directory_, file_;
+  std::unique_ptr<Communicator> single_ = MakeSingleCommunicator();
+  ExampleParams params_;
+};
+
+TEST_F(WeightsFileTest, HoldsOneDatasetForEachWeightAndStatistic) {
+  const auto file = Hdf5File::Open(file_);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_THAT(file->Names(), ElementsAre("aux1.fc2.weight", "conv1.bn.running_mean", "conv1.bn.weight",
+                                         "conv1.conv.weight", "fc.bias", "fc.weight"));
+  std::string model, config;
+  int64_t classes = 0;
+  ASSERT_TRUE(file->ReadAttribute("model", &model).ok());
+  ASSERT_TRUE(file->ReadAttribute("num_classes", &classes).ok());
+  ASSERT_TRUE(file->ReadAttribute("config", &config).ok());
+  EXPECT_EQ(model, "nin");
+  EXPECT_EQ(classes, 10);
+  EXPECT_EQ(config, R"({"model":"nin","num_classes":10})");
+
+  EXPECT_THAT(file->Locate("conv1.conv.weight", Hdf5Type::kF32)->shape, ElementsAre(12, 5, 3, 3));
+  std::vector<float> values;
+  ASSERT_TRUE(file->Read("conv1.conv.weight", &values).ok());
+  const std::vector<uint32_t> expected = params_.Bits("conv1.conv.weight");
+  ASSERT_EQ(values.size(), expected.size());
+  EXPECT_EQ(std::memcmp(values.data(), expected.data(), values.size() * sizeof(float)), 0);
+}
+
+TEST_F(WeightsFileTest, EveryRankGetsTheWeightsOfAFileOrACheckpoint) {
+  for (const std::string& path : {file_, directory_, StepDirectory(directory_, 3)}) {
+    const auto comms = MakeThreadCommunicators(2);
+    std::vector<std::thread> threads;
+    for (const auto& comm : comms) {
+      threads.emplace_back([&, comm = comm.get()] {
+        ExampleParams params({.training = false});
+        const auto warnings = LoadWeights(path, params.store(), *comm);
+        ASSERT_TRUE(warnings.ok()) << warnings.status();
+        EXPECT_THAT(*warnings, IsEmpty());
+        for (const std::string name :
+             {"conv1.conv.weight", "conv1.bn.running_mean", "aux1.fc2.weight", "fc.bias"}) {
+          EXPECT_EQ(params.Bits(name), params_.Bits(name)) << name;
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+}
+
+TEST_F(WeightsFileTest, ANetworkWithoutAuxiliaryHeadsIgnoresTheFiles) {
+  ExampleParams params({.aux = false, .training = false});
+  const auto warnings = LoadWeights(file_, params.store(), *single_);
+  ASSERT_TRUE(warnings.ok()) << warnings.status();
+  EXPECT_THAT(*warnings, IsEmpty());
+  EXPECT_EQ(params.Bits("fc.weight"), params_.Bits("fc.weight"));
+}
+
+TEST_F(WeightsFileTest, AuxiliaryHeadsThatTheFileLacksKeepTheirValues) {
+  ExampleParams bare({.aux = false});
+  bare.Fill(2);
+  ASSERT_TRUE(
+      SaveCheckpoint(directory_ + "/bare", {1, {}, nlohmann::json::object()}, bare.store(), *single_).ok());
+  const std::vector<uint32_t> aux = params_.Bits("aux1.fc2.weight");
+  const auto warnings = LoadWeights(directory_ + "/bare", params_.store(), *single_);
+  ASSERT_TRUE(warnings.ok()) << warnings.status();
+  EXPECT_THAT(*warnings, ElementsAre(HasSubstr("no auxiliary heads")));
+  EXPECT_EQ(params_.Bits("aux1.fc2.weight"), aux);
+  EXPECT_EQ(params_.Bits("conv1.conv.weight"), bare.Bits("conv1.conv.weight"));
+}
+
+TEST_F(WeightsFileTest, WhatDoesNotFitIsListedAndNothingChanges) {
+  ExampleParams other({.classes = 4});
+  other.Fill(2);
+  const std::vector<uint32_t> before = other.Bits();
+  const absl::Status status = LoadWeights(file_, other.store(), *single_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("fc.bias [10] in the file is fc.bias [4] in the model"),
+                                     Not(HasSubstr("conv1"))));
+  EXPECT_EQ(other.Bits(), before);
+
+  Weights weights = *ReadWeights(file_);
+  for (TensorEntry& tensor : weights.tensors) {
+    if (tensor.name == "fc.bias") tensor.name = "fc.offset";
+  }
+  ASSERT_TRUE(WriteWeights(weights, file_).ok());
+  EXPECT_THAT(Message(LoadWeights(file_, params_.store(), *single_).status()),
+              AllOf(HasSubstr("fc.bias [10] is missing in the file"),
+                    HasSubstr("fc.offset [10] is not in the model")));
+}
+
+TEST_F(WeightsFileTest, AConfigOfManyClassesFits) {
+  Weights weights = *ReadWeights(file_);
+  weights.config["classes"] = std::vector<std::string>(21000, "a class of ImageNet-21k");
+  ASSERT_TRUE(WriteWeights(weights, file_).ok());
+  const absl::StatusOr<Weights> read = ReadWeights(file_);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->config, weights.config);
+}
+
+TEST_F(WeightsFileTest, OtherFilesAreRefusedByName) {
+  EXPECT_THAT(Message(ReadWeights(directory_ + "/none.h5").status()), HasSubstr("none.h5"));
+  EXPECT_THAT(Message(ReadWeights(directory_ + "/step-000000003/shard-00000-of-00001.h5").status()),
+              HasSubstr("is not a file of weights"));
+  fs::create_directory(directory_ + "/empty");
+  EXPECT_THAT(Message(ReadWeights(directory_ + "/empty").status()),
+              HasSubstr("is not a checkpoint and holds none"));
+}
+
+TEST_F(WeightsFileTest, AFailedWriteLeavesNothing) {
+  EXPECT_FALSE(WriteWeights(*ReadWeights(file_), file_ + "/below.h5").ok());
+  EXPECT_FALSE(WriteWeights(*ReadWeights(file_), directory_ + "/step-000000003").ok());
+  EXPECT_FALSE(fs::exists(directory_ + "/step-000000003.tmp"));
+}
+
+}  // namespace
+}  // namespace deeper

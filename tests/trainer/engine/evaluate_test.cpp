@@ -1,0 +1,93 @@
+#include "trainer/engine/evaluate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <thread>
+
+#include "data/load/synthetic.h"
+#include "kernels/base/exit_code.h"
+#include "tests/comm/threads_communicator.h"
+
+namespace deeper {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int64_t kRows = 6, kClasses = 5;
+
+struct RankResult {
+  absl::StatusOr<EvalResult> eval;
+  std::vector<uint64_t> samples;  // that were handed to on_batch
+};
+
+// One rank of an evaluation, of a split of so many samples as this rank sees it.
+RankResult EvaluateRank(Communicator& comm, int64_t samples) {
+  Model model;
+  model.image_size = 8;
+  model.num_classes = kClasses;
+  model.nodes = {{"conv", Conv2dParams{.out_channels = 16, .kernel = 3, .pad = 1}, kImages},
+                 {"gap", GlobalAvgPoolParams{}, 0},
+                 {"fc", LinearParams{kClasses}, 1}};
+  model.heads = {{"main", 2, 1.0f}};
+  const auto device = MakeCpuDevice(1);
+  const auto net = *Network::Prepare(model, {kRows, DType::kF32, false}, *device);
+  const auto params = *ParamStore::Create(net->Params(), *device, true);
+  params->Initialize(7);
+  EXPECT_TRUE(net->Bind(*params).ok());
+  const auto data = MakeSyntheticDataset({.samples = samples, .height = 8, .width = 8, .classes = kClasses});
+  LoaderOptions input;
+  input.image_size = 8;
+  input.rows = kRows;
+  RankResult result;
+  result.eval = Evaluate(*net, *device, *data, input, comm, [&](const Batch& batch, const float*) {
+    result.samples.insert(result.samples.end(), batch.samples, batch.samples + batch.rows);
+  });
+  return result;
+}
+
+// samples[rank], as that rank sees it.
+std::vector<RankResult> EvaluateRanks(const std::vector<int64_t>& samples) {
+  auto comms = MakeThreadCommunicators(static_cast<int>(samples.size()));
+  std::vector<RankResult> results(samples.size());
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < samples.size(); ++rank)
+    threads.emplace_back([&, rank] { results[rank] = EvaluateRank(*comms[rank], samples[rank]); });
+  for (std::thread& thread : threads) thread.join();
+  return results;
+}
+
+TEST(EvaluateTest, CountsEverySampleOnceOnAnyNumberOfRanks) {
+  for (const size_t world : {1, 2, 3, 5}) {
+    for (const int64_t samples : {1, 12, 40}) {  // less than one a rank; whole batches; not
+      SCOPED_TRACE(::testing::Message() << samples << " samples, " << world << " ranks");
+      std::vector<uint64_t> seen;
+      for (const RankResult& rank : EvaluateRanks(std::vector<int64_t>(world, samples))) {
+        ASSERT_TRUE(rank.eval.ok()) << rank.eval.status();
+        EXPECT_EQ(rank.eval->count, samples);
+        EXPECT_EQ(rank.eval->top5, samples);  // of five classes
+        seen.insert(seen.end(), rank.samples.begin(), rank.samples.end());
+      }
+      std::vector<uint64_t> all(static_cast<size_t>(samples));
+      std::iota(all.begin(), all.end(), 0);
+      std::sort(seen.begin(), seen.end());
+      EXPECT_EQ(seen, all);
+    }
+  }
+}
+
+// As ranks do whose directories differ: of 40 samples each takes 20, of 36 it takes 18.
+TEST(EvaluateTest, AnotherNumberOfSamplesThanTheSplitHasIsAnErrorOnAllRanks) {
+  const std::vector<RankResult> results = EvaluateRanks({40, 36});
+  for (size_t rank = 0; rank < 2; ++rank) {
+    const absl::Status& status = results[rank].eval.status();
+    EXPECT_EQ(ExitCodeOf(status), ExitCode::kData);
+    EXPECT_THAT(status.message(), HasSubstr(rank == 0 ? "counted 38 samples, but split synthetic has 40"
+                                                      : "counted 38 samples, but split synthetic has 36"));
+  }
+}
+
+}  // namespace
+}  // namespace deeper

@@ -1,0 +1,99 @@
+#include "trainer/monitor/data_bottleneck.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace deeper {
+namespace {
+
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+constexpr int64_t kWindow = 10;
+constexpr int kCores = 4;
+
+// Where a step of 100 ms goes, and the loader's threads' time meanwhile.
+struct Step {
+  double waiting = 0, uploading = 0;
+  StageTimes spent{};  // idle, read, decode, augment
+  int workers = kCores;
+};
+
+class DataBottleneckTest : public ::testing::Test {
+ protected:
+  // What is said in so many equal steps.
+  std::optional<DataBottleneck::Finding> Run(int64_t steps, const Step& step) {
+    std::optional<DataBottleneck::Finding> found;
+    for (int64_t i = 0; i < steps; ++i) {
+      StepReport report;
+      report.data_wait_ms = step.waiting;
+      report.upload_wait_ms = step.uploading;
+      report.compute_ms = 90 - step.waiting;
+      report.comm_wait_ms = 10;
+      for (size_t stage = 0; stage < times_.size(); ++stage) times_[stage] += step.spent[stage];
+      const auto said = bottleneck_.Observe(report, times_, step.workers);
+      EXPECT_FALSE(said && found) << "said twice";
+      if (said) found = said;
+    }
+    return found;
+  }
+  void ExpectFound(const Step& step, const char* stage, const char* advice) {
+    const auto found = Run(kWindow, step);
+    ASSERT_TRUE(found) << stage;
+    EXPECT_EQ(found->stage, stage);
+    EXPECT_THAT(found->what, EndsWith(advice));
+  }
+
+  DataBottleneck bottleneck_{kWindow, kCores};
+  StageTimes times_{};
+};
+
+TEST_F(DataBottleneckTest, SaysNothingOfARunThatHardlyWaits) {
+  EXPECT_FALSE(Run(5 * kWindow, {9, 9, {0, 300, 50, 50}}));
+}
+
+TEST_F(DataBottleneckTest, SaysHowLongItWaitsAndWhatTheThreadsDo) {
+  EXPECT_FALSE(Run(kWindow - 1, {37, 0, {999, 12, 324, 64}, 2}));
+  const auto found = Run(1, {37, 0, {999, 12, 324, 64}, 2});
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->stage, "decode");
+  EXPECT_EQ(
+      found->what,
+      "the run waits for data 37 % of the time: of the work of 2 threads reading is 3 %, decoding 81 %, "
+      "augmenting 16 %; what would help: --workers=4, the cores of the rank, or 0");
+  EXPECT_FALSE(Run(5 * kWindow, {37, 0, {999, 12, 324, 64}, 2}));
+}
+
+TEST_F(DataBottleneckTest, Read) {
+  ExpectFound({50, 0, {999, 200, 100, 100}, 1}, "read", "--stage_dir on a local disk, or --order=block");
+}
+
+TEST_F(DataBottleneckTest, DecodeOnAllCores) {
+  ExpectFound({50, 0, {999, 100, 200, 100}}, "decode",
+              "more cores a rank, or data packed with --resize or --encoding=raw");
+}
+
+TEST_F(DataBottleneckTest, AugmentOnAllCores) {
+  ExpectFound({50, 0, {999, 100, 100, 200}}, "augment", "more cores a rank, or a plainer --augment");
+}
+
+TEST_F(DataBottleneckTest, UploadIfThatKeepsTheStepWaitingLonger) {
+  const auto found = Run(kWindow, {11, 25, {0, 300, 50, 50}});
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->stage, "upload");
+  EXPECT_THAT(found->what, StartsWith("the device waits for uploads 25 % of the time; "));
+}
+
+// What a first window was busy with is not held against a later one.
+TEST_F(DataBottleneckTest, LooksAtEachWindowByItself) {
+  EXPECT_FALSE(Run(kWindow, {1, 0, {0, 9000, 0, 0}}));
+  const auto found = Run(kWindow, {12, 0, {0, 100, 300, 0}});
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->stage, "decode");
+  EXPECT_THAT(found->what, HasSubstr("12 % of the time"));
+  EXPECT_THAT(found->what, HasSubstr("reading is 25 %, decoding 75 %"));
+}
+
+}  // namespace
+}  // namespace deeper

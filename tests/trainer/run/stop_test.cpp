@@ -1,0 +1,50 @@
+#include "trainer/run/stop.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <thread>
+#include <vector>
+
+#include "tests/comm/threads_communicator.h"
+
+namespace deeper {
+namespace {
+
+TEST(StopSignals, TheFirstIsNoted) {
+  for (const int signal : {SIGTERM, SIGUSR1}) {
+    const StopSignals signals;
+    EXPECT_FALSE(StopSignals::came());
+    std::raise(signal);
+    EXPECT_TRUE(StopSignals::came());
+  }
+  EXPECT_FALSE(StopSignals::came());
+}
+
+TEST(StopSignalsDeathTest, TheSecondEndsTheProcess) {
+  const auto twice = [](int first, int second) {
+    const StopSignals signals;
+    std::raise(first);
+    std::raise(second);
+  };
+  EXPECT_EXIT(twice(SIGUSR1, SIGUSR1), testing::KilledBySignal(SIGUSR1), "");
+  EXPECT_EXIT(twice(SIGUSR1, SIGTERM), testing::KilledBySignal(SIGTERM), "");
+}
+
+TEST(StrongestWish, IsEveryRanks) {
+  const auto comms = MakeThreadCommunicators(3);
+  std::vector<std::thread> ranks;
+  for (const auto& comm : comms) {
+    ranks.emplace_back([&comm] {
+      for (const Wish strongest : {Wish::kNone, Wish::kSave, Wish::kStop}) {
+        for (int wisher = 0; wisher < 3; ++wisher) {
+          EXPECT_EQ(StrongestWish(comm->rank() == wisher ? strongest : Wish::kNone, *comm), strongest);
+        }
+      }
+    });
+  }
+  for (std::thread& rank : ranks) rank.join();
+}
+
+}  // namespace
+}  // namespace deeper

@@ -1,0 +1,118 @@
+#include "trainer/scaling/health.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+
+namespace deeper {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr JobWants kWants = {.checkpoint_bytes = 1e9, .images_per_second = 500};
+
+// 8 ranks on 4 hosts, all as they should be, a few per cent apart.
+std::vector<RankHealth> Healthy() {
+  std::vector<RankHealth> ranks(8);
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    RankHealth& rank = ranks[i];
+    std::snprintf(rank.host, sizeof rank.host, "node%zu", i / 2);
+    std::snprintf(rank.network, sizeof rank.network, "eth0");
+    const double spread = 1 + 0.01 * static_cast<double>(i % 5);
+    rank.nominal_bytes_per_second = 12.5e9;
+    rank.link_latency_us = 20;
+    rank.link_bytes_per_second = (i % 2 == 0 ? 9e9 : 40e9) * spread;  // across hosts, within one
+    rank.compute_ms = 100 * spread;
+    rank.data_images_per_second = 900 * spread;
+    rank.free_bytes = 100e9;
+  }
+  return ranks;
+}
+
+// The one thing that is wrong.
+Finding TheFinding(const std::vector<RankHealth>& ranks) {
+  const std::vector<Finding> findings = Examine(ranks, kWants);
+  EXPECT_EQ(findings.size(), 1u);
+  return findings.empty() ? Finding{} : findings[0];
+}
+
+TEST(Health, NothingIsWrongWithAFewPerCent) {
+  EXPECT_TRUE(Examine(Healthy(), kWants).empty());
+}
+
+TEST(Health, NamesLinksBelowTheirNominalBandwidth) {
+  std::vector<RankHealth> ranks = Healthy();
+  for (const size_t i : {0, 2, 4, 6}) ranks[i].link_bytes_per_second = 3.2e9;  // just enough
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+  ranks[3].nominal_bytes_per_second = 125e9;  // the slower interface counts
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+  ranks[4].link_bytes_per_second = 3e9;
+  const Finding finding = TheFinding(ranks);
+  EXPECT_FALSE(finding.fit);
+  EXPECT_EQ(finding.code, ExitCode::kCommunication);
+  EXPECT_THAT(finding.text, HasSubstr("from rank 3 (node1) to rank 4 (node2) gives 3000.0 MB/s"));
+  EXPECT_THAT(finding.text, HasSubstr("24.0 % of the 12500 MB/s that eth0 of node2 says"));
+}
+
+TEST(Health, ComparesLinksWithTheirOwnKind) {
+  std::vector<RankHealth> ranks = Healthy();
+  ranks[5].link_bytes_per_second = 15e9;  // within a host: more than others have across
+  EXPECT_THAT(TheFinding(ranks).text, HasSubstr("from rank 4 (node2) to rank 5 (node2)"));
+  for (RankHealth& rank : ranks) rank.link_bytes_per_second = 0;
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+}
+
+TEST(Health, NamesSlowRanks) {
+  std::vector<RankHealth> ranks = Healthy();
+  ranks[6].compute_ms = 124;
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+  ranks[6].compute_ms = 140;
+  EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 6 (node3) is slow: 140.0 ms"));
+  ranks.resize(2);  // of two, the slower
+  for (RankHealth& rank : ranks) rank.link_bytes_per_second = 0;
+  ranks[1].compute_ms = 300;
+  EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 1 (node0) is slow"));
+}
+
+// Where times vary as much anyway, none is an outlier.
+TEST(Health, NamesNobodyWhereAllVary) {
+  std::vector<RankHealth> ranks = Healthy();
+  for (size_t i = 0; i < ranks.size(); ++i) ranks[i].compute_ms = 100 + 15 * static_cast<double>(i);
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+}
+
+TEST(Health, NamesSlowLoaders) {
+  std::vector<RankHealth> ranks = Healthy();
+  ranks[3].data_images_per_second = 400;
+  const Finding finding = TheFinding(ranks);
+  EXPECT_EQ(finding.code, ExitCode::kData);
+  EXPECT_THAT(finding.text, HasSubstr("rank 3 (node1) loads 400.0 images/s"));
+  ranks[3].data_images_per_second = 501;  // enough
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+  ranks[3].data_images_per_second = 400;
+  ranks[4].data_images_per_second = 0;  // not asked for
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+}
+
+TEST(Health, ChecksTheDirectoryForCheckpoints) {
+  std::vector<RankHealth> ranks = Healthy();
+  ranks[2].sees_lock = false;
+  EXPECT_EQ(TheFinding(ranks).code, ExitCode::kCheckpoint);
+  EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 2 (node1) was given a lock"));
+  ranks[2].sees_lock = true;
+  ranks[7].free_bytes = 0.5e9;
+  EXPECT_THAT(TheFinding(ranks).text,
+              HasSubstr("rank 7 (node3): 0.5 GB are free for checkpoints, which want 1.0"));
+  EXPECT_TRUE(Examine(ranks, {}).empty());
+}
+
+TEST(Health, ClocksMatterLittle) {
+  std::vector<RankHealth> ranks = Healthy();
+  ranks[1].clock_skew_seconds = -2;
+  EXPECT_TRUE(TheFinding(ranks).fit);
+  EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 1 (node0) is off by -2.0 s"));
+}
+
+}  // namespace
+}  // namespace deeper

@@ -1,0 +1,160 @@
+#include "trainer/scaling/cuda_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "kernels/cuda/plans/cublaslt.h"
+
+namespace deeper {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int64_t kBatch = 16;
+using Phase = StepPlan::Phase;
+
+Model GoogLeNet() {
+  return *MakeModel("googlenet", {});
+}
+
+StepPlan PlanOf(DType precision, const std::string& gpu = "h200", bool fusion = true) {
+  const auto plan = PlanStep(GoogLeNet(), kBatch, precision, fusion, *FindGpu(gpu));
+  EXPECT_TRUE(plan.ok()) << plan.status();
+  return *plan;
+}
+
+PlanCost CostOf(const StepPlan& plan, const std::string& module) {
+  for (PlanCost& cost : ModuleCosts(plan)) {
+    if (cost.module == module) return cost;
+  }
+  ADD_FAILURE() << module;
+  return {};
+}
+
+TEST(CudaPlan, CountsLaunchesOfEveryModule) {
+  const StepPlan bf16 = PlanOf(DType::kBf16, "h200", false), fp32 = PlanOf(DType::kF32, "h200", false);
+  // Four branches are pasted into y; they have six convolutions and a pool.
+  const PlanCost module = CostOf(bf16, "inception3a");
+  EXPECT_EQ(module.forward, 4 + 6 + 1);
+  // Four cuts out of dy; for each convolution dbias in three stages, dx and dw; a widened dw for the 3x3 and
+  // the 5x5; the pool.
+  EXPECT_EQ(module.backward, 4 + 6 * 5 + 2 + 1);
+  EXPECT_EQ(module.launches, module.forward + module.backward);
+  EXPECT_EQ(CostOf(fp32, "inception3a").backward, 4 + 6 * 5 + 1);
+  // No gradient of the images.
+  EXPECT_EQ(CostOf(bf16, "conv1").forward, 1);
+  EXPECT_EQ(CostOf(bf16, "conv1").backward, 3 + 1 + 1);
+  EXPECT_EQ(CostOf(bf16, "loss").launches, 3 * 4);  // a head's: lanes, rows, gradient, sum
+  EXPECT_EQ(CostOf(bf16, "optimizer").launches, 1);
+  EXPECT_EQ(CostOf(bf16, "optimizer").forward + CostOf(bf16, "optimizer").backward, 0);
+
+  int64_t launches = 0;
+  for (const PlanCost& cost : ModuleCosts(bf16)) launches += cost.launches;
+  EXPECT_EQ(launches, std::ssize(bf16.launches));
+  EXPECT_EQ(TotalCost(bf16).launches, launches);
+}
+
+// With fusion: the combined 1x1, the 3x3, the 5x5, and the pool with its 1x1; backward the join and two sums
+// of its tiles, for the 3x3 and the 5x5 two gradients each, one of them widened, dW of the pooled 1x1, dP, dW
+// and dx.
+TEST(CudaPlan, FusionSavesLaunchesAndBytes) {
+  const StepPlan fused = PlanOf(DType::kBf16), separate = PlanOf(DType::kBf16, "h200", false);
+  for (const PlanCost& cost : ModuleCosts(fused)) {
+    const PlanCost before = CostOf(separate, cost.module);
+    EXPECT_EQ(cost.macs, before.macs) << cost.module;
+    if (cost.module.find("inception") != 0) continue;
+    EXPECT_EQ(cost.forward, 4) << cost.module;
+    EXPECT_EQ(cost.backward, 3 + 2 * 3 + 4) << cost.module;
+    EXPECT_LT(cost.bytes, before.bytes) << cost.module;
+    EXPECT_LT(cost.floor_us, before.floor_us) << cost.module;
+  }
+  EXPECT_LT(TotalCost(fused).bytes, 0.75 * static_cast<double>(TotalCost(separate).bytes));
+}
+
+TEST(CudaPlan, MultipliesWhatTheModelSays) {
+  const Model model = GoogLeNet();
+  const auto shapes = InferShapes(model, kBatch);
+  ASSERT_TRUE(shapes.ok()) << shapes.status();
+  for (const auto& [precision, image_channels] : {std::pair(DType::kBf16, 8), std::pair(DType::kF32, 4)}) {
+    const StepPlan plan = PlanOf(precision);
+    std::map<std::string, int64_t> forward, backward;
+    for (const auto& [phase, module, launch] : plan.launches) {
+      (phase == Phase::kForward ? forward : backward)[module] += launch.macs;
+    }
+    for (size_t i = 0; i < model.nodes.size(); ++i) {
+      const std::string& name = model.nodes[i].name;
+      const bool first = model.nodes[i].input == kImages;
+      const int64_t macs =
+          first ? (*shapes)[i].op.macs / model.channels * image_channels : (*shapes)[i].op.macs;
+      EXPECT_EQ(forward[name], macs) << name;
+      EXPECT_EQ(backward[name], first ? macs : 2 * macs) << name;
+    }
+  }
+}
+
+TEST(CudaPlan, WideTypesMoveMoreBytes) {
+  const StepPlan bf16 = PlanOf(DType::kBf16), fp32 = PlanOf(DType::kF32);
+  for (const PlanCost& cost : ModuleCosts(bf16)) {
+    if (cost.module == "optimizer") continue;  // there bf16 is one array more
+    EXPECT_GT(CostOf(fp32, cost.module).bytes, cost.bytes) << cost.module;
+  }
+  EXPECT_GT(fp32.arena_bytes, bf16.arena_bytes);
+  EXPECT_LT(MostImagesPerSecond(fp32, 1), MostImagesPerSecond(bf16, 1));
+}
+
+TEST(CudaPlan, Memory) {
+  const Model model = GoogLeNet();
+  const auto shapes = InferShapes(model, kBatch);
+  ASSERT_TRUE(shapes.ok()) << shapes.status();
+  // When backward begins, all outputs of convolutions and modules and what lies inside modules are there:
+  // two bytes an element. Everything besides cannot be more than all outputs, with a byte each for the place
+  // of a maximum, dy and dx (four parts of a module's x are no larger than the largest map), and the
+  // workspace: two maps inside a module, and the libraries'.
+  int64_t kept = 0, all = 0, largest = 0;
+  for (const NodeShape& node : *shapes) {
+    const int64_t elements = node.op.inner_elements + node.op.y.elements();
+    if (node.op.macs > 0) kept += 2 * elements;
+    all += 3 * elements;
+    largest = std::max(largest, 2 * node.op.y.elements());
+  }
+  const StepPlan plan = PlanOf(DType::kBf16);
+  EXPECT_GT(plan.arena_bytes, static_cast<size_t>(kept));
+  EXPECT_LT(plan.arena_bytes, static_cast<size_t>(all + 4 * largest) + cublaslt::kMaxWorkspaceBytes);
+
+  int64_t parameters = 0;
+  for (const NodeShape& node : *shapes) {
+    for (const ParamSpec& spec : node.op.params) parameters += spec.elements();
+  }
+  const auto bytes = static_cast<double>(parameters * (4 + 4 + 4 + 2));
+  EXPECT_GE(static_cast<double>(plan.parameter_bytes), bytes);
+  EXPECT_LT(static_cast<double>(plan.parameter_bytes), 1.01 * bytes);  // with what aligns them
+}
+
+TEST(CudaPlan, FloorsAddUp) {
+  const StepPlan plan = PlanOf(DType::kBf16);
+  double us = 0;
+  for (const PlanCost& cost : ModuleCosts(plan)) us += cost.floor_us;
+  const PlanCost total = TotalCost(plan);
+  EXPECT_NEAR(total.floor_us, us, 1e-6 * us);
+  EXPECT_NEAR(MostImagesPerSecond(plan, 1), 1e6 * kBatch / us, 1e-3);
+  EXPECT_LT(MostImagesPerSecond(plan, 0.6), MostImagesPerSecond(plan, 1));
+  EXPECT_GT(us, 1e6 * static_cast<double>(total.bytes) / plan.gpu.bytes_per_second);
+}
+
+TEST(CudaPlan, EveryKnownGpu) {
+  const PlanCost h200 = TotalCost(PlanOf(DType::kBf16));
+  for (const std::string& name : GpuNames()) {
+    const StepPlan plan = PlanOf(DType::kBf16, name);
+    EXPECT_THAT(plan.device, HasSubstr(plan.gpu.name));
+    EXPECT_EQ(TotalCost(plan).launches, h200.launches) << name;
+    EXPECT_EQ(TotalCost(plan).bytes, h200.bytes) << name;
+  }
+}
+
+}  // namespace
+}  // namespace deeper

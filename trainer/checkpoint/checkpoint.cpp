@@ -1,0 +1,206 @@
+#include "trainer/checkpoint/checkpoint.h"
+
+#include <algorithm>
+#include <atomic>
+#include <future>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "comm/agree.h"
+#include "kernels/base/buffer.h"
+#include "trainer/checkpoint/checkpoint_shard.h"
+#include "trainer/checkpoint/state_table.h"
+
+namespace deeper {
+namespace {
+
+// What rank 0 reads is what every rank goes by.
+absl::StatusOr<CheckpointManifest> ReadManifestTogether(const std::string& path, Communicator& comm) {
+  absl::StatusOr<std::string> text = std::string();
+  if (comm.rank() == 0) text = ReadCheckpointManifestText(path);
+  if (absl::Status agreed = Agree(comm, text.status()); !agreed.ok()) return agreed;
+  Broadcast(comm, 0, &*text);
+  return ParseCheckpointManifest(*text, CheckpointManifestPath(path));
+}
+
+struct Difference {
+  std::string text;
+  bool forcible;  // harmless enough for Match::kForced
+};
+
+std::vector<Difference> RunDifferences(const CheckpointManifest& saved, const TrainState& expected) {
+  std::vector<Difference> differences;
+  const auto compare = [&](const std::string& field, const nlohmann::json& before, const nlohmann::json& now,
+                           bool forcible) {
+    if (before == now) return;
+    differences.push_back({absl::StrCat(field, " was ", before.dump(), " and is ", now.dump()), forcible});
+  };
+  const bool epoch_begins = saved.data.batch == 0;
+  compare("dataset", saved.data.dataset_uuid, expected.data.dataset_uuid, false);
+  compare("seed", saved.data.seed, expected.data.seed, epoch_begins);
+  compare("global_batch", saved.data.global_batch, expected.data.global_batch, false);
+  compare("order", saved.data.order, expected.data.order, epoch_begins);
+  static const std::set<std::string> kHarmless = {"image_size", "mean", "std", "classes", "elastic"};
+  for (const auto& [field, value] : expected.config.items()) {
+    compare(field, saved.config.value(field, nlohmann::json()), value, kHarmless.contains(field));
+  }
+  return differences;
+}
+
+// Those differences that are forced.
+absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const CheckpointManifest& saved,
+                                                  const TrainState& expected, Match match) {
+  std::vector<std::string> refused, forced;
+  for (const auto& [text, forcible] : RunDifferences(saved, expected))
+    (forcible && match == Match::kForced ? forced : refused).push_back(text);
+  if (refused.empty()) return forced;
+  return absl::FailedPreconditionError(
+      absl::StrCat("checkpoint ", path, " is of another run: ", absl::StrJoin(refused, "; "),
+                   "; use the same settings, or start afresh in another directory"));
+}
+
+absl::Status CheckTensors(const std::string& path, const CheckpointManifest& saved,
+                          const std::vector<TensorEntry>& tensors) {
+  if (saved.tensors == tensors) return absl::OkStatus();
+  std::vector<std::string> differences = TensorDifferences(saved.tensors, tensors);
+  if (differences.empty()) differences = {"its tensors come in another order"};
+  return absl::FailedPreconditionError(
+      absl::StrCat("checkpoint ", path, " is of another network: ", absl::StrJoin(differences, "; ")));
+}
+
+// How far one thread has read, for another one that waits.
+class ReadMark {
+ public:
+  void MoveTo(int64_t element) {
+    element_.store(element);
+    element_.notify_all();
+  }
+  void WaitFor(int64_t element) const {
+    for (int64_t now = element_.load(); now < element; now = element_.load()) element_.wait(now);
+  }
+
+ private:
+  std::atomic<int64_t> element_ = 0;
+};
+
+// Puts tensors into their places and layouts, each as soon as all of it is there.
+class TensorPlacer {
+ public:
+  TensorPlacer(ParamStore& params, const float* state)
+      : params_(params), state_(state), tensors_(StateTensors(params, WithMomentum::kYes)) {
+    for (const StateTensor& tensor : tensors_) missing_.push_back(tensor.entry.count);
+  }
+
+  // Each range of the state once, in any order.
+  void Add(StateRange range) {
+    auto tensor = std::partition_point(tensors_.begin(), tensors_.end(), [&](const StateTensor& t) {
+      return t.entry.first + t.entry.count <= range.begin;
+    });
+    for (; tensor != tensors_.end() && tensor->entry.first < range.end; ++tensor) {
+      const auto& [entry, param, arena] = *tensor;
+      int64_t& missing = missing_[static_cast<size_t>(tensor - tensors_.begin())];
+      missing -= std::min(entry.first + entry.count, range.end) - std::max(entry.first, range.begin);
+      if (missing == 0) params_.Write(*param, state_ + entry.first, arena);
+    }
+  }
+
+ private:
+  ParamStore& params_;
+  const float* state_;
+  const std::vector<StateTensor> tensors_;
+  std::vector<int64_t> missing_;  // elements of each
+};
+
+// A part of the state that rank `root` reads, as the `turn`-th of all that it reads.
+struct Piece {
+  StateRange range;
+  int root;
+  int64_t turn;
+};
+
+// All pieces in the order in which ranks give them to each other: of each rank the first, of each the second.
+// Shard s is read by rank s mod size.
+std::vector<Piece> PiecesInTurn(const CheckpointManifest& manifest, int ranks) {
+  constexpr int64_t kPiece = int64_t{1} << 20;  // elements
+  const auto shard_count = static_cast<int64_t>(manifest.shards.size());
+  std::vector<Piece> pieces;
+  std::vector<int64_t> turns(static_cast<size_t>(ranks));
+  for (int64_t shard = 0; shard < shard_count; ++shard) {
+    const StateRange range = ShardRange(manifest.elements(), shard, shard_count);
+    const auto root = static_cast<int>(shard % ranks);
+    for (int64_t at = range.begin; at < range.end; at += kPiece)
+      pieces.push_back({{at, std::min(at + kPiece, range.end)}, root, turns[static_cast<size_t>(root)]++});
+  }
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const Piece& a, const Piece& b) { return a.turn < b.turn; });
+  return pieces;
+}
+
+// Fills `params`, which hold nothing of use unless everything is verified on every rank. The disk sets the
+// pace: behind the reading, what was read is given to the other ranks and put into its layout.
+absl::Status ReadInto(ParamStore& params, const std::string& path, const CheckpointManifest& manifest,
+                      Communicator& comm) {
+  const size_t bytes = static_cast<size_t>(manifest.elements()) * sizeof(float);
+  const Buffer state = AllocateHost(bytes);
+  absl::Status read;
+  if (state.data() == nullptr && bytes > 0)
+    read = absl::ResourceExhaustedError(absl::StrCat("no ", bytes >> 20, " MiB of memory to read ", path));
+  if (read = Agree(comm, read); !read.ok()) return read;
+  const auto populating =
+      std::async(std::launch::async, [data = state.data(), bytes] { Populate(data, bytes); });
+  ReadMark mark;
+  std::future<absl::Status> reading = std::async(std::launch::async, [&] {
+    const absl::Status status =
+        ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.as<float>(),
+                             [&](int64_t element) { mark.MoveTo(element); });
+    mark.MoveTo(manifest.elements());  // also after an error: nobody waits for ever
+    return status;
+  });
+  TensorPlacer placer(params, state.as<float>());
+  for (const auto& [range, root, turn] : PiecesInTurn(manifest, comm.size())) {
+    if (root == comm.rank()) mark.WaitFor(range.end);
+    comm.Broadcast(state.as<float>() + range.begin, static_cast<size_t>(range.size()) * sizeof(float), root,
+                   {})
+        .Wait();
+    placer.Add(range);
+  }
+  return Agree(comm, reading.get());
+}
+
+}  // namespace
+
+absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, const std::string& resume,
+                                                  Communicator& comm) {
+  absl::StatusOr<CheckpointChoice> choice = CheckpointChoice{};
+  if (comm.rank() == 0) choice = ChooseCheckpointIn(directory, resume);
+  if (absl::Status agreed = Agree(comm, choice.status()); !agreed.ok()) return agreed;
+  Broadcast(comm, 0, &choice->path);
+  return choice;
+}
+
+absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainState& expected, Match match,
+                                           ParamStore& params, Communicator& comm) {
+  const absl::StatusOr<CheckpointManifest> manifest = ReadManifestTogether(path, comm);
+  if (!manifest.ok()) return manifest.status();
+  absl::StatusOr<std::vector<std::string>> forced = CheckRun(path, *manifest, expected, match);
+  absl::Status status = forced.status();
+  if (status.ok())
+    status = CheckTensors(path, *manifest, EntriesOf(StateTensors(params, WithMomentum::kYes)));
+  if (status = Agree(comm, status); !status.ok()) return status;
+  const absl::StatusOr<std::unique_ptr<ParamStore>> loading = params.MakeEmpty();
+  if (status = Agree(comm, loading.status()); !status.ok()) return status;
+  if (status = ReadInto(**loading, path, *manifest, comm); !status.ok()) return status;
+  params.Swap(**loading);
+  params.KeepMomentum();
+  LoadedState loaded{{manifest->step, manifest->data, manifest->config, manifest->top1}, *std::move(forced)};
+  loaded.data.seed = expected.data.seed;
+  loaded.data.order = expected.data.order;
+  return loaded;
+}
+
+}  // namespace deeper

@@ -1,0 +1,307 @@
+#include "trainer/checkpoint/checkpoint_directory.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <system_error>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "data/io/atomic_file.h"
+#include "trainer/checkpoint/checkpoint_shard.h"
+
+namespace deeper {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kUnfinished[] = ".tmp-";
+
+std::string StepName(int64_t step) {
+  return absl::StrFormat("step-%09d", step);
+}
+
+bool Exists(const std::string& path) {
+  std::error_code unknown;  // a path that cannot be looked at is as good as absent: using it will tell why
+  return fs::exists(path, unknown);
+}
+
+absl::Status RemoveAll(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  return error ? IoError("remove", path, error.value()) : absl::OkStatus();
+}
+
+// Names of the entries of a directory.
+absl::StatusOr<std::vector<std::string>> List(const std::string& directory) {
+  std::error_code error;
+  std::vector<std::string> names;
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
+    names.push_back(entry->path().filename());
+  }
+  if (error) return IoError("list", directory, error.value());
+  return names;
+}
+
+using Steps = std::map<int64_t, std::string, std::greater<>>;  // step -> directory, newest first
+
+// None if the directory is not there.
+absl::StatusOr<Steps> StepsIn(const std::string& directory) {
+  Steps steps;
+  if (!Exists(directory)) return steps;
+  const absl::StatusOr<std::vector<std::string>> names = List(directory);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    absl::string_view number = name;
+    int64_t step = 0;
+    if (absl::ConsumePrefix(&number, "step-") && absl::SimpleAtoi(number, &step)) {
+      steps[step] = directory + "/" + name;
+    }
+  }
+  return steps;
+}
+
+std::vector<std::string> VerifyStep(const std::string& path) {
+  const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
+  if (!manifest.ok()) return {std::string(manifest.status().message())};
+  std::vector<std::string> problems;
+  const auto shard_count = static_cast<int64_t>(manifest->shards.size());
+  for (int64_t shard = 0; shard < shard_count; ++shard) {
+    const absl::Status status = ReadCheckpointShards(path, *manifest, shard, shard_count, nullptr);
+    if (!status.ok()) problems.emplace_back(status.message());
+  }
+  return problems;
+}
+
+CheckpointInfo InfoOf(const std::string& path) {
+  CheckpointInfo info{.path = path, .problems = VerifyStep(path)};
+  const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
+  if (!manifest.ok()) return info;
+  info.step = manifest->step;
+  info.shards = manifest->shards.size();
+  info.top1 = manifest->top1;
+  for (const CheckpointShard& shard : manifest->shards) info.bytes += shard.bytes;
+  return info;
+}
+
+absl::Status CheckUsable(const std::string& path) {
+  const std::vector<std::string> problems = VerifyStep(path);
+  if (problems.empty()) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; ")));
+}
+
+absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
+  const auto steps = StepsIn(directory);
+  if (!steps.ok()) return steps.status();
+  CheckpointChoice choice;
+  for (const auto& [step, path] : *steps) {
+    const absl::Status usable = CheckUsable(path);
+    if (usable.ok()) {
+      choice.path = path;
+      return choice;
+    }
+    choice.warnings.emplace_back(usable.message());
+  }
+  if (steps->empty()) return choice;
+  return absl::DataLossError(absl::StrCat("no checkpoint is left in ", directory, ": ",
+                                          absl::StrJoin(choice.warnings, "; "),
+                                          "; move them away, or start afresh in another directory"));
+}
+
+absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_t step) {
+  const auto steps = StepsIn(directory);
+  if (!steps.ok()) return steps.status();
+  const auto found = steps->find(step);
+  if (found == steps->end()) {
+    const auto number = [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.first); };
+    return absl::NotFoundError(absl::StrCat("there is no checkpoint of step ", step, " in ", directory,
+                                            "; it holds ", steps->empty() ? "none" : "steps ",
+                                            absl::StrJoin(*steps, ", ", number)));
+  }
+  if (absl::Status usable = CheckUsable(found->second); !usable.ok()) return usable;
+  CheckpointChoice choice{found->second, {}};
+  if (found != steps->begin()) {
+    choice.warnings.push_back(
+        absl::StrCat(directory, " also holds later steps, up to ", steps->begin()->first,
+                     ": they are never overwritten, and --resume=latest would take them"));
+  }
+  return choice;
+}
+
+absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
+  const auto steps = StepsIn(directory);
+  if (!steps.ok()) return steps.status();
+  CheckpointChoice choice;
+  if (!steps->empty()) {
+    choice.warnings.push_back(
+        absl::StrCat(directory, " holds checkpoints up to step ", steps->begin()->first,
+                     " already: they are never overwritten, so saving the same steps again will fail"));
+  }
+  return choice;
+}
+
+// Of the steps up to `newest`. What has no valid manifest does not count as kept, and is for the user to look
+// into.
+std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Retention& retention) {
+  std::vector<int64_t> candidates;
+  int kept = 0;
+  int64_t best = 0;
+  std::optional<double> best_top1;
+  for (auto entry = steps.lower_bound(newest); entry != steps.end(); ++entry) {
+    const auto& [step, path] = *entry;
+    const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
+    if (!manifest.ok()) continue;
+    if (manifest->top1 > best_top1) {
+      best = step;
+      best_top1 = manifest->top1;
+    }
+    const bool milestone = retention.keep_every > 0 && step % retention.keep_every == 0;
+    if (++kept > retention.keep && !milestone) candidates.push_back(step);
+  }
+  if (best_top1.has_value()) std::erase(candidates, best);
+  return candidates;
+}
+
+}  // namespace
+
+std::string StepDirectory(const std::string& directory, int64_t step) {
+  return directory + "/" + StepName(step);
+}
+
+std::string UnfinishedStepDirectory(const std::string& directory, int64_t step) {
+  return absl::StrCat(directory, "/", kUnfinished, StepName(step));
+}
+
+absl::StatusOr<File> OpenCheckpointDirectory(const std::string& directory) {
+  if (absl::Status created = CreateDirectories(directory); !created.ok()) return created;
+  if (access(directory.c_str(), W_OK | X_OK) != 0) return IoError("write to", directory, errno);
+  absl::StatusOr<File> lock = LockDirectory(directory);
+  if (!lock.ok()) return lock;
+  const absl::StatusOr<std::vector<std::string>> names = List(directory);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (!name.starts_with(kUnfinished)) continue;
+    if (absl::Status removed = RemoveAll(directory + "/" + name); !removed.ok()) return removed;
+  }
+  return lock;
+}
+
+std::string CheckpointManifestPath(const std::string& step_directory) {
+  return step_directory + "/manifest.json";
+}
+
+absl::StatusOr<std::string> ReadCheckpointManifestText(const std::string& step_directory) {
+  const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFile(CheckpointManifestPath(step_directory));
+  if (!bytes.ok()) return bytes.status();
+  return std::string(bytes->begin(), bytes->end());
+}
+
+absl::StatusOr<CheckpointManifest> ReadCheckpointManifest(const std::string& step_directory) {
+  const absl::StatusOr<std::string> text = ReadCheckpointManifestText(step_directory);
+  if (!text.ok()) return text.status();
+  return ParseCheckpointManifest(*text, CheckpointManifestPath(step_directory));
+}
+
+std::vector<std::string> VerifyCheckpoint(const std::string& path) {
+  const absl::StatusOr<std::vector<CheckpointInfo>> checkpoints = ListCheckpoints(path);
+  if (!checkpoints.ok()) return {std::string(checkpoints.status().message())};
+  std::vector<std::string> problems;
+  for (const CheckpointInfo& info : *checkpoints)
+    problems.insert(problems.end(), info.problems.begin(), info.problems.end());
+  return problems;
+}
+
+absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& step_directory) {
+  absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(step_directory);
+  if (!manifest.ok()) return manifest.status();
+  std::vector<float> state(static_cast<size_t>(manifest->elements()));
+  if (absl::Status read = ReadCheckpointShards(step_directory, *manifest, 0, 1, state.data()); !read.ok())
+    return read;
+  return Checkpoint{*std::move(manifest), std::move(state)};
+}
+
+absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(const std::string& path) {
+  if (Exists(CheckpointManifestPath(path))) return std::vector<CheckpointInfo>{InfoOf(path)};
+  const absl::StatusOr<Steps> steps = StepsIn(path);
+  if (!steps.ok()) return steps.status();
+  if (steps->empty()) return absl::NotFoundError(absl::StrCat(path, " is not a checkpoint and holds none"));
+  std::vector<CheckpointInfo> checkpoints;
+  for (auto entry = steps->rbegin(); entry != steps->rend(); ++entry) {
+    checkpoints.push_back(InfoOf(entry->second));
+    checkpoints.back().step = entry->first;
+  }
+  return checkpoints;
+}
+
+absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory, const std::string& resume) {
+  int64_t step = 0;
+  if (resume == "never") return ChooseNone(directory);
+  if (resume == "latest") return ChooseLatest(directory);
+  if (absl::SimpleAtoi(resume, &step)) return ChooseStep(directory, step);
+  return absl::InvalidArgumentError(
+      absl::StrCat("cannot resume from '", resume, "': give latest, never or a step"));
+}
+
+absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
+  if (Exists(CheckpointManifestPath(path))) {
+    if (absl::Status usable = CheckUsable(path); !usable.ok()) return usable;
+    return CheckpointChoice{path, {}};
+  }
+  absl::StatusOr<CheckpointChoice> choice = ChooseLatest(path);
+  if (choice.ok() && choice->path.empty()) {
+    return absl::NotFoundError(absl::StrCat(path, " is not a checkpoint and holds none"));
+  }
+  return choice;
+}
+
+absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest) {
+  const std::string unfinished = UnfinishedStepDirectory(directory, manifest.step);
+  const std::string finished = StepDirectory(directory, manifest.step);
+  const std::string text = RenderCheckpointManifest(manifest);
+  if (Exists(finished)) {
+    const absl::StatusOr<std::string> there = ReadCheckpointManifestText(finished);
+    if (there.ok() && *there == text && VerifyStep(finished).empty()) return RemoveAll(unfinished);
+    return absl::AlreadyExistsError(absl::StrCat(
+        finished,
+        " is there already, with another state or damaged, and checkpoints are never overwritten; "
+        "move it away or use another directory"));
+  }
+  if (absl::Status written = WriteFileAtomically(CheckpointManifestPath(unfinished), text); !written.ok())
+    return written;
+  return RenameDurably(unfinished, finished);
+}
+
+absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention) {
+  const auto steps = StepsIn(directory);
+  if (!steps.ok() || retention.keep <= 0) return steps.status();
+  const std::vector<int64_t> leaving = ChooseLeaving(*steps, step, retention);
+  if (leaving.empty()) return absl::OkStatus();
+  if (absl::Status usable = CheckUsable(StepDirectory(directory, step)); !usable.ok()) return usable;
+  for (const int64_t old : leaving) {
+    // Renamed first, so that a half-removed directory is never taken for a checkpoint.
+    const std::string unlisted = UnfinishedStepDirectory(directory, old);
+    if (absl::Status renamed = RenameDurably(steps->at(old), unlisted); !renamed.ok()) return renamed;
+    if (absl::Status removed = RemoveAll(unlisted); !removed.ok()) return removed;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CreateUnfinished(const std::string& directory, int64_t step) {
+  RemoveUnfinished(directory, step);
+  return CreateDirectories(UnfinishedStepDirectory(directory, step));
+}
+
+void RemoveUnfinished(const std::string& directory, int64_t step) {
+  std::error_code ignored;
+  fs::remove_all(UnfinishedStepDirectory(directory, step), ignored);
+}
+
+}  // namespace deeper

@@ -1,0 +1,152 @@
+#include "trainer/checkpoint/checkpoint_manifest.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace deeper {
+
+// Next to the type, where the JSON library looks for it: not in the unnamed namespace.
+NLOHMANN_JSON_SERIALIZE_ENUM(TensorRole, {{TensorRole::kWeight, NameOf(TensorRole::kWeight)},
+                                          {TensorRole::kMomentum, NameOf(TensorRole::kMomentum)},
+                                          {TensorRole::kStatistic, NameOf(TensorRole::kStatistic)}})
+
+namespace {
+
+using Json = nlohmann::ordered_json;  // keeps the order of fields, for people who read the file
+
+constexpr char kFormat[] = "deeper-checkpoint";
+constexpr int kVersion = 1;
+constexpr char kSeal[] = "manifest_xxh3_128";
+
+std::string Dump(const Json& json, int indent) {
+  // `replace`: a path in the config that is not UTF-8 must not cost the checkpoint.
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string HashOf(const std::string& text) {
+  return Xxh3(text.data(), text.size()).Hex();
+}
+
+// The text of a manifest, with its checksum as the last field.
+std::string Seal(Json document) {
+  document[kSeal] = HashOf(Dump(document, 1));
+  return Dump(document, 1) + "\n";
+}
+
+Json ToJson(const DataState& data) {
+  return {{"dataset_uuid", data.dataset_uuid},
+          {"seed", data.seed},
+          {"global_batch", data.global_batch},
+          {"order", data.order},
+          {"epoch", data.epoch},
+          {"batch", data.batch},
+          {"samples_trained", data.samples_trained}};
+}
+
+DataState DataStateFrom(const Json& json) {
+  return {.dataset_uuid = json.at("dataset_uuid"),
+          .seed = json.at("seed"),
+          .global_batch = json.at("global_batch"),
+          .order = json.at("order"),
+          .epoch = json.at("epoch"),
+          .batch = json.at("batch"),
+          .samples_trained = json.at("samples_trained")};
+}
+
+Hash128 HashFrom(const std::string& hex) {
+  if (hex.size() != 32) return {};
+  return {std::stoull(hex.substr(0, 16), nullptr, 16), std::stoull(hex.substr(16), nullptr, 16)};
+}
+
+CheckpointManifest ManifestFrom(const Json& document) {
+  CheckpointManifest manifest{.step = document.at("step"),
+                              .data = DataStateFrom(document.at("data")),
+                              .config = document.at("config"),
+                              .shards = {},
+                              .tensors = {},
+                              .top1 = {}};
+  if (document.contains("top1")) manifest.top1 = document.at("top1").get<double>();
+  for (const Json& shard : document.at("shards")) {
+    manifest.shards.push_back({shard.at("bytes"), HashFrom(shard.at("xxh3_128"))});
+  }
+  for (const Json& tensor : document.at("tensors")) {
+    manifest.tensors.push_back(
+        {tensor.at("name"), tensor.at("shape"), tensor.at("role"), tensor.at("first"), tensor.at("count")});
+  }
+  return manifest;
+}
+
+// The checksum says that the manifest is as it was written; this, that it was written right.
+bool IsConsistent(const CheckpointManifest& manifest) {
+  int64_t next = 0;
+  for (const TensorEntry& tensor : manifest.tensors) {
+    int64_t count = 1;
+    for (const int64_t extent : tensor.shape) count *= extent;
+    if (tensor.first != next || tensor.count != count || count <= 0) return false;
+    next += count;
+  }
+  return next > 0 && !manifest.shards.empty() && manifest.config.is_object();
+}
+
+}  // namespace
+
+StateRange ShardRange(int64_t elements, int64_t shard, int64_t shard_count) {
+  return {elements * shard / shard_count, elements * (shard + 1) / shard_count};
+}
+
+std::string ShardName(int64_t shard, int64_t shard_count) {
+  return absl::StrFormat("shard-%05d-of-%05d.h5", shard, shard_count);
+}
+
+std::string RenderCheckpointManifest(const CheckpointManifest& manifest) {
+  Json document = {{"format", kFormat},
+                   {"format_version", kVersion},
+                   {"step", manifest.step},
+                   {"world_size", manifest.shards.size()},
+                   {"rng", "philox4x32-10, keyed by (seed, epoch, sample, op): no state of its own"},
+                   {"data", ToJson(manifest.data)},
+                   {"config", manifest.config},
+                   {"config_xxh3_128", HashOf(Dump(manifest.config, -1))},
+                   {"shards", Json::array()},
+                   {"tensors", Json::array()}};
+  if (manifest.top1.has_value()) document["top1"] = *manifest.top1;
+  for (size_t i = 0; i < manifest.shards.size(); ++i) {
+    document["shards"].push_back({{"file", ShardName(i, manifest.shards.size())},
+                                  {"bytes", manifest.shards[i].bytes},
+                                  {"xxh3_128", manifest.shards[i].hash.Hex()}});
+  }
+  for (const TensorEntry& tensor : manifest.tensors) {
+    document["tensors"].push_back({{"name", tensor.name},
+                                   {"role", tensor.role},
+                                   {"shape", tensor.shape},
+                                   {"first", tensor.first},
+                                   {"count", tensor.count}});
+  }
+  return Seal(std::move(document));
+}
+
+absl::StatusOr<CheckpointManifest> ParseCheckpointManifest(const std::string& text, const std::string& path) {
+  Json document = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!document.is_object() || document.value("format", Json()) != kFormat) {
+    return absl::DataLossError(absl::StrCat(path, " is damaged, or is not the manifest of a checkpoint"));
+  }
+  if (const Json version = document.value("format_version", Json()); version != kVersion) {
+    return absl::UnimplementedError(absl::StrCat(path, " is of checkpoint format version ", version.dump(),
+                                                 "; this build reads version ", kVersion));
+  }
+  document.erase(kSeal);
+  if (Seal(document) != text) {
+    return absl::DataLossError(absl::StrCat(path, " is damaged: it does not match its own checksum"));
+  }
+  try {
+    CheckpointManifest manifest = ManifestFrom(document);
+    if (IsConsistent(manifest)) return manifest;
+  } catch (const std::exception&) {  // of the JSON library: a field is missing or of another type
+  }
+  return absl::DataLossError(
+      absl::StrCat(path, " is not a manifest that deeper wrote: its fields do not fit together"));
+}
+
+}  // namespace deeper

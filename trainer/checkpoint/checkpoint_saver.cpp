@@ -1,0 +1,189 @@
+#include "trainer/checkpoint/checkpoint_saver.h"
+
+#include <chrono>
+#include <iterator>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "comm/agree.h"
+#include "comm/phase.h"
+#include "kernels/base/exit_code.h"
+#include "kernels/base/trace.h"
+#include "trainer/checkpoint/checkpoint_shard.h"
+
+namespace deeper {
+namespace {
+
+// Between two looks whether the peers are there. Request::Wait looks without a pause, at the cost of a core
+// that computes.
+constexpr std::chrono::milliseconds kPause{1};
+
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+StateRange ShardOf(const std::vector<StateTensor>& tensors, const Communicator& comm) {
+  return ShardRange(tensors.back().entry.first + tensors.back().entry.count, comm.rank(), comm.size());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CheckpointSaver>> CheckpointSaver::Create(std::string directory,
+                                                                         const Retention& retention,
+                                                                         const ParamStore& params,
+                                                                         Communicator& comm, Device& device) {
+  std::unique_ptr<CheckpointSaver> saver(
+      new CheckpointSaver(std::move(directory), retention, params, comm, device));
+  absl::Status room;
+  for (Snapshot& snapshot : saver->snapshots_) {
+    absl::StatusOr<Snapshot> made = Snapshot::Create(saver->tensors_, saver->range_, device);
+    room.Update(made.status());
+    if (made.ok()) snapshot = *std::move(made);
+  }
+  if (absl::Status agreed = Agree(comm, room); !agreed.ok()) return agreed;
+  return saver;
+}
+
+CheckpointSaver::CheckpointSaver(std::string directory, const Retention& retention, const ParamStore& params,
+                                 Communicator& comm, Device& device)
+    : directory_(std::move(directory)),
+      retention_(retention),
+      params_(params),
+      comm_(comm),
+      peers_(comm.Duplicate()),
+      device_(device),
+      tensors_(StateTensors(params, WithMomentum::kYes)),
+      range_(ShardOf(tensors_, comm)),
+      thread_([this] { Run(); }) {}
+
+CheckpointSaver::~CheckpointSaver() {
+  Finish();
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void CheckpointSaver::Save(const TrainState& state) {
+  const double start = Seconds();
+  AwaitFewerJobsThan(snapshots_.size());
+  const double waited = Seconds() - start;
+  if (params_.momentum_is_sharded()) {
+    comm_
+        .AllGather(params_.momentum(), params_.whole_momentum(),
+                   static_cast<size_t>(params_.momentum_elements()) * sizeof(float), {})
+        .Wait();
+  }
+  Snapshot& snapshot = snapshots_[next_snapshot_];
+  next_snapshot_ = (next_snapshot_ + 1) % snapshots_.size();
+  snapshot.Take(device_);
+  SaveReport report;
+  report.step = state.step;
+  report.wait_ms = 1e3 * waited;
+  report.stall_ms = 1e3 * (Seconds() - start);
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.push_back({state, &snapshot, std::move(report), start});
+  }
+  changed_.notify_all();
+}
+
+std::vector<SaveReport> CheckpointSaver::TakeReports() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(reports_, {});
+}
+
+std::vector<SaveReport> CheckpointSaver::Finish() {
+  AwaitFewerJobsThan(1);
+  return TakeReports();
+}
+
+// Whoever waits for a save is where the save is, as far as the watchdog is concerned: at work, or waiting for
+// peers.
+void CheckpointSaver::AwaitFewerJobsThan(size_t count) {
+  std::unique_lock lock(mutex_);
+  while (jobs_.size() >= count) {
+    std::optional<WaitingForPeers> waiting;
+    if (stage_ == Stage::kWaitingForPeers) waiting.emplace();
+    changed_.wait(lock, [&, seen = stage_] { return jobs_.size() < count || stage_ != seen; });
+  }
+}
+
+void CheckpointSaver::Run() {
+  TraceLane("checkpoint");
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
+    if (stop_) return;
+    Job& job = jobs_.front();  // stays where it is: others are added behind it
+    lock.unlock();
+    Enter(Stage::kWorking);
+    SaveReport report = job.report;
+    TraceBegin(TraceLevel::kStep, absl::StrCat("step ", report.step));
+    report.status = WithExitCode(Write(job), ExitCode::kCheckpoint);
+    TraceEnd(TraceLevel::kStep);
+    report.seconds = Seconds() - job.start;
+    if (is_chief() && report.status.ok())
+      report.warning = std::string(RemoveOldCheckpoints(directory_, report.step, retention_).message());
+    lock.lock();
+    reports_.push_back(std::move(report));
+    jobs_.pop_front();
+    stage_ = Stage::kIdle;
+    changed_.notify_all();
+  }
+}
+
+// Makes the directory, writes the shards, commits; the ranks agree in between.
+absl::Status CheckpointSaver::Write(const Job& job) {
+  const int64_t step = job.state.step;
+  absl::Status status = AgreeWithPeers(is_chief() ? CreateUnfinished(directory_, step) : absl::OkStatus());
+  if (status.ok()) {
+    absl::StatusOr<std::vector<CheckpointShard>> shards = WriteShards(job);
+    status = shards.status();
+    if (status.ok() && is_chief()) {
+      status = CommitCheckpoint(directory_, {step, job.state.data, job.state.config, *std::move(shards),
+                                             EntriesOf(tensors_), job.state.top1});
+    }
+    if (shards.ok()) status = AgreeWithPeers(status);
+  }
+  if (!status.ok() && is_chief()) RemoveUnfinished(directory_, step);
+  return status;
+}
+
+// Those of all ranks, on every rank.
+absl::StatusOr<std::vector<CheckpointShard>> CheckpointSaver::WriteShards(const Job& job) {
+  const std::string path =
+      UnfinishedStepDirectory(directory_, job.state.step) + "/" + ShardName(comm_.rank(), comm_.size());
+  const absl::StatusOr<CheckpointShard> mine = WriteCheckpointShard(
+      path, job.state.step, range_, [&](const auto& take) { job.snapshot->Visit(take); });
+  if (absl::Status agreed = AgreeWithPeers(mine.status()); !agreed.ok()) return agreed;
+  static_assert(std::is_trivially_copyable_v<CheckpointShard>);
+  std::vector<CheckpointShard> all(static_cast<size_t>(peers_->size()));
+  peers_->AllGather(&*mine, all.data(), sizeof(CheckpointShard), {}).Wait();
+  return all;
+}
+
+// Agree, once all ranks are there.
+absl::Status CheckpointSaver::AgreeWithPeers(const absl::Status& mine) {
+  Enter(Stage::kWaitingForPeers);
+  int64_t present = 1;
+  Request all_present = peers_->AllReduce(&present, 1, CommType::kI64, ReduceOp::kMin, {});
+  while (!all_present.Test()) std::this_thread::sleep_for(kPause);
+  absl::Status agreed = Agree(*peers_, mine);
+  Enter(Stage::kWorking);
+  return agreed;
+}
+
+void CheckpointSaver::Enter(Stage stage) {
+  {
+    const std::lock_guard lock(mutex_);
+    stage_ = stage;
+  }
+  changed_.notify_all();
+}
+
+}  // namespace deeper

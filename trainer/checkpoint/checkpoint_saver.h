@@ -1,0 +1,102 @@
+// Saves checkpoints while training goes on. Training waits for a copy of its state in host memory; the rest
+// is done by a thread of its own: it brings the copy into the layout of the files, hashes it, writes this
+// rank's shard, agrees with the other ranks, commits, and removes what is too old.
+//
+// There is room for two copies, so that a save may begin while the one before is still being written. One
+// that finds both in use waits: no checkpoint that was asked for is left out, and the report says how long.
+#pragma once
+
+#include <array>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "comm/communicator.h"
+#include "kernels/base/device.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/checkpoint_snapshot.h"
+#include "trainer/engine/params.h"
+
+namespace deeper {
+
+// How a save went.
+struct SaveReport {
+  int64_t step = 0;
+  // The same on every rank. OK: the checkpoint is on disk and whole. Otherwise, with ExitCode::kCheckpoint,
+  // all older ones are as they were.
+  absl::Status status;
+  std::string warning;  // on rank 0: old checkpoints could not be removed; empty: none
+  double stall_ms = 0;  // that training waited, on this rank
+  double wait_ms = 0;   // of them, for earlier saves
+  double seconds = 0;   // from the call of Save to the commit or the failure
+};
+
+class CheckpointSaver {
+ public:
+  // Collective. All must outlive the saver. `params` is one for training; its slice of the momentum is that
+  // of comm's rank. ResourceExhausted: no memory for the copies.
+  static absl::StatusOr<std::unique_ptr<CheckpointSaver>> Create(std::string directory,
+                                                                 const Retention& retention,
+                                                                 const ParamStore& params, Communicator& comm,
+                                                                 Device& device);
+  // Collective: waits for the saves under way, whose reports are lost.
+  ~CheckpointSaver();
+  CheckpointSaver(const CheckpointSaver&) = delete;
+  CheckpointSaver& operator=(const CheckpointSaver&) = delete;
+
+  // Collective. Begins to save the state as DIR/step-N; returns when `params` may change again. Momentum that
+  // is sharded over the ranks is gathered first, in the memory of the gradients; the files do not tell.
+  void Save(const TrainState& state);
+  // Of the saves that ended since the last call, in their order.
+  std::vector<SaveReport> TakeReports();
+  // Waits for the saves under way, then as TakeReports.
+  std::vector<SaveReport> Finish();
+
+ private:
+  enum class Stage { kIdle, kWorking, kWaitingForPeers };
+  struct Job {
+    TrainState state;
+    const Snapshot* snapshot;
+    SaveReport report;
+    double start;
+  };
+
+  CheckpointSaver(std::string directory, const Retention& retention, const ParamStore& params,
+                  Communicator& comm, Device& device);
+  void AwaitFewerJobsThan(size_t count);
+
+  // All on the saving thread.
+  void Run();
+  absl::Status Write(const Job& job);
+  absl::StatusOr<std::vector<CheckpointShard>> WriteShards(const Job& job);
+  absl::Status AgreeWithPeers(const absl::Status& mine);
+  void Enter(Stage stage);
+  bool is_chief() const { return comm_.rank() == 0; }
+
+  const std::string directory_;
+  const Retention retention_;
+  const ParamStore& params_;
+  Communicator& comm_;                         // of the thread that trains
+  const std::unique_ptr<Communicator> peers_;  // of the thread that saves
+  Device& device_;
+  const std::vector<StateTensor> tensors_;
+  const StateRange range_;  // of the state, that this rank writes
+  std::array<Snapshot, 2> snapshots_;
+  size_t next_snapshot_ = 0;
+
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  std::deque<Job> jobs_;  // the first one is being written
+  std::vector<SaveReport> reports_;
+  Stage stage_ = Stage::kIdle;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace deeper

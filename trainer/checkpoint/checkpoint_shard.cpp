@@ -1,0 +1,149 @@
+#include "trainer/checkpoint/checkpoint_shard.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <future>
+#include <iterator>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "data/io/file.h"
+#include "data/io/hdf5_file.h"
+
+namespace deeper {
+namespace {
+
+constexpr char kDataset[] = "state";
+
+// The HDF5 file with its data still to be written.
+absl::StatusOr<Hdf5Extent> CreateShardFile(const std::string& path, int64_t step, StateRange range) {
+  absl::StatusOr<Hdf5File> file = Hdf5File::Create(path);
+  if (!file.ok()) return file.status();
+  file->SetAttribute("format", "deeper-checkpoint-shard");
+  file->SetAttribute("format_version", int64_t{1});
+  file->SetAttribute("step", step);
+  file->SetAttribute("first_element", range.begin);
+  const Hdf5Extent extent = file->Reserve(kDataset, Hdf5Type::kF32, {static_cast<uint64_t>(range.size())});
+  if (absl::Status closed = file->Close(); !closed.ok()) return closed;
+  return extent;
+}
+
+// Adds bytes [begin, end) of the file to the hash; keeps them in `keep` unless that is null; says after each
+// piece how many are read. One piece is hashed while the next one is read.
+absl::Status HashFile(const File& file, uint64_t begin, uint64_t end, Xxh3Stream& hash,
+                      std::byte* keep = nullptr,
+                      const std::function<void(uint64_t bytes)>& read_so_far = {}) {
+  constexpr uint64_t kPiece = uint64_t{4} << 20;  // worth a thread, and still in cache when it is hashed
+  std::vector<std::byte> buffers(keep == nullptr ? 2 * std::min(kPiece, end - begin) : 0);
+  absl::Status read;
+  std::future<void> hashing;
+  for (uint64_t at = begin; at < end && read.ok(); at += kPiece) {
+    const size_t bytes = std::min(kPiece, end - at);
+    std::byte* to = keep == nullptr ? buffers.data() + (at - begin) % (2 * kPiece) : keep + (at - begin);
+    read = file.ReadAt(at, to, bytes);
+    if (read.ok() && read_so_far != nullptr) read_so_far(at - begin + bytes);
+    if (hashing.valid()) hashing.get();
+    if (read.ok()) hashing = std::async(std::launch::async, [&hash, to, bytes] { hash.Add(to, bytes); });
+  }
+  if (hashing.valid()) hashing.get();
+  return read;
+}
+
+// "elements 0 to 4096 of the state, conv1.conv.weight (weight) to fc.bias (momentum)"
+std::string Describe(const CheckpointManifest& manifest, StateRange range) {
+  const auto tensor_at = [&](int64_t element) {
+    const auto next = std::find_if(manifest.tensors.begin(), manifest.tensors.end(),
+                                   [&](const TensorEntry& tensor) { return tensor.first > element; });
+    const TensorEntry& tensor = *std::prev(next);
+    return absl::StrCat(tensor.name, " (", NameOf(tensor.role), ")");
+  };
+  if (range.size() == 0) return "no element of the state";
+  return absl::StrCat("elements ", range.begin, " to ", range.end, " of the state, ", tensor_at(range.begin),
+                      " to ", tensor_at(range.end - 1));
+}
+
+// Reads the `range` of the state to its place in `state`; null: only verifies it.
+absl::Status ReadShard(const std::string& path, const CheckpointShard& written, StateRange range,
+                       float* state, const std::function<void(int64_t)>& read_to) {
+  const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<uint64_t> bytes = file->Size();
+  if (!bytes.ok()) return bytes.status();
+  if (*bytes != written.bytes) {
+    return absl::DataLossError(
+        absl::StrCat(path, " is damaged: it has ", *bytes, " bytes, its manifest says ", written.bytes));
+  }
+  // All of it at once: more requests under way than the kernel makes by itself.
+  const auto reading_ahead =
+      std::async(std::launch::async, [fd = file->fd()] { posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED); });
+  const absl::StatusOr<Hdf5File> hdf5 = Hdf5File::Open(path);
+  if (!hdf5.ok()) return hdf5.status();
+  const absl::StatusOr<Hdf5Extent> extent = hdf5->Locate(kDataset, Hdf5Type::kF32);
+  if (!extent.ok()) return extent.status();
+  if (extent->bytes != static_cast<uint64_t>(range.size()) * sizeof(float)) {
+    return absl::DataLossError(absl::StrCat(path, " is damaged: it holds ", extent->bytes / sizeof(float),
+                                            " values instead of ", range.size()));
+  }
+  Xxh3Stream hash;
+  const uint64_t data_end = extent->offset + extent->bytes;
+  absl::Status status = HashFile(*file, 0, extent->offset, hash);
+  if (status.ok()) {
+    auto* const keep = state == nullptr ? nullptr : reinterpret_cast<std::byte*>(state + range.begin);
+    status = HashFile(*file, extent->offset, data_end, hash, keep, [&](uint64_t there) {
+      if (read_to != nullptr) read_to(range.begin + static_cast<int64_t>(there / sizeof(float)));
+    });
+  }
+  if (status.ok()) status = HashFile(*file, data_end, *bytes, hash);
+  if (status.ok() && hash.Finish() != written.hash) {
+    status = absl::DataLossError(
+        absl::StrCat(path, " is damaged: it does not match its checksum in the manifest"));
+  }
+  return status;
+}
+
+}  // namespace
+
+absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
+                                                     const StatePieces& pieces) {
+  const absl::StatusOr<Hdf5Extent> extent = CreateShardFile(path, step, range);
+  if (!extent.ok()) return extent.status();
+  absl::StatusOr<File> file = File::Open(path, O_RDWR);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<uint64_t> created = file->Size();
+  if (!created.ok()) return created.status();
+
+  Xxh3Stream hash;
+  const uint64_t data_end = extent->offset + extent->bytes, bytes = std::max(*created, data_end);
+  absl::Status status = file->Allocate(bytes);
+  if (status.ok()) status = HashFile(*file, 0, extent->offset, hash);
+  uint64_t at = extent->offset;
+  pieces([&](const float* values, int64_t count) {
+    const size_t piece = static_cast<size_t>(count) * sizeof(float);
+    hash.Add(values, piece);
+    if (status.ok()) status = file->WriteAt(at, values, piece);
+    at += piece;
+  });
+  if (status.ok()) status = HashFile(*file, data_end, bytes, hash);
+  if (status.ok()) status = file->Sync();
+  if (status.ok()) status = file->Close();
+  if (!status.ok()) return status;
+  return CheckpointShard{bytes, hash.Finish()};
+}
+
+absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,
+                                  int64_t first, int64_t stride, float* state,
+                                  const std::function<void(int64_t end)>& read_to) {
+  const auto shard_count = static_cast<int64_t>(manifest.shards.size());
+  for (int64_t shard = first; shard < shard_count; shard += stride) {
+    const StateRange range = ShardRange(manifest.elements(), shard, shard_count);
+    absl::Status read = ReadShard(directory + "/" + ShardName(shard, shard_count),
+                                  manifest.shards[static_cast<size_t>(shard)], range, state, read_to);
+    if (!read.ok())
+      return absl::Status(read.code(),
+                          absl::StrCat(read.message(), "; it holds ", Describe(manifest, range)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace deeper

@@ -1,0 +1,28 @@
+// One file of a checkpoint: a range of the flat state as the HDF5 dataset /state.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "trainer/checkpoint/checkpoint_manifest.h"
+
+namespace deeper {
+
+// Gives `take` values of the state in their order, in pieces of any size.
+using StatePieces = std::function<void(const std::function<void(const float* values, int64_t count)>& take)>;
+
+// Writes the elements `range` of the state, which `pieces` gives, and flushes them to disk. The checksum
+// returned is of the memory, so that it convicts any change on the way to the disk and back.
+absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
+                                                     const StatePieces& pieces);
+
+// Reads shards first, first + stride, ... of a step directory to their places in `state`
+// [manifest.elements()]; null: keeps nothing. DataLoss unless each whole file is what was written. On the
+// way, read_to(end) tells that all elements of these shards below `end` are read, though not yet verified.
+absl::Status ReadCheckpointShards(const std::string& directory, const CheckpointManifest& manifest,
+                                  int64_t first, int64_t stride, float* state,
+                                  const std::function<void(int64_t end)>& read_to = nullptr);
+
+}  // namespace deeper

@@ -1,0 +1,95 @@
+#include "trainer/checkpoint/checkpoint_tools.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
+#include "trainer/checkpoint/checkpoint_shard.h"
+
+namespace deeper {
+namespace {
+
+absl::StatusOr<Checkpoint> Find(const std::string& path) {
+  const absl::StatusOr<CheckpointChoice> choice = FindCheckpoint(path);
+  if (!choice.ok()) return choice.status();
+  return ReadCheckpoint(choice->path);
+}
+
+TensorDelta Compare(const std::string& name, const float* a, const float* b, int64_t count) {
+  TensorDelta delta{.name = name};
+  for (int64_t i = 0; i < count; ++i) {
+    if (std::memcmp(a + i, b + i, sizeof(float)) == 0) continue;
+    ++delta.elements;
+    const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    if (!(difference <= delta.max_abs) && !std::isnan(delta.max_abs)) delta.max_abs = difference;
+  }
+  return delta;
+}
+
+absl::Status WriteResharded(const Checkpoint& checkpoint, int64_t shards, const std::string& directory) {
+  CheckpointManifest manifest = checkpoint.manifest;
+  manifest.shards.clear();
+  const std::string unfinished = UnfinishedStepDirectory(directory, manifest.step);
+  for (int64_t shard = 0; shard < shards; ++shard) {
+    const StateRange range = ShardRange(manifest.elements(), shard, shards);
+    const absl::StatusOr<CheckpointShard> written = WriteCheckpointShard(
+        unfinished + "/" + ShardName(shard, shards), manifest.step, range,
+        [&](const auto& take) { take(checkpoint.state.data() + range.begin, range.size()); });
+    if (!written.ok()) return written.status();
+    manifest.shards.push_back(*written);
+  }
+  return CommitCheckpoint(directory, manifest);
+}
+
+}  // namespace
+
+absl::StatusOr<CheckpointDelta> CompareCheckpoints(const std::string& a, const std::string& b) {
+  const absl::StatusOr<Checkpoint> first = Find(a), second = Find(b);
+  for (const auto* checkpoint : {&first, &second})
+    if (!checkpoint->ok()) return checkpoint->status();
+  const auto name_of = [](const TensorEntry& tensor) {
+    return absl::StrCat(tensor.name, " (", NameOf(tensor.role), ")");
+  };
+  std::map<std::string, const TensorEntry*> others;
+  for (const TensorEntry& tensor : second->manifest.tensors) others[name_of(tensor)] = &tensor;
+
+  CheckpointDelta delta;
+  for (const TensorEntry& tensor : first->manifest.tensors) {
+    const std::string name = name_of(tensor);
+    const auto other = others.find(name);
+    if (other == others.end()) {
+      delta.unlike.push_back(absl::StrCat(name, " is in the first only"));
+      continue;
+    }
+    if (other->second->shape != tensor.shape) {
+      delta.unlike.push_back(absl::StrCat(name, ": ", tensor.ToString(), " and ", other->second->ToString()));
+    } else {
+      ++delta.tensors;
+      TensorDelta found = Compare(name, first->state.data() + tensor.first,
+                                  second->state.data() + other->second->first, tensor.count);
+      if (found.elements > 0) delta.different.push_back(std::move(found));
+    }
+    others.erase(other);
+  }
+  for (const auto& [name, tensor] : others)
+    delta.unlike.push_back(absl::StrCat(name, " is in the second only"));
+  return delta;
+}
+
+absl::Status ReshardCheckpoint(const std::string& from, int64_t shards, const std::string& directory) {
+  const absl::StatusOr<Checkpoint> checkpoint = Find(from);
+  if (!checkpoint.ok()) return checkpoint.status();
+  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory);
+  if (!lock.ok()) return lock.status();
+  const int64_t step = checkpoint->manifest.step;
+  absl::Status status = CreateUnfinished(directory, step);
+  if (status.ok()) status = WriteResharded(*checkpoint, shards, directory);
+  if (!status.ok()) RemoveUnfinished(directory, step);
+  return status;
+}
+
+}  // namespace deeper

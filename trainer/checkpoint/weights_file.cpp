@@ -1,0 +1,180 @@
+#include "trainer/checkpoint/weights_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "comm/agree.h"
+#include "data/io/atomic_file.h"
+#include "data/io/file.h"
+#include "data/io/hdf5_file.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
+
+namespace deeper {
+namespace {
+
+constexpr char kFormat[] = "deeper-weights";
+constexpr int64_t kVersion = 1;
+
+absl::StatusOr<Weights> ReadCheckpointWeights(const std::string& path) {
+  absl::StatusOr<CheckpointChoice> choice = FindCheckpoint(path);
+  if (!choice.ok()) return choice.status();
+  absl::StatusOr<Checkpoint> checkpoint = ReadCheckpoint(choice->path);
+  if (!checkpoint.ok()) return checkpoint.status();
+  Weights weights{checkpoint->manifest.config, {}, {}, std::move(choice->warnings)};
+  for (TensorEntry& tensor : checkpoint->manifest.tensors) {
+    if (tensor.role == TensorRole::kMomentum) continue;
+    const auto from = checkpoint->state.begin() + tensor.first;
+    tensor.first = static_cast<int64_t>(weights.values.size());
+    weights.values.insert(weights.values.end(), from, from + tensor.count);
+    weights.tensors.push_back(std::move(tensor));
+  }
+  return weights;
+}
+
+absl::Status CheckFormat(const Hdf5File& file, const std::string& path) {
+  std::string format;
+  int64_t version = 0;
+  if (!file.ReadAttribute("format", &format).ok() || format != kFormat ||
+      !file.ReadAttribute("format_version", &version).ok()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is not a file of weights as `deeper export` writes them"));
+  }
+  if (version == kVersion) return absl::OkStatus();
+  return absl::UnimplementedError(
+      absl::StrCat(path, " is of weights format version ", version, "; this build reads version ", kVersion));
+}
+
+absl::Status AppendTensor(const Hdf5File& file, const std::string& name, Weights& weights) {
+  const absl::StatusOr<Hdf5Extent> extent = file.Locate(name, Hdf5Type::kF32);
+  if (!extent.ok()) return extent.status();
+  std::vector<float> values;
+  if (absl::Status read = file.Read(name, &values); !read.ok()) return read;
+  weights.tensors.push_back({name,
+                             {extent->shape.begin(), extent->shape.end()},
+                             TensorRole::kWeight,
+                             static_cast<int64_t>(weights.values.size()),
+                             static_cast<int64_t>(values.size())});
+  weights.values.insert(weights.values.end(), values.begin(), values.end());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Weights> ReadWeightsFile(const std::string& path) {
+  const absl::StatusOr<Hdf5File> file = Hdf5File::Open(path);
+  if (!file.ok()) return file.status();
+  if (absl::Status format = CheckFormat(*file, path); !format.ok()) return format;
+  Weights weights;
+  std::string config;
+  if (absl::Status read = file->ReadAttribute("config", &config); !read.ok()) return read;
+  weights.config = nlohmann::json::parse(config, nullptr, /*allow_exceptions=*/false);
+  if (!weights.config.is_object())
+    return absl::DataLossError(absl::StrCat("the config of ", path, " is not JSON"));
+  for (const std::string& name : file->Names()) {
+    if (absl::Status read = AppendTensor(*file, name, weights); !read.ok()) return read;
+  }
+  return weights;
+}
+
+absl::Status WriteAndSync(const Weights& weights, const std::string& path) {
+  absl::StatusOr<Hdf5File> file = Hdf5File::Create(path);
+  if (!file.ok()) return file.status();
+  file->SetAttribute("format", kFormat);
+  file->SetAttribute("format_version", kVersion);
+  file->SetAttribute("model", weights.config.value("model", ""));
+  file->SetAttribute("num_classes", weights.config.value("num_classes", int64_t{0}));
+  file->SetAttribute("config", weights.config.dump());
+  for (const TensorEntry& tensor : weights.tensors) {
+    file->Write(tensor.name, {tensor.shape.begin(), tensor.shape.end()},
+                weights.values.data() + tensor.first);
+  }
+  if (absl::Status closed = file->Close(); !closed.ok()) return closed;
+  const absl::StatusOr<File> written = File::Open(path, O_RDWR);
+  return written.ok() ? written->Sync() : written.status();
+}
+
+bool IsAuxiliary(const std::string& name) {
+  return name.starts_with("aux");
+}
+
+// `entries` without the auxiliary tensors that `others` lacks.
+std::vector<TensorEntry> WithoutSpareHeads(const std::vector<TensorEntry>& entries,
+                                           const std::vector<TensorEntry>& others) {
+  std::vector<TensorEntry> kept;
+  for (const TensorEntry& entry : entries) {
+    const auto same_name = [&](const TensorEntry& other) { return other.name == entry.name; };
+    if (!IsAuxiliary(entry.name) || std::any_of(others.begin(), others.end(), same_name))
+      kept.push_back(entry);
+  }
+  return kept;
+}
+
+// The values of the model's tensors, back to back: the file's, and what `params` has where only the file
+// lacks a tensor.
+absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore& params,
+                                       const std::vector<StateTensor>& tensors,
+                                       std::vector<std::string>& warnings) {
+  absl::StatusOr<Weights> weights = ReadWeights(path);
+  if (!weights.ok()) return weights.status();
+  warnings = std::move(weights->warnings);
+  const std::vector<TensorEntry> model = EntriesOf(tensors);
+  const std::vector<TensorEntry> wanted = WithoutSpareHeads(model, weights->tensors);
+  const std::vector<std::string> differences =
+      TensorDifferences(WithoutSpareHeads(weights->tensors, model), wanted);
+  if (!differences.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the weights of ", path, " do not fit the model: ", absl::StrJoin(differences, "; ")));
+  }
+  if (wanted.size() < model.size()) {
+    warnings.push_back(absl::StrCat(path, " has no auxiliary heads: they keep their initial weights"));
+  }
+  std::map<std::string, const TensorEntry*> in_file;
+  for (const TensorEntry& entry : weights->tensors) in_file[entry.name] = &entry;
+  std::vector<float> values(static_cast<size_t>(model.back().first + model.back().count));
+  for (const auto& [entry, param, arena] : tensors) {
+    const auto found = in_file.find(entry.name);
+    if (found == in_file.end()) {
+      params.Read(*param, arena, values.data() + entry.first);
+    } else {
+      std::copy_n(weights->values.begin() + found->second->first, entry.count, values.begin() + entry.first);
+    }
+  }
+  return values;
+}
+
+}  // namespace
+
+absl::StatusOr<Weights> ReadWeights(const std::string& path) {
+  std::error_code unknown;  // opening it will tell
+  return std::filesystem::is_directory(path, unknown) ? ReadCheckpointWeights(path) : ReadWeightsFile(path);
+}
+
+absl::Status WriteWeights(const Weights& weights, const std::string& path) {
+  const std::string temporary = path + kTemporarySuffix;
+  absl::Status status = WriteAndSync(weights, temporary);
+  if (status.ok()) status = RenameDurably(temporary, path);
+  if (!status.ok()) unlink(temporary.c_str());
+  return status;
+}
+
+absl::StatusOr<std::vector<std::string>> LoadWeights(const std::string& path, ParamStore& params,
+                                                     Communicator& comm) {
+  const std::vector<StateTensor> tensors = StateTensors(params, WithMomentum::kNo);
+  const TensorEntry& last = tensors.back().entry;
+  std::vector<std::string> warnings;
+  absl::StatusOr<std::vector<float>> values =
+      std::vector<float>(static_cast<size_t>(last.first + last.count));
+  if (comm.rank() == 0) values = Fit(path, params, tensors, warnings);
+  if (absl::Status agreed = Agree(comm, values.status()); !agreed.ok()) return agreed;
+  comm.Broadcast(values->data(), values->size() * sizeof(float), 0, {}).Wait();
+  for (const auto& [entry, param, arena] : tensors) params.Write(*param, values->data() + entry.first, arena);
+  return warnings;
+}
+
+}  // namespace deeper

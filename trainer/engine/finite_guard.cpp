@@ -1,0 +1,109 @@
+#include "trainer/engine/finite_guard.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "kernels/base/check.h"
+#include "kernels/ops/arrays/finite.h"
+
+namespace deeper {
+namespace {
+
+bool IsFinite(std::span<const HeadResult> loss) {
+  return std::all_of(loss.begin(), loss.end(),
+                     [](const HeadResult& head) { return std::isfinite(head.loss_sum); });
+}
+
+}  // namespace
+
+FiniteGuard::FiniteGuard(const Network& net, ParamStore& params, Communicator& comm, Device& device)
+    : net_(net),
+      params_(params),
+      comm_(comm),
+      device_(device),
+      pieces_(net.gradient_pieces().size()),
+      flags_(device.Allocate((pieces_ + 1) * sizeof(uint32_t))),
+      staged_flags_(device.AllocateStaging(flags_.bytes())),
+      workspace_(device.Allocate(FindNonFiniteWorkspaceBytes(device))),
+      statistics_(device.Allocate(static_cast<size_t>(params.statistics_elements()) * sizeof(float))) {}
+
+void FiniteGuard::BeginStep() {
+  device_.Copy(statistics_.data(), params_.statistic_values(), statistics_.bytes());
+}
+
+void FiniteGuard::InspectPiece(size_t piece, std::span<const HeadResult> loss) {
+  if (comm_.size() == 1) return;  // the sums are this rank's own
+  const GradientPiece& part = net_.gradient_pieces()[piece];
+  float* const grads = params_.grads() + part.offset;
+  if (piece == 0 && loss_is_on_host() && !(IsFinite(loss) && IsFinite(net_.results())))
+    grads[0] = std::numeric_limits<float>::quiet_NaN();
+  FindNonFinite(device_, grads, static_cast<int64_t>(part.count), flag(piece), workspace_.data());
+}
+
+void FiniteGuard::InspectSums() {
+  FindNonFinite(device_, params_.grads(), params_.trained_elements(), flag(pieces_), workspace_.data());
+  device_.Copy(staged_flags_.data(), flags_.data(), flags_.bytes());
+}
+
+bool FiniteGuard::EndStep(std::span<const HeadResult> loss) {
+  int64_t bad = staged_flags_.as<uint32_t>()[pieces_] != 0 || !IsFinite(loss);
+  if (comm_.size() > 1 && !loss_is_on_host())
+    comm_.AllReduce(&bad, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
+  if (bad == 0) return true;
+  device_.Copy(params_.statistic_values(), statistics_.data(), statistics_.bytes());
+  device_.Synchronize();
+  return false;
+}
+
+std::string FiniteGuard::Culprit(std::span<const HeadResult> loss) const {
+  struct Finding {
+    int64_t piece;  // the first that was bad before the sum; the number of pieces: none
+    double loss;    // mean of the main head
+  };
+  const auto* const flags = staged_flags_.as<uint32_t>();
+  const HeadResult& main = loss.front();
+  const Finding mine = {std::find(flags, flags + pieces_, 1u) - flags,
+                        main.loss_sum / static_cast<double>(std::max<int64_t>(1, main.rows))};
+  std::vector<Finding> all(static_cast<size_t>(comm_.size()));
+  comm_.AllGather(&mine, all.data(), sizeof mine, {}).Wait();
+  const auto first = std::min_element(all.begin(), all.end(),
+                                      [](const Finding& a, const Finding& b) { return a.piece < b.piece; });
+
+  size_t piece = static_cast<size_t>(first->piece);
+  const bool on_a_rank = piece < pieces_;
+  std::optional<std::string> param;
+  for (piece = on_a_rank ? piece : 0; piece < pieces_ && !param.has_value(); ++piece)
+    param = FirstBadParam(piece);
+  const std::string what = absl::StrCat("the gradient of ", param.value_or("no parameter"));
+  const auto whose = [](const Finding& finding) { return absl::StrFormat("the loss is %g", finding.loss); };
+  if (comm_.size() == 1) return absl::StrCat(what, " is not finite; ", whose(mine));
+  if (!on_a_rank && !param.has_value()) {  // on a GPU a loss alone leaves no trace in the gradients
+    const auto lost =
+        std::find_if(all.begin(), all.end(), [](const Finding& f) { return !std::isfinite(f.loss); });
+    if (lost != all.end()) return absl::StrCat(whose(*lost), " on rank ", lost - all.begin());
+  }
+  if (!on_a_rank) return absl::StrCat(what, " overflows in the sum over ranks");
+  return absl::StrCat(what, " is not finite on rank ", first - all.begin(), "; ", whose(*first), " there");
+}
+
+// Of the sums, which are not finite where a rank's own gradient is not.
+std::optional<std::string> FiniteGuard::FirstBadParam(size_t piece) const {
+  const GradientPiece& part = net_.gradient_pieces()[piece];
+  std::vector<float> values(part.count);
+  device_.Copy(values.data(), params_.grads() + part.offset, part.count * sizeof(float));
+  device_.Synchronize();
+  const auto bad =
+      std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+  if (bad == values.end()) return std::nullopt;
+  const auto at = static_cast<int64_t>(part.offset) + (bad - values.begin());
+  const auto& trained = params_.trained();
+  const auto owner =
+      std::find_if(trained.rbegin(), trained.rend(), [&](const Param& p) { return p.offset <= at; });
+  return owner->name;
+}
+
+}  // namespace deeper

@@ -1,0 +1,312 @@
+#include "trainer/engine/network.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <unordered_map>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/bf16.h"
+#include "kernels/base/check.h"
+#include "kernels/ops/images.h"
+
+namespace deeper {
+namespace {
+
+absl::Status Annotate(const absl::Status& status, const std::string& what) {
+  return absl::Status(status.code(), absl::StrCat(what, ": ", status.message()));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Network>> Network::Prepare(const Model& model, const NetworkOptions& options,
+                                                          Device& device) {
+  std::unique_ptr<Network> network(new Network(model, options, device));
+  if (absl::Status status = network->PrepareOps(); !status.ok()) return status;
+  network->PlanBuffers();
+  return network;
+}
+
+// [node] whether everything that reads its output takes slices of channels.
+std::vector<bool> OutputsThatMayBeSlices(const Model& model) {
+  std::vector<bool> may_be(model.nodes.size(), true);
+  for (const Node& node : model.nodes) {
+    if (node.input != kImages && !TakesSlices(node.op)) may_be[static_cast<size_t>(node.input)] = false;
+  }
+  for (const Head& head : model.heads) may_be[static_cast<size_t>(head.logits)] = false;
+  return may_be;
+}
+
+absl::Status Network::PrepareOps() {
+  images_desc_ = device_.Images({options_.rows, model_.channels, model_.image_size, model_.image_size},
+                                options_.precision);
+  const std::vector<bool> may_be_slice = OutputsThatMayBeSlices(model_);
+  for (const Node& node : model_.nodes) {
+    const OpNeeds* const input =
+        node.input == kImages ? nullptr : &ops_[static_cast<size_t>(node.input)]->needs();
+    const TensorDesc& x = input == nullptr ? images_desc_ : input->y;
+    absl::StatusOr<OpShape> shape = InferOp(node.op, x.shape);
+    if (!shape.ok()) return Annotate(shape.status(), absl::StrCat(model_.name, ", layer ", node.name));
+    absl::StatusOr<std::unique_ptr<Op>> op =
+        MakeOp(node.op, x,
+               {.name = node.name,
+                .training = options_.training,
+                .want_dx = node.input != kImages,
+                .x_takes_pooled_gradients = input != nullptr && input->takes_pooled_gradients,
+                .fuse = options_.fusion && may_be_slice[ops_.size()],
+                .sum_over_ranks = options_.sum_statistics},
+               device_);
+    if (!op.ok()) return Annotate(op.status(), absl::StrCat(model_.name, ", layer ", node.name));
+    ops_.push_back(*std::move(op));
+    specs_.push_back(std::move(shape->params));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Param> Network::Params() const {
+  std::vector<Param> params;
+  for (size_t node = 0; node < ops_.size(); ++node) {
+    AppendParams(model_.nodes[node].name, static_cast<int>(node), specs_[node], ops_[node]->needs(), params);
+  }
+  return params;
+}
+
+// Time runs 0..T-1 forward, T the losses, T+1..2T backward, where node i runs at 2T - i.
+void Network::PlanBuffers() {
+  const int nodes = static_cast<int>(ops_.size());
+  const auto backward_of = [&](int node) { return 2 * nodes - node; };
+  std::vector<Lifetime> lifetimes;
+  const auto add = [&](size_t bytes, int first, int last) {
+    lifetimes.push_back({bytes, first, last});
+    return static_cast<int>(lifetimes.size()) - 1;
+  };
+  const auto extend = [&](int buffer, int time) {
+    int& last = lifetimes[static_cast<size_t>(buffer)].last;
+    last = std::max(last, time);
+  };
+
+  images_ = add(images_desc_.bytes(), 0, 0);
+  buffers_.resize(ops_.size());
+  size_t workspace_bytes = 0;
+  for (int node = 0; node < nodes; ++node) {
+    const OpNeeds& needs = ops_[static_cast<size_t>(node)]->needs();
+    NodeBuffers& own = buffers_[static_cast<size_t>(node)];
+    const int input = model_.nodes[static_cast<size_t>(node)].input;
+    const int x = input == kImages ? images_ : buffers_[static_cast<size_t>(input)].y;
+    own.y = add(needs.y.bytes(), node, node);
+    extend(x, node);
+    workspace_bytes = std::max(workspace_bytes, needs.workspace_bytes);
+    if (needs.saved_bytes != 0)
+      own.saved = add(needs.saved_bytes, node, options_.training ? backward_of(node) : node);
+    if (!options_.training) continue;
+    DEEPER_CHECK(input != kImages || needs.dx_parts.empty(), model_.nodes[static_cast<size_t>(node)].name);
+    if (needs.backward_reads_x) extend(x, backward_of(node));
+    if (needs.backward_reads_y) extend(own.y, backward_of(node));
+    for (const TensorDesc& part : needs.dx_parts) {
+      own.dx.push_back(add(part.bytes(), backward_of(node), backward_of(input)));
+      buffers_[static_cast<size_t>(input)].dy.push_back(own.dx.back());
+    }
+    if (needs.pooled_dx.has_value()) {
+      own.pooled_dx = add(needs.pooled_dx->desc.bytes(), backward_of(node), backward_of(input));
+      extend(own.saved, backward_of(input));  // the argmax
+      buffers_[static_cast<size_t>(input)].pooled_dy.push_back(node);
+    }
+  }
+  for (const Head& head : model_.heads) {
+    NodeBuffers& node = buffers_[static_cast<size_t>(head.logits)];
+    extend(node.y,
+           options_.training ? nodes : 2 * nodes);  // in inference the caller reads the logits at leisure
+    dlogits_.push_back(-1);
+    workspace_bytes =
+        std::max(workspace_bytes,
+                 SoftmaxLossWorkspaceBytes(device_, ops_[static_cast<size_t>(head.logits)]->needs().y));
+    if (!options_.training) continue;
+    dlogits_.back() = add(lifetimes[static_cast<size_t>(node.y)].bytes, nodes, backward_of(head.logits));
+    node.dy.push_back(dlogits_.back());
+  }
+  workspace_ = add(workspace_bytes, 0, 2 * nodes);
+  plan_ = PlanMemory(lifetimes);
+}
+
+absl::Status Network::Bind(ParamStore& params) {
+  DEEPER_CHECK(arena_.data() == nullptr, "Bind is called once");
+  arena_ = device_.Allocate(plan_.bytes);
+  if (arena_.data() == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(model_.name, " with ", options_.rows, " rows a forward pass needs ", plan_.bytes >> 20,
+                     " MiB for activations, and ", device_.AvailableBytes() >> 20,
+                     " MiB are available: use a smaller --micro_batch"));
+  }
+  const size_t control_bytes =
+      sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +
+      static_cast<size_t>(options_.rows) * (sizeof(uint64_t) + 2 * sizeof(int32_t) + sizeof(float));
+  control_ = device_.Allocate(control_bytes);
+  staged_control_ = device_.AllocateStaging(control_bytes);
+  if (control_.data() == nullptr || staged_control_.data() == nullptr)
+    return absl::ResourceExhaustedError("no memory for a batch's labels");
+  params.KeepInPlace();
+  BindOps(params);
+  return absl::OkStatus();
+}
+
+void Network::BindOps(ParamStore& params) {
+  std::unordered_map<std::string, const Param*> by_name;
+  for (const Param& param : params.trained()) by_name[param.name] = &param;
+  for (const Param& param : params.statistics()) by_name[param.name] = &param;
+  std::vector<OpBinding> bindings(ops_.size());
+  std::vector<GradientPiece> piece_of_node(ops_.size());
+  for (const Param& own : Params()) {
+    const auto found = by_name.find(own.name);
+    DEEPER_CHECK(found != by_name.end() && found->second->layout == own.layout, own.name);
+    const size_t node = static_cast<size_t>(own.node), offset = static_cast<size_t>(found->second->offset);
+    OpBinding& binding = bindings[node];
+    const bool trained = !IsStatistic(own.spec.role);
+    binding.params.push_back((trained ? params.values() : params.statistic_values()) + offset);
+    binding.grads.push_back(trained && options_.training ? params.grads() + offset : nullptr);
+    auto* const narrow = static_cast<uint16_t*>(params.narrow_values());
+    binding.narrow_params.push_back(trained && narrow != nullptr ? narrow + offset : nullptr);
+    if (!trained) continue;
+    GradientPiece& piece = piece_of_node[node];  // a node's trained parameters are neighbours in the arena
+    const size_t first = piece.count == 0 ? offset : std::min(piece.offset, offset);
+    const size_t end =
+        std::max(piece.offset + piece.count, offset + static_cast<size_t>(own.layout.stored_elements));
+    piece = {first, end - first};
+  }
+  for (size_t node = 0; node < ops_.size(); ++node) {
+    OpBinding& binding = bindings[node];
+    const int input = model_.nodes[node].input;
+    binding.x = At(input == kImages ? images_ : buffers_[static_cast<size_t>(input)].y);
+    binding.y = At(buffers_[node].y);
+    for (const int part : buffers_[node].dy) binding.dy.push_back(At(part));
+    for (const int part : buffers_[node].dx) binding.dx.push_back(At(part));
+    for (const int consumer : buffers_[node].pooled_dy) {
+      const NodeBuffers& from = buffers_[static_cast<size_t>(consumer)];
+      binding.pooled_dy.push_back({*ops_[static_cast<size_t>(consumer)]->needs().pooled_dx,
+                                   At(from.pooled_dx), static_cast<const uint8_t*>(At(from.saved))});
+    }
+    binding.pooled_dx = At(buffers_[node].pooled_dx);
+    binding.saved = At(buffers_[node].saved);
+    binding.workspace = At(workspace_);
+    binding.step = ControlAt(control_).step;
+    ops_[node]->Bind(binding);
+  }
+  piece_of_node_.assign(ops_.size(), -1);
+  for (size_t node = ops_.size(); node-- > 0;) {
+    if (piece_of_node[node].count == 0) continue;
+    piece_of_node_[node] = static_cast<int>(gradient_pieces_.size());
+    gradient_pieces_.push_back(piece_of_node[node]);
+  }
+}
+
+// The order in memory goes from the strictest alignment to the least.
+Network::Control Network::ControlAt(const Buffer& memory) const {
+  Control control;
+  control.step = memory.as<StepContext>();
+  control.results = reinterpret_cast<HeadResult*>(control.step + 1);
+  control.samples = reinterpret_cast<uint64_t*>(control.results + model_.heads.size());
+  control.labels = reinterpret_cast<int32_t*>(control.samples + options_.rows);
+  control.partner_labels = control.labels + options_.rows;
+  control.partner_weights = reinterpret_cast<float*>(control.partner_labels + options_.rows);
+  return control;
+}
+
+void Network::Configure(LoaderOptions& options) const {
+  options.image_size = static_cast<int>(model_.image_size);
+  options.channels = static_cast<int>(model_.channels);
+  options.rows = options_.rows;
+  options.packed = device_.type() == DeviceType::kCuda;
+  options.allocate = [this](size_t bytes) { return device_.AllocateStaging(bytes); };
+}
+
+void Network::Stage(const Batch& batch) {
+  DEEPER_CHECK(!staged_, "one batch at a time");
+  staged_ = true;
+  if (device_.type() == DeviceType::kCpu) return;
+  const size_t bytes = batch.packed != nullptr
+                           ? batch.packed_bytes
+                           : static_cast<size_t>(images_desc_.shape.elements()) * sizeof(float);
+  Buffer& buffer = incoming_[!in_use_];
+  if (buffer.bytes() < bytes) buffer = device_.Allocate(bytes);
+  DEEPER_CHECK(buffer.data() != nullptr, "no memory for incoming images: use a smaller --micro_batch");
+  device_.Upload(buffer.data(),
+                 batch.packed != nullptr ? static_cast<const void*>(batch.packed) : batch.images, bytes);
+}
+
+void Network::Load(const Batch& batch, uint64_t seed) {
+  if (!staged_) Stage(batch);
+  staged_ = false;
+  in_use_ = !in_use_;
+  device_.JoinUploads();
+  const Buffer& buffer = incoming_[in_use_];
+  if (batch.packed != nullptr) {
+    SampleImages(device_, buffer.data(), batch.scales, images_desc_, At(images_));
+  } else {
+    PlaceImages(device_, buffer.data() == nullptr ? batch.images : buffer.as<float>(), images_desc_,
+                At(images_));
+  }
+  const auto rows = static_cast<size_t>(options_.rows);
+  const Control staged = ControlAt(staged_control_);
+  *staged.step = {.seed = seed,
+                  .samples = ControlAt(control_).samples,
+                  .rows = batch.rows,
+                  .epoch = batch.epoch,
+                  .loss_scale = 1.0f / static_cast<float>(batch.global_rows)};
+  std::memcpy(staged.samples, batch.samples, rows * sizeof(uint64_t));
+  std::memcpy(staged.labels, batch.labels, rows * sizeof(int32_t));
+  std::memcpy(staged.partner_labels, batch.partner_labels, rows * sizeof(int32_t));
+  std::memcpy(staged.partner_weights, batch.partner_weights, rows * sizeof(float));
+  device_.Copy(control_.data(), staged_control_.data(), control_.bytes());
+}
+
+void Network::Forward() {
+  for (size_t node = 0; node < ops_.size(); ++node) {
+    device_.Annotate(model_.nodes[node].name);
+    ops_[node]->Forward();
+  }
+  device_.Annotate("loss");
+  const Control control = ControlAt(control_);
+  for (size_t i = 0; i < model_.heads.size(); ++i) {
+    const Head& head = model_.heads[i];
+    const auto node = static_cast<size_t>(head.logits);
+    SoftmaxLoss(device_, {.logits = {At(buffers_[node].y), ops_[node]->needs().y},
+                          .labels = control.labels,
+                          .partner_labels = control.partner_labels,
+                          .partner_weights = control.partner_weights,
+                          .smoothing = options_.label_smoothing,
+                          .weight = head.weight,
+                          .step = control.step,
+                          .dlogits = At(dlogits_[i]),
+                          .result = &control.results[i],
+                          .workspace = At(workspace_)});
+  }
+  device_.Copy(ControlAt(staged_control_).results, control.results, model_.heads.size() * sizeof(HeadResult));
+}
+
+std::span<const HeadResult> Network::results() const {
+  return {ControlAt(staged_control_).results, model_.heads.size()};
+}
+
+void Network::Backward(const std::function<void(size_t)>& on_ready) {
+  for (size_t node = ops_.size(); node-- > 0;) {
+    device_.Annotate(model_.nodes[node].name);
+    ops_[node]->Backward();
+    if (piece_of_node_[node] >= 0) on_ready(static_cast<size_t>(piece_of_node_[node]));
+  }
+}
+
+void Network::ReadLogits(float* logits) const {
+  const size_t node = static_cast<size_t>(model_.heads.front().logits);
+  const TensorDesc& desc = ops_[node]->needs().y;
+  const size_t elements = static_cast<size_t>(desc.stored_elements());
+  if (desc.dtype == DType::kF32) {
+    device_.Copy(logits, At(buffers_[node].y), elements * sizeof(float));
+    device_.Synchronize();
+  } else {
+    std::vector<bf16> host(elements);
+    device_.Copy(host.data(), At(buffers_[node].y), elements * sizeof(bf16));
+    device_.Synchronize();
+    std::transform(host.begin(), host.end(), logits, [](bf16 x) { return ToFloat(x); });
+  }
+}
+
+}  // namespace deeper

@@ -1,0 +1,125 @@
+// A model made runnable: prepared ops in order, bound to one arena planned from tensor lifetimes. Nothing is
+// allocated after Create.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "comm/gradient_reducer.h"
+#include "data/load/loader.h"
+#include "kernels/base/device.h"
+#include "kernels/ops/ops.h"
+#include "kernels/ops/softmax_loss.h"
+#include "trainer/engine/memory_plan.h"
+#include "trainer/engine/params.h"
+#include "trainer/models/model.h"
+
+namespace deeper {
+
+struct NetworkOptions {
+  int64_t rows = 1;               // of one forward pass
+  DType precision = DType::kF32;  // of activations: kF32 or kBf16
+  bool training = true;
+  bool fusion = true;  // where the device has fused kernels
+  float label_smoothing = 0;
+  SumOverRanks sum_statistics = nullptr;  // OpOptions::sum_over_ranks
+};
+
+class Network {
+ public:
+  // Prepares every op and plans the memory; allocates nothing large yet. InvalidArgument names the node that
+  // does not fit.
+  static absl::StatusOr<std::unique_ptr<Network>> Prepare(const Model& model, const NetworkOptions& options,
+                                                          Device& device);
+
+  // What ParamStore::Create wants.
+  std::vector<Param> Params() const;
+  bool wants_narrow_params() const {
+    return device_.wants_narrow_params() && options_.precision == DType::kBf16;
+  }
+  // Of activations, their gradients, saved state and workspace.
+  size_t arena_bytes() const { return plan_.bytes; }
+
+  // Allocates the arena and binds every op to it and to `params`, which must outlive the network. Once.
+  // Parameters are found by name, so that a network for inference, without aux heads, shares the store of the
+  // one that trains. ResourceExhausted says how much memory was missing.
+  absl::Status Bind(ParamStore& params);
+
+  // What this network asks of a loader: size, channels and rows, and how the device wants its batches.
+  void Configure(LoaderOptions& options) const;
+  // Begins to copy a batch's pixels to the device beside the work that is under way; Load does it otherwise.
+  // At most one batch may be staged and not loaded, and the batch before it must have been computed.
+  void Stage(const Batch& batch);
+  // Makes a batch the input of Forward; it must stay valid until Device::Synchronize. The loss gradient is
+  // scaled by 1 / batch.global_rows, so that the sum over micro-batches and ranks is the gradient of the mean
+  // loss over the global batch.
+  void Load(const Batch& batch, uint64_t seed);
+  // Logits, then per head: loss, accuracy counts and, in training, the logits' gradient.
+  void Forward();
+  // Gradients of all trained parameters, overwritten. on_ready(i) is called as soon as gradient_pieces()[i]
+  // is final.
+  void Backward(const std::function<void(size_t)>& on_ready);
+
+  // In the order Backward finishes them; together they cover every trained parameter once.
+  const std::vector<GradientPiece>& gradient_pieces() const { return gradient_pieces_; }
+  const Model& model() const { return model_; }
+  const NetworkOptions& options() const { return options_; }
+  // [head]; of the last Forward, after Device::Synchronize.
+  std::span<const HeadResult> results() const;
+  // Logits of the main head, [rows, classes], float32, copied to the host.
+  void ReadLogits(float* logits) const;
+
+ private:
+  Network(const Model& model, const NetworkOptions& options, Device& device)
+      : model_(model), options_(options), device_(device) {}
+  absl::Status PrepareOps();
+  void PlanBuffers();
+  void BindOps(ParamStore& params);
+  void* At(int buffer) const {
+    return buffer < 0 ? nullptr : arena_.data() + plan_.offsets[static_cast<size_t>(buffer)];
+  }
+
+  Model model_;
+  NetworkOptions options_;
+  Device& device_;
+  std::vector<std::unique_ptr<Op>> ops_;       // [node]
+  std::vector<std::vector<ParamSpec>> specs_;  // [node]
+
+  // Indexes into plan_.offsets.
+  struct NodeBuffers {
+    int y = -1, saved = -1, pooled_dx = -1;
+    std::vector<int> dx;         // parts
+    std::vector<int> dy;         // parts: dx of all consumers, and the loss' gradient of a head
+    std::vector<int> pooled_dy;  // nodes that have one more part
+  };
+  std::vector<NodeBuffers> buffers_;  // [node]
+  std::vector<int> dlogits_;          // [head]
+  int images_ = -1, workspace_ = -1;
+  TensorDesc images_desc_;
+  MemoryPlan plan_;
+
+  // What ops read and heads write apart from tensors, at the same offsets on the device and on the host.
+  struct Control {
+    StepContext* step = nullptr;
+    HeadResult* results = nullptr;      // [head]
+    uint64_t* samples = nullptr;        // [rows]
+    int32_t* labels = nullptr;          // [rows]
+    int32_t* partner_labels = nullptr;  // [rows]
+    float* partner_weights = nullptr;   // [rows]
+  };
+  Control ControlAt(const Buffer& memory) const;
+
+  Buffer arena_, control_, staged_control_;
+  // Batches as they come from the host: one in use and one on its way; allocated by the first. Empty on the
+  // CPU, where the loader's memory will do.
+  Buffer incoming_[2];
+  bool in_use_ = false, staged_ = false;  // index of the one in use; whether the other one is on its way
+  std::vector<GradientPiece> gradient_pieces_;
+  std::vector<int> piece_of_node_;  // index into gradient_pieces_, -1 for a node without trained parameters
+};
+
+}  // namespace deeper

@@ -1,0 +1,202 @@
+#include "trainer/engine/params.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numbers>
+#include <set>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/base/check.h"
+#include "kernels/base/parallel.h"
+#include "kernels/base/rng.h"
+#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/arrays/sgd.h"
+
+namespace deeper {
+namespace {
+
+constexpr int64_t kAlignment = 64 / sizeof(float);
+static_assert(kAlignment % kDecayGroup == 0, "a decay group holds parameters of one role only");
+
+int64_t RoundUp(int64_t elements, int64_t unit) {
+  return (elements + unit - 1) / unit * unit;
+}
+
+// Assigns the offsets of one arena and returns its size.
+int64_t Place(std::vector<Param>& table) {
+  int64_t elements = 0;
+  std::set<int> placed;  // runs
+  const auto append = [&](std::vector<Param*> run) {
+    std::sort(run.begin(), run.end(), [](const Param* a, const Param* b) { return a->place < b->place; });
+    for (Param* param : run) {
+      param->offset = elements;
+      elements += param->layout.stored_elements;
+    }
+    elements = RoundUp(elements, kAlignment);
+  };
+  for (Param& param : table) {
+    if (param.run < 0) {
+      append({&param});
+    } else if (placed.insert(param.run).second) {
+      std::vector<Param*> run;
+      for (Param& other : table) {
+        if (other.run == param.run) run.push_back(&other);
+      }
+      append(run);
+    }
+  }
+  return elements;
+}
+
+absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer, DType dtype = DType::kF32) {
+  const size_t bytes = static_cast<size_t>(elements) * SizeOf(dtype);
+  buffer = device.Allocate(bytes);
+  if (bytes == 0 || buffer.data() != nullptr) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("no memory for the parameters: ", bytes, " more bytes are needed, the device has ",
+                   device.AvailableBytes(), " left; take a smaller model or a device with more memory"));
+}
+
+// Two normal deviates from two uniform words: Box and Muller 1958. 1 - u is in (0, 1], so its logarithm is
+// finite.
+void BoxMuller(uint32_t a, uint32_t b, float out[2]) {
+  const double radius = std::sqrt(-2 * std::log(1 - double{UnitFloat(a)}));
+  const double angle = 2 * std::numbers::pi * double{UnitFloat(b)};
+  out[0] = static_cast<float>(radius * std::cos(angle));
+  out[1] = static_cast<float>(radius * std::sin(angle));
+}
+
+// Calls draw(words of block i, 4 floats to fill) for each 4 elements of `values`.
+template <class Draw>
+void FillRandom(const Rng& rng, std::vector<float>& values, const Draw& draw) {
+  const auto count = static_cast<int64_t>(values.size());
+  ParallelFor((count + 3) / 4, 1024, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      float four[4];
+      draw(rng.Block(static_cast<uint32_t>(i)), four);
+      std::copy_n(four, std::min<int64_t>(4, count - 4 * i), values.begin() + 4 * i);
+    }
+  });
+}
+
+std::vector<float> InitialValues(const Param& param, uint64_t seed) {
+  const ParamSpec& spec = param.spec;
+  std::vector<float> values(static_cast<size_t>(spec.elements()), spec.init == Init::kOne ? 1.0f : 0.0f);
+  const Rng rng(seed, RandomStream(param.name), 0, 0);
+  if (spec.init == Init::kHe) {
+    const float deviation = std::sqrt(2.0f / static_cast<float>(spec.fan_in()));
+    FillRandom(rng, values, [&](const Random4& words, float* four) {
+      BoxMuller(words.v[0], words.v[1], four);
+      BoxMuller(words.v[2], words.v[3], four + 2);
+      for (int j = 0; j < 4; ++j) four[j] *= deviation;
+    });
+  } else if (spec.init == Init::kXavier) {
+    const float bound = std::sqrt(6.0f / static_cast<float>(spec.fan_in() + spec.fan_out()));
+    FillRandom(rng, values, [&](const Random4& words, float* four) {
+      for (int j = 0; j < 4; ++j) four[j] = (2 * UnitFloat(words.v[j]) - 1) * bound;
+    });
+  }
+  return values;
+}
+
+}  // namespace
+
+void AppendParams(const std::string& node_name, int node, const std::vector<ParamSpec>& specs,
+                  const OpNeeds& needs, std::vector<Param>& params) {
+  const size_t first = params.size();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    Param param;
+    param.name = absl::StrCat(node_name, ".", specs[i].name);
+    param.spec = specs[i];
+    param.layout = needs.params[i];
+    param.node = node;
+    params.push_back(std::move(param));
+  }
+  int run = 0;
+  for (const Param& param : params) run = std::max(run, param.run + 1);
+  for (const std::vector<size_t>& adjacent : needs.adjacent_params) {
+    for (size_t place = 0; place < adjacent.size(); ++place) {
+      Param& param = params[first + adjacent[place]];
+      param.run = run;
+      param.place = static_cast<int>(place);
+    }
+    ++run;
+  }
+}
+
+ParamStore::ParamStore(std::vector<Param> params, Device& device, ArenaSlice momentum)
+    : momentum_slice_(momentum), device_(device) {
+  for (Param& param : params)
+    (IsStatistic(param.spec.role) ? statistics_ : trained_).push_back(std::move(param));
+  trained_elements_ = RoundUp(Place(trained_), kAlignment * momentum.count);
+  statistics_elements_ = Place(statistics_);
+}
+
+absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param> params, Device& device,
+                                                               bool training, bool narrow,
+                                                               ArenaSlice momentum) {
+  std::unique_ptr<ParamStore> store(new ParamStore(std::move(params), device, momentum));
+  absl::Status status = Allocate(device, store->trained_elements_, store->values_);
+  status.Update(Allocate(device, store->statistics_elements_, store->statistic_values_));
+  if (training) {
+    status.Update(Allocate(device, store->trained_elements_, store->grads_));
+    status.Update(Allocate(device, store->momentum_elements(), store->momentum_));
+  }
+  if (narrow) status.Update(Allocate(device, store->trained_elements_, store->narrow_values_, DType::kBf16));
+  if (!status.ok()) return status;
+  return store;
+}
+
+absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::MakeEmpty() const {
+  std::vector<Param> params = trained_;
+  params.insert(params.end(), statistics_.begin(), statistics_.end());
+  return Create(std::move(params), device_, grads() != nullptr, narrow_values() != nullptr, momentum_slice_);
+}
+
+void ParamStore::Swap(ParamStore& other) {
+  DEEPER_CHECK(!in_place_ && !other.in_place_, "somebody has pointers into these parameters");
+  for (Buffer ParamStore::*buffer : {&ParamStore::values_, &ParamStore::grads_, &ParamStore::momentum_,
+                                     &ParamStore::statistic_values_, &ParamStore::narrow_values_}) {
+    std::swap(this->*buffer, other.*buffer);
+  }
+}
+
+void ParamStore::Initialize(uint64_t seed) {
+  for (const Param& param : trained_) Write(param, InitialValues(param, seed).data(), values());
+  for (const Param& param : statistics_) Write(param, InitialValues(param, seed).data(), statistic_values());
+}
+
+void ParamStore::Read(const Param& param, const float* arena, float* canonical) const {
+  std::vector<float> stored(static_cast<size_t>(param.layout.stored_elements));
+  device_.Copy(stored.data(), arena + param.offset, stored.size() * sizeof(float));
+  device_.Synchronize();
+  UnpackParam(param.spec, param.layout, stored.data(), canonical);
+}
+
+void ParamStore::Write(const Param& param, const float* canonical, float* arena) {
+  float* const place = arena + param.offset;
+  const auto elements = static_cast<size_t>(param.layout.stored_elements);
+  std::unique_ptr<float[]> staged;  // for a device whose memory the host does not reach
+  if (device_.type() == DeviceType::kCpu) {
+    PackParam(param.spec, param.layout, canonical, place);
+  } else {
+    staged = std::make_unique_for_overwrite<float[]>(elements);
+    PackParam(param.spec, param.layout, canonical, staged.get());
+    device_.Copy(place, staged.get(), elements * sizeof(float));
+  }
+  if (arena == values() && narrow_values() != nullptr) {
+    Narrow(device_, place, narrow_values_.as<uint16_t>() + param.offset, param.layout.stored_elements);
+  }
+  device_.Synchronize();
+}
+
+void ParamStore::KeepMomentum() {
+  if (!momentum_is_sharded()) return;
+  device_.Copy(momentum(), whole_momentum() + momentum_first(), momentum_.bytes());
+  device_.Synchronize();
+}
+
+}  // namespace deeper

@@ -1,0 +1,101 @@
+// All parameters of a model in flat float32 arenas: what the optimizer, the all-reduce and checkpoints use.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/base/buffer.h"
+#include "kernels/base/device.h"
+#include "kernels/base/op.h"
+
+namespace deeper {
+
+struct Param {
+  std::string name;    // "inception3a.branch2.1.conv.weight"
+  ParamSpec spec;      // shape as in files
+  ParamLayout layout;  // as in memory
+  int64_t offset = 0;  // elements into its arena: trained (values, grads, whole_momentum) or statistics
+  int node = 0;        // of the model
+  // Parameters of one run lie one right behind the other, in the order of their places. -1: alone.
+  int run = -1, place = 0;
+};
+
+// The parameters of one op, as ParamStore::Create wants them, appended to those of the ops before.
+void AppendParams(const std::string& node_name, int node, const std::vector<ParamSpec>& specs,
+                  const OpNeeds& needs, std::vector<Param>& params);
+
+// One of `count` equal parts of an arena.
+struct ArenaSlice {
+  int index = 0, count = 1;
+};
+
+class ParamStore {
+ public:
+  // Takes the parameters of all nodes in forward order, `offset` still to be assigned: each on a 64-byte
+  // boundary or in a run that begins on one, trained ones in one arena, statistics in another. `training`
+  // also allocates gradients and momentum. All memory starts as zeros. ResourceExhausted if the device has
+  // too little memory. `narrow` keeps a copy of the values in bf16 as well (OpBinding::narrow_params). Of the
+  // momentum only slice `momentum` is there; the arena of trained parameters is padded for all slices to be
+  // as long, in whole decay groups.
+  static absl::StatusOr<std::unique_ptr<ParamStore>> Create(std::vector<Param> params, Device& device,
+                                                            bool training, bool narrow = false,
+                                                            ArenaSlice momentum = {});
+
+  const std::vector<Param>& trained() const { return trained_; }
+  const std::vector<Param>& statistics() const { return statistics_; }
+  // Elements of an arena, padding included.
+  int64_t trained_elements() const { return trained_elements_; }
+  int64_t statistics_elements() const { return statistics_elements_; }
+  // Those that momentum is kept for: [momentum_first, momentum_first + momentum_elements) of the trained.
+  bool momentum_is_sharded() const { return momentum_slice_.count > 1; }
+  int64_t momentum_elements() const { return trained_elements_ / momentum_slice_.count; }
+  int64_t momentum_first() const { return momentum_slice_.index * momentum_elements(); }
+  // Of the device's memory, for all of it.
+  size_t bytes() const {
+    return values_.bytes() + grads_.bytes() + momentum_.bytes() + statistic_values_.bytes() +
+           narrow_values_.bytes();
+  }
+
+  float* values() const { return values_.as<float>(); }
+  float* grads() const { return grads_.as<float>(); }
+  float* momentum() const { return momentum_.as<float>(); }  // [momentum_elements]
+  // [trained_elements], where checkpoints find and leave momentum: its own memory, or, where that is but a
+  // slice, the gradients', which nobody reads between two steps.
+  float* whole_momentum() const { return momentum_is_sharded() ? grads() : momentum(); }
+  float* statistic_values() const { return statistic_values_.as<float>(); }
+  // [trained_elements] bf16, or nullptr. Write and the optimizer keep it up to date.
+  void* narrow_values() const { return narrow_values_.data(); }
+
+  // A store of the same parameters on the same device, all zeros.
+  absl::StatusOr<std::unique_ptr<ParamStore>> MakeEmpty() const;
+  // Exchanges the memory, and so all values, with a store that MakeEmpty made: nothing is copied, and what
+  // pointed into one store's arenas points into the other's. Hence not after KeepInPlace.
+  void Swap(ParamStore& other);
+  // For whom keeps pointers into the arenas.
+  void KeepInPlace() { in_place_ = true; }
+
+  // Fills values and statistics from (seed, parameter name): the same on every device, in every layout.
+  void Initialize(uint64_t seed);
+
+  // One tensor, as in files (canonical layout, host memory) <-> in the arena `values`, `grads`,
+  // `whole_momentum` or `statistic_values`.
+  void Read(const Param& param, const float* arena, float* canonical) const;
+  void Write(const Param& param, const float* canonical, float* arena);
+  // After writing to whole_momentum: this rank's slice becomes its momentum.
+  void KeepMomentum();
+
+ private:
+  ParamStore(std::vector<Param> params, Device& device, ArenaSlice momentum);
+
+  std::vector<Param> trained_, statistics_;
+  int64_t trained_elements_ = 0, statistics_elements_ = 0;
+  const ArenaSlice momentum_slice_;
+  bool in_place_ = false;
+  Buffer values_, grads_, momentum_, statistic_values_, narrow_values_;
+  Device& device_;
+};
+
+}  // namespace deeper

@@ -1,0 +1,38 @@
+// The sums that batch normalisation exchanges with --sync_bn, and how long they keep a rank waiting.
+//
+// They are all-reduces between those of gradients, on the same communicator and from the same thread: ops
+// run, and finish gradients, in the same order on every rank, so ranks start all of them in the same order.
+#pragma once
+
+#include <chrono>
+#include <utility>
+
+#include "comm/communicator.h"
+#include "kernels/base/op.h"
+
+namespace deeper {
+
+class StatisticsSum {
+ public:
+  explicit StatisticsSum(Communicator& comm) : comm_(comm) {}
+  StatisticsSum(const StatisticsSum&) = delete;
+
+  // For OpOptions::sum_over_ranks; it refers to this.
+  SumOverRanks Function() {
+    return [this](double* values, size_t count) { Sum(values, count); };
+  }
+  // Time spent waiting for other ranks since the last call.
+  double TakeWaitMs() { return std::exchange(wait_ms_, 0.0); }
+
+ private:
+  void Sum(double* values, size_t count) {
+    const auto start = std::chrono::steady_clock::now();
+    comm_.AllReduce(values, count, CommType::kF64, ReduceOp::kSum, {}).Wait();
+    wait_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  Communicator& comm_;
+  double wait_ms_ = 0;
+};
+
+}  // namespace deeper

@@ -1,0 +1,165 @@
+#include "trainer/engine/train_step.h"
+
+#include <bit>
+#include <chrono>
+#include <utility>
+
+#include "comm/phase.h"
+#include "data/io/checksum.h"
+#include "kernels/ops/arrays/flat.h"
+
+namespace deeper {
+namespace {
+
+double Milliseconds() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// A sum, so that the number of ranks does not show; of 40 bits each, so that it does not overflow.
+int64_t HashOf(const Batch& batch) {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < batch.rows; ++i) {
+    const uint64_t sample[] = {batch.epoch, static_cast<uint64_t>(batch.batch), batch.samples[i]};
+    sum += static_cast<int64_t>(Xxh3(sample, sizeof sample).low >> 24);
+  }
+  return sum;
+}
+
+void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& report) {
+  report.epoch = batch.epoch;
+  report.batch = batch.batch;
+  report.last_in_epoch = batch.last_in_epoch;
+  report.global_rows = batch.global_rows;
+  report.samples += HashOf(batch);
+  report.data_wait_ms += batch.wait_ms;
+  report.heads.resize(results.size());
+  for (size_t i = 0; i < results.size(); ++i) report.heads[i] += results[i];
+  for (const HeadResult& result : results) report.micro_losses.push_back(result.loss_sum);
+}
+
+}  // namespace
+
+TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumulator, GradientReducer& reducer,
+                     FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed,
+                     StatisticsSum* statistics)
+    : loader_(loader),
+      net_(net),
+      accumulator_(accumulator),
+      reducer_(reducer),
+      guard_(guard),
+      optimizer_(optimizer),
+      device_(device),
+      seed_(seed),
+      statistics_(statistics) {
+  for (auto& by_last : recordings_) {
+    by_last[false] = device.MakeRecording();
+    // Where sums over ranks go by way of the host, the micro-batch that they begin in just runs.
+    by_last[true] = reducer.recordable() ? device.MakeRecording() : MakePlainRecording();
+  }
+}
+
+absl::StatusOr<StepReport> TrainStep::Run(float lr) {
+  const double start = Milliseconds();
+  const Stream stream = device_.stream();
+  StepReport report;
+  optimizer_.SetLearningRate(lr);
+  guard_.BeginStep();
+  for (bool last = false; !last;) {
+    EnterPhase(Phase::kLoader);
+    const absl::StatusOr<Batch> batch = NextBatch();  // shard -> host ring -> device, decoded and augmented
+    if (!batch.ok()) return batch.status();
+    last = batch->micro + 1 == batch->micros;
+    EnterPhase(Phase::kCompute, batch->micro);
+    net_.Load(*batch, seed_);
+    recordings_[batch->micro == 0][last]->Run([&] {
+      net_.Forward();  // main loss + 0.3 aux1 + 0.3 aux2
+      EnterPhase(Phase::kBackward);
+      net_.Backward([&](size_t piece) {
+        EnterPhase(Phase::kBackward, static_cast<int64_t>(piece));
+        accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
+        if (!last) return;
+        guard_.InspectPiece(piece, report.heads);
+        reducer_.Ready(piece, stream);  // buckets leave while backward still runs
+      });
+      if (!last) return;
+      reducer_.Finish(stream);  // mean gradient visible on the compute stream
+      guard_.InspectSums();
+    });
+    Prefetch(report);
+    AwaitDevice(last);
+    Count(*batch, net_.results(), report);
+  }
+  EnterPhase(Phase::kUpdate);
+  report.finite = guard_.EndStep(report.heads);
+  report.comm_wait_ms = reducer_.wait_ms();
+  if (statistics_ != nullptr) report.comm_wait_ms += statistics_->TakeWaitMs();
+  if (report.finite) {
+    optimizer_.Step();
+    report.comm_wait_ms += optimizer_.wait_ms();
+  }
+  report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_wait_ms;
+  return report;
+}
+
+// What is recorded waits for the peers' gradients here, where the host waits for the device.
+void TrainStep::AwaitDevice(bool sums) {
+  if (!sums) return device_.Synchronize();
+  EnterPhase(Phase::kGradients);
+  const WaitingForPeers waiting;
+  device_.Synchronize();
+}
+
+absl::StatusOr<Batch> TrainStep::NextBatch() {
+  if (!next_.has_value()) return loader_.Next();
+  return *std::exchange(next_, std::nullopt);
+}
+
+// While the device computes, the next batch is on its way to it. A failure is that batch's, and waits for it.
+void TrainStep::Prefetch(StepReport& report) {
+  if (device_.type() == DeviceType::kCpu) return;
+  EnterPhase(Phase::kLoader);
+  const double start = Milliseconds();
+  device_.WaitForUploads();  // of the batch in use: Next hands its memory to the loader
+  report.upload_wait_ms += Milliseconds() - start;
+  next_ = loader_.Next();
+  if (next_->ok()) net_.Stage(**next_);
+}
+
+absl::Status GradientAccumulator::Reserve(int micros) {
+  const int sums = micros == 1                     ? 0
+                   : order_ == Accumulation::kTree ? std::countr_zero(static_cast<unsigned>(micros))
+                                                   : 1;
+  for (int i = 0; i < sums; ++i) {
+    sums_.push_back(device_.Allocate(static_cast<size_t>(params_.trained_elements()) * sizeof(float)));
+    if (sums_.back().data() == nullptr) {
+      return absl::ResourceExhaustedError(
+          "no memory for the sums of gradients over micro-batches: use a larger --micro_batch or fewer "
+          "ranks");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// A sum kept at index k is of 2^k micro-batches in a tree, as the bits of a binary counter; of all before in
+// a running sum, which has no other index than 0.
+void GradientAccumulator::Add(const GradientPiece& piece, int micro, int micros) {
+  if (micros == 1) return;
+  float* const grads = params_.grads() + piece.offset;
+  const auto kept = [&](size_t i) { return sums_[i].as<float>() + piece.offset; };
+  const auto count = static_cast<int64_t>(piece.count);
+  const bool last = micro + 1 == micros;
+  if (order_ == Accumulation::kTree) {
+    size_t level = 0;
+    for (; micro >> level & 1; ++level) Accumulate(device_, kept(level), grads, count);
+    if (!last) device_.Copy(kept(level), grads, piece.count * sizeof(float));
+  } else if (last) {
+    Accumulate(device_, kept(0), grads, count);
+  } else if (micro == 0) {
+    device_.Copy(kept(0), grads, piece.count * sizeof(float));
+  } else {
+    Accumulate(device_, grads, kept(0), count);
+  }
+}
+
+}  // namespace deeper

@@ -1,0 +1,115 @@
+// GoogLeNet: Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015), without local response
+// normalisation.
+#include <string>
+
+#include "trainer/models/architectures.h"
+
+namespace deeper {
+namespace {
+
+struct Module {
+  const char* name;
+  int64_t c1, c2_reduce, c2, c3_reduce, c3, c4;
+};
+
+// Table 1 of the paper.
+constexpr Module kModules[] = {
+    {"inception3a", 64, 96, 128, 16, 32, 32},     {"inception3b", 128, 128, 192, 32, 96, 64},
+    {"inception4a", 192, 96, 208, 16, 48, 64},    {"inception4b", 160, 112, 224, 24, 64, 64},
+    {"inception4c", 128, 128, 256, 24, 64, 64},   {"inception4d", 112, 144, 288, 32, 64, 64},
+    {"inception4e", 256, 160, 320, 32, 128, 128}, {"inception5a", 256, 160, 320, 32, 128, 128},
+    {"inception5b", 384, 192, 384, 48, 128, 128},
+};
+
+class Builder {
+ public:
+  Builder(GoogLeNetKind kind, const ModelOptions& options, Model& model)
+      : kind_(kind), options_(options), model_(model), trunk_(model, options) {}
+
+  void Build() {
+    Stem();
+    for (const Module& module : kModules) {
+      const std::string name = module.name;
+      trunk_.Add(name, Inception(module));
+      if (name == "inception3b") trunk_.Add("maxpool3", MaxPool(3));
+      if (name == "inception4a") AuxHead("aux1");
+      if (name == "inception4d") AuxHead("aux2");
+      if (name == "inception4e") trunk_.Add("maxpool4", MaxPool(torchvision() ? 2 : 3));
+    }
+    trunk_.Add("avgpool", GlobalAvgPoolParams{});
+    trunk_.AddDropout("dropout", torchvision() ? 0.2f : 0.4f);
+    trunk_.Add("fc", LinearParams{.out_features = model_.num_classes});
+    // The main head comes first, whatever the order of the nodes.
+    model_.heads.insert(model_.heads.begin(), {"main", trunk_.last(), 1.0f});
+  }
+
+ private:
+  bool torchvision() const { return kind_ == GoogLeNetKind::kTorchvision; }
+  bool batch_norm() const { return kind_ == GoogLeNetKind::kBatchNorm || torchvision(); }
+
+  void Stem() {
+    if (options_.small_stem) {
+      trunk_.Add("conv1", Conv(64, 3));
+    } else {
+      trunk_.Add("conv1", Conv(64, 7, 2));
+      trunk_.Add("maxpool1", MaxPool(3));
+    }
+    trunk_.Add("conv2", Conv(64, 1));
+    trunk_.Add("conv3", Conv(192, 3));
+    trunk_.Add("maxpool2", MaxPool(3));
+  }
+
+  void AuxHead(const std::string& name) {
+    if (!options_.aux) return;
+    NodeChain branch(model_, options_, trunk_.last());
+    branch.Add(name + ".pool", AuxPool());
+    branch.Add(name + ".conv", Conv(128, 1));
+    branch.Add(name + ".flatten", FlattenParams{});
+    branch.Add(name + ".fc1", LinearParams{.out_features = 1024, .relu = true});
+    branch.AddDropout(name + ".dropout", 0.7f);
+    branch.Add(name + ".fc2", LinearParams{.out_features = model_.num_classes});
+    branch.AddHead(name, options_.aux_weight);
+  }
+
+  Conv2dParams Conv(int64_t out_channels, int64_t kernel, int64_t stride = 1) const {
+    return {.out_channels = out_channels,
+            .kernel = kernel,
+            .stride = stride,
+            .pad = kernel / 2,
+            .batch_norm = batch_norm()};
+  }
+
+  InceptionParams Inception(const Module& m) const {
+    if (kind_ == GoogLeNetKind::kNaive) return {.c1 = m.c1, .c2 = m.c2, .c3 = m.c3};
+    return {.c1 = m.c1,
+            .c2_reduce = m.c2_reduce,
+            .c2 = m.c2,
+            .c3_reduce = m.c3_reduce,
+            .c3 = m.c3,
+            .c4 = m.c4,
+            .branch3_kernel = torchvision() ? 3 : 5,
+            .batch_norm = batch_norm()};
+  }
+
+  PoolParams MaxPool(int64_t kernel) const {
+    if (torchvision()) return {.kernel = kernel, .stride = 2, .ceil = true};
+    return {.kernel = kernel, .stride = 2, .pad = 1};
+  }
+
+  PoolParams AuxPool() const {
+    return {.kind = PoolParams::Kind::kAverage, .kernel = 5, .stride = 3, .clamp = true};
+  }
+
+  GoogLeNetKind kind_;
+  const ModelOptions& options_;
+  Model& model_;
+  NodeChain trunk_;
+};
+
+}  // namespace
+
+void BuildGoogLeNet(GoogLeNetKind kind, const ModelOptions& options, Model& model) {
+  Builder(kind, options, model).Build();
+}
+
+}  // namespace deeper

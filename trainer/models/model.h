@@ -1,0 +1,65 @@
+// Networks as topology only: named nodes, each an op's parameters and the node it reads. No memory, no
+// device.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/ops/ops.h"
+
+namespace deeper {
+
+constexpr int kImages = -1;  // Node::input of the node that reads the images
+
+struct Node {
+  std::string name;  // prefix of its parameters: "inception3a" -> "inception3a.branch1.conv.weight"
+  OpParams op;
+  int input = kImages;  // index of an earlier node
+};
+
+// A classifier: cross-entropy of node `logits`, weighted. The first is the main one; only training uses the
+// rest.
+struct Head {
+  std::string name;  // "main", "aux1", "aux2"
+  int logits = 0;
+  float weight = 1.0f;
+};
+
+struct Model {
+  std::string name;
+  int64_t channels = 3, image_size = 224, num_classes = 1000;
+  std::vector<Node> nodes;  // in forward order
+  std::vector<Head> heads;
+};
+
+struct ModelOptions {
+  int64_t num_classes = 1000;
+  int64_t channels = 3;
+  int64_t image_size = 0;  // 0: the model's own, 224; 32 for nin-cifar and with the small stem
+  bool small_stem =
+      false;        // GoogLeNets on images of 28-64 px: conv1 is 3x3 with stride 1 and no pool follows it
+  bool aux = true;  // heads "aux1", "aux2" on the GoogLeNets; false for inference
+  float aux_weight = 0.3f;
+  bool dropout = true;
+};
+
+// "googlenet", "googlenet-naive", "googlenet-bn", "googlenet-torchvision", "nin", "nin-cifar", "alexnet",
+// "vgg16".
+std::vector<std::string> ModelNames();
+
+// Where a max pool alone reads a layer's ReLU, the pool applies its mask (PoolParams::mask_dx).
+// InvalidArgument: an unknown name (lists the known ones), an option the model does not have, or an image
+// size that some layer does not fit (names the layer and the smallest size).
+absl::StatusOr<Model> MakeModel(std::string_view name, const ModelOptions& options);
+
+struct NodeShape {
+  Shape x;
+  OpShape op;
+};
+// In the order of model.nodes, for `batch` images. InvalidArgument names the node.
+absl::StatusOr<std::vector<NodeShape>> InferShapes(const Model& model, int64_t batch);
+
+}  // namespace deeper

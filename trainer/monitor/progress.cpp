@@ -1,0 +1,109 @@
+#include "trainer/monitor/progress.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace deeper {
+namespace {
+
+constexpr int kSmallestBar = 10;  // a shorter one says nothing
+constexpr int kWidestBar = 40;
+
+double SecondsLeft(const ProgressState& state) {
+  const auto images = static_cast<double>((state.total_steps - state.step) * state.global_batch);
+  return images / state.images_per_second;
+}
+
+double DonePart(const ProgressState& state) {
+  if (state.total_steps <= 0) return 0;
+  return std::clamp(static_cast<double>(state.step) / static_cast<double>(state.total_steps), 0.0, 1.0);
+}
+
+int TerminalColumns(std::FILE* out) {
+  winsize size{};
+  return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+}  // namespace
+
+std::string FormatDuration(double seconds) {
+  if (!std::isfinite(seconds)) return "-";
+  const auto total = static_cast<int64_t>(std::max(0.0, std::round(seconds)));
+  const int64_t minutes = total / 60 % 60, hours = total / 3600 % 24, days = total / 86400;
+  if (days > 0) return absl::StrFormat("%dd %02d:%02d", days, hours, minutes);
+  if (hours > 0) return absl::StrFormat("%d:%02d:%02d", hours, minutes, total % 60);
+  return absl::StrFormat("%d:%02d", minutes, total % 60);
+}
+
+std::string FormatProgressLine(const ProgressState& state) {
+  std::string line = absl::StrFormat("step %d/%d", state.step, state.total_steps);
+  if (state.epochs > 0) absl::StrAppendFormat(&line, "  epoch %d/%d", state.epoch + 1, state.epochs);
+  absl::StrAppendFormat(&line, "  loss %.4f  lr %.4g  %.*f images/s  ETA %s", state.loss, state.lr,
+                        state.images_per_second < 100 ? 1 : 0, state.images_per_second,
+                        FormatDuration(SecondsLeft(state)));
+  return line;
+}
+
+std::string FormatProgressBar(const ProgressState& state, int columns) {
+  const double done = DonePart(state);
+  std::string line = absl::StrFormat("%3d%% ", static_cast<int>(done * 100));
+  const std::string text = FormatProgressLine(state);
+  // "[", "]  " around the bar take four columns.
+  const int bar = std::min(kWidestBar, columns - static_cast<int>(line.size() + text.size()) - 4);
+  if (bar >= kSmallestBar) {
+    const auto filled = static_cast<size_t>(done * bar);
+    absl::StrAppend(&line, "[", std::string(filled, '#'), std::string(static_cast<size_t>(bar) - filled, '-'),
+                    "]  ");
+  }
+  line += text;
+  return line.substr(0, static_cast<size_t>(std::max(columns, 0)));
+}
+
+Progress::Progress(std::FILE* out, int64_t log_every, ProgressStyle style)
+    : out_(out), log_every_(log_every), bar_(style == ProgressStyle::kBar) {
+  if (style == ProgressStyle::kAuto && out != nullptr) bar_ = isatty(fileno(out)) == 1;
+}
+
+Progress::~Progress() {
+  if (!bar_drawn_) return;
+  std::fputc('\n', out_);
+  std::fflush(out_);
+}
+
+void Progress::Update(const ProgressState& state) {
+  if (out_ == nullptr) return;
+  const bool last = state.step >= state.total_steps;
+  if (!bar_) {
+    if (last || (log_every_ > 0 && state.step % log_every_ == 0)) Print(FormatProgressLine(state));
+    return;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_draw_ && !last) return;
+  next_draw_ = now + std::chrono::milliseconds(100);
+  ClearBar();
+  // One column stays free: a terminal that is written full wraps.
+  std::fputs(FormatProgressBar(state, TerminalColumns(out_) - 1).c_str(), out_);
+  std::fflush(out_);
+  bar_drawn_ = true;
+}
+
+void Progress::Print(std::string_view line) {
+  if (out_ == nullptr) return;
+  ClearBar();
+  std::fwrite(line.data(), 1, line.size(), out_);
+  std::fputc('\n', out_);
+  std::fflush(out_);
+}
+
+void Progress::ClearBar() {
+  if (bar_drawn_) std::fputs("\r\x1b[K", out_);
+  bar_drawn_ = false;
+}
+
+}  // namespace deeper

@@ -1,0 +1,39 @@
+// The timeline of some steps of a job, all ranks on one clock, in the trace event format that Perfetto
+// (ui.perfetto.dev) and Chrome read: docs/formats.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "comm/communicator.h"
+#include "kernels/base/trace.h"
+
+namespace deeper {
+
+// Collective: rank 0 writes what all ranks saw. Their clocks are compared by barriers: nobody leaves one
+// before everybody has entered it, which bounds the offset of two clocks from both sides; the file states how
+// closely. Fails alike on all ranks.
+absl::Status WriteTrace(const std::string& path, std::vector<TraceEvent> events, Communicator& comm);
+
+// Traces steps [first, first + steps) of a run, or its last ones up to there, and writes them as they end. A
+// run that begins later traces as many from its beginning. Does nothing where `path` is empty.
+class StepTrace {
+ public:
+  StepTrace(const std::string& path, int64_t first, int64_t steps, Communicator& comm)
+      : path_(path), first_(first), steps_(steps), comm_(comm) {}
+
+  void BeginStep(int64_t step);
+  // Collective where the last step to trace ends; `last`: of the run. True if it wrote the file.
+  absl::StatusOr<bool> EndStep(int64_t step, bool last);
+
+ private:
+  const std::string path_;
+  int64_t first_;
+  const int64_t steps_;
+  Communicator& comm_;
+  bool started_ = false, written_ = false;
+};
+
+}  // namespace deeper

@@ -1,0 +1,19 @@
+// A training run from start to end: opens, checks and announces everything before step 0, then steps,
+// evaluates, saves and reports.
+#pragma once
+
+#include <cstdio>
+
+#include "absl/status/status.h"
+#include "comm/communicator.h"
+#include "kernels/base/device.h"
+#include "trainer/run/config.h"
+
+namespace deeper {
+
+// Collective. Progress and announcements go to `out` (nullptr on ranks other than 0). The failure is the same
+// on every rank and carries its exit code; one that strikes a single rank in mid-step ends the job through
+// Communicator::Abort.
+absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out);
+
+}  // namespace deeper

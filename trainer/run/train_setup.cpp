@@ -1,0 +1,375 @@
+#include "trainer/run/train_setup.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "comm/agree.h"
+#include "comm/cores.h"
+#include "kernels/base/exit_code.h"
+#include "trainer/checkpoint/weights_file.h"
+#include "trainer/engine/memory_plan.h"
+
+namespace deeper {
+namespace {
+
+constexpr double kShareOfMemory = 0.8;  // of what is available to a rank, for an automatic micro-batch
+
+// Open MPI gives every rank a terminal of its own, wherever its output goes: so ranks draw a bar only when
+// told to.
+ProgressStyle StyleOf(const RunConfig& config, const Communicator& comm) {
+  if (config.progress == "bar") return ProgressStyle::kBar;
+  return config.progress == "lines" || comm.name() == "mpi" ? ProgressStyle::kLines : ProgressStyle::kAuto;
+}
+
+// What is on, by the names of the flags: "inception, color_jitter 0.5, mixup 0.2".
+std::string DescribeAugmentation(const RunConfig& config) {
+  LoaderOptions options;
+  ConfigureTrainingInput(config, options);
+  std::string text = config.augment;
+  for (const auto& [flag, value] : {std::pair{"color_jitter", options.color_jitter},
+                                    {"random_erasing", options.random_erasing},
+                                    {"mixup", options.mixup},
+                                    {"cutmix", options.cutmix},
+                                    {"label_smoothing", config.label_smoothing}}) {
+    if (value > 0) absl::StrAppend(&text, ", ", flag, " ", value);
+  }
+  return text;
+}
+
+}  // namespace
+
+TrainSetup::TrainSetup(const RunConfig& run_config, Communicator& ranks, Device& its_device, std::FILE* out)
+    : config(run_config),
+      comm(ranks),
+      device(its_device),
+      statistics_sum(ranks),
+      progress(out, run_config.log_every, StyleOf(run_config, ranks)) {}
+
+absl::Status TrainSetup::Prepare() {
+  for (const auto prepare :
+       {&TrainSetup::ConnectDevices, &TrainSetup::OpenData, &TrainSetup::BuildNetworks,
+        &TrainSetup::CheckSameModel, &TrainSetup::RestoreOrInitialize, &TrainSetup::BindNetworks,
+        &TrainSetup::PrepareSaving, &TrainSetup::OpenReports, &TrainSetup::StartLoader}) {
+    if (absl::Status status = Agree(comm, (this->*prepare)()); !status.ok()) return status;
+  }
+  Announce();
+  return absl::OkStatus();
+}
+
+absl::Status TrainSetup::ConnectDevices() {
+  absl::StatusOr<DeviceCommunicator> made = MakeDeviceCommunicator(comm, device, config.comm);
+  if (!made.ok()) return made.status();
+  connection = *std::move(made);
+  gradient_sum = GradientSumOf(config, comm);
+  cores = OwnCores(comm);
+  return absl::OkStatus();
+}
+
+absl::Status TrainSetup::OpenData() {
+  absl::StatusOr<std::unique_ptr<Dataset>> train = OpenDataset(config, config.data, config.train_split, comm);
+  if (!train.ok()) return train.status();
+  train_data = *std::move(train);
+  absl::StatusOr<PixelStats> stats = PixelStatsFor(config, train_data->info());
+  if (!stats.ok()) return stats.status();
+  stats_ = *std::move(stats);
+
+  const bool val_given = !config.val_data.empty();
+  absl::StatusOr<std::unique_ptr<Dataset>> val =
+      OpenDataset(config, val_given ? config.val_data : config.data, config.val_split, comm);
+  if (val.ok()) {
+    val_data = *std::move(val);
+    if (val_data->info().classes != train_data->info().classes) {
+      return WithExitCode(absl::InvalidArgumentError(absl::StrCat(
+                              "split ", config.val_split, " has other classes than ", config.train_split)),
+                          ExitCode::kData);
+    }
+  } else if (val_given || !absl::IsNotFound(val.status())) {
+    return val.status();
+  }
+  return PlanSteps();
+}
+
+absl::Status TrainSetup::PlanSteps() {
+  epoch_steps_ = BatchesPerEpoch(train_data->info().samples, config.global_batch);
+  const int64_t by_epochs = config.epochs * epoch_steps_;
+  if (by_epochs == 0 && config.max_steps == 0)
+    return absl::InvalidArgumentError("how long to train: give --epochs or --max_steps");
+  total_steps = by_epochs == 0          ? config.max_steps
+                : config.max_steps == 0 ? by_epochs
+                                        : std::min(by_epochs, config.max_steps);
+  const auto steps_of = [&](double epochs) {
+    return static_cast<int64_t>(epochs * static_cast<double>(epoch_steps_));
+  };
+  absl::StatusOr<ScheduleKind> kind = ParseScheduleKind(config.lr_schedule);
+  if (!kind.ok()) return kind.status();
+  schedule = {.kind = *kind,
+              .base_lr = config.lr,
+              .warmup_steps = steps_of(config.warmup_epochs),
+              .total_steps = total_steps,
+              .gamma = config.lr_gamma,
+              .step_size = std::max<int64_t>(1, steps_of(config.lr_step_epochs)),
+              .power = config.lr_power,
+              .min_lr = config.lr_min};
+  return ValidateSchedule(schedule);
+}
+
+// The whole share of the global batch in one forward pass if it fits in memory, else half of it, and so on.
+absl::Status TrainSetup::BuildTrainingNetwork() {
+  absl::StatusOr<Model> model = ModelFor(config, train_data->info(), /*training=*/true);
+  if (!model.ok()) return model.status();
+  const bool cuda = device.type() == DeviceType::kCuda;
+  const int sharing = cuda ? connection.ranks_on_device : comm.local_size();  // of the memory
+  const double available = kShareOfMemory * static_cast<double>(device.AvailableBytes()) / sharing;
+  int64_t rows = config.micro_batch > 0 ? std::min(config.micro_batch, ShareRows()) : ShareRows();
+  if (IsElastic(config)) rows = (config.global_batch + config.elastic_slices - 1) / config.elastic_slices;
+  while (true) {
+    absl::StatusOr<std::unique_ptr<Network>> made =
+        Network::Prepare(*model,
+                         {.rows = rows,
+                          .precision = PrecisionOf(config),
+                          .training = true,
+                          .fusion = FusionOf(config),
+                          .label_smoothing = static_cast<float>(config.label_smoothing),
+                          .sum_statistics = config.sync_bn ? statistics_sum.Function() : nullptr},
+                         device);
+    if (!made.ok()) return made.status();
+    const bool fits = static_cast<double>((*made)->arena_bytes()) <= available;
+    if (fits || rows == 1 || config.micro_batch > 0 || IsElastic(config)) {
+      net = *std::move(made);
+      return absl::OkStatus();
+    }
+    rows = (rows + 1) / 2;
+  }
+}
+
+absl::Status TrainSetup::BuildNetworks() {
+  if (absl::Status status = BuildTrainingNetwork(); !status.ok()) return status;
+  absl::StatusOr<std::unique_ptr<ParamStore>> store =
+      ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
+                         config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{});
+  if (!store.ok()) return store.status();
+  params = *std::move(store);
+  const bool has_statistics = params->statistics_elements() > 0;
+  if (absl::Status status = ValidateElastic(config, comm.size(), has_statistics); !status.ok()) return status;
+  if (absl::Status status = ValidateSyncBn(config, has_statistics); !status.ok()) return status;
+  if (absl::Status status = ValidateShares(config, comm.size(), has_statistics); !status.ok()) return status;
+  if (val_data == nullptr) return absl::OkStatus();
+
+  absl::StatusOr<Model> model = ModelFor(config, train_data->info(), /*training=*/false);
+  if (!model.ok()) return model.status();
+  absl::StatusOr<std::unique_ptr<Network>> made = Network::Prepare(*model,
+                                                                   {.rows = net->options().rows,
+                                                                    .precision = PrecisionOf(config),
+                                                                    .training = false,
+                                                                    .fusion = FusionOf(config)},
+                                                                   device);
+  if (!made.ok()) return made.status();
+  eval_net = *std::move(made);
+  return absl::OkStatus();
+}
+
+// Gradients are summed arena against arena: all ranks must have laid them out alike.
+absl::Status TrainSetup::CheckSameModel() {
+  uint64_t hash = RandomStream(train_data->info().uuid) + static_cast<uint64_t>(params->momentum_elements());
+  for (const Param& param : params->trained()) {
+    hash = hash * 1099511628211u +
+           (RandomStream(param.name) ^ static_cast<uint64_t>(param.offset * 64 + param.layout.block));
+  }
+  int64_t low = static_cast<int64_t>(hash), high = low;
+  comm.AllReduce(&low, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
+  comm.AllReduce(&high, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
+  if (low == high) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "ranks disagree about the dataset or the parameters' layout: give all of them the same files, flags "
+      "and build, on processors with the "
+      "same vector instructions (or set ONEDNN_MAX_CPU_ISA to what the least of them has)");
+}
+
+absl::Status TrainSetup::RestoreOrInitialize() {
+  data_state = {.dataset_uuid = train_data->info().uuid,
+                .seed = config.seed,
+                .global_batch = config.global_batch,
+                .order = config.order};
+  model_config = ModelConfigJson(config, net->model(), train_data->info(), stats_);
+  const absl::StatusOr<bool> resumed = Resume();
+  if (!resumed.ok()) return WithExitCode(resumed.status(), ExitCode::kCheckpoint);
+  if (*resumed) return absl::OkStatus();
+  params->Initialize(config.seed);
+  if (config.init_from.empty()) return absl::OkStatus();
+  absl::StatusOr<std::vector<std::string>> warnings = LoadWeights(config.init_from, *params, comm);
+  if (!warnings.ok()) return WithExitCode(warnings.status(), ExitCode::kCheckpoint);
+  decisions_.insert(decisions_.end(), warnings->begin(), warnings->end());
+  decisions_.push_back(absl::StrCat("weights taken from ", config.init_from));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> TrainSetup::Resume() {
+  if (config.checkpoint_dir.empty()) {
+    decisions_.push_back("from scratch; no --checkpoint_dir, so nothing will be saved");
+    return false;
+  }
+  absl::Status opened;
+  if (comm.rank() == 0) {
+    absl::StatusOr<File> lock = OpenCheckpointDirectory(config.checkpoint_dir);
+    opened = lock.status();
+    if (lock.ok()) directory_lock_ = *std::move(lock);
+  }
+  if (absl::Status status = Agree(comm, opened); !status.ok()) return status;
+  absl::StatusOr<CheckpointChoice> choice = ChooseCheckpoint(config.checkpoint_dir, config.resume, comm);
+  if (!choice.ok()) return choice.status();
+  decisions_ = choice->warnings;
+  if (choice->path.empty()) {
+    decisions_.push_back(config.resume == "never"
+                             ? "from scratch, as --resume=never says"
+                             : absl::StrCat("from scratch: no checkpoint in ", config.checkpoint_dir));
+    return false;
+  }
+  absl::StatusOr<LoadedState> state =
+      LoadCheckpoint(choice->path, {0, data_state, model_config, {}},
+                     config.force_resume ? Match::kForced : Match::kExact, *params, comm);
+  if (!state.ok()) return state.status();
+  for (const std::string& forced : state->warnings)
+    decisions_.push_back(absl::StrCat("forced, though ", forced));
+  step = state->step;
+  data_state = state->data;
+  decisions_.push_back(absl::StrCat(choice->path, ": ", step, " steps done, next is batch ", data_state.batch,
+                                    " of epoch ", data_state.epoch));
+  return true;
+}
+
+// From here on the parameters' memory stays where it is.
+absl::Status TrainSetup::BindNetworks() {
+  device_comm().Register(params->grads(), static_cast<size_t>(params->trained_elements()) * sizeof(float));
+  if (absl::Status status = net->Bind(*params); !status.ok()) return status;
+  return eval_net == nullptr ? absl::OkStatus() : eval_net->Bind(*params);
+}
+
+absl::Status TrainSetup::PrepareSaving() {
+  if (config.checkpoint_dir.empty()) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<CheckpointSaver>> made =
+      CheckpointSaver::Create(config.checkpoint_dir, {config.keep, config.keep_every}, *params, comm, device);
+  if (!made.ok()) return made.status();
+  saver = *std::move(made);
+  return absl::OkStatus();
+}
+
+absl::Status TrainSetup::OpenReports() {
+  if (comm.rank() != 0) return absl::OkStatus();
+  if (!config.metrics_out.empty()) {
+    absl::StatusOr<MetricsWriter> opened = MetricsWriter::Open(
+        config.metrics_out, step > 0 ? MetricsWriter::Mode::kAppend : MetricsWriter::Mode::kRestart);
+    if (!opened.ok()) return opened.status();
+    metrics = *std::move(opened);
+  }
+  if (!config.tensorboard.empty()) {
+    if (absl::Status status = metrics.AddTensorBoard(config.tensorboard, step + 1); !status.ok())
+      return status;
+  }
+  return step > 0 ? metrics.Resume(step, config.checkpoint_dir, RunJson())
+                  : metrics.Start(model_config, RunJson());
+}
+
+// For reports: on what, and how, this run trains.
+nlohmann::ordered_json TrainSetup::RunJson() const {
+  const DatasetInfo& data = train_data->info();
+  return {{"ranks", comm.size()},
+          {"device", device.Describe()},
+          {"precision", config.precision},
+          {"data", config.synthetic ? "made up" : config.data},
+          {"samples", data.samples},
+          {"eval_samples", val_data == nullptr ? 0 : val_data->info().samples},
+          {"global_batch", config.global_batch},
+          {"total_steps", total_steps},
+          {"epoch_steps", epoch_steps_},
+          {"parameters", TrainedParameters()},
+          {"optimizer", config.optimizer},
+          {"lr", config.lr},
+          {"lr_schedule", config.lr_schedule},
+          {"seed", config.seed}};
+}
+
+int64_t TrainSetup::TrainedParameters() const {
+  int64_t trained = 0;
+  for (const Param& param : params->trained()) trained += param.spec.elements();
+  return trained;
+}
+
+absl::Status TrainSetup::StartLoader() {
+  absl::StatusOr<std::unique_ptr<Loader>> made = MakeLoader(*train_data, TrainingInput());
+  if (!made.ok()) return made.status();
+  loader = *std::move(made);
+  return absl::OkStatus();
+}
+
+LoaderOptions TrainSetup::TrainingInput() const {
+  LoaderOptions options = Preset();
+  ConfigureTrainingInput(config, options);
+  options.allow_bad = config.allow_bad;
+  options.order = OrderOf(config);
+  options.seed = config.seed;
+  options.global_batch = config.global_batch;
+  options.rank = comm.rank();
+  options.world = comm.size();
+  options.slices = IsElastic(config) ? config.elastic_slices : 0;
+  options.first_epoch = data_state.epoch;
+  options.first_batch = data_state.batch;
+  return options;
+}
+
+LoaderOptions TrainSetup::Preset() const {
+  LoaderOptions options;
+  net->Configure(options);
+  options.stats = stats_;
+  ConfigureEvaluationInput(config, options);
+  options.max_workers = cores;
+  return options;
+}
+
+void TrainSetup::Announce() {
+  const Model& model = net->model();
+  const DatasetInfo& data = train_data->info();
+  const auto line = [&](const char* what, const std::string& text) {
+    progress.Print(absl::StrFormat("%-13s %s", what, text));
+  };
+  line("model", absl::StrFormat("%s, %d parameters, %d heads, %d x %d x %d images, %d classes", model.name,
+                                TrainedParameters(), model.heads.size(), model.channels, model.image_size,
+                                model.image_size, model.num_classes));
+  line("device", absl::StrFormat("%s, %s, %d MiB of activations a rank", device.Describe(), config.precision,
+                                 net->arena_bytes() >> 20));
+  line("ranks", absl::StrFormat("%d over %s", comm.size(), comm.name()));
+  if (connection.comm != nullptr) line("gradients", absl::StrCat("over ", connection.description));
+  line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config.global_batch,
+                                ShareRows(), net->options().rows));
+  if (config.global_batch < comm.size()) {
+    progress.Print(
+        absl::StrFormat("warning: --global_batch=%d on %d ranks: in a step %d of them have no image",
+                        config.global_batch, comm.size(), comm.size() - config.global_batch));
+  }
+  if (gradient_sum == GradientSum::kTree && !IsElastic(config))
+    line("gradients", "added up within nodes first, then between them");
+  if (config.sync_bn) line("batch norm", "over the rows of all ranks' forward passes");
+  const auto mib = [](int64_t elements) { return static_cast<double>(elements) * sizeof(float) / (1 << 20); };
+  line(
+      "optimizer",
+      absl::StrFormat("%s, %.1f MiB of momentum a rank%s", config.optimizer, mib(params->momentum_elements()),
+                      params->momentum_is_sharded()
+                          ? absl::StrFormat(", its slice of %.1f MiB", mib(params->trained_elements()))
+                          : ""));
+  line("learning rate",
+       absl::StrFormat("%g for the global batch, whatever the number of ranks; %s, warm-up %d steps",
+                       config.lr, config.lr_schedule, schedule.warmup_steps));
+  line("data", absl::StrFormat("%d samples of split %s, %s, order %s, augmentation %s", data.samples,
+                               data.split, config.synthetic ? "made up" : config.data, config.order,
+                               DescribeAugmentation(config)));
+  const std::string preset =
+      config.val_preset == "none" ? "" : absl::StrCat(", val_preset ", config.val_preset);
+  line("evaluation", val_data ? absl::StrFormat("%d samples of split %s%s", val_data->info().samples,
+                                                val_data->info().split, preset)
+                              : absl::StrFormat("none: there is no split %s", config.val_split));
+  line("length", absl::StrFormat("%d steps, %d an epoch", total_steps, epoch_steps_));
+  for (const std::string& decision : decisions_) line("resume", decision);
+}
+
+}  // namespace deeper

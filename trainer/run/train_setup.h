@@ -1,0 +1,89 @@
+// All that a training run works with: opened, checked and announced before step 0.
+#pragma once
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "comm/nccl/device_communicator.h"
+#include "data/io/file.h"
+#include "data/load/loader.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/checkpoint_saver.h"
+#include "trainer/engine/network.h"
+#include "trainer/engine/schedule.h"
+#include "trainer/engine/statistics_sum.h"
+#include "trainer/monitor/metrics.h"
+#include "trainer/monitor/progress.h"
+#include "trainer/run/config.h"
+
+namespace deeper {
+
+struct TrainSetup {
+  // All must outlive it. Progress and announcements go to `out`, which may be null.
+  TrainSetup(const RunConfig& run_config, Communicator& ranks, Device& its_device, std::FILE* out);
+  // Collective, once. A failure is the same on every rank and carries its exit code.
+  absl::Status Prepare();
+
+  // How images are prepared for evaluation; training augments them on top of that.
+  LoaderOptions Preset() const;
+  // This rank's samples of training, from where it stands.
+  LoaderOptions TrainingInput() const;
+  // Over the device's memory, where `comm` is over the host's.
+  Communicator& device_comm() const { return connection.comm == nullptr ? comm : *connection.comm; }
+  // Of a global batch, at most, on a rank.
+  int64_t ShareRows() const { return (config.global_batch + comm.size() - 1) / comm.size(); }
+  void Warn(const absl::Status& status) {
+    if (!status.ok()) progress.Print(absl::StrCat("warning: ", status.message()));
+  }
+
+  const RunConfig& config;
+  Communicator& comm;
+  Device& device;
+  StatisticsSum statistics_sum;
+  Progress progress;
+  MetricsWriter metrics;
+
+  std::unique_ptr<Dataset> train_data, val_data;  // val_data may be null
+  std::unique_ptr<Network> net, eval_net;         // eval_net is null with val_data
+  std::unique_ptr<ParamStore> params;
+  std::unique_ptr<Loader> loader;
+  DeviceCommunicator connection;  // ends before the memory that it works on
+  int cores = 1;                  // of this rank
+  GradientSum gradient_sum = GradientSum::kAnyOrder;
+  std::unique_ptr<CheckpointSaver> saver;  // null without a --checkpoint_dir
+
+  // Where training stands, and how far it goes.
+  int64_t step = 0, total_steps = 0;
+  DataState data_state;
+  ScheduleOptions schedule;
+  nlohmann::json model_config;
+
+ private:
+  // In this order. Each works on this rank alone, unless it says collective; the ranks agree in between.
+  absl::Status ConnectDevices();  // collective
+  absl::Status OpenData();        // collective
+  absl::Status BuildNetworks();
+  absl::Status CheckSameModel();       // collective
+  absl::Status RestoreOrInitialize();  // collective
+  absl::Status BindNetworks();
+  absl::Status PrepareSaving();  // collective
+  absl::Status OpenReports();
+  absl::Status StartLoader();
+  void Announce();
+
+  absl::Status PlanSteps();
+  absl::Status BuildTrainingNetwork();
+  absl::StatusOr<bool> Resume();  // whether there was a checkpoint
+  nlohmann::ordered_json RunJson() const;
+  int64_t TrainedParameters() const;
+
+  PixelStats stats_;
+  int64_t epoch_steps_ = 0;
+  File directory_lock_;
+  std::vector<std::string> decisions_;  // about resuming, for the announcement
+};
+
+}  // namespace deeper

@@ -1,0 +1,166 @@
+#include "trainer/scaling/health.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace deeper {
+namespace {
+
+constexpr size_t kEnoughForDeviations = 4;  // figures
+
+// The lower one of two in the middle.
+double LowerMedian(std::vector<double> values) {
+  const auto middle = values.begin() + (std::ssize(values) - 1) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// costs: larger is worse. Which ones are slow, and their median. Of two, the better is the median.
+struct Outliers {
+  double median = 0;
+  std::vector<size_t> slow;
+};
+
+Outliers FindSlow(const std::vector<double>& costs, double factor) {
+  Outliers found;
+  if (costs.empty()) return found;
+  found.median = LowerMedian(costs);
+  std::vector<double> distances;
+  for (const double cost : costs) distances.push_back(std::abs(cost - found.median));
+  const double deviation = costs.size() < kEnoughForDeviations ? 0 : 1.4826 * LowerMedian(distances);
+  for (size_t i = 0; i < costs.size(); ++i)
+    if (costs[i] > factor * found.median && costs[i] > found.median + 3 * deviation) found.slow.push_back(i);
+  return found;
+}
+
+std::string Name(const std::vector<RankHealth>& ranks, size_t rank) {
+  return absl::StrCat("rank ", rank, " (", ranks[rank].host, ")");
+}
+
+size_t Before(const std::vector<RankHealth>& ranks, size_t rank) {
+  return (rank + ranks.size() - 1) % ranks.size();
+}
+
+bool CrossesHosts(const std::vector<RankHealth>& ranks, size_t rank) {
+  return std::strcmp(ranks[rank].host, ranks[Before(ranks, rank)].host) != 0;
+}
+
+std::string LinkName(const std::vector<RankHealth>& ranks, size_t rank) {
+  return absl::StrFormat("the link from %s to %s gives %.1f MB/s at %.0f us",
+                         Name(ranks, Before(ranks, rank)), Name(ranks, rank),
+                         ranks[rank].link_bytes_per_second / 1e6, ranks[rank].link_latency_us);
+}
+
+// Against what the interfaces say, and against other links of its kind.
+void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector<Finding>& findings) {
+  std::vector<size_t> links;
+  std::vector<double> costs;
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    if (ranks[rank].link_bytes_per_second == 0 || CrossesHosts(ranks, rank) != across) continue;
+    links.push_back(rank);
+    costs.push_back(1 / ranks[rank].link_bytes_per_second);
+  }
+  const Outliers found = FindSlow(costs, kSlowerLink);
+  for (size_t i = 0; i < links.size(); ++i) {
+    const RankHealth &to = ranks[links[i]], &from = ranks[Before(ranks, links[i])];
+    const RankHealth& slower = to.nominal_bytes_per_second < from.nominal_bytes_per_second ? to : from;
+    const double nominal = across ? slower.nominal_bytes_per_second : 0;
+    if (to.link_bytes_per_second < kLeastOfNominal * nominal) {
+      findings.push_back(
+          {false, ExitCode::kCommunication,
+           absl::StrFormat("%s, %.1f %% of the %.0f MB/s that %s of %s says: look for a throttled, shared or "
+                           "wrong interface, and say which with --mca btl_tcp_if_include",
+                           LinkName(ranks, links[i]), 100 * to.link_bytes_per_second / nominal, nominal / 1e6,
+                           slower.network, slower.host)});
+    } else if (std::find(found.slow.begin(), found.slow.end(), i) != found.slow.end()) {
+      findings.push_back(
+          {false, ExitCode::kCommunication,
+           absl::StrFormat(
+               "%s, where the median link gives %.1f MB/s: leave that host out, or look for a bad "
+               "cable or port",
+               LinkName(ranks, links[i]), 1e-6 / found.median)});
+    }
+  }
+}
+
+// cost(rank): larger is worse; 0: not known; up to `bearable`, of no account. text(rank, median cost).
+void ExamineRanks(const std::vector<RankHealth>& ranks, ExitCode code, double bearable,
+                  const std::function<double(const RankHealth&)>& cost,
+                  const std::function<std::string(size_t, double)>& text, std::vector<Finding>& findings) {
+  std::vector<double> costs;
+  for (const RankHealth& rank : ranks) costs.push_back(cost(rank));
+  if (std::find(costs.begin(), costs.end(), 0.0) != costs.end()) return;
+  const Outliers found = FindSlow(costs, kSlower);
+  for (const size_t rank : found.slow)
+    if (costs[rank] > bearable) findings.push_back({false, code, text(rank, found.median)});
+}
+
+void ExamineCheckpoints(const std::vector<RankHealth>& ranks, double bytes, std::vector<Finding>& findings) {
+  if (bytes == 0) return;
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    if (!ranks[rank].sees_lock) {
+      findings.push_back(
+          {false, ExitCode::kCheckpoint,
+           absl::StrCat(Name(ranks, rank),
+                        " was given a lock on the directory for checkpoints that rank 0 holds: "
+                        "it is another directory there, or a file system without locks, and two "
+                        "jobs could write to it at once")});
+    }
+    if (ranks[rank].free_bytes < bytes) {
+      findings.push_back(
+          {false, ExitCode::kCheckpoint,
+           absl::StrFormat("%s: %.1f GB are free for checkpoints, which want %.1f GB: make room "
+                           "or lower --keep",
+                           Name(ranks, rank), ranks[rank].free_bytes / 1e9, bytes / 1e9)});
+    }
+  }
+}
+
+void ExamineClocks(const std::vector<RankHealth>& ranks, std::vector<Finding>& findings) {
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    if (std::abs(ranks[rank].clock_skew_seconds) <= kMostSkewSeconds) continue;
+    findings.push_back({true, ExitCode::kDone,
+                        absl::StrFormat("the clock of %s is off by %+.1f s: synchronise it, or times in logs "
+                                        "mislead",
+                                        Name(ranks, rank), ranks[rank].clock_skew_seconds)});
+  }
+}
+
+}  // namespace
+
+std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWants& wants) {
+  std::vector<Finding> findings;
+  for (const bool across : {true, false}) ExamineLinks(ranks, across, findings);
+  ExamineRanks(
+      ranks, ExitCode::kCommunication, /*bearable=*/0, [](const RankHealth& rank) { return rank.compute_ms; },
+      [&](size_t rank, double median) {
+        return absl::StrFormat(
+            "%s is slow: %.1f ms of computing a step, %.2f times the median rank's: look for other programs "
+            "on "
+            "its cores, a low clock or wrong binding, or leave it out",
+            Name(ranks, rank), ranks[rank].compute_ms, ranks[rank].compute_ms / median);
+      },
+      findings);
+  ExamineRanks(
+      ranks, ExitCode::kData, wants.images_per_second > 0 ? 1 / wants.images_per_second : 0,
+      [](const RankHealth& rank) {
+        return rank.data_images_per_second > 0 ? 1 / rank.data_images_per_second : 0;
+      },
+      [&](size_t rank, double median) {
+        return absl::StrFormat(
+            "%s loads %.1f images/s, the median rank %.1f: look at its disk, mount and cores",
+            Name(ranks, rank), ranks[rank].data_images_per_second, 1 / median);
+      },
+      findings);
+  ExamineCheckpoints(ranks, wants.checkpoint_bytes, findings);
+  ExamineClocks(ranks, findings);
+  return findings;
+}
+
+}  // namespace deeper

@@ -1,0 +1,120 @@
+// How fast data-parallel training would be on so many ranks: a simulation of its steps, from what one rank
+// needs for a step and what the links between ranks give. docs/scaling.md derives the formulas, says where
+// they come from and how far they were right.
+//
+// Milliseconds, bytes and images throughout; latencies in microseconds, as networks state them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "comm/gradient_reducer.h"
+#include "trainer/models/model.h"
+
+namespace deeper {
+
+// What one message costs: latency + bytes / bandwidth.
+struct Link {
+  double latency_us = 0;
+  double bytes_per_second = 0;
+  double Ms(double bytes) const { return latency_us / 1e3 + 1e3 * bytes / bytes_per_second; }
+};
+
+struct Cluster {
+  int ranks_per_node = 1;
+  Link within = {};  // between two ranks of a node, each way
+  Link across = {};  // of a node, each way, shared by its ranks
+  // Standard deviation of the logarithm of a rank's compute time, drawn anew for every rank and step.
+  double jitter = 0;
+  double loader_images_per_second = 0;  // of a rank; 0: no limit
+  // Per image, how much longer computing takes for each other rank on its node: they share memory and caches.
+  double sharing = 0;
+  // Of computing, for each byte of gradients that a rank sends: on CPUs sending and summing want the same
+  // cores.
+  double sending_ms_per_byte = 0;
+};
+
+// One rank's share of a step, as it is without other ranks.
+struct RankStep {
+  int64_t batch = 0;  // images
+  double forward_ms = 0, backward_ms = 0;
+  double update_ms = 0;                    // and all else that does not depend on the batch
+  std::vector<GradientPiece> pieces = {};  // in the order in which backward finishes them
+  std::vector<double> ready = {};          // [piece]; the part of backward that is done by then, 0 to 1
+
+  double ms() const { return forward_ms + backward_ms + update_ms; }
+};
+
+// The step of a network: `compute_ms` on `batch` images divided by the layers' multiply-accumulates, of which
+// backward does twice as many as forward, but for the layer that reads the images. InvalidArgument as
+// InferShapes.
+absl::StatusOr<RankStep> StepOf(const Model& model, int64_t batch, double compute_ms);
+// The same on another number of images: forward and backward in proportion.
+RankStep WithBatch(RankStep step, int64_t batch);
+// In fp32.
+double GradientBytes(const RankStep& step);
+
+enum class AllReduceAlgorithm {
+  kRing,          // through all ranks, node by node
+  kTree,          // recursive halving and doubling, neighbours first
+  kHierarchical,  // rings within nodes, and rings across nodes for each part
+  kBest,          // whichever is fastest for these bytes
+};
+
+struct Exchange {
+  AllReduceAlgorithm algorithm = AllReduceAlgorithm::kBest;
+  size_t bucket_bytes = size_t{8} << 20;  // GradientReducer's
+  double wire = 1;                        // bytes sent for each byte of fp32 gradients: 0.5 in bf16
+};
+
+double AllReduceMs(AllReduceAlgorithm algorithm, const Cluster& cluster, int ranks, double bytes);
+
+struct Prediction {
+  int ranks = 1;
+  // Means over simulated steps. A step is the sum of the other four.
+  double step_ms = 0;
+  double compute_ms = 0;       // mean over the ranks
+  double peer_wait_ms = 0;     // for the slowest of them
+  double comm_exposed_ms = 0;  // communication that backward did not hide
+  double data_wait_ms = 0;     // for the loader
+  double images_per_second = 0;
+  double efficiency = 1;  // images_per_second over `ranks` times those of one rank
+};
+
+// The same figures at every call. ranks: up to some thousands, in milliseconds.
+Prediction Predict(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks);
+
+// The fastest of buckets from 1 to 64 MiB, with the wire format as it is.
+Exchange BestBuckets(const RankStep& step, const Cluster& cluster, Exchange exchange, int ranks);
+// The smallest power of two of images a rank that reaches this efficiency; 0: none up to 4096 does.
+int64_t SmallestBatch(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks,
+                      double efficiency);
+
+// What one rank's computing takes in a step, measured.
+struct ComputeSample {
+  int64_t batch = 0;
+  double ms = 0;
+};
+// Milliseconds of a batch: fixed + per_image x images. Neither is negative.
+struct ComputeLine {
+  double fixed_ms = 0, ms_per_image = 0;
+};
+// Through both samples. Where that would make a part negative, as noise may, that part is 0 and the line goes
+// through their mean; with one batch alone, the fixed part is 0.
+ComputeLine FitCompute(const ComputeSample& small, const ComputeSample& large);
+// Sets `cluster.sharing` and `cluster.sending_ms_per_byte` to what explains how much longer `ranks` ranks, 2
+// at least, compute on both batches than one `alone`: what grows with the batch is sharing, the rest sending.
+void FitInterference(const ComputeSample& small, const ComputeSample& large, const ComputeLine& alone,
+                     int ranks, double gradient_bytes, Cluster& cluster);
+
+// One collective, measured.
+struct CommSample {
+  double bytes = 0, ms = 0;
+};
+// The link that gives these times of ring all-reduces between `ranks` ranks, 2 at least: its latency from the
+// fewest bytes, its bandwidth by least squares from there on. Two different numbers of bytes at least.
+Link FitLink(std::span<const CommSample> all_reduces, int ranks);
+
+}  // namespace deeper
