@@ -3,8 +3,10 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/cord.h"
 
 namespace deeper {
@@ -27,6 +29,11 @@ inline absl::Status WithExitCode(absl::Status status, ExitCode code) {
     status.SetPayload(kExitCodePayload, absl::Cord(std::to_string(static_cast<int>(code))));
   }
   return status;
+}
+template <class T>
+absl::StatusOr<T> WithExitCode(absl::StatusOr<T> result, ExitCode code) {
+  if (result.ok()) return result;
+  return WithExitCode(std::move(result).status(), code);
 }
 
 // kUsage for an unmarked failure.
