@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/affinity.h"
 #include "kernels/base/cuda_check.h"
+#include "kernels/base/status.h"
 #include "kernels/base/trace.h"
 #include "kernels/cuda/base/cuda_device.h"
 #include "kernels/cuda/plans/autotune.h"
@@ -281,7 +282,7 @@ class GpuDevice final : public CudaDevice {
     if (!algorithm.ok()) {
       algorithm = Tune(problem, **choice, check);
       if (!algorithm.ok()) return algorithm.status();
-      if (absl::Status status = Remember(words, **algorithm); !status.ok()) return status;
+      RETURN_IF_ERROR(Remember(words, **algorithm));
     }
     const size_t workspace_bytes = (*algorithm)->workspace_bytes();
     return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), *std::move(algorithm), workspace_bytes);
@@ -388,9 +389,8 @@ absl::StatusOr<int> CountGpus(int driver) {
 absl::StatusOr<Gpu> OpenGpu(int index) {
   Gpu gpu;
   if (cudaDriverGetVersion(&gpu.driver) != cudaSuccess) gpu.driver = 0;
-  const absl::StatusOr<int> count = CountGpus(gpu.driver);
-  if (!count.ok()) return count.status();
-  index %= *count;
+  ASSIGN_OR_RETURN(const int count, CountGpus(gpu.driver));
+  index %= count;
   cudaError_t error = cudaGetDeviceProperties(&gpu.properties, index);
   if (error == cudaSuccess && gpu.properties.major < kLeastMajor) {
     return absl::FailedPreconditionError(
@@ -423,10 +423,9 @@ void KeepNear(const std::string& address) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options) {
-  const absl::StatusOr<Gpu> gpu = OpenGpu(options.index);
-  if (!gpu.ok()) return gpu.status();
-  KeepNear(gpu->address);
-  auto device = std::make_unique<GpuDevice>(*gpu, options);
+  ASSIGN_OR_RETURN(const Gpu gpu, OpenGpu(options.index));
+  KeepNear(gpu.address);
+  auto device = std::make_unique<GpuDevice>(gpu, options);
   if (absl::Status status = device->Init(); !status.ok()) {
     return absl::FailedPreconditionError(absl::StrCat("--device=cuda: ", status.message()));
   }

@@ -1,6 +1,7 @@
 #include "kernels/ops/linear.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/ops/backend.h"
 
 namespace deeper {
@@ -25,10 +26,9 @@ absl::StatusOr<OpShape> InferLinear(const LinearParams& params, const Shape& x) 
 
 absl::StatusOr<std::unique_ptr<Op>> MakeLinear(const LinearParams& params, const TensorDesc& x,
                                                const OpOptions& options, Device& device) {
-  const absl::StatusOr<OpShape> shape = InferLinear(params, x.shape);
-  if (!shape.ok()) return shape.status();
+  ASSIGN_OR_RETURN(const OpShape shape, InferLinear(params, x.shape));
   if (x.layout != Layout::kNchw) return absl::UnimplementedError("linear: x must be a dense matrix (kNchw)");
-  return DEEPER_ON(device, MakeLinear)(params, *shape, x, options, device);
+  return DEEPER_ON(device, MakeLinear)(params, shape, x, options, device);
 }
 
 }  // namespace deeper

@@ -1,6 +1,7 @@
 #include "kernels/ops/pool.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/ops/backend.h"
 
 namespace deeper {
@@ -48,10 +49,9 @@ absl::StatusOr<OpShape> InferPool(const PoolParams& p, const Shape& x) {
 
 absl::StatusOr<std::unique_ptr<Op>> MakePool(const PoolParams& params, const TensorDesc& x,
                                              const OpOptions& options, Device& device) {
-  const absl::StatusOr<OpShape> shape = InferPool(params, x.shape);
-  if (!shape.ok()) return shape.status();
-  if (absl::Status status = CheckFeatureMap(x, device); !status.ok()) return status;
-  return DEEPER_ON(device, MakePool)(params, shape->y, x, options, device);
+  ASSIGN_OR_RETURN(const OpShape shape, InferPool(params, x.shape));
+  RETURN_IF_ERROR(CheckFeatureMap(x, device));
+  return DEEPER_ON(device, MakePool)(params, shape.y, x, options, device);
 }
 
 absl::StatusOr<OpShape> InferGlobalAvgPool(const GlobalAvgPoolParams&, const Shape& x) {
@@ -62,7 +62,7 @@ absl::StatusOr<OpShape> InferGlobalAvgPool(const GlobalAvgPoolParams&, const Sha
 
 absl::StatusOr<std::unique_ptr<Op>> MakeGlobalAvgPool(const GlobalAvgPoolParams&, const TensorDesc& x,
                                                       const OpOptions& options, Device& device) {
-  if (absl::Status status = CheckFeatureMap(x, device); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckFeatureMap(x, device));
   return DEEPER_ON(device, MakeGlobalAvgPool)(x, options, device);
 }
 

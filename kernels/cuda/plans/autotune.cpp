@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/bf16.h"
 #include "kernels/base/cuda_check.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -167,7 +168,7 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
   absl::Status status = choice.Ask();
   if (!status.ok()) return status;
   Stopwatch stopwatch(device);
-  if (absl::Status allocated = stopwatch.Allocate(sizes); !allocated.ok()) return allocated;
+  RETURN_IF_ERROR(stopwatch.Allocate(sizes));
   std::unique_ptr<Algorithm> best;
   double best_time = kNever;
   std::set<std::string> seen;

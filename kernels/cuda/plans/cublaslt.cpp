@@ -10,6 +10,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper::cublaslt {
 namespace {
@@ -121,7 +122,7 @@ class MatmulAlgorithm final : public Algorithm {
 
   absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
     if (bias_) {
-      if (absl::Status status = description_->SetBias(o.bias); !status.ok()) return status;
+      RETURN_IF_ERROR(description_->SetBias(o.bias));
     }
     const float one = 1, zero = 0;
     return StatusOf(cublasLtMatmul(target_.handle, description_->operation(), &one, o.b, description_->b(),
@@ -221,7 +222,7 @@ std::string Version() {
 
 absl::StatusOr<std::unique_ptr<Target>> MakeTarget() {
   auto target = std::make_unique<TargetImpl>();
-  if (absl::Status status = StatusOf(cublasLtCreate(&target->handle)); !status.ok()) return status;
+  RETURN_IF_ERROR(StatusOf(cublasLtCreate(&target->handle)));
   return target;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 #if CUDNN_VERSION < 90800
 #error "cuDNN 9.8 or later is needed: earlier versions know no devices by their properties"
@@ -316,10 +317,10 @@ class ExecutionPlan final : public Algorithm {
       return absl::FailedPreconditionError("cuDNN: a plan without a GPU cannot run");
     // Ops are bound to their memory for good, so that this happens once.
     if (!pack_.has_value() || operands != packed_) {
-      if (absl::Status status = Pack(operands); !status.ok()) return status;
+      RETURN_IF_ERROR(Pack(operands));
     }
     const auto native = static_cast<cudaStream_t>(stream.native);
-    if (absl::Status status = StatusOf(cudnnSetStream(target_.handle, native)); !status.ok()) return status;
+    RETURN_IF_ERROR(StatusOf(cudnnSetStream(target_.handle, native)));
     return StatusOf(cudnnBackendExecute(target_.handle, plan_.raw(), pack_->raw()));
   }
 
@@ -389,13 +390,12 @@ class EngineChoice final : public AlgorithmChoice {
     Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     heuristics.Set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, *graph_).Set(CUDNN_ATTR_ENGINEHEUR_MODE, mode);
     if (target_.properties.has_value()) heuristics.Set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *target_.properties);
-    if (absl::Status status = heuristics.Finalize(); !status.ok()) return status;
+    RETURN_IF_ERROR(heuristics.Finalize());
     auto configurations = heuristics.Get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     if (!configurations.ok()) return configurations.status();
     for (Descriptor& configuration : *configurations) {
-      const absl::StatusOr<bool> allowed = IsAllowed(configuration);
-      if (!allowed.ok()) return allowed.status();
-      if (*allowed) configurations_.push_back(std::move(configuration));
+      ASSIGN_OR_RETURN(const bool allowed, IsAllowed(configuration));
+      if (allowed) configurations_.push_back(std::move(configuration));
     }
     return absl::OkStatus();
   }
@@ -448,7 +448,7 @@ std::string Version() {
 
 absl::StatusOr<std::unique_ptr<Target>> MakeGpuTarget() {
   auto target = std::make_unique<TargetImpl>();
-  if (absl::Status status = StatusOf(cudnnCreate(&target->handle)); !status.ok()) return status;
+  RETURN_IF_ERROR(StatusOf(cudnnCreate(&target->handle)));
   return target;
 }
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/parallel.h"
+#include "kernels/base/status.h"
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
@@ -137,14 +138,14 @@ ConvolutionProblem ConvolutionCheck::LibraryProblem(const ConvolutionProblem& pr
 
 absl::Status ConvolutionCheck::operator()(Algorithm& own, const PlanOperands& operands) {
   if (expected_.empty()) {
-    if (absl::Status status = RunLibrary(operands); !status.ok()) return status;
+    RETURN_IF_ERROR(RunLibrary(operands));
   }
   const OperandSizes sizes = SizesOf(problem_);
   const std::vector<bf16> untouched(sizes.d / sizeof(bf16), kUntouched);
   const std::vector<uint8_t> no_argmax(sizes.argmax, kNoArgmax);
   device_.Copy(operands.d, untouched.data(), sizes.d);
   device_.Copy(operands.argmax, no_argmax.data(), sizes.argmax);
-  if (absl::Status status = Run(own, operands); !status.ok()) return status;
+  RETURN_IF_ERROR(Run(own, operands));
   const Written d(problem_);
   const std::vector<bf16> actual = ReadD(operands), mask = Read<bf16>(operands.mask, sizes.mask, device_);
   absl::Status status = CompareElements({d, actual, expected_, mask, problem_.PitchOfMask()});

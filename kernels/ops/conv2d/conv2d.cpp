@@ -1,6 +1,7 @@
 #include "kernels/ops/conv2d/conv2d.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/ops/backend.h"
 
 namespace deeper {
@@ -37,14 +38,13 @@ absl::StatusOr<OpShape> InferConv2d(const Conv2dParams& p, const Shape& x) {
 
 absl::StatusOr<std::unique_ptr<Op>> MakeConv2d(const Conv2dParams& params, const TensorDesc& x,
                                                const OpOptions& options, Device& device) {
-  absl::StatusOr<OpShape> shape = InferConv2d(params, x.shape);
-  if (!shape.ok()) return shape.status();
-  if (params.batch_norm && options.training && shape->y.n * shape->y.spatial() < 2) {
+  ASSIGN_OR_RETURN(OpShape shape, InferConv2d(params, x.shape));
+  if (params.batch_norm && options.training && shape.y.n * shape.y.spatial() < 2) {
     return absl::InvalidArgumentError(absl::StrCat(
         "conv2d ", options.name, ": batch norm cannot train on one value per channel, and the output is ",
-        shape->y.ToString(), ": use a larger batch or larger images"));
+        shape.y.ToString(), ": use a larger batch or larger images"));
   }
-  return DEEPER_ON(device, MakeConv2d)(params, *shape, x, options, device);
+  return DEEPER_ON(device, MakeConv2d)(params, shape, x, options, device);
 }
 
 }  // namespace deeper

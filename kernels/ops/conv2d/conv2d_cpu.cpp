@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/ops/conv2d/conv2d.h"
 #include "kernels/ops/conv2d/convolution_cpu.h"
 #include "kernels/ops/conv2d/middle_taps_cpu.h"
@@ -239,7 +240,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCpu(const Conv2dParams& params, co
         device.channel_block(), " channels"));
   }
   auto op = std::make_unique<CpuConv2d>(params, options);
-  if (absl::Status s = op->Prepare(shape, x, options.want_dx, device); !s.ok()) return s;
+  RETURN_IF_ERROR(op->Prepare(shape, x, options.want_dx, device));
   return op;
 }
 

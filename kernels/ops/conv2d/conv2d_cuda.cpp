@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/cuda/base/cuda_device.h"
 #include "kernels/ops/arrays/flat.h"
 #include "kernels/ops/conv2d/batch_norm_cuda.h"
@@ -246,7 +247,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCuda(const Conv2dParams& params, c
                                                  " in this layout"));
   }
   auto op = std::make_unique<CudaConv2d>(params, options, AsCuda(device));
-  if (absl::Status s = op->Prepare(shape, x, options); !s.ok()) return s;
+  RETURN_IF_ERROR(op->Prepare(shape, x, options));
   return op;
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/ops/inception/inception.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
@@ -40,16 +41,15 @@ absl::StatusOr<OpShape> InferInception(const InceptionParams& p, const Shape& x)
     Shape in = x;
     if (branch.pool && !branch.convolutions.empty()) shape.inner_elements += x.elements();
     for (const auto& [prefix, params] : branch.convolutions) {
-      absl::StatusOr<OpShape> conv = InferConv2d(params, in);
-      if (!conv.ok()) return conv.status();
-      for (ParamSpec& spec : conv->params) {
+      ASSIGN_OR_RETURN(OpShape conv, InferConv2d(params, in));
+      for (ParamSpec& spec : conv.params) {
         spec.name = prefix + spec.name;
         shape.params.push_back(std::move(spec));
       }
-      shape.macs += conv->macs;
-      shape.inner_elements += conv->inner_elements;
-      if (&params != &branch.convolutions.back().params) shape.inner_elements += conv->y.elements();
-      in = conv->y;
+      shape.macs += conv.macs;
+      shape.inner_elements += conv.inner_elements;
+      if (&params != &branch.convolutions.back().params) shape.inner_elements += conv.y.elements();
+      in = conv.y;
     }
   }
   shape.y = {x.n, p.out_channels(x.c), x.h, x.w};
@@ -58,19 +58,18 @@ absl::StatusOr<OpShape> InferInception(const InceptionParams& p, const Shape& x)
 
 absl::StatusOr<std::unique_ptr<Op>> MakeInception(const InceptionParams& params, const TensorDesc& x,
                                                   const OpOptions& options, Device& device) {
-  const absl::StatusOr<OpShape> shape = InferInception(params, x.shape);
-  if (!shape.ok()) return shape.status();
+  ASSIGN_OR_RETURN(const OpShape shape, InferInception(params, x.shape));
   if (x.Dense() != device.FeatureMap(x.shape, x.dtype)) {
     return absl::UnimplementedError(
         absl::StrCat("inception ", options.name, ": x must be a feature map in the device's layout"));
   }
 #ifdef DEEPER_CUDA
   if (options.fuse && device.type() == DeviceType::kCuda) {
-    auto fused = MakeInceptionCuda(params, *shape, x, options, device);
+    auto fused = MakeInceptionCuda(params, shape, x, options, device);
     if (!absl::IsUnimplemented(fused.status())) return fused;
   }
 #endif
-  return MakeInceptionBranches(params, *shape, x, options, device);
+  return MakeInceptionBranches(params, shape, x, options, device);
 }
 
 }  // namespace deeper

@@ -3,6 +3,7 @@
 // to end while its output is still in the cache.
 #include <algorithm>
 
+#include "kernels/base/status.h"
 #include "kernels/ops/inception/inception.h"
 #include "kernels/ops/join.h"
 
@@ -159,7 +160,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakeInceptionBranches(const InceptionParams&
                                                           const TensorDesc& x, const OpOptions& options,
                                                           Device& device) {
   auto op = std::make_unique<InceptionOfBranches>(device);
-  if (absl::Status s = op->Prepare(params, shape, x, options); !s.ok()) return s;
+  RETURN_IF_ERROR(op->Prepare(params, shape, x, options));
   return op;
 }
 

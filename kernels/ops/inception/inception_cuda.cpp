@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/cuda/base/cuda_device.h"
 #include "kernels/ops/arrays/flat.h"
 #include "kernels/ops/conv2d/batch_norm_cuda.h"
@@ -165,7 +166,7 @@ absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, 
   chains_[1].Set(buffer_.r3, buffer_.o3, params_.branch3_kernel, kR3, kO3);
   chains_[1].branch = 1;
 
-  if (absl::Status pool = PreparePool(options); !pool.ok()) return pool;
+  RETURN_IF_ERROR(PreparePool(options));
   absl::Status status = PrepareForward();
   if (training_) status.Update(PrepareBackward(options));
   if (!status.ok()) return status;
@@ -217,9 +218,7 @@ absl::Status FusedInception::PreparePool(const OpOptions& options) {
 template <class LibraryProblem>
 absl::Status FusedInception::MakePlan(const LibraryProblem& problem, int branch,
                                       std::unique_ptr<CudaPlan>& plan) {
-  absl::StatusOr<std::unique_ptr<CudaPlan>> made = device_.Plan(problem);
-  if (!made.ok()) return made.status();
-  plan = *std::move(made);
+  ASSIGN_OR_RETURN(plan, device_.Plan(problem));
   Reserve(branch, plan->workspace_bytes());
   return absl::OkStatus();
 }
@@ -535,7 +534,7 @@ absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCuda(const InceptionParams& p, 
         "multiples of ", unit, " channels"));
   }
   auto op = std::make_unique<FusedInception>(p, options, AsCuda(device));
-  if (absl::Status s = op->Prepare(shape, x, options); !s.ok()) return s;
+  RETURN_IF_ERROR(op->Prepare(shape, x, options));
   return op;
 }
 
