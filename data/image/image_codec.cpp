@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/check.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -230,7 +231,7 @@ ImageFormat SniffImage(std::span<const uint8_t> bytes) {
 
 absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes) {
   ImageSize size;
-  if (absl::Status read = ReadImage(bytes, {}, &size); !read.ok()) return read;
+  RETURN_IF_ERROR(ReadImage(bytes, {}, &size));
   return size;
 }
 

@@ -10,16 +10,16 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
 
 absl::Status WriteAndSync(const std::string& path, std::string_view content) {
-  absl::StatusOr<File> file = File::Open(path, O_WRONLY | O_CREAT | O_TRUNC);
-  if (!file.ok()) return file.status();
-  if (absl::Status written = file->WriteAt(0, content.data(), content.size()); !written.ok()) return written;
-  if (absl::Status synced = file->Sync(); !synced.ok()) return synced;
-  return file->Close();
+  ASSIGN_OR_RETURN(File file, File::Open(path, O_WRONLY | O_CREAT | O_TRUNC));
+  RETURN_IF_ERROR(file.WriteAt(0, content.data(), content.size()));
+  RETURN_IF_ERROR(file.Sync());
+  return file.Close();
 }
 
 std::string ParentOf(const std::string& path) {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "data/io/file.h"
 #include "kernels/base/check.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -42,15 +43,13 @@ Hash128 Xxh3(const void* data, size_t bytes) {
 }
 
 absl::StatusOr<Hash128> Xxh3OfFile(const std::string& path) {
-  absl::StatusOr<File> file = File::Open(path, O_RDONLY);
-  if (!file.ok()) return file.status();
-  absl::StatusOr<uint64_t> size = file->Size();
-  if (!size.ok()) return size.status();
-  std::vector<uint8_t> piece(std::min(*size, uint64_t{1} << 20));
+  ASSIGN_OR_RETURN(File file, File::Open(path, O_RDONLY));
+  ASSIGN_OR_RETURN(uint64_t size, file.Size());
+  std::vector<uint8_t> piece(std::min(size, uint64_t{1} << 20));
   Xxh3Stream hash;
-  for (uint64_t at = 0; at < *size; at += piece.size()) {
-    piece.resize(std::min<uint64_t>(piece.size(), *size - at));
-    if (absl::Status read = file->ReadAt(at, piece.data(), piece.size()); !read.ok()) return read;
+  for (uint64_t at = 0; at < size; at += piece.size()) {
+    piece.resize(std::min<uint64_t>(piece.size(), size - at));
+    RETURN_IF_ERROR(file.ReadAt(at, piece.data(), piece.size()));
     hash.Add(piece.data(), piece.size());
   }
   return hash.Finish();

@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -155,12 +156,10 @@ absl::Status File::Close() {
 }
 
 absl::StatusOr<std::vector<uint8_t>> ReadFile(const std::string& path) {
-  absl::StatusOr<File> file = File::Open(path, O_RDONLY);
-  if (!file.ok()) return file.status();
-  absl::StatusOr<uint64_t> size = file->Size();
-  if (!size.ok()) return size.status();
-  std::vector<uint8_t> content(*size);
-  if (absl::Status read = file->ReadAt(0, content.data(), content.size()); !read.ok()) return read;
+  ASSIGN_OR_RETURN(File file, File::Open(path, O_RDONLY));
+  ASSIGN_OR_RETURN(uint64_t size, file.Size());
+  std::vector<uint8_t> content(size);
+  RETURN_IF_ERROR(file.ReadAt(0, content.data(), content.size()));
   return content;
 }
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "data/io/file.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -110,9 +111,8 @@ absl::StatusOr<hid_t> CreateDataset(hid_t file, const std::string& path, const s
 
 absl::Status WriteDataset(hid_t file, const std::string& path, const std::string& name, hid_t type,
                           const std::vector<uint64_t>& shape, const void* data) {
-  absl::StatusOr<hid_t> created = CreateDataset(file, path, name, type, shape);
-  if (!created.ok()) return created.status();
-  const Handle dataset(*created, H5Dclose);
+  ASSIGN_OR_RETURN(hid_t created, CreateDataset(file, path, name, type, shape));
+  const Handle dataset(created, H5Dclose);
   const herr_t written = H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data);
   return written < 0 ? Hdf5Error(absl::StrCat("write dataset ", name, " of"), path) : absl::OkStatus();
 }
@@ -184,15 +184,13 @@ absl::StatusOr<Hdf5File> Hdf5File::Create(const std::string& path) {
 }
 
 absl::StatusOr<Hdf5File> Hdf5File::Open(const std::string& path) {
-  absl::StatusOr<File> file = File::Open(path, O_RDONLY);
-  if (!file.ok()) return file.status();
-  absl::StatusOr<uint64_t> bytes = file->Size();
-  if (!bytes.ok()) return bytes.status();
+  ASSIGN_OR_RETURN(File file, File::Open(path, O_RDONLY));
+  ASSIGN_OR_RETURN(uint64_t bytes, file.Size());
   std::scoped_lock lock(Hdf5Mutex());
   const Handle access(FileAccess(), H5Pclose);
   const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access);
   if (id < 0) return Hdf5Error("read", path);
-  return Hdf5File(id, path, *bytes);
+  return Hdf5File(id, path, bytes);
 }
 
 Hdf5File::Hdf5File(Hdf5File&& other) noexcept
@@ -285,9 +283,8 @@ absl::Status Hdf5File::Read(const std::string& name, FixedStrings* strings) cons
   const Handle type(H5Dget_type(dataset), H5Tclose);
   strings->width = StringWidth(type);
   if (strings->width == 0) return WrongType(name, path_);
-  absl::StatusOr<Hdf5Extent> extent = CheckedExtent(dataset, name, path_, strings->width, bytes_);
-  if (!extent.ok()) return extent.status();
-  strings->bytes.resize(extent->bytes);
+  ASSIGN_OR_RETURN(Hdf5Extent extent, CheckedExtent(dataset, name, path_, strings->width, bytes_));
+  strings->bytes.resize(extent.bytes);
   const herr_t read = H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, strings->bytes.data());
   return read < 0 ? Hdf5Error(absl::StrCat("read dataset ", name, " of"), path_) : absl::OkStatus();
 }

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
@@ -83,9 +84,8 @@ class Hdf5File {
   std::vector<std::string> Names() const;
   template <class T>
   absl::Status Read(const std::string& name, std::vector<T>* values) const {
-    absl::StatusOr<Hdf5Extent> extent = Locate(name, Hdf5TypeOf<T>());
-    if (!extent.ok()) return extent.status();
-    values->resize(extent->bytes / sizeof(T));
+    ASSIGN_OR_RETURN(Hdf5Extent extent, Locate(name, Hdf5TypeOf<T>()));
+    values->resize(extent.bytes / sizeof(T));
     return ReadArray(name, Hdf5TypeOf<T>(), values->data());
   }
   absl::Status Read(const std::string& name, FixedStrings* strings) const;

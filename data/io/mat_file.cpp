@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "data/io/inflate.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -135,9 +136,8 @@ absl::Status ParseStruct(Bytes rest, uint64_t count, int depth, MatArray* array)
   for (uint64_t i = 0; i < count * array->fields.size(); ++i) {
     absl::StatusOr<Element> value = Next(&rest);
     if (!value.ok() || value->type != kMatrix) return Damaged();
-    absl::StatusOr<NamedArray> parsed = ParseArray(value->data, depth + 1);
-    if (!parsed.ok()) return parsed.status();
-    array->elements.push_back(std::move(parsed->array));
+    ASSIGN_OR_RETURN(NamedArray parsed, ParseArray(value->data, depth + 1));
+    array->elements.push_back(std::move(parsed.array));
   }
   return absl::OkStatus();
 }
@@ -156,19 +156,18 @@ absl::StatusOr<NamedArray> ParseArray(Bytes rest, int depth) {
   }
   const uint8_t mx_class = flags->data[0];
   if (mx_class == kStruct) {
-    if (absl::Status s = ParseStruct(rest, count, depth, &parsed.array); !s.ok()) return s;
+    RETURN_IF_ERROR(ParseStruct(rest, count, depth, &parsed.array));
     return parsed;
   }
   if (mx_class != kChar && (mx_class < kFirstNumeric || mx_class > kLastNumeric))
     return absl::UnimplementedError(absl::StrCat("MAT-file with an array of class ", int{mx_class}));
   absl::StatusOr<Element> data = Next(&rest);
   if (!data.ok()) return Damaged();
-  absl::StatusOr<std::vector<double>> values = Numbers(*data);
-  if (!values.ok()) return values.status();
+  ASSIGN_OR_RETURN(std::vector<double> values, Numbers(*data));
   if (mx_class == kChar) {
-    for (const double c : *values) parsed.array.text += c >= 0 && c < 128 ? static_cast<char>(c) : '?';
-  } else if (values->size() == count) {
-    parsed.array.numbers = *std::move(values);
+    for (const double c : values) parsed.array.text += c >= 0 && c < 128 ? static_cast<char>(c) : '?';
+  } else if (values.size() == count) {
+    parsed.array.numbers = std::move(values);
   } else {
     return Damaged();
   }
@@ -184,17 +183,14 @@ absl::StatusOr<MatArray> ReadMatVariable(Bytes file, const std::string& name) {
   for (Bytes rest = file.subspan(kHeaderBytes); !rest.empty();) {
     absl::StatusOr<Element> element = Next(&rest);
     if (element.ok() && element->type == kCompressed) {
-      absl::StatusOr<std::vector<uint8_t>> content = Inflate(element->data, kMaxInflatedBytes);
-      if (!content.ok()) return content.status();
-      inflated = *std::move(content);
+      ASSIGN_OR_RETURN(inflated, Inflate(element->data, kMaxInflatedBytes));
       Bytes inner = inflated;
       element = Next(&inner);
     }
     if (!element.ok()) return element.status();
     if (element->type != kMatrix) continue;
-    absl::StatusOr<NamedArray> parsed = ParseArray(element->data, 0);
-    if (!parsed.ok()) return parsed.status();
-    if (parsed->name == name) return std::move(parsed->array);
+    ASSIGN_OR_RETURN(NamedArray parsed, ParseArray(element->data, 0));
+    if (parsed.name == name) return std::move(parsed.array);
   }
   return absl::NotFoundError(absl::StrCat("the MAT-file has no variable ", name));
 }

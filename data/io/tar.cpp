@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -109,9 +110,9 @@ class TarLister {
 
   absl::StatusOr<std::vector<TarMember>> List() {
     for (Header header;;) {
-      if (absl::Status got = Read(header.block.data(), kBlock); !got.ok()) return got;
+      RETURN_IF_ERROR(Read(header.block.data(), kBlock));
       if (header.IsZero()) return std::move(members_);
-      if (absl::Status added = Add(header); !added.ok()) return added;
+      RETURN_IF_ERROR(Add(header));
     }
   }
 
@@ -160,7 +161,7 @@ class TarLister {
   absl::Status Extend(char type, uint64_t bytes) {
     if (bytes > kMaxExtensionBytes) return Error(absl::StatusCode::kDataLoss, "a tar extension too long");
     std::string content(Padded(bytes), '\0');
-    if (absl::Status read = Read(content.data(), content.size()); !read.ok()) return read;
+    RETURN_IF_ERROR(Read(content.data(), content.size()));
     content.resize(bytes);
     if (type == 'L') extension_.name = content.substr(0, content.find('\0'));
     return type == 'x' ? ParsePax(content, &extension_) : absl::OkStatus();

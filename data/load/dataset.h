@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/image/image.h"
 #include "data/load/sample_order.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
@@ -44,7 +45,7 @@ class Dataset {
   virtual absl::Status Read(int64_t index, Image* image) const = 0;
   // Likewise a part of it, or more where that is no more work.
   virtual absl::Status ReadPart(int64_t index, ChoosePart choose, Image* image) const {
-    if (absl::Status read = Read(index, image); !read.ok()) return read;
+    RETURN_IF_ERROR(Read(index, image));
     choose({image->height, image->width});
     return absl::OkStatus();
   }

@@ -14,6 +14,7 @@
 #include "data/image/resize.h"
 #include "data/load/batch_sequence.h"
 #include "kernels/base/buffer.h"
+#include "kernels/base/status.h"
 #include "kernels/base/trace.h"
 
 namespace deeper {
@@ -224,22 +225,19 @@ class RingLoader : public Loader {
     const bool together = partner_row >= 0 && partner_row < plan.distinct;
     if (together && partner_row < row) return absl::OkStatus();
     const int64_t entry = together ? partner_row : options_.rows + (partner_row > row ? 1 : 0);
-    const absl::StatusOr<int64_t> own = Prepare(slot, position, row, scratch);
-    if (!own.ok()) return own.status();
-    const absl::StatusOr<int64_t> other = Prepare(slot, partner, entry, scratch);
-    if (!other.ok()) return other.status();
+    ASSIGN_OR_RETURN(const int64_t own, Prepare(slot, position, row, scratch));
+    ASSIGN_OR_RETURN(const int64_t other, Prepare(slot, partner, entry, scratch));
     const Mix mix = DrawMix(options_.mixup, options_.cutmix, options_.image_size,
                             Draws("mix", plan, OrderOf(plan).At(std::min(position, partner))));
     MixEntries(slot, mix, row, entry, scratch);
-    Finish(slot, row, *own, *other, mix.weight);
-    if (together) Finish(slot, partner_row, *other, *own, mix.weight);
+    Finish(slot, row, own, other, mix.weight);
+    if (together) Finish(slot, partner_row, other, own, mix.weight);
     return absl::OkStatus();
   }
 
   absl::Status FillAlone(Slot& slot, int64_t row, Scratch& scratch) {
-    const absl::StatusOr<int64_t> sample = Prepare(slot, slot.plan.first + row, row, scratch);
-    if (!sample.ok()) return sample.status();
-    Finish(slot, row, *sample, *sample, 0);
+    ASSIGN_OR_RETURN(const int64_t sample, Prepare(slot, slot.plan.first + row, row, scratch));
+    Finish(slot, row, sample, sample, 0);
     return absl::OkStatus();
   }
 
@@ -294,7 +292,7 @@ class RingLoader : public Loader {
       choose(stored);
       return dataset_.ReadPixels(sample, Place(slot, entry, stored, sampling));
     }
-    if (absl::Status read = dataset_.ReadPart(sample, choose, &scratch.image); !read.ok()) return read;
+    RETURN_IF_ERROR(dataset_.ReadPart(sample, choose, &scratch.image));
     EnterStage(Stage::kAugment);
     sampling.window.x -= static_cast<float>(scratch.image.x);
     sampling.window.y -= static_cast<float>(scratch.image.y);
@@ -457,10 +455,9 @@ size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const LoaderOptions& options) {
   const DatasetInfo& info = dataset.info();
-  if (absl::Status checked = CheckOptions(info, options); !checked.ok()) return checked;
+  RETURN_IF_ERROR(CheckOptions(info, options));
   const PixelStats& stats = options.stats.mean.empty() ? info.stats : options.stats;
-  absl::StatusOr<std::vector<PixelScale>> scales = MakeScales(stats, options.channels);
-  if (!scales.ok()) return scales.status();
+  ASSIGN_OR_RETURN(std::vector<PixelScale> scales, MakeScales(stats, options.channels));
   const size_t bytes = options.packed ? PackedBatchBytes(info, options)
                                       : sizeof(float) * options.rows * options.channels * options.image_size *
                                             options.image_size;
@@ -475,7 +472,7 @@ absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const
   }
   const float mean =
       std::accumulate(stats.mean.begin(), stats.mean.end(), 0.0f) / static_cast<float>(stats.mean.size());
-  return std::make_unique<RingLoader>(dataset, options, *std::move(scales), 255 * mean, std::move(images));
+  return std::make_unique<RingLoader>(dataset, options, std::move(scales), 255 * mean, std::move(images));
 }
 
 }  // namespace deeper

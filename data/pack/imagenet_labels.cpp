@@ -16,6 +16,7 @@
 #include "data/io/inflate.h"
 #include "data/io/mat_file.h"
 #include "data/io/tar.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -35,9 +36,8 @@ absl::Status Describe(const absl::Status& status, const std::string& path) {
 }
 
 absl::StatusOr<DevkitFiles> FromArchive(const std::string& path) {
-  absl::StatusOr<std::vector<uint8_t>> packed = ReadFile(path);
-  if (!packed.ok()) return packed.status();
-  absl::StatusOr<std::vector<uint8_t>> tar = Inflate(*packed, kMaxDevkitBytes);
+  ASSIGN_OR_RETURN(std::vector<uint8_t> packed, ReadFile(path));
+  absl::StatusOr<std::vector<uint8_t>> tar = Inflate(packed, kMaxDevkitBytes);
   if (!tar.ok()) return Describe(tar.status(), path);
   const ReadAt read = [&](uint64_t offset, void* data, size_t bytes) {
     std::memcpy(data, &(*tar)[offset], bytes);
@@ -56,11 +56,9 @@ absl::StatusOr<DevkitFiles> FromArchive(const std::string& path) {
 }
 
 absl::StatusOr<DevkitFiles> FromFolder(const std::string& path) {
-  absl::StatusOr<std::vector<uint8_t>> meta = ReadFile(absl::StrCat(path, "/", kMeta));
-  if (!meta.ok()) return meta.status();
-  absl::StatusOr<std::vector<uint8_t>> truth = ReadFile(absl::StrCat(path, "/", kTruth));
-  if (!truth.ok()) return truth.status();
-  return DevkitFiles{*std::move(meta), *std::move(truth)};
+  ASSIGN_OR_RETURN(std::vector<uint8_t> meta, ReadFile(absl::StrCat(path, "/", kMeta)));
+  ASSIGN_OR_RETURN(std::vector<uint8_t> truth, ReadFile(absl::StrCat(path, "/", kTruth)));
+  return DevkitFiles{std::move(meta), std::move(truth)};
 }
 
 // The value of field `name` of structure `i`; an empty array where there is no such field.
@@ -74,13 +72,12 @@ const MatArray& Field(const MatArray& structs, size_t i, const std::string& name
 // The wnids of the classes by ILSVRC2012_ID - 1. The table also has the inner nodes of WordNet's tree above
 // them: the classes are its leaves, and have the ids from 1 on.
 absl::StatusOr<std::vector<std::string>> ReadWnids(const std::vector<uint8_t>& meta) {
-  absl::StatusOr<MatArray> synsets = ReadMatVariable(meta, "synsets");
-  if (!synsets.ok()) return synsets.status();
-  const size_t rows = synsets->fields.empty() ? 0 : synsets->elements.size() / synsets->fields.size();
+  ASSIGN_OR_RETURN(MatArray synsets, ReadMatVariable(meta, "synsets"));
+  const size_t rows = synsets.fields.empty() ? 0 : synsets.elements.size() / synsets.fields.size();
   std::map<double, std::string> leaves;
   for (size_t i = 0; i < rows; ++i) {
-    const MatArray &id = Field(*synsets, i, "ILSVRC2012_ID"), &children = Field(*synsets, i, "num_children"),
-                   &wnid = Field(*synsets, i, "WNID");
+    const MatArray &id = Field(synsets, i, "ILSVRC2012_ID"), &children = Field(synsets, i, "num_children"),
+                   &wnid = Field(synsets, i, "WNID");
     if (id.numbers.size() != 1 || children.numbers.size() != 1 || !IsWnid(wnid.text)) {
       return absl::InvalidArgumentError(absl::StrCat("synset ", i, " lacks an id, wnid or num_children"));
     }
@@ -139,9 +136,8 @@ absl::StatusOr<std::optional<Devkit>> ReadDevkit(const std::string& directory) {
   const std::string folder = absl::StrCat(directory, "/", kDevkit), archive = folder + ".tar.gz";
   const bool packed = fs::exists(archive);
   if (!packed && !fs::exists(folder)) return std::nullopt;
-  absl::StatusOr<DevkitFiles> files = packed ? FromArchive(archive) : FromFolder(folder);
-  if (!files.ok()) return files.status();
-  absl::StatusOr<Devkit> devkit = ParseDevkit(*files);
+  ASSIGN_OR_RETURN(DevkitFiles files, packed ? FromArchive(archive) : FromFolder(folder));
+  absl::StatusOr<Devkit> devkit = ParseDevkit(files);
   if (!devkit.ok()) return Describe(devkit.status(), packed ? archive : folder);
   return *std::move(devkit);
 }

@@ -23,6 +23,7 @@
 #include "data/shards/shard_file.h"
 #include "data/shards/shard_writer.h"
 #include "kernels/base/jobs.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -46,13 +47,13 @@ absl::Status CheckOptions(const PackOptions& options) {
 absl::StatusOr<std::unique_ptr<PackSource>> OpenSource(const PackOptions& options,
                                                        const std::vector<std::string>& known_classes,
                                                        const PackProgress& progress) {
-  absl::StatusOr<std::unique_ptr<PackSource>> source =
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<PackSource> source,
       options.format == PackFormat::kIdx      ? OpenIdxSource(options.input, options.split, known_classes)
       : options.format == PackFormat::kFolder ? OpenFolderSource(options.input, known_classes)
-                                              : OpenImagenetSource(options, known_classes, progress);
-  if (!source.ok()) return source;
-  if (absl::Status named = CheckClassNames((*source)->classes()); !named.ok()) return named;
-  if (const std::vector<std::string>& warnings = (*source)->warnings(); options.strict && !warnings.empty()) {
+                                              : OpenImagenetSource(options, known_classes, progress));
+  RETURN_IF_ERROR(CheckClassNames(source->classes()));
+  if (const std::vector<std::string>& warnings = source->warnings(); options.strict && !warnings.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("--strict: ", absl::StrJoin(warnings, "; ")));
   }
   return source;
@@ -91,8 +92,7 @@ bool IsFinished(const std::string& path, const PlannedShard& shard) {
 
 absl::Status WriteShard(const PackOptions& options, const PackSource& source, const PlannedShard& shard,
                         const std::string& path, ProgressCounter* counter) {
-  absl::StatusOr<ShardWriter> writer = ShardWriter::Create(path, shard.header, shard.index);
-  if (!writer.ok()) return writer.status();
+  ASSIGN_OR_RETURN(ShardWriter writer, ShardWriter::Create(path, shard.header, shard.index));
   // In the order in which they lie in the input, which may be on a disk with heads to move.
   std::vector<int64_t> order(shard.sources.size());
   std::iota(order.begin(), order.end(), 0);
@@ -107,11 +107,11 @@ absl::Status WriteShard(const PackOptions& options, const PackSource& source, co
       return absl::DataLossError(
           absl::StrCat(source.Name(from), " can no longer be packed: ", stored.status().message()));
     }
-    if (absl::Status put = writer->Put(i, stored->bytes); !put.ok()) return put;
+    RETURN_IF_ERROR(writer.Put(i, stored->bytes));
     counter->Add(1);
     return absl::OkStatus();
   });
-  return written.ok() ? writer->Commit() : written;
+  return written.ok() ? writer.Commit() : written;
 }
 
 absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const PackSource& source,
@@ -130,11 +130,10 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const PackSo
     } else if (absl::Status written = WriteShard(options, source, shard, path, &counter); !written.ok()) {
       return written;
     }
-    absl::StatusOr<Hash128> hash = Xxh3OfFile(path);
-    if (!hash.ok()) return hash.status();
-    split.shards.push_back({shard.file, fs::file_size(path), hash->Hex(), shard.header.samples});
+    ASSIGN_OR_RETURN(Hash128 hash, Xxh3OfFile(path));
+    split.shards.push_back({shard.file, fs::file_size(path), hash.Hex(), shard.header.samples});
   }
-  if (absl::Status written = WriteManifest(options.output, manifest); !written.ok()) return written;
+  RETURN_IF_ERROR(WriteManifest(options.output, manifest));
   summary.split = split;
   summary.classes = static_cast<int64_t>(manifest.classes.size());
   summary.reencoded = plan.reencoded;
@@ -145,11 +144,10 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const PackSo
 }  // namespace
 
 absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress& progress) {
-  if (absl::Status valid = CheckOptions(options); !valid.ok()) return valid;
-  if (absl::Status created = CreateDirectories(options.output); !created.ok()) return created;
+  RETURN_IF_ERROR(CheckOptions(options));
+  RETURN_IF_ERROR(CreateDirectories(options.output));
   if (access(options.output.c_str(), W_OK) != 0) return IoError("write into", options.output, errno);
-  absl::StatusOr<File> lock = LockDirectory(options.output);
-  if (!lock.ok()) return lock.status();
+  ASSIGN_OR_RETURN(File lock, LockDirectory(options.output));
   absl::StatusOr<Manifest> manifest = ReadManifest(options.output);
   if (absl::IsNotFound(manifest.status())) manifest = Manifest();
   if (!manifest.ok()) return manifest.status();
@@ -157,12 +155,10 @@ absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress&
   manifest->splits.erase(options.split);
   if (manifest->splits.empty()) manifest->classes.clear();
 
-  absl::StatusOr<std::unique_ptr<PackSource>> source = OpenSource(options, manifest->classes, progress);
-  if (!source.ok()) return source.status();
-  absl::StatusOr<PackPlan> plan = PlanPacking(options, **source, progress);
-  if (!plan.ok()) return plan.status();
-  if (absl::Status prepared = PrepareOutput(options, *plan); !prepared.ok()) return prepared;
-  return WriteShards(options, **source, *plan, progress, *std::move(manifest));
+  ASSIGN_OR_RETURN(std::unique_ptr<PackSource> source, OpenSource(options, manifest->classes, progress));
+  ASSIGN_OR_RETURN(PackPlan plan, PlanPacking(options, *source, progress));
+  RETURN_IF_ERROR(PrepareOutput(options, plan));
+  return WriteShards(options, *source, plan, progress, *std::move(manifest));
 }
 
 }  // namespace deeper

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/image/image_codec.h"
 #include "data/image/resize.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -62,15 +63,14 @@ PixelStats PixelSums::Stats(int channels) const {
 
 absl::StatusOr<StoredSample> EncodeSample(const PackSource& source, int64_t i, const PackOptions& options,
                                           bool decode) {
-  absl::StatusOr<SourceSample> loaded = source.Load(i);
-  if (!loaded.ok()) return loaded.status();
+  ASSIGN_OR_RETURN(SourceSample loaded, source.Load(i));
   const bool keep_file = options.encoding == Encoding::kJpeg && options.resize == 0 &&
-                         SniffImage(loaded->file) == ImageFormat::kJpeg;
+                         SniffImage(loaded.file) == ImageFormat::kJpeg;
   StoredSample stored;
-  Image& image = loaded->image;
+  Image& image = loaded.image;
   if (decode || !keep_file) {
     absl::Status status;
-    if (!loaded->file.empty()) status = DecodeImage(loaded->file, source.channels(), &image);
+    if (!loaded.file.empty()) status = DecodeImage(loaded.file, source.channels(), &image);
     if (status.ok() && options.resize > 0) status = ResizeShortSide(options.resize, &image);
     if (!status.ok()) return status;
     stored.height = image.height;
@@ -78,7 +78,7 @@ absl::StatusOr<StoredSample> EncodeSample(const PackSource& source, int64_t i, c
     stored.sums.Add(image);
   }
   if (keep_file) {
-    stored.bytes = std::move(loaded->file);
+    stored.bytes = std::move(loaded.file);
   } else if (options.encoding == Encoding::kJpeg) {
     stored.bytes = EncodeJpeg(image, options.quality);
     stored.flags = kReencoded;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/io/file.h"
 #include "data/pack/pack_source.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -34,10 +35,9 @@ class FolderSource : public PackSource {
   int Label(int64_t i) const override { return files_[static_cast<size_t>(i)].label; }
 
   absl::StatusOr<SourceSample> Load(int64_t i) const override {
-    absl::StatusOr<File> file = File::Open(absl::StrCat(root_, "/", Name(i)), O_RDONLY);
-    if (!file.ok()) return file.status();
-    absl::StatusOr<uint64_t> size = file->Size();
-    return size.ok() ? LoadImageFile(*file, 0, *size) : size.status();
+    ASSIGN_OR_RETURN(File file, File::Open(absl::StrCat(root_, "/", Name(i)), O_RDONLY));
+    absl::StatusOr<uint64_t> size = file.Size();
+    return size.ok() ? LoadImageFile(file, 0, *size) : size.status();
   }
 
  private:
@@ -108,28 +108,25 @@ absl::Status CheckFolders(const std::string& root, const std::vector<std::string
 absl::StatusOr<std::unique_ptr<PackSource>> OpenFolderSource(const std::string& input,
                                                              const std::vector<std::string>& known_classes) {
   std::vector<std::string> folders, strays, warnings;
-  if (absl::Status listed = ListRoot(input, &folders, &strays); !listed.ok()) return listed;
-  absl::StatusOr<std::vector<std::string>> classes = ListedClasses(input, known_classes);
-  if (!classes.ok()) return classes.status();
-  if (classes->empty()) *classes = folders;
-  if (absl::Status checked = CheckFolders(input, folders, *classes); !checked.ok()) return checked;
+  RETURN_IF_ERROR(ListRoot(input, &folders, &strays));
+  ASSIGN_OR_RETURN(std::vector<std::string> classes, ListedClasses(input, known_classes));
+  if (classes.empty()) classes = folders;
+  RETURN_IF_ERROR(CheckFolders(input, folders, classes));
   if (!strays.empty()) {
     warnings.push_back(absl::StrCat(
         strays.size(), " files outside the class folders are left out, the first is ", strays[0]));
   }
   std::vector<FolderFile> files;
-  for (size_t label = 0; label < classes->size(); ++label) {
-    const std::string& name = (*classes)[label];
+  for (size_t label = 0; label < classes.size(); ++label) {
+    const std::string& name = classes[label];
     std::vector<std::string> names;
     if (std::binary_search(folders.begin(), folders.end(), name)) {
-      absl::StatusOr<std::vector<std::string>> listed = ListFolder(input, name);
-      if (!listed.ok()) return listed.status();
-      names = *std::move(listed);
+      ASSIGN_OR_RETURN(names, ListFolder(input, name));
     }
     if (names.empty()) warnings.push_back(absl::StrCat("class ", name, " has no images"));
     for (std::string& file : names) files.push_back({std::move(file), static_cast<int>(label)});
   }
-  return std::make_unique<FolderSource>(input, std::move(files), *std::move(classes), std::move(warnings));
+  return std::make_unique<FolderSource>(input, std::move(files), std::move(classes), std::move(warnings));
 }
 
 }  // namespace deeper

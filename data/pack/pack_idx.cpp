@@ -10,6 +10,7 @@
 #include "data/image/image_codec.h"
 #include "data/io/file.h"
 #include "data/pack/pack_source.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -88,8 +89,8 @@ class IdxSource : public PackSource {
 };
 
 absl::Status CheckPair(const IdxFile& images, const IdxFile& labels, size_t classes) {
-  if (absl::Status ok = CheckIdxFile(images, kImagesMagic, kImagesHeader); !ok.ok()) return ok;
-  if (absl::Status ok = CheckIdxFile(labels, kLabelsMagic, kLabelsHeader); !ok.ok()) return ok;
+  RETURN_IF_ERROR(CheckIdxFile(images, kImagesMagic, kImagesHeader));
+  RETURN_IF_ERROR(CheckIdxFile(labels, kLabelsMagic, kLabelsHeader));
   if (images.Word(1) != labels.Word(1)) {
     return absl::InvalidArgumentError(absl::StrCat(images.path, " has ", images.Word(1), " images, ",
                                                    labels.path, " has ", labels.Word(1),
@@ -117,16 +118,13 @@ absl::StatusOr<std::unique_ptr<PackSource>> OpenIdxSource(const std::string& inp
     return absl::InvalidArgumentError(
         absl::StrCat("IDX files have the splits train, and val or test; not \"", split, "\""));
   }
-  absl::StatusOr<std::vector<std::string>> classes = ListedClasses(input, known_classes);
-  if (!classes.ok()) return classes.status();
-  if (classes->empty()) *classes = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
+  ASSIGN_OR_RETURN(std::vector<std::string> classes, ListedClasses(input, known_classes));
+  if (classes.empty()) classes = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
   const std::string stem = absl::StrCat(input, "/", split == "train" ? "train" : "t10k");
-  absl::StatusOr<IdxFile> images = ReadIdxFile(stem + "-images-idx3-ubyte");
-  if (!images.ok()) return images.status();
-  absl::StatusOr<IdxFile> labels = ReadIdxFile(stem + "-labels-idx1-ubyte");
-  if (!labels.ok()) return labels.status();
-  if (absl::Status pair = CheckPair(*images, *labels, classes->size()); !pair.ok()) return pair;
-  return std::make_unique<IdxSource>(*std::move(images), *std::move(labels), *std::move(classes));
+  ASSIGN_OR_RETURN(IdxFile images, ReadIdxFile(stem + "-images-idx3-ubyte"));
+  ASSIGN_OR_RETURN(IdxFile labels, ReadIdxFile(stem + "-labels-idx1-ubyte"));
+  RETURN_IF_ERROR(CheckPair(images, labels, classes.size()));
+  return std::make_unique<IdxSource>(std::move(images), std::move(labels), std::move(classes));
 }
 
 }  // namespace deeper

@@ -19,6 +19,7 @@
 #include "data/pack/pack_plan.h"
 #include "data/pack/pack_source.h"
 #include "kernels/base/jobs.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -69,12 +70,10 @@ class ImagenetSource : public PackSource {
 // The members of the archive at [offset, offset + bytes) of `path`; all of it for bytes = 0.
 absl::StatusOr<std::vector<TarMember>> ListTarFile(const std::string& path, uint64_t offset = 0,
                                                    uint64_t bytes = 0) {
-  absl::StatusOr<File> file = File::Open(path, O_RDONLY);
-  if (!file.ok()) return file.status();
-  absl::StatusOr<uint64_t> size = file->Size();
-  if (!size.ok()) return size.status();
-  const ReadAt read = [&](uint64_t at, void* data, size_t count) { return file->ReadAt(at, data, count); };
-  absl::StatusOr<std::vector<TarMember>> members = ListTar(read, offset, bytes > 0 ? offset + bytes : *size);
+  ASSIGN_OR_RETURN(File file, File::Open(path, O_RDONLY));
+  ASSIGN_OR_RETURN(uint64_t size, file.Size());
+  const ReadAt read = [&](uint64_t at, void* data, size_t count) { return file.ReadAt(at, data, count); };
+  absl::StatusOr<std::vector<TarMember>> members = ListTar(read, offset, bytes > 0 ? offset + bytes : size);
   if (members.ok()) return members;
   return absl::Status(members.status().code(),
                       absl::StrCat(path, ": ", members.status().message(), "; download it again"));
@@ -163,14 +162,12 @@ absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, st
   std::vector<ClassTar> tars;
   const std::string all = absl::StrCat(input, "/ILSVRC2012_img_train.tar");
   if (fs::exists(all)) {
-    absl::StatusOr<std::vector<TarMember>> members = ListTarFile(all);
-    if (!members.ok()) return members.status();
+    ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(all));
     paths->push_back(all);
-    for (const TarMember& m : *members) AddClassTar(m.name, {"", 0, m.offset, m.bytes}, &tars, warnings);
+    for (const TarMember& m : members) AddClassTar(m.name, {"", 0, m.offset, m.bytes}, &tars, warnings);
   } else {
-    absl::StatusOr<std::vector<std::string>> names = ListDirectory(input);
-    if (!names.ok()) return names.status();
-    for (const std::string& name : *names) {
+    ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(input));
+    for (const std::string& name : names) {
       if (!absl::EndsWith(name, ".tar")) continue;
       AddClassTar(name, {"", paths->size(), 0, 0}, &tars, warnings);
       paths->push_back(absl::StrCat(input, "/", name));
@@ -188,15 +185,14 @@ absl::StatusOr<std::vector<ImageFile>> ListClass(const std::string& path, const 
   // An empty member is no archive, and 0 bytes would mean the whole file.
   if (tar.offset > 0 && tar.bytes == 0)
     return absl::DataLossError(absl::StrCat(path, ": ", tar.wnid, ".tar is empty"));
-  absl::StatusOr<std::vector<TarMember>> members = ListTarFile(path, tar.offset, tar.bytes);
-  if (!members.ok()) return members.status();
+  ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(path, tar.offset, tar.bytes));
   std::vector<ImageFile> images;
-  for (const TarMember& m : *members) {
+  for (const TarMember& m : members) {
     const std::string name = fs::path(m.name).filename();
     if (!Hidden(name))
       images.push_back({absl::StrCat(tar.wnid, "/", name), tar.path, m.offset, m.bytes, label});
   }
-  if (absl::Status sorted = SortImages(path, &images); !sorted.ok()) return sorted;
+  RETURN_IF_ERROR(SortImages(path, &images));
   return images;
 }
 
@@ -207,16 +203,14 @@ absl::StatusOr<std::vector<ImageFile>> ListClasses(const std::vector<ClassTar>& 
                                                    const PackProgress& progress) {
   std::vector<std::vector<ImageFile>> by_label(classes.size());
   ProgressCounter counter(progress, "index", static_cast<int64_t>(tars.size()));
-  absl::Status ran = RunJobs(jobs, static_cast<int64_t>(tars.size()), [&](int64_t i) {
+  RETURN_IF_ERROR(RunJobs(jobs, static_cast<int64_t>(tars.size()), [&](int64_t i) {
     const ClassTar& tar = tars[static_cast<size_t>(i)];
     const auto label = std::find(classes.begin(), classes.end(), tar.wnid) - classes.begin();
-    absl::StatusOr<std::vector<ImageFile>> images = ListClass(paths[tar.path], tar, static_cast<int>(label));
-    if (!images.ok()) return images.status();
-    by_label[static_cast<size_t>(label)] = *std::move(images);
+    ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListClass(paths[tar.path], tar, static_cast<int>(label)));
+    by_label[static_cast<size_t>(label)] = std::move(images);
     counter.Add(1);
     return absl::OkStatus();
-  });
-  if (!ran.ok()) return ran;
+  }));
   std::vector<ImageFile> all;
   for (std::vector<ImageFile>& images : by_label)
     all.insert(all.end(), std::make_move_iterator(images.begin()), std::make_move_iterator(images.end()));
@@ -227,15 +221,13 @@ absl::StatusOr<std::unique_ptr<PackSource>> OpenTrain(const std::string& input,
                                                       const std::vector<std::string>& known_classes, int jobs,
                                                       const PackProgress& progress) {
   std::vector<std::string> paths, warnings, wnids;
-  absl::StatusOr<std::vector<ClassTar>> tars = FindClassTars(input, &paths, &warnings);
-  if (!tars.ok()) return tars.status();
-  if (tars->empty()) return OpenFolderSource(input, known_classes);
-  for (const ClassTar& tar : *tars) wnids.push_back(tar.wnid);
+  ASSIGN_OR_RETURN(std::vector<ClassTar> tars, FindClassTars(input, &paths, &warnings));
+  if (tars.empty()) return OpenFolderSource(input, known_classes);
+  for (const ClassTar& tar : tars) wnids.push_back(tar.wnid);
   std::vector<std::string> classes = known_classes.empty() ? wnids : known_classes;
-  if (absl::Status checked = CheckClasses(wnids, classes, input); !checked.ok()) return checked;
-  absl::StatusOr<std::vector<ImageFile>> images = ListClasses(*tars, paths, classes, jobs, progress);
-  if (!images.ok()) return images.status();
-  return std::make_unique<ImagenetSource>(std::move(paths), *std::move(images), std::move(classes),
+  RETURN_IF_ERROR(CheckClasses(wnids, classes, input));
+  ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListClasses(tars, paths, classes, jobs, progress));
+  return std::make_unique<ImagenetSource>(std::move(paths), std::move(images), std::move(classes),
                                           std::move(warnings));
 }
 
@@ -244,23 +236,21 @@ absl::StatusOr<std::vector<ImageFile>> ListVal(const std::string& input, std::ve
   std::vector<ImageFile> images;
   const std::string tar = absl::StrCat(input, "/ILSVRC2012_img_val.tar");
   if (fs::exists(tar)) {
-    absl::StatusOr<std::vector<TarMember>> members = ListTarFile(tar);
-    if (!members.ok()) return members.status();
+    ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(tar));
     paths->push_back(tar);
-    for (const TarMember& m : *members) {
+    for (const TarMember& m : members) {
       if (!Hidden(m.name)) images.push_back({fs::path(m.name).filename(), 0, m.offset, m.bytes});
     }
   } else {
-    absl::StatusOr<std::vector<std::string>> names = ListDirectory(input);
-    if (!names.ok()) return names.status();
-    for (const std::string& name : *names) {
+    ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(input));
+    for (const std::string& name : names) {
       if (ValImageNumber(name) == 0) continue;
       std::error_code unreadable;  // Load() finds out
       images.push_back({name, paths->size(), 0, fs::file_size(fs::path(input) / name, unreadable)});
       paths->push_back(absl::StrCat(input, "/", name));
     }
   }
-  if (absl::Status sorted = SortImages(input, &images); !sorted.ok()) return sorted;
+  RETURN_IF_ERROR(SortImages(input, &images));
   return images;
 }
 
@@ -295,15 +285,14 @@ absl::StatusOr<std::unique_ptr<PackSource>> OpenVal(const std::string& input,
                                                     const std::optional<Devkit>& devkit,
                                                     const std::vector<std::string>& classes) {
   std::vector<std::string> paths;
-  absl::StatusOr<std::vector<ImageFile>> images = ListVal(input, &paths);
-  if (!images.ok()) return images.status();
-  if (images->empty()) return OpenFolderSource(input, classes);
+  ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListVal(input, &paths));
+  if (images.empty()) return OpenFolderSource(input, classes);
   const auto list = ReadLabelList(absl::StrCat(input, "/val.txt"));
   if (!list.ok()) return list.status();
   if (!devkit && !*list) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "no labels for ", (*images)[0].name, ": put ILSVRC2012_devkit_t12.tar.gz, or a val.txt of lines \"",
-        (*images)[0].name, " <label>\", into ", input));
+        "no labels for ", images[0].name, ": put ILSVRC2012_devkit_t12.tar.gz, or a val.txt of lines \"",
+        images[0].name, " <label>\", into ", input));
   }
   if (classes.empty()) {
     return absl::InvalidArgumentError(
@@ -311,12 +300,10 @@ absl::StatusOr<std::unique_ptr<PackSource>> OpenVal(const std::string& input,
         "a "
         "classes.txt next to it, one wnid a line");
   }
-  for (ImageFile& image : *images) {
-    absl::StatusOr<int> label = ValLabel(image.name, devkit, *list, classes.size());
-    if (!label.ok()) return label.status();
-    image.label = *label;
+  for (ImageFile& image : images) {
+    ASSIGN_OR_RETURN(image.label, ValLabel(image.name, devkit, *list, classes.size()));
   }
-  return std::make_unique<ImagenetSource>(std::move(paths), *std::move(images), classes,
+  return std::make_unique<ImagenetSource>(std::move(paths), std::move(images), classes,
                                           std::vector<std::string>());
 }
 
@@ -352,16 +339,13 @@ absl::StatusOr<std::unique_ptr<PackSource>> OpenImagenetSource(const PackOptions
     return absl::InvalidArgumentError(
         absl::StrCat("ImageNet has the splits train and val; not \"", options.split, "\""));
   }
-  absl::StatusOr<std::optional<Devkit>> devkit = ReadDevkit(options.input);
-  if (!devkit.ok()) return devkit.status();
-  absl::StatusOr<std::vector<std::string>> classes = KnownClasses(options.input, *devkit, known_classes);
-  if (!classes.ok()) return classes.status();
-  absl::StatusOr<std::unique_ptr<PackSource>> source =
-      train ? OpenTrain(options.input, *classes, options.jobs, progress)
-            : OpenVal(options.input, *devkit, *classes);
-  if (!source.ok()) return source;
-  if (absl::Status wnids = CheckWnids((*source)->classes(), options.input); !wnids.ok()) return wnids;
-  WarnOfCounts(train, source->get());
+  ASSIGN_OR_RETURN(std::optional<Devkit> devkit, ReadDevkit(options.input));
+  ASSIGN_OR_RETURN(std::vector<std::string> classes, KnownClasses(options.input, devkit, known_classes));
+  ASSIGN_OR_RETURN(std::unique_ptr<PackSource> source,
+                   train ? OpenTrain(options.input, classes, options.jobs, progress)
+                         : OpenVal(options.input, devkit, classes));
+  RETURN_IF_ERROR(CheckWnids(source->classes(), options.input));
+  WarnOfCounts(train, source.get());
   return source;
 }
 

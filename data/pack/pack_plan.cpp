@@ -10,6 +10,7 @@
 #include "data/load/sample_order.h"
 #include "data/pack/pack_encode.h"
 #include "kernels/base/jobs.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -47,7 +48,7 @@ absl::StatusOr<Scan> ScanSource(const PackOptions& options, const PackSource& so
   Scan scan;
   std::mutex mutex;  // guards scan.sums
   ProgressCounter counter(progress, "scan", source.size());
-  absl::Status ran = RunJobs(options.jobs, source.size(), [&](int64_t i) {
+  RETURN_IF_ERROR(RunJobs(options.jobs, source.size(), [&](int64_t i) {
     absl::StatusOr<StoredSample> stored = EncodeSample(source, i, options, /*decode=*/true);
     absl::StatusOr<Scanned>& slot = scanned[static_cast<size_t>(i)];
     if (stored.ok()) {
@@ -59,8 +60,7 @@ absl::StatusOr<Scan> ScanSource(const PackOptions& options, const PackSource& so
     }
     counter.Add(1);
     return absl::OkStatus();
-  });
-  if (!ran.ok()) return ran;
+  }));
   for (int64_t i = 0; i < source.size(); ++i) {
     const absl::StatusOr<Scanned>& slot = scanned[static_cast<size_t>(i)];
     if (slot.ok()) {
@@ -160,26 +160,25 @@ std::vector<PlannedShard> CutIntoShards(const PackOptions& options, const PackSo
 
 absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const PackSource& source,
                                      const PackProgress& progress) {
-  absl::StatusOr<Scan> scan = ScanSource(options, source, progress);
-  if (!scan.ok()) return scan.status();
-  if (absl::Status rejects = CheckRejects(scan->rejects, options); !rejects.ok()) return rejects;
-  if (scan->samples.empty()) return absl::InvalidArgumentError(absl::StrCat("no images in ", options.input));
-  Shuffle(options.shuffle, &scan->samples);
+  ASSIGN_OR_RETURN(Scan scan, ScanSource(options, source, progress));
+  RETURN_IF_ERROR(CheckRejects(scan.rejects, options));
+  if (scan.samples.empty()) return absl::InvalidArgumentError(absl::StrCat("no images in ", options.input));
+  Shuffle(options.shuffle, &scan.samples);
   PackPlan plan;
   SplitManifest& manifest = plan.manifest;
-  manifest.uuid = Uuid(options, source, scan->samples);
+  manifest.uuid = Uuid(options, source, scan.samples);
   manifest.encoding = options.encoding;
   manifest.channels = source.channels();
-  manifest.samples = static_cast<int64_t>(scan->samples.size());
-  manifest.stats = scan->sums.Stats(source.channels());
-  manifest.rejects = scan->rejects;
-  manifest.height = scan->samples[0].height;
-  manifest.width = scan->samples[0].width;
-  for (const Scanned& s : scan->samples) {
+  manifest.samples = static_cast<int64_t>(scan.samples.size());
+  manifest.stats = scan.sums.Stats(source.channels());
+  manifest.rejects = scan.rejects;
+  manifest.height = scan.samples[0].height;
+  manifest.width = scan.samples[0].width;
+  for (const Scanned& s : scan.samples) {
     if (s.height != manifest.height || s.width != manifest.width) manifest.height = manifest.width = 0;
     if (s.flags & kReencoded) ++plan.reencoded;
   }
-  plan.shards = CutIntoShards(options, source, *scan, manifest.uuid);
+  plan.shards = CutIntoShards(options, source, scan, manifest.uuid);
   return plan;
 }
 

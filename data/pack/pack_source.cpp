@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
@@ -34,7 +35,7 @@ absl::StatusOr<SourceSample> LoadImageFile(const File& file, uint64_t offset, ui
   if (bytes > kMaxBytes) return absl::OutOfRangeError(absl::StrCat("file of ", bytes, " bytes"));
   SourceSample sample;
   sample.file.resize(bytes);
-  if (absl::Status read = file.ReadAt(offset, sample.file.data(), bytes); !read.ok()) return read;
+  RETURN_IF_ERROR(file.ReadAt(offset, sample.file.data(), bytes));
   return sample;
 }
 

@@ -19,6 +19,7 @@
 #include "data/shards/staging.h"
 #include "data/shards/validate_shards.h"
 #include "kernels/base/check.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -118,13 +119,10 @@ class ShardDataset : public Dataset {
     std::vector<StagedFile> files;
     for (size_t i = 0; i < shards_.size(); ++i)
       files.push_back({shards_[i].path, shards_[i].bytes, listing.shards[i].xxh3});
-    absl::StatusOr<std::unique_ptr<Stager>> stager =
-        Stager::Start(options, std::move(files), [this](size_t i, File copy) {
-          shards_[i].staged = std::move(copy);
-          shards_[i].current = &shards_[i].staged;
-        });
-    if (!stager.ok()) return stager.status();
-    stager_ = *std::move(stager);
+    ASSIGN_OR_RETURN(stager_, Stager::Start(options, std::move(files), [this](size_t i, File copy) {
+                       shards_[i].staged = std::move(copy);
+                       shards_[i].current = &shards_[i].staged;
+                     }));
     return absl::OkStatus();
   }
 
@@ -170,7 +168,7 @@ class ShardDataset : public Dataset {
     }
     thread_local std::vector<uint8_t> file;
     file.resize(shard.length[i]);
-    if (absl::Status read = ReadStored(shard, i, file.data()); !read.ok()) return read;
+    RETURN_IF_ERROR(ReadStored(shard, i, file.data()));
     EnterStage(Stage::kDecode);
     absl::Status decoded = DecodePart(file, info_.channels, choose, image);
     return decoded.ok() ? decoded
@@ -222,10 +220,9 @@ class ShardDataset : public Dataset {
         return absl::FailedPreconditionError(
             absl::StrCat(file.status().message(), ": leave out --direct_io"));
       if (!file.ok()) return file.status();
-      const absl::StatusOr<uint64_t> bytes = file->Size();
-      if (!bytes.ok()) return bytes.status();
-      if (*bytes != shard.bytes) {
-        return absl::DataLossError(absl::StrCat(shard.path, " has ", *bytes, " bytes now, the manifest says ",
+      ASSIGN_OR_RETURN(const uint64_t bytes, file->Size());
+      if (bytes != shard.bytes) {
+        return absl::DataLossError(absl::StrCat(shard.path, " has ", bytes, " bytes now, the manifest says ",
                                                 shard.bytes,
                                                 ": it was changed or replaced while it was in use"));
       }
@@ -278,19 +275,18 @@ class ShardDataset : public Dataset {
 }  // namespace
 
 absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::string& split) {
-  const absl::StatusOr<Manifest> manifest = ReadManifest(dir);
-  if (!manifest.ok()) return manifest.status();
-  if (!manifest->splits.contains(split)) {
+  ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(dir));
+  if (!manifest.splits.contains(split)) {
     return absl::NotFoundError(
         absl::StrCat(dir, " has no split \"", split, "\", only ",
-                     absl::StrJoin(manifest->splits, ", ",
+                     absl::StrJoin(manifest.splits, ", ",
                                    [](std::string* out, const auto& entry) { out->append(entry.first); })));
   }
   std::string index;
-  const std::string text = ManifestText(*manifest);
+  const std::string text = ManifestText(manifest);
   PutPiece(split.data(), split.size(), &index);
   PutPiece(text.data(), text.size(), &index);
-  const std::vector<ShardProblem> problems = VisitShards(dir, *manifest, split, [&](const ShardFile& shard) {
+  const std::vector<ShardProblem> problems = VisitShards(dir, manifest, split, [&](const ShardFile& shard) {
     const ShardPlace place = {shard.data_offset()};
     PutPiece(&place, sizeof place, &index);
     VisitArrays(shard.index(),
@@ -305,24 +301,22 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::
                                                    const StageOptions& stage, bool direct_io) {
   std::string_view rest = index;
   const std::string split = TakeText(&rest);
-  const absl::StatusOr<Manifest> manifest = ParseManifest(TakePiece<uint8_t>(&rest), dir + "/manifest.json");
-  if (!manifest.ok()) return manifest.status();
-  const SplitManifest& listing = manifest->splits.at(split);
-  DatasetInfo info{listing.uuid,   split,         listing.samples,   listing.channels,
-                   listing.height, listing.width, manifest->classes, manifest->StatsFor(split)};
+  ASSIGN_OR_RETURN(const Manifest manifest, ParseManifest(TakePiece<uint8_t>(&rest), dir + "/manifest.json"));
+  const SplitManifest& listing = manifest.splits.at(split);
+  DatasetInfo info{listing.uuid,   split,         listing.samples,  listing.channels,
+                   listing.height, listing.width, manifest.classes, manifest.StatsFor(split)};
   auto dataset =
       std::make_unique<ShardDataset>(std::move(index), std::move(info), dir, listing, rest, direct_io);
-  if (absl::Status there = dataset->Check(); !there.ok()) return there;
+  RETURN_IF_ERROR(dataset->Check());
   if (!stage.dir.empty()) {
-    if (absl::Status staged = dataset->Stage(stage, listing); !staged.ok()) return staged;
+    RETURN_IF_ERROR(dataset->Stage(stage, listing));
   }
   return dataset;
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShards(const std::string& dir, const std::string& split) {
-  absl::StatusOr<std::string> index = ReadSplitIndex(dir, split);
-  if (!index.ok()) return index.status();
-  return OpenSplit(dir, *std::move(index));
+  ASSIGN_OR_RETURN(std::string index, ReadSplitIndex(dir, split));
+  return OpenSplit(dir, std::move(index));
 }
 
 }  // namespace deeper

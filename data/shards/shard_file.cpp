@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "data/io/checksum.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
@@ -17,20 +18,15 @@ absl::Status ReadSample(const File& file, uint64_t offset, size_t bytes, uint32_
 }
 
 absl::StatusOr<ShardFile> ShardFile::Open(const std::string& path) {
-  absl::StatusOr<File> file = File::Open(path, O_RDONLY);
-  if (!file.ok()) return file.status();
-  absl::StatusOr<uint64_t> bytes = file->Size();
-  if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<Hdf5File> hdf5 = Hdf5File::Open(path);
-  if (!hdf5.ok()) return hdf5.status();
-  absl::StatusOr<Hdf5Extent> data = hdf5->Locate("data", Hdf5Type::kU8);
-  if (!data.ok()) return data.status();
+  ASSIGN_OR_RETURN(File file, File::Open(path, O_RDONLY));
+  ASSIGN_OR_RETURN(uint64_t bytes, file.Size());
+  ASSIGN_OR_RETURN(Hdf5File hdf5, Hdf5File::Open(path));
+  ASSIGN_OR_RETURN(Hdf5Extent data, hdf5.Locate("data", Hdf5Type::kU8));
   ShardFile shard;
-  absl::Status read = ReadHeaderAndIndex(*hdf5, data->bytes, &shard.header_, &shard.index_);
-  if (!read.ok()) return read;
-  shard.file_ = *std::move(file);
-  shard.bytes_ = *bytes;
-  shard.data_offset_ = data->offset;
+  RETURN_IF_ERROR(ReadHeaderAndIndex(hdf5, data.bytes, &shard.header_, &shard.index_));
+  shard.file_ = std::move(file);
+  shard.bytes_ = bytes;
+  shard.data_offset_ = data.offset;
   return shard;
 }
 

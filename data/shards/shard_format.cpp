@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "data/io/checksum.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -155,8 +156,8 @@ absl::Status CheckIndex(const std::string& path, uint64_t data_bytes, const Shar
 
 absl::Status ReadHeaderAndIndex(const Hdf5File& file, uint64_t data_bytes, ShardHeader* header,
                                 ShardIndex* index) {
-  if (absl::Status read = ReadHeader(file, header); !read.ok()) return read;
-  if (absl::Status read = ReadIndex(file, index); !read.ok()) return read;
+  RETURN_IF_ERROR(ReadHeader(file, header));
+  RETURN_IF_ERROR(ReadIndex(file, index));
   return CheckIndex(file.path(), data_bytes, *header, *index);
 }
 

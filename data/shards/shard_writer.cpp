@@ -10,27 +10,24 @@
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
 #include "data/shards/shard_file.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
 absl::StatusOr<ShardWriter> ShardWriter::Create(const std::string& path, const ShardHeader& header,
                                                 const ShardIndex& index) {
   const std::string temporary = path + kTemporarySuffix;
-  absl::StatusOr<File> file = File::Open(temporary, O_RDWR | O_CREAT | O_TRUNC);
-  if (!file.ok()) return file.status();
+  ASSIGN_OR_RETURN(File file, File::Open(temporary, O_RDWR | O_CREAT | O_TRUNC));
   ShardWriter writer(path, index);
-  writer.file_ = *std::move(file);
-  absl::StatusOr<Hdf5File> hdf5 = Hdf5File::Create(temporary);
-  if (!hdf5.ok()) return hdf5.status();
-  WriteHeaderAndIndex(header, index, &*hdf5);
+  writer.file_ = std::move(file);
+  ASSIGN_OR_RETURN(Hdf5File hdf5, Hdf5File::Create(temporary));
+  WriteHeaderAndIndex(header, index, &hdf5);
   const uint64_t bytes = index.offset.back() + PaddedBytes(index.length.back());
-  const Hdf5Extent data = hdf5->Reserve("data", Hdf5Type::kU8, {bytes});
-  if (absl::Status closed = hdf5->Close(); !closed.ok()) return closed;
+  const Hdf5Extent data = hdf5.Reserve("data", Hdf5Type::kU8, {bytes});
+  RETURN_IF_ERROR(hdf5.Close());
   writer.data_offset_ = data.offset;
-  absl::StatusOr<uint64_t> size = writer.file_.Size();
-  if (!size.ok()) return size.status();
-  absl::Status allocated = writer.file_.Allocate(std::max(*size, data.offset + data.bytes));
-  if (!allocated.ok()) return allocated;
+  ASSIGN_OR_RETURN(uint64_t size, writer.file_.Size());
+  RETURN_IF_ERROR(writer.file_.Allocate(std::max(size, data.offset + data.bytes)));
   return writer;
 }
 
@@ -48,13 +45,12 @@ absl::Status ShardWriter::Put(int64_t sample, std::span<const uint8_t> bytes) {
 }
 
 absl::Status ShardWriter::Commit() {
-  absl::StatusOr<ShardFile> written = ShardFile::Open(file_.path());
-  if (!written.ok()) return written.status();
+  ASSIGN_OR_RETURN(ShardFile written, ShardFile::Open(file_.path()));
   std::vector<ShardProblem> problems;
-  written->CheckSamples(&problems);
+  written.CheckSamples(&problems);
   if (!problems.empty()) return absl::DataLossError(problems[0].what);
-  if (absl::Status synced = file_.Sync(); !synced.ok()) return synced;
-  if (absl::Status renamed = RenameDurably(file_.path(), path_); !renamed.ok()) return renamed;
+  RETURN_IF_ERROR(file_.Sync());
+  RETURN_IF_ERROR(RenameDurably(file_.path(), path_));
   file_ = File();
   return absl::OkStatus();
 }

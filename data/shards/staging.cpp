@@ -16,6 +16,7 @@
 #include "absl/strings/str_format.h"
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -39,8 +40,8 @@ absl::StatusOr<std::unique_ptr<Stager>> Stager::Start(const StageOptions& option
                                                       std::vector<StagedFile> files,
                                                       std::function<void(size_t, File)> ready) {
   std::unique_ptr<Stager> stager(new Stager(options, std::move(files), std::move(ready)));
-  if (absl::Status made = CreateDirectories(stager->directory_); !made.ok()) return made;
-  if (absl::Status locked = stager->TryLock(); !locked.ok()) return locked;
+  RETURN_IF_ERROR(CreateDirectories(stager->directory_));
+  RETURN_IF_ERROR(stager->TryLock());
   stager->thread_ = std::thread([&s = *stager] { s.Run(); });
   return stager;
 }
@@ -154,25 +155,23 @@ absl::Status Stager::CopyMissing() {
 // Cancelled: the stager is to stop.
 absl::Status Stager::Copy(const StagedFile& file) {
   const std::string temporary = CopyPath(file) + kTemporarySuffix;
-  absl::StatusOr<File> from = File::Open(file.path, O_RDONLY);
-  if (!from.ok()) return from.status();
-  absl::StatusOr<File> to = File::Open(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-  if (!to.ok()) return to.status();
-  if (absl::Status reserved = to->Allocate(file.bytes); !reserved.ok()) return reserved;
+  ASSIGN_OR_RETURN(File from, File::Open(file.path, O_RDONLY));
+  ASSIGN_OR_RETURN(File to, File::Open(temporary, O_WRONLY | O_CREAT | O_TRUNC));
+  RETURN_IF_ERROR(to.Allocate(file.bytes));
   Xxh3Stream hash;
   std::vector<char> chunk(kChunk);
   for (uint64_t at = 0; at < file.bytes; at += kChunk) {
     if (StopRequested()) return absl::CancelledError();
     const size_t bytes = std::min<uint64_t>(kChunk, file.bytes - at);
-    if (absl::Status read = from->ReadAt(at, chunk.data(), bytes); !read.ok()) return read;
+    RETURN_IF_ERROR(from.ReadAt(at, chunk.data(), bytes));
     hash.Add(chunk.data(), bytes);
-    if (absl::Status written = to->WriteAt(at, chunk.data(), bytes); !written.ok()) return written;
+    RETURN_IF_ERROR(to.WriteAt(at, chunk.data(), bytes));
   }
   if (hash.Finish().Hex() != file.xxh3) {
     return absl::DataLossError(
         absl::StrCat(file.path, " does not have the XXH3-128 that the manifest says; run `deeper verify`"));
   }
-  if (absl::Status synced = to->Sync(); !synced.ok()) return synced;
+  RETURN_IF_ERROR(to.Sync());
   return RenameDurably(temporary, CopyPath(file));
 }
 

@@ -7,6 +7,7 @@
 #include "data/shards/manifest.h"
 #include "data/shards/validate_shards.h"
 #include "kernels/base/jobs.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -29,22 +30,20 @@ std::vector<ShardProblem> CheckContents(const ShardFile& shard, const ShardEntry
 }  // namespace
 
 absl::StatusOr<VerifyReport> VerifyShards(const std::string& directory, int jobs) {
-  absl::StatusOr<Manifest> manifest = ReadManifest(directory);
-  if (!manifest.ok()) return manifest.status();
+  ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(directory));
   VerifyReport report;
-  for (const auto& [name, split] : manifest->splits) {
+  for (const auto& [name, split] : manifest.splits) {
     std::vector<ShardFile> shards;
     const std::vector<ShardProblem> unsound =
-        VisitShards(directory, *manifest, name, [&](ShardFile shard) { shards.push_back(std::move(shard)); });
+        VisitShards(directory, manifest, name, [&](ShardFile shard) { shards.push_back(std::move(shard)); });
     report.problems.insert(report.problems.end(), unsound.begin(), unsound.end());
     std::vector<std::vector<ShardProblem>> found(shards.size());
-    absl::Status ran = RunJobs(jobs, static_cast<int64_t>(shards.size()), [&](int64_t i) {
+    RETURN_IF_ERROR(RunJobs(jobs, static_cast<int64_t>(shards.size()), [&](int64_t i) {
       const ShardFile& shard = shards[static_cast<size_t>(i)];
       found[static_cast<size_t>(i)] =
           CheckContents(shard, split.shards[static_cast<size_t>(shard.header().shard_index)]);
       return absl::OkStatus();
-    });
-    if (!ran.ok()) return ran;
+    }));
     for (size_t i = 0; i < shards.size(); ++i) {
       report.shards += 1;
       report.samples += shards[i].header().samples;
