@@ -17,6 +17,7 @@
 #include "comm/mpi/mpi_tree_sum.h"
 #include "comm/mpi/progress_thread.h"
 #include "kernels/base/check.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -312,7 +313,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_ele
   if (provided < MPI_THREAD_SERIALIZED)
     return absl::FailedPreconditionError(
         "this MPI library serves only one thread; use one built with thread support (MPI_THREAD_MULTIPLE)");
-  if (absl::Status status = communicator->Init(); !status.ok()) return status;
+  RETURN_IF_ERROR(communicator->Init());
   return communicator;
 }
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/nccl/nccl_communicator.h"
 #include "comm/nccl/staged_communicator.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -59,16 +60,14 @@ absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, De
   CopyInto(mine.nccl_unavailable, std::string(LoadNccl().status().message()));
   std::vector<GpuPlace> places(static_cast<size_t>(comm.size()));
   comm.AllGather(&mine, places.data(), sizeof mine, {}).Wait();
-  const absl::StatusOr<DeviceTransport> transport = ChooseTransport(places, wanted);
-  if (!transport.ok()) return transport.status();
+  ASSIGN_OR_RETURN(const DeviceTransport transport, ChooseTransport(places, wanted));
 
   DeviceCommunicator made;
   made.ranks_on_device = static_cast<int>(std::count_if(places.begin(), places.end(), [&](const auto& place) {
     return std::strcmp(place.host, mine.host) == 0 && std::strcmp(place.gpu, mine.gpu) == 0;
   }));
-  made.comm = transport->nccl ? MakeNcclCommunicator(comm, device) : MakeStagedCommunicator(comm, device);
-  made.description =
-      absl::StrCat(transport->nccl ? *LoadNccl() : "host memory", " (", transport->reason, ")");
+  made.comm = transport.nccl ? MakeNcclCommunicator(comm, device) : MakeStagedCommunicator(comm, device);
+  made.description = absl::StrCat(transport.nccl ? *LoadNccl() : "host memory", " (", transport.reason, ")");
   return made;
 }
 
