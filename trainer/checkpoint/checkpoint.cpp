@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "kernels/base/buffer.h"
+#include "kernels/base/status.h"
 #include "trainer/checkpoint/checkpoint_shard.h"
 #include "trainer/checkpoint/state_table.h"
 
@@ -23,7 +24,7 @@ namespace {
 absl::StatusOr<CheckpointManifest> ReadManifestTogether(const std::string& path, Communicator& comm) {
   absl::StatusOr<std::string> text = std::string();
   if (comm.rank() == 0) text = ReadCheckpointManifestText(path);
-  if (absl::Status agreed = Agree(comm, text.status()); !agreed.ok()) return agreed;
+  RETURN_IF_ERROR(Agree(comm, text.status()));
   Broadcast(comm, 0, &*text);
   return ParseCheckpointManifest(*text, CheckpointManifestPath(path));
 }
@@ -150,7 +151,7 @@ absl::Status ReadInto(ParamStore& params, const std::string& path, const Checkpo
   absl::Status read;
   if (state.data() == nullptr && bytes > 0)
     read = absl::ResourceExhaustedError(absl::StrCat("no ", bytes >> 20, " MiB of memory to read ", path));
-  if (read = Agree(comm, read); !read.ok()) return read;
+  RETURN_IF_ERROR(Agree(comm, read));
   const auto populating =
       std::async(std::launch::async, [data = state.data(), bytes] { Populate(data, bytes); });
   ReadMark mark;
@@ -178,26 +179,24 @@ absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, 
                                                   Communicator& comm) {
   absl::StatusOr<CheckpointChoice> choice = CheckpointChoice{};
   if (comm.rank() == 0) choice = ChooseCheckpointIn(directory, resume);
-  if (absl::Status agreed = Agree(comm, choice.status()); !agreed.ok()) return agreed;
+  RETURN_IF_ERROR(Agree(comm, choice.status()));
   Broadcast(comm, 0, &choice->path);
   return choice;
 }
 
 absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainState& expected, Match match,
                                            ParamStore& params, Communicator& comm) {
-  const absl::StatusOr<CheckpointManifest> manifest = ReadManifestTogether(path, comm);
-  if (!manifest.ok()) return manifest.status();
-  absl::StatusOr<std::vector<std::string>> forced = CheckRun(path, *manifest, expected, match);
+  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifestTogether(path, comm));
+  absl::StatusOr<std::vector<std::string>> forced = CheckRun(path, manifest, expected, match);
   absl::Status status = forced.status();
-  if (status.ok())
-    status = CheckTensors(path, *manifest, EntriesOf(StateTensors(params, WithMomentum::kYes)));
-  if (status = Agree(comm, status); !status.ok()) return status;
+  if (status.ok()) status = CheckTensors(path, manifest, EntriesOf(StateTensors(params, WithMomentum::kYes)));
+  RETURN_IF_ERROR(Agree(comm, status));
   const absl::StatusOr<std::unique_ptr<ParamStore>> loading = params.MakeEmpty();
-  if (status = Agree(comm, loading.status()); !status.ok()) return status;
-  if (status = ReadInto(**loading, path, *manifest, comm); !status.ok()) return status;
+  RETURN_IF_ERROR(Agree(comm, loading.status()));
+  RETURN_IF_ERROR(ReadInto(**loading, path, manifest, comm));
   params.Swap(**loading);
   params.KeepMomentum();
-  LoadedState loaded{{manifest->step, manifest->data, manifest->config, manifest->top1}, *std::move(forced)};
+  LoadedState loaded{{manifest.step, manifest.data, manifest.config, manifest.top1}, *std::move(forced)};
   loaded.data.seed = expected.data.seed;
   loaded.data.order = expected.data.order;
   return loaded;

@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "data/io/atomic_file.h"
+#include "kernels/base/status.h"
 #include "trainer/checkpoint/checkpoint_shard.h"
 
 namespace deeper {
@@ -56,9 +57,8 @@ using Steps = std::map<int64_t, std::string, std::greater<>>;  // step -> direct
 absl::StatusOr<Steps> StepsIn(const std::string& directory) {
   Steps steps;
   if (!Exists(directory)) return steps;
-  const absl::StatusOr<std::vector<std::string>> names = List(directory);
-  if (!names.ok()) return names.status();
-  for (const std::string& name : *names) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, List(directory));
+  for (const std::string& name : names) {
     absl::string_view number = name;
     int64_t step = 0;
     if (absl::ConsumePrefix(&number, "step-") && absl::SimpleAtoi(number, &step)) {
@@ -126,7 +126,7 @@ absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_
                                             "; it holds ", steps->empty() ? "none" : "steps ",
                                             absl::StrJoin(*steps, ", ", number)));
   }
-  if (absl::Status usable = CheckUsable(found->second); !usable.ok()) return usable;
+  RETURN_IF_ERROR(CheckUsable(found->second));
   CheckpointChoice choice{found->second, {}};
   if (found != steps->begin()) {
     choice.warnings.push_back(
@@ -181,15 +181,13 @@ std::string UnfinishedStepDirectory(const std::string& directory, int64_t step) 
 }
 
 absl::StatusOr<File> OpenCheckpointDirectory(const std::string& directory) {
-  if (absl::Status created = CreateDirectories(directory); !created.ok()) return created;
+  RETURN_IF_ERROR(CreateDirectories(directory));
   if (access(directory.c_str(), W_OK | X_OK) != 0) return IoError("write to", directory, errno);
-  absl::StatusOr<File> lock = LockDirectory(directory);
-  if (!lock.ok()) return lock;
-  const absl::StatusOr<std::vector<std::string>> names = List(directory);
-  if (!names.ok()) return names.status();
-  for (const std::string& name : *names) {
+  ASSIGN_OR_RETURN(File lock, LockDirectory(directory));
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, List(directory));
+  for (const std::string& name : names) {
     if (!name.starts_with(kUnfinished)) continue;
-    if (absl::Status removed = RemoveAll(directory + "/" + name); !removed.ok()) return removed;
+    RETURN_IF_ERROR(RemoveAll(directory + "/" + name));
   }
   return lock;
 }
@@ -199,15 +197,13 @@ std::string CheckpointManifestPath(const std::string& step_directory) {
 }
 
 absl::StatusOr<std::string> ReadCheckpointManifestText(const std::string& step_directory) {
-  const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFile(CheckpointManifestPath(step_directory));
-  if (!bytes.ok()) return bytes.status();
-  return std::string(bytes->begin(), bytes->end());
+  ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(CheckpointManifestPath(step_directory)));
+  return std::string(bytes.begin(), bytes.end());
 }
 
 absl::StatusOr<CheckpointManifest> ReadCheckpointManifest(const std::string& step_directory) {
-  const absl::StatusOr<std::string> text = ReadCheckpointManifestText(step_directory);
-  if (!text.ok()) return text.status();
-  return ParseCheckpointManifest(*text, CheckpointManifestPath(step_directory));
+  ASSIGN_OR_RETURN(const std::string text, ReadCheckpointManifestText(step_directory));
+  return ParseCheckpointManifest(text, CheckpointManifestPath(step_directory));
 }
 
 std::vector<std::string> VerifyCheckpoint(const std::string& path) {
@@ -220,21 +216,18 @@ std::vector<std::string> VerifyCheckpoint(const std::string& path) {
 }
 
 absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& step_directory) {
-  absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(step_directory);
-  if (!manifest.ok()) return manifest.status();
-  std::vector<float> state(static_cast<size_t>(manifest->elements()));
-  if (absl::Status read = ReadCheckpointShards(step_directory, *manifest, 0, 1, state.data()); !read.ok())
-    return read;
-  return Checkpoint{*std::move(manifest), std::move(state)};
+  ASSIGN_OR_RETURN(CheckpointManifest manifest, ReadCheckpointManifest(step_directory));
+  std::vector<float> state(static_cast<size_t>(manifest.elements()));
+  RETURN_IF_ERROR(ReadCheckpointShards(step_directory, manifest, 0, 1, state.data()));
+  return Checkpoint{std::move(manifest), std::move(state)};
 }
 
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(const std::string& path) {
   if (Exists(CheckpointManifestPath(path))) return std::vector<CheckpointInfo>{InfoOf(path)};
-  const absl::StatusOr<Steps> steps = StepsIn(path);
-  if (!steps.ok()) return steps.status();
-  if (steps->empty()) return absl::NotFoundError(absl::StrCat(path, " is not a checkpoint and holds none"));
+  ASSIGN_OR_RETURN(const Steps steps, StepsIn(path));
+  if (steps.empty()) return absl::NotFoundError(absl::StrCat(path, " is not a checkpoint and holds none"));
   std::vector<CheckpointInfo> checkpoints;
-  for (auto entry = steps->rbegin(); entry != steps->rend(); ++entry) {
+  for (auto entry = steps.rbegin(); entry != steps.rend(); ++entry) {
     checkpoints.push_back(InfoOf(entry->second));
     checkpoints.back().step = entry->first;
   }
@@ -252,7 +245,7 @@ absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory
 
 absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
   if (Exists(CheckpointManifestPath(path))) {
-    if (absl::Status usable = CheckUsable(path); !usable.ok()) return usable;
+    RETURN_IF_ERROR(CheckUsable(path));
     return CheckpointChoice{path, {}};
   }
   absl::StatusOr<CheckpointChoice> choice = ChooseLatest(path);
@@ -274,8 +267,7 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
         " is there already, with another state or damaged, and checkpoints are never overwritten; "
         "move it away or use another directory"));
   }
-  if (absl::Status written = WriteFileAtomically(CheckpointManifestPath(unfinished), text); !written.ok())
-    return written;
+  RETURN_IF_ERROR(WriteFileAtomically(CheckpointManifestPath(unfinished), text));
   return RenameDurably(unfinished, finished);
 }
 
@@ -284,12 +276,12 @@ absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, co
   if (!steps.ok() || retention.keep <= 0) return steps.status();
   const std::vector<int64_t> leaving = ChooseLeaving(*steps, step, retention);
   if (leaving.empty()) return absl::OkStatus();
-  if (absl::Status usable = CheckUsable(StepDirectory(directory, step)); !usable.ok()) return usable;
+  RETURN_IF_ERROR(CheckUsable(StepDirectory(directory, step)));
   for (const int64_t old : leaving) {
     // Renamed first, so that a half-removed directory is never taken for a checkpoint.
     const std::string unlisted = UnfinishedStepDirectory(directory, old);
-    if (absl::Status renamed = RenameDurably(steps->at(old), unlisted); !renamed.ok()) return renamed;
-    if (absl::Status removed = RemoveAll(unlisted); !removed.ok()) return removed;
+    RETURN_IF_ERROR(RenameDurably(steps->at(old), unlisted));
+    RETURN_IF_ERROR(RemoveAll(unlisted));
   }
   return absl::OkStatus();
 }

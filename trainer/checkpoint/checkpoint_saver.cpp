@@ -10,6 +10,7 @@
 #include "comm/agree.h"
 #include "comm/phase.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "kernels/base/trace.h"
 #include "trainer/checkpoint/checkpoint_shard.h"
 
@@ -42,7 +43,7 @@ absl::StatusOr<std::unique_ptr<CheckpointSaver>> CheckpointSaver::Create(std::st
     room.Update(made.status());
     if (made.ok()) snapshot = *std::move(made);
   }
-  if (absl::Status agreed = Agree(comm, room); !agreed.ok()) return agreed;
+  RETURN_IF_ERROR(Agree(comm, room));
   return saver;
 }
 
@@ -160,7 +161,7 @@ absl::StatusOr<std::vector<CheckpointShard>> CheckpointSaver::WriteShards(const 
       UnfinishedStepDirectory(directory_, job.state.step) + "/" + ShardName(comm_.rank(), comm_.size());
   const absl::StatusOr<CheckpointShard> mine = WriteCheckpointShard(
       path, job.state.step, range_, [&](const auto& take) { job.snapshot->Visit(take); });
-  if (absl::Status agreed = AgreeWithPeers(mine.status()); !agreed.ok()) return agreed;
+  RETURN_IF_ERROR(AgreeWithPeers(mine.status()));
   static_assert(std::is_trivially_copyable_v<CheckpointShard>);
   std::vector<CheckpointShard> all(static_cast<size_t>(peers_->size()));
   peers_->AllGather(&*mine, all.data(), sizeof(CheckpointShard), {}).Wait();

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/io/file.h"
 #include "data/io/hdf5_file.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -18,14 +19,13 @@ constexpr char kDataset[] = "state";
 
 // The HDF5 file with its data still to be written.
 absl::StatusOr<Hdf5Extent> CreateShardFile(const std::string& path, int64_t step, StateRange range) {
-  absl::StatusOr<Hdf5File> file = Hdf5File::Create(path);
-  if (!file.ok()) return file.status();
-  file->SetAttribute("format", "deeper-checkpoint-shard");
-  file->SetAttribute("format_version", int64_t{1});
-  file->SetAttribute("step", step);
-  file->SetAttribute("first_element", range.begin);
-  const Hdf5Extent extent = file->Reserve(kDataset, Hdf5Type::kF32, {static_cast<uint64_t>(range.size())});
-  if (absl::Status closed = file->Close(); !closed.ok()) return closed;
+  ASSIGN_OR_RETURN(Hdf5File file, Hdf5File::Create(path));
+  file.SetAttribute("format", "deeper-checkpoint-shard");
+  file.SetAttribute("format_version", int64_t{1});
+  file.SetAttribute("step", step);
+  file.SetAttribute("first_element", range.begin);
+  const Hdf5Extent extent = file.Reserve(kDataset, Hdf5Type::kF32, {static_cast<uint64_t>(range.size())});
+  RETURN_IF_ERROR(file.Close());
   return extent;
 }
 
@@ -66,35 +66,31 @@ std::string Describe(const CheckpointManifest& manifest, StateRange range) {
 // Reads the `range` of the state to its place in `state`; null: only verifies it.
 absl::Status ReadShard(const std::string& path, const CheckpointShard& written, StateRange range,
                        float* state, const std::function<void(int64_t)>& read_to) {
-  const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
-  if (!file.ok()) return file.status();
-  const absl::StatusOr<uint64_t> bytes = file->Size();
-  if (!bytes.ok()) return bytes.status();
-  if (*bytes != written.bytes) {
+  ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
+  ASSIGN_OR_RETURN(const uint64_t bytes, file.Size());
+  if (bytes != written.bytes) {
     return absl::DataLossError(
-        absl::StrCat(path, " is damaged: it has ", *bytes, " bytes, its manifest says ", written.bytes));
+        absl::StrCat(path, " is damaged: it has ", bytes, " bytes, its manifest says ", written.bytes));
   }
   // All of it at once: more requests under way than the kernel makes by itself.
   const auto reading_ahead =
-      std::async(std::launch::async, [fd = file->fd()] { posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED); });
-  const absl::StatusOr<Hdf5File> hdf5 = Hdf5File::Open(path);
-  if (!hdf5.ok()) return hdf5.status();
-  const absl::StatusOr<Hdf5Extent> extent = hdf5->Locate(kDataset, Hdf5Type::kF32);
-  if (!extent.ok()) return extent.status();
-  if (extent->bytes != static_cast<uint64_t>(range.size()) * sizeof(float)) {
-    return absl::DataLossError(absl::StrCat(path, " is damaged: it holds ", extent->bytes / sizeof(float),
+      std::async(std::launch::async, [fd = file.fd()] { posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED); });
+  ASSIGN_OR_RETURN(const Hdf5File hdf5, Hdf5File::Open(path));
+  ASSIGN_OR_RETURN(const Hdf5Extent extent, hdf5.Locate(kDataset, Hdf5Type::kF32));
+  if (extent.bytes != static_cast<uint64_t>(range.size()) * sizeof(float)) {
+    return absl::DataLossError(absl::StrCat(path, " is damaged: it holds ", extent.bytes / sizeof(float),
                                             " values instead of ", range.size()));
   }
   Xxh3Stream hash;
-  const uint64_t data_end = extent->offset + extent->bytes;
-  absl::Status status = HashFile(*file, 0, extent->offset, hash);
+  const uint64_t data_end = extent.offset + extent.bytes;
+  absl::Status status = HashFile(file, 0, extent.offset, hash);
   if (status.ok()) {
     auto* const keep = state == nullptr ? nullptr : reinterpret_cast<std::byte*>(state + range.begin);
-    status = HashFile(*file, extent->offset, data_end, hash, keep, [&](uint64_t there) {
+    status = HashFile(file, extent.offset, data_end, hash, keep, [&](uint64_t there) {
       if (read_to != nullptr) read_to(range.begin + static_cast<int64_t>(there / sizeof(float)));
     });
   }
-  if (status.ok()) status = HashFile(*file, data_end, *bytes, hash);
+  if (status.ok()) status = HashFile(file, data_end, bytes, hash);
   if (status.ok() && hash.Finish() != written.hash) {
     status = absl::DataLossError(
         absl::StrCat(path, " is damaged: it does not match its checksum in the manifest"));
@@ -106,27 +102,24 @@ absl::Status ReadShard(const std::string& path, const CheckpointShard& written, 
 
 absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, int64_t step, StateRange range,
                                                      const StatePieces& pieces) {
-  const absl::StatusOr<Hdf5Extent> extent = CreateShardFile(path, step, range);
-  if (!extent.ok()) return extent.status();
-  absl::StatusOr<File> file = File::Open(path, O_RDWR);
-  if (!file.ok()) return file.status();
-  const absl::StatusOr<uint64_t> created = file->Size();
-  if (!created.ok()) return created.status();
+  ASSIGN_OR_RETURN(const Hdf5Extent extent, CreateShardFile(path, step, range));
+  ASSIGN_OR_RETURN(File file, File::Open(path, O_RDWR));
+  ASSIGN_OR_RETURN(const uint64_t created, file.Size());
 
   Xxh3Stream hash;
-  const uint64_t data_end = extent->offset + extent->bytes, bytes = std::max(*created, data_end);
-  absl::Status status = file->Allocate(bytes);
-  if (status.ok()) status = HashFile(*file, 0, extent->offset, hash);
-  uint64_t at = extent->offset;
+  const uint64_t data_end = extent.offset + extent.bytes, bytes = std::max(created, data_end);
+  absl::Status status = file.Allocate(bytes);
+  if (status.ok()) status = HashFile(file, 0, extent.offset, hash);
+  uint64_t at = extent.offset;
   pieces([&](const float* values, int64_t count) {
     const size_t piece = static_cast<size_t>(count) * sizeof(float);
     hash.Add(values, piece);
-    if (status.ok()) status = file->WriteAt(at, values, piece);
+    if (status.ok()) status = file.WriteAt(at, values, piece);
     at += piece;
   });
-  if (status.ok()) status = HashFile(*file, data_end, bytes, hash);
-  if (status.ok()) status = file->Sync();
-  if (status.ok()) status = file->Close();
+  if (status.ok()) status = HashFile(file, data_end, bytes, hash);
+  if (status.ok()) status = file.Sync();
+  if (status.ok()) status = file.Close();
   if (!status.ok()) return status;
   return CheckpointShard{bytes, hash.Finish()};
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/checkpoint_shard.h"
 
@@ -14,9 +15,8 @@ namespace deeper {
 namespace {
 
 absl::StatusOr<Checkpoint> Find(const std::string& path) {
-  const absl::StatusOr<CheckpointChoice> choice = FindCheckpoint(path);
-  if (!choice.ok()) return choice.status();
-  return ReadCheckpoint(choice->path);
+  ASSIGN_OR_RETURN(const CheckpointChoice choice, FindCheckpoint(path));
+  return ReadCheckpoint(choice.path);
 }
 
 TensorDelta Compare(const std::string& name, const float* a, const float* b, int64_t count) {
@@ -36,11 +36,12 @@ absl::Status WriteResharded(const Checkpoint& checkpoint, int64_t shards, const 
   const std::string unfinished = UnfinishedStepDirectory(directory, manifest.step);
   for (int64_t shard = 0; shard < shards; ++shard) {
     const StateRange range = ShardRange(manifest.elements(), shard, shards);
-    const absl::StatusOr<CheckpointShard> written = WriteCheckpointShard(
-        unfinished + "/" + ShardName(shard, shards), manifest.step, range,
-        [&](const auto& take) { take(checkpoint.state.data() + range.begin, range.size()); });
-    if (!written.ok()) return written.status();
-    manifest.shards.push_back(*written);
+    ASSIGN_OR_RETURN(const CheckpointShard written,
+                     WriteCheckpointShard(unfinished + "/" + ShardName(shard, shards), manifest.step, range,
+                                          [&](const auto& take) {
+                                            take(checkpoint.state.data() + range.begin, range.size());
+                                          }));
+    manifest.shards.push_back(written);
   }
   return CommitCheckpoint(directory, manifest);
 }
@@ -81,13 +82,11 @@ absl::StatusOr<CheckpointDelta> CompareCheckpoints(const std::string& a, const s
 }
 
 absl::Status ReshardCheckpoint(const std::string& from, int64_t shards, const std::string& directory) {
-  const absl::StatusOr<Checkpoint> checkpoint = Find(from);
-  if (!checkpoint.ok()) return checkpoint.status();
-  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory);
-  if (!lock.ok()) return lock.status();
-  const int64_t step = checkpoint->manifest.step;
+  ASSIGN_OR_RETURN(const Checkpoint checkpoint, Find(from));
+  ASSIGN_OR_RETURN(const File lock, OpenCheckpointDirectory(directory));
+  const int64_t step = checkpoint.manifest.step;
   absl::Status status = CreateUnfinished(directory, step);
-  if (status.ok()) status = WriteResharded(*checkpoint, shards, directory);
+  if (status.ok()) status = WriteResharded(checkpoint, shards, directory);
   if (!status.ok()) RemoveUnfinished(directory, step);
   return status;
 }

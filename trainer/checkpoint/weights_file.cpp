@@ -15,6 +15,7 @@
 #include "data/io/atomic_file.h"
 #include "data/io/file.h"
 #include "data/io/hdf5_file.h"
+#include "kernels/base/status.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 
 namespace deeper {
@@ -24,14 +25,12 @@ constexpr char kFormat[] = "deeper-weights";
 constexpr int64_t kVersion = 1;
 
 absl::StatusOr<Weights> ReadCheckpointWeights(const std::string& path) {
-  absl::StatusOr<CheckpointChoice> choice = FindCheckpoint(path);
-  if (!choice.ok()) return choice.status();
-  absl::StatusOr<Checkpoint> checkpoint = ReadCheckpoint(choice->path);
-  if (!checkpoint.ok()) return checkpoint.status();
-  Weights weights{checkpoint->manifest.config, {}, {}, std::move(choice->warnings)};
-  for (TensorEntry& tensor : checkpoint->manifest.tensors) {
+  ASSIGN_OR_RETURN(CheckpointChoice choice, FindCheckpoint(path));
+  ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(choice.path));
+  Weights weights{checkpoint.manifest.config, {}, {}, std::move(choice.warnings)};
+  for (TensorEntry& tensor : checkpoint.manifest.tensors) {
     if (tensor.role == TensorRole::kMomentum) continue;
-    const auto from = checkpoint->state.begin() + tensor.first;
+    const auto from = checkpoint.state.begin() + tensor.first;
     tensor.first = static_cast<int64_t>(weights.values.size());
     weights.values.insert(weights.values.end(), from, from + tensor.count);
     weights.tensors.push_back(std::move(tensor));
@@ -53,12 +52,11 @@ absl::Status CheckFormat(const Hdf5File& file, const std::string& path) {
 }
 
 absl::Status AppendTensor(const Hdf5File& file, const std::string& name, Weights& weights) {
-  const absl::StatusOr<Hdf5Extent> extent = file.Locate(name, Hdf5Type::kF32);
-  if (!extent.ok()) return extent.status();
+  ASSIGN_OR_RETURN(const Hdf5Extent extent, file.Locate(name, Hdf5Type::kF32));
   std::vector<float> values;
-  if (absl::Status read = file.Read(name, &values); !read.ok()) return read;
+  RETURN_IF_ERROR(file.Read(name, &values));
   weights.tensors.push_back({name,
-                             {extent->shape.begin(), extent->shape.end()},
+                             {extent.shape.begin(), extent.shape.end()},
                              TensorRole::kWeight,
                              static_cast<int64_t>(weights.values.size()),
                              static_cast<int64_t>(values.size())});
@@ -67,34 +65,31 @@ absl::Status AppendTensor(const Hdf5File& file, const std::string& name, Weights
 }
 
 absl::StatusOr<Weights> ReadWeightsFile(const std::string& path) {
-  const absl::StatusOr<Hdf5File> file = Hdf5File::Open(path);
-  if (!file.ok()) return file.status();
-  if (absl::Status format = CheckFormat(*file, path); !format.ok()) return format;
+  ASSIGN_OR_RETURN(const Hdf5File file, Hdf5File::Open(path));
+  RETURN_IF_ERROR(CheckFormat(file, path));
   Weights weights;
   std::string config;
-  if (absl::Status read = file->ReadAttribute("config", &config); !read.ok()) return read;
+  RETURN_IF_ERROR(file.ReadAttribute("config", &config));
   weights.config = nlohmann::json::parse(config, nullptr, /*allow_exceptions=*/false);
   if (!weights.config.is_object())
     return absl::DataLossError(absl::StrCat("the config of ", path, " is not JSON"));
-  for (const std::string& name : file->Names()) {
-    if (absl::Status read = AppendTensor(*file, name, weights); !read.ok()) return read;
+  for (const std::string& name : file.Names()) {
+    RETURN_IF_ERROR(AppendTensor(file, name, weights));
   }
   return weights;
 }
 
 absl::Status WriteAndSync(const Weights& weights, const std::string& path) {
-  absl::StatusOr<Hdf5File> file = Hdf5File::Create(path);
-  if (!file.ok()) return file.status();
-  file->SetAttribute("format", kFormat);
-  file->SetAttribute("format_version", kVersion);
-  file->SetAttribute("model", weights.config.value("model", ""));
-  file->SetAttribute("num_classes", weights.config.value("num_classes", int64_t{0}));
-  file->SetAttribute("config", weights.config.dump());
+  ASSIGN_OR_RETURN(Hdf5File file, Hdf5File::Create(path));
+  file.SetAttribute("format", kFormat);
+  file.SetAttribute("format_version", kVersion);
+  file.SetAttribute("model", weights.config.value("model", ""));
+  file.SetAttribute("num_classes", weights.config.value("num_classes", int64_t{0}));
+  file.SetAttribute("config", weights.config.dump());
   for (const TensorEntry& tensor : weights.tensors) {
-    file->Write(tensor.name, {tensor.shape.begin(), tensor.shape.end()},
-                weights.values.data() + tensor.first);
+    file.Write(tensor.name, {tensor.shape.begin(), tensor.shape.end()}, weights.values.data() + tensor.first);
   }
-  if (absl::Status closed = file->Close(); !closed.ok()) return closed;
+  RETURN_IF_ERROR(file.Close());
   const absl::StatusOr<File> written = File::Open(path, O_RDWR);
   return written.ok() ? written->Sync() : written.status();
 }
@@ -120,13 +115,12 @@ std::vector<TensorEntry> WithoutSpareHeads(const std::vector<TensorEntry>& entri
 absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore& params,
                                        const std::vector<StateTensor>& tensors,
                                        std::vector<std::string>& warnings) {
-  absl::StatusOr<Weights> weights = ReadWeights(path);
-  if (!weights.ok()) return weights.status();
-  warnings = std::move(weights->warnings);
+  ASSIGN_OR_RETURN(Weights weights, ReadWeights(path));
+  warnings = std::move(weights.warnings);
   const std::vector<TensorEntry> model = EntriesOf(tensors);
-  const std::vector<TensorEntry> wanted = WithoutSpareHeads(model, weights->tensors);
+  const std::vector<TensorEntry> wanted = WithoutSpareHeads(model, weights.tensors);
   const std::vector<std::string> differences =
-      TensorDifferences(WithoutSpareHeads(weights->tensors, model), wanted);
+      TensorDifferences(WithoutSpareHeads(weights.tensors, model), wanted);
   if (!differences.empty()) {
     return absl::FailedPreconditionError(
         absl::StrCat("the weights of ", path, " do not fit the model: ", absl::StrJoin(differences, "; ")));
@@ -135,14 +129,14 @@ absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore
     warnings.push_back(absl::StrCat(path, " has no auxiliary heads: they keep their initial weights"));
   }
   std::map<std::string, const TensorEntry*> in_file;
-  for (const TensorEntry& entry : weights->tensors) in_file[entry.name] = &entry;
+  for (const TensorEntry& entry : weights.tensors) in_file[entry.name] = &entry;
   std::vector<float> values(static_cast<size_t>(model.back().first + model.back().count));
   for (const auto& [entry, param, arena] : tensors) {
     const auto found = in_file.find(entry.name);
     if (found == in_file.end()) {
       params.Read(*param, arena, values.data() + entry.first);
     } else {
-      std::copy_n(weights->values.begin() + found->second->first, entry.count, values.begin() + entry.first);
+      std::copy_n(weights.values.begin() + found->second->first, entry.count, values.begin() + entry.first);
     }
   }
   return values;
@@ -171,7 +165,7 @@ absl::StatusOr<std::vector<std::string>> LoadWeights(const std::string& path, Pa
   absl::StatusOr<std::vector<float>> values =
       std::vector<float>(static_cast<size_t>(last.first + last.count));
   if (comm.rank() == 0) values = Fit(path, params, tensors, warnings);
-  if (absl::Status agreed = Agree(comm, values.status()); !agreed.ok()) return agreed;
+  RETURN_IF_ERROR(Agree(comm, values.status()));
   comm.Broadcast(values->data(), values->size() * sizeof(float), 0, {}).Wait();
   for (const auto& [entry, param, arena] : tensors) params.Write(*param, values->data() + entry.first, arena);
   return warnings;

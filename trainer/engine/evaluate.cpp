@@ -6,6 +6,7 @@
 #include "comm/agree.h"
 #include "comm/phase.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -48,7 +49,7 @@ absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset&
   HeadResult sum;
   const absl::Status mine =
       loader.ok() ? EvaluateMine(net, device, **loader, on_batch, sum) : loader.status();
-  if (absl::Status status = Agree(comm, mine); !status.ok()) return status;
+  RETURN_IF_ERROR(Agree(comm, mine));
 
   int64_t counts[] = {sum.rows, sum.top1, sum.top5};
   Request counted = comm.AllReduce(counts, 3, CommType::kI64, ReduceOp::kSum, {});

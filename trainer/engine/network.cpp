@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/bf16.h"
 #include "kernels/base/check.h"
+#include "kernels/base/status.h"
 #include "kernels/ops/images.h"
 
 namespace deeper {
@@ -22,7 +23,7 @@ absl::Status Annotate(const absl::Status& status, const std::string& what) {
 absl::StatusOr<std::unique_ptr<Network>> Network::Prepare(const Model& model, const NetworkOptions& options,
                                                           Device& device) {
   std::unique_ptr<Network> network(new Network(model, options, device));
-  if (absl::Status status = network->PrepareOps(); !status.ok()) return status;
+  RETURN_IF_ERROR(network->PrepareOps());
   network->PlanBuffers();
   return network;
 }

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/base/bf16.h"
 #include "kernels/base/rng.h"
+#include "kernels/base/status.h"
 #include "kernels/ops/ops.h"
 
 namespace deeper {
@@ -65,14 +66,13 @@ absl::StatusOr<NodeRange> FindRange(const Model& model, const std::string& name)
 absl::StatusOr<std::unique_ptr<OpChain>> OpChain::Make(const Model& model, const NodeRange& range,
                                                        const OpChainOptions& options, Device& device) {
   std::unique_ptr<OpChain> chain(new OpChain(device));
-  if (absl::Status status = chain->Prepare(model, range, options); !status.ok()) return status;
+  RETURN_IF_ERROR(chain->Prepare(model, range, options));
   return chain;
 }
 
 absl::Status OpChain::Prepare(const Model& model, const NodeRange& range, const OpChainOptions& options) {
-  const absl::StatusOr<std::vector<NodeShape>> shapes = InferShapes(model, options.rows);
-  if (!shapes.ok()) return shapes.status();
-  const Shape& x = (*shapes)[static_cast<size_t>(range.first)].x;
+  ASSIGN_OR_RETURN(const std::vector<NodeShape> shapes, InferShapes(model, options.rows));
+  const Shape& x = shapes[static_cast<size_t>(range.first)].x;
   const bool reads_images = model.nodes[static_cast<size_t>(range.first)].input == kImages;
   x_desc_ = reads_images       ? device_.Images(x, options.precision)
             : x.spatial() == 1 ? TensorDesc{x, options.precision}
@@ -83,20 +83,19 @@ absl::Status OpChain::Prepare(const Model& model, const NodeRange& range, const 
     const deeper::Node& node = model.nodes[at];
     const OpNeeds* const input = nodes_.empty() ? nullptr : &nodes_.back().op->needs();
     const bool read_by_taker = i == range.last || TakesSlices(model.nodes[at + 1].op);
-    absl::StatusOr<std::unique_ptr<Op>> op =
-        MakeOp(node.op, input == nullptr ? x_desc_ : input->y,
-               {.name = node.name,
-                .training = true,
-                .want_dx = i > range.first || !reads_images,
-                .x_takes_pooled_gradients = input != nullptr && input->takes_pooled_gradients,
-                .fuse = options.fusion && read_by_taker},
-               device_);
-    if (!op.ok()) return op.status();
-    AppendParams(node.name, i - range.first, (*shapes)[at].op.params, (*op)->needs(), op_params_);
+    ASSIGN_OR_RETURN(std::unique_ptr<Op> op,
+                     MakeOp(node.op, input == nullptr ? x_desc_ : input->y,
+                            {.name = node.name,
+                             .training = true,
+                             .want_dx = i > range.first || !reads_images,
+                             .x_takes_pooled_gradients = input != nullptr && input->takes_pooled_gradients,
+                             .fuse = options.fusion && read_by_taker},
+                            device_));
+    AppendParams(node.name, i - range.first, shapes[at].op.params, op->needs(), op_params_);
     nodes_.push_back(
-        {.name = node.name, .op = *std::move(op), .y = {}, .saved = {}, .pooled_dx = {}, .dx = {}});
+        {.name = node.name, .op = std::move(op), .y = {}, .saved = {}, .pooled_dx = {}, .dx = {}});
     workspace_bytes = std::max(workspace_bytes, nodes_.back().op->needs().workspace_bytes);
-    if (absl::Status status = AllocateNode(nodes_.back()); !status.ok()) return status;
+    RETURN_IF_ERROR(AllocateNode(nodes_.back()));
   }
   const bool narrow = device_.wants_narrow_params() && options.precision == DType::kBf16;
   auto store = ParamStore::Create(op_params_, device_, /*training=*/true, narrow);

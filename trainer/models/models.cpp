@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/base/status.h"
 #include "trainer/models/architectures.h"
 #include "trainer/models/model.h"
 
@@ -97,7 +98,7 @@ absl::StatusOr<Model> MakeModel(std::string_view name, const ModelOptions& optio
     return absl::InvalidArgumentError(absl::StrCat("no model is called \"", std::string(name),
                                                    "\": take one of ", absl::StrJoin(ModelNames(), ", ")));
   }
-  if (absl::Status status = ValidateOptions(*architecture, options); !status.ok()) return status;
+  RETURN_IF_ERROR(ValidateOptions(*architecture, options));
   const int64_t own_size = options.small_stem ? kSmallStemImageSize : architecture->image_size;
   Model model;
   model.name = name;

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "absl/strings/str_format.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -41,20 +42,17 @@ std::vector<Scalar> ScalarsOf(const Event& event) {
 }  // namespace
 
 absl::StatusOr<MetricsWriter> MetricsWriter::Open(const std::string& path, Mode mode) {
-  absl::StatusOr<File> file =
-      File::Open(path, O_RDWR | O_CREAT | O_APPEND | (mode == Mode::kRestart ? O_TRUNC : 0));
-  if (!file.ok()) return file.status();
-  MetricsWriter writer(*std::move(file));
+  ASSIGN_OR_RETURN(File file,
+                   File::Open(path, O_RDWR | O_CREAT | O_APPEND | (mode == Mode::kRestart ? O_TRUNC : 0)));
+  MetricsWriter writer(std::move(file));
   if (EndsMidLine(writer.file_)) {
-    if (absl::Status status = writer.Append("\n"); !status.ok()) return status;
+    RETURN_IF_ERROR(writer.Append("\n"));
   }
   return writer;
 }
 
 absl::Status MetricsWriter::AddTensorBoard(const std::string& directory, int64_t first_step) {
-  absl::StatusOr<EventFile> events = EventFile::Create(directory, first_step, Now());
-  if (!events.ok()) return events.status();
-  tensorboard_ = *std::move(events);
+  ASSIGN_OR_RETURN(tensorboard_, EventFile::Create(directory, first_step, Now()));
   return absl::OkStatus();
 }
 

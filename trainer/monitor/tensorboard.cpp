@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -56,15 +57,14 @@ std::string MaskedCrc(const std::string& bytes) {
 }  // namespace
 
 absl::StatusOr<EventFile> EventFile::Create(const std::string& directory, int64_t first_step, double time) {
-  if (absl::Status made = CreateDirectories(directory); !made.ok()) return made;
+  RETURN_IF_ERROR(CreateDirectories(directory));
   char host[256] = "";
   gethostname(host, sizeof host - 1);
   const std::string name = absl::StrFormat("events.out.tfevents.%010d.%s.%d", static_cast<int64_t>(time),
                                            host, static_cast<int>(getpid()));
-  absl::StatusOr<File> opened =
-      File::Open(absl::StrCat(directory, "/", name), O_WRONLY | O_CREAT | O_EXCL | O_APPEND);
-  if (!opened.ok()) return opened.status();
-  EventFile file(*std::move(opened));
+  ASSIGN_OR_RETURN(File opened,
+                   File::Open(absl::StrCat(directory, "/", name), O_WRONLY | O_CREAT | O_EXCL | O_APPEND));
+  EventFile file(std::move(opened));
   absl::Status status = file.AppendRecord(Event(0, time, kFileVersion, "brain.Event:2"));
   const std::string session_start = Key(1, kVarint) + Varint(1);
   if (status.ok()) status = file.AppendRecord(Event(first_step, time, kSessionLog, session_start));

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
+#include "kernels/base/status.h"
 #include "nlohmann/json.hpp"
 
 namespace deeper {
@@ -156,7 +157,7 @@ void StepTrace::BeginStep(int64_t step) {
 absl::StatusOr<bool> StepTrace::EndStep(int64_t step, bool last) {
   if (!started_ || written_ || (step + 1 < first_ + steps_ && !last)) return false;
   written_ = true;
-  if (absl::Status status = WriteTrace(path_, StopTrace(), comm_); !status.ok()) return status;
+  RETURN_IF_ERROR(WriteTrace(path_, StopTrace(), comm_));
   return true;
 }
 

@@ -16,6 +16,7 @@
 #include "data/load/synthetic.h"
 #include "data/shards/read_shards.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -207,10 +208,10 @@ absl::Status ValidateShares(const RunConfig& c, int ranks, bool has_statistics) 
 }
 
 absl::Status Validate(const RunConfig& c) {
-  if (absl::Status status = ValidateChoices(c); !status.ok()) return status;
-  if (absl::Status status = ValidateNumbers(c); !status.ok()) return status;
+  RETURN_IF_ERROR(ValidateChoices(c));
+  RETURN_IF_ERROR(ValidateNumbers(c));
   if (IsElastic(c)) {
-    if (absl::Status status = ValidateElasticFlags(c); !status.ok()) return status;
+    RETURN_IF_ERROR(ValidateElasticFlags(c));
   }
   for (const auto& [flag, text] : {std::pair{"mean", c.mean}, {"std", c.stddev}}) {
     if (absl::StatusOr<std::vector<float>> list = ParseList(flag, text); !list.ok()) return list.status();
@@ -325,15 +326,13 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
   const auto override_with = [&](const char* flag, const std::string& text,
                                  std::vector<float>& values) -> absl::Status {
     if (text.empty()) return absl::OkStatus();
-    absl::StatusOr<std::vector<float>> list = ParseList(flag, text);
-    if (!list.ok()) return list.status();
-    values = *std::move(list);
+    ASSIGN_OR_RETURN(values, ParseList(flag, text));
     if (values.size() == static_cast<size_t>(data.channels)) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat("--", flag, "=", text, ": the images have ", data.channels, " channel(s)"));
   };
-  if (absl::Status status = override_with("mean", config.mean, stats.mean); !status.ok()) return status;
-  if (absl::Status status = override_with("std", config.stddev, stats.stddev); !status.ok()) return status;
+  RETURN_IF_ERROR(override_with("mean", config.mean, stats.mean));
+  RETURN_IF_ERROR(override_with("std", config.stddev, stats.stddev));
   if (std::any_of(stats.stddev.begin(), stats.stddev.end(), [](float s) { return !(s > 0); })) {
     return absl::InvalidArgumentError("--std: every channel's standard deviation must be positive");
   }
@@ -344,9 +343,10 @@ absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config,
   if (config.watchdog_seconds <= 0) return nullptr;
   // A run that saves has a use of its own for SIGTERM (trainer/run/stop.h).
   const bool delay_sigterm = comm.size() > 1 && config.checkpoint_dir.empty();
-  absl::StatusOr<std::unique_ptr<Watchdog>> watchdog =
-      Watchdog::Start(comm, {.deadline_seconds = config.watchdog_seconds, .delay_sigterm = delay_sigterm});
-  if (!watchdog.ok()) return WithExitCode(watchdog.status(), ExitCode::kCommunication);
+  ASSIGN_OR_RETURN(std::unique_ptr<Watchdog> watchdog,
+                   WithExitCode(Watchdog::Start(comm, {.deadline_seconds = config.watchdog_seconds,
+                                                       .delay_sigterm = delay_sigterm}),
+                                ExitCode::kCommunication));
   return watchdog;
 }
 

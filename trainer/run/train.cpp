@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "comm/agree.h"
+#include "kernels/base/status.h"
 #include "trainer/run/stop.h"
 #include "trainer/run/train_loop.h"
 #include "trainer/run/train_setup.h"
@@ -11,13 +12,12 @@
 namespace deeper {
 
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out) {
-  if (absl::Status status = Agree(comm, Validate(config)); !status.ok()) return status;
+  RETURN_IF_ERROR(Agree(comm, Validate(config)));
   std::optional<StopSignals> signals;  // where nothing can be saved, they end the run as ever
   if (!config.checkpoint_dir.empty()) signals.emplace();
-  const absl::StatusOr<std::unique_ptr<Watchdog>> watchdog = StartWatchdog(config, comm);
-  if (!watchdog.ok()) return watchdog.status();
+  ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(config, comm));
   TrainSetup run(config, comm, device, out);
-  if (absl::Status status = run.Prepare(); !status.ok()) return status;
+  RETURN_IF_ERROR(run.Prepare());
   return RunSteps(run);
 }
 

@@ -12,6 +12,7 @@
 #include "comm/gradient_reducer.h"
 #include "comm/phase.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "kernels/base/trace.h"
 #include "kernels/ops/arrays/flat.h"
 #include "trainer/engine/evaluate.h"
@@ -156,16 +157,16 @@ absl::Status TrainLoop::Step() {
   const Wish wish = StrongestWish(MyWish(), run_.comm);
   stopped_ = wish == Wish::kStop && !done();
   Advance(*report);
-  if (absl::Status status = Inspect(*report); !status.ok()) return status;
+  RETURN_IF_ERROR(Inspect(*report));
   if (Due(run_.config.log_every) || done()) {
-    if (absl::Status status = CountBadSamples(); !status.ok()) return status;
+    RETURN_IF_ERROR(CountBadSamples());
   }
   Log(*report, lr);
   top1_.reset();
   // Whoever asked for the end may not wait for long: no evaluation then.
   if (!stopped_ &&
       (done() || (run_.config.eval_every > 0 ? Due(run_.config.eval_every) : report->last_in_epoch))) {
-    if (absl::Status status = EvaluateNow(); !status.ok()) return status;
+    RETURN_IF_ERROR(EvaluateNow());
   }
   if (run_.saver == nullptr) return absl::OkStatus();
   ReportSaves(run_.saver->TakeReports()).IgnoreError();  // the next one may succeed
@@ -224,9 +225,8 @@ absl::Status TrainLoop::SkipOrStop(const std::string& culprit) {
 
 absl::Status TrainLoop::CountBadSamples() {
   if (run_.config.allow_bad == 0) return absl::OkStatus();
-  const absl::StatusOr<std::vector<std::string>> news = bad_samples_.Gather(*run_.loader);
-  if (!news.ok()) return news.status();
-  for (const std::string& what : *news) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> news, bad_samples_.Gather(*run_.loader));
+  for (const std::string& what : news) {
     run_.progress.Print(absl::StrCat("warning: replaced ", what));
     run_.Warn(run_.metrics.BadSample(run_.step, what));
   }
@@ -250,18 +250,17 @@ void TrainLoop::Log(const StepReport& report, float lr) {
 absl::Status TrainLoop::EvaluateNow() {
   if (run_.eval_net == nullptr) return absl::OkStatus();
   SynchronizeStatistics();
-  absl::StatusOr<EvalResult> result =
-      Evaluate(*run_.eval_net, run_.device, *run_.val_data, run_.Preset(), run_.comm);
-  if (!result.ok()) return result.status();
-  const double count = static_cast<double>(result->count);
+  ASSIGN_OR_RETURN(EvalResult result,
+                   Evaluate(*run_.eval_net, run_.device, *run_.val_data, run_.Preset(), run_.comm));
+  const double count = static_cast<double>(result.count);
   const EvalMetrics metrics = {.step = run_.step,
-                               .top1 = static_cast<double>(result->top1) / count,
-                               .top5 = static_cast<double>(result->top5) / count,
-                               .loss = result->loss,
-                               .count = result->count};
+                               .top1 = static_cast<double>(result.top1) / count,
+                               .top5 = static_cast<double>(result.top5) / count,
+                               .loss = result.loss,
+                               .count = result.count};
   run_.progress.Print(
       absl::StrFormat("evaluation at step %d: top-1 %.4f, top-5 %.4f, loss %.4f over %d samples", run_.step,
-                      metrics.top1, metrics.top5, result->loss, result->count));
+                      metrics.top1, metrics.top5, result.loss, result.count));
   run_.Warn(run_.metrics.Eval(metrics));
   top1_ = metrics.top1;
   return absl::OkStatus();

@@ -8,6 +8,7 @@
 #include "comm/agree.h"
 #include "comm/cores.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "trainer/checkpoint/weights_file.h"
 #include "trainer/engine/memory_plan.h"
 
@@ -52,28 +53,22 @@ absl::Status TrainSetup::Prepare() {
        {&TrainSetup::ConnectDevices, &TrainSetup::OpenData, &TrainSetup::BuildNetworks,
         &TrainSetup::CheckSameModel, &TrainSetup::RestoreOrInitialize, &TrainSetup::BindNetworks,
         &TrainSetup::PrepareSaving, &TrainSetup::OpenReports, &TrainSetup::StartLoader}) {
-    if (absl::Status status = Agree(comm, (this->*prepare)()); !status.ok()) return status;
+    RETURN_IF_ERROR(Agree(comm, (this->*prepare)()));
   }
   Announce();
   return absl::OkStatus();
 }
 
 absl::Status TrainSetup::ConnectDevices() {
-  absl::StatusOr<DeviceCommunicator> made = MakeDeviceCommunicator(comm, device, config.comm);
-  if (!made.ok()) return made.status();
-  connection = *std::move(made);
+  ASSIGN_OR_RETURN(connection, MakeDeviceCommunicator(comm, device, config.comm));
   gradient_sum = GradientSumOf(config, comm);
   cores = OwnCores(comm);
   return absl::OkStatus();
 }
 
 absl::Status TrainSetup::OpenData() {
-  absl::StatusOr<std::unique_ptr<Dataset>> train = OpenDataset(config, config.data, config.train_split, comm);
-  if (!train.ok()) return train.status();
-  train_data = *std::move(train);
-  absl::StatusOr<PixelStats> stats = PixelStatsFor(config, train_data->info());
-  if (!stats.ok()) return stats.status();
-  stats_ = *std::move(stats);
+  ASSIGN_OR_RETURN(train_data, OpenDataset(config, config.data, config.train_split, comm));
+  ASSIGN_OR_RETURN(stats_, PixelStatsFor(config, train_data->info()));
 
   const bool val_given = !config.val_data.empty();
   absl::StatusOr<std::unique_ptr<Dataset>> val =
@@ -102,9 +97,8 @@ absl::Status TrainSetup::PlanSteps() {
   const auto steps_of = [&](double epochs) {
     return static_cast<int64_t>(epochs * static_cast<double>(epoch_steps_));
   };
-  absl::StatusOr<ScheduleKind> kind = ParseScheduleKind(config.lr_schedule);
-  if (!kind.ok()) return kind.status();
-  schedule = {.kind = *kind,
+  ASSIGN_OR_RETURN(ScheduleKind kind, ParseScheduleKind(config.lr_schedule));
+  schedule = {.kind = kind,
               .base_lr = config.lr,
               .warmup_steps = steps_of(config.warmup_epochs),
               .total_steps = total_steps,
@@ -117,27 +111,26 @@ absl::Status TrainSetup::PlanSteps() {
 
 // The whole share of the global batch in one forward pass if it fits in memory, else half of it, and so on.
 absl::Status TrainSetup::BuildTrainingNetwork() {
-  absl::StatusOr<Model> model = ModelFor(config, train_data->info(), /*training=*/true);
-  if (!model.ok()) return model.status();
+  ASSIGN_OR_RETURN(Model model, ModelFor(config, train_data->info(), /*training=*/true));
   const bool cuda = device.type() == DeviceType::kCuda;
   const int sharing = cuda ? connection.ranks_on_device : comm.local_size();  // of the memory
   const double available = kShareOfMemory * static_cast<double>(device.AvailableBytes()) / sharing;
   int64_t rows = config.micro_batch > 0 ? std::min(config.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config)) rows = (config.global_batch + config.elastic_slices - 1) / config.elastic_slices;
   while (true) {
-    absl::StatusOr<std::unique_ptr<Network>> made =
-        Network::Prepare(*model,
+    ASSIGN_OR_RETURN(
+        std::unique_ptr<Network> made,
+        Network::Prepare(model,
                          {.rows = rows,
                           .precision = PrecisionOf(config),
                           .training = true,
                           .fusion = FusionOf(config),
                           .label_smoothing = static_cast<float>(config.label_smoothing),
                           .sum_statistics = config.sync_bn ? statistics_sum.Function() : nullptr},
-                         device);
-    if (!made.ok()) return made.status();
-    const bool fits = static_cast<double>((*made)->arena_bytes()) <= available;
+                         device));
+    const bool fits = static_cast<double>(made->arena_bytes()) <= available;
     if (fits || rows == 1 || config.micro_batch > 0 || IsElastic(config)) {
-      net = *std::move(made);
+      net = std::move(made);
       return absl::OkStatus();
     }
     rows = (rows + 1) / 2;
@@ -145,28 +138,23 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
 }
 
 absl::Status TrainSetup::BuildNetworks() {
-  if (absl::Status status = BuildTrainingNetwork(); !status.ok()) return status;
-  absl::StatusOr<std::unique_ptr<ParamStore>> store =
-      ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
-                         config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{});
-  if (!store.ok()) return store.status();
-  params = *std::move(store);
+  RETURN_IF_ERROR(BuildTrainingNetwork());
+  ASSIGN_OR_RETURN(params, ParamStore::Create(
+                               net->Params(), device, /*training=*/true, net->wants_narrow_params(),
+                               config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}));
   const bool has_statistics = params->statistics_elements() > 0;
-  if (absl::Status status = ValidateElastic(config, comm.size(), has_statistics); !status.ok()) return status;
-  if (absl::Status status = ValidateSyncBn(config, has_statistics); !status.ok()) return status;
-  if (absl::Status status = ValidateShares(config, comm.size(), has_statistics); !status.ok()) return status;
+  RETURN_IF_ERROR(ValidateElastic(config, comm.size(), has_statistics));
+  RETURN_IF_ERROR(ValidateSyncBn(config, has_statistics));
+  RETURN_IF_ERROR(ValidateShares(config, comm.size(), has_statistics));
   if (val_data == nullptr) return absl::OkStatus();
 
-  absl::StatusOr<Model> model = ModelFor(config, train_data->info(), /*training=*/false);
-  if (!model.ok()) return model.status();
-  absl::StatusOr<std::unique_ptr<Network>> made = Network::Prepare(*model,
-                                                                   {.rows = net->options().rows,
-                                                                    .precision = PrecisionOf(config),
-                                                                    .training = false,
-                                                                    .fusion = FusionOf(config)},
-                                                                   device);
-  if (!made.ok()) return made.status();
-  eval_net = *std::move(made);
+  ASSIGN_OR_RETURN(Model model, ModelFor(config, train_data->info(), /*training=*/false));
+  ASSIGN_OR_RETURN(eval_net, Network::Prepare(model,
+                                              {.rows = net->options().rows,
+                                               .precision = PrecisionOf(config),
+                                               .training = false,
+                                               .fusion = FusionOf(config)},
+                                              device));
   return absl::OkStatus();
 }
 
@@ -193,14 +181,13 @@ absl::Status TrainSetup::RestoreOrInitialize() {
                 .global_batch = config.global_batch,
                 .order = config.order};
   model_config = ModelConfigJson(config, net->model(), train_data->info(), stats_);
-  const absl::StatusOr<bool> resumed = Resume();
-  if (!resumed.ok()) return WithExitCode(resumed.status(), ExitCode::kCheckpoint);
-  if (*resumed) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const bool resumed, WithExitCode(Resume(), ExitCode::kCheckpoint));
+  if (resumed) return absl::OkStatus();
   params->Initialize(config.seed);
   if (config.init_from.empty()) return absl::OkStatus();
-  absl::StatusOr<std::vector<std::string>> warnings = LoadWeights(config.init_from, *params, comm);
-  if (!warnings.ok()) return WithExitCode(warnings.status(), ExitCode::kCheckpoint);
-  decisions_.insert(decisions_.end(), warnings->begin(), warnings->end());
+  ASSIGN_OR_RETURN(std::vector<std::string> warnings,
+                   WithExitCode(LoadWeights(config.init_from, *params, comm), ExitCode::kCheckpoint));
+  decisions_.insert(decisions_.end(), warnings.begin(), warnings.end());
   decisions_.push_back(absl::StrCat("weights taken from ", config.init_from));
   return absl::OkStatus();
 }
@@ -216,25 +203,23 @@ absl::StatusOr<bool> TrainSetup::Resume() {
     opened = lock.status();
     if (lock.ok()) directory_lock_ = *std::move(lock);
   }
-  if (absl::Status status = Agree(comm, opened); !status.ok()) return status;
-  absl::StatusOr<CheckpointChoice> choice = ChooseCheckpoint(config.checkpoint_dir, config.resume, comm);
-  if (!choice.ok()) return choice.status();
-  decisions_ = choice->warnings;
-  if (choice->path.empty()) {
+  RETURN_IF_ERROR(Agree(comm, opened));
+  ASSIGN_OR_RETURN(CheckpointChoice choice, ChooseCheckpoint(config.checkpoint_dir, config.resume, comm));
+  decisions_ = choice.warnings;
+  if (choice.path.empty()) {
     decisions_.push_back(config.resume == "never"
                              ? "from scratch, as --resume=never says"
                              : absl::StrCat("from scratch: no checkpoint in ", config.checkpoint_dir));
     return false;
   }
-  absl::StatusOr<LoadedState> state =
-      LoadCheckpoint(choice->path, {0, data_state, model_config, {}},
-                     config.force_resume ? Match::kForced : Match::kExact, *params, comm);
-  if (!state.ok()) return state.status();
-  for (const std::string& forced : state->warnings)
+  ASSIGN_OR_RETURN(LoadedState state,
+                   LoadCheckpoint(choice.path, {0, data_state, model_config, {}},
+                                  config.force_resume ? Match::kForced : Match::kExact, *params, comm));
+  for (const std::string& forced : state.warnings)
     decisions_.push_back(absl::StrCat("forced, though ", forced));
-  step = state->step;
-  data_state = state->data;
-  decisions_.push_back(absl::StrCat(choice->path, ": ", step, " steps done, next is batch ", data_state.batch,
+  step = state.step;
+  data_state = state.data;
+  decisions_.push_back(absl::StrCat(choice.path, ": ", step, " steps done, next is batch ", data_state.batch,
                                     " of epoch ", data_state.epoch));
   return true;
 }
@@ -242,30 +227,26 @@ absl::StatusOr<bool> TrainSetup::Resume() {
 // From here on the parameters' memory stays where it is.
 absl::Status TrainSetup::BindNetworks() {
   device_comm().Register(params->grads(), static_cast<size_t>(params->trained_elements()) * sizeof(float));
-  if (absl::Status status = net->Bind(*params); !status.ok()) return status;
+  RETURN_IF_ERROR(net->Bind(*params));
   return eval_net == nullptr ? absl::OkStatus() : eval_net->Bind(*params);
 }
 
 absl::Status TrainSetup::PrepareSaving() {
   if (config.checkpoint_dir.empty()) return absl::OkStatus();
-  absl::StatusOr<std::unique_ptr<CheckpointSaver>> made =
-      CheckpointSaver::Create(config.checkpoint_dir, {config.keep, config.keep_every}, *params, comm, device);
-  if (!made.ok()) return made.status();
-  saver = *std::move(made);
+  ASSIGN_OR_RETURN(saver, CheckpointSaver::Create(config.checkpoint_dir, {config.keep, config.keep_every},
+                                                  *params, comm, device));
   return absl::OkStatus();
 }
 
 absl::Status TrainSetup::OpenReports() {
   if (comm.rank() != 0) return absl::OkStatus();
   if (!config.metrics_out.empty()) {
-    absl::StatusOr<MetricsWriter> opened = MetricsWriter::Open(
-        config.metrics_out, step > 0 ? MetricsWriter::Mode::kAppend : MetricsWriter::Mode::kRestart);
-    if (!opened.ok()) return opened.status();
-    metrics = *std::move(opened);
+    ASSIGN_OR_RETURN(metrics,
+                     MetricsWriter::Open(config.metrics_out, step > 0 ? MetricsWriter::Mode::kAppend
+                                                                      : MetricsWriter::Mode::kRestart));
   }
   if (!config.tensorboard.empty()) {
-    if (absl::Status status = metrics.AddTensorBoard(config.tensorboard, step + 1); !status.ok())
-      return status;
+    RETURN_IF_ERROR(metrics.AddTensorBoard(config.tensorboard, step + 1));
   }
   return step > 0 ? metrics.Resume(step, config.checkpoint_dir, RunJson())
                   : metrics.Start(model_config, RunJson());
@@ -297,9 +278,7 @@ int64_t TrainSetup::TrainedParameters() const {
 }
 
 absl::Status TrainSetup::StartLoader() {
-  absl::StatusOr<std::unique_ptr<Loader>> made = MakeLoader(*train_data, TrainingInput());
-  if (!made.ok()) return made.status();
-  loader = *std::move(made);
+  ASSIGN_OR_RETURN(loader, MakeLoader(*train_data, TrainingInput()));
   return absl::OkStatus();
 }
 

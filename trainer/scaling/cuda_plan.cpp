@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "kernels/base/status.h"
 #include "kernels/cuda/planning_device.h"
 #include "trainer/engine/network.h"
 #include "trainer/engine/optimizer.h"
@@ -12,17 +13,16 @@ namespace deeper {
 
 absl::StatusOr<StepPlan> PlanStep(const Model& model, int64_t batch, DType precision, bool fusion,
                                   const GpuSpec& gpu) {
-  const absl::StatusOr<std::unique_ptr<PlanningDevice>> made = MakePlanningDevice(DevicePropertiesJson(gpu));
-  if (!made.ok()) return made.status();
-  PlanningDevice& device = **made;
-  const absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
-      model, {.rows = batch, .precision = precision, .training = true, .fusion = fusion}, device);
-  if (!net.ok()) return net.status();
-  const absl::StatusOr<std::unique_ptr<ParamStore>> params =
-      ParamStore::Create((*net)->Params(), device, /*training=*/true, (*net)->wants_narrow_params());
-  if (!params.ok()) return params.status();
-  if (absl::Status status = (*net)->Bind(**params); !status.ok()) return status;
-  Optimizer optimizer({}, **params, device);
+  ASSIGN_OR_RETURN(const std::unique_ptr<PlanningDevice> made, MakePlanningDevice(DevicePropertiesJson(gpu)));
+  PlanningDevice& device = *made;
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<Network> net,
+      Network::Prepare(model, {.rows = batch, .precision = precision, .training = true, .fusion = fusion},
+                       device));
+  ASSIGN_OR_RETURN(const std::unique_ptr<ParamStore> params,
+                   ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params()));
+  RETURN_IF_ERROR(net->Bind(*params));
+  Optimizer optimizer({}, *params, device);
 
   StepPlan plan = {.gpu = gpu,
                    .device = device.Describe(),
@@ -30,15 +30,15 @@ absl::StatusOr<StepPlan> PlanStep(const Model& model, int64_t batch, DType preci
                    .precision = precision,
                    .fusion = fusion,
                    .launches = {},
-                   .arena_bytes = (*net)->arena_bytes(),
-                   .parameter_bytes = (*params)->bytes()};
+                   .arena_bytes = net->arena_bytes(),
+                   .parameter_bytes = params->bytes()};
   const auto write_down = [&](StepPlan::Phase phase, const auto& work) {
     device.Clear();
     work();
     for (const auto& [scope, launch] : device.launches()) plan.launches.push_back({phase, scope, launch});
   };
-  write_down(StepPlan::Phase::kForward, [&] { (*net)->Forward(); });
-  write_down(StepPlan::Phase::kBackward, [&] { (*net)->Backward([](size_t) {}); });
+  write_down(StepPlan::Phase::kForward, [&] { net->Forward(); });
+  write_down(StepPlan::Phase::kBackward, [&] { net->Backward([](size_t) {}); });
   write_down(StepPlan::Phase::kUpdate, [&] { optimizer.Step(); });
   return plan;
 }

@@ -8,6 +8,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/rng.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -137,12 +138,11 @@ Prediction Simulate(const RankStep& step, const Cluster& cluster, const Exchange
 }  // namespace
 
 absl::StatusOr<RankStep> StepOf(const Model& model, int64_t batch, double compute_ms) {
-  const absl::StatusOr<std::vector<NodeShape>> shapes = InferShapes(model, batch);
-  if (!shapes.ok()) return shapes.status();
+  ASSIGN_OR_RETURN(const std::vector<NodeShape> shapes, InferShapes(model, batch));
   RankStep step = {.batch = batch};
   double forward = 0, backward = 0;  // multiply-accumulates
   for (size_t i = model.nodes.size(); i-- > 0;) {
-    const OpShape& op = (*shapes)[i].op;
+    const OpShape& op = shapes[i].op;
     const auto macs = static_cast<double>(op.macs);
     forward += macs;
     backward += model.nodes[i].input == kImages ? macs : 2 * macs;
