@@ -9,6 +9,7 @@
 #include "comm/mpi/mpi_communicator.h"
 #include "kernels/base/check.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/help.h"
 
@@ -32,8 +33,8 @@ Communicator* job = nullptr;  // for the abort handler, which is a plain functio
 
 absl::StatusOr<std::unique_ptr<Communicator>> MakeCommunicator() {
   if (!LaunchedByMpi()) return MakeSingleCommunicator();
-  absl::StatusOr<std::unique_ptr<Communicator>> mpi = MakeMpiCommunicator();
-  if (!mpi.ok()) return WithExitCode(mpi.status(), ExitCode::kCommunication);
+  ASSIGN_OR_RETURN(std::unique_ptr<Communicator> mpi,
+                   WithExitCode(MakeMpiCommunicator(), ExitCode::kCommunication));
   return mpi;
 }
 

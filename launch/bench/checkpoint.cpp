@@ -14,6 +14,7 @@
 #include "data/io/atomic_file.h"
 #include "kernels/base/buffer.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/run_flags.h"
@@ -49,17 +50,15 @@ constexpr CommandText kText = {
 };
 
 absl::Status DropFromCache(const std::string& path) {
-  const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
-  if (!file.ok()) return file.status();
-  posix_fadvise(file->fd(), 0, 0, POSIX_FADV_DONTNEED);
+  ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
+  posix_fadvise(file.fd(), 0, 0, POSIX_FADV_DONTNEED);
   return absl::OkStatus();
 }
 
 absl::Status WriteBare(const std::string& path, const std::vector<std::byte>& bytes) {
-  absl::StatusOr<File> file = File::Open(path, O_WRONLY | O_CREAT | O_TRUNC);
-  if (!file.ok()) return file.status();
-  if (absl::Status written = file->WriteAt(0, bytes.data(), bytes.size()); !written.ok()) return written;
-  return file->Sync();
+  ASSIGN_OR_RETURN(File file, File::Open(path, O_WRONLY | O_CREAT | O_TRUNC));
+  RETURN_IF_ERROR(file.WriteAt(0, bytes.data(), bytes.size()));
+  return file.Sync();
 }
 
 // Into new memory, as a program does that has just started.
@@ -97,7 +96,7 @@ class BenchCheckpointCommand final : public Command {
     if (call.is_root() && std::filesystem::exists(dir_))
       status = absl::InvalidArgumentError(absl::StrCat("--dir=", dir_, ": is there already"));
     if (status.ok() && call.is_root()) status = CreateDirectories(dir_);
-    if (status = Agree(*comm_, status); !status.ok()) return status;
+    RETURN_IF_ERROR(Agree(*comm_, status));
     status = Prepare();
     if (status = Agree(*comm_, status); status.ok()) status = Measure();
     comm_->Barrier();
@@ -109,32 +108,22 @@ class BenchCheckpointCommand final : public Command {
  private:
   absl::Status Prepare() {
     config_.synthetic_samples = batch_;
-    if (absl::Status status = Validate(config_); !status.ok()) return status;
-    absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, *comm_);
-    if (!device.ok()) return device.status();
-    device_ = *std::move(device);
-    absl::StatusOr<std::unique_ptr<Dataset>> images = OpenDataset(config_, "", config_.train_split, *comm_);
-    if (!images.ok()) return images.status();
-    images_ = *std::move(images);
-    const absl::StatusOr<Model> model = ModelFor(config_, images_->info(), /*training=*/true);
-    if (!model.ok()) return model.status();
-    absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
-        *model, {batch_, PrecisionOf(config_), /*training=*/true, FusionOf(config_)}, *device_);
-    if (!net.ok()) return net.status();
-    net_ = *std::move(net);
-    absl::StatusOr<std::unique_ptr<ParamStore>> params =
-        ParamStore::Create(net_->Params(), *device_, /*training=*/true, net_->wants_narrow_params());
-    if (!params.ok()) return params.status();
-    params_ = *std::move(params);
+    RETURN_IF_ERROR(Validate(config_));
+    ASSIGN_OR_RETURN(device_, MakeDeviceFor(config_, *comm_));
+    ASSIGN_OR_RETURN(images_, OpenDataset(config_, "", config_.train_split, *comm_));
+    ASSIGN_OR_RETURN(const Model model, ModelFor(config_, images_->info(), /*training=*/true));
+    ASSIGN_OR_RETURN(
+        net_, Network::Prepare(model, {batch_, PrecisionOf(config_), /*training=*/true, FusionOf(config_)},
+                               *device_));
+    ASSIGN_OR_RETURN(params_, ParamStore::Create(net_->Params(), *device_, /*training=*/true,
+                                                 net_->wants_narrow_params()));
     params_->Initialize(config_.seed);
-    if (absl::Status status = net_->Bind(*params_); !status.ok()) return status;
+    RETURN_IF_ERROR(net_->Bind(*params_));
     LoaderOptions input;
     net_->Configure(input);
     input.global_batch = batch_;
     input.epochs = 1;
-    absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(*images_, input);
-    if (!loader.ok()) return loader.status();
-    loader_ = *std::move(loader);
+    ASSIGN_OR_RETURN(loader_, MakeLoader(*images_, input));
     absl::StatusOr<Batch> batch = loader_->Next();  // the only one: it stays valid
     if (!batch.ok()) return batch.status();
     images_of_step_ = *batch;
@@ -164,7 +153,7 @@ class BenchCheckpointCommand final : public Command {
       const SaveReport beside_a_step = (*saver)->Finish().at(0);
       if (!beside_a_step.status.ok()) return beside_a_step.status;
       figures_.stall.push_back(Slowest(beside_a_step.stall_ms));
-      if (absl::Status status = TimeFiles(2 * round, **saver); !status.ok()) return status;
+      RETURN_IF_ERROR(TimeFiles(2 * round, **saver));
     }
     return absl::OkStatus();
   }
@@ -185,10 +174,10 @@ class BenchCheckpointCommand final : public Command {
     figures_.bare_write.push_back(Milliseconds([&] { status = WriteBare(bare, bytes_); }));
     for (const std::string& file : {bare, shard})
       if (status.ok()) status = DropFromCache(file);
-    if (status = Agree(*comm_, status); !status.ok()) return status;
+    RETURN_IF_ERROR(Agree(*comm_, status));
 
     const absl::StatusOr<std::unique_ptr<ParamStore>> resumed = params_->MakeEmpty();
-    if (status = Agree(*comm_, resumed.status()); !status.ok()) return status;
+    RETURN_IF_ERROR(Agree(*comm_, resumed.status()));
     figures_.restore.push_back(Milliseconds(
         [&] { status = LoadCheckpoint(path, StateOf(step), Match::kExact, **resumed, *comm_).status(); }));
     if (!status.ok()) return status;

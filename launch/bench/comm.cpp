@@ -11,6 +11,7 @@
 #include "comm/agree.h"
 #include "comm/mpi/mpi_baseline.h"
 #include "comm/nccl/device_communicator.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "nlohmann/json.hpp"
@@ -179,29 +180,25 @@ class BenchCommCommand final : public Command {
     if (warmup_ < 1 || repeats_ < 1)
       return absl::InvalidArgumentError("--warmup and --repeats must be at least 1");
     config_.synthetic = true;  // no data are asked for
-    if (absl::Status status = Validate(config_); !status.ok()) return status;
-    absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, comm);
-    if (!device.ok()) return device.status();
-    device_ = *std::move(device);
-    const absl::StatusOr<DeviceCommunicator> made = MakeDeviceCommunicator(comm, *device_, config_.comm);
-    if (!made.ok()) return made.status();
-    Communicator& measured = made->comm == nullptr ? comm : *made->comm;
-    if (comm.name() == "mpi" && made->comm == nullptr) baseline_.emplace();
+    RETURN_IF_ERROR(Validate(config_));
+    ASSIGN_OR_RETURN(device_, MakeDeviceFor(config_, comm));
+    ASSIGN_OR_RETURN(const DeviceCommunicator made, MakeDeviceCommunicator(comm, *device_, config_.comm));
+    Communicator& measured = made.comm == nullptr ? comm : *made.comm;
+    if (comm.name() == "mpi" && made.comm == nullptr) baseline_.emplace();
     if (call.is_root()) PrintHeader();
     nlohmann::ordered_json results = nlohmann::ordered_json::array();
     for (const Collective& collective : Collectives(measured, device_->stream())) {
       if (collective_ != "all" && collective_ != collective.name) continue;
       for (int64_t bytes = min_bytes_; bytes <= max_bytes_; bytes *= 4) {
-        absl::StatusOr<nlohmann::ordered_json> result = Measure(collective, bytes, comm);
-        if (!result.ok()) return result.status();
-        if (call.is_root()) PrintRow(*result);
-        results.push_back(*std::move(result));
+        ASSIGN_OR_RETURN(nlohmann::ordered_json result, Measure(collective, bytes, comm));
+        if (call.is_root()) PrintRow(result);
+        results.push_back(std::move(result));
       }
     }
     if (results.empty())
       return absl::InvalidArgumentError(
           absl::StrCat("--collective=", collective_, ": there is no such one here"));
-    if (call.is_root()) PrintJson(measured, made->description, results);
+    if (call.is_root()) PrintJson(measured, made.description, results);
     return absl::OkStatus();
   }
 
@@ -213,7 +210,7 @@ class BenchCommCommand final : public Command {
     Buffers buffers(elements, comm.size(), *device_);
     const absl::Status room =
         buffers.allocated() ? absl::OkStatus() : absl::ResourceExhaustedError("no memory: lower --max_bytes");
-    if (absl::Status status = Agree(comm, room); !status.ok()) return status;
+    RETURN_IF_ERROR(Agree(comm, room));
     const auto ours = [&] {
       collective.start(buffers).Wait();
       device_->Synchronize();
@@ -223,7 +220,7 @@ class BenchCommCommand final : public Command {
     if (baseline_) right = IsRight(collective, buffers, theirs) && right;
     const absl::Status mine =
         right ? absl::OkStatus() : absl::InternalError(absl::StrCat(collective.name, ": wrong result"));
-    if (absl::Status status = Agree(comm, mine); !status.ok()) return status;
+    RETURN_IF_ERROR(Agree(comm, mine));
 
     buffers.whole.Fill(0);                 // sums of sums stay finite
     std::vector<double> our_ms, their_ms;  // [repeat]

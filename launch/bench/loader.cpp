@@ -23,6 +23,7 @@
 #include "data/shards/validate_shards.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/jobs.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/run_flags.h"
 #include "nlohmann/json.hpp"
@@ -118,14 +119,13 @@ class BenchLoaderCommand final : public Command {
 
   absl::Status Run(const Invocation& call) override {
     config_.global_batch = batch_;
-    if (absl::Status status = Validate(config_); !status.ok()) return status;
+    RETURN_IF_ERROR(Validate(config_));
     if (config_.workers < 1 || images_ < 1 || rounds_ < 1 || config_.synthetic)
       return absl::InvalidArgumentError("--workers, --images and --rounds must be at least 1");
     if (call.comm.size() > 1) return MeasureOpening(call);
-    const absl::StatusOr<std::unique_ptr<Dataset>> data =
-        OpenDataset(config_, config_.data, config_.train_split, call.comm);
-    if (!data.ok()) return data.status();
-    return WithExitCode(Measure(**data), ExitCode::kData);
+    ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> data,
+                     OpenDataset(config_, config_.data, config_.train_split, call.comm));
+    return WithExitCode(Measure(*data), ExitCode::kData);
   }
 
  private:
@@ -167,7 +167,7 @@ class BenchLoaderCommand final : public Command {
   absl::Status Measure(const Dataset& data) {
     std::vector<File> files;
     std::vector<Place> places;
-    if (absl::Status found = FindSamples(data, &files, &places); !found.ok()) return found;
+    RETURN_IF_ERROR(FindSamples(data, &files, &places));
     std::vector<std::vector<uint8_t>> jpegs;
     if (jpeg_) jpegs = ReadAll(places);
 
@@ -203,12 +203,11 @@ class BenchLoaderCommand final : public Command {
 
   // Where the samples lie that a round reads, in its order.
   absl::Status FindSamples(const Dataset& data, std::vector<File>* files, std::vector<Place>* places) {
-    const absl::StatusOr<Manifest> manifest = ReadManifest(config_.data);
-    if (!manifest.ok()) return manifest.status();
-    jpeg_ = manifest->splits.at(config_.train_split).encoding == Encoding::kJpeg;
+    ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(config_.data));
+    jpeg_ = manifest.splits.at(config_.train_split).encoding == Encoding::kJpeg;
     std::vector<Place> stored;
     absl::Status status;
-    VisitShards(config_.data, *manifest, config_.train_split, [&](const ShardFile& shard) {
+    VisitShards(config_.data, manifest, config_.train_split, [&](const ShardFile& shard) {
       absl::StatusOr<File> file = File::Open(shard.path(), O_RDONLY);
       status.Update(file.status());
       if (!status.ok()) return;
@@ -259,14 +258,12 @@ class BenchLoaderCommand final : public Command {
     options.order = OrderOf(config_);
     options.global_batch = options.rows = batch_;
     options.packed = packed_;
-    const absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(data, options);
-    if (!loader.ok()) return loader.status();
+    ASSIGN_OR_RETURN(const std::unique_ptr<Loader> loader, MakeLoader(data, options));
     for (int64_t seen = 0; seen < images_;) {
-      const absl::StatusOr<Batch> batch = (*loader)->Next();
-      if (!batch.ok()) return batch.status();
-      seen += batch->rows;
+      ASSIGN_OR_RETURN(const Batch batch, loader->Next());
+      seen += batch.rows;
     }
-    const StageTimes times = (*loader)->times();
+    const StageTimes times = loader->times();
     for (size_t i = 0; i < times.size(); ++i) (*stages)[i] += times[i];
     return absl::OkStatus();
   }

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/base/status.h"
 #include "kernels/cuda/planning_device.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
@@ -93,28 +94,24 @@ class BenchOpCommand final : public Command {
       return absl::InvalidArgumentError(
           "--batch, --repeats and --runs must be at least 1, --warmup at least 2");
     }
-    if (absl::Status status = Validate(config_); !status.ok()) return status;
+    RETURN_IF_ERROR(Validate(config_));
     DatasetInfo images;
     images.channels = 3;
-    const absl::StatusOr<Model> model = ModelFor(config_, images, /*training=*/true);
-    if (!model.ok()) return model.status();
-    std::vector<NodeRange> ranges = BenchmarkedRanges(*model);
+    ASSIGN_OR_RETURN(const Model model, ModelFor(config_, images, /*training=*/true));
+    std::vector<NodeRange> ranges = BenchmarkedRanges(model);
     if (op_ != "all") {
-      const absl::StatusOr<NodeRange> range = FindRange(*model, op_);
-      if (!range.ok()) return range.status();
-      ranges = {*range};
+      ASSIGN_OR_RETURN(const NodeRange range, FindRange(model, op_));
+      ranges = {range};
     }
-    const absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, call.comm);
-    if (!device.ok()) return device.status();
-    gpu_ = GpuOf((*device)->Describe());
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(config_, call.comm));
+    gpu_ = GpuOf(device->Describe());
     std::vector<Row> rows;
     for (const NodeRange& range : ranges) {
-      const absl::StatusOr<Row> row = Measure(*model, range, **device);
-      if (!row.ok()) return row.status();
-      rows.push_back(*row);
+      ASSIGN_OR_RETURN(const Row row, Measure(model, range, *device));
+      rows.push_back(row);
     }
     std::fputs(Table(rows).c_str(), stderr);
-    Print(rows, *model, **device);
+    Print(rows, model, *device);
     return absl::OkStatus();
   }
 
@@ -126,13 +123,11 @@ class BenchOpCommand final : public Command {
     Row row;
     row.name = range.name;
     std::vector<std::vector<float>> expected, actual;
-    const absl::StatusOr<Cost> separate = Measure(model, range, /*fusion=*/false, device, expected);
-    if (!separate.ok()) return separate.status();
-    row.separate = *separate;
+    ASSIGN_OR_RETURN(const Cost separate, Measure(model, range, /*fusion=*/false, device, expected));
+    row.separate = separate;
     if (!compares()) return row;
-    const absl::StatusOr<Cost> fused = Measure(model, range, /*fusion=*/true, device, actual);
-    if (!fused.ok()) return fused.status();
-    row.fused = *fused;
+    ASSIGN_OR_RETURN(const Cost fused, Measure(model, range, /*fusion=*/true, device, actual));
+    row.fused = fused;
     row.difference = Difference(actual, expected);
     // Rounding between layers, and the ReLUs and maxima it flips.
     const double tolerance = PrecisionOf(config_) == DType::kF32 ? 1e-3 : 5e-2;
@@ -155,8 +150,7 @@ class BenchOpCommand final : public Command {
     cost.forward = Time(device, [&] { (*chain)->Forward(); });
     cost.backward = Time(device, [&] { (*chain)->Backward(); });
     if (gpu_ == nullptr) return cost;
-    const absl::Status status = AddFloor(model, range, options, cost);
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(AddFloor(model, range, options, cost));
     return cost;
   }
 

@@ -19,6 +19,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "launch/bench/child_process.h"
 #include "launch/cli/command.h"
 #include "nlohmann/json.hpp"
@@ -178,8 +179,8 @@ class BenchScalingCommand final : public Command {
   absl::Status Run(const Invocation& call) override {
     if (call.comm.name() != "single")
       return absl::InvalidArgumentError("it starts mpirun by itself: leave out mpirun, and see --mpirun");
-    if (absl::Status status = Parse(); !status.ok()) return status;
-    if (absl::Status status = ReadCalibration(); !status.ok()) return status;
+    RETURN_IF_ERROR(Parse());
+    RETURN_IF_ERROR(ReadCalibration());
     train_flags_ = call.operands;
     if (train_flags_.empty()) train_flags_ = {"--synthetic", "--num_classes=1000"};
     const TemporaryDirectory scratch;
@@ -190,9 +191,9 @@ class BenchScalingCommand final : public Command {
         if (std::ssize(runs_[point.key()]) > round) continue;  // of both kinds
         std::fprintf(stderr, "round %d of %d: %d ranks, %lld images a step\n", round + 1, rounds_,
                      point.ranks, static_cast<long long>(point.global_batch));
-        if (absl::Status status = Measure(point, scratch.path() + "/metrics"); !status.ok()) return status;
+        RETURN_IF_ERROR(Measure(point, scratch.path() + "/metrics"));
       }
-      if (absl::Status status = MeasureLink(); !status.ok()) return status;
+      RETURN_IF_ERROR(MeasureLink());
     }
     return Report();
   }
@@ -202,9 +203,8 @@ class BenchScalingCommand final : public Command {
     for (const auto& [flag, words, list] :
          {std::tuple{"ranks", ranks_text_, &ranks_}, std::tuple{"batch", batch_text_, &batches_},
           std::tuple{"predict", predict_text_, &predict_}}) {
-      absl::StatusOr<std::vector<int64_t>> values = ParseList(flag, words);
-      if (!values.ok()) return values.status();
-      *list = *std::move(values);
+      ASSIGN_OR_RETURN(std::vector<int64_t> values, ParseList(flag, words));
+      *list = std::move(values);
     }
     if (ranks_.empty() || batches_.empty())
       return absl::InvalidArgumentError("--ranks and --batch want a number at least");
@@ -254,15 +254,14 @@ class BenchScalingCommand final : public Command {
     line.insert(line.end(),
                 {"-n", absl::StrCat(ranks), std::filesystem::read_symlink("/proc/self/exe").string()});
     line.insert(line.end(), arguments.begin(), arguments.end());
-    absl::StatusOr<ChildResult> child = RunChild(line);
-    if (!child.ok()) return child.status();
-    if (child->exit_code == 0) return std::move(child->output);
+    ASSIGN_OR_RETURN(ChildResult child, RunChild(line));
+    if (child.exit_code == 0) return std::move(child.output);
     const absl::Status failed =
-        absl::UnknownError(absl::StrCat("exit code ", child->exit_code, " from: ", absl::StrJoin(line, " "),
-                                        "\n", Tail(child->output + child->errors)));
-    const bool ours = child->exit_code >= static_cast<int>(ExitCode::kUsage) &&
-                      child->exit_code <= static_cast<int>(ExitCode::kNotFinite);
-    return WithExitCode(failed, ours ? static_cast<ExitCode>(child->exit_code) : ExitCode::kCommunication);
+        absl::UnknownError(absl::StrCat("exit code ", child.exit_code, " from: ", absl::StrJoin(line, " "),
+                                        "\n", Tail(child.output + child.errors)));
+    const bool ours = child.exit_code >= static_cast<int>(ExitCode::kUsage) &&
+                      child.exit_code <= static_cast<int>(ExitCode::kNotFinite);
+    return WithExitCode(failed, ours ? static_cast<ExitCode>(child.exit_code) : ExitCode::kCommunication);
   }
 
   absl::Status Measure(const Point& point, const std::string& metrics) {
@@ -277,8 +276,7 @@ class BenchScalingCommand final : public Command {
     arguments.insert(arguments.end(), {absl::StrCat("--global_batch=", point.global_batch),
                                        absl::StrCat("--max_steps=", warmup_ + steps_),
                                        absl::StrCat("--metrics_out=", metrics)});
-    const absl::StatusOr<std::string> output = Launch(point.ranks, arguments);
-    if (!output.ok()) return output.status();
+    ASSIGN_OR_RETURN(const std::string output, Launch(point.ranks, arguments));
     const std::vector<ordered_json> events = ReadEvents(metrics);
     const auto steps = std::count_if(events.begin(), events.end(),
                                      [](const ordered_json& event) { return event["event"] == "step"; });
@@ -289,7 +287,7 @@ class BenchScalingCommand final : public Command {
     if (!earlier_.empty() && earlier_["settings"]["network"] != network_)
       return absl::InvalidArgumentError(
           absl::StrCat("--calibration=", calibration_path_, " is of another network"));
-    for (const absl::string_view line : absl::StrSplit(*output, '\n'))
+    for (const absl::string_view line : absl::StrSplit(output, '\n'))
       if (absl::StartsWith(line, "device "))
         device_ = std::string(absl::StripAsciiWhitespace(line.substr(7)));
     return absl::OkStatus();
@@ -297,12 +295,11 @@ class BenchScalingCommand final : public Command {
 
   absl::Status MeasureLink() {
     if (most_ranks() == 1) return absl::OkStatus();
-    const absl::StatusOr<std::string> output =
-        Launch(most_ranks(), {"bench", "comm", "--collective=all_reduce", "--min_bytes=65536",
-                              "--max_bytes=4194304", "--warmup=1", "--repeats=5"});
-    if (!output.ok()) return output.status();
-    const ordered_json report = ordered_json::parse(*output, nullptr, /*allow_exceptions=*/false);
-    if (report.is_discarded()) return absl::InternalError(absl::StrCat("bench comm said:\n", Tail(*output)));
+    ASSIGN_OR_RETURN(const std::string output,
+                     Launch(most_ranks(), {"bench", "comm", "--collective=all_reduce", "--min_bytes=65536",
+                                           "--max_bytes=4194304", "--warmup=1", "--repeats=5"}));
+    const ordered_json report = ordered_json::parse(output, nullptr, /*allow_exceptions=*/false);
+    if (report.is_discarded()) return absl::InternalError(absl::StrCat("bench comm said:\n", Tail(output)));
     for (const ordered_json& result : report["results"])
       link_samples_.push_back({result["bytes"].get<double>(), result["ms"].get<double>()});
     return absl::OkStatus();
@@ -330,13 +327,12 @@ class BenchScalingCommand final : public Command {
 
   // Sets step_ and cluster_.
   absl::Status Calibrate() {
-    const absl::StatusOr<Model> model = MakeModel(network_["model"].get<std::string>(),
+    ASSIGN_OR_RETURN(const Model model, MakeModel(network_["model"].get<std::string>(),
                                                   {.num_classes = network_["num_classes"].get<int64_t>(),
                                                    .channels = network_["channels"].get<int64_t>(),
                                                    .image_size = network_["image_size"].get<int64_t>(),
                                                    .small_stem = network_["stem"] == "small",
-                                                   .aux = network_["aux"].get<bool>()});
-    if (!model.ok()) return model.status();
+                                                   .aux = network_["aux"].get<bool>()}));
     const std::vector<Point> points = CalibrationPoints();
     ComputeLine alone;
     if (points.empty()) {
@@ -350,10 +346,9 @@ class BenchScalingCommand final : public Command {
       cluster_.jitter = MedianOf(RunsOf(points[0]), &Measured::jitter);
     }
     const int64_t batch = points_.front().share();
-    const absl::StatusOr<RankStep> step =
-        StepOf(*model, batch, alone.ms_per_image * static_cast<double>(batch));
-    if (!step.ok()) return step.status();
-    step_ = *step;
+    ASSIGN_OR_RETURN(const RankStep step,
+                     StepOf(model, batch, alone.ms_per_image * static_cast<double>(batch)));
+    step_ = step;
     step_.update_ms = alone.fixed_ms;
     cluster_.ranks_per_node = most_ranks();
     if (points.size() == 4)
@@ -374,7 +369,7 @@ class BenchScalingCommand final : public Command {
   }
 
   absl::Status Report() {
-    if (absl::Status status = Calibrate(); !status.ok()) return status;
+    RETURN_IF_ERROR(Calibrate());
     ordered_json rows = ordered_json::array();
     std::fprintf(stderr, "\n%-7s %5s %7s %10s %21s %7s %9s %9s %9s %9s %10s %7s\n", "kind", "ranks", "batch",
                  "images/s", "95 % interval", "effic.", "compute", "exposed", "data", "other", "predicted",

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "data/io/atomic_file.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/run_flags.h"
@@ -82,32 +83,29 @@ class BenchStepCommand final : public Command {
     if (!profile_.empty() && config_.device != "cuda")
       return absl::InvalidArgumentError("--profile needs --device=cuda: it times launches on a GPU");
     config_.synthetic_samples = batch_;
-    if (absl::Status status = Validate(config_); !status.ok()) return status;
-    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm);
-    if (!made.ok()) return made.status();
-    Device& device = **made;
-    const absl::StatusOr<std::unique_ptr<Dataset>> images =
-        OpenDataset(config_, "", config_.train_split, call.comm);
-    if (!images.ok()) return images.status();
-    const absl::StatusOr<Model> model = ModelFor(config_, (*images)->info(), /*training=*/true);
-    if (!model.ok()) return model.status();
-    absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(
-        *model, {batch_, PrecisionOf(config_), /*training=*/true, FusionOf(config_)}, device);
-    if (!net.ok()) return net.status();
-    absl::StatusOr<std::unique_ptr<ParamStore>> params =
-        ParamStore::Create((*net)->Params(), device, /*training=*/true, (*net)->wants_narrow_params());
-    if (!params.ok()) return params.status();
-    (*params)->Initialize(config_.seed);
-    if (absl::Status status = (*net)->Bind(**params); !status.ok()) return status;
+    RETURN_IF_ERROR(Validate(config_));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> made, MakeDeviceFor(config_, call.comm));
+    Device& device = *made;
+    ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> images,
+                     OpenDataset(config_, "", config_.train_split, call.comm));
+    ASSIGN_OR_RETURN(const Model model, ModelFor(config_, images->info(), /*training=*/true));
+    ASSIGN_OR_RETURN(
+        std::unique_ptr<Network> net,
+        Network::Prepare(model, {batch_, PrecisionOf(config_), /*training=*/true, FusionOf(config_)},
+                         device));
+    ASSIGN_OR_RETURN(
+        std::unique_ptr<ParamStore> params,
+        ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params()));
+    params->Initialize(config_.seed);
+    RETURN_IF_ERROR(net->Bind(*params));
     LoaderOptions input;
-    (*net)->Configure(input);
+    net->Configure(input);
     input.global_batch = batch_;
     input.epochs = 1;
-    const absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(**images, input);
-    if (!loader.ok()) return loader.status();
-    const absl::StatusOr<Batch> batch = (*loader)->Next();  // the only one: it stays valid
+    ASSIGN_OR_RETURN(const std::unique_ptr<Loader> loader, MakeLoader(*images, input));
+    const absl::StatusOr<Batch> batch = loader->Next();  // the only one: it stays valid
     if (!batch.ok()) return batch.status();
-    return Measure(**net, **params, *batch, device, call.comm);
+    return Measure(*net, *params, *batch, device, call.comm);
   }
 
  private:
@@ -134,7 +132,7 @@ class BenchStepCommand final : public Command {
       times.push_back(step());
     }
     if (!trace_.empty()) {
-      if (absl::Status status = WriteTrace(trace_, StopTrace(), comm); !status.ok()) return status;
+      RETURN_IF_ERROR(WriteTrace(trace_, StopTrace(), comm));
     }
     Print(net, params, device, times, losses);
     return profile_.empty() ? absl::OkStatus() : Profile(net, optimizer, device, batch);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "data/io/file.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -54,9 +55,8 @@ class Parser {
         operands_.push_back(argument.text);
       } else {
         const Argument* next = i + 1 < arguments.size() ? &arguments[i + 1] : nullptr;
-        absl::StatusOr<bool> took_next = ParseOne(argument, next);
-        if (!took_next.ok()) return took_next.status();
-        if (*took_next) ++i;
+        ASSIGN_OR_RETURN(bool took_next, ParseOne(argument, next));
+        if (took_next) ++i;
       }
     }
     return absl::OkStatus();
@@ -88,8 +88,7 @@ class Parser {
     const bool takes_next = !has_value && !IsBool(flag);
     if (takes_next && next == nullptr) return Error(argument, absl::StrCat(parts[0], " needs a value"));
     const std::string value = has_value ? parts[1] : takes_next ? next->text : negated ? "false" : "true";
-    absl::Status status = flag == &flagfile_ ? ParseFile(argument, value) : Set(*flag, argument, value);
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(flag == &flagfile_ ? ParseFile(argument, value) : Set(*flag, argument, value));
     return takes_next;
   }
 
@@ -149,7 +148,7 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(const std::vector<std::strin
   std::vector<Argument> on_command_line;
   for (const std::string& text : arguments) on_command_line.push_back({text, ""});
   Parser parser(groups);
-  if (absl::Status status = parser.Parse(on_command_line); !status.ok()) return status;
+  RETURN_IF_ERROR(parser.Parse(on_command_line));
   return std::move(parser).operands();
 }
 

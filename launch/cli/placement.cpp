@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "comm/cores.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -43,7 +44,7 @@ absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const C
 absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm) {
   if (config.device == "cuda") {
     absl::StatusOr<std::unique_ptr<Device>> gpu = MakeGpu(config, comm);
-    if (absl::Status status = Agree(comm, gpu.status()); !status.ok()) return status;
+    RETURN_IF_ERROR(Agree(comm, gpu.status()));
     return gpu;
   }
   const int cores = OwnCores(comm);

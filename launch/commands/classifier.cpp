@@ -8,6 +8,7 @@
 #include "comm/agree.h"
 #include "comm/cores.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "launch/cli/run_flags.h"
 #include "nlohmann/json.hpp"
 #include "trainer/checkpoint/checkpoint_directory.h"
@@ -25,23 +26,20 @@ void Warn(const std::vector<std::string>& warnings) {
 // {"path", "step", "config"} of what `path` means: itself, or the newest valid checkpoint in it.
 absl::StatusOr<json> FindWeights(const std::string& path) {
   if (!std::filesystem::is_directory(path)) {
-    const absl::StatusOr<Weights> weights = ReadWeights(path);
-    if (!weights.ok()) return weights.status();
-    return json{{"path", path}, {"step", 0}, {"config", weights->config}};
+    ASSIGN_OR_RETURN(const Weights weights, ReadWeights(path));
+    return json{{"path", path}, {"step", 0}, {"config", weights.config}};
   }
-  const absl::StatusOr<CheckpointChoice> choice = FindCheckpoint(path);
-  if (!choice.ok()) return choice.status();
-  Warn(choice->warnings);
-  const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(choice->path);
-  if (!manifest.ok()) return manifest.status();
-  return json{{"path", choice->path}, {"step", manifest->step}, {"config", manifest->config}};
+  ASSIGN_OR_RETURN(const CheckpointChoice choice, FindCheckpoint(path));
+  Warn(choice.warnings);
+  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadCheckpointManifest(choice.path));
+  return json{{"path", choice.path}, {"step", manifest.step}, {"config", manifest.config}};
 }
 
 // Rank 0 looks, and tells the others.
 absl::StatusOr<json> FindWeightsForAll(const std::string& path, Communicator& comm) {
   absl::StatusOr<json> found = json();
   if (comm.rank() == 0) found = FindWeights(path);
-  if (absl::Status status = Agree(comm, found.status()); !status.ok()) return status;
+  RETURN_IF_ERROR(Agree(comm, found.status()));
   std::string text = found->dump();
   Broadcast(comm, 0, &text);
   return json::parse(text);
@@ -70,13 +68,11 @@ absl::StatusOr<DatasetInfo> Complete(const json& trained, RunConfig& config) {
 absl::Status Prepare(const Model& model, int64_t rows, Device& device, Classifier& classifier) {
   const NetworkOptions options = {rows, PrecisionOf(classifier.config), /*training=*/false,
                                   FusionOf(classifier.config)};
-  absl::StatusOr<std::unique_ptr<Network>> net = Network::Prepare(model, options, device);
-  if (!net.ok()) return net.status();
-  absl::StatusOr<std::unique_ptr<ParamStore>> params =
-      ParamStore::Create((*net)->Params(), device, /*training=*/false, (*net)->wants_narrow_params());
-  if (!params.ok()) return params.status();
-  classifier.params = *std::move(params);
-  classifier.net = *std::move(net);
+  ASSIGN_OR_RETURN(std::unique_ptr<Network> net, Network::Prepare(model, options, device));
+  ASSIGN_OR_RETURN(std::unique_ptr<ParamStore> params,
+                   ParamStore::Create(net->Params(), device, /*training=*/false, net->wants_narrow_params()));
+  classifier.params = std::move(params);
+  classifier.net = std::move(net);
   return classifier.net->Bind(*classifier.params);
 }
 
@@ -88,17 +84,15 @@ absl::Status FillIn(const json& weights, int64_t rows, int cores, Device& device
         absl::FailedPreconditionError(absl::StrCat(classifier.weights, ": ", trained_on.status().message())),
         ExitCode::kCheckpoint);
   }
-  if (absl::Status status = Validate(config); !status.ok()) return status;
-  const absl::StatusOr<Model> model = ModelFor(config, *trained_on, /*training=*/false);
-  if (!model.ok()) return model.status();
-  absl::StatusOr<PixelStats> stats = PixelStatsFor(config, *trained_on);
-  if (!stats.ok()) return stats.status();
+  RETURN_IF_ERROR(Validate(config));
+  ASSIGN_OR_RETURN(const Model model, ModelFor(config, *trained_on, /*training=*/false));
+  ASSIGN_OR_RETURN(PixelStats stats, PixelStatsFor(config, *trained_on));
   classifier.classes = std::move(trained_on->classes);
-  classifier.input.channels = static_cast<int>(model->channels);
-  classifier.input.stats = *std::move(stats);
+  classifier.input.channels = static_cast<int>(model.channels);
+  classifier.input.stats = std::move(stats);
   ConfigureEvaluationInput(config, classifier.input);
   classifier.input.max_workers = cores;
-  return Prepare(*model, rows, device, classifier);
+  return Prepare(model, rows, device, classifier);
 }
 
 }  // namespace
@@ -125,20 +119,18 @@ absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Device& 
   if (flags.batch < 1)
     return absl::InvalidArgumentError(absl::StrCat("--batch=", flags.batch, ": must be at least 1"));
   const std::string& path = flags.checkpoint.empty() ? flags.config.init_from : flags.checkpoint;
-  const absl::StatusOr<json> weights = FindWeightsForAll(path, comm);
-  if (!weights.ok()) return WithExitCode(weights.status(), ExitCode::kCheckpoint);
+  ASSIGN_OR_RETURN(const json weights, WithExitCode(FindWeightsForAll(path, comm), ExitCode::kCheckpoint));
 
   Classifier classifier;
-  classifier.weights = weights->at("path").get<std::string>();
-  classifier.step = weights->at("step").get<int64_t>();
+  classifier.weights = weights.at("path").get<std::string>();
+  classifier.step = weights.at("step").get<int64_t>();
   classifier.config = flags.config;
   const int cores = OwnCores(comm);
-  absl::Status status = Agree(comm, FillIn(*weights, flags.batch, cores, device, classifier));
-  if (!status.ok()) return status;
-  const absl::StatusOr<std::vector<std::string>> warnings =
-      LoadWeights(classifier.weights, *classifier.params, comm);
-  if (!warnings.ok()) return WithExitCode(warnings.status(), ExitCode::kCheckpoint);
-  Warn(*warnings);
+  RETURN_IF_ERROR(Agree(comm, FillIn(weights, flags.batch, cores, device, classifier)));
+  ASSIGN_OR_RETURN(
+      const std::vector<std::string> warnings,
+      WithExitCode(LoadWeights(classifier.weights, *classifier.params, comm), ExitCode::kCheckpoint));
+  Warn(warnings);
   return classifier;
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/run_flags.h"
 #include "nlohmann/json.hpp"
@@ -187,31 +188,28 @@ class DescribeCommand final : public Command {
   }
 
   absl::Status Run(const Invocation&) override {
-    if (absl::Status status = Validate(config_); !status.ok()) return status;
+    RETURN_IF_ERROR(Validate(config_));
     if (batch_ < 1)
       return absl::InvalidArgumentError(absl::StrCat("--batch=", batch_, ": must be at least 1"));
     DatasetInfo images;
     images.channels = channels_;
-    const absl::StatusOr<Model> model = ModelFor(config_, images, /*training=*/true);
-    if (!model.ok()) return model.status();
-    if (config_.device == "cuda") return Plan(*model);
-    std::fputs((json_ ? DescribeJson(*model, batch_) : DescribeText(*model, batch_)).c_str(), stdout);
+    ASSIGN_OR_RETURN(const Model model, ModelFor(config_, images, /*training=*/true));
+    if (config_.device == "cuda") return Plan(model);
+    std::fputs((json_ ? DescribeJson(model, batch_) : DescribeText(model, batch_)).c_str(), stdout);
     return absl::OkStatus();
   }
 
  private:
   absl::Status Plan(const Model& model) const {
-    const absl::StatusOr<GpuSpec> gpu = FindGpu(gpu_);
-    if (!gpu.ok()) return gpu.status();
+    ASSIGN_OR_RETURN(const GpuSpec gpu, FindGpu(gpu_));
     const DType precision = PrecisionOf(config_);
     const bool fusion = FusionOf(config_);
-    const absl::StatusOr<StepPlan> plan = PlanStep(model, batch_, precision, fusion, *gpu);
-    if (!plan.ok()) return plan.status();
+    ASSIGN_OR_RETURN(const StepPlan plan, PlanStep(model, batch_, precision, fusion, gpu));
     absl::StatusOr<StepPlan> separate = StepPlan();
-    if (fusion && !json_) separate = PlanStep(model, batch_, precision, /*fusion=*/false, *gpu);
+    if (fusion && !json_) separate = PlanStep(model, batch_, precision, /*fusion=*/false, gpu);
     if (!separate.ok()) return separate.status();
     const std::string table =
-        json_ ? PlanJson(model, *plan) : PlanText(model, *plan, fusion ? &*separate : nullptr, launches_);
+        json_ ? PlanJson(model, plan) : PlanText(model, plan, fusion ? &*separate : nullptr, launches_);
     std::fputs(table.c_str(), stdout);
     return absl::OkStatus();
   }

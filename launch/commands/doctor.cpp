@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/run_flags.h"
@@ -193,12 +194,10 @@ class DoctorCommand final : public Command {
       return absl::InvalidArgumentError("--batch and --keep must be at least 1, --steps at least 2");
     config_.global_batch = batch_ * comm.size();
     config_.num_classes = config_.synthetic && config_.num_classes == 0 ? 1000 : config_.num_classes;
-    if (absl::Status status = Validate(config_); !status.ok()) return status;
-    const absl::StatusOr<std::unique_ptr<Watchdog>> watchdog = StartWatchdog(config_, comm);
-    if (!watchdog.ok()) return watchdog.status();
-    const absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceFor(config_, comm);
-    if (!device.ok()) return device.status();
-    if (absl::Status status = Measure(comm, **device); !status.ok()) return status;
+    RETURN_IF_ERROR(Validate(config_));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(config_, comm));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(config_, comm));
+    RETURN_IF_ERROR(Measure(comm, *device));
     return call.is_root() ? Report(comm) : Verdict();
   }
 
@@ -219,20 +218,19 @@ class DoctorCommand final : public Command {
     mine.clock_skew_seconds = MeasureSkew(comm);
     if (comm.size() > 1) MeasureLink(comm, mine);
     if (!config_.checkpoint_dir.empty()) {
-      const absl::Status examined = ExamineDirectory(config_.checkpoint_dir, comm, mine);
-      if (!examined.ok()) return examined;
+      RETURN_IF_ERROR(ExamineDirectory(config_.checkpoint_dir, comm, mine));
     }
     const RunConfig config = JobConfig();
     TrainSetup setup(config, comm, device, nullptr);
-    if (absl::Status status = setup.Prepare(); !status.ok()) return status;
+    RETURN_IF_ERROR(setup.Prepare());
     setup.loader.reset();  // it would read ahead meanwhile
     if (comm.size() > 1) {
       all_reduces_ = MeasureAllReduces(setup.device_comm(), device);
       for (CommSample& sample : all_reduces_)
         comm.AllReduce(&sample.ms, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
     }
-    if (absl::Status status = Agree(comm, MeasureLoader(setup, mine)); !status.ok()) return status;
-    if (absl::Status status = MeasureSteps(setup, mine); !status.ok()) return status;
+    RETURN_IF_ERROR(Agree(comm, MeasureLoader(setup, mine)));
+    RETURN_IF_ERROR(MeasureSteps(setup, mine));
     ranks_.resize(static_cast<size_t>(comm.size()));
     comm.AllGather(&mine, ranks_.data(), sizeof mine, {}).Wait();
     Predict(setup.net->model(), comm);
@@ -258,15 +256,13 @@ class DoctorCommand final : public Command {
 
   // All ranks at once, as in training.
   absl::Status MeasureLoader(const TrainSetup& setup, RankHealth& mine) const {
-    const absl::StatusOr<std::unique_ptr<Loader>> loader =
-        MakeLoader(*setup.train_data, setup.TrainingInput());
-    if (!loader.ok()) return WithExitCode(loader.status(), ExitCode::kData);
+    ASSIGN_OR_RETURN(const std::unique_ptr<Loader> loader,
+                     WithExitCode(MakeLoader(*setup.train_data, setup.TrainingInput()), ExitCode::kData));
     const double start = Seconds();
     double images = 0;
     while (Seconds() - start < kLoaderSeconds) {
-      const absl::StatusOr<Batch> batch = (*loader)->Next();
-      if (!batch.ok()) return WithExitCode(batch.status(), ExitCode::kData);
-      images += static_cast<double>(batch->rows);
+      ASSIGN_OR_RETURN(const Batch batch, WithExitCode(loader->Next(), ExitCode::kData));
+      images += static_cast<double>(batch.rows);
     }
     mine.data_images_per_second = images / (Seconds() - start);
     return absl::OkStatus();
@@ -274,7 +270,7 @@ class DoctorCommand final : public Command {
 
   absl::Status MeasureSteps(TrainSetup& setup, RankHealth& mine) {
     absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(*setup.train_data, setup.TrainingInput());
-    if (absl::Status status = Agree(setup.comm, loader.status()); !status.ok()) return status;
+    RETURN_IF_ERROR(Agree(setup.comm, loader.status()));
     GradientAccumulator accumulator(*setup.params, setup.device);
     GradientReducer reducer(setup.device_comm(), setup.params->grads(), setup.net->gradient_pieces(),
                             Exchange().bucket_bytes);

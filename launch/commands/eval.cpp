@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/run_flags.h"
@@ -50,25 +51,20 @@ class EvalCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    const absl::StatusOr<std::unique_ptr<Watchdog>> watchdog = StartWatchdog(flags_.config, call.comm);
-    if (!watchdog.ok()) return watchdog.status();
-    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(flags_.config, call.comm);
-    if (!made.ok()) return made.status();
-    Device& device = **made;
-    absl::StatusOr<Classifier> classifier = OpenClassifier(flags_, device, call.comm);
-    if (!classifier.ok()) return classifier.status();
-    const RunConfig& config = classifier->config;
+    ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(flags_.config, call.comm));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> made, MakeDeviceFor(flags_.config, call.comm));
+    Device& device = *made;
+    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, device, call.comm));
+    const RunConfig& config = classifier.config;
     const absl::StatusOr<std::unique_ptr<Dataset>> dataset =
         OpenDataset(config, config.data, config.val_split, call.comm);
     const absl::Status opened =
-        dataset.ok() ? CheckClasses((*dataset)->info(), *classifier) : dataset.status();
-    if (absl::Status status = Agree(call.comm, opened); !status.ok()) return status;
+        dataset.ok() ? CheckClasses((*dataset)->info(), classifier) : dataset.status();
+    RETURN_IF_ERROR(Agree(call.comm, opened));
     const auto start = std::chrono::steady_clock::now();
-    const absl::StatusOr<EvalResult> result = Count(*classifier, **dataset, device, call.comm);
-    if (!result.ok()) return result.status();
+    ASSIGN_OR_RETURN(const EvalResult result, Count(classifier, **dataset, device, call.comm));
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    return Agree(call.comm,
-                 call.is_root() ? Report(*classifier, *result, seconds.count()) : absl::OkStatus());
+    return Agree(call.comm, call.is_root() ? Report(classifier, result, seconds.count()) : absl::OkStatus());
   }
 
  private:
@@ -84,14 +80,12 @@ class EvalCommand final : public Command {
   absl::StatusOr<EvalResult> Count(Classifier& classifier, const Dataset& dataset, Device& device,
                                    Communicator& comm) const {
     if (logits_out_.empty()) return Evaluate(*classifier.net, device, dataset, classifier.input, comm);
-    absl::StatusOr<LogitsFile> file =
-        LogitsFile::Create(logits_out_, dataset, classifier.net->model().num_classes, comm);
-    if (!file.ok()) return file.status();
-    const absl::StatusOr<EvalResult> result =
-        Evaluate(*classifier.net, device, dataset, classifier.input, comm,
-                 [&](const Batch& batch, const float* logits) { file->Write(batch, logits); });
-    if (!result.ok()) return result;
-    if (absl::Status status = file->Commit(comm); !status.ok()) return status;
+    ASSIGN_OR_RETURN(LogitsFile file,
+                     LogitsFile::Create(logits_out_, dataset, classifier.net->model().num_classes, comm));
+    ASSIGN_OR_RETURN(const EvalResult result,
+                     Evaluate(*classifier.net, device, dataset, classifier.input, comm,
+                              [&](const Batch& batch, const float* logits) { file.Write(batch, logits); }));
+    RETURN_IF_ERROR(file.Commit(comm));
     return result;
   }
 
@@ -103,10 +97,9 @@ class EvalCommand final : public Command {
     std::printf("top-1 %.2f %%  top-5 %.2f %%  loss %.4f  (%ld and %ld of %ld images right; %.0f images/s)\n",
                 100 * top1, 100 * top5, result.loss, result.top1, result.top5, result.count, count / seconds);
     if (flags_.config.metrics_out.empty()) return absl::OkStatus();
-    absl::StatusOr<MetricsWriter> metrics =
-        MetricsWriter::Open(flags_.config.metrics_out, MetricsWriter::Mode::kAppend);
-    if (!metrics.ok()) return metrics.status();
-    return metrics->Eval({classifier.step, top1, top5, result.loss, result.count});
+    ASSIGN_OR_RETURN(MetricsWriter metrics,
+                     MetricsWriter::Open(flags_.config.metrics_out, MetricsWriter::Mode::kAppend));
+    return metrics.Eval({classifier.step, top1, top5, result.loss, result.count});
   }
 
   ClassifierFlags flags_;

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "trainer/checkpoint/weights_file.h"
 
@@ -37,14 +38,13 @@ class ExportCommand final : public Command {
       return absl::InvalidArgumentError(absl::StrCat("--format=", format_, ": must be hdf5"));
     if (checkpoint_.empty() || output_.empty())
       return absl::InvalidArgumentError("needs --checkpoint=DIR and --output=FILE");
-    const absl::StatusOr<Weights> weights = ReadWeights(checkpoint_);
-    if (!weights.ok()) return WithExitCode(weights.status(), ExitCode::kCheckpoint);
-    for (const std::string& warning : weights->warnings)
+    ASSIGN_OR_RETURN(const Weights weights, WithExitCode(ReadWeights(checkpoint_), ExitCode::kCheckpoint));
+    for (const std::string& warning : weights.warnings)
       std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
-    if (absl::Status status = WriteWeights(*weights, output_); !status.ok())
+    if (absl::Status status = WriteWeights(weights, output_); !status.ok())
       return WithExitCode(status, ExitCode::kCheckpoint);
-    std::printf("%s: %zu tensors, %zu values\n", output_.c_str(), weights->tensors.size(),
-                weights->values.size());
+    std::printf("%s: %zu tensors, %zu values\n", output_.c_str(), weights.tensors.size(),
+                weights.values.size());
     return absl::OkStatus();
   }
 

@@ -8,6 +8,7 @@
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
 #include "data/io/hdf5_file.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -15,15 +16,13 @@ namespace {
 // Offset of /logits, whose bytes are still to be written.
 absl::StatusOr<uint64_t> Lay(const std::string& path, const Dataset& dataset, int64_t classes) {
   const auto samples = static_cast<uint64_t>(dataset.info().samples);
-  absl::StatusOr<Hdf5File> file = Hdf5File::Create(path);
-  if (!file.ok()) return file.status();
-  const Hdf5Extent logits =
-      file->Reserve("logits", Hdf5Type::kF32, {samples, static_cast<uint64_t>(classes)});
+  ASSIGN_OR_RETURN(Hdf5File file, Hdf5File::Create(path));
+  const Hdf5Extent logits = file.Reserve("logits", Hdf5Type::kF32, {samples, static_cast<uint64_t>(classes)});
   std::vector<uint32_t> labels(samples);
   for (uint64_t i = 0; i < samples; ++i)
     labels[i] = static_cast<uint32_t>(dataset.label(static_cast<int64_t>(i)));
-  file->Write("labels", labels);
-  if (absl::Status status = file->Close(); !status.ok()) return status;
+  file.Write("labels", labels);
+  RETURN_IF_ERROR(file.Close());
   return logits.offset;
 }
 
@@ -36,11 +35,11 @@ absl::StatusOr<LogitsFile> LogitsFile::Create(const std::string& path, const Dat
   logits.classes_ = classes;
   absl::StatusOr<uint64_t> offset = uint64_t{0};
   if (comm.rank() == 0) offset = Lay(path + kTemporarySuffix, dataset, classes);
-  if (absl::Status status = Agree(comm, offset.status()); !status.ok()) return status;
+  RETURN_IF_ERROR(Agree(comm, offset.status()));
   logits.offset_ = *offset;
   comm.Broadcast(&logits.offset_, sizeof logits.offset_, 0, {}).Wait();
   absl::StatusOr<File> file = File::Open(path + kTemporarySuffix, O_WRONLY);
-  if (absl::Status status = Agree(comm, file.status()); !status.ok()) return status;
+  RETURN_IF_ERROR(Agree(comm, file.status()));
   logits.file_ = *std::move(file);
   return logits;
 }
@@ -54,7 +53,7 @@ void LogitsFile::Write(const Batch& batch, const float* logits) {
 
 absl::Status LogitsFile::Commit(Communicator& comm) {
   if (status_.ok()) status_ = file_.Sync();
-  if (absl::Status status = Agree(comm, status_); !status.ok()) return status;
+  RETURN_IF_ERROR(Agree(comm, status_));
   return Agree(comm, comm.rank() == 0 ? RenameDurably(path_ + kTemporarySuffix, path_) : absl::OkStatus());
 }
 

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "trainer/monitor/progress.h"
 
@@ -117,7 +118,7 @@ class PackCommand final : public Command {
   }
 
   absl::Status Run(const Invocation&) override {
-    if (absl::Status status = CheckFlags(); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckFlags());
     PackProgressLine line;
     const absl::StatusOr<PackSummary> summary =
         Pack(options_, [&](const char* phase, int64_t done, int64_t total) { line(phase, done, total); });

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/image/image_codec.h"
 #include "data/io/file.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "launch/commands/classifier.h"
@@ -43,9 +44,8 @@ class ImageFiles final : public Dataset {
 
   absl::Status Read(int64_t index, Image* image) const override {
     const std::string& path = paths_[static_cast<size_t>(index)];
-    const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFile(path);
-    if (!bytes.ok()) return bytes.status();
-    const absl::Status status = DecodeImage(*bytes, info_.channels, image);
+    ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
+    const absl::Status status = DecodeImage(bytes, info_.channels, image);
     return status.ok() ? status : absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
   }
 
@@ -91,24 +91,20 @@ class PredictCommand final : public Command {
     if (call.operands.empty()) return absl::InvalidArgumentError("name at least one image file");
     if (top_ < 1) return absl::InvalidArgumentError(absl::StrCat("--top=", top_, ": must be at least 1"));
     flags_.batch = std::min(flags_.batch, std::ssize(call.operands));
-    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(flags_.config, call.comm);
-    if (!made.ok()) return made.status();
-    Device& device = **made;
-    absl::StatusOr<Classifier> classifier = OpenClassifier(flags_, device, call.comm);
-    if (!classifier.ok()) return classifier.status();
-    const auto classes = static_cast<size_t>(classifier->net->model().num_classes);
-    const ImageFiles files(call.operands, classifier->input.channels);
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> made, MakeDeviceFor(flags_.config, call.comm));
+    Device& device = *made;
+    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, device, call.comm));
+    const auto classes = static_cast<size_t>(classifier.net->model().num_classes);
+    const ImageFiles files(call.operands, classifier.input.channels);
     std::vector<float> logits(call.operands.size() * classes);
     const auto keep = [&](const Batch& batch, const float* rows) {
       for (int64_t row = 0; row < batch.rows; ++row)
         std::copy_n(rows + row * static_cast<int64_t>(classes), classes,
                     logits.data() + batch.samples[row] * classes);
     };
-    const absl::StatusOr<EvalResult> done =
-        Evaluate(*classifier->net, device, files, classifier->input, call.comm, keep);
-    if (!done.ok()) return done.status();
+    RETURN_IF_ERROR(Evaluate(*classifier.net, device, files, classifier.input, call.comm, keep).status());
     for (size_t i = 0; i < call.operands.size(); ++i)
-      Print(call.operands[i], std::span(logits).subspan(i * classes, classes), classifier->classes,
+      Print(call.operands[i], std::span(logits).subspan(i * classes, classes), classifier.classes,
             static_cast<size_t>(top_));
     return absl::OkStatus();
   }

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/run_flags.h"
@@ -43,9 +44,8 @@ class TrainCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    const absl::StatusOr<std::unique_ptr<Device>> made = MakeDeviceFor(config_, call.comm);
-    if (!made.ok()) return made.status();
-    Device& device = **made;
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> made, MakeDeviceFor(config_, call.comm));
+    Device& device = *made;
     return Train(config_, call.comm, device, call.is_root() ? stdout : nullptr);
   }
 

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 
@@ -51,21 +52,20 @@ class VerifyCommand final : public Command {
   }
 
   absl::Status CheckData() const {
-    const absl::StatusOr<VerifyReport> report = VerifyShards(data_, jobs_);
-    if (!report.ok()) return WithExitCode(report.status(), ExitCode::kData);
-    for (const ShardProblem& problem : report->problems) std::printf("%s\n", problem.what.c_str());
-    if (!report->problems.empty()) return Damaged(data_, report->problems.size(), ExitCode::kData);
-    std::printf("%s: %ld shards, %ld samples, %.1f MB: all sound\n", data_.c_str(), report->shards,
-                report->samples, static_cast<double>(report->bytes) / 1e6);
+    ASSIGN_OR_RETURN(const VerifyReport report, WithExitCode(VerifyShards(data_, jobs_), ExitCode::kData));
+    for (const ShardProblem& problem : report.problems) std::printf("%s\n", problem.what.c_str());
+    if (!report.problems.empty()) return Damaged(data_, report.problems.size(), ExitCode::kData);
+    std::printf("%s: %ld shards, %ld samples, %.1f MB: all sound\n", data_.c_str(), report.shards,
+                report.samples, static_cast<double>(report.bytes) / 1e6);
     return absl::OkStatus();
   }
 
   absl::Status CheckCheckpoint() const {
-    const absl::StatusOr<std::vector<CheckpointInfo>> checkpoints = ListCheckpoints(checkpoint_);
-    if (!checkpoints.ok()) return WithExitCode(checkpoints.status(), ExitCode::kCheckpoint);
+    ASSIGN_OR_RETURN(const std::vector<CheckpointInfo> checkpoints,
+                     WithExitCode(ListCheckpoints(checkpoint_), ExitCode::kCheckpoint));
     size_t problems = 0, shards = 0;
     uint64_t bytes = 0;
-    for (const CheckpointInfo& info : *checkpoints) {
+    for (const CheckpointInfo& info : checkpoints) {
       for (const std::string& problem : info.problems) std::printf("%s\n", problem.c_str());
       problems += info.problems.size();
       shards += info.shards;
@@ -73,7 +73,7 @@ class VerifyCommand final : public Command {
     }
     if (problems > 0) return Damaged(checkpoint_, problems, ExitCode::kCheckpoint);
     std::printf("%s: %zu checkpoints, %zu shards, %.1f MB: all sound\n", checkpoint_.c_str(),
-                checkpoints->size(), shards, static_cast<double>(bytes) / 1e6);
+                checkpoints.size(), shards, static_cast<double>(bytes) / 1e6);
     return absl::OkStatus();
   }
 

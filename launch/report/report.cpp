@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "data/io/atomic_file.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/report/report_data.h"
 #include "launch/report/report_page.h"
@@ -59,13 +60,12 @@ class ReportCommand final : public Command {
     if (watch_seconds_ < 1) return absl::InvalidArgumentError("--watch_seconds must be at least 1");
     std::string written;
     while (true) {
-      const absl::StatusOr<ReportData> data = ReadReportData(call.operands);
-      if (!data.ok()) return data.status();
-      const bool live = watch_ && !std::all_of(data->runs.begin(), data->runs.end(), IsDone);
-      std::string page = Page(*data, live);
+      ASSIGN_OR_RETURN(const ReportData data, ReadReportData(call.operands));
+      const bool live = watch_ && !std::all_of(data.runs.begin(), data.runs.end(), IsDone);
+      std::string page = Page(data, live);
       if (page != written) {
-        if (absl::Status status = WriteFileAtomically(output_, page); !status.ok()) return status;
-        if (!watch_ || written.empty()) Announce(*data);
+        RETURN_IF_ERROR(WriteFileAtomically(output_, page));
+        if (!watch_ || written.empty()) Announce(data);
         written = std::move(page);
       }
       if (!live) return absl::OkStatus();

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/io/file.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -81,7 +82,7 @@ class RunReader {
     for (size_t begin = 0; begin < text.size();) {
       const size_t end = std::min(text.find('\n', begin), text.size());
       ++line_;
-      if (absl::Status status = ReadLine(text.substr(begin, end - begin)); !status.ok()) return status;
+      RETURN_IF_ERROR(ReadLine(text.substr(begin, end - begin)));
       begin = end + 1;
     }
     if (cut_line_ > 0) data_.warnings.push_back(CutOff("the last line"));
@@ -146,9 +147,8 @@ class RunReader {
 };
 
 absl::Status ReadReportFile(const std::string& path, ReportData& data) {
-  const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFile(path);
-  if (!bytes.ok()) return bytes.status();
-  const std::string_view text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
+  ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   if (text.empty()) return Foreign(path, "is empty");
   Json whole = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (whole.is_object() && !whole.contains("event")) {
@@ -159,7 +159,7 @@ absl::Status ReadReportFile(const std::string& path, ReportData& data) {
     return absl::OkStatus();
   }
   RunReader reader(path, data);
-  if (absl::Status status = reader.Read(text); !status.ok()) return status;
+  RETURN_IF_ERROR(reader.Read(text));
   data.runs.push_back(reader.Take());
   data.runs.back()["name"] = path;
   return absl::OkStatus();
@@ -183,9 +183,8 @@ absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& operand) {
 absl::StatusOr<ReportData> ReadReportData(const std::vector<std::string>& operands) {
   ReportData data;
   for (const std::string& operand : operands) {
-    const absl::StatusOr<std::vector<std::string>> files = FilesOf(operand);
-    if (!files.ok()) return WithExitCode(files.status(), ExitCode::kData);
-    for (const std::string& file : *files) {
+    ASSIGN_OR_RETURN(const std::vector<std::string> files, WithExitCode(FilesOf(operand), ExitCode::kData));
+    for (const std::string& file : files) {
       if (absl::Status status = ReadReportFile(file, data); !status.ok())
         return WithExitCode(status, ExitCode::kData);
     }
