@@ -121,7 +121,7 @@ def hostfile_hosts(path, each):
     try:
         lines = pathlib.Path(path).read_text().splitlines()
     except OSError as error:
-        raise Refusal(USAGE, f"hostfile {path}: {error.strerror}")
+        raise Refusal(USAGE, f"hostfile {path}: {error.strerror}") from error
     hosts = []
     for number, line in enumerate(lines, start=1):
         words = line.split("#")[0].split()

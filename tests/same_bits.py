@@ -109,8 +109,9 @@ def main():
         for model in IMAGE_SIZES:
             for precision in ("fp32", "bf16"):
                 for ranks in (1, 2):
-                    compare(f"{model} {precision} {ranks} rank{'s' if ranks > 1 else ''}", lambda b: b.train(model, precision, ranks),
-                            lambda: build.resume(model, precision, ranks, other))
+                    run_of = (model, precision, ranks)
+                    compare(f"{model} {precision} {ranks} rank{'s' if ranks > 1 else ''}", lambda b, run_of=run_of: b.train(*run_of),
+                            lambda run_of=run_of: build.resume(*run_of, other))
     if other:
         print("all the same" if differences == 0 else f"{differences} DIFFERENT")
     return 1 if differences else 0

@@ -84,7 +84,7 @@ def main():
             count = args.epochs * json.load(manifest)["splits"]["train"]["samples"]
         peers = {"torchvision": torchvision_rate}
         try:
-            import nvidia.dali
+            import nvidia.dali  # noqa: F401
             peers["dali"] = dali_rate
         except ImportError as error:
             print(f"without DALI: {error}", file=sys.stderr)

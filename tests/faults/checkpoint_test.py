@@ -6,8 +6,10 @@ checkpoint_test.py DEEPER MPIRUN [unittest arguments]
 The faults of a user's day that have to do with ranks and checkpoints, and where each is tested:
   17 a prime number of ranks, a batch of fewer than ranks, an epoch of fewer than a batch    Ranks; data/Loader.WorksWithFewerSamplesThanRanks
   18 SIGKILL during a commit                            commit_test.py test_kills; Stops.test_a_killed_save_leaves_the_checkpoints_before_it
-  19 full disk, failing or short writes                 commit_test.py test_failing_calls; FullDisk; trainer/CheckpointTest.AFullDiskLeavesTheOldCheckpointAndNothingElse
-  20 damaged or missing shard, manifest                 trainer/CheckpointTest.LatestFallsBackToTheNewestValidOne, EveryFlippedBitIsFoundAndNamed; cli Training.test_damaged_checkpoint
+  19 full disk, failing or short writes                 commit_test.py test_failing_calls; FullDisk;
+                                                       trainer/CheckpointTest.AFullDiskLeavesTheOldCheckpointAndNothingElse
+  20 damaged or missing shard, manifest                 trainer/CheckpointTest.LatestFallsBackToTheNewestValidOne, EveryFlippedBitIsFoundAndNamed;
+                                                       cli Training.test_damaged_checkpoint
   21 resumed on other ranks, twice in an epoch, at its end, in a later one    Resume
   22 resumed with another dataset, model, batch, seed   Mismatch
   23 ranks that are killed or stopped                   faults_test.py Trials

@@ -39,7 +39,8 @@ PATIENCE = 600  # seconds, for machines with other work
 STEPS = 12
 SIZE = ["--image_size=10"] if OPTIONS.model == "nin-cifar" else ["--image_size=28", "--stem=small"]
 COMMAND = [OPTIONS.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", str(PATIENCE),
-           "--mca", "odls_base_sigkill_timeout", "0", "-n", "2", OPTIONS.deeper, "train", f"--model={OPTIONS.model}", *SIZE, "--threads=1", "--deterministic=true", "--global_batch=4",
+           "--mca", "odls_base_sigkill_timeout", "0", "-n", "2", OPTIONS.deeper, "train",
+           f"--model={OPTIONS.model}", *SIZE, "--threads=1", "--deterministic=true", "--global_batch=4",
            "--log_every=1", "--eval_every=1000000", "--checkpoint_every=1", "--metrics_out="]
 
 

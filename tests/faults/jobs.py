@@ -23,11 +23,12 @@ def environment(pid):
 class Job:
     """`command`, with all processes that it starts. Those that are left at the end are killed; it ends when this process does."""
 
-    def __init__(self, command, output, variables={}):
+    def __init__(self, command, output, variables=None):
         self.tag = uuid.uuid4().hex
         self.output = pathlib.Path(output)
         with open(self.output, "wb") as file:
-            self.process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], stdout=file, stderr=subprocess.STDOUT, env=os.environ | variables | {TAG: self.tag})
+            self.process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], stdout=file,
+                                            stderr=subprocess.STDOUT, env=os.environ | (variables or {}) | {TAG: self.tag})
 
     def __enter__(self):
         return self

@@ -5,11 +5,9 @@ stop_time.py DEEPER MPIRUN [--batch=32] [--stops=4] [--seed=S]
 """
 import argparse
 import os
-import pathlib
 import random
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +25,8 @@ PREEMPTED = 75
 rng = random.Random(options.seed)
 
 with tempfile.TemporaryDirectory() as directory:
-    train = [options.deeper, "train", "--model=googlenet", "--synthetic", "--synthetic_samples=1000", "--threads=1", f"--global_batch={options.batch}",
+    train = [options.deeper, "train", "--model=googlenet", "--synthetic", "--synthetic_samples=1000", "--threads=1",
+             f"--global_batch={options.batch}",
              "--max_steps=1000000", "--log_every=1", "--eval_every=1000000", f"--checkpoint_dir={directory}/run"]
     command = [options.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "-n", "2", *train]
     for number in range(options.stops):

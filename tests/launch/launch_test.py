@@ -24,7 +24,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/faults"))
-from jobs import Job
+from jobs import Job  # noqa: E402
 
 parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("deeper_run")
@@ -373,7 +373,8 @@ while :; do sleep 0.05; done''')
         """Fields that the MPI operator knows, and a command that deeper understands, up to the data that are not there."""
         job = yaml.safe_load((ROOT / "launch/deploy/kubernetes/mpijob.yaml").read_text())
         self.assertEqual((job["apiVersion"], job["kind"]), ("kubeflow.org/v2beta1", "MPIJob"))
-        known = {"launcherCreationPolicy", "mpiImplementation", "mpiReplicaSpecs", "runLauncherAsWorker", "runPolicy", "slotsPerWorker", "sshAuthMountPath"}
+        known = {"launcherCreationPolicy", "mpiImplementation", "mpiReplicaSpecs", "runLauncherAsWorker", "runPolicy",
+                 "slotsPerWorker", "sshAuthMountPath"}
         self.assertLessEqual(set(job["spec"]), known)
         known = {"activeDeadlineSeconds", "backoffLimit", "cleanPodPolicy", "managedBy", "schedulingPolicy", "suspend", "ttlSecondsAfterFinished"}
         self.assertLessEqual(set(job["spec"]["runPolicy"]), known)

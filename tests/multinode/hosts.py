@@ -12,7 +12,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "faults"))
-from jobs import Job
+from jobs import Job  # noqa: E402
 
 SWITCH, NAMES = "switch", ("host-a", "host-b")
 ADDRESSES = {name: f"10.77.0.{number}" for number, name in enumerate(NAMES, 1)}

@@ -96,7 +96,8 @@ class TwoHosts(unittest.TestCase):
 
     def test_measures_what_the_model_was_not_given(self):
         """Likewise."""
-        script = [sys.executable, hosts.HERE / "held_out.py", DEEPER, MPIRUN, "--rates=400mbit", "--repeats=1", "--steps=2", "--batch=2,4,6", "--", *TRAIN[2:]]
+        script = [sys.executable, hosts.HERE / "held_out.py", DEEPER, MPIRUN, "--rates=400mbit", "--repeats=1", "--steps=2",
+                  "--batch=2,4,6", "--", *TRAIN[2:]]
         table = subprocess.run(script, capture_output=True, text=True)
         self.assertEqual(table.returncode, 0, table.stderr)
         points = re.findall(r"(?m)^(none|400mbit) +(\d) +(\d) +[\d.]+ +-?[\d.]+%.*?(calibrates|$)", table.stdout)

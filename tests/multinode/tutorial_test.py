@@ -38,7 +38,8 @@ class Tutorial(unittest.TestCase):
 
     def test_as_it_is_written(self):
         path = os.pathsep.join([BINARIES, os.path.dirname(DEEPER_RUN), os.path.dirname(MPIRUN), os.environ["PATH"]])
-        ssh_and_root = {"OMPI_MCA_plm_rsh_agent": str(hosts.HERE / "enter_host"), "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        ssh_and_root = {"OMPI_MCA_plm_rsh_agent": str(hosts.HERE / "enter_host"), "OMPI_ALLOW_RUN_AS_ROOT": "1",
+                        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         (self.dir / "commands").write_text(f"cd {self.dir}\n" + commands())
         command = [*self.hosts.enter("host-a"), "env", f"PATH={path}", *(f"{name}={value}" for name, value in ssh_and_root.items()),
                    "bash", "-eu", self.dir / "commands"]
