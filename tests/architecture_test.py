@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The rooms of the source tree, their order, and which room may include which: checked against every #include.
 
-    architecture_test.py            prints the rooms in their order, then checks the sources
+    architecture_test.py               prints the rooms in their order, then checks the sources
+    architecture_test.py --markdown    prints the table for docs/design.md
 """
 import pathlib
 import re
@@ -11,6 +12,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 MOST_FILES = 40  # in one folder
+MOST_LINES = 450  # in one file
 
 # room: (what lives there, the rooms it may include besides itself). A room includes only rooms listed above it. A name stands for
 # itself and all rooms below it: "comm" for comm, comm/mpi, ... but only for those listed above the room.
@@ -97,6 +99,17 @@ def full_folders(paths):
             yield f"{folder} has {folders.count(folder)} source files, more than {MOST_FILES}"
 
 
+def long_files(sources):
+    for path, text in sources.items():
+        if text.count("\n") > MOST_LINES:
+            yield f"{path} has {text.count(chr(10))} lines, more than {MOST_LINES}"
+
+
+def markdown():
+    rows = "".join(f"| `{room}/` | {what} | {', '.join(f'`{other}`' for other in may) or '-'} |\n" for room, (what, may) in ROOMS.items())
+    return f"| room | what lives there | includes |\n|---|---|---|\n{rows}"
+
+
 class Rules(unittest.TestCase):
     """The checks find what they are there to find."""
 
@@ -138,6 +151,11 @@ class Rules(unittest.TestCase):
         self.check(full_folders, [f"kernels/ops/{i}.h" for i in range(MOST_FILES + 1)], finds=[("kernels/ops has 41",)])
 
 
+    def test_long_files(self):
+        self.check(long_files, {"kernels/ops/x.h": "\n" * MOST_LINES})
+        self.check(long_files, {"kernels/ops/x.h": "\n" * (MOST_LINES + 1)}, finds=[("kernels/ops/x.h has 451",)])
+
+
 class Repository(unittest.TestCase):
     def setUp(self):
         files = [path for folder in TOP_FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
@@ -146,19 +164,27 @@ class Repository(unittest.TestCase):
     def test_is_all_there(self):
         self.assertEqual({room_of(path) for path in self.sources}, set(ROOMS))
 
+    def test_is_the_map_of_the_docs(self):
+        self.assertIn(markdown(), (ROOT / "docs/design.md").read_text(), "run architecture_test.py --markdown")
+
     def test_keeps_the_rules(self):
         broken = [*forbidden_arrows(self.sources), *stray_libraries(self.sources), *full_folders(self.sources)]
         self.assertFalse(broken, "\n" + "\n".join(broken))
 
 
+def files_in(room):
+    sources = [path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*") if path.suffix in SUFFIXES]
+    return sum(room_of(path) == room for path in sources)
+
+
 def print_rooms():
     for number, (room, (what, _)) in enumerate(ROOMS.items(), start=1):
-        sources = [path for path in (ROOT / room).rglob("*") if path.suffix in SUFFIXES
-                   and room_of(path.relative_to(ROOT).as_posix()) == room]
-        print(f"{number:2} {room:25} {len(sources):3} files  {what}")
+        print(f"{number:2} {room:25} {files_in(room):3} files  {what}", flush=True)
 
 
 if __name__ == "__main__":
-    print_rooms()
-    sys.stdout.flush()
-    unittest.main()
+    if sys.argv[1:] == ["--markdown"]:
+        print(markdown(), end="")
+    else:
+        print_rooms()
+        unittest.main()

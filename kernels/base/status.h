@@ -1,10 +1,10 @@
 // How errors leave a function.
-//   RETURN_IF_ERROR(expression);              an absl::Status: returned from the function if it is not OK
-//   ASSIGN_OR_RETURN(variable, expression);   an absl::StatusOr: its status is returned if it is not OK;
-//   otherwise its value moves to
-//                                             `variable`, which may be declared there: ASSIGN_OR_RETURN(const
-//                                             File file, File::Open(path)); a type with a comma in it needs
-//                                             auto.
+//
+// RETURN_IF_ERROR(expression) takes an absl::Status and returns it from the function unless it is OK.
+// ASSIGN_OR_RETURN(variable, expression) takes an absl::StatusOr. It returns the status unless that is OK;
+// otherwise it moves the value to `variable`, which may be declared in place:
+//   ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
+// A type with a comma in it does not fit into a macro's argument: use auto.
 #pragma once
 
 #include <utility>
@@ -19,9 +19,11 @@
 
 #define ASSIGN_OR_RETURN(variable, ...) \
   DEEPER_ASSIGN_OR_RETURN(DEEPER_CONCATENATE(deeper_result_, __LINE__), variable, (__VA_ARGS__))
+// NOLINTBEGIN(bugprone-macro-parentheses): `variable` may be a declaration, `result` is one.
 #define DEEPER_ASSIGN_OR_RETURN(result, variable, expression) \
   auto result = expression;                                   \
   if (!result.ok()) return std::move(result).status();        \
-  variable = *std::move(result)  // NOLINT(bugprone-macro-parentheses): a declaration
+  variable = *std::move(result)
+// NOLINTEND(bugprone-macro-parentheses)
 #define DEEPER_CONCATENATE(a, b) DEEPER_CONCATENATE_EXPANDED(a, b)
 #define DEEPER_CONCATENATE_EXPANDED(a, b) a##b
