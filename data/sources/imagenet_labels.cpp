@@ -1,4 +1,4 @@
-#include "data/pack/imagenet_labels.h"
+#include "data/sources/imagenet_labels.h"
 
 #include <algorithm>
 #include <cstring>
@@ -143,9 +143,9 @@ absl::StatusOr<std::optional<Devkit>> ReadDevkit(const std::string& directory) {
 }
 
 absl::StatusOr<std::optional<std::map<std::string, int>>> ReadLabelList(const std::string& path) {
-  absl::StatusOr<std::vector<uint8_t>> content = ReadFile(path);
+  const absl::StatusOr<std::vector<uint8_t>> content = ReadFile(path);
   if (absl::IsNotFound(content.status())) return std::nullopt;
-  if (!content.ok()) return content.status();
+  RETURN_IF_ERROR(content.status());
   const std::string text(content->begin(), content->end());
   std::map<std::string, int> labels;
   for (const absl::string_view line : absl::StrSplit(text, absl::ByAnyChar("\r\n"), absl::SkipEmpty())) {
