@@ -8,7 +8,6 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "data/io/file.h"
 #include "kernels/base/status.h"
 
@@ -56,16 +55,14 @@ class FileSource final : public ImageSource {
 
 absl::StatusOr<std::vector<std::string>> ListedClasses(const SourceOptions& options) {
   const std::string path = absl::StrCat(options.input, "/classes.txt");
-  const absl::StatusOr<std::vector<uint8_t>> text = ReadFile(path);
-  if (absl::IsNotFound(text.status())) return options.known_classes;
-  RETURN_IF_ERROR(text.status());
-  const std::vector<std::string> classes =
-      absl::StrSplit(std::string(text->begin(), text->end()), absl::ByAnyChar("\r\n"), absl::SkipEmpty());
-  if (classes.empty() || std::set(classes.begin(), classes.end()).size() != classes.size()) {
+  absl::StatusOr<std::vector<std::string>> classes = ReadLines(path);
+  if (absl::IsNotFound(classes.status())) return options.known_classes;
+  RETURN_IF_ERROR(classes.status());
+  if (classes->empty() || std::set(classes->begin(), classes->end()).size() != classes->size()) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, " is empty or names a class twice; write one name a line"));
   }
-  if (!options.known_classes.empty() && classes != options.known_classes) {
+  if (!options.known_classes.empty() && *classes != options.known_classes) {
     return absl::InvalidArgumentError(
         absl::StrCat(path,
                      " differs from the classes of the splits already in the output directory; make them the "
