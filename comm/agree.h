@@ -5,13 +5,21 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "comm/communicator.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
 // Collective. OK if `mine` is OK on every rank; otherwise, on every rank, the failure of the lowest failing
 // rank, with its exit code and, where there is more than one rank, its number in the message.
 absl::Status Agree(Communicator& comm, const absl::Status& mine);
+// `mine`, if it is OK on every rank; otherwise as above.
+template <class T>
+absl::StatusOr<T> Agree(Communicator& comm, absl::StatusOr<T> mine) {
+  RETURN_IF_ERROR(Agree(comm, mine.status()));
+  return mine;
+}
 
 // Collective. `bytes` is replaced by that of rank `root`.
 void Broadcast(Communicator& comm, int root, std::string* bytes);

@@ -29,8 +29,14 @@ inline constexpr int kCommunicationExitCode = 5;
 // kTreeSum, of kF32 and a power of two of ranks, has the order of a balanced binary tree, neighbours first:
 // ((r0 + r1) + (r2 + r3)) + ... Where each rank's value is the sum of its share of some parts in the same
 // manner, any number of ranks gives the same bits.
+// Backends have tables in the order of these.
 enum class ReduceOp { kSum, kMax, kMin, kTreeSum };
 enum class CommType { kF32, kF64, kI64, kU8 };
+
+inline size_t SizeOf(CommType type) {
+  constexpr size_t kBytes[] = {4, 8, 8, 1};
+  return kBytes[static_cast<size_t>(type)];
+}
 
 // Handle of one collective under way. It must be complete before it is destroyed or assigned to, since the
 // buffers are still in use; a default-constructed one is complete.

@@ -1,8 +1,24 @@
 #include "comm/node_places.h"
 
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <bit>
+#include <cstring>
+
+#include "kernels/base/device.h"
 
 namespace deeper {
+namespace {
+
+// A machine, and the CPUs of it that a rank may use.
+struct CpuSet {
+  char host[64] = {};
+  cpu_set_t cpus = {};
+};
+
+}  // namespace
 
 std::vector<NodePlace> GatherNodePlaces(Communicator& comm) {
   const NodePlace mine = {comm.local_rank(), comm.local_size()};
@@ -22,6 +38,17 @@ bool TreeKeepsToNodes(std::span<const NodePlace> places) {
     if (static_cast<size_t>(places[rank].local_rank) != rank % share) return false;
   }
   return true;
+}
+
+int OwnCores(Communicator& comm) {
+  CpuSet mine;
+  gethostname(mine.host, sizeof mine.host - 1);
+  sched_getaffinity(0, sizeof mine.cpus, &mine.cpus);
+  std::vector<CpuSet> all(static_cast<size_t>(comm.size()), mine);
+  comm.AllGather(&mine, all.data(), sizeof mine, {}).Wait();
+  const auto sharing = std::ranges::count_if(
+      all, [&](const CpuSet& other) { return std::memcmp(&other, &mine, sizeof mine) == 0; });
+  return std::max(1, AvailableCores() / static_cast<int>(sharing));
 }
 
 }  // namespace deeper

@@ -1,4 +1,4 @@
-// How the ranks of a job lie on its machines.
+// How the ranks of a job lie on its machines and their cores.
 #pragma once
 
 #include <span>
@@ -20,5 +20,9 @@ std::vector<NodePlace> GatherNodePlaces(Communicator& comm);
 // between them, where a rank exchanges its share alone, and hands round within the nodes again. As little as
 // can be goes between n nodes: 2 (n - 1) / n of the data each way, whatever the number of ranks.
 bool TreeKeepsToNodes(std::span<const NodePlace> places);
+
+// Collective. This rank's fair share of the cores that it may use, at least 1: all of them where the launcher
+// bound every rank to its own, a part where ranks share them.
+int OwnCores(Communicator& comm);
 
 }  // namespace deeper

@@ -22,7 +22,7 @@ SMALL_STEM = {"googlenet"}
 TRAINING = ["--synthetic", "--synthetic_samples=56", "--num_classes=10", "--global_batch=8", "--lr=0.003", "--weight_decay=1e-4",
             "--optimizer=nesterov", "--lr_schedule=cosine", "--augment=inception", "--random_erasing=0.2", "--mixup=0.2", "--cutmix=0.5",
             "--label_smoothing=0.1", "--deterministic=true", "--seed=3", "--log_every=1", "--threads=1", "--eval_every=7"]
-SYNTHETIC_IMAGENET = pathlib.Path(__file__).parent / "data" / "pack" / "synthetic_imagenet.py"
+SYNTHETIC_IMAGENET = pathlib.Path(__file__).parent / "data" / "sources" / "synthetic_imagenet.py"
 
 
 def run(command):

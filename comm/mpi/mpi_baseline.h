@@ -7,21 +7,12 @@ namespace deeper {
 
 // Between MakeMpiCommunicator and the end of that communicator, while no collective of it is under way.
 // Counts are at most 2^28. A failure ends the job, as MPI does by default.
-class MpiBaseline {
- public:
+struct MpiBaseline {
   MpiBaseline();
-  ~MpiBaseline();
-  MpiBaseline(const MpiBaseline&) = delete;
-  MpiBaseline& operator=(const MpiBaseline&) = delete;
-
   // As the members of Communicator of these names, for float sums.
   void AllReduce(float* data, size_t count);
   void ReduceScatter(const float* data, float* shard, size_t count);
   void AllGather(const void* mine, void* all, size_t bytes);
-
- private:
-  struct State;
-  State* const state_;  // keeps mpi.h out of here
 };
 
 }  // namespace deeper

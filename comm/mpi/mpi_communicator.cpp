@@ -2,7 +2,6 @@
 
 #include <mpi.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -12,9 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "comm/mpi/mpi_bf16_sum.h"
-#include "comm/mpi/mpi_exchange.h"
-#include "comm/mpi/mpi_tree_sum.h"
+#include "comm/mpi/mpi_collectives.h"
 #include "comm/mpi/progress_thread.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
@@ -23,37 +20,13 @@ namespace deeper {
 namespace {
 
 MPI_Datatype Native(CommType type) {
-  switch (type) {
-    case CommType::kF32:
-      return MPI_FLOAT;
-    case CommType::kF64:
-      return MPI_DOUBLE;
-    case CommType::kI64:
-      return MPI_INT64_T;
-    case CommType::kU8:
-      return MPI_UINT8_T;
-  }
-  return MPI_DATATYPE_NULL;
+  const MPI_Datatype types[] = {MPI_FLOAT, MPI_DOUBLE, MPI_INT64_T, MPI_UINT8_T};
+  return types[static_cast<size_t>(type)];
 }
 
 MPI_Op Native(ReduceOp op) {
-  switch (op) {
-    case ReduceOp::kSum:
-      return MPI_SUM;
-    case ReduceOp::kMax:
-      return MPI_MAX;
-    case ReduceOp::kMin:
-      return MPI_MIN;
-    case ReduceOp::kTreeSum:
-      break;  // no operation of MPI's
-  }
-  return MPI_OP_NULL;
-}
-
-size_t SizeOf(CommType type) {
-  int bytes = 0;
-  MPI_Type_size(Native(type), &bytes);
-  return static_cast<size_t>(bytes);
+  const MPI_Op ops[] = {MPI_SUM, MPI_MAX, MPI_MIN};  // kTreeSum is no operation of MPI's
+  return ops[static_cast<size_t>(op)];
 }
 
 std::string ErrorText(const char* call, int code) {
@@ -65,33 +38,35 @@ std::string ErrorText(const char* call, int code) {
 
 class MpiCommunicator final : public Communicator {
  public:
-  explicit MpiCommunicator(size_t max_elements) : max_elements_(max_elements) {}
+  explicit MpiCommunicator(size_t max_elements) {
+    peers_.max_elements = max_elements;
+    peers_.check = [this](const char* call, int code) { Check(call, code); };
+  }
   // A duplicate: `comm` is its own, the thread that makes MPI calls the original's.
   MpiCommunicator(const MpiCommunicator& original, MPI_Comm comm)
-      : max_elements_(original.max_elements_),
-        is_duplicate_(true),
-        comm_(comm),
-        rank_(original.rank_),
-        size_(original.size_),
-        local_rank_(original.local_rank_),
-        local_size_(original.local_size_),
-        progress_(original.progress_) {
-    InitPeers();
+      : MpiCommunicator(original.peers_.max_elements) {
+    is_duplicate_ = true;
+    peers_.comm = comm;
+    peers_.rank = original.peers_.rank;
+    peers_.size = original.peers_.size;
+    local_rank_ = original.local_rank_;
+    local_size_ = original.local_size_;
+    progress_ = original.progress_;
   }
   ~MpiCommunicator() override {
     if (is_duplicate_) {
-      progress_->Call([this] { MPI_Comm_free(&comm_); });
+      progress_->Call([this] { MPI_Comm_free(&peers_.comm); });
       return;
     }
     progress_.reset();  // before MPI is gone
-    if (comm_ != MPI_COMM_NULL) MPI_Comm_free(&comm_);
+    if (peers_.comm != MPI_COMM_NULL) MPI_Comm_free(&peers_.comm);
     MPI_Finalize();
   }
   absl::Status Init();
 
   std::string name() const override { return "mpi"; }
-  int rank() const override { return rank_; }
-  int size() const override { return size_; }
+  int rank() const override { return peers_.rank; }
+  int size() const override { return peers_.size; }
   int local_rank() const override { return local_rank_; }
   int local_size() const override { return local_size_; }
 
@@ -104,8 +79,8 @@ class MpiCommunicator final : public Communicator {
   void Barrier() override;
   std::unique_ptr<Communicator> Duplicate() override;
   void Abort(int exit_code, const std::string& reason) override {
-    std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank_, size_, reason.c_str());
-    MPI_Abort(comm_, exit_code);
+    std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank(), size(), reason.c_str());
+    MPI_Abort(peers_.comm, exit_code);
     std::_Exit(exit_code);
   }
 
@@ -116,58 +91,27 @@ class MpiCommunicator final : public Communicator {
   void Check(const char* call, int code) {
     if (code != MPI_SUCCESS) Abort(kCommunicationExitCode, ErrorText(call, code));
   }
-  void InitPeers();
   // Starts one collective made of MPI's own: start(requests) calls `call`.
   Request Start(const char* call, const std::function<void(Requests&)>& start);
-  // One request from start(first, count, MPI_Request*) for each part of `elements` that a single call may
-  // handle.
-  template <class Start>
-  void InParts(const char* call, size_t elements, Requests& requests, const Start& start) {
-    for (size_t first = 0; first < elements; first += max_elements_) {
-      const int count = static_cast<int>(std::min(max_elements_, elements - first));
-      Check(call, start(first, count, &requests.emplace_back(MPI_REQUEST_NULL)));
-    }
-  }
 
-  const size_t max_elements_;
-  const bool is_duplicate_ = false;
-  MPI_Comm comm_ = MPI_COMM_NULL;
-  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+  bool is_duplicate_ = false;
+  int local_rank_ = 0, local_size_ = 1;
   MpiPeers peers_;
   std::shared_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from Init to the end
 };
 
 class MpiCommunicator::MpiOperation final : public ProgressThread::Operation {
  public:
-  MpiOperation(MpiCommunicator& comm, const char* call, Requests requests)
-      : comm_(comm), call_(call), requests_(std::move(requests)) {}
+  MpiOperation(const MpiPeers& peers, const char* call, Requests requests)
+      : peers_(peers), call_(call), requests_(std::move(requests)) {}
 
-  bool Advance() override {
-    int done = 0;
-    comm_.Check(
-        call_, MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE));
-    return done != 0;
-  }
+  bool Advance() override { return peers_.Done(call_, requests_); }
   const char* name() const override { return call_; }
 
  private:
-  MpiCommunicator& comm_;
+  const MpiPeers& peers_;
   const char* call_;
   Requests requests_;
-};
-
-class MpiShift final : public ProgressThread::Operation {
- public:
-  MpiShift(MpiPeers& peers, const void* to_next, void* from_previous, size_t bytes) : exchange_(peers) {
-    if (to_next != nullptr) exchange_.Send(to_next, bytes, (peers.rank + 1) % peers.size);
-    if (from_previous != nullptr)
-      exchange_.Receive(from_previous, bytes, (peers.rank + peers.size - 1) % peers.size);
-  }
-  bool Advance() override { return exchange_.Done(); }
-  const char* name() const override { return "shift"; }
-
- private:
-  MpiExchange exchange_;
 };
 
 absl::Status MpiCommunicator::Init() {
@@ -175,66 +119,53 @@ absl::Status MpiCommunicator::Init() {
     return code == MPI_SUCCESS ? absl::OkStatus() : absl::InternalError(ErrorText(call, code));
   };
   MPI_Comm local = MPI_COMM_NULL;
-  absl::Status status =
-      run("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
-  if (status.ok()) status = run("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &comm_));
-  if (status.ok())
-    status = run("MPI_Comm_split_type",
-                 MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local));
-  if (!status.ok()) return status;
-  MPI_Comm_rank(comm_, &rank_);
-  MPI_Comm_size(comm_, &size_);
+  RETURN_IF_ERROR(run("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN)));
+  RETURN_IF_ERROR(run("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &peers_.comm)));
+  RETURN_IF_ERROR(run("MPI_Comm_split_type",
+                      MPI_Comm_split_type(peers_.comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local)));
+  MPI_Comm_rank(peers_.comm, &peers_.rank);
+  MPI_Comm_size(peers_.comm, &peers_.size);
   MPI_Comm_rank(local, &local_rank_);
   MPI_Comm_size(local, &local_size_);
   MPI_Comm_free(&local);
-  InitPeers();
   progress_ = std::make_shared<ProgressThread>();
   return absl::OkStatus();
-}
-
-void MpiCommunicator::InitPeers() {
-  peers_.comm = comm_;
-  peers_.rank = rank_;
-  peers_.size = size_;
-  peers_.max_bytes = max_elements_;
-  peers_.check = [this](const char* call, int code) { Check(call, code); };
 }
 
 Request MpiCommunicator::Start(const char* call, const std::function<void(Requests&)>& start) {
   return progress_->Start([&] {
     Requests requests;
     start(requests);
-    return std::make_unique<MpiOperation>(*this, call, std::move(requests));
+    return std::make_unique<MpiOperation>(peers_, call, std::move(requests));
   });
 }
 
 Request MpiCommunicator::AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) {
   if (op == ReduceOp::kTreeSum) {
     DEEPER_CHECK(type == CommType::kF32, "tree sums are of floats");
-    return progress_->Start(
-        [&] { return std::make_unique<MpiTreeSum>(peers_, static_cast<float*>(data), count); });
+    return progress_->Start([&] { return StartTreeSum(peers_, static_cast<float*>(data), count); });
   }
   return Start("MPI_Iallreduce", [&](Requests& requests) {
     const size_t bytes = SizeOf(type);
-    InParts("MPI_Iallreduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
+    peers_.InParts("MPI_Iallreduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
       std::byte* part = static_cast<std::byte*>(data) + first * bytes;
-      return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), comm_, request);
+      return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), peers_.comm, request);
     });
   });
 }
 
 Request MpiCommunicator::SumInBf16(float* data, float* residual, size_t count, Stream) {
-  return progress_->Start([&] { return std::make_unique<MpiBf16Sum>(peers_, data, residual, count); });
+  return progress_->Start([&] { return StartBf16Sum(peers_, data, residual, count); });
 }
 
 // A reduction to each rank of its shard: Open MPI's MPI_Ireduce_scatter_block sends everything through rank
 // 0, which took two to four times as long (28 MB, 2 and 4 ranks of one machine).
 Request MpiCommunicator::ReduceScatter(const float* data, float* shard, size_t count, Stream) {
   return Start("MPI_Ireduce", [&](Requests& requests) {
-    for (int root = 0; root < size_; ++root) {
+    for (int root = 0; root < size(); ++root) {
       const float* from = data + static_cast<size_t>(root) * count;
-      InParts("MPI_Ireduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
-        return MPI_Ireduce(from + first, shard + first, n, MPI_FLOAT, MPI_SUM, root, comm_, request);
+      peers_.InParts("MPI_Ireduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
+        return MPI_Ireduce(from + first, shard + first, n, MPI_FLOAT, MPI_SUM, root, peers_.comm, request);
       });
     }
   });
@@ -242,47 +173,47 @@ Request MpiCommunicator::ReduceScatter(const float* data, float* shard, size_t c
 
 Request MpiCommunicator::AllGather(const void* mine, void* all, size_t bytes, Stream) {
   std::byte* const to = static_cast<std::byte*>(all);
-  std::byte* const own = to + static_cast<size_t>(rank_) * bytes;
+  std::byte* const own = to + static_cast<size_t>(rank()) * bytes;
   if (bytes > 0 && mine != own) std::memcpy(own, mine, bytes);
-  if (static_cast<size_t>(size_) * bytes <= max_elements_) {
+  if (static_cast<size_t>(size()) * bytes <= peers_.max_elements) {
     return Start("MPI_Iallgather", [&](Requests& requests) {
       const int n = static_cast<int>(bytes);
-      Check("MPI_Iallgather", MPI_Iallgather(MPI_IN_PLACE, n, MPI_BYTE, to, n, MPI_BYTE, comm_,
+      Check("MPI_Iallgather", MPI_Iallgather(MPI_IN_PLACE, n, MPI_BYTE, to, n, MPI_BYTE, peers_.comm,
                                              &requests.emplace_back(MPI_REQUEST_NULL)));
     });
   }
   return Start("MPI_Ibcast", [&](Requests& requests) {
-    for (int root = 0; root < size_; ++root) {
+    for (int root = 0; root < size(); ++root) {
       std::byte* block = to + static_cast<size_t>(root) * bytes;
-      InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
-        return MPI_Ibcast(block + first, n, MPI_BYTE, root, comm_, request);
+      peers_.InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
+        return MPI_Ibcast(block + first, n, MPI_BYTE, root, peers_.comm, request);
       });
     }
   });
 }
 
 Request MpiCommunicator::Shift(const void* to_next, void* from_previous, size_t bytes) {
-  return progress_->Start([&] { return std::make_unique<MpiShift>(peers_, to_next, from_previous, bytes); });
+  return progress_->Start([&] { return StartShift(peers_, to_next, from_previous, bytes); });
 }
 
 Request MpiCommunicator::Broadcast(void* data, size_t bytes, int root, Stream) {
   return Start("MPI_Ibcast", [&](Requests& requests) {
-    InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
-      return MPI_Ibcast(static_cast<std::byte*>(data) + first, n, MPI_BYTE, root, comm_, request);
+    peers_.InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
+      return MPI_Ibcast(static_cast<std::byte*>(data) + first, n, MPI_BYTE, root, peers_.comm, request);
     });
   });
 }
 
 void MpiCommunicator::Barrier() {
   Start("MPI_Ibarrier", [&](Requests& requests) {
-    Check("MPI_Ibarrier", MPI_Ibarrier(comm_, &requests.emplace_back(MPI_REQUEST_NULL)));
+    Check("MPI_Ibarrier", MPI_Ibarrier(peers_.comm, &requests.emplace_back(MPI_REQUEST_NULL)));
   }).Wait();
 }
 
 std::unique_ptr<Communicator> MpiCommunicator::Duplicate() {
   MPI_Comm duplicate = MPI_COMM_NULL;
   Start("MPI_Comm_idup", [&](Requests& requests) {
-    Check("MPI_Comm_idup", MPI_Comm_idup(comm_, &duplicate, &requests.emplace_back(MPI_REQUEST_NULL)));
+    Check("MPI_Comm_idup", MPI_Comm_idup(peers_.comm, &duplicate, &requests.emplace_back(MPI_REQUEST_NULL)));
   }).Wait();
   return std::make_unique<MpiCommunicator>(*this, duplicate);
 }

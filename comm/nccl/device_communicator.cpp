@@ -71,16 +71,4 @@ absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, De
   return made;
 }
 
-#ifndef DEEPER_NCCL
-constexpr char kBuiltWithoutNccl[] = "this program was built without NCCL";
-
-absl::StatusOr<std::string> LoadNccl() {
-  return absl::UnimplementedError(kBuiltWithoutNccl);
-}
-std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& comm, Device&) {
-  comm.Abort(kCommunicationExitCode, kBuiltWithoutNccl);
-  return nullptr;  // not reached
-}
-#endif
-
 }  // namespace deeper

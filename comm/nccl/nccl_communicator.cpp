@@ -20,31 +20,13 @@ constexpr std::chrono::seconds kDeadline(120);  // for NCCL to come together
 constexpr std::chrono::milliseconds kPollInterval(100);
 
 ncclDataType_t Native(CommType type) {
-  switch (type) {
-    case CommType::kF32:
-      return ncclFloat32;
-    case CommType::kF64:
-      return ncclFloat64;
-    case CommType::kI64:
-      return ncclInt64;
-    case CommType::kU8:
-      return ncclUint8;
-  }
-  return ncclNumTypes;
+  constexpr ncclDataType_t kTypes[] = {ncclFloat32, ncclFloat64, ncclInt64, ncclUint8};
+  return kTypes[static_cast<size_t>(type)];
 }
 
 ncclRedOp_t Native(ReduceOp op) {
-  switch (op) {
-    case ReduceOp::kSum:
-      return ncclSum;
-    case ReduceOp::kMax:
-      return ncclMax;
-    case ReduceOp::kMin:
-      return ncclMin;
-    case ReduceOp::kTreeSum:
-      break;  // no operation of NCCL's
-  }
-  return ncclNumOps;
+  constexpr ncclRedOp_t kOps[] = {ncclSum, ncclMax, ncclMin};  // kTreeSum is no operation of NCCL's
+  return kOps[static_cast<size_t>(op)];
 }
 
 class NcclCommunicator final : public Communicator {

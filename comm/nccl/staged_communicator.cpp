@@ -1,27 +1,12 @@
 #include "comm/nccl/staged_communicator.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <functional>
 #include <utility>
 #include <vector>
 
 namespace deeper {
 namespace {
-
-size_t SizeOf(CommType type) {
-  switch (type) {
-    case CommType::kF32:
-      return sizeof(float);
-    case CommType::kF64:
-      return sizeof(double);
-    case CommType::kI64:
-      return sizeof(int64_t);
-    case CommType::kU8:
-      return sizeof(uint8_t);
-  }
-  return 0;
-}
 
 class StagedCommunicator final : public Communicator {
  public:

@@ -12,6 +12,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "kernels/base/status.h"
+
 namespace deeper {
 namespace {
 
@@ -59,9 +61,8 @@ void EndProcessLater() {
 
 absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(Communicator& comm,
                                                           const WatchdogOptions& options) {
-  auto links = ConnectPeers(comm);
-  if (!links.ok()) return links.status();
-  return std::unique_ptr<Watchdog>(new Watchdog(comm, options, *std::move(links)));
+  ASSIGN_OR_RETURN(auto links, ConnectPeers(comm));
+  return std::unique_ptr<Watchdog>(new Watchdog(comm, options, std::move(links)));
 }
 
 Watchdog::Watchdog(Communicator& comm, WatchdogOptions options, std::vector<std::unique_ptr<PeerLink>> links)

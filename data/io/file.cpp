@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -161,6 +162,11 @@ absl::StatusOr<std::vector<uint8_t>> ReadFile(const std::string& path) {
   std::vector<uint8_t> content(size);
   RETURN_IF_ERROR(file.ReadAt(0, content.data(), content.size()));
   return content;
+}
+
+absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::vector<uint8_t> text, ReadFile(path));
+  return absl::StrSplit(std::string(text.begin(), text.end()), absl::ByAnyChar("\r\n"), absl::SkipEmpty());
 }
 
 }  // namespace deeper

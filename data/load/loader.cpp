@@ -5,43 +5,19 @@
 #include <condition_variable>
 #include <mutex>
 #include <numeric>
-#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "data/image/resize.h"
 #include "data/load/batch_sequence.h"
+#include "data/load/sample_maker.h"
 #include "kernels/base/buffer.h"
 #include "kernels/base/status.h"
 #include "kernels/base/trace.h"
 
 namespace deeper {
 namespace {
-
-size_t RoundUp(size_t bytes) {
-  return (bytes + 63) / 64 * 64;
-}
-
-bool Mixes(const LoaderOptions& options) {
-  return options.mixup > 0 || options.cutmix > 0;
-}
-
-// Samples that a batch may hold: its rows, and partners from before the first one and after the last one.
-int64_t Entries(const LoaderOptions& options) {
-  return options.rows + (Mixes(options) ? 2 : 0);
-}
-
-// Of a packed batch: what comes before the pixels, and what is set aside for the pixels of one entry.
-size_t PackedHeaderBytes(const LoaderOptions& options) {
-  return RoundUp(static_cast<size_t>(Entries(options)) * sizeof(PackedImage));
-}
-size_t PackedImageBytes(const DatasetInfo& info, const LoaderOptions& options) {
-  const int64_t pixels = info.height > 0 ? int64_t{info.height} * info.width
-                                         : int64_t{4} * options.image_size * options.image_size;
-  return RoundUp(static_cast<size_t>(pixels * info.channels));
-}
 
 // Claims are a few rows at a time: small images take about a microsecond each, no more than a contended lock.
 constexpr int64_t kMaxClaim = 16;
@@ -50,11 +26,8 @@ class RingLoader : public Loader {
  public:
   RingLoader(const Dataset& dataset, const LoaderOptions& options, std::vector<PixelScale> scales, float grey,
              std::vector<Buffer> images)
-      : dataset_(dataset),
-        options_(options),
-        scales_(std::move(scales)),
-        grey_(grey),
-        image_elements_(int64_t{options.channels} * options.image_size * options.image_size),
+      : options_(options),
+        maker_(dataset, options, std::move(scales), grey),
         sequence_(dataset.info().samples, options),
         slots_(images.size()) {
     for (size_t i = 0; i < slots_.size(); ++i) {
@@ -80,7 +53,7 @@ class RingLoader : public Loader {
   absl::StatusOr<Batch> Next() override {
     const auto start = std::chrono::steady_clock::now();
     std::unique_lock lock(mutex_);
-    if (!failure_.ok()) return failure_;
+    RETURN_IF_ERROR(failure_);
     released_ = delivered_;
     claimable_.notify_one();
     if (delivered_ == planned_ && sequence_.done()) {
@@ -101,7 +74,7 @@ class RingLoader : public Loader {
     if (options_.packed) {
       batch.packed = slot.images.data();
       batch.packed_bytes = slot.images.bytes();
-      std::copy(scales_.begin(), scales_.end(), batch.scales.channel);
+      std::ranges::copy(maker_.scales(), batch.scales.channel);
     } else {
       batch.images = slot.images.as<const float>();
     }
@@ -121,19 +94,10 @@ class RingLoader : public Loader {
     return static_cast<int>(workers_.size());
   }
 
-  std::map<int64_t, std::string> bad_samples() const override {
-    const std::lock_guard lock(mutex_);
-    return bad_;
-  }
+  std::map<int64_t, std::string> bad_samples() const override { return maker_.bad_samples(); }
 
  private:
-  struct Slot {
-    Buffer images;
-    std::vector<int32_t> labels;
-    std::vector<uint64_t> samples;
-    std::vector<int32_t> partner_labels;
-    std::vector<float> partner_weights;
-    BatchPlan plan;
+  struct Slot : BatchInMaking {
     int64_t unclaimed = 0, unfilled = 0;  // of plan.distinct; rows are claimed from the first on
     absl::Status status;                  // of the lowest row that failed
     int64_t failed_row = 0;
@@ -176,16 +140,10 @@ class RingLoader : public Loader {
     return {&slot, {begin, begin + count}};
   }
 
-  // A worker's own.
-  struct Scratch {
-    Image image;
-    std::vector<float> partner;  // a sample that another batch has
-  };
-
   void Work() {
     TraceLane("data");
     CarryStageClock(&clock_);
-    Scratch scratch;
+    SampleMaker::Scratch scratch;
     std::unique_lock lock(mutex_);
     while (true) {
       EnterStage(Stage::kIdle);
@@ -200,7 +158,7 @@ class RingLoader : public Loader {
       absl::Status status;
       int64_t row = rows.begin;
       for (; row < rows.end; ++row) {
-        status = FillRow(*slot, row, scratch);
+        status = maker_.FillRow(*slot, row, scratch);
         if (!status.ok()) break;
       }
       TraceEnd(TraceLevel::kStep);
@@ -214,175 +172,14 @@ class RingLoader : public Loader {
     }
   }
 
-  // Row `row` and, where that is another row, its partner: the later one of two has nothing left to do.
-  absl::Status FillRow(Slot& slot, int64_t row, Scratch& scratch) {
-    const BatchPlan& plan = slot.plan;
-    const int64_t position = plan.first + row, partner = Mixes(options_) ? position ^ 1 : position;
-    EnterStage(Stage::kRead);
-    dataset_.ReadAhead(OrderOf(plan).ReadAhead(position));
-    if (partner == position || partner >= dataset_.info().samples) return FillAlone(slot, row, scratch);
-    const int64_t partner_row = partner - plan.first;
-    const bool together = partner_row >= 0 && partner_row < plan.distinct;
-    if (together && partner_row < row) return absl::OkStatus();
-    const int64_t entry = together ? partner_row : options_.rows + (partner_row > row ? 1 : 0);
-    ASSIGN_OR_RETURN(const int64_t own, Prepare(slot, position, row, scratch));
-    ASSIGN_OR_RETURN(const int64_t other, Prepare(slot, partner, entry, scratch));
-    const Mix mix = DrawMix(options_.mixup, options_.cutmix, options_.image_size,
-                            Draws("mix", plan, OrderOf(plan).At(std::min(position, partner))));
-    MixEntries(slot, mix, row, entry, scratch);
-    Finish(slot, row, own, other, mix.weight);
-    if (together) Finish(slot, partner_row, other, own, mix.weight);
-    return absl::OkStatus();
-  }
-
-  absl::Status FillAlone(Slot& slot, int64_t row, Scratch& scratch) {
-    ASSIGN_OR_RETURN(const int64_t sample, Prepare(slot, slot.plan.first + row, row, scratch));
-    Finish(slot, row, sample, sample, 0);
-    return absl::OkStatus();
-  }
-
-  SampleOrder OrderOf(const BatchPlan& plan) const {
-    return SampleOrder(options_.order, dataset_.info().samples, options_.seed, plan.batch.epoch);
-  }
-
-  Rng Draws(std::string_view what, const BatchPlan& plan, int64_t sample) const {
-    return Rng(options_.seed, RandomStream(what), plan.batch.epoch, static_cast<uint64_t>(sample));
-  }
-
-  // Reads the sample at `position` of the epoch, or the next one that can be read, into entry `entry`, mixed
-  // with nothing yet. Returns which it is.
-  absl::StatusOr<int64_t> Prepare(Slot& slot, int64_t position, int64_t entry, Scratch& scratch) {
-    int64_t sample = OrderOf(slot.plan).At(position);
-    absl::Status prepared = PrepareSample(slot, sample, entry, scratch);
-    while (absl::IsDataLoss(prepared) && options_.allow_bad > 0) {
-      if (!MayReplace(sample, prepared)) {
-        return absl::DataLossError(absl::StrCat(prepared.message(), "; that is one bad sample more than the ",
-                                                options_.allow_bad, " that are allowed"));
-      }
-      sample = (sample + 1) % dataset_.info().samples;
-      prepared = PrepareSample(slot, sample, entry, scratch);
-    }
-    if (!prepared.ok()) return prepared;
-    return sample;
-  }
-
-  // Counts the bad sample.
-  bool MayReplace(int64_t sample, const absl::Status& status) {
-    const std::lock_guard lock(mutex_);
-    bad_.emplace(sample, status.message());
-    return std::ssize(bad_) <= std::min(options_.allow_bad, dataset_.info().samples - 1);
-  }
-
-  // One sample, from the disk to its place in the batch.
-  absl::Status PrepareSample(Slot& slot, int64_t sample, int64_t entry, Scratch& scratch) const {
-    const int size = options_.image_size;
-    Sampling sampling;
-    sampling.filter = FilterOf(options_.augment);
-    sampling.color = DrawColor(options_.color_jitter, grey_, Draws("color", slot.plan, sample));
-    if (options_.bgr) std::swap(sampling.color.m[0], sampling.color.m[2]);
-    sampling.erased = DrawErased(options_.random_erasing, size, Draws("erase", slot.plan, sample));
-    const auto choose = [&](ImageSize image) {
-      sampling.window =
-          DrawWindow(options_.augment, size, image.height, image.width, Draws("augment", slot.plan, sample));
-      return PixelsOf(sampling.window, sampling.filter, size, size, image);
-    };
-    EnterStage(Stage::kRead);
-    const ImageSize stored = options_.packed ? dataset_.StoredPixels(sample) : ImageSize{};
-    if (FitsItsPlace(stored)) {  // from the file to the batch; all of it, whatever is wanted of it
-      choose(stored);
-      return dataset_.ReadPixels(sample, Place(slot, entry, stored, sampling));
-    }
-    RETURN_IF_ERROR(dataset_.ReadPart(sample, choose, &scratch.image));
-    EnterStage(Stage::kAugment);
-    sampling.window.x -= static_cast<float>(scratch.image.x);
-    sampling.window.y -= static_cast<float>(scratch.image.y);
-    if (options_.packed) {
-      Pack(slot, entry, sampling, &scratch.image);
-    } else {
-      SampleImage(scratch.image, sampling, scales_.data(), options_.channels, size, size,
-                  Pixels(slot, entry, scratch));
-    }
-    return absl::OkStatus();
-  }
-
-  // Of an entry that is not packed.
-  float* Pixels(Slot& slot, int64_t entry, Scratch& scratch) const {
-    if (entry < options_.rows) return slot.images.as<float>() + entry * image_elements_;
-    scratch.partner.resize(static_cast<size_t>(image_elements_));
-    return scratch.partner.data();
-  }
-
-  // Whether so many pixels are as they may lie in a packed batch; 0 of them: no.
-  bool FitsItsPlace(ImageSize size) const {
-    const auto bytes = static_cast<size_t>(int64_t{size.height} * size.width * dataset_.info().channels);
-    return bytes > 0 && bytes <= PackedImageBytes(dataset_.info(), options_);
-  }
-
-  // Enters an image in a packed batch; returns where its pixels belong.
-  uint8_t* Place(Slot& slot, int64_t entry, ImageSize image, const Sampling& sampling) const {
-    const size_t offset = PackedHeaderBytes(options_) +
-                          static_cast<size_t>(entry) * PackedImageBytes(dataset_.info(), options_);
-    slot.images.as<PackedImage>()[entry] = {static_cast<int64_t>(offset), image.height, image.width,
-                                            dataset_.info().channels, sampling};
-    return slot.images.as<uint8_t>() + offset;
-  }
-
-  // Lays pixels where they belong in a packed batch; changes *image if it is too large.
-  void Pack(Slot& slot, int64_t entry, Sampling sampling, Image* image) const {
-    const int size = options_.image_size;
-    if (!FitsItsPlace({image->height, image->width})) {
-      *image = ResizeWindow(*image, sampling.window, sampling.filter, size, size);
-      sampling.window = {0, 0, static_cast<float>(size), static_cast<float>(size)};
-    }
-    std::copy(image->pixels.begin(), image->pixels.end(),
-              Place(slot, entry, {image->height, image->width}, sampling));
-  }
-
-  void MixEntries(Slot& slot, const Mix& mix, int64_t a, int64_t b, Scratch& scratch) const {
-    const int size = options_.image_size;
-    if (!options_.packed) {
-      return MixSamples(mix, options_.channels, size, size, Pixels(slot, a, scratch),
-                        Pixels(slot, b, scratch));
-    }
-    auto* const entries = slot.images.as<PackedImage>();
-    entries[a].mix = entries[b].mix = mix;
-    entries[a].partner = static_cast<int32_t>(b);
-    entries[b].partner = static_cast<int32_t>(a);
-  }
-
-  // Labels row `row`, and copies it to the padding rows that repeat it.
-  void Finish(Slot& slot, int64_t row, int64_t sample, int64_t partner, float weight) const {
-    for (int64_t i = row; i < options_.rows; i += slot.plan.distinct) {
-      if (i != row) Repeat(slot, row, i);
-      slot.labels[i] = i < slot.plan.batch.rows ? dataset_.label(sample) : -1;
-      slot.samples[i] = static_cast<uint64_t>(sample);
-      slot.partner_labels[i] = dataset_.label(partner);
-      slot.partner_weights[i] = weight;
-    }
-  }
-
-  void Repeat(Slot& slot, int64_t row, int64_t into) const {
-    if (options_.packed) {
-      slot.images.as<PackedImage>()[into] = slot.images.as<PackedImage>()[row];
-    } else {
-      auto* const images = slot.images.as<float>();
-      std::copy_n(images + row * image_elements_, image_elements_, images + into * image_elements_);
-    }
-  }
-
-  const Dataset& dataset_;
   const LoaderOptions options_;
-  const std::vector<PixelScale> scales_;
-  const float grey_;  // of the mean pixel, 0 to 255
-  const int64_t image_elements_;
-
+  SampleMaker maker_;
   StageClock clock_;
 
   // Guards everything below, but the rows of a slot belong to whoever claimed them.
   mutable std::mutex mutex_;
   std::condition_variable claimable_, filled_;
   int64_t last_added_ = 0;  // batches delivered when the latest worker was asked for
-  std::map<int64_t, std::string> bad_;
   BatchSequence sequence_;
   std::vector<Slot> slots_;  // batch i of the sequence is in slot i % size
   // Batches planned, handed to the consumer, and no longer in its use.
@@ -448,10 +245,6 @@ absl::StatusOr<std::vector<PixelScale>> MakeScales(const PixelStats& stats, int 
 }
 
 }  // namespace
-
-size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options) {
-  return PackedHeaderBytes(options) + static_cast<size_t>(Entries(options)) * PackedImageBytes(info, options);
-}
 
 absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const LoaderOptions& options) {
   const DatasetInfo& info = dataset.info();

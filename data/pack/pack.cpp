@@ -17,11 +17,11 @@
 #include "absl/strings/str_join.h"
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
-#include "data/pack/pack_encode.h"
-#include "data/pack/pack_plan.h"
-#include "data/pack/pack_source.h"
+#include "data/pack/encode.h"
+#include "data/pack/plan.h"
 #include "data/shards/shard_file.h"
 #include "data/shards/shard_writer.h"
+#include "data/sources/formats.h"
 #include "kernels/base/jobs.h"
 #include "kernels/base/status.h"
 
@@ -44,14 +44,12 @@ absl::Status CheckOptions(const PackOptions& options) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<PackSource>> OpenSource(const PackOptions& options,
+absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& options,
                                                        const std::vector<std::string>& known_classes,
                                                        const PackProgress& progress) {
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<PackSource> source,
-      options.format == PackFormat::kIdx      ? OpenIdxSource(options.input, options.split, known_classes)
-      : options.format == PackFormat::kFolder ? OpenFolderSource(options.input, known_classes)
-                                              : OpenImagenetSource(options, known_classes, progress));
+  ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options.format));
+  ASSIGN_OR_RETURN(std::unique_ptr<ImageSource> source,
+                   format->open({options.input, options.split, known_classes, options.jobs, progress}));
   RETURN_IF_ERROR(CheckClassNames(source->classes()));
   if (const std::vector<std::string>& warnings = source->warnings(); options.strict && !warnings.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("--strict: ", absl::StrJoin(warnings, "; ")));
@@ -90,7 +88,7 @@ bool IsFinished(const std::string& path, const PlannedShard& shard) {
   return problems.empty();
 }
 
-absl::Status WriteShard(const PackOptions& options, const PackSource& source, const PlannedShard& shard,
+absl::Status WriteShard(const PackOptions& options, const ImageSource& source, const PlannedShard& shard,
                         const std::string& path, ProgressCounter* counter) {
   ASSIGN_OR_RETURN(ShardWriter writer, ShardWriter::Create(path, shard.header, shard.index));
   // In the order in which they lie in the input, which may be on a disk with heads to move.
@@ -114,7 +112,7 @@ absl::Status WriteShard(const PackOptions& options, const PackSource& source, co
   return written.ok() ? writer.Commit() : written;
 }
 
-absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const PackSource& source,
+absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageSource& source,
                                         const PackPlan& plan, const PackProgress& progress,
                                         Manifest manifest) {
   PackSummary summary;
@@ -150,12 +148,12 @@ absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress&
   ASSIGN_OR_RETURN(File lock, LockDirectory(options.output));
   absl::StatusOr<Manifest> manifest = ReadManifest(options.output);
   if (absl::IsNotFound(manifest.status())) manifest = Manifest();
-  if (!manifest.ok()) return manifest.status();
+  RETURN_IF_ERROR(manifest.status());
   // Packing a split again gives its classes anew, unless another split goes by them.
   manifest->splits.erase(options.split);
   if (manifest->splits.empty()) manifest->classes.clear();
 
-  ASSIGN_OR_RETURN(std::unique_ptr<PackSource> source, OpenSource(options, manifest->classes, progress));
+  ASSIGN_OR_RETURN(std::unique_ptr<ImageSource> source, OpenInput(options, manifest->classes, progress));
   ASSIGN_OR_RETURN(PackPlan plan, PlanPacking(options, *source, progress));
   RETURN_IF_ERROR(PrepareOutput(options, plan));
   return WriteShards(options, *source, plan, progress, *std::move(manifest));

@@ -6,25 +6,18 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "data/shards/manifest.h"
 #include "data/shards/shard_format.h"
+#include "data/sources/source.h"
 
 namespace deeper {
 
-enum class PackFormat {
-  kIdx,     // <train|t10k>-{images-idx3,labels-idx1}-ubyte[.gz]: grey; split "train", or "val" or "test" for
-            // t10k
-  kFolder,  // <class>/**/<image>: JPEG or PNG, RGB
-  kImagenet,  // ILSVRC 2012 as downloaded (pack_imagenet.cpp): splits "train" and "val", RGB
-};
-
 struct PackOptions {
-  PackFormat format = PackFormat::kFolder;
+  std::string format;         // of the input: the name of one of SourceFormats()
   std::string input, output;  // directories; `output` is created
   std::string split = "train";
   Encoding encoding = Encoding::kRaw;
@@ -45,10 +38,6 @@ struct PackSummary {
   int64_t reencoded = 0;              // samples stored as JPEG, but not with the original file's bytes
   std::vector<std::string> warnings;  // a class without images, files outside the class folders
 };
-
-// Called from one thread at a time: `phase` "index", "scan" or "write", `done` of `total` archives or, in the
-// latter two, samples.
-using PackProgress = std::function<void(const char* phase, int64_t done, int64_t total)>;
 
 // InvalidArgument: options or input that cannot be packed. DataLoss: more than `allow_bad` bad images, named.
 // FailedPrecondition: `output` holds another dataset under this split, or is in use. ResourceExhausted: disk

@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/agree.h"
-#include "comm/cores.h"
+#include "comm/node_places.h"
 #include "kernels/base/status.h"
 
 namespace deeper {

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/agree.h"
-#include "comm/cores.h"
+#include "comm/node_places.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/run_flags.h"

@@ -35,12 +35,9 @@ absl::StatusOr<LogitsFile> LogitsFile::Create(const std::string& path, const Dat
   logits.classes_ = classes;
   absl::StatusOr<uint64_t> offset = uint64_t{0};
   if (comm.rank() == 0) offset = Lay(path + kTemporarySuffix, dataset, classes);
-  RETURN_IF_ERROR(Agree(comm, offset.status()));
-  logits.offset_ = *offset;
+  ASSIGN_OR_RETURN(logits.offset_, Agree(comm, offset));
   comm.Broadcast(&logits.offset_, sizeof logits.offset_, 0, {}).Wait();
-  absl::StatusOr<File> file = File::Open(path + kTemporarySuffix, O_WRONLY);
-  RETURN_IF_ERROR(Agree(comm, file.status()));
-  logits.file_ = *std::move(file);
+  ASSIGN_OR_RETURN(logits.file_, Agree(comm, File::Open(path + kTemporarySuffix, O_WRONLY)));
   return logits;
 }
 

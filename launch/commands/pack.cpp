@@ -9,7 +9,10 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "data/sources/formats.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
@@ -18,34 +21,36 @@
 namespace deeper {
 namespace {
 
-constexpr CommandText kText = {
-    .name = "pack",
-    .summary = "turns labelled images into shards that train fast",
-    .operands = "",
-    .details =
-        "Packs one split of a collection of images into HDF5 shards and manifest.json, every sample and file "
-        "with\n"
-        "its checksum. The same input gives the same bytes. Interrupted, run it again: sound shards are "
-        "kept.\n"
-        "  --format=idx     the files of MNIST and its like, gzipped or not; split val or test: the t10k "
-        "ones\n"
-        "  --format=folder  one folder a class, of JPEG and PNG files; their names are the classes'\n"
-        "  --format=imagenet  ImageNet 2012 as downloaded. train: ILSVRC2012_img_train.tar, or the 1000 tars "
-        "in it;\n"
-        "                   val: ILSVRC2012_img_val.tar or its files, with ILSVRC2012_devkit_t12.tar.gz or "
-        "val.txt;\n"
-        "                   either: folders named by wnid. Labels are the ranks of the sorted wnids. "
-        "--strict wants\n"
-        "                   1,281,167 and 50,000 images of 1000 classes\n"
-        "Class names, if the input has none, come from a file classes.txt in it, one a line.",
-    .examples =
-        "deeper pack --format=idx --input=/usr/share/datasets/fashion-mnist --output=datasets/fashion-mnist\n"
-        "deeper pack --format=folder --input=photos/train --output=datasets/photos --encoding=jpeg "
-        "--resize=256\n"
-        "deeper pack --format=imagenet --input=downloads --output=datasets/imagenet --split=train "
-        "--encoding=jpeg "
-        "--strict",
-};
+std::string Details() {
+  std::string details =
+      "Packs one split of a collection of images into HDF5 shards and manifest.json, every sample and file "
+      "with\n"
+      "its checksum. The same input gives the same bytes. Interrupted, run it again: sound shards are "
+      "kept.\n";
+  for (const SourceFormat& format : SourceFormats()) {
+    const std::string help = absl::StrReplaceAll(format.help, {{"\n", "\n" + std::string(21, ' ')}});
+    absl::StrAppendFormat(&details, "  --format=%-8s  %s\n", format.name, help);
+  }
+  return details + "Class names, if the input has none, come from a file classes.txt in it, one a line.";
+}
+
+CommandText Text() {
+  static const std::string details = Details();
+  return {
+      .name = "pack",
+      .summary = "turns labelled images into shards that train fast",
+      .operands = "",
+      .details = details.c_str(),
+      .examples =
+          "deeper pack --format=idx --input=/usr/share/datasets/fashion-mnist "
+          "--output=datasets/fashion-mnist\n"
+          "deeper pack --format=folder --input=photos/train --output=datasets/photos --encoding=jpeg "
+          "--resize=256\n"
+          "deeper pack --format=imagenet --input=downloads --output=datasets/imagenet --split=train "
+          "--encoding=jpeg "
+          "--strict",
+  };
+}
 
 // What is done of a phase, with its rate and the time left: on a line of the terminal that is written over
 // and over, else as a line a minute.
@@ -95,13 +100,13 @@ class PackProgressLine {
 
 class PackCommand final : public Command {
  public:
-  PackCommand() : Command(kText) {}
+  PackCommand() : Command(Text()) {}
 
   std::vector<FlagGroup> Flags() override {
     PackOptions& o = options_;
     return {
         {"Files",
-         {{"format", &format_, "idx | folder | imagenet"},
+         {{"format", &o.format, FormatNames()},
           {"input", &o.input, "directory to read"},
           {"output", &o.output, "directory to write; several splits may share one"},
           {"split", &o.split, "name of this part of the data: train, val, ..."}}},
@@ -130,9 +135,7 @@ class PackCommand final : public Command {
 
  private:
   absl::Status CheckFlags() {
-    if (format_ != "idx" && format_ != "folder" && format_ != "imagenet")
-      return absl::InvalidArgumentError(
-          absl::StrCat("--format=", format_, ": must be idx, folder or imagenet"));
+    ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options_.format));
     if (options_.input.empty() || options_.output.empty())
       return absl::InvalidArgumentError("needs --input=DIR and --output=DIR");
     if (options_.resize < 0 || options_.jobs < 0 || options_.allow_bad < 0 || options_.shard_size < 1)
@@ -146,10 +149,7 @@ class PackCommand final : public Command {
     if (!encoding.ok())
       return absl::InvalidArgumentError(absl::StrCat("--encoding: ", encoding.status().message()));
     options_.encoding = *encoding;
-    options_.format = format_ == "idx"      ? PackFormat::kIdx
-                      : format_ == "folder" ? PackFormat::kFolder
-                                            : PackFormat::kImagenet;
-    const bool sorted_by_class = options_.format == PackFormat::kImagenet && options_.split == "train";
+    const bool sorted_by_class = format->train_sorted_by_class && options_.split == "train";
     options_.shuffle = static_cast<uint64_t>(shuffle_ >= 0 ? shuffle_ : sorted_by_class ? 1 : 0);
     return absl::OkStatus();
   }
@@ -170,7 +170,7 @@ class PackCommand final : public Command {
   }
 
   PackOptions options_;
-  std::string format_, encoding_ = "raw";
+  std::string encoding_ = "raw";
   int64_t shuffle_ = -1;
 };
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -51,6 +52,25 @@ TEST(AgreeTest, AnExitCodeMayBeGivenLater) {
 TEST(AgreeTest, OneRankSaysItPlainly) {
   auto comm = MakeSingleCommunicator();
   EXPECT_EQ(Agree(*comm, absl::NotFoundError("gone")).message(), "gone");
+}
+
+TEST(AgreeTest, AValueIsTheRanksOwnIfAllHaveOne) {
+  for (const bool fails : {false, true}) {
+    auto comms = MakeThreadCommunicators(2);
+    absl::StatusOr<std::unique_ptr<int>> results[2];
+    std::thread other([&] {
+      absl::StatusOr<std::unique_ptr<int>> mine = std::make_unique<int>(1);
+      if (fails) mine = absl::NotFoundError("nothing");
+      results[1] = Agree(*comms[1], std::move(mine));
+    });
+    results[0] = Agree(*comms[0], absl::StatusOr<std::unique_ptr<int>>(std::make_unique<int>(0)));
+    other.join();
+    for (int rank = 0; rank < 2; ++rank) {
+      ASSERT_EQ(results[rank].ok(), !fails);
+      EXPECT_EQ(results[rank].status().message(), fails ? "rank 1: nothing" : "");
+      EXPECT_EQ(fails ? rank : **results[rank], rank);
+    }
+  }
 }
 
 TEST(ExitCodeTest, FirstMarkStays) {

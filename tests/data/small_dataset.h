@@ -42,7 +42,7 @@ inline void WriteIdx(const std::string& dir, const std::string& prefix, uint32_t
 inline PackOptions SmallIdx(const ScratchDir& dir) {
   WriteIdx(dir / "idx", "train", 24);
   PackOptions options;
-  options.format = PackFormat::kIdx;
+  options.format = "idx";
   options.input = dir / "idx";
   options.output = dir / "out";
   options.shard_size = 8 * 64;

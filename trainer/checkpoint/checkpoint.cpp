@@ -191,10 +191,9 @@ absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainS
   absl::Status status = forced.status();
   if (status.ok()) status = CheckTensors(path, manifest, EntriesOf(StateTensors(params, WithMomentum::kYes)));
   RETURN_IF_ERROR(Agree(comm, status));
-  const absl::StatusOr<std::unique_ptr<ParamStore>> loading = params.MakeEmpty();
-  RETURN_IF_ERROR(Agree(comm, loading.status()));
-  RETURN_IF_ERROR(ReadInto(**loading, path, manifest, comm));
-  params.Swap(**loading);
+  ASSIGN_OR_RETURN(const std::unique_ptr<ParamStore> loading, Agree(comm, params.MakeEmpty()));
+  RETURN_IF_ERROR(ReadInto(*loading, path, manifest, comm));
+  params.Swap(*loading);
   params.KeepMomentum();
   LoadedState loaded{{manifest.step, manifest.data, manifest.config, manifest.top1}, *std::move(forced)};
   loaded.data.seed = expected.data.seed;

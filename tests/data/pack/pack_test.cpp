@@ -45,6 +45,7 @@ void ExpectNothingIn(const std::string& dir) {
 
 PackOptions FolderOptions(const ScratchDir& dir) {
   PackOptions options;
+  options.format = "folder";
   options.input = dir / "in";
   options.output = dir / "out";
   options.jobs = 2;

@@ -15,9 +15,8 @@
 #include "absl/strings/str_cat.h"
 #include "data/io/file.h"
 #include "data/io/tar.h"
-#include "data/pack/imagenet_labels.h"
-#include "data/pack/pack_plan.h"
-#include "data/pack/pack_source.h"
+#include "data/sources/imagenet_labels.h"
+#include "data/sources/source.h"
 #include "kernels/base/jobs.h"
 #include "kernels/base/status.h"
 
@@ -27,45 +26,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kClasses = 1000, kTrainImages = 1281167, kValImages = 50000;
-
-// An image's bytes, in an archive or as a file of its own.
-struct ImageFile {
-  std::string name;
-  size_t path = 0;  // index of the file they are in
-  uint64_t offset = 0, bytes = 0;
-  int label = 0;
-};
-
-class ImagenetSource : public PackSource {
- public:
-  ImagenetSource(std::vector<std::string> paths, std::vector<ImageFile> images,
-                 std::vector<std::string> classes, std::vector<std::string> warnings)
-      : paths_(std::move(paths)), images_(std::move(images)) {
-    classes_ = std::move(classes);
-    warnings_ = std::move(warnings);
-    std::vector<bool> seen(classes_.size());
-    for (const ImageFile& image : images_) seen[static_cast<size_t>(image.label)] = true;
-    const auto missing = std::count(seen.begin(), seen.end(), false);
-    if (missing == 0) return;
-    const auto first = std::find(seen.begin(), seen.end(), false) - seen.begin();
-    Warn(absl::StrCat(missing, " classes have no images, the first is ",
-                      classes_[static_cast<size_t>(first)]));
-  }
-  int64_t size() const override { return static_cast<int64_t>(images_.size()); }
-  int channels() const override { return 3; }
-  std::string Name(int64_t i) const override { return images_[static_cast<size_t>(i)].name; }
-  int Label(int64_t i) const override { return images_[static_cast<size_t>(i)].label; }
-
-  absl::StatusOr<SourceSample> Load(int64_t i) const override {
-    const ImageFile& image = images_[static_cast<size_t>(i)];
-    absl::StatusOr<File> file = File::Open(paths_[image.path], O_RDONLY);
-    return file.ok() ? LoadImageFile(*file, image.offset, image.bytes) : file.status();
-  }
-
- private:
-  std::vector<std::string> paths_;
-  std::vector<ImageFile> images_;
-};
 
 // The members of the archive at [offset, offset + bytes) of `path`; all of it for bytes = 0.
 absl::StatusOr<std::vector<TarMember>> ListTarFile(const std::string& path, uint64_t offset = 0,
@@ -81,35 +41,16 @@ absl::StatusOr<std::vector<TarMember>> ListTarFile(const std::string& path, uint
 
 // By name; and no name may be there twice.
 absl::Status SortImages(const std::string& path, std::vector<ImageFile>* images) {
-  std::sort(images->begin(), images->end(),
-            [](const ImageFile& a, const ImageFile& b) { return a.name < b.name; });
-  const auto twice =
-      std::adjacent_find(images->begin(), images->end(),
-                         [](const ImageFile& a, const ImageFile& b) { return a.name == b.name; });
+  std::ranges::sort(*images, {}, &ImageFile::name);
+  const auto twice = std::ranges::adjacent_find(*images, {}, &ImageFile::name);
   if (twice == images->end()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(path, " has ", twice->name, " twice"));
-}
-
-bool Hidden(const std::string& name) {
-  return absl::StartsWith(fs::path(name).filename().string(), ".");
-}
-
-absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& directory) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (auto it = fs::directory_iterator(directory, error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    if (!Hidden(it->path())) names.push_back(it->path().filename());
-  }
-  if (error) return IoError("list", directory, error.value());
-  std::sort(names.begin(), names.end());
-  return names;
 }
 
 // The archive of one class: a file, or a part of one.
 struct ClassTar {
   std::string wnid;
-  size_t path = 0;
+  int path = 0;  // index of the file it is in
   uint64_t offset = 0, bytes = 0;
 };
 
@@ -124,35 +65,19 @@ void AddClassTar(const std::string& name, ClassTar tar, std::vector<ClassTar>* t
   }
 }
 
-// Every wnid found must be a class.
-absl::Status CheckClasses(const std::vector<std::string>& found, const std::vector<std::string>& classes,
-                          const std::string& input) {
-  for (const std::string& wnid : found) {
-    if (std::find(classes.begin(), classes.end(), wnid) == classes.end()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("class ", wnid, " of ", input, " is none of the ", classes.size(),
-                       " classes of classes.txt, the devkit or the splits already packed; remove it, or pack "
-                       "into another directory"));
-    }
-  }
-  return absl::OkStatus();
-}
-
 // The classes that classes.txt, other splits or the devkit give, which must agree; else empty.
-absl::StatusOr<std::vector<std::string>> KnownClasses(const std::string& input,
-                                                      const std::optional<Devkit>& devkit,
-                                                      const std::vector<std::string>& known_classes) {
-  absl::StatusOr<std::vector<std::string>> listed = ListedClasses(input, known_classes);
+absl::StatusOr<std::vector<std::string>> KnownClasses(const SourceOptions& options,
+                                                      const std::optional<Devkit>& devkit) {
+  absl::StatusOr<std::vector<std::string>> listed = ListedClasses(options);
   if (!listed.ok() || !devkit) return listed;
   if (listed->empty()) return devkit->wnids;
   if (*listed == devkit->wnids) return listed;
   std::vector<std::string> differing, sorted = *listed;
-  std::sort(sorted.begin(), sorted.end());
-  std::set_symmetric_difference(sorted.begin(), sorted.end(), devkit->wnids.begin(), devkit->wnids.end(),
-                                std::back_inserter(differing));
+  std::ranges::sort(sorted);
+  std::ranges::set_symmetric_difference(sorted, devkit->wnids, std::back_inserter(differing));
   return absl::InvalidArgumentError(absl::StrCat(
-      "the ", devkit->wnids.size(), " classes of the devkit in ", input, " are not the ", listed->size(),
-      " of classes.txt or of the splits already packed: ",
+      "the ", devkit->wnids.size(), " classes of the devkit in ", options.input, " are not the ",
+      listed->size(), " of classes.txt or of the splits already packed: ",
       differing.empty() ? "their order differs" : absl::StrCat("only one side has ", differing[0])));
 }
 
@@ -169,13 +94,12 @@ absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, st
     ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(input));
     for (const std::string& name : names) {
       if (!absl::EndsWith(name, ".tar")) continue;
-      AddClassTar(name, {"", paths->size(), 0, 0}, &tars, warnings);
+      AddClassTar(name, {"", static_cast<int>(paths->size()), 0, 0}, &tars, warnings);
       paths->push_back(absl::StrCat(input, "/", name));
     }
   }
-  std::sort(tars.begin(), tars.end(), [](const ClassTar& a, const ClassTar& b) { return a.wnid < b.wnid; });
-  const auto twice = std::adjacent_find(
-      tars.begin(), tars.end(), [](const ClassTar& a, const ClassTar& b) { return a.wnid == b.wnid; });
+  std::ranges::sort(tars, {}, &ClassTar::wnid);
+  const auto twice = std::ranges::adjacent_find(tars, {}, &ClassTar::wnid);
   if (twice == tars.end()) return tars;
   return absl::InvalidArgumentError(absl::StrCat(input, " has ", twice->wnid, ".tar twice"));
 }
@@ -189,8 +113,8 @@ absl::StatusOr<std::vector<ImageFile>> ListClass(const std::string& path, const 
   std::vector<ImageFile> images;
   for (const TarMember& m : members) {
     const std::string name = fs::path(m.name).filename();
-    if (!Hidden(name))
-      images.push_back({absl::StrCat(tar.wnid, "/", name), tar.path, m.offset, m.bytes, label});
+    if (!IsHidden(name))
+      images.push_back({absl::StrCat(tar.wnid, "/", name), label, tar.path, m.offset, m.bytes});
   }
   RETURN_IF_ERROR(SortImages(path, &images));
   return images;
@@ -199,14 +123,15 @@ absl::StatusOr<std::vector<ImageFile>> ListClass(const std::string& path, const 
 // Reading the headers of a million images takes a while: class by class, in parallel.
 absl::StatusOr<std::vector<ImageFile>> ListClasses(const std::vector<ClassTar>& tars,
                                                    const std::vector<std::string>& paths,
-                                                   const std::vector<std::string>& classes, int jobs,
-                                                   const PackProgress& progress) {
+                                                   const std::vector<std::string>& classes,
+                                                   const SourceOptions& options) {
   std::vector<std::vector<ImageFile>> by_label(classes.size());
-  ProgressCounter counter(progress, "index", static_cast<int64_t>(tars.size()));
-  RETURN_IF_ERROR(RunJobs(jobs, static_cast<int64_t>(tars.size()), [&](int64_t i) {
+  ProgressCounter counter(options.progress, "index", static_cast<int64_t>(tars.size()));
+  RETURN_IF_ERROR(RunJobs(options.jobs, static_cast<int64_t>(tars.size()), [&](int64_t i) {
     const ClassTar& tar = tars[static_cast<size_t>(i)];
     const auto label = std::find(classes.begin(), classes.end(), tar.wnid) - classes.begin();
-    ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListClass(paths[tar.path], tar, static_cast<int>(label)));
+    ASSIGN_OR_RETURN(std::vector<ImageFile> images,
+                     ListClass(paths[static_cast<size_t>(tar.path)], tar, static_cast<int>(label)));
     by_label[static_cast<size_t>(label)] = std::move(images);
     counter.Add(1);
     return absl::OkStatus();
@@ -217,18 +142,32 @@ absl::StatusOr<std::vector<ImageFile>> ListClasses(const std::vector<ClassTar>& 
   return all;
 }
 
-absl::StatusOr<std::unique_ptr<PackSource>> OpenTrain(const std::string& input,
-                                                      const std::vector<std::string>& known_classes, int jobs,
-                                                      const PackProgress& progress) {
+std::unique_ptr<ImageSource> MakeSource(const std::string& input, std::vector<std::string> archives,
+                                        std::vector<ImageFile> images, std::vector<std::string> classes,
+                                        std::vector<std::string> warnings) {
+  std::vector<bool> seen(classes.size());
+  for (const ImageFile& image : images) seen[static_cast<size_t>(image.label)] = true;
+  if (const auto missing = std::ranges::count(seen, false); missing > 0) {
+    const auto first = static_cast<size_t>(std::ranges::find(seen, false) - seen.begin());
+    warnings.push_back(absl::StrCat(missing, " classes have no images, the first is ", classes[first]));
+  }
+  auto source = MakeFileSource(input, std::move(archives), std::move(images), std::move(classes));
+  for (std::string& warning : warnings) source->Warn(std::move(warning));
+  return source;
+}
+
+// options.known_classes: KnownClasses(), here and in OpenVal.
+absl::StatusOr<std::unique_ptr<ImageSource>> OpenTrain(const SourceOptions& options) {
   std::vector<std::string> paths, warnings, wnids;
-  ASSIGN_OR_RETURN(std::vector<ClassTar> tars, FindClassTars(input, &paths, &warnings));
-  if (tars.empty()) return OpenFolderSource(input, known_classes);
+  ASSIGN_OR_RETURN(std::vector<ClassTar> tars, FindClassTars(options.input, &paths, &warnings));
+  if (tars.empty()) return OpenFolder(options);
   for (const ClassTar& tar : tars) wnids.push_back(tar.wnid);
-  std::vector<std::string> classes = known_classes.empty() ? wnids : known_classes;
-  RETURN_IF_ERROR(CheckClasses(wnids, classes, input));
-  ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListClasses(tars, paths, classes, jobs, progress));
-  return std::make_unique<ImagenetSource>(std::move(paths), std::move(images), std::move(classes),
-                                          std::move(warnings));
+  std::vector<std::string> classes = options.known_classes.empty() ? wnids : options.known_classes;
+  RETURN_IF_ERROR(CheckAreClasses(options.input, "class", wnids, classes,
+                                  "classes.txt, the devkit or the splits already packed"));
+  ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListClasses(tars, paths, classes, options));
+  return MakeSource(options.input, std::move(paths), std::move(images), std::move(classes),
+                    std::move(warnings));
 }
 
 // The validation images in `input`, or in the archive there, without labels.
@@ -239,15 +178,12 @@ absl::StatusOr<std::vector<ImageFile>> ListVal(const std::string& input, std::ve
     ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(tar));
     paths->push_back(tar);
     for (const TarMember& m : members) {
-      if (!Hidden(m.name)) images.push_back({fs::path(m.name).filename(), 0, m.offset, m.bytes});
+      if (!IsHidden(m.name)) images.push_back({fs::path(m.name).filename(), 0, 0, m.offset, m.bytes});
     }
   } else {
     ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(input));
     for (const std::string& name : names) {
-      if (ValImageNumber(name) == 0) continue;
-      std::error_code unreadable;  // Load() finds out
-      images.push_back({name, paths->size(), 0, fs::file_size(fs::path(input) / name, unreadable)});
-      paths->push_back(absl::StrCat(input, "/", name));
+      if (ValImageNumber(name) > 0) images.push_back({name});
     }
   }
   RETURN_IF_ERROR(SortImages(input, &images));
@@ -281,15 +217,15 @@ absl::StatusOr<int> ValLabel(const std::string& name, const std::optional<Devkit
                                                  classes, " classes, counted from 0"));
 }
 
-absl::StatusOr<std::unique_ptr<PackSource>> OpenVal(const std::string& input,
-                                                    const std::optional<Devkit>& devkit,
-                                                    const std::vector<std::string>& classes) {
+absl::StatusOr<std::unique_ptr<ImageSource>> OpenVal(const SourceOptions& options,
+                                                     const std::optional<Devkit>& devkit) {
+  const std::string& input = options.input;
+  const std::vector<std::string>& classes = options.known_classes;
   std::vector<std::string> paths;
   ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListVal(input, &paths));
-  if (images.empty()) return OpenFolderSource(input, classes);
-  const auto list = ReadLabelList(absl::StrCat(input, "/val.txt"));
-  if (!list.ok()) return list.status();
-  if (!devkit && !*list) {
+  if (images.empty()) return OpenFolder(options);
+  ASSIGN_OR_RETURN(const auto list, ReadLabelList(absl::StrCat(input, "/val.txt")));
+  if (!devkit && !list) {
     return absl::InvalidArgumentError(absl::StrCat(
         "no labels for ", images[0].name, ": put ILSVRC2012_devkit_t12.tar.gz, or a val.txt of lines \"",
         images[0].name, " <label>\", into ", input));
@@ -301,14 +237,13 @@ absl::StatusOr<std::unique_ptr<PackSource>> OpenVal(const std::string& input,
         "classes.txt next to it, one wnid a line");
   }
   for (ImageFile& image : images) {
-    ASSIGN_OR_RETURN(image.label, ValLabel(image.name, devkit, *list, classes.size()));
+    ASSIGN_OR_RETURN(image.label, ValLabel(image.name, devkit, list, classes.size()));
   }
-  return std::make_unique<ImagenetSource>(std::move(paths), std::move(images), classes,
-                                          std::vector<std::string>());
+  return MakeSource(input, std::move(paths), std::move(images), classes, {});
 }
 
 // What is not as in the challenge's own data.
-void WarnOfCounts(bool train, PackSource* source) {
+void WarnOfCounts(bool train, ImageSource* source) {
   const int64_t images = train ? kTrainImages : kValImages,
                 classes = static_cast<int64_t>(source->classes().size());
   if (source->size() != images)
@@ -318,32 +253,29 @@ void WarnOfCounts(bool train, PackSource* source) {
 
 // Labels are the ranks of the sorted wnids, or a model trained elsewhere would be off.
 absl::Status CheckWnids(const std::vector<std::string>& classes, const std::string& input) {
-  const auto bad = std::find_if_not(classes.begin(), classes.end(), IsWnid);
+  const auto bad = std::ranges::find_if_not(classes, IsWnid);
   if (bad != classes.end()) {
     return absl::InvalidArgumentError(absl::StrCat("class \"", *bad,
                                                    "\" is no wnid (n and 8 digits); does --input=", input,
                                                    " hold one split of ImageNet?"));
   }
-  if (std::is_sorted(classes.begin(), classes.end())) return absl::OkStatus();
+  if (std::ranges::is_sorted(classes)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       "the classes in classes.txt are not sorted; ImageNet's labels are the ranks of the sorted wnids");
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<PackSource>> OpenImagenetSource(const PackOptions& options,
-                                                               const std::vector<std::string>& known_classes,
-                                                               const PackProgress& progress) {
+absl::StatusOr<std::unique_ptr<ImageSource>> OpenImagenet(const SourceOptions& options) {
   const bool train = options.split == "train";
   if (!train && options.split != "val") {
     return absl::InvalidArgumentError(
         absl::StrCat("ImageNet has the splits train and val; not \"", options.split, "\""));
   }
-  ASSIGN_OR_RETURN(std::optional<Devkit> devkit, ReadDevkit(options.input));
-  ASSIGN_OR_RETURN(std::vector<std::string> classes, KnownClasses(options.input, devkit, known_classes));
-  ASSIGN_OR_RETURN(std::unique_ptr<PackSource> source,
-                   train ? OpenTrain(options.input, classes, options.jobs, progress)
-                         : OpenVal(options.input, devkit, classes));
+  ASSIGN_OR_RETURN(const std::optional<Devkit> devkit, ReadDevkit(options.input));
+  SourceOptions known = options;
+  ASSIGN_OR_RETURN(known.known_classes, KnownClasses(options, devkit));
+  ASSIGN_OR_RETURN(std::unique_ptr<ImageSource> source, train ? OpenTrain(known) : OpenVal(known, devkit));
   RETURN_IF_ERROR(CheckWnids(source->classes(), options.input));
   WarnOfCounts(train, source.get());
   return source;

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/image/image_codec.h"
 #include "data/io/file.h"
-#include "data/pack/pack_source.h"
+#include "data/sources/source.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -60,11 +60,10 @@ absl::Status CheckIdxFile(const IdxFile& file, uint32_t magic, size_t header_byt
                                           " bytes of data, not what its header says; download it again"));
 }
 
-class IdxSource : public PackSource {
+class IdxSource final : public ImageSource {
  public:
   IdxSource(IdxFile images, IdxFile labels, std::vector<std::string> classes)
-      : images_(std::move(images)), labels_(std::move(labels)) {
-    classes_ = std::move(classes);
+      : ImageSource(std::move(classes)), images_(std::move(images)), labels_(std::move(labels)) {
     stem_ = std::filesystem::path(images_.path).filename();
     stem_ = stem_.substr(0, stem_.find(".gz"));
   }
@@ -112,15 +111,15 @@ absl::Status CheckPair(const IdxFile& images, const IdxFile& labels, size_t clas
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<PackSource>> OpenIdxSource(const std::string& input, const std::string& split,
-                                                          const std::vector<std::string>& known_classes) {
+absl::StatusOr<std::unique_ptr<ImageSource>> OpenIdx(const SourceOptions& options) {
+  const std::string& split = options.split;
   if (split != "train" && split != "val" && split != "test") {
     return absl::InvalidArgumentError(
         absl::StrCat("IDX files have the splits train, and val or test; not \"", split, "\""));
   }
-  ASSIGN_OR_RETURN(std::vector<std::string> classes, ListedClasses(input, known_classes));
+  ASSIGN_OR_RETURN(std::vector<std::string> classes, ListedClasses(options));
   if (classes.empty()) classes = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
-  const std::string stem = absl::StrCat(input, "/", split == "train" ? "train" : "t10k");
+  const std::string stem = absl::StrCat(options.input, "/", split == "train" ? "train" : "t10k");
   ASSIGN_OR_RETURN(IdxFile images, ReadIdxFile(stem + "-images-idx3-ubyte"));
   ASSIGN_OR_RETURN(IdxFile labels, ReadIdxFile(stem + "-labels-idx1-ubyte"));
   RETURN_IF_ERROR(CheckPair(images, labels, classes.size()));

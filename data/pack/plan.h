@@ -4,15 +4,14 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "data/pack/pack.h"
-#include "data/pack/pack_source.h"
 #include "data/shards/manifest.h"
 #include "data/shards/shard_format.h"
+#include "data/sources/source.h"
 
 namespace deeper {
 
@@ -30,25 +29,7 @@ struct PackPlan {
 };
 
 // Errors as Pack().
-absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const PackSource& source,
+absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const ImageSource& source,
                                      const PackProgress& progress);
-
-// Reports one phase's progress from many threads.
-class ProgressCounter {
- public:
-  ProgressCounter(const PackProgress& progress, const char* phase, int64_t total)
-      : progress_(progress), phase_(phase), total_(total) {}
-  void Add(int64_t samples) {
-    std::scoped_lock lock(mutex_);
-    done_ += samples;
-    if (progress_) progress_(phase_, done_, total_);
-  }
-
- private:
-  const PackProgress& progress_;
-  const char* phase_;
-  int64_t total_, done_ = 0;
-  std::mutex mutex_;
-};
 
 }  // namespace deeper

@@ -1,4 +1,4 @@
-#include "data/pack/pack_encode.h"
+#include "data/pack/encode.h"
 
 #include <algorithm>
 #include <cmath>
@@ -61,7 +61,7 @@ PixelStats PixelSums::Stats(int channels) const {
   return stats;
 }
 
-absl::StatusOr<StoredSample> EncodeSample(const PackSource& source, int64_t i, const PackOptions& options,
+absl::StatusOr<StoredSample> EncodeSample(const ImageSource& source, int64_t i, const PackOptions& options,
                                           bool decode) {
   ASSIGN_OR_RETURN(SourceSample loaded, source.Load(i));
   const bool keep_file = options.encoding == Encoding::kJpeg && options.resize == 0 &&

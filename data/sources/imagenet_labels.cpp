@@ -1,4 +1,4 @@
-#include "data/pack/imagenet_labels.h"
+#include "data/sources/imagenet_labels.h"
 
 #include <algorithm>
 #include <cstring>
@@ -143,12 +143,11 @@ absl::StatusOr<std::optional<Devkit>> ReadDevkit(const std::string& directory) {
 }
 
 absl::StatusOr<std::optional<std::map<std::string, int>>> ReadLabelList(const std::string& path) {
-  absl::StatusOr<std::vector<uint8_t>> content = ReadFile(path);
-  if (absl::IsNotFound(content.status())) return std::nullopt;
-  if (!content.ok()) return content.status();
-  const std::string text(content->begin(), content->end());
+  const absl::StatusOr<std::vector<std::string>> lines = ReadLines(path);
+  if (absl::IsNotFound(lines.status())) return std::nullopt;
+  RETURN_IF_ERROR(lines.status());
   std::map<std::string, int> labels;
-  for (const absl::string_view line : absl::StrSplit(text, absl::ByAnyChar("\r\n"), absl::SkipEmpty())) {
+  for (const std::string& line : *lines) {
     const std::vector<std::string> words = absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipEmpty());
     int label = 0;
     if (words.size() != 2 || !absl::SimpleAtoi(words[1], &label) || label < 0 ||

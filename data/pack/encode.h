@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "data/load/dataset.h"
 #include "data/pack/pack.h"
-#include "data/pack/pack_source.h"
+#include "data/sources/source.h"
 
 namespace deeper {
 
@@ -32,7 +32,7 @@ struct StoredSample {
 // Loads sample `i`, decodes, resizes and encodes it as `options` say. With `decode` false a file that is
 // stored as it is is not decoded: only `bytes` and `flags` count then. An error is a reason to leave the
 // sample out.
-absl::StatusOr<StoredSample> EncodeSample(const PackSource& source, int64_t i, const PackOptions& options,
+absl::StatusOr<StoredSample> EncodeSample(const ImageSource& source, int64_t i, const PackOptions& options,
                                           bool decode);
 
 }  // namespace deeper

@@ -1,4 +1,4 @@
-#include "data/pack/pack_plan.h"
+#include "data/pack/plan.h"
 
 #include <algorithm>
 #include <mutex>
@@ -8,7 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "data/io/checksum.h"
 #include "data/load/sample_order.h"
-#include "data/pack/pack_encode.h"
+#include "data/pack/encode.h"
 #include "kernels/base/jobs.h"
 #include "kernels/base/status.h"
 
@@ -42,7 +42,7 @@ Scanned Summarize(int64_t source, const StoredSample& stored) {
           stored.flags};
 }
 
-absl::StatusOr<Scan> ScanSource(const PackOptions& options, const PackSource& source,
+absl::StatusOr<Scan> ScanSource(const PackOptions& options, const ImageSource& source,
                                 const PackProgress& progress) {
   std::vector<absl::StatusOr<Scanned>> scanned(static_cast<size_t>(source.size()));
   Scan scan;
@@ -85,7 +85,7 @@ absl::Status CheckRejects(const std::vector<Reject>& rejects, const PackOptions&
 }
 
 // Of everything a model could learn from; how the samples are cut into shards is not part of it.
-std::string Uuid(const PackOptions& options, const PackSource& source, const std::vector<Scanned>& samples) {
+std::string Uuid(const PackOptions& options, const ImageSource& source, const std::vector<Scanned>& samples) {
   Xxh3Stream hash;
   const auto add = [&](const std::string& text) { hash.Add(text.c_str(), text.size() + 1); };
   add(absl::StrCat("deeper-shard-1 ", options.split, " ", NameOf(options.encoding), " ", source.channels()));
@@ -109,7 +109,7 @@ void Shuffle(uint64_t seed, std::vector<Scanned>* samples) {
 }
 
 // As many of the samples from `*next` on as fit in a shard, at least one.
-PlannedShard FillShard(const PackOptions& options, const PackSource& source,
+PlannedShard FillShard(const PackOptions& options, const ImageSource& source,
                        const std::vector<Scanned>& samples, size_t* next) {
   PlannedShard shard;
   shard.header.first_sample = static_cast<int64_t>(*next);
@@ -137,7 +137,7 @@ PlannedShard FillShard(const PackOptions& options, const PackSource& source,
   return shard;
 }
 
-std::vector<PlannedShard> CutIntoShards(const PackOptions& options, const PackSource& source,
+std::vector<PlannedShard> CutIntoShards(const PackOptions& options, const ImageSource& source,
                                         const Scan& scan, const std::string& uuid) {
   std::vector<PlannedShard> shards;
   for (size_t next = 0; next < scan.samples.size();)
@@ -158,7 +158,7 @@ std::vector<PlannedShard> CutIntoShards(const PackOptions& options, const PackSo
 
 }  // namespace
 
-absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const PackSource& source,
+absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const ImageSource& source,
                                      const PackProgress& progress) {
   ASSIGN_OR_RETURN(Scan scan, ScanSource(options, source, progress));
   RETURN_IF_ERROR(CheckRejects(scan.rejects, options));

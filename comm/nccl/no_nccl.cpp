@@ -1,0 +1,20 @@
+// What stands in for nccl_communicator.cpp in builds without NCCL's header.
+#include "comm/nccl/nccl_communicator.h"
+
+namespace deeper {
+namespace {
+
+constexpr char kBuiltWithoutNccl[] = "this program was built without NCCL";
+
+}  // namespace
+
+absl::StatusOr<std::string> LoadNccl() {
+  return absl::UnimplementedError(kBuiltWithoutNccl);
+}
+
+std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& inner, Device&) {
+  inner.Abort(kCommunicationExitCode, kBuiltWithoutNccl);
+  return nullptr;  // not reached
+}
+
+}  // namespace deeper

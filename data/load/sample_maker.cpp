@@ -1,0 +1,202 @@
+#include "data/load/sample_maker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "data/image/augment.h"
+#include "data/image/resize.h"
+#include "data/load/stage_clock.h"
+#include "kernels/base/status.h"
+
+namespace deeper {
+namespace {
+
+size_t RoundUp(size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+bool Mixes(const LoaderOptions& options) {
+  return options.mixup > 0 || options.cutmix > 0;
+}
+
+// Samples that a batch may hold: its rows, and partners from before the first one and after the last one.
+int64_t Entries(const LoaderOptions& options) {
+  return options.rows + (Mixes(options) ? 2 : 0);
+}
+
+// Of a packed batch: what comes before the pixels, and what is set aside for the pixels of one entry.
+size_t PackedHeaderBytes(const LoaderOptions& options) {
+  return RoundUp(static_cast<size_t>(Entries(options)) * sizeof(PackedImage));
+}
+size_t PackedImageBytes(const DatasetInfo& info, const LoaderOptions& options) {
+  const int64_t pixels = info.height > 0 ? int64_t{info.height} * info.width
+                                         : int64_t{4} * options.image_size * options.image_size;
+  return RoundUp(static_cast<size_t>(pixels * info.channels));
+}
+
+}  // namespace
+
+size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options) {
+  return PackedHeaderBytes(options) + static_cast<size_t>(Entries(options)) * PackedImageBytes(info, options);
+}
+
+absl::Status SampleMaker::FillRow(BatchInMaking& batch, int64_t row, Scratch& scratch) {
+  const BatchPlan& plan = batch.plan;
+  const int64_t position = plan.first + row, partner = Mixes(options_) ? position ^ 1 : position;
+  EnterStage(Stage::kRead);
+  dataset_.ReadAhead(OrderOf(plan).ReadAhead(position));
+  if (partner == position || partner >= dataset_.info().samples) {
+    ASSIGN_OR_RETURN(const int64_t sample, Prepare(batch, position, row, scratch));
+    Finish(batch, row, sample, sample, 0);
+    return absl::OkStatus();
+  }
+  const int64_t partner_row = partner - plan.first;
+  const bool together = partner_row >= 0 && partner_row < plan.distinct;
+  if (together && partner_row < row) return absl::OkStatus();
+  const int64_t entry = together ? partner_row : options_.rows + (partner_row > row ? 1 : 0);
+  ASSIGN_OR_RETURN(const int64_t own, Prepare(batch, position, row, scratch));
+  ASSIGN_OR_RETURN(const int64_t other, Prepare(batch, partner, entry, scratch));
+  const Mix mix = DrawMix(options_.mixup, options_.cutmix, options_.image_size,
+                          Draws("mix", plan, OrderOf(plan).At(std::min(position, partner))));
+  MixEntries(batch, mix, row, entry, scratch);
+  Finish(batch, row, own, other, mix.weight);
+  if (together) Finish(batch, partner_row, other, own, mix.weight);
+  return absl::OkStatus();
+}
+
+// Reads the sample at `position` of the epoch, or the next one that can be read, into entry `entry`, mixed
+// with nothing yet. Returns which it is.
+absl::StatusOr<int64_t> SampleMaker::Prepare(BatchInMaking& batch, int64_t position, int64_t entry,
+                                             Scratch& scratch) {
+  int64_t sample = OrderOf(batch.plan).At(position);
+  absl::Status prepared = PrepareSample(batch, sample, entry, scratch);
+  while (absl::IsDataLoss(prepared) && options_.allow_bad > 0) {
+    if (!MayReplace(sample, prepared)) {
+      return absl::DataLossError(absl::StrCat(prepared.message(), "; that is one bad sample more than the ",
+                                              options_.allow_bad, " that are allowed"));
+    }
+    sample = (sample + 1) % dataset_.info().samples;
+    prepared = PrepareSample(batch, sample, entry, scratch);
+  }
+  RETURN_IF_ERROR(prepared);
+  return sample;
+}
+
+// Counts the bad sample.
+bool SampleMaker::MayReplace(int64_t sample, const absl::Status& status) {
+  const std::lock_guard lock(mutex_);
+  bad_.emplace(sample, status.message());
+  return std::ssize(bad_) <= std::min(options_.allow_bad, dataset_.info().samples - 1);
+}
+
+// One sample, from the disk to its place in the batch.
+absl::Status SampleMaker::PrepareSample(BatchInMaking& batch, int64_t sample, int64_t entry,
+                                        Scratch& scratch) const {
+  const int size = options_.image_size;
+  Sampling sampling;
+  sampling.filter = FilterOf(options_.augment);
+  sampling.color = DrawColor(options_.color_jitter, grey_, Draws("color", batch.plan, sample));
+  if (options_.bgr) std::swap(sampling.color.m[0], sampling.color.m[2]);
+  sampling.erased = DrawErased(options_.random_erasing, size, Draws("erase", batch.plan, sample));
+  const auto choose = [&](ImageSize image) {
+    sampling.window =
+        DrawWindow(options_.augment, size, image.height, image.width, Draws("augment", batch.plan, sample));
+    return PixelsOf(sampling.window, sampling.filter, size, size, image);
+  };
+  EnterStage(Stage::kRead);
+  const ImageSize stored = options_.packed ? dataset_.StoredPixels(sample) : ImageSize{};
+  if (FitsItsPlace(stored)) {  // from the file to the batch; all of it, whatever is wanted of it
+    choose(stored);
+    return dataset_.ReadPixels(sample, Place(batch, entry, stored, sampling));
+  }
+  RETURN_IF_ERROR(dataset_.ReadPart(sample, choose, &scratch.image));
+  EnterStage(Stage::kAugment);
+  sampling.window.x -= static_cast<float>(scratch.image.x);
+  sampling.window.y -= static_cast<float>(scratch.image.y);
+  if (options_.packed) {
+    Pack(batch, entry, sampling, &scratch.image);
+  } else {
+    SampleImage(scratch.image, sampling, scales_.data(), options_.channels, size, size,
+                Pixels(batch, entry, scratch));
+  }
+  return absl::OkStatus();
+}
+
+// Of an entry that is not packed.
+float* SampleMaker::Pixels(BatchInMaking& batch, int64_t entry, Scratch& scratch) const {
+  if (entry < options_.rows) return batch.images.as<float>() + entry * image_elements_;
+  scratch.partner.resize(static_cast<size_t>(image_elements_));
+  return scratch.partner.data();
+}
+
+// Whether so many pixels are as they may lie in a packed batch; 0 of them: no.
+bool SampleMaker::FitsItsPlace(ImageSize size) const {
+  const auto bytes = static_cast<size_t>(int64_t{size.height} * size.width * dataset_.info().channels);
+  return bytes > 0 && bytes <= PackedImageBytes(dataset_.info(), options_);
+}
+
+// Enters an image in a packed batch; returns where its pixels belong.
+uint8_t* SampleMaker::Place(BatchInMaking& batch, int64_t entry, ImageSize image,
+                            const Sampling& sampling) const {
+  const size_t offset =
+      PackedHeaderBytes(options_) + static_cast<size_t>(entry) * PackedImageBytes(dataset_.info(), options_);
+  batch.images.as<PackedImage>()[entry] = {static_cast<int64_t>(offset), image.height, image.width,
+                                           dataset_.info().channels, sampling};
+  return batch.images.as<uint8_t>() + offset;
+}
+
+// Lays pixels where they belong in a packed batch; changes *image if it is too large.
+void SampleMaker::Pack(BatchInMaking& batch, int64_t entry, Sampling sampling, Image* image) const {
+  const int size = options_.image_size;
+  if (!FitsItsPlace({image->height, image->width})) {
+    *image = ResizeWindow(*image, sampling.window, sampling.filter, size, size);
+    sampling.window = {0, 0, static_cast<float>(size), static_cast<float>(size)};
+  }
+  std::copy(image->pixels.begin(), image->pixels.end(),
+            Place(batch, entry, {image->height, image->width}, sampling));
+}
+
+void SampleMaker::MixEntries(BatchInMaking& batch, const Mix& mix, int64_t a, int64_t b,
+                             Scratch& scratch) const {
+  const int size = options_.image_size;
+  if (!options_.packed) {
+    return MixSamples(mix, options_.channels, size, size, Pixels(batch, a, scratch),
+                      Pixels(batch, b, scratch));
+  }
+  auto* const entries = batch.images.as<PackedImage>();
+  entries[a].mix = entries[b].mix = mix;
+  entries[a].partner = static_cast<int32_t>(b);
+  entries[b].partner = static_cast<int32_t>(a);
+}
+
+// Labels row `row`, and copies it to the padding rows that repeat it.
+void SampleMaker::Finish(BatchInMaking& batch, int64_t row, int64_t sample, int64_t partner,
+                         float weight) const {
+  for (int64_t i = row; i < options_.rows; i += batch.plan.distinct) {
+    if (i != row) Repeat(batch, row, i);
+    batch.labels[i] = i < batch.plan.batch.rows ? dataset_.label(sample) : -1;
+    batch.samples[i] = static_cast<uint64_t>(sample);
+    batch.partner_labels[i] = dataset_.label(partner);
+    batch.partner_weights[i] = weight;
+  }
+}
+
+void SampleMaker::Repeat(BatchInMaking& batch, int64_t row, int64_t into) const {
+  if (options_.packed) {
+    batch.images.as<PackedImage>()[into] = batch.images.as<PackedImage>()[row];
+  } else {
+    auto* const images = batch.images.as<float>();
+    std::copy_n(images + row * image_elements_, image_elements_, images + into * image_elements_);
+  }
+}
+
+SampleOrder SampleMaker::OrderOf(const BatchPlan& plan) const {
+  return SampleOrder(options_.order, dataset_.info().samples, options_.seed, plan.batch.epoch);
+}
+
+Rng SampleMaker::Draws(std::string_view what, const BatchPlan& plan, int64_t sample) const {
+  return Rng(options_.seed, RandomStream(what), plan.batch.epoch, static_cast<uint64_t>(sample));
+}
+
+}  // namespace deeper

@@ -1,0 +1,85 @@
+// Makes the samples of a batch: reads them, draws what becomes of them, puts each at its place and mixes
+// partners.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "data/load/batch_sequence.h"
+#include "data/load/dataset.h"
+#include "data/load/loader.h"
+#include "data/load/sample_order.h"
+#include "kernels/base/buffer.h"
+#include "kernels/base/image_sampling.h"
+#include "kernels/base/rng.h"
+
+namespace deeper {
+
+// A batch under way: its plan, and the memory of what Batch points to.
+struct BatchInMaking {
+  BatchPlan plan;
+  Buffer images;  // packed: PackedBatchBytes; else floats [rows, channels, image_size, image_size]
+  std::vector<int32_t> labels, partner_labels;  // [rows], as the others
+  std::vector<uint64_t> samples;
+  std::vector<float> partner_weights;
+};
+
+class SampleMaker {
+ public:
+  // scales: [channels]; grey: of the mean pixel, 0 to 255.
+  SampleMaker(const Dataset& dataset, const LoaderOptions& options, std::vector<PixelScale> scales,
+              float grey)
+      : dataset_(dataset),
+        options_(options),
+        scales_(std::move(scales)),
+        grey_(grey),
+        image_elements_(int64_t{options.channels} * options.image_size * options.image_size) {}
+
+  // Memory that a thread uses for one sample after the other.
+  struct Scratch {
+    Image image;
+    std::vector<float> partner;  // a sample that another batch has
+  };
+
+  // Fills row `row` of batch.plan.distinct, and the rows that repeat it. Of two partners in one batch, the
+  // one with the lower row fills both. Any number of threads, each with rows of its own. Errors:
+  // Dataset::Read's.
+  absl::Status FillRow(BatchInMaking& batch, int64_t row, Scratch& scratch);
+
+  const std::vector<PixelScale>& scales() const { return scales_; }
+  // Loader::bad_samples.
+  std::map<int64_t, std::string> bad_samples() const {
+    const std::lock_guard lock(mutex_);
+    return bad_;
+  }
+
+ private:
+  absl::StatusOr<int64_t> Prepare(BatchInMaking& batch, int64_t position, int64_t entry, Scratch& scratch);
+  bool MayReplace(int64_t sample, const absl::Status& status);
+  absl::Status PrepareSample(BatchInMaking& batch, int64_t sample, int64_t entry, Scratch& scratch) const;
+  SampleOrder OrderOf(const BatchPlan& plan) const;
+  Rng Draws(std::string_view what, const BatchPlan& plan, int64_t sample) const;
+  float* Pixels(BatchInMaking& batch, int64_t entry, Scratch& scratch) const;
+  bool FitsItsPlace(ImageSize size) const;
+  uint8_t* Place(BatchInMaking& batch, int64_t entry, ImageSize image, const Sampling& sampling) const;
+  void Pack(BatchInMaking& batch, int64_t entry, Sampling sampling, Image* image) const;
+  void MixEntries(BatchInMaking& batch, const Mix& mix, int64_t a, int64_t b, Scratch& scratch) const;
+  void Finish(BatchInMaking& batch, int64_t row, int64_t sample, int64_t partner, float weight) const;
+  void Repeat(BatchInMaking& batch, int64_t row, int64_t into) const;
+
+  const Dataset& dataset_;
+  const LoaderOptions options_;
+  const std::vector<PixelScale> scales_;
+  const float grey_;
+  const int64_t image_elements_;
+  mutable std::mutex mutex_;  // guards bad_
+  std::map<int64_t, std::string> bad_;
+};
+
+}  // namespace deeper

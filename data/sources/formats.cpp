@@ -1,0 +1,42 @@
+#include "data/sources/formats.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace deeper {
+
+OpenSource OpenIdx, OpenImagenet;  // each in the file of its name
+
+namespace {
+
+constexpr SourceFormat kFormats[] = {
+    {"idx", OpenIdx, false,
+     "the files of MNIST and its like, gzipped or not; split val or test: the t10k ones"},
+    {"folder", OpenFolder, false, "one folder a class, of JPEG and PNG files; their names are the classes'"},
+    {"imagenet", OpenImagenet, true,
+     "ImageNet 2012 as downloaded. train: ILSVRC2012_img_train.tar, or the 1000 tars in it;\n"
+     "val: ILSVRC2012_img_val.tar or its files, with ILSVRC2012_devkit_t12.tar.gz or val.txt;\n"
+     "either: folders named by wnid. Labels are the ranks of the sorted wnids. --strict wants\n"
+     "1,281,167 and 50,000 images of 1000 classes"},
+};
+
+}  // namespace
+
+std::span<const SourceFormat> SourceFormats() {
+  return kFormats;
+}
+
+std::string FormatNames() {
+  return absl::StrJoin(kFormats, " | ",
+                       [](std::string* out, const SourceFormat& format) { out->append(format.name); });
+}
+
+absl::StatusOr<const SourceFormat*> FindFormat(const std::string& name) {
+  const auto* const found = std::ranges::find(kFormats, name, &SourceFormat::name);
+  if (found != std::end(kFormats)) return found;
+  return absl::InvalidArgumentError(absl::StrCat("--format=", name, ": must be ", FormatNames()));
+}
+
+}  // namespace deeper

@@ -1,0 +1,26 @@
+// The formats of inputs that `pack` reads. A new one is a file that defines its OpenSource function, and a
+// row of the table.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "data/sources/source.h"
+
+namespace deeper {
+
+struct SourceFormat {
+  const char* name;
+  OpenSource* open;
+  bool train_sorted_by_class;  // and so to be packed in a random order
+  const char* help;            // lines, without a newline at the end
+};
+
+std::span<const SourceFormat> SourceFormats();
+// "idx | folder | ..."
+std::string FormatNames();
+// InvalidArgument: lists the names that there are.
+absl::StatusOr<const SourceFormat*> FindFormat(const std::string& name);
+
+}  // namespace deeper
