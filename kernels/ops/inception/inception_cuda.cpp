@@ -18,7 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 #include "kernels/cuda/base/cuda_device.h"
-#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/arrays/arrays.h"
 #include "kernels/ops/conv2d/batch_norm_cuda.h"
 #include "kernels/ops/inception/inception.h"
 #include "kernels/ops/inception/inception_buffer.h"
