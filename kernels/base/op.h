@@ -1,6 +1,6 @@
 // What every op is: prepared once, then only run.
 //
-// An op has one input x and one output y. Preparing it (the MakeX functions, through MakeOp in ops.h)
+// An op has one input x and one output y. Preparing it (MakeOp in ops.h)
 // validates shapes, builds the backend's primitives and states what memory it wants; Bind hands it that
 // memory for good; Forward and Backward afterwards only enqueue work on the device's stream, allocate nothing
 // and cannot fail in a way a caller could handle.
@@ -160,6 +160,11 @@ class Op {
 
  protected:
   Op() = default;
+  // A parameter in the type of the activations, for devices that want it.
+  const void* Param(size_t i) const {
+    return needs_.x.dtype == DType::kF32 ? binding_.params[i] : binding_.narrow_params[i];
+  }
+
   OpNeeds needs_;
   OpBinding binding_;
 };

@@ -6,26 +6,19 @@
 // Errors: InvalidArgument unless 0 <= p < 1.
 #pragma once
 
-#include <memory>
-
-#include "absl/status/statusor.h"
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
+#include "kernels/ops/backend.h"
 
 namespace deeper {
 
 struct DropoutParams {
+  static constexpr std::string_view name() { return "dropout"; }
+  static constexpr bool kTakesSlices = false;
+
   float p = 0.5f;
 };
 
-absl::StatusOr<OpShape> InferDropout(const DropoutParams& params, const Shape& x);
-absl::StatusOr<std::unique_ptr<Op>> MakeDropout(const DropoutParams& params, const TensorDesc& x,
-                                                const OpOptions& options, Device& device);
-
-// Backends: arguments are valid already.
-std::unique_ptr<Op> MakeDropoutCpu(const DropoutParams& params, const TensorDesc& x, const OpOptions& options,
-                                   Device& device);
-std::unique_ptr<Op> MakeDropoutCuda(const DropoutParams& params, const TensorDesc& x,
-                                    const OpOptions& options, Device& device);
+absl::StatusOr<OpShape> Infer(const DropoutParams& params, const Shape& x);
+MadeOp MakeCpu(const DropoutParams& params, const OpSetup& setup);
+MadeOp MakeCuda(const DropoutParams& params, const OpSetup& setup);
 
 }  // namespace deeper

@@ -51,10 +51,10 @@ void DropPixel(const Rng& rng, float p, const TensorDesc& desc, int64_t n, int64
 
 class DropoutCpu final : public Op {
  public:
-  DropoutCpu(const DropoutParams& params, const TensorDesc& x, const OpOptions& options)
-      : p_(params.p), training_(options.training), stream_(RandomStream(options.name)) {
-    needs_.x = needs_.y = x;
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
+  DropoutCpu(const DropoutParams& params, const OpSetup& s)
+      : p_(params.p), training_(s.options.training), stream_(RandomStream(s.options.name)) {
+    needs_.x = needs_.y = s.x;
+    if (s.wants_dx()) needs_.dx_parts = {s.x};
   }
 
   void Forward() override {
@@ -97,9 +97,8 @@ class DropoutCpu final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> MakeDropoutCpu(const DropoutParams& params, const TensorDesc& x, const OpOptions& options,
-                                   Device&) {
-  return std::make_unique<DropoutCpu>(params, x, options);
+MadeOp MakeCpu(const DropoutParams& params, const OpSetup& setup) {
+  return std::make_unique<DropoutCpu>(params, setup);
 }
 
 }  // namespace deeper

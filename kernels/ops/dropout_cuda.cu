@@ -65,10 +65,13 @@ struct DropElements {
 
 class DropoutCuda final : public Op {
  public:
-  DropoutCuda(const DropoutParams& params, const TensorDesc& x, const OpOptions& options, CudaDevice& device)
-      : device_(device), p_(params.p), training_(options.training), stream_(RandomStream(options.name)) {
-    needs_.x = needs_.y = x;
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
+  DropoutCuda(const DropoutParams& params, const OpSetup& s)
+      : device_(AsCuda(s.device)),
+        p_(params.p),
+        training_(s.options.training),
+        stream_(RandomStream(s.options.name)) {
+    needs_.x = needs_.y = s.x;
+    if (s.wants_dx()) needs_.dx_parts = {s.x};
   }
 
   void Forward() override {
@@ -111,9 +114,8 @@ class DropoutCuda final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> MakeDropoutCuda(const DropoutParams& params, const TensorDesc& x,
-                                    const OpOptions& options, Device& device) {
-  return std::make_unique<DropoutCuda>(params, x, options, AsCuda(device));
+MadeOp MakeCuda(const DropoutParams& params, const OpSetup& setup) {
+  return std::make_unique<DropoutCuda>(params, setup);
 }
 
 }  // namespace deeper

@@ -2,22 +2,17 @@
 // in any layout. Backward: one dx part in x's layout, overwritten.
 #pragma once
 
-#include <memory>
-
-#include "absl/status/statusor.h"
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
+#include "kernels/ops/backend.h"
 
 namespace deeper {
 
-struct FlattenParams {};
+struct FlattenParams {
+  static constexpr std::string_view name() { return "flatten"; }
+  static constexpr bool kTakesSlices = false;
+};
 
-absl::StatusOr<OpShape> InferFlatten(const FlattenParams& params, const Shape& x);
-absl::StatusOr<std::unique_ptr<Op>> MakeFlatten(const FlattenParams& params, const TensorDesc& x,
-                                                const OpOptions& options, Device& device);
-
-// Backends: arguments are valid already.
-std::unique_ptr<Op> MakeFlattenCpu(const TensorDesc& x, const OpOptions& options, Device& device);
-std::unique_ptr<Op> MakeFlattenCuda(const TensorDesc& x, const OpOptions& options, Device& device);
+absl::StatusOr<OpShape> Infer(const FlattenParams& params, const Shape& x);
+MadeOp MakeCpu(const FlattenParams& params, const OpSetup& setup);
+MadeOp MakeCuda(const FlattenParams& params, const OpSetup& setup);
 
 }  // namespace deeper

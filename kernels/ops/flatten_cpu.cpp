@@ -37,10 +37,10 @@ void ToFeatureMap(const TensorDesc& desc, const T* y, T* x) {
 
 class FlattenCpu final : public Op {
  public:
-  FlattenCpu(const TensorDesc& x, const OpOptions& options) {
-    needs_.x = x;
-    needs_.y = {{x.shape.n, x.shape.c * x.shape.spatial()}, x.dtype};
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
+  explicit FlattenCpu(const OpSetup& s) {
+    needs_.x = s.x;
+    needs_.y = {s.shape.y, s.x.dtype};
+    if (s.wants_dx()) needs_.dx_parts = {s.x};
   }
 
   void Forward() override {
@@ -65,8 +65,8 @@ class FlattenCpu final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> MakeFlattenCpu(const TensorDesc& x, const OpOptions& options, Device&) {
-  return std::make_unique<FlattenCpu>(x, options);
+MadeOp MakeCpu(const FlattenParams&, const OpSetup& setup) {
+  return std::make_unique<FlattenCpu>(setup);
 }
 
 }  // namespace deeper

@@ -33,10 +33,10 @@ struct ToFeatureMap {
 
 class FlattenCuda final : public Op {
  public:
-  FlattenCuda(const TensorDesc& x, const OpOptions& options, CudaDevice& device) : device_(device) {
-    needs_.x = x;
-    needs_.y = {{x.shape.n, x.shape.c * x.shape.spatial()}, x.dtype};
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
+  explicit FlattenCuda(const OpSetup& s) : device_(AsCuda(s.device)) {
+    needs_.x = s.x;
+    needs_.y = {s.shape.y, s.x.dtype};
+    if (s.wants_dx()) needs_.dx_parts = {s.x};
   }
 
   void Forward() override {
@@ -73,8 +73,8 @@ class FlattenCuda final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> MakeFlattenCuda(const TensorDesc& x, const OpOptions& options, Device& device) {
-  return std::make_unique<FlattenCuda>(x, options, AsCuda(device));
+MadeOp MakeCuda(const FlattenParams&, const OpSetup& setup) {
+  return std::make_unique<FlattenCuda>(setup);
 }
 
 }  // namespace deeper

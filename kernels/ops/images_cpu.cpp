@@ -1,4 +1,5 @@
-#include "kernels/ops/arrays/flat.h"
+#include "kernels/base/check.h"
+#include "kernels/ops/arrays/arrays.h"
 #include "kernels/ops/images.h"
 
 namespace deeper {
@@ -9,6 +10,10 @@ void PlaceImagesCpu(Device& device, const float* normalised, const TensorDesc& d
   } else {
     device.Copy(images, normalised, desc.bytes());
   }
+}
+
+void SampleImagesCpu(Device&, const std::byte*, const PixelScales&, const TensorDesc&, void*) {
+  DEEPER_CHECK(false, "packed batches are for CUDA");
 }
 
 }  // namespace deeper

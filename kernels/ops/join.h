@@ -4,9 +4,7 @@
 
 #include <vector>
 
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
-#include "kernels/base/tensor.h"
+#include "kernels/ops/backend.h"
 
 namespace deeper {
 
@@ -15,20 +13,13 @@ constexpr size_t kMaxGradientParts = 8;
 // out = sum of the channels [first_channel, first_channel + out.c) of the parts, all of layout `from`, and 0
 // where `y` (the output of a ReLU, of layout `from`; nullptr for none) is not positive. `out` is dense and
 // overwritten.
-void JoinChannels(Device& device, const std::vector<void*>& parts, const void* y, const TensorDesc& from,
-                  int64_t first_channel, const Tensor& out);
+DEEPER_BACKENDS(void, JoinChannels, Device& device, const std::vector<void*>& parts, const void* y,
+                const TensorDesc& from, int64_t first_channel, const Tensor& out);
 
 // to[:, first_channel : first_channel + from.c] = from. The last tensor pasted also zeroes the channels that
 // pad `to`.
-void PasteChannels(Device& device, const Tensor& from, int64_t first_channel, const Tensor& to);
-
-// Backends.
-void JoinChannelsCpu(Device& device, const std::vector<void*>& parts, const void* y, const TensorDesc& from,
-                     int64_t first_channel, const Tensor& out);
-void PasteChannelsCpu(Device& device, const Tensor& from, int64_t first_channel, const Tensor& to);
-void JoinChannelsCuda(Device& device, const std::vector<void*>& parts, const void* y, const TensorDesc& from,
-                      int64_t first_channel, const Tensor& out);
-void PasteChannelsCuda(Device& device, const Tensor& from, int64_t first_channel, const Tensor& to);
+DEEPER_BACKENDS(void, PasteChannels, Device& device, const Tensor& from, int64_t first_channel,
+                const Tensor& to);
 
 // out = sum of the parts, and 0 where `y` is not positive. All have the layout `desc`. out may be one of the
 // parts.

@@ -1,12 +1,10 @@
 #include "kernels/ops/linear.h"
 
 #include "absl/strings/str_cat.h"
-#include "kernels/base/status.h"
-#include "kernels/ops/backend.h"
 
 namespace deeper {
 
-absl::StatusOr<OpShape> InferLinear(const LinearParams& params, const Shape& x) {
+absl::StatusOr<OpShape> Infer(const LinearParams& params, const Shape& x) {
   if (params.out_features < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("linear: out_features must be positive, but is ", params.out_features));
@@ -24,11 +22,9 @@ absl::StatusOr<OpShape> InferLinear(const LinearParams& params, const Shape& x) 
   return shape;
 }
 
-absl::StatusOr<std::unique_ptr<Op>> MakeLinear(const LinearParams& params, const TensorDesc& x,
-                                               const OpOptions& options, Device& device) {
-  ASSIGN_OR_RETURN(const OpShape shape, InferLinear(params, x.shape));
-  if (x.layout != Layout::kNchw) return absl::UnimplementedError("linear: x must be a dense matrix (kNchw)");
-  return DEEPER_ON(device, MakeLinear)(params, shape, x, options, device);
+absl::Status Check(const LinearParams&, const OpSetup& s) {
+  if (s.x.layout == Layout::kNchw) return absl::OkStatus();
+  return absl::UnimplementedError("linear: x must be a dense matrix (kNchw)");
 }
 
 }  // namespace deeper

@@ -5,29 +5,21 @@
 // a vector (h = w = 1): put a Flatten or a global pool before it.
 #pragma once
 
-#include <memory>
-
-#include "absl/status/statusor.h"
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
+#include "kernels/ops/backend.h"
 
 namespace deeper {
 
 struct LinearParams {
+  static constexpr std::string_view name() { return "linear"; }
+  static constexpr bool kTakesSlices = false;
+
   int64_t out_features = 0;
   bool relu = false;
 };
 
-absl::StatusOr<OpShape> InferLinear(const LinearParams& params, const Shape& x);
-absl::StatusOr<std::unique_ptr<Op>> MakeLinear(const LinearParams& params, const TensorDesc& x,
-                                               const OpOptions& options, Device& device);
-
-// Backends: arguments are valid already, and `shape` is what InferLinear says of them.
-absl::StatusOr<std::unique_ptr<Op>> MakeLinearCpu(const LinearParams& params, const OpShape& shape,
-                                                  const TensorDesc& x, const OpOptions& options,
-                                                  Device& device);
-absl::StatusOr<std::unique_ptr<Op>> MakeLinearCuda(const LinearParams& params, const OpShape& shape,
-                                                   const TensorDesc& x, const OpOptions& options,
-                                                   Device& device);
+absl::StatusOr<OpShape> Infer(const LinearParams& params, const Shape& x);
+absl::Status Check(const LinearParams& params, const OpSetup& setup);
+MadeOp MakeCpu(const LinearParams& params, const OpSetup& setup);
+MadeOp MakeCuda(const LinearParams& params, const OpSetup& setup);
 
 }  // namespace deeper

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/base/status.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/ops/join.h"
 #include "kernels/ops/linear.h"
@@ -7,27 +8,21 @@
 namespace deeper {
 namespace {
 
-struct Primitives {
-  onednn::Weighted passes;
-  onednn::Primitive cast;  // the float32 weight to x's type; empty where that is float32
-};
-
 // The weight stays as it is kept, [K,C]: bringing it into another order would cost more than the small
 // products gain.
 class LinearCpu final : public Op {
  public:
-  LinearCpu(const LinearParams& params, const OpShape& shape, const TensorDesc& x, const OpOptions& options,
-            Primitives primitives)
-      : relu_(params.relu), passes_(std::move(primitives.passes)), cast_(std::move(primitives.cast)) {
-    needs_.x = x;
-    needs_.y = {shape.y, x.dtype};
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
-    for (const ParamSpec& spec : shape.params) needs_.params.push_back(MakeParamLayout(spec, 1));
+  LinearCpu(const LinearParams& params, const OpSetup& s, onednn::Weighted passes, onednn::Primitive cast)
+      : relu_(params.relu), passes_(std::move(passes)), cast_(std::move(cast)) {
+    needs_.x = s.x;
+    needs_.y = {s.shape.y, s.x.dtype};
+    if (s.wants_dx()) needs_.dx_parts = {s.x};
+    for (const ParamSpec& spec : s.shape.params) needs_.params.push_back(MakeParamLayout(spec, 1));
     needs_.saved_bytes = cast_.ArgBytes(DNNL_ARG_TO);
     needs_.workspace_bytes = std::max({passes_.forward.scratch_bytes(), passes_.backward_data.scratch_bytes(),
                                        passes_.backward_weights.scratch_bytes(), cast_.scratch_bytes()});
-    needs_.backward_reads_x = options.training;
-    needs_.backward_reads_y = options.training && relu_;
+    needs_.backward_reads_x = s.options.training;
+    needs_.backward_reads_y = s.options.training && relu_;
   }
 
   void Bind(const OpBinding& b) override {
@@ -61,7 +56,7 @@ class LinearCpu final : public Op {
  private:
   bool relu_;
   onednn::Weighted passes_;
-  onednn::Primitive cast_;
+  onednn::Primitive cast_;  // the float32 weight to x's type; empty where that is float32
 };
 
 onednn::Desc MatrixOf(const TensorDesc& x) {
@@ -70,19 +65,15 @@ onednn::Desc MatrixOf(const TensorDesc& x) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakeLinearCpu(const LinearParams& params, const OpShape& shape,
-                                                  const TensorDesc& x, const OpOptions& options, Device&) {
-  const ParamSpec& weight = shape.params[0];
-  const onednn::Desc master = onednn::DescOf(weight, {}), bias = onednn::DescOf(shape.params[1], {});
-  const onednn::Desc used = MatrixOf({{weight.shape[0], weight.shape[1]}, x.dtype});
-  auto passes =
-      onednn::MakeInnerProduct({MatrixOf(x), used, master, bias, MatrixOf({shape.y, x.dtype}), params.relu},
-                               {options.training, options.want_dx});
-  if (!passes.ok()) return passes.status();
-  auto cast = onednn::MakeReorder(master, used);
-  if (!cast.ok()) return cast.status();
-  return std::make_unique<LinearCpu>(params, shape, x, options,
-                                     Primitives{*std::move(passes), *std::move(cast)});
+MadeOp MakeCpu(const LinearParams& params, const OpSetup& s) {
+  const ParamSpec& weight = s.shape.params[0];
+  const onednn::Desc master = onednn::DescOf(weight, {}), bias = onednn::DescOf(s.shape.params[1], {});
+  const onednn::Desc used = MatrixOf({{weight.shape[0], weight.shape[1]}, s.x.dtype});
+  ASSIGN_OR_RETURN(auto passes, onednn::MakeInnerProduct({MatrixOf(s.x), used, master, bias,
+                                                          MatrixOf({s.shape.y, s.x.dtype}), params.relu},
+                                                         {s.options.training, s.options.want_dx}));
+  ASSIGN_OR_RETURN(auto cast, onednn::MakeReorder(master, used));
+  return std::make_unique<LinearCpu>(params, s, std::move(passes), std::move(cast));
 }
 
 }  // namespace deeper

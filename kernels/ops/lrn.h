@@ -6,29 +6,23 @@
 // Errors: InvalidArgument if size is even or not positive.
 #pragma once
 
-#include <memory>
-
-#include "absl/status/statusor.h"
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
+#include "kernels/ops/backend.h"
 
 namespace deeper {
 
 struct LrnParams {
+  static constexpr std::string_view name() { return "lrn"; }
+  static constexpr bool kTakesSlices = false;
+
   int64_t size = 5;
   float alpha = 1e-4f;
   float beta = 0.75f;
   float k = 1.0f;
 };
 
-absl::StatusOr<OpShape> InferLrn(const LrnParams& params, const Shape& x);
-absl::StatusOr<std::unique_ptr<Op>> MakeLrn(const LrnParams& params, const TensorDesc& x,
-                                            const OpOptions& options, Device& device);
-
-// Backends: arguments are valid already.
-absl::StatusOr<std::unique_ptr<Op>> MakeLrnCpu(const LrnParams& params, const TensorDesc& x,
-                                               const OpOptions& options, Device& device);
-absl::StatusOr<std::unique_ptr<Op>> MakeLrnCuda(const LrnParams& params, const TensorDesc& x,
-                                                const OpOptions& options, Device& device);
+absl::StatusOr<OpShape> Infer(const LrnParams& params, const Shape& x);
+absl::Status Check(const LrnParams& params, const OpSetup& setup);
+MadeOp MakeCpu(const LrnParams& params, const OpSetup& setup);
+MadeOp MakeCuda(const LrnParams& params, const OpSetup& setup);
 
 }  // namespace deeper

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/base/status.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/ops/join.h"
 #include "kernels/ops/lrn.h"
@@ -9,10 +10,10 @@ namespace {
 
 class LrnCpu final : public Op {
  public:
-  LrnCpu(const TensorDesc& x, const OpOptions& options, onednn::ForwardBackward passes)
+  LrnCpu(const OpSetup& s, onednn::ForwardBackward passes)
       : forward_(std::move(passes.forward)), backward_(std::move(passes.backward)) {
-    needs_.x = needs_.y = x;
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
+    needs_.x = needs_.y = s.x;
+    if (s.wants_dx()) needs_.dx_parts = {s.x};
     needs_.saved_bytes = forward_.ArgBytes(DNNL_ARG_WORKSPACE);
     needs_.workspace_bytes = std::max(forward_.scratch_bytes(), backward_.scratch_bytes());
     needs_.backward_reads_x = !needs_.dx_parts.empty();
@@ -41,12 +42,11 @@ class LrnCpu final : public Op {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakeLrnCpu(const LrnParams& params, const TensorDesc& x,
-                                               const OpOptions& options, Device&) {
-  auto passes = onednn::MakeLrn(onednn::DescOf(x), params.size, params.alpha, params.beta, params.k,
-                                {options.training, options.want_dx});
-  if (!passes.ok()) return passes.status();
-  return std::make_unique<LrnCpu>(x, options, *std::move(passes));
+MadeOp MakeCpu(const LrnParams& params, const OpSetup& setup) {
+  ASSIGN_OR_RETURN(auto passes,
+                   onednn::MakeLrn(onednn::DescOf(setup.x), params.size, params.alpha, params.beta, params.k,
+                                   {setup.options.training, setup.options.want_dx}));
+  return std::make_unique<LrnCpu>(setup, std::move(passes));
 }
 
 }  // namespace deeper

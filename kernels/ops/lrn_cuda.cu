@@ -88,12 +88,12 @@ struct LrnGradient {
 
 class LrnCuda final : public Op {
  public:
-  LrnCuda(const LrnParams& params, const TensorDesc& x, const OpOptions& options, CudaDevice& device)
-      : device_(device),
-        norm_{x.shape.c, params.size / 2, params.alpha / static_cast<float>(params.size), params.beta,
+  LrnCuda(const LrnParams& params, const OpSetup& s)
+      : device_(AsCuda(s.device)),
+        norm_{s.x.shape.c, params.size / 2, params.alpha / static_cast<float>(params.size), params.beta,
               params.k} {
-    needs_.x = needs_.y = x;
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
+    needs_.x = needs_.y = s.x;
+    if (s.wants_dx()) needs_.dx_parts = {s.x};
     needs_.backward_reads_x = !needs_.dx_parts.empty();
   }
 
@@ -126,12 +126,11 @@ class LrnCuda final : public Op {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakeLrnCuda(const LrnParams& params, const TensorDesc& x,
-                                                const OpOptions& options, Device& device) {
-  if (x.dtype != DType::kF32 && x.dtype != DType::kBf16) {
-    return absl::UnimplementedError(absl::StrCat("lrn: no kernel for ", NameOf(x.dtype)));
+MadeOp MakeCuda(const LrnParams& params, const OpSetup& s) {
+  if (s.x.dtype != DType::kF32 && s.x.dtype != DType::kBf16) {
+    return absl::UnimplementedError(absl::StrCat("lrn: no kernel for ", NameOf(s.x.dtype)));
   }
-  return std::make_unique<LrnCuda>(params, x, options, AsCuda(device));
+  return std::make_unique<LrnCuda>(params, s);
 }
 
 }  // namespace deeper

@@ -1,14 +1,15 @@
-// The closed set of ops: one variant of their parameter structs, one shape rule, one factory. To add an op,
-// see CONTRIBUTING.md.
+// The table of ops. An op is a parameter struct `P` in kernels/ops/x.h and, beside it:
+//   P::name(), P::kTakesSlices    as KindOf and TakesSlices below
+//   Infer(P, Shape)               in x.cpp: the shape rule
+//   Check(P, OpSetup)             in x.cpp: which layouts and types of x it takes, if not all (backend.h)
+//   MakeCpu, MakeCuda(P, OpSetup) in x_cpu.cpp and x_cuda.cu: the prepared op; the arguments are valid
+// Its row is an alternative of OpParams. See also CONTRIBUTING.md.
 #pragma once
 
-#include <memory>
 #include <string_view>
 #include <variant>
 
-#include "absl/status/statusor.h"
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
+#include "kernels/ops/backend.h"
 #include "kernels/ops/conv2d/conv2d.h"
 #include "kernels/ops/dropout.h"
 #include "kernels/ops/flatten.h"
@@ -34,7 +35,6 @@ absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x);
 
 // Prepares the op on the device. Same errors as InferOp, and Unimplemented for what the backend has no kernel
 // for: a layout, a type, OpOptions::sum_over_ranks.
-absl::StatusOr<std::unique_ptr<Op>> MakeOp(const OpParams& params, const TensorDesc& x,
-                                           const OpOptions& options, Device& device);
+MadeOp MakeOp(const OpParams& params, const TensorDesc& x, const OpOptions& options, Device& device);
 
 }  // namespace deeper

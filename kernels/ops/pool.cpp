@@ -1,8 +1,6 @@
 #include "kernels/ops/pool.h"
 
 #include "absl/strings/str_cat.h"
-#include "kernels/base/status.h"
-#include "kernels/ops/backend.h"
 
 namespace deeper {
 namespace {
@@ -28,7 +26,7 @@ absl::Status CheckFeatureMap(const TensorDesc& x, const Device& device) {
 
 }  // namespace
 
-absl::StatusOr<OpShape> InferPool(const PoolParams& p, const Shape& x) {
+absl::StatusOr<OpShape> Infer(const PoolParams& p, const Shape& x) {
   if (p.kernel < 1 || p.stride < 1 || p.pad < 0 || 2 * p.pad > p.kernel) {
     return absl::InvalidArgumentError(
         absl::StrCat("pool: kernel ", p.kernel, ", stride ", p.stride, ", pad ", p.pad,
@@ -47,23 +45,18 @@ absl::StatusOr<OpShape> InferPool(const PoolParams& p, const Shape& x) {
   return shape;
 }
 
-absl::StatusOr<std::unique_ptr<Op>> MakePool(const PoolParams& params, const TensorDesc& x,
-                                             const OpOptions& options, Device& device) {
-  ASSIGN_OR_RETURN(const OpShape shape, InferPool(params, x.shape));
-  RETURN_IF_ERROR(CheckFeatureMap(x, device));
-  return DEEPER_ON(device, MakePool)(params, shape.y, x, options, device);
+absl::Status Check(const PoolParams&, const OpSetup& setup) {
+  return CheckFeatureMap(setup.x, setup.device);
 }
 
-absl::StatusOr<OpShape> InferGlobalAvgPool(const GlobalAvgPoolParams&, const Shape& x) {
+absl::StatusOr<OpShape> Infer(const GlobalAvgPoolParams&, const Shape& x) {
   OpShape shape;
   shape.y = {x.n, x.c};
   return shape;
 }
 
-absl::StatusOr<std::unique_ptr<Op>> MakeGlobalAvgPool(const GlobalAvgPoolParams&, const TensorDesc& x,
-                                                      const OpOptions& options, Device& device) {
-  RETURN_IF_ERROR(CheckFeatureMap(x, device));
-  return DEEPER_ON(device, MakeGlobalAvgPool)(x, options, device);
+absl::Status Check(const GlobalAvgPoolParams&, const OpSetup& setup) {
+  return CheckFeatureMap(setup.x, setup.device);
 }
 
 }  // namespace deeper

@@ -10,15 +10,14 @@
 #pragma once
 
 #include <algorithm>
-#include <memory>
 
-#include "absl/status/statusor.h"
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
+#include "kernels/ops/backend.h"
 
 namespace deeper {
 
 struct PoolParams {
+  static constexpr bool kTakesSlices = true;
+
   enum class Kind { kMax, kAverage };
   Kind kind = Kind::kMax;
   int64_t kernel = 3;
@@ -29,28 +28,25 @@ struct PoolParams {
   bool mask_dx = false;  // max only: x is the output of a ReLU, whose mask is applied to dx here (where it is
                          // stride^2 cheaper)
 
+  constexpr std::string_view name() const { return kind == Kind::kMax ? "max_pool" : "avg_pool"; }
   // Side of the window along a side of the image.
   int64_t window(int64_t size) const { return clamp ? std::min(kernel, size + 2 * pad) : kernel; }
 };
 
-absl::StatusOr<OpShape> InferPool(const PoolParams& params, const Shape& x);
-absl::StatusOr<std::unique_ptr<Op>> MakePool(const PoolParams& params, const TensorDesc& x,
-                                             const OpOptions& options, Device& device);
+absl::StatusOr<OpShape> Infer(const PoolParams& params, const Shape& x);
+absl::Status Check(const PoolParams& params, const OpSetup& setup);
+MadeOp MakeCpu(const PoolParams& params, const OpSetup& setup);
+MadeOp MakeCuda(const PoolParams& params, const OpSetup& setup);
 
 // y: [N,C,1,1] kNchw = mean of x over H,W.
-struct GlobalAvgPoolParams {};
+struct GlobalAvgPoolParams {
+  static constexpr std::string_view name() { return "global_avg_pool"; }
+  static constexpr bool kTakesSlices = true;
+};
 
-absl::StatusOr<OpShape> InferGlobalAvgPool(const GlobalAvgPoolParams& params, const Shape& x);
-absl::StatusOr<std::unique_ptr<Op>> MakeGlobalAvgPool(const GlobalAvgPoolParams& params, const TensorDesc& x,
-                                                      const OpOptions& options, Device& device);
-
-// Backends: arguments are valid already.
-absl::StatusOr<std::unique_ptr<Op>> MakePoolCpu(const PoolParams& params, const Shape& y, const TensorDesc& x,
-                                                const OpOptions& options, Device& device);
-absl::StatusOr<std::unique_ptr<Op>> MakePoolCuda(const PoolParams& params, const Shape& y,
-                                                 const TensorDesc& x, const OpOptions& options,
-                                                 Device& device);
-std::unique_ptr<Op> MakeGlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options, Device& device);
-std::unique_ptr<Op> MakeGlobalAvgPoolCuda(const TensorDesc& x, const OpOptions& options, Device& device);
+absl::StatusOr<OpShape> Infer(const GlobalAvgPoolParams& params, const Shape& x);
+absl::Status Check(const GlobalAvgPoolParams& params, const OpSetup& setup);
+MadeOp MakeCpu(const GlobalAvgPoolParams& params, const OpSetup& setup);
+MadeOp MakeCuda(const GlobalAvgPoolParams& params, const OpSetup& setup);
 
 }  // namespace deeper

@@ -2,6 +2,7 @@
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/parallel.h"
+#include "kernels/base/status.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/ops/join.h"
 #include "kernels/ops/pool.h"
@@ -13,12 +14,11 @@ namespace {
 // (pool_test.cpp).
 class PoolCpu final : public Op {
  public:
-  PoolCpu(const PoolParams& params, const Shape& y, const TensorDesc& x, const OpOptions& options,
-          onednn::ForwardBackward passes)
+  PoolCpu(const PoolParams& params, const OpSetup& s, onednn::ForwardBackward passes)
       : mask_dx_(params.mask_dx), forward_(std::move(passes.forward)), backward_(std::move(passes.backward)) {
-    needs_.x = needs_.y = x;
-    needs_.y.shape = y;
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
+    needs_.x = needs_.y = s.x;
+    needs_.y.shape = s.shape.y;
+    if (s.wants_dx()) needs_.dx_parts = {s.x};
     needs_.saved_bytes = forward_.ArgBytes(DNNL_ARG_WORKSPACE);
     needs_.workspace_bytes = std::max(forward_.scratch_bytes(), backward_.scratch_bytes());
     needs_.backward_reads_y = mask_dx_ && !needs_.dx_parts.empty();
@@ -67,10 +67,10 @@ void Spread(const T* dy, int64_t pixels, int64_t block, int64_t channels, T* dx)
 
 class GlobalAvgPoolCpu final : public Op {
  public:
-  GlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options) {
-    needs_.x = x;
-    needs_.y = {{x.shape.n, x.shape.c}, x.dtype};
-    if (options.training && options.want_dx) needs_.dx_parts = {x};
+  explicit GlobalAvgPoolCpu(const OpSetup& s) {
+    needs_.x = s.x;
+    needs_.y = {s.shape.y, s.x.dtype};
+    if (s.wants_dx()) needs_.dx_parts = {s.x};
   }
 
   void Forward() override {
@@ -113,22 +113,20 @@ class GlobalAvgPoolCpu final : public Op {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakePoolCpu(const PoolParams& params, const Shape& y, const TensorDesc& x,
-                                                const OpOptions& options, Device&) {
+MadeOp MakeCpu(const PoolParams& params, const OpSetup& s) {
   const auto algorithm = params.kind == PoolParams::Kind::kMax ? dnnl::algorithm::pooling_max
                                                                : dnnl::algorithm::pooling_avg_exclude_padding;
-  TensorDesc y_desc = x;
-  y_desc.shape = y;
-  auto passes =
-      onednn::MakePooling(algorithm, onednn::DescOf(x), onednn::DescOf(y_desc),
-                          {params.window(x.shape.h), params.window(x.shape.w), params.stride, params.pad},
-                          {options.training, options.want_dx});
-  if (!passes.ok()) return passes.status();
-  return std::make_unique<PoolCpu>(params, y, x, options, *std::move(passes));
+  TensorDesc y = s.x;
+  y.shape = s.shape.y;
+  const onednn::Window window = {params.window(s.x.shape.h), params.window(s.x.shape.w), params.stride,
+                                 params.pad};
+  ASSIGN_OR_RETURN(auto passes, onednn::MakePooling(algorithm, onednn::DescOf(s.x), onednn::DescOf(y), window,
+                                                    {s.options.training, s.options.want_dx}));
+  return std::make_unique<PoolCpu>(params, s, std::move(passes));
 }
 
-std::unique_ptr<Op> MakeGlobalAvgPoolCpu(const TensorDesc& x, const OpOptions& options, Device&) {
-  return std::make_unique<GlobalAvgPoolCpu>(x, options);
+MadeOp MakeCpu(const GlobalAvgPoolParams&, const OpSetup& setup) {
+  return std::make_unique<GlobalAvgPoolCpu>(setup);
 }
 
 }  // namespace deeper

@@ -116,24 +116,23 @@ struct AveragePoolGradient {
 
 class PoolCuda final : public Op {
  public:
-  PoolCuda(const PoolParams& params, const Shape& y, const TensorDesc& x, const OpOptions& options,
-           CudaDevice& device)
-      : device_(device), max_(params.kind == PoolParams::Kind::kMax) {
-    const Shape& in = x.shape;
+  PoolCuda(const PoolParams& params, const OpSetup& s)
+      : device_(AsCuda(s.device)), max_(params.kind == PoolParams::Kind::kMax) {
+    const Shape &in = s.x.shape, &y = s.shape.y;
     geometry_ = {{in.h, y.h, params.window(in.h), params.stride, params.pad},
                  {in.w, y.w, params.window(in.w), params.stride, params.pad}};
-    needs_.x = x;
-    needs_.y = device.FeatureMap(y, x.dtype);
-    if (!options.training || !options.want_dx) return;
+    needs_.x = s.x;
+    needs_.y = device_.FeatureMap(y, s.x.dtype);
+    if (!s.wants_dx()) return;
     wants_dx_ = true;
     masks_dy_ = needs_.backward_reads_y = params.mask_dx;
-    needs_.takes_pooled_gradients = options.fuse;
-    if (options.fuse) needs_.workspace_bytes = needs_.y.bytes();
+    needs_.takes_pooled_gradients = s.options.fuse;
+    if (s.options.fuse) needs_.workspace_bytes = needs_.y.bytes();
     if (max_) needs_.saved_bytes = static_cast<size_t>(needs_.y.stored_elements());  // the argmax
-    if (max_ && options.x_takes_pooled_gradients && !params.clamp) {
+    if (max_ && s.options.x_takes_pooled_gradients && !params.clamp) {
       needs_.pooled_dx = {needs_.y, params.kernel, params.stride, params.pad};
     } else {
-      needs_.dx_parts = {x.Dense()};
+      needs_.dx_parts = {s.x.Dense()};
     }
   }
 
@@ -232,10 +231,10 @@ struct Spread {
 
 class GlobalAvgPoolCuda final : public Op {
  public:
-  GlobalAvgPoolCuda(const TensorDesc& x, const OpOptions& options, CudaDevice& device) : device_(device) {
-    needs_.x = x;
-    needs_.y = {{x.shape.n, x.shape.c}, x.dtype};
-    if (options.training && options.want_dx) needs_.dx_parts = {x.Dense()};
+  explicit GlobalAvgPoolCuda(const OpSetup& s) : device_(AsCuda(s.device)) {
+    needs_.x = s.x;
+    needs_.y = {s.shape.y, s.x.dtype};
+    if (s.wants_dx()) needs_.dx_parts = {s.x.Dense()};
   }
 
   void Forward() override {
@@ -267,19 +266,17 @@ class GlobalAvgPoolCuda final : public Op {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakePoolCuda(const PoolParams& params, const Shape& y,
-                                                 const TensorDesc& x, const OpOptions& options,
-                                                 Device& device) {
-  const int64_t window = params.window(x.shape.h) * params.window(x.shape.w);
+MadeOp MakeCuda(const PoolParams& params, const OpSetup& setup) {
+  const int64_t window = params.window(setup.x.shape.h) * params.window(setup.x.shape.w);
   if (params.kind == PoolParams::Kind::kMax && window > kMostPositions) {
     return absl::UnimplementedError(absl::StrCat(
         "pool: the maximum of ", window, " pixels; CUDA has kernels for ", kMostPositions, " at most"));
   }
-  return std::make_unique<PoolCuda>(params, y, x, options, AsCuda(device));
+  return std::make_unique<PoolCuda>(params, setup);
 }
 
-std::unique_ptr<Op> MakeGlobalAvgPoolCuda(const TensorDesc& x, const OpOptions& options, Device& device) {
-  return std::make_unique<GlobalAvgPoolCuda>(x, options, AsCuda(device));
+MadeOp MakeCuda(const GlobalAvgPoolParams&, const OpSetup& setup) {
+  return std::make_unique<GlobalAvgPoolCuda>(setup);
 }
 
 }  // namespace deeper

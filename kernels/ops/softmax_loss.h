@@ -10,9 +10,8 @@
 
 #include <cstdint>
 
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
-#include "kernels/base/tensor.h"
+#include "kernels/base/check.h"
+#include "kernels/ops/backend.h"
 
 namespace deeper {
 
@@ -44,16 +43,15 @@ struct SoftmaxLossArguments {
                             // rows that do not count; nullptr: not wanted
   HeadResult* result = nullptr;  // overwritten
   void* workspace = nullptr;     // SoftmaxLossWorkspaceBytes(device, logits.desc)
+
+  void Check() const {
+    const TensorDesc& desc = logits.desc;
+    DEEPER_CHECK(desc.layout == Layout::kNchw && desc.shape.spatial() == 1, desc.shape.ToString());
+  }
 };
 
 // Everything in the device's memory; on its stream.
-void SoftmaxLoss(Device& device, const SoftmaxLossArguments& arguments);
-size_t SoftmaxLossWorkspaceBytes(Device& device, const TensorDesc& logits);
-
-// Backends.
-void SoftmaxLossCpu(Device& device, const SoftmaxLossArguments& arguments);
-void SoftmaxLossCuda(Device& device, const SoftmaxLossArguments& arguments);
-size_t SoftmaxLossWorkspaceBytesCpu(const TensorDesc& logits);
-size_t SoftmaxLossWorkspaceBytesCuda(const TensorDesc& logits);
+DEEPER_BACKENDS(void, SoftmaxLoss, Device& device, const SoftmaxLossArguments& arguments);
+DEEPER_BACKENDS(size_t, SoftmaxLossWorkspaceBytes, Device& device, const TensorDesc& logits);
 
 }  // namespace deeper

@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "kernels/base/bf16.h"
-#include "kernels/base/check.h"
 #include "kernels/base/parallel.h"
 #include "kernels/ops/softmax_loss.h"
 
@@ -97,10 +96,11 @@ HeadResult Loss(const SoftmaxLossArguments& a) {
 }  // namespace
 
 void SoftmaxLossCpu(Device&, const SoftmaxLossArguments& a) {
+  a.Check();
   *a.result = a.logits.desc.dtype == DType::kBf16 ? Loss<bf16>(a) : Loss<float>(a);
 }
 
-size_t SoftmaxLossWorkspaceBytesCpu(const TensorDesc&) {
+size_t SoftmaxLossWorkspaceBytesCpu(Device&, const TensorDesc&) {
   return 0;
 }
 

@@ -169,6 +169,7 @@ void Loss(CudaDevice& device, const SoftmaxLossArguments& a) {
 }  // namespace
 
 void SoftmaxLossCuda(Device& device, const SoftmaxLossArguments& a) {
+  a.Check();
   if (a.logits.desc.dtype == DType::kBf16) {
     Loss<bf16>(AsCuda(device), a);
   } else {
@@ -176,7 +177,7 @@ void SoftmaxLossCuda(Device& device, const SoftmaxLossArguments& a) {
   }
 }
 
-size_t SoftmaxLossWorkspaceBytesCuda(const TensorDesc& logits) {
+size_t SoftmaxLossWorkspaceBytesCuda(Device&, const TensorDesc& logits) {
   const auto rows = static_cast<size_t>(logits.shape.n);
   return rows * kLanes * sizeof(LaneResult) + (rows * sizeof(RowResult) + 255) / 256 * 256;
 }

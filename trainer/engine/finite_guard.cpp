@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/base/check.h"
-#include "kernels/ops/arrays/finite.h"
+#include "kernels/ops/arrays/arrays.h"
 
 namespace deeper {
 namespace {

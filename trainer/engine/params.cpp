@@ -12,7 +12,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/parallel.h"
 #include "kernels/base/rng.h"
-#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/arrays/arrays.h"
 #include "kernels/ops/arrays/sgd.h"
 
 namespace deeper {

@@ -6,7 +6,7 @@
 
 #include "comm/phase.h"
 #include "data/io/checksum.h"
-#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/arrays/arrays.h"
 
 namespace deeper {
 namespace {

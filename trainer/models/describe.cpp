@@ -78,9 +78,9 @@ BranchCost CostOfBranch() {
   const Shape x = {1, 192, 28, 28};
   const Conv2dParams reduce = {.out_channels = 16, .kernel = 1};
   const Conv2dParams convolve = {.out_channels = 32, .kernel = 5, .pad = 2};
-  const absl::StatusOr<OpShape> reduced = InferConv2d(reduce, x);
+  const absl::StatusOr<OpShape> reduced = Infer(reduce, x);
   DEEPER_CHECK(reduced.ok(), std::string(reduced.status().message()));
-  return {InferConv2d(convolve, x)->macs, reduced->macs, InferConv2d(convolve, reduced->y)->macs};
+  return {Infer(convolve, x)->macs, reduced->macs, Infer(convolve, reduced->y)->macs};
 }
 
 // The networks of the comparison, at inference on one image of ImageNet.

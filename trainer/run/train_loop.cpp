@@ -14,7 +14,7 @@
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "kernels/base/trace.h"
-#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/arrays/arrays.h"
 #include "trainer/engine/evaluate.h"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/train_step.h"

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "kernels/base/parallel.h"
-#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/arrays/arrays.h"
 #include "kernels/ops/arrays/sgd.h"
 
 namespace deeper {

@@ -1,12 +1,10 @@
 #include "kernels/ops/conv2d/conv2d.h"
 
 #include "absl/strings/str_cat.h"
-#include "kernels/base/status.h"
-#include "kernels/ops/backend.h"
 
 namespace deeper {
 
-absl::StatusOr<OpShape> InferConv2d(const Conv2dParams& p, const Shape& x) {
+absl::StatusOr<OpShape> Infer(const Conv2dParams& p, const Shape& x) {
   if (p.out_channels <= 0 || p.kernel <= 0 || p.stride <= 0 || p.pad < 0) {
     return absl::InvalidArgumentError(absl::StrCat("conv2d: out_channels ", p.out_channels, ", kernel ",
                                                    p.kernel, ", stride ", p.stride,
@@ -36,15 +34,12 @@ absl::StatusOr<OpShape> InferConv2d(const Conv2dParams& p, const Shape& x) {
   return shape;
 }
 
-absl::StatusOr<std::unique_ptr<Op>> MakeConv2d(const Conv2dParams& params, const TensorDesc& x,
-                                               const OpOptions& options, Device& device) {
-  ASSIGN_OR_RETURN(OpShape shape, InferConv2d(params, x.shape));
-  if (params.batch_norm && options.training && shape.y.n * shape.y.spatial() < 2) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "conv2d ", options.name, ": batch norm cannot train on one value per channel, and the output is ",
-        shape.y.ToString(), ": use a larger batch or larger images"));
-  }
-  return DEEPER_ON(device, MakeConv2d)(params, shape, x, options, device);
+absl::Status Check(const Conv2dParams& params, const OpSetup& s) {
+  const Shape& y = s.shape.y;
+  if (!params.batch_norm || !s.options.training || y.n * y.spatial() >= 2) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "conv2d ", s.options.name, ": batch norm cannot train on one value per channel, and the output is ",
+      y.ToString(), ": use a larger batch or larger images"));
 }
 
 }  // namespace deeper

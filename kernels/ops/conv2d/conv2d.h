@@ -9,11 +9,7 @@
 // pass.
 #pragma once
 
-#include <memory>
-
-#include "absl/status/statusor.h"
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
+#include "kernels/ops/backend.h"
 
 namespace deeper {
 
@@ -26,6 +22,9 @@ struct NormParams {
 };
 
 struct Conv2dParams {
+  static constexpr std::string_view name() { return "conv2d"; }
+  static constexpr bool kTakesSlices = true;
+
   int64_t out_channels = 0;
   int64_t kernel = 1;
   int64_t stride = 1;
@@ -39,16 +38,9 @@ struct Conv2dParams {
 };
 
 // Parameters "conv.weight" [K,C,kernel,kernel] and "conv.bias" [K], or "bn.*".
-absl::StatusOr<OpShape> InferConv2d(const Conv2dParams& params, const Shape& x);
-absl::StatusOr<std::unique_ptr<Op>> MakeConv2d(const Conv2dParams& params, const TensorDesc& x,
-                                               const OpOptions& options, Device& device);
-
-// Backends: arguments are valid already, but for the layout and type of x.
-absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCpu(const Conv2dParams& params, const OpShape& shape,
-                                                  const TensorDesc& x, const OpOptions& options,
-                                                  Device& device);
-absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCuda(const Conv2dParams& params, const OpShape& shape,
-                                                   const TensorDesc& x, const OpOptions& options,
-                                                   Device& device);
+absl::StatusOr<OpShape> Infer(const Conv2dParams& params, const Shape& x);
+absl::Status Check(const Conv2dParams& params, const OpSetup& setup);
+MadeOp MakeCpu(const Conv2dParams& params, const OpSetup& setup);
+MadeOp MakeCuda(const Conv2dParams& params, const OpSetup& setup);
 
 }  // namespace deeper

@@ -29,7 +29,7 @@ class CpuConv2d final : public Op {
     if (training_) sum_over_ranks_ = options.sum_over_ranks;
   }
 
-  absl::Status Prepare(const OpShape& shape, const TensorDesc& x, bool want_dx, Device& device);
+  absl::Status Prepare(const OpSetup& s);
   void Bind(const OpBinding& b) override;
   void Forward() override;
   void Backward() override;
@@ -73,18 +73,20 @@ bool WinogradPays(const Conv2dParams& params, const TensorDesc& x) {
          std::min(x.shape.h, x.shape.w) >= kSmallestMap;
 }
 
-absl::Status CpuConv2d::Prepare(const OpShape& shape, const TensorDesc& x, bool want_dx, Device& device) {
+absl::Status CpuConv2d::Prepare(const OpSetup& s) {
+  const TensorDesc& x = s.x;
+  const std::vector<ParamSpec>& params = s.shape.params;
   needs_.x = x;
-  needs_.y = device.FeatureMap(shape.y, x.dtype);
-  if (training_ && want_dx) needs_.dx_parts = {x};
-  for (const ParamSpec& spec : shape.params) {
+  needs_.y = s.device.FeatureMap(s.shape.y, x.dtype);
+  if (s.wants_dx()) needs_.dx_parts = {x};
+  for (const ParamSpec& spec : params) {
     const bool blocked = spec.role == ParamRole::kWeight && x.layout == Layout::kBlocked;
     needs_.params.push_back(MakeParamLayout(spec, blocked ? x.block : 1));
   }
   needs_.backward_reads_x = training_;
   needs_.backward_reads_y = training_ && masks_dy();
 
-  middle_ = MiddleTaps(params_, x.shape, shape.params[kWeightParam], needs_.params[kWeightParam]);
+  middle_ = MiddleTaps(params_, x.shape, params[kWeightParam], needs_.params[kWeightParam]);
   const onednn::Desc stored = onednn::DescOf(middle_.weight(), middle_.layout());
   onednn::WeightedDescs descs;
   descs.x = onednn::DescOf(x);
@@ -92,24 +94,21 @@ absl::Status CpuConv2d::Prepare(const OpShape& shape, const TensorDesc& x, bool 
   descs.diff_w = onednn::AnyFormat(stored, DType::kF32);
   descs.y = onednn::DescOf(needs_.y);
   if (!params_.batch_norm) {
-    descs.b = onednn::DescOf(shape.params[kBiasParam], needs_.params[kBiasParam]);
+    descs.b = onednn::DescOf(params[kBiasParam], needs_.params[kBiasParam]);
     descs.relu = params_.relu;
   }
-  auto passes = onednn::MakeConvolution(descs, params_.stride, params_.pad - middle_.idle(),
-                                        WinogradPays(params_, x), {training_, want_dx});
-  if (!passes.ok()) return passes.status();
-  auto conv = ConvolutionCpu::Make(*passes, stored);
-  if (!conv.ok()) return conv.status();
-  conv_ = *std::move(conv);
+  ASSIGN_OR_RETURN(const onednn::Weighted passes,
+                   onednn::MakeConvolution(descs, params_.stride, params_.pad - middle_.idle(),
+                                           WinogradPays(params_, x), {training_, s.options.want_dx}));
+  ASSIGN_OR_RETURN(conv_, ConvolutionCpu::Make(passes, stored));
   needs_.workspace_bytes = 2 * middle_.bytes() + conv_.workspace_bytes();
   return params_.batch_norm ? PrepareNorm() : absl::OkStatus();
 }
 
 absl::Status CpuConv2d::PrepareNorm() {
-  auto norm = onednn::MakeBatchNorm(onednn::DescOf(needs_.y), params_.norm.eps, params_.relu, training_,
-                                    /*given_statistics=*/!training_ || sum_over_ranks_);
-  if (!norm.ok()) return norm.status();
-  norm_ = *std::move(norm);
+  ASSIGN_OR_RETURN(norm_,
+                   onednn::MakeBatchNorm(onednn::DescOf(needs_.y), params_.norm.eps, params_.relu, training_,
+                                         /*given_statistics=*/!training_ || sum_over_ranks_));
   needs_.workspace_bytes =
       std::max({needs_.workspace_bytes, norm_.forward.scratch_bytes(), norm_.backward.scratch_bytes()});
   if (!training_) return absl::OkStatus();
@@ -230,17 +229,15 @@ void CpuConv2d::CompleteGradient() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCpu(const Conv2dParams& params, const OpShape& shape,
-                                                  const TensorDesc& x, const OpOptions& options,
-                                                  Device& device) {
-  const bool known_type = x.dtype == DType::kF32 || x.dtype == DType::kBf16;
-  if (!known_type || (x != device.FeatureMap(x.shape, x.dtype) && x.layout != Layout::kNchw)) {
+MadeOp MakeCpu(const Conv2dParams& params, const OpSetup& s) {
+  const bool known_type = s.x.dtype == DType::kF32 || s.x.dtype == DType::kBf16;
+  if (!known_type || (s.x != s.device.FeatureMap(s.x.shape, s.x.dtype) && s.x.layout != Layout::kNchw)) {
     return absl::UnimplementedError(absl::StrCat(
-        "conv2d ", options.name, ": the CPU reads fp32 or bf16, plain images or feature maps in blocks of ",
-        device.channel_block(), " channels"));
+        "conv2d ", s.options.name, ": the CPU reads fp32 or bf16, plain images or feature maps in blocks of ",
+        s.device.channel_block(), " channels"));
   }
-  auto op = std::make_unique<CpuConv2d>(params, options);
-  RETURN_IF_ERROR(op->Prepare(shape, x, options.want_dx, device));
+  auto op = std::make_unique<CpuConv2d>(params, s.options);
+  RETURN_IF_ERROR(op->Prepare(s));
   return op;
 }
 

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 #include "kernels/cuda/base/cuda_device.h"
-#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/arrays/arrays.h"
 #include "kernels/ops/conv2d/batch_norm_cuda.h"
 #include "kernels/ops/conv2d/conv2d.h"
 #include "kernels/ops/join.h"
@@ -23,10 +23,10 @@ size_t Align(size_t bytes) {
 
 class CudaConv2d final : public Op {
  public:
-  CudaConv2d(const Conv2dParams& params, const OpOptions& options, CudaDevice& device)
-      : params_(params), training_(options.training), device_(device) {}
+  CudaConv2d(const Conv2dParams& params, const OpSetup& s)
+      : params_(params), training_(s.options.training), device_(AsCuda(s.device)) {}
 
-  absl::Status Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options);
+  absl::Status Prepare(const OpSetup& s);
   void Bind(const OpBinding& b) override;
   void Forward() override;
   void Backward() override;
@@ -51,10 +51,6 @@ class CudaConv2d final : public Op {
                : 0;
   }
   size_t statistics_bytes() const { return Align(static_cast<size_t>(params_.out_channels) * sizeof(float)); }
-  // A parameter in the type of the activations.
-  const void* Param(size_t i) const {
-    return needs_.x.dtype == DType::kF32 ? binding_.params[i] : binding_.narrow_params[i];
-  }
   const void* X() const {
     return static_cast<const std::byte*>(binding_.x) +
            static_cast<size_t>(needs_.x.first) * SizeOf(needs_.x.dtype);
@@ -71,23 +67,23 @@ class CudaConv2d final : public Op {
   std::unique_ptr<CudaPlan> forward_, backward_data_, backward_weights_;
 };
 
-absl::Status CudaConv2d::Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options) {
-  const bool want_dx = options.want_dx;
+absl::Status CudaConv2d::Prepare(const OpSetup& s) {
+  const TensorDesc& x = s.x;
   needs_.x = x;
-  needs_.y = device_.FeatureMap(shape.y, x.dtype);
-  if (training_ && want_dx) needs_.dx_parts = {x.Dense()};
-  for (const ParamSpec& spec : shape.params) {
+  needs_.y = device_.FeatureMap(s.shape.y, x.dtype);
+  if (s.wants_dx()) needs_.dx_parts = {x.Dense()};
+  for (const ParamSpec& spec : s.shape.params) {
     needs_.params.push_back(spec.role == ParamRole::kWeight ? MakeChannelsLastLayout(spec, x.block)
                                                             : MakeParamLayout(spec, 1));
   }
   needs_.backward_reads_x = training_;
   needs_.backward_reads_y = training_ && masks_dy();
-  needs_.takes_pooled_gradients = training_ && options.fuse;
+  needs_.takes_pooled_gradients = training_ && s.options.fuse;
 
   absl::Status status = PreparePlan(Pass::kForward, forward_);
   if (training_) {
     status.Update(PreparePlan(Pass::kBackwardWeights, backward_weights_));
-    if (want_dx) status.Update(PreparePlan(Pass::kBackwardData, backward_data_));
+    if (s.options.want_dx) status.Update(PreparePlan(Pass::kBackwardData, backward_data_));
     needs_.workspace_bytes = std::max(needs_.workspace_bytes, JoinWorkspaceBytes(needs_.y));
   }
   if (params_.batch_norm)
@@ -236,18 +232,17 @@ void CudaConv2d::Backward() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakeConv2dCuda(const Conv2dParams& params, const OpShape& shape,
-                                                   const TensorDesc& x, const OpOptions& options,
-                                                   Device& device) {
-  const bool images = x == device.Images(x.shape, x.dtype) && x.shape.c <= x.block;
+MadeOp MakeCuda(const Conv2dParams& params, const OpSetup& s) {
+  const TensorDesc& x = s.x;
+  const bool images = x == s.device.Images(x.shape, x.dtype) && x.shape.c <= x.block;
   if ((x.dtype != DType::kF32 && x.dtype != DType::kBf16) ||
-      (!images && x.Dense() != device.FeatureMap(x.shape, x.dtype))) {
-    return absl::UnimplementedError(absl::StrCat("conv2d ", options.name, ": no CUDA kernel for ",
+      (!images && x.Dense() != s.device.FeatureMap(x.shape, x.dtype))) {
+    return absl::UnimplementedError(absl::StrCat("conv2d ", s.options.name, ": no CUDA kernel for ",
                                                  NameOf(x.dtype), " ", x.shape.ToString(),
                                                  " in this layout"));
   }
-  auto op = std::make_unique<CudaConv2d>(params, options, AsCuda(device));
-  RETURN_IF_ERROR(op->Prepare(shape, x, options));
+  auto op = std::make_unique<CudaConv2d>(params, s);
+  RETURN_IF_ERROR(op->Prepare(s));
   return op;
 }
 

@@ -28,7 +28,7 @@ std::array<InceptionBranch, 4> InceptionBranches(const InceptionParams& p) {
   return branches;
 }
 
-absl::StatusOr<OpShape> InferInception(const InceptionParams& p, const Shape& x) {
+absl::StatusOr<OpShape> Infer(const InceptionParams& p, const Shape& x) {
   if (p.c1 <= 0 || p.c2 <= 0 || p.c3 <= 0 || p.c2_reduce < 0 || p.c3_reduce < 0 || p.c4 < 0 ||
       p.branch3_kernel % 2 != 1) {
     return absl::InvalidArgumentError(
@@ -41,7 +41,7 @@ absl::StatusOr<OpShape> InferInception(const InceptionParams& p, const Shape& x)
     Shape in = x;
     if (branch.pool && !branch.convolutions.empty()) shape.inner_elements += x.elements();
     for (const auto& [prefix, params] : branch.convolutions) {
-      ASSIGN_OR_RETURN(OpShape conv, InferConv2d(params, in));
+      ASSIGN_OR_RETURN(OpShape conv, Infer(params, in));
       for (ParamSpec& spec : conv.params) {
         spec.name = prefix + spec.name;
         shape.params.push_back(std::move(spec));
@@ -56,20 +56,10 @@ absl::StatusOr<OpShape> InferInception(const InceptionParams& p, const Shape& x)
   return shape;
 }
 
-absl::StatusOr<std::unique_ptr<Op>> MakeInception(const InceptionParams& params, const TensorDesc& x,
-                                                  const OpOptions& options, Device& device) {
-  ASSIGN_OR_RETURN(const OpShape shape, InferInception(params, x.shape));
-  if (x.Dense() != device.FeatureMap(x.shape, x.dtype)) {
-    return absl::UnimplementedError(
-        absl::StrCat("inception ", options.name, ": x must be a feature map in the device's layout"));
-  }
-#ifdef DEEPER_CUDA
-  if (options.fuse && device.type() == DeviceType::kCuda) {
-    auto fused = MakeInceptionCuda(params, shape, x, options, device);
-    if (!absl::IsUnimplemented(fused.status())) return fused;
-  }
-#endif
-  return MakeInceptionBranches(params, shape, x, options, device);
+absl::Status Check(const InceptionParams&, const OpSetup& s) {
+  if (s.x.Dense() == s.device.FeatureMap(s.x.shape, s.x.dtype)) return absl::OkStatus();
+  return absl::UnimplementedError(
+      absl::StrCat("inception ", s.options.name, ": x must be a feature map in the device's layout"));
 }
 
 }  // namespace deeper

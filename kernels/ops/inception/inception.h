@@ -15,19 +15,19 @@
 #pragma once
 
 #include <array>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
-#include "kernels/base/device.h"
-#include "kernels/base/op.h"
+#include "kernels/ops/backend.h"
 #include "kernels/ops/conv2d/conv2d.h"
 #include "kernels/ops/pool.h"
 
 namespace deeper {
 
 struct InceptionParams {
+  static constexpr std::string_view name() { return "inception"; }
+  static constexpr bool kTakesSlices = true;
+
   int64_t c1 = 0;
   int64_t c2_reduce = 0, c2 = 0;
   int64_t c3_reduce = 0, c3 = 0;
@@ -44,14 +44,10 @@ struct InceptionParams {
 // branch3.1.conv.*, branch4.1.conv.*
 // (".conv.weight", ".conv.bias", or ".conv.weight", ".bn.*"). A naive module has branch2.conv.* and
 // branch3.conv.* and no branch4.
-absl::StatusOr<OpShape> InferInception(const InceptionParams& params, const Shape& x);
-absl::StatusOr<std::unique_ptr<Op>> MakeInception(const InceptionParams& params, const TensorDesc& x,
-                                                  const OpOptions& options, Device& device);
-
-// The fused module, for OpOptions::fuse. Unimplemented where it does not fit: take the branch ops.
-absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCuda(const InceptionParams& params, const OpShape& shape,
-                                                      const TensorDesc& x, const OpOptions& options,
-                                                      Device& device);
+absl::StatusOr<OpShape> Infer(const InceptionParams& params, const Shape& x);
+absl::Status Check(const InceptionParams& params, const OpSetup& setup);
+MadeOp MakeCpu(const InceptionParams& params, const OpSetup& setup);
+MadeOp MakeCuda(const InceptionParams& params, const OpSetup& setup);
 
 // A branch as a backend builds it: the pool, if it has one, then a chain of convolutions.
 struct InceptionBranch {
@@ -70,8 +66,6 @@ std::array<InceptionBranch, 4> InceptionBranches(const InceptionParams& params);
 
 // The module as its branch ops, one after the other, on any device: what fused ones are checked against.
 // Arguments are valid already.
-absl::StatusOr<std::unique_ptr<Op>> MakeInceptionBranches(const InceptionParams& params, const OpShape& shape,
-                                                          const TensorDesc& x, const OpOptions& options,
-                                                          Device& device);
+MadeOp MakeInceptionBranches(const InceptionParams& params, const OpSetup& setup);
 
 }  // namespace deeper

@@ -6,6 +6,7 @@
 #include "kernels/base/status.h"
 #include "kernels/ops/inception/inception.h"
 #include "kernels/ops/join.h"
+#include "kernels/ops/ops.h"
 
 namespace deeper {
 namespace {
@@ -17,8 +18,7 @@ size_t Align(size_t bytes) {
 class InceptionOfBranches final : public Op {
  public:
   explicit InceptionOfBranches(Device& device) : device_(device) {}
-  absl::Status Prepare(const InceptionParams& params, const OpShape& shape, const TensorDesc& x,
-                       const OpOptions& options);
+  absl::Status Prepare(const InceptionParams& params, const OpSetup& setup);
   void Bind(const OpBinding& b) override;
   void Forward() override;
   void Backward() override;
@@ -43,20 +43,18 @@ class InceptionOfBranches final : public Op {
   size_t out_bytes_ = 0, between_bytes_ = 0, scratch_bytes_ = 0;
 };
 
-absl::Status InceptionOfBranches::Prepare(const InceptionParams& params, const OpShape& shape,
-                                          const TensorDesc& x, const OpOptions& options) {
-  training_ = options.training;
-  needs_.x = x;
-  needs_.y = device_.FeatureMap(shape.y, x.dtype);
+absl::Status InceptionOfBranches::Prepare(const InceptionParams& params, const OpSetup& s) {
+  training_ = s.options.training;
+  needs_.x = s.x;
+  needs_.y = device_.FeatureMap(s.shape.y, s.x.dtype);
   needs_.backward_reads_x = training_;
   int64_t channel = 0;
   for (const InceptionBranch& description : InceptionBranches(params)) {
-    auto branch = MakeBranch(params, description, options);
-    if (!branch.ok()) return branch.status();
-    branch->first_channel = channel;
-    channel += branch->out.desc.shape.c;
-    AddNeeds(*branch);
-    branches_.push_back(*std::move(branch));
+    ASSIGN_OR_RETURN(Branch branch, MakeBranch(params, description, s.options));
+    branch.first_channel = channel;
+    channel += branch.out.desc.shape.c;
+    AddNeeds(branch);
+    branches_.push_back(std::move(branch));
   }
   needs_.workspace_bytes = out_bytes_ + between_bytes_ + scratch_bytes_;
   return absl::OkStatus();
@@ -66,23 +64,20 @@ absl::StatusOr<InceptionOfBranches::Branch> InceptionOfBranches::MakeBranch(
     const InceptionParams& params, const InceptionBranch& description, const OpOptions& options) const {
   Branch branch;
   branch.out.desc = needs_.x;
-  const auto add = [&branch](absl::StatusOr<std::unique_ptr<Op>> op) {
-    if (!op.ok()) return op.status();
-    branch.out.desc = (*op)->needs().y;
-    branch.ops.push_back(*std::move(op));
-    return absl::OkStatus();
-  };
   OpOptions inner = options;
   inner.fuse = inner.x_takes_pooled_gradients = false;
-  if (description.pool) {
-    if (auto s = add(MakePool(kInceptionPool, needs_.x, inner, device_)); !s.ok()) return s;
-  }
+  const auto add = [&](const OpParams& op) -> absl::Status {
+    ASSIGN_OR_RETURN(branch.ops.emplace_back(), MakeOp(op, branch.out.desc, inner, device_));
+    branch.out.desc = branch.ops.back()->needs().y;
+    return absl::OkStatus();
+  };
+  if (description.pool) RETURN_IF_ERROR(add(kInceptionPool));
   for (size_t i = 0; i < description.convolutions.size(); ++i) {
     Conv2dParams conv = description.convolutions[i].params;
     conv.dy_is_masked = i + 1 == description.convolutions.size();  // by us, as dy is cut out
     inner.name = options.name + "." + description.convolutions[i].prefix;
     inner.want_dx = options.want_dx || i > 0;
-    if (auto s = add(MakeConv2d(conv, branch.out.desc, inner, device_)); !s.ok()) return s;
+    RETURN_IF_ERROR(add(conv));
   }
   // Batch norm masks by itself, and what comes from the pool has seen no ReLU.
   branch.masks_dy = !description.convolutions.empty() && !params.batch_norm && !params.dy_is_masked;
@@ -156,12 +151,14 @@ void InceptionOfBranches::Backward() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakeInceptionBranches(const InceptionParams& params, const OpShape& shape,
-                                                          const TensorDesc& x, const OpOptions& options,
-                                                          Device& device) {
-  auto op = std::make_unique<InceptionOfBranches>(device);
-  RETURN_IF_ERROR(op->Prepare(params, shape, x, options));
+MadeOp MakeInceptionBranches(const InceptionParams& params, const OpSetup& setup) {
+  auto op = std::make_unique<InceptionOfBranches>(setup.device);
+  RETURN_IF_ERROR(op->Prepare(params, setup));
   return op;
+}
+
+MadeOp MakeCpu(const InceptionParams& params, const OpSetup& setup) {
+  return MakeInceptionBranches(params, setup);
 }
 
 }  // namespace deeper

@@ -18,12 +18,12 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 #include "kernels/cuda/base/cuda_device.h"
-#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/arrays/arrays.h"
 #include "kernels/ops/conv2d/batch_norm_cuda.h"
 #include "kernels/ops/inception/inception.h"
 #include "kernels/ops/inception/inception_buffer.h"
 #include "kernels/ops/join.h"
-#include "kernels/ops/pool.h"
+#include "kernels/ops/ops.h"
 
 namespace deeper {
 namespace {
@@ -37,9 +37,9 @@ size_t Align(size_t bytes) {
 
 class FusedInception final : public Op {
  public:
-  explicit FusedInception(const InceptionParams& params, const OpOptions& options, CudaDevice& device)
-      : params_(params), buffer_(params), training_(options.training), device_(device) {}
-  absl::Status Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options);
+  FusedInception(const InceptionParams& params, const OpSetup& s)
+      : params_(params), buffer_(params), training_(s.options.training), device_(AsCuda(s.device)) {}
+  absl::Status Prepare(const OpSetup& s);
   void Bind(const OpBinding& b) override;
   void Forward() override;
   void Backward() override;
@@ -106,10 +106,6 @@ class FusedInception final : public Op {
   size_t Bias(Convolution c) const { return Weight(c) + 1; }
   size_t Scale(Convolution c) const { return Weight(c) + 1; }
   size_t Shift(Convolution c) const { return Weight(c) + 2; }
-  // A parameter in the type of the activations.
-  const void* Param(size_t i) const {
-    return needs_.x.dtype == DType::kF32 ? binding_.params[i] : binding_.narrow_params[i];
-  }
   size_t narrow_gradient_bytes(const Chain& chain) const {
     return needs_.x.dtype == DType::kF32
                ? 0
@@ -148,12 +144,12 @@ class FusedInception final : public Op {
   void* scratch_[CudaDevice::kBranches] = {};
 };
 
-absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, const OpOptions& options) {
-  needs_.x = x;
-  needs_.y = buffer_.Output(x);
+absl::Status FusedInception::Prepare(const OpSetup& s) {
+  needs_.x = s.x;
+  needs_.y = buffer_.Output(s.x);
   needs_.backward_reads_x = needs_.backward_reads_y = training_;
   needs_.takes_pooled_gradients = training_;
-  for (const ParamSpec& spec : shape.params) {
+  for (const ParamSpec& spec : s.shape.params) {
     needs_.params.push_back(spec.role == ParamRole::kWeight ? MakeChannelsLastLayout(spec, 1)
                                                             : MakeParamLayout(spec, 1));
   }
@@ -166,10 +162,9 @@ absl::Status FusedInception::Prepare(const OpShape& shape, const TensorDesc& x, 
   chains_[1].Set(buffer_.r3, buffer_.o3, params_.branch3_kernel, kR3, kO3);
   chains_[1].branch = 1;
 
-  RETURN_IF_ERROR(PreparePool(options));
-  absl::Status status = PrepareForward();
-  if (training_) status.Update(PrepareBackward(options));
-  if (!status.ok()) return status;
+  RETURN_IF_ERROR(PreparePool(s.options));
+  RETURN_IF_ERROR(PrepareForward());
+  if (training_) RETURN_IF_ERROR(PrepareBackward(s.options));
 
   const size_t pooled = keeps_pooled() ? Bytes(channels()) : 0;
   if (training_) {
@@ -209,9 +204,7 @@ absl::Status FusedInception::PreparePool(const OpOptions& options) {
   OpOptions inner = options;
   inner.x_takes_pooled_gradients = true;
   inner.fuse = false;
-  auto pool = MakePool(kInceptionPool, needs_.x, inner, device_);
-  if (!pool.ok()) return pool.status();
-  pool_ = *std::move(pool);
+  ASSIGN_OR_RETURN(pool_, MakeOp(kInceptionPool, needs_.x, inner, device_));
   return absl::OkStatus();
 }
 
@@ -518,24 +511,25 @@ void FusedInception::SpreadPoolGradient() {
   JoinGradientsCuda(device_, join);
 }
 
-bool IsMultipleOf(int64_t unit, std::initializer_list<int64_t> counts) {
-  return std::all_of(counts.begin(), counts.end(), [unit](int64_t n) { return n > 0 && n % unit == 0; });
+// Unimplemented where it does not fit: the branch ops do.
+MadeOp MakeFused(const InceptionParams& p, const OpSetup& s) {
+  constexpr int64_t kUnit = 8;
+  for (const int64_t n : {s.x.shape.c, p.c1, p.c2_reduce, p.c2, p.c3_reduce, p.c3, p.c4}) {
+    if (n > 0 && n % kUnit == 0) continue;
+    return absl::UnimplementedError(absl::StrCat(
+        "inception ", s.options.name, ": fused kernels are for modules with all four branches, of ",
+        "multiples of ", kUnit, " channels"));
+  }
+  auto op = std::make_unique<FusedInception>(p, s);
+  RETURN_IF_ERROR(op->Prepare(s));
+  return op;
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Op>> MakeInceptionCuda(const InceptionParams& p, const OpShape& shape,
-                                                      const TensorDesc& x, const OpOptions& options,
-                                                      Device& device) {
-  const int64_t unit = 8;
-  if (!IsMultipleOf(unit, {x.shape.c, p.c1, p.c2_reduce, p.c2, p.c3_reduce, p.c3, p.c4})) {
-    return absl::UnimplementedError(absl::StrCat(
-        "inception ", options.name, ": fused kernels are for modules with all four branches, of ",
-        "multiples of ", unit, " channels"));
-  }
-  auto op = std::make_unique<FusedInception>(p, options, AsCuda(device));
-  RETURN_IF_ERROR(op->Prepare(shape, x, options));
-  return op;
+MadeOp MakeCuda(const InceptionParams& params, const OpSetup& setup) {
+  auto fused = setup.options.fuse ? MakeFused(params, setup) : absl::UnimplementedError("not wanted");
+  return absl::IsUnimplemented(fused.status()) ? MakeInceptionBranches(params, setup) : std::move(fused);
 }
 
 }  // namespace deeper

@@ -266,7 +266,7 @@ TEST(Conv2d, TrustsAMaskedGradient) {
 
 TEST(Conv2d, DescribesItself) {
   const OpShape shape =
-      InferConv2d({.out_channels = 64, .kernel = 7, .stride = 2, .pad = 3}, {2, 3, 224, 224}).value();
+      Infer(Conv2dParams{.out_channels = 64, .kernel = 7, .stride = 2, .pad = 3}, {2, 3, 224, 224}).value();
   EXPECT_EQ(shape.y, (Shape{2, 64, 112, 112}));
   EXPECT_EQ(shape.macs, int64_t{2} * 64 * 112 * 112 * 3 * 49);
   ASSERT_EQ(shape.params.size(), 2u);
@@ -277,7 +277,7 @@ TEST(Conv2d, DescribesItself) {
 
 TEST(Conv2d, SaysWhatDoesNotFit) {
   const auto message = [](const Conv2dParams& p, const Shape& x) {
-    return std::string(InferConv2d(p, x).status().message());
+    return std::string(Infer(p, x).status().message());
   };
   EXPECT_THAT(message({.out_channels = 8, .kernel = 7}, {1, 3, 4, 4}),
               HasSubstr("7x7 kernel with pad 0 does not fit"));
@@ -285,12 +285,12 @@ TEST(Conv2d, SaysWhatDoesNotFit) {
   EXPECT_THAT(message({.out_channels = 8, .stride = 0}, {1, 3, 4, 4}), HasSubstr("stride 0"));
 
   const auto one_value =
-      MakeConv2d({.out_channels = 8, .batch_norm = true}, TestDevice().FeatureMap({1, 16, 1, 1}, DType::kF32),
-                 {.name = "c"}, TestDevice());
+      MakeOp(Conv2dParams{.out_channels = 8, .batch_norm = true},
+             TestDevice().FeatureMap({1, 16, 1, 1}, DType::kF32), {.name = "c"}, TestDevice());
   EXPECT_THAT(std::string(one_value.status().message()), HasSubstr("one value per channel"));
   const Layout other = TestDevice().type() == DeviceType::kCuda ? Layout::kNchw : Layout::kNhwc;
-  const auto strange =
-      MakeConv2d({.out_channels = 8}, {{1, 16, 4, 4}, DType::kF32, other}, {.name = "c"}, TestDevice());
+  const auto strange = MakeOp(Conv2dParams{.out_channels = 8}, {{1, 16, 4, 4}, DType::kF32, other},
+                              {.name = "c"}, TestDevice());
   EXPECT_EQ(strange.status().code(), absl::StatusCode::kUnimplemented);
 }
 

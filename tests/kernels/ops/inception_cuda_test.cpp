@@ -64,7 +64,7 @@ Values TieHeavyValues(int64_t count, uint64_t seed) {
 }
 
 Input MakeInput(const Module& module, const Shape& shape, DType dtype) {
-  const OpShape op = InferInception(module.params, shape).value();
+  const OpShape op = Infer(module.params, shape).value();
   Input input;
   input.x = TieHeavyValues(shape.elements(), 1);
   for (const ParamSpec& spec : op.params) {
@@ -205,8 +205,8 @@ TEST(FusedInceptionOp, OtherModulesStaySeparate) {
   odd.c3_reduce = 12;
   naive.c2_reduce = naive.c3_reduce = naive.c4 = 0;
   for (const InceptionParams& params : {odd, naive}) {
-    const auto op = MakeInception(params, TestDevice().FeatureMap({1, 192, 7, 7}, DType::kF32),
-                                  {.name = "module", .fuse = true}, TestDevice());
+    const auto op = MakeOp(params, TestDevice().FeatureMap({1, 192, 7, 7}, DType::kF32),
+                           {.name = "module", .fuse = true}, TestDevice());
     ASSERT_TRUE(op.ok()) << op.status();
     EXPECT_EQ((*op)->needs().y.pitch, 0);
   }

@@ -94,7 +94,7 @@ TEST(Inception, Evaluation) {
 
 std::vector<std::string> WeightNames(const InceptionParams& params) {
   std::vector<std::string> names;
-  const OpShape shape = InferInception(params, {1, 192, 28, 28}).value();
+  const OpShape shape = Infer(params, {1, 192, 28, 28}).value();
   for (const ParamSpec& spec : shape.params) {
     if (spec.role == ParamRole::kWeight) names.push_back(spec.name);
   }
@@ -103,8 +103,8 @@ std::vector<std::string> WeightNames(const InceptionParams& params) {
 
 TEST(Inception, DescribesModule3a) {
   const OpShape shape =
-      InferInception({.c1 = 64, .c2_reduce = 96, .c2 = 128, .c3_reduce = 16, .c3 = 32, .c4 = 32},
-                     {2, 192, 28, 28})
+      Infer(InceptionParams{.c1 = 64, .c2_reduce = 96, .c2 = 128, .c3_reduce = 16, .c3 = 32, .c4 = 32},
+            {2, 192, 28, 28})
           .value();
   EXPECT_EQ(shape.y, (Shape{2, 256, 28, 28}));
   int64_t parameters = 0;
@@ -134,13 +134,13 @@ TEST(Inception, TrustsAMaskedGradient) {
 }
 
 TEST(Inception, SaysWhatDoesNotFit) {
-  EXPECT_THAT(std::string(InferInception({.c1 = 0, .c2 = 8, .c3 = 8}, {1, 16, 4, 4}).status().message()),
-              HasSubstr("c1 0"));
+  EXPECT_THAT(
+      std::string(Infer(InceptionParams{.c1 = 0, .c2 = 8, .c3 = 8}, {1, 16, 4, 4}).status().message()),
+      HasSubstr("c1 0"));
   InceptionParams even = kWhole;
   even.branch3_kernel = 4;
-  EXPECT_THAT(std::string(InferInception(even, {1, 16, 4, 4}).status().message()),
-              HasSubstr("branch3_kernel 4 odd"));
-  const auto plain = MakeInception(kWhole, {{1, 16, 4, 4}}, {.name = "3a"}, TestDevice());
+  EXPECT_THAT(std::string(Infer(even, {1, 16, 4, 4}).status().message()), HasSubstr("branch3_kernel 4 odd"));
+  const auto plain = MakeOp(kWhole, {{1, 16, 4, 4}}, {.name = "3a"}, TestDevice());
   EXPECT_THAT(std::string(plain.status().message()), HasSubstr("inception 3a: x must be a feature map"));
 }
 

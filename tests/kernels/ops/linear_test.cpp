@@ -53,7 +53,7 @@ TEST(Linear, WorksWithoutTrainingAndWithoutDx) {
 }
 
 TEST(Linear, Describes) {
-  const OpShape shape = *InferLinear({1000}, {8, 1024});
+  const OpShape shape = *Infer(LinearParams{1000}, {8, 1024});
   EXPECT_EQ(shape.y, (Shape{8, 1000}));
   EXPECT_EQ(shape.macs, 8 * 1024 * 1000);
   ASSERT_EQ(shape.params.size(), 2u);
@@ -65,7 +65,7 @@ TEST(Linear, Describes) {
 
 TEST(Linear, Errors) {
   const auto message = [](const LinearParams& p, const Shape& x) {
-    return std::string(InferLinear(p, x).status().message());
+    return std::string(Infer(p, x).status().message());
   };
   EXPECT_THAT(message({10}, {1, 16, 2, 1}), HasSubstr("[1, 16, 2, 1], not a vector: put a flatten"));
   EXPECT_THAT(message({0}, {1, 16}), HasSubstr("out_features must be positive, but is 0"));

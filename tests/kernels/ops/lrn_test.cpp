@@ -39,8 +39,10 @@ TEST(Lrn, MatchesTheReference) {
 }
 
 TEST(Lrn, Errors) {
-  EXPECT_THAT(std::string(InferLrn({.size = 4}, {1, 16, 3, 3}).status().message()), HasSubstr("but is 4"));
-  EXPECT_THAT(std::string(InferLrn({.size = -1}, {1, 16, 3, 3}).status().message()), HasSubstr("but is -1"));
+  EXPECT_THAT(std::string(Infer(LrnParams{.size = 4}, {1, 16, 3, 3}).status().message()),
+              HasSubstr("but is 4"));
+  EXPECT_THAT(std::string(Infer(LrnParams{.size = -1}, {1, 16, 3, 3}).status().message()),
+              HasSubstr("but is -1"));
   EXPECT_EQ(MakeOp(LrnParams{}, {{1, 16, 3, 3}}, {}, testing::TestDevice()).status().code(),
             absl::StatusCode::kUnimplemented);
 }

@@ -20,7 +20,7 @@ constexpr auto kAverage = PoolParams::Kind::kAverage;
 
 // For each element of y, where in x the pixels of its window lie, in scan order.
 std::vector<std::vector<size_t>> WindowsOf(const PoolParams& p, const Shape& x) {
-  const Shape y = InferPool(p, x)->y;
+  const Shape y = Infer(p, x)->y;
   std::vector<std::vector<size_t>> windows(static_cast<size_t>(y.elements()));
   for (int64_t i = 0; i < y.elements(); ++i) {
     const int64_t plane = i / y.spatial(), top = i / y.w % y.h * p.stride - p.pad,
@@ -139,7 +139,7 @@ TEST(MaxPool, MasksDx) {
 
 // Sizes as PyTorch's max_pool2d and avg_pool2d give them.
 TEST(Pool, ShapeRule) {
-  const auto side = [](const PoolParams& p, int64_t size) { return InferPool(p, {1, 1, size, size})->y.h; };
+  const auto side = [](const PoolParams& p, int64_t size) { return Infer(p, {1, 1, size, size})->y.h; };
   EXPECT_EQ(side({kMax, 3, 2, 1}, 112), 56);
   EXPECT_EQ(side({kMax, 3, 2, 0, true}, 112), 56);
   EXPECT_EQ(side({kMax, 3, 2, 0, false}, 112), 55);
@@ -149,12 +149,12 @@ TEST(Pool, ShapeRule) {
   EXPECT_EQ(side({kAverage, 5, 3}, 14), 4);
   EXPECT_EQ(side({kAverage, 5, 3, 0, false, true}, 4), 1);
   EXPECT_EQ(side({kAverage, 5, 3, 0, false, true}, 8), 2);
-  EXPECT_EQ(InferPool({kMax, 3, 2, 1}, {2, 5, 8, 9})->y, (Shape{2, 5, 4, 5}));
+  EXPECT_EQ(Infer(PoolParams{kMax, 3, 2, 1}, {2, 5, 8, 9})->y, (Shape{2, 5, 4, 5}));
 }
 
 TEST(Pool, Errors) {
   const auto message = [](const PoolParams& p, const Shape& x) {
-    return std::string(InferPool(p, x).status().message());
+    return std::string(Infer(p, x).status().message());
   };
   const Shape x{1, 16, 4, 4};
   EXPECT_THAT(message({kAverage, 5, 3}, x),
@@ -184,7 +184,7 @@ TEST(GlobalAvgPool, MatchesTheReference) {
       CheckOp(GlobalAvgPoolParams{}, x, dtype, reference, {.dy_parts = static_cast<int>(x.n)});
     }
   }
-  EXPECT_EQ(InferGlobalAvgPool({}, {2, 5, 8, 9})->y, (Shape{2, 5, 1, 1}));
+  EXPECT_EQ(Infer(GlobalAvgPoolParams{}, {2, 5, 8, 9})->y, (Shape{2, 5, 1, 1}));
 }
 
 }  // namespace

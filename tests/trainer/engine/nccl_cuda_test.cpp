@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "comm/nccl/nccl_communicator.h"
-#include "kernels/ops/arrays/flat.h"
+#include "kernels/ops/arrays/arrays.h"
 #include "tests/kernels/test_device.h"
 
 namespace deeper {

@@ -1,4 +1,4 @@
-#include "kernels/ops/arrays/finite.h"
+#include "kernels/ops/arrays/arrays.h"
 
 #include <limits>
 
@@ -49,6 +49,24 @@ TEST(Finite, LooksAtNothingElse) {
   const DeviceArray<std::byte> workspace(FindNonFiniteWorkspaceBytes(device), device);
   FindNonFinite(device, x.data() + 32, 33, found.data(), workspace.data());
   EXPECT_EQ(found.Read()[0], 0u);
+}
+
+TEST(Arrays, AddScaleAndRound) {
+  Device& device = testing::TestDevice();
+  const Values values = RandomValues(10001, 3);
+  const auto count = static_cast<int64_t>(values.size());
+  const DeviceArray<float> x(values, device), sum(Values(values.size(), 0.5f), device);
+  const DeviceArray<bf16> narrow(values.size(), device);
+  Accumulate(device, x.data(), sum.data(), count);
+  Scale(device, 0.75f, x.data(), count);
+  Narrow(device, x.data(), narrow.data(), count);
+  const Values sums = sum.Read(), scaled = x.Read();
+  const std::vector<bf16> rounded = narrow.Read();
+  for (size_t i = 0; i < values.size(); ++i) {
+    ASSERT_EQ(sums[i], 0.5f + values[i]) << i;
+    ASSERT_EQ(scaled[i], 0.75f * values[i]) << i;
+    ASSERT_EQ(rounded[i].bits, ToBf16(scaled[i]).bits) << i;
+  }
 }
 
 }  // namespace
