@@ -1,7 +1,6 @@
 #include "trainer/run/train_loop.h"
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +10,7 @@
 #include "comm/agree.h"
 #include "comm/gradient_reducer.h"
 #include "comm/phase.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "kernels/base/trace.h"
@@ -33,10 +33,6 @@ constexpr int64_t kStuckWindow = 200;      // steps
 constexpr int64_t kStragglerWindow = 50;   // steps
 constexpr int64_t kBottleneckWindow = 50;  // steps
 constexpr int kMostSkippedInARow = 100;    // steps; then skipping does not help
-
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // This rank's mean loss of each head.
 std::vector<double> MeanLosses(const StepReport& report) {
@@ -100,9 +96,10 @@ TrainLoop::TrainLoop(TrainSetup& run)
       reducer_(run.device_comm(), run.params->grads(), run.net->gradient_pieces(), BucketBytesOf(run.config),
                run.gradient_sum),
       guard_(*run.net, *run.params, run.comm, run.device),
-      optimizer_({.momentum = static_cast<float>(run.config.momentum),
+      optimizer_({.name = run.config.optimizer,
+                  .momentum = static_cast<float>(run.config.momentum),
                   .weight_decay = static_cast<float>(run.config.weight_decay),
-                  .nesterov = run.config.optimizer == "nesterov"},
+                  .first_step = run.step},
                  *run.params, run.device, &run.comm),
       train_step_(*run.loader, *run.net, accumulator_, reducer_, guard_, optimizer_, run.device,
                   run.config.seed, &run.statistics_sum),
