@@ -27,6 +27,7 @@ void StepMeter::Add(const StepReport& report) {
   last_ = report;
   images_ += report.global_rows;
   samples_ += report.samples;
+  nonfinite_steps_ += !report.finite;
   data_wait_ms_ += report.data_wait_ms;
   compute_ms_ += report.compute_ms;
   waits_ms_.push_back(report.comm_wait_ms);
@@ -62,6 +63,7 @@ StepMetrics StepMeter::Read(int64_t step, float lr, const StageTimes& loader) {
   metrics.augment_ms = a_step(Stage::kAugment);
   loader_ms_ = loader;
   metrics.comm_exposed_ms = Sum(exposed_ms) / steps;
+  metrics.nonfinite_steps = nonfinite_steps_;
   metrics.peer_wait_ms = waited_ms / steps - metrics.comm_exposed_ms;
   images_ = 0;
   samples_ = 0;

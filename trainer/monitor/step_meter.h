@@ -29,6 +29,7 @@ class StepMeter {
   StepReport last_;
   int64_t images_ = 0;
   int64_t samples_ = 0;
+  int64_t nonfinite_steps_ = 0;  // since the beginning
   double data_wait_ms_ = 0, compute_ms_ = 0;
   StageTimes loader_ms_{};        // at the last Read
   std::vector<double> waits_ms_;  // for gradients; a step each

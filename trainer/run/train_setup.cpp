@@ -252,8 +252,8 @@ absl::Status TrainSetup::OpenReports() {
   if (!config.tensorboard.empty()) {
     RETURN_IF_ERROR(metrics.AddTensorBoard(config.tensorboard, step + 1));
   }
-  return step > 0 ? metrics.Resume(step, config.checkpoint_dir, RunJson())
-                  : metrics.Start(model_config, RunJson());
+  if (step == 0) return metrics.Write({"start", {{"config", model_config}, {"run", RunJson()}}});
+  return metrics.Write({"resume", {{"step", step}, {"path", config.checkpoint_dir}, {"run", RunJson()}}});
 }
 
 // For reports: on what, and how, this run trains.
