@@ -41,23 +41,6 @@ std::vector<Scalar> ScalarsOf(const Event& event) {
 
 }  // namespace
 
-Event StepEvent(const StepMetrics& metrics) {
-  Json fields = {{"step", metrics.step}, {"epoch", metrics.epoch}, {"loss", metrics.loss}};
-  for (const auto& [head, loss] : metrics.head_losses) fields["loss_" + head] = loss;
-  fields.update({{"lr", metrics.lr},
-                 {"images_per_second", metrics.images_per_second},
-                 {"data_wait_ms", metrics.data_wait_ms},
-                 {"compute_ms", metrics.compute_ms},
-                 {"read_ms", metrics.read_ms},
-                 {"decode_ms", metrics.decode_ms},
-                 {"augment_ms", metrics.augment_ms},
-                 {"comm_exposed_ms", metrics.comm_exposed_ms},
-                 {"peer_wait_ms", metrics.peer_wait_ms},
-                 {"samples", absl::StrFormat("%016x", metrics.samples)},
-                 {"nonfinite_steps", metrics.nonfinite_steps}});
-  return {"step", std::move(fields)};
-}
-
 Event EvalEvent(int64_t step, const EvalResult& result) {
   const auto count = static_cast<double>(result.count);
   const double top1 = static_cast<double>(result.top1) / count,

@@ -6,7 +6,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,22 +16,6 @@
 
 namespace deeper {
 
-struct StepMetrics {
-  int64_t step = 0;
-  int64_t epoch = 0;
-  double loss = 0;  // weighted sum over heads
-  std::vector<std::pair<std::string, double>>
-      head_losses;  // by Head::name; written as loss_main, loss_aux1, ...
-  double lr = 0;
-  double images_per_second = 0;
-  double data_wait_ms = 0, compute_ms = 0;
-  double read_ms = 0, decode_ms = 0, augment_ms = 0;  // of rank 0's loader threads together, a step
-  double comm_exposed_ms = 0;                         // communication that backward did not hide
-  double peer_wait_ms = 0;                            // waiting for the slowest rank
-  int64_t samples = 0;  // which ones were trained on since the last line: a hash, the same on any ranks
-  int64_t nonfinite_steps = 0;  // so far: skipped, since loss or gradients were not finite
-};
-
 // Something that happened in a run.
 struct Event {
   std::string name = "";               // "eval"; empty: for the log alone
@@ -40,7 +23,6 @@ struct Event {
   std::string text = "";               // a line for the log; empty: none
 };
 
-Event StepEvent(const StepMetrics& metrics);
 Event EvalEvent(int64_t step, const EvalResult& result);
 
 // A default-constructed writer discards everything: what ranks other than 0 and runs without --metrics_out

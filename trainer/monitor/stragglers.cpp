@@ -1,11 +1,10 @@
 // Names ranks that are slower than the others again and again: every step waits for the slowest, so one bad
 // disk, throttled processor or busy machine slows the whole job down, and no other figure of a log shows
 // which.
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "trainer/monitor/monitor.h"
+#include "trainer/scaling/statistics.h"
 
 namespace deeper {
 namespace {
@@ -19,19 +18,11 @@ struct RankTimes {
   double total_ms() const { return data_wait_ms + compute_ms; }
 };
 
-// The lower one of two in the middle: of two ranks, the faster.
-template <class Figure>
-double Median(const std::vector<RankTimes>& ranks, const Figure& figure) {
+// Of two ranks, the figure of the faster.
+double MedianOf(const std::vector<RankTimes>& ranks, const std::function<double(const RankTimes&)>& figure) {
   std::vector<double> values;
   for (const RankTimes& rank : ranks) values.push_back(figure(rank));
-  const auto middle = values.begin() + (std::ssize(values) - 1) / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-RankTimes MedianTimes(const std::vector<RankTimes>& ranks) {
-  return {Median(ranks, [](const RankTimes& rank) { return rank.data_wait_ms; }),
-          Median(ranks, [](const RankTimes& rank) { return rank.compute_ms; })};
+  return LowerMedian(values);
 }
 
 std::string Sentence(size_t number, const RankTimes& rank, const RankTimes& median, double median_total,
@@ -63,8 +54,9 @@ class Stragglers final : public Monitor {
     std::vector<RankTimes> ranks(states_.size());
     comm_.AllGather(&mean, ranks.data(), sizeof mean, {}).Wait();
 
-    const RankTimes median = MedianTimes(ranks);
-    const double median_total = Median(ranks, [](const RankTimes& rank) { return rank.total_ms(); });
+    const RankTimes median = {MedianOf(ranks, &RankTimes::data_wait_ms),
+                              MedianOf(ranks, &RankTimes::compute_ms)};
+    const double median_total = MedianOf(ranks, &RankTimes::total_ms);
     for (size_t i = 0; i < ranks.size(); ++i) {
       const bool slow = ranks[i].total_ms() > kSlower * median_total;
       if (slow && states_[i] == State::kSlow) {

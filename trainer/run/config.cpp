@@ -18,6 +18,7 @@
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "trainer/engine/optimizer.h"
+#include "trainer/engine/schedule.h"
 
 namespace deeper {
 namespace {
@@ -84,7 +85,7 @@ absl::Status ValidateChoices(const RunConfig& c) {
        {OneOf("stem", c.stem, {"default", "small"}), OneOf("precision", c.precision, kPrecisions),
         OneOf("augment", c.augment, kAugments), OneOf("val_preset", c.val_preset, kValPresets),
         OneOf("optimizer", c.optimizer, OptimizerNames()),
-        OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
+        OneOf("lr_schedule", c.lr_schedule, ScheduleNames()),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
         OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("all_reduce", c.all_reduce, {"auto", "mpi"}),
         OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),

@@ -180,10 +180,10 @@ absl::Status TrainLoop::Watch(const StepReport& report) {
 void TrainLoop::Log(const StepReport& report, float lr) {
   meter_.Add(report);
   if (log_is_due()) {
-    const StepMetrics metrics = meter_.Read(run_.step, lr, run_.loader->times());
-    run_.Tell(StepEvent(metrics));
-    shown_.loss = metrics.loss;
-    shown_.images_per_second = metrics.images_per_second;
+    const Event event = meter_.Read(run_.step, lr, run_.loader->times());
+    run_.Tell(event);
+    shown_.loss = event.fields.at("loss");
+    shown_.images_per_second = event.fields.at("images_per_second");
   }
   shown_.step = run_.step;
   shown_.epoch = report.epoch;

@@ -3,6 +3,7 @@
 #include "kernels/base/parallel.h"
 #include "kernels/ops/arrays/flat.h"
 #include "kernels/ops/arrays/update.h"
+#include "kernels/ops/backend.h"
 
 namespace deeper {
 namespace {
@@ -28,6 +29,10 @@ DEEPER_SIMD void UpdateRange(const Rule rule, const StepScalars now, const Updat
 }
 
 }  // namespace
+
+void Update(Device& device, const UpdateRule& rule, const StepScalars* now, const UpdateArrays& arrays) {
+  DEEPER_ON(device, Update)(device, rule, now, arrays);
+}
 
 void UpdateCpu(Device& device, const UpdateRule& any, const StepScalars* now, const UpdateArrays& a) {
   std::visit(

@@ -109,8 +109,9 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
     EXPECT_TRUE(report.finite);
     meter.Add(report);
     outcome.losses.emplace_back();
-    for (const auto& [head, loss] : meter.Read(i, 0.05f, {}).head_losses)
-      outcome.losses.back().push_back(loss);
+    const Event logged = meter.Read(i, 0.05f, {});
+    for (const Head& head : net->model().heads)
+      outcome.losses.back().push_back(logged.fields.at("loss_" + head.name));
   }
   for (const Param& param : params->trained()) {
     std::vector<float> values(static_cast<size_t>(param.spec.elements()));
