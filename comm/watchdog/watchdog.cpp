@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -21,10 +22,6 @@ constexpr double kInterval = 0.25;     // seconds between two beats
 constexpr double kSigtermDelay = 0.5;  // below mpirun's, which sends SIGKILL a second after SIGTERM
 constexpr double kFarewellTime = 2;    // seconds that rank 0 waits for the others to leave
 constexpr auto kAbortTime = std::chrono::seconds(3);
-
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 void Wake(int eventfd) {
   const uint64_t one = 1;

@@ -59,10 +59,3 @@ struct Backends<Result(Device&, Arguments...)> {
   Result function##Cpu(__VA_ARGS__);           \
   Result function##Cuda(__VA_ARGS__);          \
   inline constexpr Backends<Result(__VA_ARGS__)> function = {&function##Cpu, DEEPER_CUDA_BODY(function)}
-
-#ifdef DEEPER_CUDA
-#define DEEPER_ON(device, function) \
-  ((device).type() == ::deeper::DeviceType::kCuda ? &function##Cuda : &function##Cpu)
-#else
-#define DEEPER_ON(device, function) (static_cast<void>(device), function##Cpu)
-#endif

@@ -116,7 +116,7 @@ class BenchCheckpointCommand final : public Command {
         net_, Network::Prepare(model, {batch_, PrecisionOf(config_), /*training=*/true, FusionOf(config_)},
                                *device_));
     ASSIGN_OR_RETURN(params_, ParamStore::Create(net_->Params(), *device_, /*training=*/true,
-                                                 net_->wants_narrow_params()));
+                                                 net_->wants_narrow_params(), {OptimizerState("sgd")}));
     params_->Initialize(config_.seed);
     RETURN_IF_ERROR(net_->Bind(*params_));
     LoaderOptions input;
@@ -133,7 +133,7 @@ class BenchCheckpointCommand final : public Command {
   absl::Status Measure() {
     const std::unique_ptr<Recording> recording = device_->MakeRecording();
     Optimizer optimizer({.momentum = 0.9f}, *params_, *device_);
-    optimizer.SetLearningRate(0.001f);
+    optimizer.BeginStep(0.001f);
     const auto step = [&] {
       net_->Load(images_of_step_, config_.seed);
       recording->Run([&] {

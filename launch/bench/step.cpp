@@ -93,9 +93,9 @@ class BenchStepCommand final : public Command {
         std::unique_ptr<Network> net,
         Network::Prepare(model, {batch_, PrecisionOf(config_), /*training=*/true, FusionOf(config_)},
                          device));
-    ASSIGN_OR_RETURN(
-        std::unique_ptr<ParamStore> params,
-        ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params()));
+    ASSIGN_OR_RETURN(std::unique_ptr<ParamStore> params,
+                     ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
+                                        {OptimizerState("sgd")}));
     params->Initialize(config_.seed);
     RETURN_IF_ERROR(net->Bind(*params));
     LoaderOptions input;
@@ -112,7 +112,7 @@ class BenchStepCommand final : public Command {
   absl::Status Measure(Network& net, ParamStore& params, const Batch& batch, Device& device,
                        Communicator& comm) {
     Optimizer optimizer({.momentum = static_cast<float>(config_.momentum)}, params, device);
-    optimizer.SetLearningRate(static_cast<float>(config_.lr));
+    optimizer.BeginStep(static_cast<float>(config_.lr));
     const std::unique_ptr<Recording> recording = device.MakeRecording();
     const auto step = [&] { return Step(net, optimizer, *recording, device, batch); };
     std::vector<double> losses;

@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
@@ -61,10 +62,6 @@ constexpr size_t kLinkBytes = size_t{4} << 20;
 constexpr int kLinkRounds = 3, kPings = 50, kClockRounds = 9;
 constexpr double kLoaderSeconds = 2;
 constexpr size_t kAllReduceBytes[] = {4 << 10, 64 << 10, 1 << 20, 4 << 20};
-
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 void CopyText(const std::string& text, char* to, size_t size) {
   std::snprintf(to, size, "%s", text.c_str());

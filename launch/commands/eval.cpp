@@ -99,7 +99,7 @@ class EvalCommand final : public Command {
     if (flags_.config.metrics_out.empty()) return absl::OkStatus();
     ASSIGN_OR_RETURN(MetricsWriter metrics,
                      MetricsWriter::Open(flags_.config.metrics_out, MetricsWriter::Mode::kAppend));
-    return metrics.Eval({classifier.step, top1, top5, result.loss, result.count});
+    return metrics.Write(EvalEvent(classifier.step, result));
   }
 
   ClassifierFlags flags_;

@@ -65,10 +65,24 @@ absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const
                    "; use the same settings, or start afresh in another directory"));
 }
 
+// "adam_m and adam_v"
+std::string OptimizerStateOf(const std::vector<TensorEntry>& tensors) {
+  std::set<std::string> roles;
+  for (const TensorEntry& tensor : tensors)
+    if (tensor.is_optimizer_state()) roles.insert(tensor.role);
+  return roles.empty() ? "nothing" : absl::StrJoin(roles, " and ");
+}
+
 absl::Status CheckTensors(const std::string& path, const CheckpointManifest& saved,
                           const std::vector<TensorEntry>& tensors) {
   if (saved.tensors == tensors) return absl::OkStatus();
   std::vector<std::string> differences = TensorDifferences(saved.tensors, tensors);
+  const std::string before = OptimizerStateOf(saved.tensors), now = OptimizerStateOf(tensors);
+  if (differences.empty() && before != now) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "checkpoint ", path, " is of another optimizer: it keeps ", before, ", and this run needs ", now,
+        "; resume with its --optimizer, or take its weights alone by --init_from into another directory"));
+  }
   if (differences.empty()) differences = {"its tensors come in another order"};
   return absl::FailedPreconditionError(
       absl::StrCat("checkpoint ", path, " is of another network: ", absl::StrJoin(differences, "; ")));
@@ -93,7 +107,7 @@ class ReadMark {
 class TensorPlacer {
  public:
   TensorPlacer(ParamStore& params, const float* state)
-      : params_(params), state_(state), tensors_(StateTensors(params, WithMomentum::kYes)) {
+      : params_(params), state_(state), tensors_(StateTensors(params, WithOptimizer::kYes)) {
     for (const StateTensor& tensor : tensors_) missing_.push_back(tensor.entry.count);
   }
 
@@ -189,12 +203,12 @@ absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainS
   ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifestTogether(path, comm));
   absl::StatusOr<std::vector<std::string>> forced = CheckRun(path, manifest, expected, match);
   absl::Status status = forced.status();
-  if (status.ok()) status = CheckTensors(path, manifest, EntriesOf(StateTensors(params, WithMomentum::kYes)));
+  if (status.ok())
+    status = CheckTensors(path, manifest, EntriesOf(StateTensors(params, WithOptimizer::kYes)));
   RETURN_IF_ERROR(Agree(comm, status));
   ASSIGN_OR_RETURN(const std::unique_ptr<ParamStore> loading, Agree(comm, params.MakeEmpty()));
   RETURN_IF_ERROR(ReadInto(*loading, path, manifest, comm));
   params.Swap(*loading);
-  params.KeepMomentum();
   LoadedState loaded{{manifest.step, manifest.data, manifest.config, manifest.top1}, *std::move(forced)};
   loaded.data.seed = expected.data.seed;
   loaded.data.order = expected.data.order;

@@ -7,11 +7,6 @@
 
 namespace deeper {
 
-// Next to the type, where the JSON library looks for it: not in the unnamed namespace.
-NLOHMANN_JSON_SERIALIZE_ENUM(TensorRole, {{TensorRole::kWeight, NameOf(TensorRole::kWeight)},
-                                          {TensorRole::kMomentum, NameOf(TensorRole::kMomentum)},
-                                          {TensorRole::kStatistic, NameOf(TensorRole::kStatistic)}})
-
 namespace {
 
 using Json = nlohmann::ordered_json;  // keeps the order of fields, for people who read the file

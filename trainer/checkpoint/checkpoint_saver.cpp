@@ -1,5 +1,6 @@
 #include "trainer/checkpoint/checkpoint_saver.h"
 
+#include <algorithm>
 #include <chrono>
 #include <iterator>
 #include <optional>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "comm/phase.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "kernels/base/trace.h"
@@ -21,15 +23,62 @@ namespace {
 // that computes.
 constexpr std::chrono::milliseconds kPause{1};
 
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 StateRange ShardOf(const std::vector<StateTensor>& tensors, const Communicator& comm) {
   return ShardRange(tensors.back().entry.first + tensors.back().entry.count, comm.rank(), comm.size());
 }
 
 }  // namespace
+
+absl::StatusOr<Snapshot> Snapshot::Create(std::vector<StateTensor> tensors, StateRange range,
+                                          Device& device) {
+  std::erase_if(tensors, [&](const StateTensor& tensor) {
+    return tensor.entry.first >= range.end || tensor.entry.first + tensor.entry.count <= range.begin;
+  });
+  Snapshot snapshot;
+  for (const auto& [entry, param, arena] : tensors) {
+    std::vector<Block>& blocks = snapshot.blocks_;
+    const int64_t begin = param->offset, end = begin + param->layout.stored_elements;
+    if (blocks.empty() || blocks.back().arena != arena) blocks.push_back({arena, begin, end});
+    blocks.back().begin = std::min(blocks.back().begin, begin);
+    blocks.back().end = std::max(blocks.back().end, end);
+  }
+  int64_t elements = 0;
+  for (Block& block : snapshot.blocks_) {
+    block.copy = elements;
+    elements += block.end - block.begin;
+  }
+  const size_t bytes = static_cast<size_t>(elements) * sizeof(float);
+  snapshot.tensors_ = std::move(tensors);
+  snapshot.range_ = range;
+  snapshot.buffer_ = device.AllocateStaging(bytes);
+  if (bytes > 0 && snapshot.buffer_.data() == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "no ", bytes >> 20, " MiB of host memory for a copy of the state, which checkpoints are made from"));
+  }
+  return snapshot;
+}
+
+void Snapshot::Take(Device& device, const float* arena, const float* whole) {
+  for (const Block& block : blocks_) {
+    if (block.arena != arena) continue;
+    const size_t bytes = static_cast<size_t>(block.end - block.begin) * sizeof(float);
+    device.StartDownload(buffer_.as<float>() + block.copy, whole + block.begin, bytes)->Wait();
+  }
+}
+
+void Snapshot::Visit(const std::function<void(const float* values, int64_t count)>& visit) const {
+  std::vector<float> whole;
+  auto block = blocks_.begin();
+  for (const auto& [entry, param, arena] : tensors_) {
+    while (block->arena != arena) ++block;
+    whole.resize(static_cast<size_t>(entry.count));
+    UnpackParam(param->spec, param->layout, buffer_.as<float>() + block->copy + param->offset - block->begin,
+                whole.data());
+    const int64_t begin = std::max(range_.begin, entry.first);
+    const int64_t end = std::min(range_.end, entry.first + entry.count);
+    visit(whole.data() + (begin - entry.first), end - begin);
+  }
+}
 
 absl::StatusOr<std::unique_ptr<CheckpointSaver>> CheckpointSaver::Create(std::string directory,
                                                                          const Retention& retention,
@@ -55,7 +104,7 @@ CheckpointSaver::CheckpointSaver(std::string directory, const Retention& retenti
       comm_(comm),
       peers_(comm.Duplicate()),
       device_(device),
-      tensors_(StateTensors(params, WithMomentum::kYes)),
+      tensors_(StateTensors(params, WithOptimizer::kYes)),
       range_(ShardOf(tensors_, comm)),
       thread_([this] { Run(); }) {}
 
@@ -73,15 +122,9 @@ void CheckpointSaver::Save(const TrainState& state) {
   const double start = Seconds();
   AwaitFewerJobsThan(snapshots_.size());
   const double waited = Seconds() - start;
-  if (params_.momentum_is_sharded()) {
-    comm_
-        .AllGather(params_.momentum(), params_.whole_momentum(),
-                   static_cast<size_t>(params_.momentum_elements()) * sizeof(float), {})
-        .Wait();
-  }
   Snapshot& snapshot = snapshots_[next_snapshot_];
   next_snapshot_ = (next_snapshot_ + 1) % snapshots_.size();
-  snapshot.Take(device_);
+  TakeSnapshot(snapshot);
   SaveReport report;
   report.step = state.step;
   report.wait_ms = 1e3 * waited;
@@ -91,6 +134,22 @@ void CheckpointSaver::Save(const TrainState& state) {
     jobs_.push_back({state, &snapshot, std::move(report), start});
   }
   changed_.notify_all();
+}
+
+// The gradients' memory, which nobody reads between two steps, has room for one sharded arena at a time.
+void CheckpointSaver::TakeSnapshot(Snapshot& snapshot) {
+  const float* taken = nullptr;
+  for (const StateTensor& tensor : tensors_) {
+    if (tensor.arena == taken) continue;
+    taken = tensor.arena;
+    const float* whole = tensor.arena;
+    if (params_.IsSharded(whole)) {
+      const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(float);
+      comm_.AllGather(tensor.arena, params_.grads(), bytes, {}).Wait();
+      whole = params_.grads();
+    }
+    snapshot.Take(device_, tensor.arena, whole);
+  }
 }
 
 std::vector<SaveReport> CheckpointSaver::TakeReports() {

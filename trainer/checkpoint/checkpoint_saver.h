@@ -9,6 +9,7 @@
 #include <array>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -20,10 +21,36 @@
 #include "comm/communicator.h"
 #include "kernels/base/device.h"
 #include "trainer/checkpoint/checkpoint.h"
-#include "trainer/checkpoint/checkpoint_snapshot.h"
+#include "trainer/checkpoint/state_table.h"
 #include "trainer/engine/params.h"
 
 namespace deeper {
+
+// One shard of the state as it was at one moment, in host memory.
+class Snapshot {
+ public:
+  // Of elements `range` of the state that `tensors` make up. ResourceExhausted if there is no memory for it.
+  static absl::StatusOr<Snapshot> Create(std::vector<StateTensor> tensors, StateRange range, Device& device);
+
+  // Copies what the range has of `arena`, which as a whole is at `whole`. Layouts stay as they are: training
+  // waits for this, and for nothing else.
+  void Take(Device& device, const float* arena, const float* whole);
+  // What was taken, in the order of the state and the canonical layout, tensor by tensor: as they are
+  // arranged they are still in the cache when they are hashed and written.
+  void Visit(const std::function<void(const float* values, int64_t count)>& visit) const;
+
+ private:
+  // A stretch of an arena, and where its copy lies in the buffer; in elements.
+  struct Block {
+    const float* arena = nullptr;
+    int64_t begin = 0, end = 0, copy = 0;
+  };
+
+  std::vector<StateTensor> tensors_;  // those of the range, in part or whole
+  StateRange range_;
+  std::vector<Block> blocks_;
+  Buffer buffer_;
+};
 
 // How a save went.
 struct SaveReport {
@@ -39,8 +66,8 @@ struct SaveReport {
 
 class CheckpointSaver {
  public:
-  // Collective. All must outlive the saver. `params` is one for training; its slice of the momentum is that
-  // of comm's rank. ResourceExhausted: no memory for the copies.
+  // Collective. All must outlive the saver. `params` are for training; their slice of the state is that of
+  // comm's rank. ResourceExhausted: no memory for the copies.
   static absl::StatusOr<std::unique_ptr<CheckpointSaver>> Create(std::string directory,
                                                                  const Retention& retention,
                                                                  const ParamStore& params, Communicator& comm,
@@ -50,8 +77,8 @@ class CheckpointSaver {
   CheckpointSaver(const CheckpointSaver&) = delete;
   CheckpointSaver& operator=(const CheckpointSaver&) = delete;
 
-  // Collective. Begins to save the state as DIR/step-N; returns when `params` may change again. Momentum that
-  // is sharded over the ranks is gathered first, in the memory of the gradients; the files do not tell.
+  // Collective. Begins to save the state as DIR/step-N; returns when `params` may change again. What is
+  // sharded over the ranks is gathered first, in the memory of the gradients; the files do not tell.
   void Save(const TrainState& state);
   // Of the saves that ended since the last call, in their order.
   std::vector<SaveReport> TakeReports();
@@ -70,6 +97,7 @@ class CheckpointSaver {
   CheckpointSaver(std::string directory, const Retention& retention, const ParamStore& params,
                   Communicator& comm, Device& device);
   void AwaitFewerJobsThan(size_t count);
+  void TakeSnapshot(Snapshot& snapshot);
 
   // All on the saving thread.
   void Run();

@@ -55,8 +55,7 @@ std::string Describe(const CheckpointManifest& manifest, StateRange range) {
   const auto tensor_at = [&](int64_t element) {
     const auto next = std::find_if(manifest.tensors.begin(), manifest.tensors.end(),
                                    [&](const TensorEntry& tensor) { return tensor.first > element; });
-    const TensorEntry& tensor = *std::prev(next);
-    return absl::StrCat(tensor.name, " (", NameOf(tensor.role), ")");
+    return std::prev(next)->NameAndRole();
   };
   if (range.size() == 0) return "no element of the state";
   return absl::StrCat("elements ", range.begin, " to ", range.end, " of the state, ", tensor_at(range.begin),

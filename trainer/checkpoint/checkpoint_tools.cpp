@@ -52,15 +52,12 @@ absl::StatusOr<CheckpointDelta> CompareCheckpoints(const std::string& a, const s
   const absl::StatusOr<Checkpoint> first = Find(a), second = Find(b);
   for (const auto* checkpoint : {&first, &second})
     if (!checkpoint->ok()) return checkpoint->status();
-  const auto name_of = [](const TensorEntry& tensor) {
-    return absl::StrCat(tensor.name, " (", NameOf(tensor.role), ")");
-  };
   std::map<std::string, const TensorEntry*> others;
-  for (const TensorEntry& tensor : second->manifest.tensors) others[name_of(tensor)] = &tensor;
+  for (const TensorEntry& tensor : second->manifest.tensors) others[tensor.NameAndRole()] = &tensor;
 
   CheckpointDelta delta;
   for (const TensorEntry& tensor : first->manifest.tensors) {
-    const std::string name = name_of(tensor);
+    const std::string name = tensor.NameAndRole();
     const auto other = others.find(name);
     if (other == others.end()) {
       delta.unlike.push_back(absl::StrCat(name, " is in the first only"));

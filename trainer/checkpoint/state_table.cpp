@@ -8,38 +8,27 @@
 
 namespace deeper {
 
-const char* NameOf(TensorRole role) {
-  switch (role) {
-    case TensorRole::kWeight:
-      return "weight";
-    case TensorRole::kMomentum:
-      return "momentum";
-    case TensorRole::kStatistic:
-      return "statistic";
-  }
-  return "";
-}
-
 std::string TensorEntry::ToString() const {
   return absl::StrCat(name, " [", absl::StrJoin(shape, ", "), "]");
 }
 
-std::vector<StateTensor> StateTensors(const ParamStore& params, WithMomentum momentum) {
+std::vector<StateTensor> StateTensors(const ParamStore& params, WithOptimizer optimizer) {
   std::vector<StateTensor> tensors;
   int64_t next = 0;
-  const auto append = [&](const std::vector<Param>& table, TensorRole role, float* arena) {
+  const auto append = [&](const std::vector<Param>& table, const std::string& role, float* arena) {
     for (const Param& param : table) {
       const int64_t count = param.spec.elements();
       tensors.push_back({{param.name, param.spec.shape, role, next, count}, &param, arena});
       next += count;
     }
   };
-  append(params.trained(), TensorRole::kWeight, params.values());
-  if (momentum == WithMomentum::kYes) {
-    DEEPER_CHECK(params.momentum() != nullptr, "these parameters are not for training");
-    append(params.trained(), TensorRole::kMomentum, params.whole_momentum());
+  append(params.trained(), kWeightRole, params.values());
+  if (optimizer == WithOptimizer::kYes) {
+    DEEPER_CHECK(params.grads() != nullptr, "these parameters are not for training");
+    for (size_t i = 0; i < params.state_names().size(); ++i)
+      append(params.trained(), params.state_names()[i], params.state(i));
   }
-  append(params.statistics(), TensorRole::kStatistic, params.statistic_values());
+  append(params.statistics(), kStatisticRole, params.statistic_values());
   return tensors;
 }
 
@@ -53,11 +42,11 @@ std::vector<std::string> TensorDifferences(const std::vector<TensorEntry>& file,
                                            const std::vector<TensorEntry>& model) {
   std::map<std::string, std::string> unmatched;  // of the file: name -> name and shape
   for (const TensorEntry& entry : file) {
-    if (entry.role != TensorRole::kMomentum) unmatched[entry.name] = entry.ToString();
+    if (!entry.is_optimizer_state()) unmatched[entry.name] = entry.ToString();
   }
   std::vector<std::string> differences;
   for (const TensorEntry& entry : model) {
-    if (entry.role == TensorRole::kMomentum) continue;
+    if (entry.is_optimizer_state()) continue;
     const auto same_name = unmatched.find(entry.name);
     if (same_name == unmatched.end()) {
       differences.push_back(absl::StrCat(entry.ToString(), " is missing in the file"));

@@ -29,7 +29,7 @@ absl::StatusOr<Weights> ReadCheckpointWeights(const std::string& path) {
   ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(choice.path));
   Weights weights{checkpoint.manifest.config, {}, {}, std::move(choice.warnings)};
   for (TensorEntry& tensor : checkpoint.manifest.tensors) {
-    if (tensor.role == TensorRole::kMomentum) continue;
+    if (tensor.is_optimizer_state()) continue;
     const auto from = checkpoint.state.begin() + tensor.first;
     tensor.first = static_cast<int64_t>(weights.values.size());
     weights.values.insert(weights.values.end(), from, from + tensor.count);
@@ -57,7 +57,7 @@ absl::Status AppendTensor(const Hdf5File& file, const std::string& name, Weights
   RETURN_IF_ERROR(file.Read(name, &values));
   weights.tensors.push_back({name,
                              {extent.shape.begin(), extent.shape.end()},
-                             TensorRole::kWeight,
+                             kWeightRole,
                              static_cast<int64_t>(weights.values.size()),
                              static_cast<int64_t>(values.size())});
   weights.values.insert(weights.values.end(), values.begin(), values.end());
@@ -159,7 +159,7 @@ absl::Status WriteWeights(const Weights& weights, const std::string& path) {
 
 absl::StatusOr<std::vector<std::string>> LoadWeights(const std::string& path, ParamStore& params,
                                                      Communicator& comm) {
-  const std::vector<StateTensor> tensors = StateTensors(params, WithMomentum::kNo);
+  const std::vector<StateTensor> tensors = StateTensors(params, WithOptimizer::kNo);
   const TensorEntry& last = tensors.back().entry;
   std::vector<std::string> warnings;
   absl::StatusOr<std::vector<float>> values =

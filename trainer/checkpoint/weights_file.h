@@ -17,7 +17,7 @@ namespace deeper {
 // All weights and statistics of a network, in the canonical layout.
 struct Weights {
   nlohmann::json config;              // of the training; "model" and "num_classes" name the network
-  std::vector<TensorEntry> tensors;   // roles: kWeight, kStatistic
+  std::vector<TensorEntry> tensors;   // none of the optimizer
   std::vector<float> values;          // tensors[i] is elements [first, first + count)
   std::vector<std::string> warnings;  // checkpoints that were passed over
 };

@@ -1,22 +1,65 @@
 #include "trainer/engine/optimizer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <vector>
 
 #include "kernels/base/check.h"
+#include "kernels/base/clock.h"
 
 namespace deeper {
+namespace {
+
+struct Row {
+  const char* name;
+  std::vector<std::string> state;  // in the order of the rule's, and of the tensors in a checkpoint
+  UpdateRule (*rule)(const OptimizerOptions&);
+};
+
+const std::vector<Row>& Table() {
+  static const std::vector<Row> rows = {
+      {"sgd",
+       {"momentum"},
+       [](const OptimizerOptions& o) -> UpdateRule {
+         return SgdRule{o.momentum, o.weight_decay, false};
+       }},
+      {"nesterov",
+       {"momentum"},
+       [](const OptimizerOptions& o) -> UpdateRule {
+         return SgdRule{o.momentum, o.weight_decay, true};
+       }},
+  };
+  return rows;
+}
+
+const Row& Find(std::string_view name) {
+  const auto row = std::find_if(Table().begin(), Table().end(), [&](const Row& r) { return r.name == name; });
+  DEEPER_CHECK(row != Table().end(), std::string(name));
+  return *row;
+}
+
+}  // namespace
+
+std::vector<std::string> OptimizerNames() {
+  std::vector<std::string> names;
+  for (const Row& row : Table()) names.push_back(row.name);
+  return names;
+}
+
+std::vector<std::string> OptimizerState(std::string_view name) {
+  return Find(name).state;
+}
 
 Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device& device, Communicator* comm)
-    : options_(options),
+    : rule_(Find(options.name).rule(options)),
       params_(params),
       device_(device),
       comm_(comm),
       decays_(device.Allocate(static_cast<size_t>(params.trained_elements() / kDecayGroup))),
-      lr_(device.Allocate(sizeof(float))),
-      staged_lr_(device.AllocateStaging(sizeof(float))) {
-  DEEPER_CHECK(!params.momentum_is_sharded() || (comm != nullptr && params.narrow_values() == nullptr));
+      next_{.step = static_cast<int32_t>(options.first_step)},
+      now_(device.Allocate(sizeof(StepScalars))),
+      staged_now_(device.AllocateStaging(sizeof(StepScalars))) {
+  DEEPER_CHECK(params.state_names() == Find(options.name).state, options.name);
+  DEEPER_CHECK(!params.state_is_sharded() || (comm != nullptr && params.narrow_values() == nullptr));
   std::vector<uint8_t> decays(decays_.bytes());
   for (const Param& param : params.trained()) {
     const int64_t first = param.offset / kDecayGroup;
@@ -27,27 +70,31 @@ Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device
   device.Synchronize();
 }
 
-void Optimizer::SetLearningRate(float lr) {
-  *staged_lr_.as<float>() = lr;
-  device_.Copy(lr_.data(), staged_lr_.data(), sizeof lr);
+void Optimizer::BeginStep(float lr) {
+  next_ = {lr, next_.step + 1};
+  *staged_now_.as<StepScalars>() = next_;
+  device_.Copy(now_.data(), staged_now_.data(), sizeof(StepScalars));
 }
 
 void Optimizer::Step() {
   device_.Annotate("optimizer");
-  const SgdParams sgd{options_.momentum, options_.weight_decay, options_.nesterov};
-  const int64_t first = params_.momentum_first();  // 0 unless sharded
-  SgdStep(device_, sgd, lr_.as<float>(),
-          {params_.values() + first, params_.grads() + first, params_.momentum(), params_.narrow_values(),
-           decays_.as<uint8_t>() + first / kDecayGroup, params_.momentum_elements()});
-  if (params_.momentum_is_sharded()) GatherWeights();
+  const int64_t first = params_.state_first();  // 0 unless sharded
+  UpdateArrays arrays = {.w = params_.values() + first,
+                         .g = params_.grads() + first,
+                         .narrow = params_.narrow_values(),
+                         .decays = decays_.as<uint8_t>() + first / kDecayGroup,
+                         .count = params_.state_elements()};
+  for (size_t i = 0; i < params_.state_names().size(); ++i) arrays.states[i] = params_.state(i);
+  Update(device_, rule_, now_.as<StepScalars>(), arrays);
+  if (params_.state_is_sharded()) GatherWeights();
 }
 
 void Optimizer::GatherWeights() {
-  const auto start = std::chrono::steady_clock::now();
-  const size_t bytes = static_cast<size_t>(params_.momentum_elements()) * sizeof(float);
-  comm_->AllGather(params_.values() + params_.momentum_first(), params_.values(), bytes, device_.stream())
+  const double start = Milliseconds();
+  const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(float);
+  comm_->AllGather(params_.values() + params_.state_first(), params_.values(), bytes, device_.stream())
       .Wait();
-  wait_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  wait_ms_ = Milliseconds() - start;
 }
 
 }  // namespace deeper

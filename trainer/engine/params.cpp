@@ -13,7 +13,7 @@
 #include "kernels/base/parallel.h"
 #include "kernels/base/rng.h"
 #include "kernels/ops/arrays/arrays.h"
-#include "kernels/ops/arrays/sgd.h"
+#include "kernels/ops/arrays/update.h"
 
 namespace deeper {
 namespace {
@@ -127,23 +127,24 @@ void AppendParams(const std::string& node_name, int node, const std::vector<Para
   }
 }
 
-ParamStore::ParamStore(std::vector<Param> params, Device& device, ArenaSlice momentum)
-    : momentum_slice_(momentum), device_(device) {
+ParamStore::ParamStore(std::vector<Param> params, Device& device, StateArenas states)
+    : state_arenas_(std::move(states)), device_(device) {
   for (Param& param : params)
     (IsStatistic(param.spec.role) ? statistics_ : trained_).push_back(std::move(param));
-  trained_elements_ = RoundUp(Place(trained_), kAlignment * momentum.count);
+  trained_elements_ = RoundUp(Place(trained_), kAlignment * state_arenas_.slice.count);
   statistics_elements_ = Place(statistics_);
 }
 
 absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param> params, Device& device,
                                                                bool training, bool narrow,
-                                                               ArenaSlice momentum) {
-  std::unique_ptr<ParamStore> store(new ParamStore(std::move(params), device, momentum));
+                                                               StateArenas states) {
+  std::unique_ptr<ParamStore> store(new ParamStore(std::move(params), device, std::move(states)));
   absl::Status status = Allocate(device, store->trained_elements_, store->values_);
   status.Update(Allocate(device, store->statistics_elements_, store->statistic_values_));
   if (training) {
     status.Update(Allocate(device, store->trained_elements_, store->grads_));
-    status.Update(Allocate(device, store->momentum_elements(), store->momentum_));
+    store->states_.resize(store->state_names().size());
+    for (Buffer& state : store->states_) status.Update(Allocate(device, store->state_elements(), state));
   }
   if (narrow) status.Update(Allocate(device, store->trained_elements_, store->narrow_values_, DType::kBf16));
   if (!status.ok()) return status;
@@ -153,15 +154,27 @@ absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param
 absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::MakeEmpty() const {
   std::vector<Param> params = trained_;
   params.insert(params.end(), statistics_.begin(), statistics_.end());
-  return Create(std::move(params), device_, grads() != nullptr, narrow_values() != nullptr, momentum_slice_);
+  return Create(std::move(params), device_, grads() != nullptr, narrow_values() != nullptr, state_arenas_);
 }
 
 void ParamStore::Swap(ParamStore& other) {
   DEEPER_CHECK(!in_place_ && !other.in_place_, "somebody has pointers into these parameters");
-  for (Buffer ParamStore::*buffer : {&ParamStore::values_, &ParamStore::grads_, &ParamStore::momentum_,
-                                     &ParamStore::statistic_values_, &ParamStore::narrow_values_}) {
-    std::swap(this->*buffer, other.*buffer);
-  }
+  std::swap(values_, other.values_);
+  std::swap(grads_, other.grads_);
+  std::swap(statistic_values_, other.statistic_values_);
+  std::swap(narrow_values_, other.narrow_values_);
+  std::swap(states_, other.states_);
+}
+
+size_t ParamStore::bytes() const {
+  size_t bytes = values_.bytes() + grads_.bytes() + statistic_values_.bytes() + narrow_values_.bytes();
+  for (const Buffer& state : states_) bytes += state.bytes();
+  return bytes;
+}
+
+bool ParamStore::IsSharded(const float* arena) const {
+  return state_is_sharded() && std::any_of(states_.begin(), states_.end(),
+                                           [&](const Buffer& state) { return state.as<float>() == arena; });
 }
 
 void ParamStore::Initialize(uint64_t seed) {
@@ -170,6 +183,7 @@ void ParamStore::Initialize(uint64_t seed) {
 }
 
 void ParamStore::Read(const Param& param, const float* arena, float* canonical) const {
+  DEEPER_CHECK(!IsSharded(arena), param.name);
   std::vector<float> stored(static_cast<size_t>(param.layout.stored_elements));
   device_.Copy(stored.data(), arena + param.offset, stored.size() * sizeof(float));
   device_.Synchronize();
@@ -177,25 +191,27 @@ void ParamStore::Read(const Param& param, const float* arena, float* canonical) 
 }
 
 void ParamStore::Write(const Param& param, const float* canonical, float* arena) {
-  float* const place = arena + param.offset;
-  const auto elements = static_cast<size_t>(param.layout.stored_elements);
-  std::unique_ptr<float[]> staged;  // for a device whose memory the host does not reach
-  if (device_.type() == DeviceType::kCpu) {
+  const int64_t elements = param.layout.stored_elements;
+  int64_t begin = param.offset, end = begin + elements, first = 0;  // `arena` points to element `first`
+  if (IsSharded(arena)) {
+    first = state_first();
+    begin = std::max(begin, first);
+    end = std::min(end, first + state_elements());
+    if (begin >= end) return;
+  }
+  float* const place = arena + (begin - first);
+  std::unique_ptr<float[]> staged;  // for a part, or a device whose memory the host does not reach
+  if (device_.type() == DeviceType::kCpu && end - begin == elements) {
     PackParam(param.spec, param.layout, canonical, place);
   } else {
-    staged = std::make_unique_for_overwrite<float[]>(elements);
+    staged = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(elements));
     PackParam(param.spec, param.layout, canonical, staged.get());
-    device_.Copy(place, staged.get(), elements * sizeof(float));
+    device_.Copy(place, staged.get() + (begin - param.offset),
+                 static_cast<size_t>(end - begin) * sizeof(float));
   }
   if (arena == values() && narrow_values() != nullptr) {
-    Narrow(device_, place, narrow_values_.as<uint16_t>() + param.offset, param.layout.stored_elements);
+    Narrow(device_, place, narrow_values_.as<uint16_t>() + param.offset, elements);
   }
-  device_.Synchronize();
-}
-
-void ParamStore::KeepMomentum() {
-  if (!momentum_is_sharded()) return;
-  device_.Copy(momentum(), whole_momentum() + momentum_first(), momentum_.bytes());
   device_.Synchronize();
 }
 

@@ -17,7 +17,7 @@ struct Param {
   std::string name;    // "inception3a.branch2.1.conv.weight"
   ParamSpec spec;      // shape as in files
   ParamLayout layout;  // as in memory
-  int64_t offset = 0;  // elements into its arena: trained (values, grads, whole_momentum) or statistics
+  int64_t offset = 0;  // elements into its arena: trained (values, grads, states) or statistics
   int node = 0;        // of the model
   // Parameters of one run lie one right behind the other, in the order of their places. -1: alone.
   int run = -1, place = 0;
@@ -32,39 +32,40 @@ struct ArenaSlice {
   int index = 0, count = 1;
 };
 
+// What an optimizer keeps for every trained parameter: an arena per name, of which only a slice is here.
+struct StateArenas {
+  std::vector<std::string> names = {};  // also the tensors' roles in checkpoints
+  ArenaSlice slice = {};
+};
+
 class ParamStore {
  public:
   // Takes the parameters of all nodes in forward order, `offset` still to be assigned: each on a 64-byte
   // boundary or in a run that begins on one, trained ones in one arena, statistics in another. `training`
-  // also allocates gradients and momentum. All memory starts as zeros. ResourceExhausted if the device has
-  // too little memory. `narrow` keeps a copy of the values in bf16 as well (OpBinding::narrow_params). Of the
-  // momentum only slice `momentum` is there; the arena of trained parameters is padded for all slices to be
-  // as long, in whole decay groups.
+  // also allocates gradients and `states`. All memory starts as zeros. ResourceExhausted if the device has
+  // too little memory. `narrow` keeps a copy of the values in bf16 as well (OpBinding::narrow_params). The
+  // arena of trained parameters is padded for all slices of it to be as long, in whole decay groups.
   static absl::StatusOr<std::unique_ptr<ParamStore>> Create(std::vector<Param> params, Device& device,
                                                             bool training, bool narrow = false,
-                                                            ArenaSlice momentum = {});
+                                                            StateArenas states = {});
 
   const std::vector<Param>& trained() const { return trained_; }
   const std::vector<Param>& statistics() const { return statistics_; }
   // Elements of an arena, padding included.
   int64_t trained_elements() const { return trained_elements_; }
   int64_t statistics_elements() const { return statistics_elements_; }
-  // Those that momentum is kept for: [momentum_first, momentum_first + momentum_elements) of the trained.
-  bool momentum_is_sharded() const { return momentum_slice_.count > 1; }
-  int64_t momentum_elements() const { return trained_elements_ / momentum_slice_.count; }
-  int64_t momentum_first() const { return momentum_slice_.index * momentum_elements(); }
+  // Those that states are kept for: [state_first, state_first + state_elements) of the trained.
+  const std::vector<std::string>& state_names() const { return state_arenas_.names; }
+  bool state_is_sharded() const { return state_arenas_.slice.count > 1; }
+  int64_t state_elements() const { return trained_elements_ / state_arenas_.slice.count; }
+  int64_t state_first() const { return state_arenas_.slice.index * state_elements(); }
   // Of the device's memory, for all of it.
-  size_t bytes() const {
-    return values_.bytes() + grads_.bytes() + momentum_.bytes() + statistic_values_.bytes() +
-           narrow_values_.bytes();
-  }
+  size_t bytes() const;
 
   float* values() const { return values_.as<float>(); }
   float* grads() const { return grads_.as<float>(); }
-  float* momentum() const { return momentum_.as<float>(); }  // [momentum_elements]
-  // [trained_elements], where checkpoints find and leave momentum: its own memory, or, where that is but a
-  // slice, the gradients', which nobody reads between two steps.
-  float* whole_momentum() const { return momentum_is_sharded() ? grads() : momentum(); }
+  float* state(size_t i) const { return states_[i].as<float>(); }  // [state_elements]; of state_names()[i]
+  bool IsSharded(const float* arena) const;
   float* statistic_values() const { return statistic_values_.as<float>(); }
   // [trained_elements] bf16, or nullptr. Write and the optimizer keep it up to date.
   void* narrow_values() const { return narrow_values_.data(); }
@@ -80,21 +81,20 @@ class ParamStore {
   // Fills values and statistics from (seed, parameter name): the same on every device, in every layout.
   void Initialize(uint64_t seed);
 
-  // One tensor, as in files (canonical layout, host memory) <-> in the arena `values`, `grads`,
-  // `whole_momentum` or `statistic_values`.
+  // One tensor, as in files (canonical layout, host memory) <-> in the arena `values`, `grads`, a `state` or
+  // `statistic_values`. Of a sharded arena, Write keeps what lies in this slice, and Read is not possible.
   void Read(const Param& param, const float* arena, float* canonical) const;
   void Write(const Param& param, const float* canonical, float* arena);
-  // After writing to whole_momentum: this rank's slice becomes its momentum.
-  void KeepMomentum();
 
  private:
-  ParamStore(std::vector<Param> params, Device& device, ArenaSlice momentum);
+  ParamStore(std::vector<Param> params, Device& device, StateArenas states);
 
   std::vector<Param> trained_, statistics_;
   int64_t trained_elements_ = 0, statistics_elements_ = 0;
-  const ArenaSlice momentum_slice_;
+  const StateArenas state_arenas_;
   bool in_place_ = false;
-  Buffer values_, grads_, momentum_, statistic_values_, narrow_values_;
+  Buffer values_, grads_, statistic_values_, narrow_values_;
+  std::vector<Buffer> states_;
   Device& device_;
 };
 

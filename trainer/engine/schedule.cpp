@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace deeper {
 namespace {
@@ -15,59 +16,84 @@ double RemainingPart(const ScheduleOptions& options, int64_t step) {
   return 1 - std::min(1.0, done / static_cast<double>(options.total_steps - options.warmup_steps));
 }
 
-double AfterWarmup(const ScheduleOptions& options, int64_t step) {
-  const double range = options.base_lr - options.min_lr;
-  switch (options.kind) {
-    case ScheduleKind::kConstant:
-      break;
-    case ScheduleKind::kStep:
-      return options.base_lr * std::pow(options.gamma, static_cast<double>(step / options.step_size));
-    case ScheduleKind::kPoly:
-      return options.min_lr + range * std::pow(RemainingPart(options, step), options.power);
-    case ScheduleKind::kCosine:
-      return options.min_lr + range * (1 - std::cos(std::numbers::pi * RemainingPart(options, step))) / 2;
+double Between(const ScheduleOptions& options, double part) {
+  return options.min_lr + (options.base_lr - options.min_lr) * part;
+}
+
+template <class... Parts>
+absl::Status Error(const Parts&... parts) {
+  return absl::InvalidArgumentError(absl::StrCat("learning-rate schedule: ", parts...));
+}
+
+// Comparisons are written as !(in range) so that NaN is out of range.
+absl::Status CheckStep(const ScheduleOptions& options) {
+  if (options.step_size <= 0)
+    return Error("'step' needs a positive number of steps between drops, not ", options.step_size);
+  if (!(options.gamma > 0 && options.gamma <= 1))
+    return Error("gamma must be in (0, 1], not ", options.gamma);
+  return absl::OkStatus();
+}
+
+absl::Status CheckDecayToEnd(const ScheduleOptions& options) {
+  if (options.total_steps <= options.warmup_steps) {
+    return Error("'poly' and 'cosine' need more steps in total (", options.total_steps,
+                 ") than warm-up takes (", options.warmup_steps, ")");
   }
-  return options.base_lr;
+  if (!(options.min_lr >= 0 && options.min_lr <= options.base_lr))
+    return Error("the final learning rate must be in [0, ", options.base_lr, "], not ", options.min_lr);
+  if (options.kind == ScheduleKind::kPoly && !(options.power > 0 && std::isfinite(options.power)))
+    return Error("the power of 'poly' must be positive, not ", options.power);
+  return absl::OkStatus();
+}
+
+struct Schedule {
+  const char* name;
+  absl::Status (*check)(const ScheduleOptions& options);         // of its own parameters
+  double (*rate)(const ScheduleOptions& options, int64_t step);  // after the warm-up
+};
+
+// In the order of ScheduleKind.
+constexpr Schedule kSchedules[] = {
+    {"constant", [](const ScheduleOptions&) { return absl::OkStatus(); },
+     [](const ScheduleOptions& o, int64_t) { return o.base_lr; }},
+    {"step", CheckStep,
+     [](const ScheduleOptions& o, int64_t step) {
+       return o.base_lr * std::pow(o.gamma, static_cast<double>(step / o.step_size));
+     }},
+    {"poly", CheckDecayToEnd,
+     [](const ScheduleOptions& o, int64_t step) {
+       return Between(o, std::pow(RemainingPart(o, step), o.power));
+     }},
+    {"cosine", CheckDecayToEnd,
+     [](const ScheduleOptions& o, int64_t step) {
+       return Between(o, (1 - std::cos(std::numbers::pi * RemainingPart(o, step))) / 2);
+     }},
+};
+
+const Schedule& RowOf(ScheduleKind kind) {
+  return kSchedules[static_cast<size_t>(kind)];
 }
 
 }  // namespace
 
+std::vector<std::string> ScheduleNames() {
+  std::vector<std::string> names;
+  for (const Schedule& schedule : kSchedules) names.push_back(schedule.name);
+  return names;
+}
+
 absl::StatusOr<ScheduleKind> ParseScheduleKind(const std::string& name) {
-  if (name == "constant") return ScheduleKind::kConstant;
-  if (name == "step") return ScheduleKind::kStep;
-  if (name == "poly") return ScheduleKind::kPoly;
-  if (name == "cosine") return ScheduleKind::kCosine;
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown learning-rate schedule '", name, "'; known are constant, step, poly and cosine"));
+  for (size_t i = 0; i < std::size(kSchedules); ++i)
+    if (name == kSchedules[i].name) return static_cast<ScheduleKind>(i);
+  return absl::InvalidArgumentError(absl::StrCat("unknown learning-rate schedule '", name, "'; known are ",
+                                                 absl::StrJoin(ScheduleNames(), ", ")));
 }
 
 absl::Status ValidateSchedule(const ScheduleOptions& options) {
-  const auto error = [](const auto&... parts) {
-    return absl::InvalidArgumentError(absl::StrCat("learning-rate schedule: ", parts...));
-  };
-  const bool decays_to_end = options.kind == ScheduleKind::kPoly || options.kind == ScheduleKind::kCosine;
-  // Written as !(in range) so that NaN is out of range.
-  if (!(options.base_lr > 0 && std::isfinite(options.base_lr))) {
-    return error("the learning rate must be a positive number, not ", options.base_lr);
-  }
-  if (options.warmup_steps < 0) return error("warm-up of ", options.warmup_steps, " steps is negative");
-  if (options.kind == ScheduleKind::kStep && options.step_size <= 0) {
-    return error("'step' needs a positive number of steps between drops, not ", options.step_size);
-  }
-  if (options.kind == ScheduleKind::kStep && !(options.gamma > 0 && options.gamma <= 1)) {
-    return error("gamma must be in (0, 1], not ", options.gamma);
-  }
-  if (decays_to_end && options.total_steps <= options.warmup_steps) {
-    return error("'poly' and 'cosine' need more steps in total (", options.total_steps,
-                 ") than warm-up takes (", options.warmup_steps, ")");
-  }
-  if (decays_to_end && !(options.min_lr >= 0 && options.min_lr <= options.base_lr)) {
-    return error("the final learning rate must be in [0, ", options.base_lr, "], not ", options.min_lr);
-  }
-  if (options.kind == ScheduleKind::kPoly && !(options.power > 0 && std::isfinite(options.power))) {
-    return error("the power of 'poly' must be positive, not ", options.power);
-  }
-  return absl::OkStatus();
+  if (!(options.base_lr > 0 && std::isfinite(options.base_lr)))
+    return Error("the learning rate must be a positive number, not ", options.base_lr);
+  if (options.warmup_steps < 0) return Error("warm-up of ", options.warmup_steps, " steps is negative");
+  return RowOf(options.kind).check(options);
 }
 
 float LearningRate(const ScheduleOptions& options, int64_t step) {
@@ -75,7 +101,7 @@ float LearningRate(const ScheduleOptions& options, int64_t step) {
     return static_cast<float>(options.base_lr * static_cast<double>(step + 1) /
                               static_cast<double>(options.warmup_steps));
   }
-  return static_cast<float>(AfterWarmup(options, step));
+  return static_cast<float>(RowOf(options.kind).rate(options, step));
 }
 
 }  // namespace deeper

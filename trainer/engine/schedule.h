@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -29,7 +30,9 @@ struct ScheduleOptions {
   double min_lr = 0;         // kPoly, kCosine
 };
 
-// "constant", "step", "poly", "cosine". InvalidArgument lists the known ones.
+// "constant", "step", "poly", "cosine": in the order of ScheduleKind.
+std::vector<std::string> ScheduleNames();
+// InvalidArgument lists the known ones.
 absl::StatusOr<ScheduleKind> ParseScheduleKind(const std::string& name);
 
 // InvalidArgument names the option that is out of range.

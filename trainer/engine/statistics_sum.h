@@ -4,10 +4,10 @@
 // run, and finish gradients, in the same order on every rank, so ranks start all of them in the same order.
 #pragma once
 
-#include <chrono>
 #include <utility>
 
 #include "comm/communicator.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/op.h"
 
 namespace deeper {
@@ -26,9 +26,9 @@ class StatisticsSum {
 
  private:
   void Sum(double* values, size_t count) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = Milliseconds();
     comm_.AllReduce(values, count, CommType::kF64, ReduceOp::kSum, {}).Wait();
-    wait_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    wait_ms_ += Milliseconds() - start;
   }
 
   Communicator& comm_;

@@ -1,20 +1,15 @@
 #include "trainer/engine/train_step.h"
 
 #include <bit>
-#include <chrono>
 #include <utility>
 
 #include "comm/phase.h"
 #include "data/io/checksum.h"
+#include "kernels/base/clock.h"
 #include "kernels/ops/arrays/arrays.h"
 
 namespace deeper {
 namespace {
-
-double Milliseconds() {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 // A sum, so that the number of ranks does not show; of 40 bits each, so that it does not overflow.
 int64_t HashOf(const Batch& batch) {
@@ -63,7 +58,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   const double start = Milliseconds();
   const Stream stream = device_.stream();
   StepReport report;
-  optimizer_.SetLearningRate(lr);
+  optimizer_.BeginStep(lr);
   guard_.BeginStep();
   for (bool last = false; !last;) {
     EnterPhase(Phase::kLoader);

@@ -1,5 +1,5 @@
-// One function per family of networks: appends its nodes and heads to a model whose size and class count are
-// set.
+// The table of models, and what they are built with. A model is a file that defines its builder, and a row
+// here.
 #pragma once
 
 #include <string>
@@ -9,13 +9,28 @@
 
 namespace deeper {
 
-enum class GoogLeNetKind { kArticle, kNaive, kBatchNorm, kTorchvision };
+// Appends nodes and heads to a model, of which all else is set.
+using ModelBuilder = void(const ModelOptions& options, Model& model);
 
-void BuildGoogLeNet(GoogLeNetKind kind, const ModelOptions& options, Model& model);
-void BuildNin(const ModelOptions& options, Model& model);
-void BuildNinCifar(const ModelOptions& options, Model& model);
-void BuildAlexNet(const ModelOptions& options, Model& model);
-void BuildVgg16(const ModelOptions& options, Model& model);
+ModelBuilder BuildGoogLeNet, BuildGoogLeNetNaive, BuildGoogLeNetBn, BuildGoogLeNetTorchvision;
+ModelBuilder BuildNin, BuildNinCifar, BuildAlexNet, BuildVgg16;
+
+struct Architecture {
+  const char* name;
+  int64_t image_size;
+  bool has_small_stem;
+  ModelBuilder* build;
+};
+inline constexpr Architecture kArchitectures[] = {
+    {"googlenet", 224, true, BuildGoogLeNet},
+    {"googlenet-naive", 224, true, BuildGoogLeNetNaive},
+    {"googlenet-bn", 224, true, BuildGoogLeNetBn},
+    {"googlenet-torchvision", 224, true, BuildGoogLeNetTorchvision},
+    {"nin", 224, false, BuildNin},
+    {"nin-cifar", 32, false, BuildNinCifar},
+    {"alexnet", 224, false, BuildAlexNet},
+    {"vgg16", 224, false, BuildVgg16},
+};
 
 // Appends nodes to a model, each reading the one before it.
 class NodeChain {

@@ -7,6 +7,8 @@
 namespace deeper {
 namespace {
 
+enum class Kind { kArticle, kNaive, kBatchNorm, kTorchvision };
+
 struct Module {
   const char* name;
   int64_t c1, c2_reduce, c2, c3_reduce, c3, c4;
@@ -23,7 +25,7 @@ constexpr Module kModules[] = {
 
 class Builder {
  public:
-  Builder(GoogLeNetKind kind, const ModelOptions& options, Model& model)
+  Builder(Kind kind, const ModelOptions& options, Model& model)
       : kind_(kind), options_(options), model_(model), trunk_(model, options) {}
 
   void Build() {
@@ -44,8 +46,8 @@ class Builder {
   }
 
  private:
-  bool torchvision() const { return kind_ == GoogLeNetKind::kTorchvision; }
-  bool batch_norm() const { return kind_ == GoogLeNetKind::kBatchNorm || torchvision(); }
+  bool torchvision() const { return kind_ == Kind::kTorchvision; }
+  bool batch_norm() const { return kind_ == Kind::kBatchNorm || torchvision(); }
 
   void Stem() {
     if (options_.small_stem) {
@@ -80,7 +82,7 @@ class Builder {
   }
 
   InceptionParams Inception(const Module& m) const {
-    if (kind_ == GoogLeNetKind::kNaive) return {.c1 = m.c1, .c2 = m.c2, .c3 = m.c3};
+    if (kind_ == Kind::kNaive) return {.c1 = m.c1, .c2 = m.c2, .c3 = m.c3};
     return {.c1 = m.c1,
             .c2_reduce = m.c2_reduce,
             .c2 = m.c2,
@@ -100,7 +102,7 @@ class Builder {
     return {.kind = PoolParams::Kind::kAverage, .kernel = 5, .stride = 3, .clamp = true};
   }
 
-  GoogLeNetKind kind_;
+  Kind kind_;
   const ModelOptions& options_;
   Model& model_;
   NodeChain trunk_;
@@ -108,8 +110,17 @@ class Builder {
 
 }  // namespace
 
-void BuildGoogLeNet(GoogLeNetKind kind, const ModelOptions& options, Model& model) {
-  Builder(kind, options, model).Build();
+void BuildGoogLeNet(const ModelOptions& options, Model& model) {
+  Builder(Kind::kArticle, options, model).Build();
+}
+void BuildGoogLeNetNaive(const ModelOptions& options, Model& model) {
+  Builder(Kind::kNaive, options, model).Build();
+}
+void BuildGoogLeNetBn(const ModelOptions& options, Model& model) {
+  Builder(Kind::kBatchNorm, options, model).Build();
+}
+void BuildGoogLeNetTorchvision(const ModelOptions& options, Model& model) {
+  Builder(Kind::kTorchvision, options, model).Build();
 }
 
 }  // namespace deeper

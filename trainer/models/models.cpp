@@ -12,29 +12,7 @@
 namespace deeper {
 namespace {
 
-struct Architecture {
-  const char* name;
-  int64_t image_size;
-  bool has_small_stem;
-  void (*build)(const ModelOptions& options, Model& model);
-};
-
-template <GoogLeNetKind kind>
-void Build(const ModelOptions& options, Model& model) {
-  BuildGoogLeNet(kind, options, model);
-}
-
 constexpr int64_t kSmallStemImageSize = 32;
-constexpr Architecture kArchitectures[] = {
-    {"googlenet", 224, true, Build<GoogLeNetKind::kArticle>},
-    {"googlenet-naive", 224, true, Build<GoogLeNetKind::kNaive>},
-    {"googlenet-bn", 224, true, Build<GoogLeNetKind::kBatchNorm>},
-    {"googlenet-torchvision", 224, true, Build<GoogLeNetKind::kTorchvision>},
-    {"nin", 224, false, BuildNin},
-    {"nin-cifar", 32, false, BuildNinCifar},
-    {"alexnet", 224, false, BuildAlexNet},
-    {"vgg16", 224, false, BuildVgg16},
-};
 
 // The flag of a layer whose whole output is a ReLU's, or nullptr. (A naive module passes its pool's output on
 // as it is.)

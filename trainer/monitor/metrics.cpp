@@ -13,7 +13,7 @@
 namespace deeper {
 namespace {
 
-using Event = nlohmann::ordered_json;  // keys in the order written here: for people who read along
+using Json = nlohmann::ordered_json;
 
 // Whether the file's last line lacks its newline, as after a process that was killed in the middle of a
 // write.
@@ -31,15 +31,25 @@ double Now() {
 
 // What of an event is a curve.
 std::vector<Scalar> ScalarsOf(const Event& event) {
-  const std::string folder = event["event"] == "step" ? "train/" : "eval/";
+  const std::string folder = event.name == "step" ? "train/" : "eval/";
   std::vector<Scalar> scalars;
-  for (const auto& [name, value] : event.items()) {
+  for (const auto& [name, value] : event.fields.items()) {
     if (value.is_number() && name != "step") scalars.emplace_back(folder + name, value.get<double>());
   }
   return scalars;
 }
 
 }  // namespace
+
+Event EvalEvent(int64_t step, const EvalResult& result) {
+  const auto count = static_cast<double>(result.count);
+  const double top1 = static_cast<double>(result.top1) / count,
+               top5 = static_cast<double>(result.top5) / count;
+  return {"eval",
+          {{"step", step}, {"top1", top1}, {"top5", top5}, {"loss", result.loss}, {"count", result.count}},
+          absl::StrFormat("evaluation at step %d: top-1 %.4f, top-5 %.4f, loss %.4f over %d samples", step,
+                          top1, top5, result.loss, result.count)};
+}
 
 absl::StatusOr<MetricsWriter> MetricsWriter::Open(const std::string& path, Mode mode) {
   ASSIGN_OR_RETURN(File file,
@@ -56,82 +66,17 @@ absl::Status MetricsWriter::AddTensorBoard(const std::string& directory, int64_t
   return absl::OkStatus();
 }
 
-absl::Status MetricsWriter::Start(const nlohmann::json& config, const Event& run) {
-  return Write({{"event", "start"}, {"config", config}, {"run", run}});
-}
-
-absl::Status MetricsWriter::Resume(int64_t step, const std::string& checkpoint, const Event& run) {
-  return Write({{"event", "resume"}, {"step", step}, {"path", checkpoint}, {"run", run}});
-}
-
-absl::Status MetricsWriter::Step(const StepMetrics& metrics) {
-  Event event = {{"event", "step"}, {"step", metrics.step}, {"epoch", metrics.epoch}, {"loss", metrics.loss}};
-  for (const auto& [head, loss] : metrics.head_losses) event["loss_" + head] = loss;
-  event["lr"] = metrics.lr;
-  event["images_per_second"] = metrics.images_per_second;
-  event["data_wait_ms"] = metrics.data_wait_ms;
-  event["compute_ms"] = metrics.compute_ms;
-  event["read_ms"] = metrics.read_ms;
-  event["decode_ms"] = metrics.decode_ms;
-  event["augment_ms"] = metrics.augment_ms;
-  event["comm_exposed_ms"] = metrics.comm_exposed_ms;
-  event["peer_wait_ms"] = metrics.peer_wait_ms;
-  event["samples"] = absl::StrFormat("%016x", metrics.samples);
-  event["nonfinite_steps"] = metrics.nonfinite_steps;
-  return Write(event);
-}
-
-absl::Status MetricsWriter::Eval(const EvalMetrics& metrics) {
-  return Write({{"event", "eval"},
-                {"step", metrics.step},
-                {"top1", metrics.top1},
-                {"top5", metrics.top5},
-                {"loss", metrics.loss},
-                {"count", metrics.count}});
-}
-
-absl::Status MetricsWriter::Checkpoint(const CheckpointMetrics& metrics) {
-  return Write({{"event", "checkpoint"},
-                {"step", metrics.step},
-                {"path", metrics.path},
-                {"seconds", metrics.seconds},
-                {"stall_ms", metrics.stall_ms},
-                {"wait_ms", metrics.wait_ms}});
-}
-
-absl::Status MetricsWriter::CheckpointFailed(int64_t step, const std::string& reason) {
-  return Write({{"event", "checkpoint_failed"}, {"step", step}, {"reason", reason}});
-}
-
-absl::Status MetricsWriter::Bottleneck(int64_t step, const std::string& stage, const std::string& what) {
-  return Write({{"event", "bottleneck"}, {"step", step}, {"stage", stage}, {"what", what}});
-}
-
-absl::Status MetricsWriter::BadSample(int64_t step, const std::string& what) {
-  return Write({{"event", "bad_sample"}, {"step", step}, {"what", what}});
-}
-
-absl::Status MetricsWriter::NonFinite(int64_t step, const std::string& reason) {
-  return Write({{"event", "nonfinite"}, {"step", step}, {"reason", reason}});
-}
-
-absl::Status MetricsWriter::Straggler(int64_t step, const std::string& what) {
-  return Write({{"event", "straggler"}, {"step", step}, {"what", what}});
-}
-
-absl::Status MetricsWriter::Done(int64_t step, double seconds) {
-  return Write({{"event", "done"}, {"step", step}, {"seconds", seconds}});
-}
-
-absl::Status MetricsWriter::Write(Event event) {
+absl::Status MetricsWriter::Write(const Event& event) {
   const double time = Now();
   absl::Status status;
-  if (tensorboard_.has_value() && (event["event"] == "step" || event["event"] == "eval"))
-    status.Update(tensorboard_->Append(event["step"], time, ScalarsOf(event)));
+  if (tensorboard_.has_value() && (event.name == "step" || event.name == "eval"))
+    status.Update(tensorboard_->Append(event.fields.at("step"), time, ScalarsOf(event)));
   if (file_.fd() < 0) return status;
-  event["time"] = time;
+  Json line = {{"event", event.name}};
+  line.update(event.fields);
+  line["time"] = time;
   // `replace`: a path or a name that is not UTF-8 must not cost the line.
-  status.Update(Append(event.dump(-1, ' ', false, Event::error_handler_t::replace) + "\n"));
+  status.Update(Append(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"));
   return status;
 }
 

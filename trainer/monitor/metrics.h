@@ -6,50 +6,28 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "data/io/file.h"
 #include "nlohmann/json.hpp"
+#include "trainer/engine/evaluate.h"
 #include "trainer/monitor/tensorboard.h"
 
 namespace deeper {
 
-struct StepMetrics {
-  int64_t step = 0;
-  int64_t epoch = 0;
-  double loss = 0;  // weighted sum over heads
-  std::vector<std::pair<std::string, double>>
-      head_losses;  // by Head::name; written as loss_main, loss_aux1, ...
-  double lr = 0;
-  double images_per_second = 0;
-  double data_wait_ms = 0, compute_ms = 0;
-  double read_ms = 0, decode_ms = 0, augment_ms = 0;  // of rank 0's loader threads together, a step
-  double comm_exposed_ms = 0;                         // communication that backward did not hide
-  double peer_wait_ms = 0;                            // waiting for the slowest rank
-  int64_t samples = 0;  // which ones were trained on since the last line: a hash, the same on any ranks
-  int64_t nonfinite_steps = 0;  // so far: skipped, since loss or gradients were not finite
+// Something that happened in a run.
+struct Event {
+  std::string name = "";               // "eval"; empty: for the log alone
+  nlohmann::ordered_json fields = {};  // an object, in the order of the file
+  std::string text = "";               // a line for the log; empty: none
 };
 
-struct EvalMetrics {
-  int64_t step = 0;
-  double top1 = 0, top5 = 0;  // fractions of `count`
-  double loss = 0;            // mean over `count`
-  int64_t count = 0;
-};
-
-struct CheckpointMetrics {
-  int64_t step = 0;
-  std::string path;
-  double seconds = 0;   // to the commit
-  double stall_ms = 0;  // that training waited
-  double wait_ms = 0;   // of them, for earlier checkpoints
-};
+Event EvalEvent(int64_t step, const EvalResult& result);
 
 // A default-constructed writer discards everything: what ranks other than 0 and runs without --metrics_out
-// use. Every event ends with its "time", in seconds since 1970. Numbers that are not finite are written as
-// null. Errors (a full disk) name the file; later events are still tried.
+// use. Every event begins with its name as "event" and ends with its "time", in seconds since 1970. Numbers
+// that are not finite are written as null. Errors (a full disk) name the file; later events are still tried.
 class MetricsWriter {
  public:
   // kRestart empties an existing file; kAppend, for a resumed run, keeps it and completes a line that was cut
@@ -62,22 +40,10 @@ class MetricsWriter {
   // train/NAME and eval/NAME. The next step is `first_step`.
   absl::Status AddTensorBoard(const std::string& directory, int64_t first_step);
 
-  // config: what the network is. run: on what, and how, it is trained; a resumed run may have other ranks.
-  absl::Status Start(const nlohmann::json& config, const nlohmann::ordered_json& run);
-  absl::Status Resume(int64_t step, const std::string& checkpoint, const nlohmann::ordered_json& run);
-  absl::Status Step(const StepMetrics& metrics);
-  absl::Status Eval(const EvalMetrics& metrics);
-  absl::Status Checkpoint(const CheckpointMetrics& metrics);
-  absl::Status CheckpointFailed(int64_t step, const std::string& reason);
-  absl::Status Bottleneck(int64_t step, const std::string& stage, const std::string& what);
-  absl::Status BadSample(int64_t step, const std::string& what);
-  absl::Status NonFinite(int64_t step, const std::string& reason);
-  absl::Status Straggler(int64_t step, const std::string& what);
-  absl::Status Done(int64_t step, double seconds);
+  absl::Status Write(const Event& event);
 
  private:
   explicit MetricsWriter(File file) : file_(std::move(file)) {}
-  absl::Status Write(nlohmann::ordered_json event);
   absl::Status Append(std::string_view text);
 
   File file_;

@@ -1,67 +1,88 @@
-#include "trainer/monitor/stragglers.h"
-
-#include <algorithm>
-
+// Names ranks that are slower than the others again and again: every step waits for the slowest, so one bad
+// disk, throttled processor or busy machine slows the whole job down, and no other figure of a log shows
+// which.
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "trainer/monitor/monitor.h"
+#include "trainer/scaling/statistics.h"
 
 namespace deeper {
 namespace {
 
-// The lower one of two in the middle: of two ranks, the faster.
-template <class Figure>
-double Median(const std::vector<RankTimes>& ranks, const Figure& figure) {
+constexpr int64_t kWindow = 50;   // steps
+constexpr double kSlower = 1.25;  // times the median
+
+// What a step takes on a rank, without waiting for other ranks.
+struct RankTimes {
+  double data_wait_ms = 0, compute_ms = 0;
+  double total_ms() const { return data_wait_ms + compute_ms; }
+};
+
+// Of two ranks, the figure of the faster.
+double MedianOf(const std::vector<RankTimes>& ranks, const std::function<double(const RankTimes&)>& figure) {
   std::vector<double> values;
   for (const RankTimes& rank : ranks) values.push_back(figure(rank));
-  const auto middle = values.begin() + (std::ssize(values) - 1) / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-RankTimes MedianTimes(const std::vector<RankTimes>& ranks) {
-  return {Median(ranks, [](const RankTimes& rank) { return rank.data_wait_ms; }),
-          Median(ranks, [](const RankTimes& rank) { return rank.compute_ms; })};
+  return LowerMedian(values);
 }
 
 std::string Sentence(size_t number, const RankTimes& rank, const RankTimes& median, double median_total,
-                     int64_t first_step, int64_t last_step) {
+                     int64_t last_step) {
   const bool data = rank.data_wait_ms - median.data_wait_ms > rank.compute_ms - median.compute_ms;
   return absl::StrFormat(
       "rank %d is slow, mostly in %s: steps %d to %d took it %.1f ms each, %.2f times the median rank's; "
       "waiting for data %.1f ms (median %.1f), computing %.1f ms (median %.1f)",
-      number, data ? "waiting for data" : "computing", first_step, last_step, rank.total_ms(),
+      number, data ? "waiting for data" : "computing", last_step - kWindow + 1, last_step, rank.total_ms(),
       rank.total_ms() / median_total, rank.data_wait_ms, median.data_wait_ms, rank.compute_ms,
       median.compute_ms);
 }
 
+class Stragglers final : public Monitor {
+ public:
+  explicit Stragglers(const MonitorContext& context)
+      : comm_(context.comm), states_(static_cast<size_t>(context.comm.size())) {}
+
+  // Compares the means over each window. Names a rank that was slow in this window and the one before, once
+  // until it has caught up.
+  absl::Status Observe(const Observation& now, std::vector<Event>& events) override {
+    if (comm_.size() == 1) return absl::OkStatus();
+    sum_.data_wait_ms += now.report.data_wait_ms;
+    sum_.compute_ms += now.report.compute_ms;
+    if (++seen_ % kWindow != 0) return absl::OkStatus();
+    const auto steps = static_cast<double>(kWindow);
+    const RankTimes mean = {sum_.data_wait_ms / steps, sum_.compute_ms / steps};
+    sum_ = {};
+    std::vector<RankTimes> ranks(states_.size());
+    comm_.AllGather(&mean, ranks.data(), sizeof mean, {}).Wait();
+
+    const RankTimes median = {MedianOf(ranks, &RankTimes::data_wait_ms),
+                              MedianOf(ranks, &RankTimes::compute_ms)};
+    const double median_total = MedianOf(ranks, &RankTimes::total_ms);
+    for (size_t i = 0; i < ranks.size(); ++i) {
+      const bool slow = ranks[i].total_ms() > kSlower * median_total;
+      if (slow && states_[i] == State::kSlow) {
+        const std::string what = Sentence(i, ranks[i], median, median_total, now.step);
+        events.push_back({"straggler", {{"step", now.step}, {"what", what}}, "warning: " + what});
+        states_[i] = State::kNamed;
+      } else if (!slow || states_[i] == State::kEven) {
+        states_[i] = slow ? State::kSlow : State::kEven;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  enum class State : uint8_t { kEven, kSlow, kNamed };
+
+  Communicator& comm_;
+  int64_t seen_ = 0;
+  RankTimes sum_;              // over the window so far
+  std::vector<State> states_;  // [rank]
+};
+
 }  // namespace
 
-Stragglers::Stragglers(Communicator& comm, int64_t window)
-    : comm_(comm), window_(window), states_(static_cast<size_t>(comm.size())) {}
-
-std::vector<std::string> Stragglers::Observe(int64_t step, const RankTimes& mine) {
-  if (comm_.size() == 1) return {};
-  sum_.data_wait_ms += mine.data_wait_ms;
-  sum_.compute_ms += mine.compute_ms;
-  if (++seen_ % window_ != 0) return {};
-  const auto steps = static_cast<double>(window_);
-  const RankTimes mean = {sum_.data_wait_ms / steps, sum_.compute_ms / steps};
-  sum_ = {};
-  std::vector<RankTimes> ranks(states_.size());
-  comm_.AllGather(&mean, ranks.data(), sizeof mean, {}).Wait();
-
-  const RankTimes median = MedianTimes(ranks);
-  const double median_total = Median(ranks, [](const RankTimes& rank) { return rank.total_ms(); });
-  std::vector<std::string> sentences;
-  for (size_t i = 0; i < ranks.size(); ++i) {
-    const bool slow = ranks[i].total_ms() > kSlower * median_total;
-    if (slow && states_[i] == State::kSlow) {
-      sentences.push_back(Sentence(i, ranks[i], median, median_total, step - window_ + 1, step));
-      states_[i] = State::kNamed;
-    } else if (!slow || states_[i] == State::kEven) {
-      states_[i] = slow ? State::kSlow : State::kEven;
-    }
-  }
-  return sentences;
+std::unique_ptr<Monitor> WatchStragglers(const MonitorContext& context) {
+  return std::make_unique<Stragglers>(context);
 }
 
 }  // namespace deeper

@@ -1,40 +1,67 @@
-#include "trainer/monitor/stuck_head.h"
-
+// Notices a classifier that has not learned anything: a mean loss that sits at ln(classes), the loss of
+// guessing. GoogLeNets trained from scratch do this (BVLC/caffe #1598, #6256), and nothing else in a log
+// shows it early.
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_format.h"
+#include "trainer/monitor/monitor.h"
 
 namespace deeper {
 namespace {
-constexpr double kTolerance =
-    0.01;  // of ln(classes): a head that learns is far below within some hundred steps
-}
 
-StuckHeads::StuckHeads(const Model& model, int64_t window)
-    : chance_(std::log(static_cast<double>(model.num_classes))),
-      classes_(model.num_classes),
-      window_(window) {
-  for (const Head& head : model.heads) heads_.push_back({head.name});
-}
+constexpr int64_t kWindow = 200;  // finite steps
+// Of ln(classes): a head that learns is far below within some hundred steps.
+constexpr double kTolerance = 0.01;
 
-std::vector<std::string> StuckHeads::Observe(int64_t step, const std::vector<double>& losses) {
-  for (size_t i = 0; i < heads_.size(); ++i) heads_[i].sum += losses[i];
-  if (++seen_ < window_) return {};
-  std::vector<std::string> warnings;
-  for (State& head : heads_) {
-    const double mean = head.sum / static_cast<double>(seen_);
-    if (std::abs(mean - chance_) < kTolerance * chance_ && !head.warned) {
-      head.warned = true;
-      warnings.push_back(
-          absl::StrFormat("warning: head %s is not learning: its mean loss over the last %d steps, to step "
-                          "%d, is %.4f, which is guessing (ln %d = %.4f). "
-                          "Try a lower --lr or a longer --warmup_epochs, and check the labels",
-                          head.name, seen_, step, mean, classes_, chance_));
-    }
-    head.sum = 0;
+class StuckHeads final : public Monitor {
+ public:
+  explicit StuckHeads(const MonitorContext& context)
+      : chance_(std::log(static_cast<double>(context.model.num_classes))),
+        classes_(context.model.num_classes) {
+    for (const Head& head : context.model.heads) heads_.push_back({head.name});
   }
-  seen_ = 0;
-  return warnings;
+
+  // Warns once of a head that was stuck for a whole window.
+  absl::Status Observe(const Observation& now, std::vector<Event>& events) override {
+    if (!now.report.finite) return absl::OkStatus();
+    for (size_t i = 0; i < heads_.size(); ++i) {
+      const HeadResult& result = now.report.heads[i];
+      heads_[i].sum += result.loss_sum / static_cast<double>(std::max<int64_t>(1, result.rows));
+    }
+    if (++seen_ < kWindow) return absl::OkStatus();
+    for (State& head : heads_) {
+      const double mean = head.sum / static_cast<double>(seen_);
+      if (std::abs(mean - chance_) < kTolerance * chance_ && !head.warned) {
+        head.warned = true;
+        events.push_back(
+            {.text = absl::StrFormat(
+                 "warning: head %s is not learning: its mean loss over the last %d steps, to step "
+                 "%d, is %.4f, which is guessing (ln %d = %.4f). "
+                 "Try a lower --lr or a longer --warmup_epochs, and check the labels",
+                 head.name, seen_, now.step, mean, classes_, chance_)});
+      }
+      head.sum = 0;
+    }
+    seen_ = 0;
+    return absl::OkStatus();
+  }
+
+ private:
+  struct State {
+    std::string name;
+    double sum = 0;  // of this rank's mean losses
+    bool warned = false;
+  };
+  std::vector<State> heads_;
+  double chance_;  // ln(classes)
+  int64_t classes_, seen_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Monitor> WatchStuckHeads(const MonitorContext& context) {
+  return std::make_unique<StuckHeads>(context);
 }
 
 }  // namespace deeper

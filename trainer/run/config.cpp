@@ -17,6 +17,8 @@
 #include "data/shards/read_shards.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
+#include "trainer/engine/optimizer.h"
+#include "trainer/engine/schedule.h"
 
 namespace deeper {
 namespace {
@@ -82,8 +84,8 @@ absl::Status ValidateChoices(const RunConfig& c) {
   for (const absl::Status& status :
        {OneOf("stem", c.stem, {"default", "small"}), OneOf("precision", c.precision, kPrecisions),
         OneOf("augment", c.augment, kAugments), OneOf("val_preset", c.val_preset, kValPresets),
-        OneOf("optimizer", c.optimizer, {"sgd", "nesterov"}),
-        OneOf("lr_schedule", c.lr_schedule, {"constant", "step", "poly", "cosine"}),
+        OneOf("optimizer", c.optimizer, OptimizerNames()),
+        OneOf("lr_schedule", c.lr_schedule, ScheduleNames()),
         OneOf("deterministic", c.deterministic, {"false", "true", "elastic"}),
         OneOf("wire", c.wire, {"fp32", "bf16"}), OneOf("all_reduce", c.all_reduce, {"auto", "mpi"}),
         OneOf("device", c.device, {"cpu", "cuda"}), OneOf("comm", c.comm, {"auto", "nccl", "mpi"}),

@@ -1,15 +1,258 @@
 #include "trainer/run/train.h"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "comm/agree.h"
+#include "comm/gradient_reducer.h"
+#include "comm/phase.h"
+#include "kernels/base/clock.h"
+#include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
+#include "kernels/base/trace.h"
+#include "kernels/ops/arrays/arrays.h"
+#include "trainer/engine/evaluate.h"
+#include "trainer/engine/optimizer.h"
+#include "trainer/engine/train_step.h"
+#include "trainer/monitor/monitor.h"
+#include "trainer/monitor/step_meter.h"
+#include "trainer/monitor/trace_file.h"
 #include "trainer/run/stop.h"
-#include "trainer/run/train_loop.h"
 #include "trainer/run/train_setup.h"
 
 namespace deeper {
+namespace {
+
+// Forward passes of a step on this rank.
+int MicroBatches(const TrainSetup& run) {
+  if (IsElastic(run.config)) return run.config.elastic_slices / run.comm.size();
+  return static_cast<int>((run.ShareRows() + run.net->options().rows - 1) / run.net->options().rows);
+}
+
+// The steps of a run, and what happens between them: reports, evaluations, checkpoints, and the end.
+class TrainLoop {
+ public:
+  explicit TrainLoop(TrainSetup& run);
+  // Collective. Trains from where the run stands to its last step, or until a signal asks for the end.
+  absl::Status Run();
+
+ private:
+  absl::Status Step();
+  Wish MyWish() const;
+  void Advance(const StepReport& report);
+  absl::Status Watch(const StepReport& report);
+  void Log(const StepReport& report, float lr);
+  absl::Status EvaluateNow();
+  void SynchronizeStatistics();
+  void Save();
+  void ReportTrace(const absl::StatusOr<bool>& written);
+  absl::Status ReportSaves(const std::vector<SaveReport>& reports);
+  bool Due(int64_t every) const { return every > 0 && run_.step % every == 0; }
+  bool log_is_due() const { return Due(run_.config.log_every) || done(); }
+  bool done() const { return run_.step == run_.total_steps; }
+
+  TrainSetup& run_;
+  GradientAccumulator accumulator_;
+  GradientReducer reducer_;
+  FiniteGuard guard_;
+  Optimizer optimizer_;
+  TrainStep train_step_;
+  StepMeter meter_;
+  std::vector<std::unique_ptr<Monitor>> monitors_;
+  StepTrace trace_;
+  ProgressState shown_;
+
+  std::optional<double> top1_;    // after this step
+  double last_save_ = Seconds();  // began then; before the first: the loop
+  bool stopped_ = false;
+};
+
+TrainLoop::TrainLoop(TrainSetup& run)
+    : run_(run),
+      accumulator_(*run.params, run.device,
+                   IsElastic(run.config) ? Accumulation::kTree : Accumulation::kRunning),
+      reducer_(run.device_comm(), run.params->grads(), run.net->gradient_pieces(), BucketBytesOf(run.config),
+               run.gradient_sum),
+      guard_(*run.net, *run.params, run.comm, run.device),
+      optimizer_({.name = run.config.optimizer,
+                  .momentum = static_cast<float>(run.config.momentum),
+                  .weight_decay = static_cast<float>(run.config.weight_decay),
+                  .first_step = run.step},
+                 *run.params, run.device, &run.comm),
+      train_step_(*run.loader, *run.net, accumulator_, reducer_, guard_, optimizer_, run.device,
+                  run.config.seed, &run.statistics_sum),
+      meter_(run.net->model(), run.comm),
+      trace_(run.config.trace, run.config.trace_first, run.config.trace_steps, run.comm),
+      shown_{.total_steps = run.total_steps,
+             .epochs = run.config.epochs,
+             .global_batch = run.config.global_batch} {
+  const MonitorContext context = {
+      .model = run.net->model(),
+      .comm = run.comm,
+      .loader = *run.loader,
+      .cores = run.cores,
+      .allow_bad = run.config.allow_bad,
+      .skip_nonfinite = run.config.on_nonfinite == "skip",
+      .culprit = [this](const StepReport& report) { return guard_.Culprit(report.heads); }};
+  for (MonitorFactory* make : kMonitors) monitors_.push_back(make(context));
+}
+
+absl::Status TrainLoop::Run() {
+  absl::Status status = Agree(run_.comm, accumulator_.Reserve(MicroBatches(run_)));
+  TraceLane("compute");
+  const double start = Seconds();
+  while (status.ok() && !done() && !stopped_) {
+    trace_.BeginStep(run_.step + 1);
+    status = Step();
+    if (status.ok()) ReportTrace(trace_.EndStep(run_.step, done() || stopped_));
+  }
+  if (run_.saver != nullptr) {
+    EnterPhase(Phase::kCheckpoint);
+    absl::Status saved = ReportSaves(run_.saver->Finish());
+    if (status.ok()) status = saved;
+  }
+  if (!status.ok()) return status;
+  if (stopped_) {
+    return WithExitCode(
+        absl::CancelledError(absl::StrCat("stopped by a signal after step ", run_.step,
+                                          ", which is saved. The same command goes on from there")),
+        ExitCode::kPreempted);
+  }
+  for (const auto& monitor : monitors_) run_.Tell({.text = monitor->Summary()});
+  run_.Tell({"done", {{"step", run_.step}, {"seconds", Seconds() - start}}});
+  return absl::OkStatus();
+}
+
+absl::Status TrainLoop::Step() {
+  EnterStep(run_.step + 1);
+  const float lr = LearningRate(run_.schedule, run_.step);
+  const absl::StatusOr<StepReport> report = train_step_.Run(lr);
+  if (!report.ok())
+    run_.comm.Abort(static_cast<int>(ExitCode::kData),
+                    absl::StrCat("step ", run_.step, ": ", report.status().message()));
+  ++run_.step;
+  EnterPhase(Phase::kReport);
+  const Wish wish = StrongestWish(MyWish(), run_.comm);
+  stopped_ = wish == Wish::kStop && !done();
+  Advance(*report);
+  RETURN_IF_ERROR(Watch(*report));
+  Log(*report, lr);
+  top1_.reset();
+  // Whoever asked for the end may not wait for long: no evaluation then.
+  if (!stopped_ &&
+      (done() || (run_.config.eval_every > 0 ? Due(run_.config.eval_every) : report->last_in_epoch))) {
+    RETURN_IF_ERROR(EvaluateNow());
+  }
+  if (run_.saver == nullptr) return absl::OkStatus();
+  ReportSaves(run_.saver->TakeReports()).IgnoreError();  // the next one may succeed
+  if (done() || wish != Wish::kNone || Due(run_.config.checkpoint_every)) Save();
+  return absl::OkStatus();
+}
+
+Wish TrainLoop::MyWish() const {
+  if (StopSignals::came()) return Wish::kStop;
+  const double minutes = run_.config.checkpoint_minutes;
+  const bool due = minutes > 0 && run_.comm.rank() == 0 && Seconds() - last_save_ >= 60 * minutes;
+  return due ? Wish::kSave : Wish::kNone;
+}
+
+// The position in the data after a step: what was trained, not what was prefetched.
+void TrainLoop::Advance(const StepReport& report) {
+  run_.data_state.samples_trained += report.global_rows;
+  run_.data_state.epoch = report.last_in_epoch ? report.epoch + 1 : report.epoch;
+  run_.data_state.batch = report.last_in_epoch ? 0 : report.batch + 1;
+}
+
+absl::Status TrainLoop::Watch(const StepReport& report) {
+  std::vector<Event> events;
+  absl::Status status;
+  for (size_t i = 0; i < monitors_.size() && status.ok(); ++i)
+    status = monitors_[i]->Observe({run_.step, report, log_is_due()}, events);
+  for (const Event& event : events) run_.Tell(event);
+  return status;
+}
+
+void TrainLoop::Log(const StepReport& report, float lr) {
+  meter_.Add(report);
+  if (log_is_due()) {
+    const Event event = meter_.Read(run_.step, lr, run_.loader->times());
+    run_.Tell(event);
+    shown_.loss = event.fields.at("loss");
+    shown_.images_per_second = event.fields.at("images_per_second");
+  }
+  shown_.step = run_.step;
+  shown_.epoch = report.epoch;
+  shown_.lr = lr;
+  run_.progress.Update(shown_);
+}
+
+absl::Status TrainLoop::EvaluateNow() {
+  if (run_.eval_net == nullptr) return absl::OkStatus();
+  SynchronizeStatistics();
+  ASSIGN_OR_RETURN(EvalResult result,
+                   Evaluate(*run_.eval_net, run_.device, *run_.val_data, run_.Preset(), run_.comm));
+  run_.Tell(EvalEvent(run_.step, result));
+  top1_ = static_cast<double>(result.top1) / static_cast<double>(result.count);
+  return absl::OkStatus();
+}
+
+// Each rank's running statistics saw its own samples, but for --sync_bn: everyone continues from their mean.
+void TrainLoop::SynchronizeStatistics() {
+  if (run_.comm.size() == 1 || run_.params->statistics_elements() == 0 || run_.config.sync_bn) return;
+  const int64_t count = run_.params->statistics_elements();
+  Scale(run_.device, 1.0f / static_cast<float>(run_.comm.size()), run_.params->statistic_values(), count);
+  run_.device_comm()
+      .AllReduce(run_.params->statistic_values(), static_cast<size_t>(count), CommType::kF32, ReduceOp::kSum,
+                 run_.device.stream())
+      .Wait();
+}
+
+void TrainLoop::Save() {
+  EnterPhase(Phase::kCheckpoint);
+  last_save_ = Seconds();
+  SynchronizeStatistics();
+  run_.saver->Save({run_.step, run_.data_state, run_.model_config, top1_});
+}
+
+void TrainLoop::ReportTrace(const absl::StatusOr<bool>& written) {
+  run_.Warn(written.status());
+  if (written.value_or(false)) run_.progress.Print(absl::StrCat("timeline written to ", run_.config.trace));
+}
+
+// How the last of them went.
+absl::Status TrainLoop::ReportSaves(const std::vector<SaveReport>& reports) {
+  absl::Status last;
+  for (const SaveReport& report : reports) {
+    const std::string path = StepDirectory(run_.config.checkpoint_dir, report.step);
+    last = report.status;
+    if (!last.ok()) {
+      const std::string reason(last.message());
+      run_.Tell({"checkpoint_failed",
+                 {{"step", report.step}, {"reason", reason}},
+                 absl::StrCat("warning: checkpoint ", path,
+                              " was NOT saved; those before it are as they were: ", reason)});
+      continue;
+    }
+    run_.Tell({"checkpoint",
+               {{"step", report.step},
+                {"path", path},
+                {"seconds", report.seconds},
+                {"stall_ms", report.stall_ms},
+                {"wait_ms", report.wait_ms}},
+               absl::StrFormat("checkpoint %s committed after %.2f s; training waited %.0f ms", path,
+                               report.seconds, report.stall_ms)});
+    if (!report.warning.empty())
+      run_.progress.Print(absl::StrCat("warning: old checkpoints were not removed: ", report.warning));
+  }
+  return last;
+}
+
+}  // namespace
 
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out) {
   RETURN_IF_ERROR(Agree(comm, Validate(config)));
@@ -18,7 +261,7 @@ absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, 
   ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(config, comm));
   TrainSetup run(config, comm, device, out);
   RETURN_IF_ERROR(run.Prepare());
-  return RunSteps(run);
+  return TrainLoop(run).Run();
 }
 
 }  // namespace deeper

@@ -12,8 +12,9 @@
 namespace deeper {
 
 // Collective. Progress and announcements go to `out` (nullptr on ranks other than 0). The failure is the same
-// on every rank and carries its exit code; one that strikes a single rank in mid-step ends the job through
-// Communicator::Abort.
+// on every rank and carries its exit code: kNotFinite; kCheckpoint if the last state could not be saved;
+// kPreempted after a signal, everything saved. One that strikes a single rank in mid-step ends the job
+// through Communicator::Abort.
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out);
 
 }  // namespace deeper

@@ -5,12 +5,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "comm/node_places.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "trainer/checkpoint/weights_file.h"
-#include "trainer/engine/memory_plan.h"
+#include "trainer/engine/optimizer.h"
 
 namespace deeper {
 namespace {
@@ -139,9 +140,12 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
 
 absl::Status TrainSetup::BuildNetworks() {
   RETURN_IF_ERROR(BuildTrainingNetwork());
-  ASSIGN_OR_RETURN(params, ParamStore::Create(
-                               net->Params(), device, /*training=*/true, net->wants_narrow_params(),
-                               config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}));
+  ASSIGN_OR_RETURN(
+      params,
+      ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
+
+                         {OptimizerState(config.optimizer),
+                          config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}}));
   const bool has_statistics = params->statistics_elements() > 0;
   RETURN_IF_ERROR(ValidateElastic(config, comm.size(), has_statistics));
   RETURN_IF_ERROR(ValidateSyncBn(config, has_statistics));
@@ -160,7 +164,7 @@ absl::Status TrainSetup::BuildNetworks() {
 
 // Gradients are summed arena against arena: all ranks must have laid them out alike.
 absl::Status TrainSetup::CheckSameModel() {
-  uint64_t hash = RandomStream(train_data->info().uuid) + static_cast<uint64_t>(params->momentum_elements());
+  uint64_t hash = RandomStream(train_data->info().uuid) + static_cast<uint64_t>(params->state_elements());
   for (const Param& param : params->trained()) {
     hash = hash * 1099511628211u +
            (RandomStream(param.name) ^ static_cast<uint64_t>(param.offset * 64 + param.layout.block));
@@ -248,8 +252,8 @@ absl::Status TrainSetup::OpenReports() {
   if (!config.tensorboard.empty()) {
     RETURN_IF_ERROR(metrics.AddTensorBoard(config.tensorboard, step + 1));
   }
-  return step > 0 ? metrics.Resume(step, config.checkpoint_dir, RunJson())
-                  : metrics.Start(model_config, RunJson());
+  if (step == 0) return metrics.Write({"start", {{"config", model_config}, {"run", RunJson()}}});
+  return metrics.Write({"resume", {{"step", step}, {"path", config.checkpoint_dir}, {"run", RunJson()}}});
 }
 
 // For reports: on what, and how, this run trains.
@@ -330,12 +334,13 @@ void TrainSetup::Announce() {
     line("gradients", "added up within nodes first, then between them");
   if (config.sync_bn) line("batch norm", "over the rows of all ranks' forward passes");
   const auto mib = [](int64_t elements) { return static_cast<double>(elements) * sizeof(float) / (1 << 20); };
-  line(
-      "optimizer",
-      absl::StrFormat("%s, %.1f MiB of momentum a rank%s", config.optimizer, mib(params->momentum_elements()),
-                      params->momentum_is_sharded()
-                          ? absl::StrFormat(", its slice of %.1f MiB", mib(params->trained_elements()))
-                          : ""));
+  line("optimizer",
+       absl::StrFormat("%s, %.1f MiB of %s a rank%s", config.optimizer,
+                       mib(params->state_elements() * std::ssize(params->state_names())),
+                       absl::StrJoin(params->state_names(), " and "),
+                       params->state_is_sharded()
+                           ? absl::StrFormat(", its slice of %.1f MiB", mib(params->trained_elements()))
+                           : ""));
   line("learning rate",
        absl::StrFormat("%g for the global batch, whatever the number of ranks; %s, warm-up %d steps",
                        config.lr, config.lr_schedule, schedule.warmup_steps));

@@ -38,6 +38,11 @@ struct TrainSetup {
   void Warn(const absl::Status& status) {
     if (!status.ok()) progress.Print(absl::StrCat("warning: ", status.message()));
   }
+  // In the log and in the metrics.
+  void Tell(const Event& event) {
+    if (!event.text.empty()) progress.Print(event.text);
+    if (!event.name.empty()) Warn(metrics.Write(event));
+  }
 
   const RunConfig& config;
   Communicator& comm;

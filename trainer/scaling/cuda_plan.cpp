@@ -20,7 +20,8 @@ absl::StatusOr<StepPlan> PlanStep(const Model& model, int64_t batch, DType preci
       Network::Prepare(model, {.rows = batch, .precision = precision, .training = true, .fusion = fusion},
                        device));
   ASSIGN_OR_RETURN(const std::unique_ptr<ParamStore> params,
-                   ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params()));
+                   ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
+                                      {OptimizerState("sgd")}));
   RETURN_IF_ERROR(net->Bind(*params));
   Optimizer optimizer({}, *params, device);
 

@@ -31,7 +31,7 @@ struct StepPlan {
   std::vector<PhasedLaunch> launches;
   // Activations, their gradients, saved state and workspace, as Network::arena_bytes.
   size_t arena_bytes = 0;
-  // Values, gradients, momentum and, with bf16, the copy in it.
+  // Values, gradients, the optimizer's state and, with bf16, the copy in it.
   size_t parameter_bytes = 0;
 };
 

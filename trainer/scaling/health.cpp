@@ -8,18 +8,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "trainer/scaling/statistics.h"
 
 namespace deeper {
 namespace {
 
 constexpr size_t kEnoughForDeviations = 4;  // figures
-
-// The lower one of two in the middle.
-double LowerMedian(std::vector<double> values) {
-  const auto middle = values.begin() + (std::ssize(values) - 1) / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 // costs: larger is worse. Which ones are slow, and their median. Of two, the better is the median.
 struct Outliers {

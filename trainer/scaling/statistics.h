@@ -5,8 +5,9 @@
 
 namespace deeper {
 
-// values: at least one.
+// values: at least one. Of two in the middle, their mean, or the lower one.
 double Median(std::vector<double> values);
+double LowerMedian(std::vector<double> values);
 
 struct Interval {
   double low = 0, high = 0;

@@ -1,4 +1,4 @@
-#include "kernels/ops/arrays/sgd.h"
+#include "kernels/ops/arrays/update.h"
 
 #include "tests/kernels/ops/op_test.h"
 
@@ -14,8 +14,8 @@ struct State {
   Values w = RandomValues(10007, 1), g = RandomValues(10007, 2), m = RandomValues(10007, 3);
 };
 
-// The update as sgd.h states it, in double.
-State Reference(const SgdParams& p, float lr, State s) {
+// The update as update.h states it, in double.
+State Reference(const SgdRule& p, float lr, State s) {
   for (size_t i = 0; i < s.w.size(); ++i) {
     const double g = double{s.g[i]} + double{p.weight_decay} * s.w[i];
     const double m = double{p.momentum} * s.m[i] + g;
@@ -26,22 +26,27 @@ State Reference(const SgdParams& p, float lr, State s) {
 }
 
 // The parameters in [begin, end), in place; returns the copy in bf16.
-std::vector<bf16> Step(const SgdParams& params, float lr, State& s, size_t begin, size_t end,
+std::vector<bf16> Step(const SgdRule& params, float lr, State& s, size_t begin, size_t end,
                        const std::vector<uint8_t>& decays = {}) {
   Device& device = testing::TestDevice();
-  const DeviceArray<float> w(s.w, device), g(s.g, device), m(s.m, device), rate(Values{lr}, device);
+  const DeviceArray<float> w(s.w, device), g(s.g, device), m(s.m, device);
+  const DeviceArray<StepScalars> now(std::vector<StepScalars>{{.lr = lr}}, device);
   const DeviceArray<bf16> narrow(s.w.size(), device);
   const DeviceArray<uint8_t> flags(decays, device);
-  SgdStep(device, params, rate.data(),
-          {w.data() + begin, g.data() + begin, m.data() + begin, narrow.data() + begin,
-           decays.empty() ? nullptr : flags.data(), static_cast<int64_t>(end - begin)});
+  Update(device, params, now.data(),
+         {w.data() + begin,
+          g.data() + begin,
+          {m.data() + begin},
+          narrow.data() + begin,
+          decays.empty() ? nullptr : flags.data(),
+          static_cast<int64_t>(end - begin)});
   s = {w.Read(), g.Read(), m.Read()};
   return narrow.Read();
 }
 
 TEST(Sgd, MatchesTheFormula) {
-  for (const SgdParams& params :
-       {SgdParams{}, SgdParams{0.0f, 0.0f}, SgdParams{0.9f, 2e-4f}, SgdParams{0.9f, 2e-4f, true}}) {
+  for (const SgdRule& params :
+       {SgdRule{}, SgdRule{0.0f, 0.0f}, SgdRule{0.9f, 2e-4f}, SgdRule{0.9f, 2e-4f, true}}) {
     State state;
     const Values gradient = state.g;
     const State expected = Reference(params, 0.05f, state);
@@ -54,7 +59,7 @@ TEST(Sgd, MatchesTheFormula) {
 }
 
 TEST(Sgd, DecaysTheGroupsItIsTold) {
-  const SgdParams params{0.9f, 0.1f};
+  const SgdRule params{0.9f, 0.1f};
   State state;
   const State decayed = Reference(params, 0.05f, state), plain = Reference({0.9f, 0.0f}, 0.05f, state);
   std::vector<uint8_t> decays((state.w.size() + kDecayGroup - 1) / kDecayGroup);
@@ -68,7 +73,7 @@ TEST(Sgd, DecaysTheGroupsItIsTold) {
 
 // The same bits however the parameters are cut: over threads, ranks or tensors.
 TEST(Sgd, DoesNotDependOnTheCut) {
-  const SgdParams params{0.9f, 2e-4f, true};
+  const SgdRule params{0.9f, 2e-4f, true};
   State whole, parts;
   Step(params, 0.05f, whole, 0, whole.w.size());
   const size_t cuts[] = {0, 1, 18, 35, 4099, 10007};

@@ -172,11 +172,12 @@ TEST_F(CheckpointTest, ALargeStateIsPutTogetherFromPieces) {
   }
 }
 
-TEST_F(CheckpointTest, FilesDoNotTellWhetherMomentumIsSharded) {
+TEST_F(CheckpointTest, FilesDoNotTellWhetherTheStateIsSharded) {
   const auto path = [&](const std::string& name) { return directory_ + "/" + name; };
   const auto load_and_save = [&](int ranks, bool sharded, const std::string& from, const std::string& to) {
     OnRanks(ranks, [&](Communicator& comm) {
-      ExampleParams params({.momentum = sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}});
+      ExampleParams params(
+          {.states = {{"adam_m", "adam_v"}, sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}}});
       ParamStore& store = params.store();
       if (from.empty()) {
         params.Fill(1);
@@ -229,7 +230,7 @@ TEST_F(CheckpointTest, ShardsHoldTheFlatStateInTheOrderOfTheTable) {
 
   const CheckpointManifest manifest = *ReadCheckpointManifest(StepDirectory(directory_, 7));
   EXPECT_EQ(manifest.tensors.front().ToString(), "conv1.conv.weight [12, 5, 3, 3]");
-  EXPECT_EQ(manifest.tensors.back().role, TensorRole::kStatistic);
+  EXPECT_EQ(manifest.tensors.back().role, kStatisticRole);
   EXPECT_EQ(manifest.elements(), static_cast<int64_t>(expected.size()));
 }
 
@@ -308,6 +309,21 @@ TEST_F(CheckpointTest, AnotherNetworkIsRefusedWithItsDifferences) {
   EXPECT_THAT(Message(status), AllOf(HasSubstr("fc.bias [10] in the file is fc.bias [20] in the model"),
                                      HasSubstr("aux1.fc2.weight [10, 7] is not in the model"),
                                      Not(HasSubstr("conv1.conv.weight"))));
+}
+
+TEST_F(CheckpointTest, TheStateOfAnotherOptimizerIsRefused) {
+  OnRanks(2, [&](Communicator& comm) {
+    ExampleParams params({.states = {{"adam_m", "adam_v"}}});
+    params.Fill(1);
+    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(1), params.store(), comm).ok());
+  });
+  const std::vector<uint32_t> before = params_.Bits();
+  const absl::Status status = Load(1).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(status),
+              HasSubstr("is of another optimizer: it keeps adam_m and adam_v, and this run needs momentum; "
+                        "resume with its --optimizer"));
+  EXPECT_EQ(params_.Bits(), before);
 }
 
 TEST_F(CheckpointTest, AnotherRunIsRefusedWithTheFieldsThatDiffer) {
@@ -566,13 +582,12 @@ TEST_F(CheckpointTest, VerifyNamesEveryProblem) {
 
 TEST(CheckpointManifest, HasTheDocumentedFields) {
   const TrainState state = ExampleState(7);
-  const CheckpointManifest manifest{7,
-                                    state.data,
-                                    state.config,
-                                    {{4096, {0x12, 0x34}}},
-                                    {{"w", {2, 3}, TensorRole::kWeight, 0, 6},
-                                     {"w", {2, 3}, TensorRole::kMomentum, 6, 6},
-                                     {"m", {2}, TensorRole::kStatistic, 12, 2}}};
+  const CheckpointManifest manifest{
+      7,
+      state.data,
+      state.config,
+      {{4096, {0x12, 0x34}}},
+      {{"w", {2, 3}, kWeightRole, 0, 6}, {"w", {2, 3}, "momentum", 6, 6}, {"m", {2}, kStatisticRole, 12, 2}}};
   const nlohmann::json json = nlohmann::json::parse(RenderCheckpointManifest(manifest));
   EXPECT_EQ(json["format"], "deeper-checkpoint");
   EXPECT_EQ(json["format_version"], 1);
@@ -590,7 +605,7 @@ TEST(CheckpointManifest, HasTheDocumentedFields) {
 }
 
 TEST(CheckpointManifest, AnotherVersionIsNamed) {
-  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, TensorRole::kWeight, 0, 2}}};
+  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, kWeightRole, 0, 2}}};
   std::string text = RenderCheckpointManifest(manifest);
   EXPECT_TRUE(ParseCheckpointManifest(text, "m").ok());
   const std::string version = R"("format_version": 1)";
@@ -600,7 +615,7 @@ TEST(CheckpointManifest, AnotherVersionIsNamed) {
 }
 
 TEST(CheckpointManifest, ATableThatDoesNotAddUpIsRefused) {
-  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, TensorRole::kWeight, 0, 3}}};
+  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, kWeightRole, 0, 3}}};
   EXPECT_THAT(Message(ParseCheckpointManifest(RenderCheckpointManifest(manifest), "m").status()),
               HasSubstr("do not fit together"));
 }

@@ -21,7 +21,7 @@ class ExampleParams {
     int64_t classes = 10;
     bool aux = true;
     bool training = true;
-    ArenaSlice momentum = {};
+    StateArenas states = {{"momentum"}};
   };
 
   ExampleParams() : ExampleParams(Options{}) {}
@@ -37,9 +37,9 @@ class ExampleParams {
     if (options.aux) add("aux1.fc2.weight", {options.classes, 7}, ParamRole::kWeight, 1);
     add("fc.weight", {options.classes, 12}, ParamRole::kWeight, 1);
     add("fc.bias", {options.classes}, ParamRole::kBias, 1);
-    store_ = *ParamStore::Create(std::move(params), *device_, options.training, /*narrow=*/false,
-                                 options.momentum);
-    with_momentum_ = options.training ? WithMomentum::kYes : WithMomentum::kNo;
+    store_ =
+        *ParamStore::Create(std::move(params), *device_, options.training, /*narrow=*/false, options.states);
+    with_optimizer_ = options.training ? WithOptimizer::kYes : WithOptimizer::kNo;
   }
 
   ParamStore& store() { return *store_; }
@@ -47,7 +47,7 @@ class ExampleParams {
   // Values of arbitrary bits, NaNs among them.
   void Fill(uint64_t seed) {
     Rng rng(seed, RandomStream("example"), 0, 0);
-    for (const auto& [entry, param, arena] : StateTensors(*store_, with_momentum_)) {
+    for (const auto& [entry, param, arena] : StateTensors(*store_, with_optimizer_)) {
       std::vector<float> values(static_cast<size_t>(entry.count));
       for (float& value : values) {
         const uint32_t bits = rng.Next();
@@ -55,13 +55,12 @@ class ExampleParams {
       }
       store_->Write(*param, values.data(), arena);
     }
-    store_->KeepMomentum();
   }
 
   // The whole state, bit for bit.
   std::vector<uint32_t> Bits() const {
     std::vector<uint32_t> all;
-    for (const auto& [entry, param, arena] : StateTensors(*store_, with_momentum_)) {
+    for (const auto& [entry, param, arena] : StateTensors(*store_, with_optimizer_)) {
       const std::vector<uint32_t> bits = BitsOf(*param, arena);
       all.insert(all.end(), bits.begin(), bits.end());
     }
@@ -70,7 +69,7 @@ class ExampleParams {
 
   // One weight or statistic.
   std::vector<uint32_t> Bits(const std::string& name) const {
-    for (const auto& [entry, param, arena] : StateTensors(*store_, WithMomentum::kNo)) {
+    for (const auto& [entry, param, arena] : StateTensors(*store_, WithOptimizer::kNo)) {
       if (entry.name == name) return BitsOf(*param, arena);
     }
     return {};
@@ -87,7 +86,7 @@ class ExampleParams {
 
   std::unique_ptr<Device> device_;
   std::unique_ptr<ParamStore> store_;
-  WithMomentum with_momentum_ = WithMomentum::kYes;
+  WithOptimizer with_optimizer_ = WithOptimizer::kYes;
 };
 
 }  // namespace deeper

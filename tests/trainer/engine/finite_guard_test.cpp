@@ -48,8 +48,9 @@ class Rank {
       : device_(std::move(device)),
         connection_(*MakeDeviceCommunicator(comm, *device_, "auto")),
         net_(*Network::Prepare(SmallModel(), {kGlobalBatch / comm.size(), DType::kF32, true}, *device_)),
-        params_(*ParamStore::Create(net_->Params(), *device_, true, /*narrow=*/false,
-                                    sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{})) {
+        params_(*ParamStore::Create(
+            net_->Params(), *device_, true, /*narrow=*/false,
+            {OptimizerState("sgd"), sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}})) {
     params_->Initialize(7);
     EXPECT_TRUE(net_->Bind(*params_).ok());
     LoaderOptions input;
@@ -87,10 +88,10 @@ class Rank {
   float& Value(const std::string& name) { return params_->values()[Find(name).offset]; }
   float& Gradient(const std::string& name) { return params_->grads()[Find(name).offset]; }
   size_t pieces() const { return net_->gradient_pieces().size(); }
-  // Weights, this rank's momentum and statistics.
+  // Weights, this rank's state and statistics.
   std::vector<float> State() const {
     std::vector<float> state(params_->values(), params_->values() + params_->trained_elements());
-    state.insert(state.end(), params_->momentum(), params_->momentum() + params_->momentum_elements());
+    state.insert(state.end(), params_->state(0), params_->state(0) + params_->state_elements());
     state.insert(state.end(), params_->statistic_values(),
                  params_->statistic_values() + params_->statistics_elements());
     return state;

@@ -26,7 +26,7 @@ Param MakeParam(const std::string& name, std::vector<int64_t> shape, Init init, 
 
 std::unique_ptr<ParamStore> MakeStore(std::vector<Param> params, bool training = true) {
   static const std::unique_ptr<Device> device = MakeCpuDevice();
-  auto store = ParamStore::Create(std::move(params), *device, training);
+  auto store = ParamStore::Create(std::move(params), *device, training, /*narrow=*/false, {{"momentum"}});
   EXPECT_TRUE(store.ok()) << store.status();
   return *std::move(store);
 }
@@ -68,7 +68,7 @@ TEST(ParamStore, HasNoGradientsForInference) {
   const auto store = MakeStore({MakeParam("weight", {5, 3}, Init::kHe)}, /*training=*/false);
   EXPECT_NE(store->values(), nullptr);
   EXPECT_EQ(store->grads(), nullptr);
-  EXPECT_EQ(store->momentum(), nullptr);
+  EXPECT_EQ(store->bytes(), 16 * sizeof(float));
 }
 
 TEST(ParamStore, InitialValuesHaveTheVarianceOfTheirRule) {
@@ -113,29 +113,35 @@ TEST(ParamStore, WritesAndReadsCanonicalValuesAndKeepsPaddingZero) {
   const Param& param = store->trained()[1];
   std::vector<float> values(9 * 5 * 4);
   std::iota(values.begin(), values.end(), 1.0f);
-  store->Write(param, values.data(), store->momentum());
-  EXPECT_EQ(ReadValues(*store, param, store->momentum()), values);
-  const double stored =
-      std::accumulate(store->momentum(), store->momentum() + store->trained_elements(), 0.0);
+  store->Write(param, values.data(), store->state(0));
+  EXPECT_EQ(ReadValues(*store, param, store->state(0)), values);
+  const double stored = std::accumulate(store->state(0), store->state(0) + store->trained_elements(), 0.0);
   EXPECT_EQ(stored, 180 * 181 / 2);  // nothing but the values, in the padding and in the neighbours
   EXPECT_THAT(ReadValues(*store, param, store->values()), Each(0.0f));
 }
 
-TEST(ParamStore, KeepsASliceOfTheMomentum) {
+TEST(ParamStore, KeepsASliceOfEveryStateArena) {
   const std::vector<Param> params = {MakeParam("w", {25, 4}, Init::kZero), MakeParam("b", {5}, Init::kZero)};
   const auto device = MakeCpuDevice();
   for (int rank = 0; rank < 3; ++rank) {
     const auto store = *ParamStore::Create(params, *device, /*training=*/true, /*narrow=*/false,
-                                           {.index = rank, .count = 3});
+                                           {{"m", "v"}, {.index = rank, .count = 3}});
     EXPECT_EQ(store->trained()[1].offset, 112);
     EXPECT_EQ(store->trained_elements(), 144);  // 8 decay groups become 9, for slices of 3
-    EXPECT_EQ(store->momentum_elements(), 48);
-    EXPECT_EQ(store->momentum_first(), 48 * rank);
-    EXPECT_EQ(store->bytes(), (2 * 144 + 48) * sizeof(float));
-    std::iota(store->whole_momentum(), store->whole_momentum() + 144, 0.0f);
-    store->KeepMomentum();
-    EXPECT_EQ(store->momentum()[0], 48 * rank);
-    EXPECT_EQ(store->momentum()[47], 48 * rank + 47);
+    EXPECT_EQ(store->state_elements(), 48);
+    EXPECT_EQ(store->state_first(), 48 * rank);
+    EXPECT_EQ(store->bytes(), (2 * 144 + 2 * 48) * sizeof(float));
+    EXPECT_FALSE(store->IsSharded(store->values()));
+    for (const size_t arena : {0, 1}) {  // of "w", the first slice has 48 elements, the last 4
+      EXPECT_TRUE(store->IsSharded(store->state(arena)));
+      std::vector<float> values(100);
+      std::iota(values.begin(), values.end(), 1000.0f * static_cast<float>(arena));
+      store->Write(store->trained()[0], values.data(), store->state(arena));
+      for (int64_t i = 0; i < 48; ++i) {
+        const int64_t at = 48 * rank + i;
+        ASSERT_EQ(store->state(arena)[i], at < 100 ? values[static_cast<size_t>(at)] : 0) << at;
+      }
+    }
   }
 }
 
@@ -191,7 +197,8 @@ class SmallDevice final : public Device {
 TEST(ParamStore, SaysHowMuchMemoryIsMissing) {
   const std::vector<Param> params = {MakeParam("w", {10, 10}, Init::kZero)};  // 448 bytes an arena
   SmallDevice device(1000);
-  const absl::Status status = ParamStore::Create(params, device, /*training=*/true).status();
+  const absl::Status status =
+      ParamStore::Create(params, device, /*training=*/true, /*narrow=*/false, {{"momentum"}}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("448 more bytes are needed, the device has 104 left"));
   SmallDevice enough(448);

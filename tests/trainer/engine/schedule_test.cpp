@@ -67,7 +67,7 @@ TEST(Schedule, ParsesItsNames) {
   EXPECT_EQ(*ParseScheduleKind("poly"), ScheduleKind::kPoly);
   EXPECT_EQ(*ParseScheduleKind("cosine"), ScheduleKind::kCosine);
   EXPECT_THAT(std::string(ParseScheduleKind("linear").status().message()),
-              HasSubstr("'linear'; known are constant, step, poly and cosine"));
+              HasSubstr("'linear'; known are constant, step, poly, cosine"));
 }
 
 struct Invalid {

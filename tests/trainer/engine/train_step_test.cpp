@@ -67,7 +67,8 @@ struct Outcome {
 
 enum class Norm { kNone, kOfRank, kOfAllRanks };
 
-// One rank of a run. rows: of a forward pass. slices: of an elastic run, else 0. sharded: the momentum.
+// One rank of a run. rows: of a forward pass. slices: of an elastic run, else 0. sharded: the optimizer's
+// state.
 Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, Device* device, int slices = 0,
                 GradientSum sum = GradientSum::kAnyOrder, bool sharded = false, Norm norm = Norm::kNone) {
   auto dataset = Data();
@@ -77,8 +78,9 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   if (norm == Norm::kOfAllRanks) options.sum_statistics = statistics.Function();
   auto net = *Network::Prepare(SmallModel(true, batch_norm), options, *device);
   auto eval_net = *Network::Prepare(SmallModel(false, batch_norm), {rows, precision, false}, *device);
-  auto params = *ParamStore::Create(net->Params(), *device, true, net->wants_narrow_params(),
-                                    sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{});
+  auto params = *ParamStore::Create(
+      net->Params(), *device, true, net->wants_narrow_params(),
+      {OptimizerState("sgd"), sharded ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}});
   params->Initialize(7);
   EXPECT_TRUE(net->Bind(*params).ok());
   EXPECT_TRUE(eval_net->Bind(*params).ok());
@@ -107,8 +109,9 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
     EXPECT_TRUE(report.finite);
     meter.Add(report);
     outcome.losses.emplace_back();
-    for (const auto& [head, loss] : meter.Read(i, 0.05f, {}).head_losses)
-      outcome.losses.back().push_back(loss);
+    const Event logged = meter.Read(i, 0.05f, {});
+    for (const Head& head : net->model().heads)
+      outcome.losses.back().push_back(logged.fields.at("loss_" + head.name));
   }
   for (const Param& param : params->trained()) {
     std::vector<float> values(static_cast<size_t>(param.spec.elements()));

@@ -1,7 +1,9 @@
-#include "trainer/monitor/data_bottleneck.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <optional>
+
+#include "tests/trainer/monitor/watched.h"
 
 namespace deeper {
 namespace {
@@ -10,7 +12,7 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-constexpr int64_t kWindow = 10;
+constexpr int64_t kWindow = 50;
 constexpr int kCores = 4;
 
 // Where a step of 100 ms goes, and the loader's threads' time meanwhile.
@@ -20,22 +22,31 @@ struct Step {
   int workers = kCores;
 };
 
+struct Finding {
+  std::string stage, what;
+};
+
 class DataBottleneckTest : public ::testing::Test {
  protected:
   // What is said in so many equal steps.
-  std::optional<DataBottleneck::Finding> Run(int64_t steps, const Step& step) {
-    std::optional<DataBottleneck::Finding> found;
+  std::optional<Finding> Run(int64_t steps, const Step& step) {
+    watched_.events.clear();
+    loader_.worker_count = step.workers;
     for (int64_t i = 0; i < steps; ++i) {
       StepReport report;
       report.data_wait_ms = step.waiting;
       report.upload_wait_ms = step.uploading;
       report.compute_ms = 90 - step.waiting;
       report.comm_wait_ms = 10;
-      for (size_t stage = 0; stage < times_.size(); ++stage) times_[stage] += step.spent[stage];
-      const auto said = bottleneck_.Observe(report, times_, step.workers);
-      EXPECT_FALSE(said && found) << "said twice";
-      if (said) found = said;
+      for (size_t stage = 0; stage < kStages; ++stage) loader_.stage_times[stage] += step.spent[stage];
+      EXPECT_EQ(watched_.Observe(report), absl::OkStatus());
     }
+    if (watched_.events.empty()) return std::nullopt;
+    EXPECT_EQ(watched_.events.size(), 1u) << "said twice";
+    const Event& event = watched_.events.front();
+    EXPECT_EQ(event.name, "bottleneck");
+    const Finding found = {event.fields.at("stage"), event.fields.at("what")};
+    EXPECT_EQ(event.text, "warning: " + found.what);
     return found;
   }
   void ExpectFound(const Step& step, const char* stage, const char* advice) {
@@ -45,8 +56,11 @@ class DataBottleneckTest : public ::testing::Test {
     EXPECT_THAT(found->what, EndsWith(advice));
   }
 
-  DataBottleneck bottleneck_{kWindow, kCores};
-  StageTimes times_{};
+  const Model model_;
+  const std::unique_ptr<Communicator> comm_ = MakeSingleCommunicator();
+  FakeLoader loader_;
+  Watched watched_{
+      WatchDataBottleneck({.model = model_, .comm = *comm_, .loader = loader_, .cores = kCores})};
 };
 
 TEST_F(DataBottleneckTest, SaysNothingOfARunThatHardlyWaits) {

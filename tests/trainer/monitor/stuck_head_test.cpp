@@ -1,43 +1,73 @@
-#include "trainer/monitor/stuck_head.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "tests/trainer/monitor/watched.h"
+
 namespace deeper {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-Model TwoHeads() {
-  Model model;
-  model.num_classes = 1000;
-  model.heads = {{"main", 0, 1.0f}, {"aux1", 0, 0.3f}};
-  return model;
+constexpr int kWindow = 200;
+const double kGuessing = std::log(1000.0);
+
+class StuckHeadsTest : public ::testing::Test {
+ protected:
+  // A whole window in which the main and the auxiliary head have these mean losses, on 4 rows.
+  void Window(double main, double aux) {
+    for (int i = 0; i < kWindow; ++i) Step(main, aux);
+  }
+  void Step(double main, double aux, bool finite = true) {
+    StepReport report;
+    report.finite = finite;
+    for (const double mean : {main, aux}) {
+      report.heads.emplace_back();
+      report.heads.back().loss_sum = 4 * mean;
+      report.heads.back().rows = 4;
+    }
+    EXPECT_EQ(stuck_.Observe(report), absl::OkStatus());
+  }
+
+  static Model TwoHeads() {
+    Model model;
+    model.num_classes = 1000;
+    model.heads = {{"main", 0, 1.0f}, {"aux1", 0, 0.3f}};
+    return model;
+  }
+
+  const Model model_ = TwoHeads();
+  const std::unique_ptr<Communicator> comm_ = MakeSingleCommunicator();
+  const FakeLoader loader_;
+  Watched stuck_{WatchStuckHeads({.model = model_, .comm = *comm_, .loader = loader_})};
+};
+
+TEST_F(StuckHeadsTest, NamesTheHeadThatGuesses) {
+  for (int i = 1; i < kWindow; ++i) Step(6.9 - 0.01 * i, i % 2 == 0 ? 6.9 : 6.92);
+  Step(NAN, NAN, /*finite=*/false);
+  EXPECT_THAT(stuck_.events, IsEmpty());
+  Step(4.0, 6.91);
+  EXPECT_THAT(stuck_.Texts(), ElementsAre(AllOf(HasSubstr("head aux1"), HasSubstr("step 201"),
+                                                HasSubstr("ln 1000 = 6.9078"))));
+  EXPECT_EQ(stuck_.events.front().name, "");
 }
 
-TEST(StuckHeadsTest, NamesTheHeadThatGuesses) {
-  StuckHeads stuck(TwoHeads(), 3);
-  EXPECT_THAT(stuck.Observe(1, {6.9, 6.9}), IsEmpty());
-  EXPECT_THAT(stuck.Observe(2, {5.0, 6.92}), IsEmpty());
-  EXPECT_THAT(stuck.Observe(3, {4.0, 6.91}),
-              ElementsAre(::testing::AllOf(HasSubstr("head aux1"), HasSubstr("step 3"),
-                                           HasSubstr("ln 1000 = 6.9078"))));
+TEST_F(StuckHeadsTest, WarnsOnceAHead) {
+  Window(1.0, kGuessing);
+  EXPECT_THAT(stuck_.Texts(), ElementsAre(HasSubstr("aux1")));
+  Window(kGuessing, kGuessing);
+  EXPECT_THAT(stuck_.Texts(), ElementsAre(HasSubstr("aux1"), HasSubstr("main")));
+  Window(kGuessing, kGuessing);
+  EXPECT_EQ(stuck_.events.size(), 2u);
 }
 
-TEST(StuckHeadsTest, WarnsOnceAHead) {
-  StuckHeads stuck(TwoHeads(), 1);
-  EXPECT_THAT(stuck.Observe(1, {1.0, std::log(1000.0)}), ElementsAre(HasSubstr("aux1")));
-  EXPECT_THAT(stuck.Observe(2, {std::log(1000.0), std::log(1000.0)}), ElementsAre(HasSubstr("main")));
-  EXPECT_THAT(stuck.Observe(3, {std::log(1000.0), std::log(1000.0)}), IsEmpty());
-}
-
-TEST(StuckHeadsTest, SilentWhileLearningOrDiverging) {
-  StuckHeads stuck(TwoHeads(), 2);
-  for (int step = 0; step < 10; ++step) EXPECT_THAT(stuck.Observe(step, {6.9 - 0.3 * step, 8.0}), IsEmpty());
+TEST_F(StuckHeadsTest, SilentWhileLearningOrDiverging) {
+  for (int window = 0; window < 5; ++window) Window(6.6 - 0.6 * window, 8.0);
+  EXPECT_THAT(stuck_.events, IsEmpty());
 }
 
 }  // namespace

@@ -1,0 +1,64 @@
+// The update of parameters from their gradients. A rule says what happens to one parameter; the pass over the
+// arrays is the same for every rule, on the CPU and on CUDA.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+
+#include "kernels/base/host_device.h"
+#include "kernels/ops/backend.h"
+
+namespace deeper {
+
+// What changes from step to step.
+struct StepScalars {
+  float lr = 0;
+  int32_t step = 1;  // of the training, counted from 1: for the correction of a bias
+};
+
+// A rule has
+//   kName, kStates     the name of its launch, and how many floats it keeps per parameter
+//   weight_decay
+//   operator()         updates the parameter `w` and its `state` [kStates]; `decay` is weight_decay, or 0
+//                      where the parameter does not decay
+
+// Stochastic gradient descent with momentum:
+//   g += weight_decay * w;  m = momentum * m + g;  w -= lr * (nesterov ? g + momentum * m : m)
+// the form of Sutskever et al. 2013 that PyTorch implements, the learning rate outside the momentum buffer.
+struct SgdRule {
+  static constexpr const char* kName = "sgd";
+  static constexpr int kStates = 1;
+  float momentum = 0.9f;
+  float weight_decay = 0.0f;
+  bool nesterov = false;
+
+  DEEPER_HD void operator()(const StepScalars& now, float decay, float& w, float g, float* state) const {
+    const float gradient = g + decay * w;
+    const float velocity = momentum * state[0] + gradient;
+    state[0] = velocity;
+    w -= now.lr * (nesterov ? gradient + momentum * velocity : velocity);
+  }
+};
+
+using UpdateRule = std::variant<SgdRule>;
+constexpr int kMostStates = 2;
+
+// Parameters decay or do not in groups of this many neighbours.
+constexpr int64_t kDecayGroup = 16;
+
+// `count` neighbouring parameters, fp32, in the device's memory.
+struct UpdateArrays {
+  float* w = nullptr;  // updated in place
+  const float* g = nullptr;
+  float* states[kMostStates] = {};  // as many as the rule keeps, updated in place
+  void* narrow = nullptr;           // overwritten with the new w in bf16; nullptr: not wanted
+  const uint8_t* decays = nullptr;  // [ceil(count / kDecayGroup)] 0 where weight_decay is not for them;
+                                    // nullptr: all decay
+  int64_t count = 0;
+};
+
+// On the device's stream. `now` is read from the device's memory when the work runs.
+DEEPER_BACKENDS(void, Update, Device& device, const UpdateRule& rule, const StepScalars* now,
+                const UpdateArrays& arrays);
+
+}  // namespace deeper

@@ -1,0 +1,42 @@
+#include <algorithm>
+
+#include "kernels/base/parallel.h"
+#include "kernels/ops/arrays/arrays.h"
+#include "kernels/ops/arrays/update.h"
+
+namespace deeper {
+namespace {
+
+// The rule and the scalars are copies, so that the compiler sees they do not change under the stores.
+template <class Rule>
+DEEPER_SIMD void UpdateRange(const Rule rule, const StepScalars now, const UpdateArrays& a, int64_t begin,
+                             int64_t end) {
+  float* const w = a.w;
+  const float* const g = a.g;
+  float* states[Rule::kStates];
+  std::copy_n(a.states, Rule::kStates, states);
+  for (int64_t group = begin; group < end; group += kDecayGroup) {
+    const bool decays = a.decays == nullptr || a.decays[group / kDecayGroup] != 0;
+    const float decay = decays ? rule.weight_decay : 0.0f;
+    for (int64_t i = group; i < std::min(end, group + kDecayGroup); ++i) {
+      float own[Rule::kStates];
+      for (int s = 0; s < Rule::kStates; ++s) own[s] = states[s][i];
+      rule(now, decay, w[i], g[i], own);
+      for (int s = 0; s < Rule::kStates; ++s) states[s][i] = own[s];
+    }
+  }
+}
+
+}  // namespace
+
+void UpdateCpu(Device& device, const UpdateRule& any, const StepScalars* now, const UpdateArrays& a) {
+  std::visit(
+      [&](const auto& rule) {
+        ParallelFor(a.count, 256 * kDecayGroup,
+                    [&](int64_t begin, int64_t end) { UpdateRange(rule, *now, a, begin, end); });
+      },
+      any);
+  if (a.narrow != nullptr) NarrowCpu(device, a.w, a.narrow, a.count);
+}
+
+}  // namespace deeper

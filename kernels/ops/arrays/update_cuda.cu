@@ -1,0 +1,74 @@
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cuda/base/cuda_for_each.h"
+#include "kernels/ops/arrays/update.h"
+
+namespace deeper {
+namespace {
+
+template <class Rule, int N>
+struct UpdatePack {
+  static_assert(kDecayGroup % N == 0);
+  Rule rule;
+  const StepScalars* now;  // in the device's memory
+  UpdateArrays a;
+
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t at = i * N;
+    const bool decays = a.decays == nullptr || a.decays[at / kDecayGroup] != 0;
+    const float decay = decays ? rule.weight_decay : 0.0f;
+    if (at + N <= a.count) {
+      Apply<N>(at, decay);
+    } else {
+      for (int64_t last = at; last < a.count; ++last) Apply<1>(last, decay);
+    }
+  }
+
+  template <int Width>
+  DEEPER_HD void Apply(int64_t at, float decay) const {
+    auto w = LoadPack<float, Width>(a.w + at);
+    const auto g = LoadPack<float, Width>(a.g + at);
+    Pack<float, Width> states[Rule::kStates];
+    for (int s = 0; s < Rule::kStates; ++s) states[s] = LoadPack<float, Width>(a.states[s] + at);
+    for (int j = 0; j < Width; ++j) {
+      float own[Rule::kStates];
+      for (int s = 0; s < Rule::kStates; ++s) own[s] = states[s].v[j];
+      rule(*now, decay, w.v[j], g.v[j], own);
+      for (int s = 0; s < Rule::kStates; ++s) states[s].v[j] = own[s];
+    }
+    StorePack(a.w + at, w);
+    for (int s = 0; s < Rule::kStates; ++s) StorePack(a.states[s] + at, states[s]);
+    if (a.narrow == nullptr) return;
+    Pack<bf16, Width> narrow;
+    for (int j = 0; j < Width; ++j) narrow.v[j] = ToBf16(w.v[j]);
+    StorePack(static_cast<bf16*>(a.narrow) + at, narrow);
+  }
+};
+
+// A shard of the parameters may begin anywhere.
+bool Aligned(const UpdateArrays& a) {
+  const auto at = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };
+  uintptr_t all = at(a.w) | at(a.g);
+  for (const float* state : a.states) all |= at(state);
+  return all % 16 == 0 && at(a.narrow) % 8 == 0;
+}
+
+template <class Rule>
+void Run(CudaDevice& device, const Rule& rule, const StepScalars* now, const UpdateArrays& a) {
+  const int64_t bytes = 12 + 8 * Rule::kStates + (a.narrow == nullptr ? 0 : 2);
+  const Launch launch = {Rule::kName, bytes * a.count};
+  if (Aligned(a)) {
+    ForEach(device, launch, (a.count + 3) / 4, UpdatePack<Rule, 4>{rule, now, a});
+  } else {
+    ForEach(device, launch, a.count, UpdatePack<Rule, 1>{rule, now, a});
+  }
+}
+
+}  // namespace
+
+void UpdateCuda(Device& device, const UpdateRule& any, const StepScalars* now, const UpdateArrays& a) {
+  std::visit([&](const auto& rule) { Run(AsCuda(device), rule, now, a); }, any);
+}
+
+}  // namespace deeper
