@@ -1,6 +1,7 @@
 #include "comm/phase.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "kernels/base/trace.h"
 
 namespace deeper {
@@ -9,29 +10,21 @@ namespace {
 thread_local PhaseBoard* carried = nullptr;
 thread_local Phase traced = Phase::kStart;
 
+// In the order of Phase; " $" is the item, where there is one.
+constexpr const char* kNames[] = {"start-up",
+                                  "in the loader",
+                                  "computing micro-batch $",
+                                  "backward, gradient $",
+                                  "all-reduce $ of the gradients",
+                                  "updating the weights",
+                                  "reporting",
+                                  "evaluating batch $",
+                                  "saving a checkpoint"};
+
 std::string NameOf(Phase phase, int64_t item) {
-  const std::string number = item < 0 ? "" : absl::StrCat(" ", item);
-  switch (phase) {
-    case Phase::kStart:
-      return "start-up";
-    case Phase::kLoader:
-      return "in the loader";
-    case Phase::kCompute:
-      return absl::StrCat("computing micro-batch", number);
-    case Phase::kBackward:
-      return item < 0 ? "backward" : absl::StrCat("backward, gradient", number);
-    case Phase::kGradients:
-      return absl::StrCat("all-reduce", number, " of the gradients");
-    case Phase::kUpdate:
-      return "updating the weights";
-    case Phase::kReport:
-      return "reporting";
-    case Phase::kEvaluation:
-      return absl::StrCat("evaluating batch", number);
-    case Phase::kCheckpoint:
-      return "saving a checkpoint";
-  }
-  return "";
+  if (phase == Phase::kBackward && item < 0) return "backward";
+  return absl::StrReplaceAll(kNames[static_cast<size_t>(phase)],
+                             {{" $", item < 0 ? "" : absl::StrCat(" ", item)}});
 }
 
 // In a timeline all gradients of a backward pass are one.

@@ -36,6 +36,23 @@ std::string ErrorText(const char* call, int code) {
   return absl::StrCat(call, " failed: ", absl::string_view(text, static_cast<size_t>(length)));
 }
 
+using Requests = std::vector<MPI_Request>;
+
+// A collective of MPI's own.
+class MpiOperation final : public ProgressThread::Operation {
+ public:
+  MpiOperation(const MpiPeers& peers, const char* call, Requests requests)
+      : peers_(peers), call_(call), requests_(std::move(requests)) {}
+
+  bool Advance() override { return peers_.Done(call_, requests_); }
+  const char* name() const override { return call_; }
+
+ private:
+  const MpiPeers& peers_;
+  const char* call_;
+  Requests requests_;
+};
+
 class MpiCommunicator final : public Communicator {
  public:
   explicit MpiCommunicator(size_t max_elements) {
@@ -62,7 +79,24 @@ class MpiCommunicator final : public Communicator {
     if (peers_.comm != MPI_COMM_NULL) MPI_Comm_free(&peers_.comm);
     MPI_Finalize();
   }
-  absl::Status Init();
+  absl::Status Init() {
+    const auto run = [](const char* call, int code) {
+      return code == MPI_SUCCESS ? absl::OkStatus() : absl::InternalError(ErrorText(call, code));
+    };
+    MPI_Comm local = MPI_COMM_NULL;
+    RETURN_IF_ERROR(
+        run("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN)));
+    RETURN_IF_ERROR(run("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &peers_.comm)));
+    RETURN_IF_ERROR(run("MPI_Comm_split_type",
+                        MPI_Comm_split_type(peers_.comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local)));
+    MPI_Comm_rank(peers_.comm, &peers_.rank);
+    MPI_Comm_size(peers_.comm, &peers_.size);
+    MPI_Comm_rank(local, &local_rank_);
+    MPI_Comm_size(local, &local_size_);
+    MPI_Comm_free(&local);
+    progress_ = std::make_shared<ProgressThread>();
+    return absl::OkStatus();
+  }
 
   std::string name() const override { return "mpi"; }
   int rank() const override { return peers_.rank; }
@@ -70,14 +104,85 @@ class MpiCommunicator final : public Communicator {
   int local_rank() const override { return local_rank_; }
   int local_size() const override { return local_size_; }
 
-  Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override;
-  Request SumInBf16(float* data, float* residual, size_t count, Stream) override;
-  Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override;
-  Request AllGather(const void* mine, void* all, size_t bytes, Stream) override;
-  Request Shift(const void* to_next, void* from_previous, size_t bytes) override;
-  Request Broadcast(void* data, size_t bytes, int root, Stream) override;
-  void Barrier() override;
-  std::unique_ptr<Communicator> Duplicate() override;
+  Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override {
+    if (op == ReduceOp::kTreeSum) {
+      DEEPER_CHECK(type == CommType::kF32, "tree sums are of floats");
+      return progress_->Start([&] { return StartTreeSum(peers_, static_cast<float*>(data), count); });
+    }
+    return Start("MPI_Iallreduce", [&](Requests& requests) {
+      const size_t bytes = SizeOf(type);
+      peers_.InParts("MPI_Iallreduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
+        std::byte* part = static_cast<std::byte*>(data) + first * bytes;
+        return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), peers_.comm, request);
+      });
+    });
+  }
+
+  Request SumInBf16(float* data, float* residual, size_t count, Stream) override {
+    return progress_->Start([&] { return StartBf16Sum(peers_, data, residual, count); });
+  }
+
+  // A reduction to each rank of its shard: Open MPI's MPI_Ireduce_scatter_block sends everything through rank
+  // 0, which took two to four times as long (28 MB, 2 and 4 ranks of one machine).
+  Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override {
+    return Start("MPI_Ireduce", [&](Requests& requests) {
+      for (int root = 0; root < size(); ++root) {
+        const float* from = data + static_cast<size_t>(root) * count;
+        peers_.InParts("MPI_Ireduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
+          return MPI_Ireduce(from + first, shard + first, n, MPI_FLOAT, MPI_SUM, root, peers_.comm, request);
+        });
+      }
+    });
+  }
+
+  Request AllGather(const void* mine, void* all, size_t bytes, Stream) override {
+    std::byte* const to = static_cast<std::byte*>(all);
+    std::byte* const own = to + static_cast<size_t>(rank()) * bytes;
+    if (bytes > 0 && mine != own) std::memcpy(own, mine, bytes);
+    if (static_cast<size_t>(size()) * bytes <= peers_.max_elements) {
+      return Start("MPI_Iallgather", [&](Requests& requests) {
+        const int n = static_cast<int>(bytes);
+        Check("MPI_Iallgather", MPI_Iallgather(MPI_IN_PLACE, n, MPI_BYTE, to, n, MPI_BYTE, peers_.comm,
+                                               &requests.emplace_back(MPI_REQUEST_NULL)));
+      });
+    }
+    return Start("MPI_Ibcast", [&](Requests& requests) {
+      for (int root = 0; root < size(); ++root) {
+        std::byte* block = to + static_cast<size_t>(root) * bytes;
+        peers_.InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
+          return MPI_Ibcast(block + first, n, MPI_BYTE, root, peers_.comm, request);
+        });
+      }
+    });
+  }
+
+  Request Shift(const void* to_next, void* from_previous, size_t bytes) override {
+    return progress_->Start([&] { return StartShift(peers_, to_next, from_previous, bytes); });
+  }
+
+  Request Broadcast(void* data, size_t bytes, int root, Stream) override {
+    return Start("MPI_Ibcast", [&](Requests& requests) {
+      peers_.InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
+        return MPI_Ibcast(static_cast<std::byte*>(data) + first, n, MPI_BYTE, root, peers_.comm, request);
+      });
+    });
+  }
+
+  void Barrier() override {
+    Start("MPI_Ibarrier", [&](Requests& requests) {
+      Check("MPI_Ibarrier", MPI_Ibarrier(peers_.comm, &requests.emplace_back(MPI_REQUEST_NULL)));
+    }).Wait();
+  }
+
+  std::unique_ptr<Communicator> Duplicate() override {
+    MPI_Comm duplicate = MPI_COMM_NULL;
+    Start("MPI_Comm_idup", [&](Requests& requests) {
+      Check("MPI_Comm_idup",
+            MPI_Comm_idup(peers_.comm, &duplicate, &requests.emplace_back(MPI_REQUEST_NULL)));
+    }).Wait();
+    return std::make_unique<MpiCommunicator>(*this, duplicate);
+  }
+
   void Abort(int exit_code, const std::string& reason) override {
     std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank(), size(), reason.c_str());
     MPI_Abort(peers_.comm, exit_code);
@@ -85,138 +190,23 @@ class MpiCommunicator final : public Communicator {
   }
 
  private:
-  using Requests = std::vector<MPI_Request>;
-  class MpiOperation;
-
   void Check(const char* call, int code) {
     if (code != MPI_SUCCESS) Abort(kCommunicationExitCode, ErrorText(call, code));
   }
   // Starts one collective made of MPI's own: start(requests) calls `call`.
-  Request Start(const char* call, const std::function<void(Requests&)>& start);
+  Request Start(const char* call, const std::function<void(Requests&)>& start) {
+    return progress_->Start([&] {
+      Requests requests;
+      start(requests);
+      return std::make_unique<MpiOperation>(peers_, call, std::move(requests));
+    });
+  }
 
   bool is_duplicate_ = false;
   int local_rank_ = 0, local_size_ = 1;
   MpiPeers peers_;
   std::shared_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from Init to the end
 };
-
-class MpiCommunicator::MpiOperation final : public ProgressThread::Operation {
- public:
-  MpiOperation(const MpiPeers& peers, const char* call, Requests requests)
-      : peers_(peers), call_(call), requests_(std::move(requests)) {}
-
-  bool Advance() override { return peers_.Done(call_, requests_); }
-  const char* name() const override { return call_; }
-
- private:
-  const MpiPeers& peers_;
-  const char* call_;
-  Requests requests_;
-};
-
-absl::Status MpiCommunicator::Init() {
-  const auto run = [](const char* call, int code) {
-    return code == MPI_SUCCESS ? absl::OkStatus() : absl::InternalError(ErrorText(call, code));
-  };
-  MPI_Comm local = MPI_COMM_NULL;
-  RETURN_IF_ERROR(run("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN)));
-  RETURN_IF_ERROR(run("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &peers_.comm)));
-  RETURN_IF_ERROR(run("MPI_Comm_split_type",
-                      MPI_Comm_split_type(peers_.comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local)));
-  MPI_Comm_rank(peers_.comm, &peers_.rank);
-  MPI_Comm_size(peers_.comm, &peers_.size);
-  MPI_Comm_rank(local, &local_rank_);
-  MPI_Comm_size(local, &local_size_);
-  MPI_Comm_free(&local);
-  progress_ = std::make_shared<ProgressThread>();
-  return absl::OkStatus();
-}
-
-Request MpiCommunicator::Start(const char* call, const std::function<void(Requests&)>& start) {
-  return progress_->Start([&] {
-    Requests requests;
-    start(requests);
-    return std::make_unique<MpiOperation>(peers_, call, std::move(requests));
-  });
-}
-
-Request MpiCommunicator::AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) {
-  if (op == ReduceOp::kTreeSum) {
-    DEEPER_CHECK(type == CommType::kF32, "tree sums are of floats");
-    return progress_->Start([&] { return StartTreeSum(peers_, static_cast<float*>(data), count); });
-  }
-  return Start("MPI_Iallreduce", [&](Requests& requests) {
-    const size_t bytes = SizeOf(type);
-    peers_.InParts("MPI_Iallreduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
-      std::byte* part = static_cast<std::byte*>(data) + first * bytes;
-      return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), peers_.comm, request);
-    });
-  });
-}
-
-Request MpiCommunicator::SumInBf16(float* data, float* residual, size_t count, Stream) {
-  return progress_->Start([&] { return StartBf16Sum(peers_, data, residual, count); });
-}
-
-// A reduction to each rank of its shard: Open MPI's MPI_Ireduce_scatter_block sends everything through rank
-// 0, which took two to four times as long (28 MB, 2 and 4 ranks of one machine).
-Request MpiCommunicator::ReduceScatter(const float* data, float* shard, size_t count, Stream) {
-  return Start("MPI_Ireduce", [&](Requests& requests) {
-    for (int root = 0; root < size(); ++root) {
-      const float* from = data + static_cast<size_t>(root) * count;
-      peers_.InParts("MPI_Ireduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
-        return MPI_Ireduce(from + first, shard + first, n, MPI_FLOAT, MPI_SUM, root, peers_.comm, request);
-      });
-    }
-  });
-}
-
-Request MpiCommunicator::AllGather(const void* mine, void* all, size_t bytes, Stream) {
-  std::byte* const to = static_cast<std::byte*>(all);
-  std::byte* const own = to + static_cast<size_t>(rank()) * bytes;
-  if (bytes > 0 && mine != own) std::memcpy(own, mine, bytes);
-  if (static_cast<size_t>(size()) * bytes <= peers_.max_elements) {
-    return Start("MPI_Iallgather", [&](Requests& requests) {
-      const int n = static_cast<int>(bytes);
-      Check("MPI_Iallgather", MPI_Iallgather(MPI_IN_PLACE, n, MPI_BYTE, to, n, MPI_BYTE, peers_.comm,
-                                             &requests.emplace_back(MPI_REQUEST_NULL)));
-    });
-  }
-  return Start("MPI_Ibcast", [&](Requests& requests) {
-    for (int root = 0; root < size(); ++root) {
-      std::byte* block = to + static_cast<size_t>(root) * bytes;
-      peers_.InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
-        return MPI_Ibcast(block + first, n, MPI_BYTE, root, peers_.comm, request);
-      });
-    }
-  });
-}
-
-Request MpiCommunicator::Shift(const void* to_next, void* from_previous, size_t bytes) {
-  return progress_->Start([&] { return StartShift(peers_, to_next, from_previous, bytes); });
-}
-
-Request MpiCommunicator::Broadcast(void* data, size_t bytes, int root, Stream) {
-  return Start("MPI_Ibcast", [&](Requests& requests) {
-    peers_.InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
-      return MPI_Ibcast(static_cast<std::byte*>(data) + first, n, MPI_BYTE, root, peers_.comm, request);
-    });
-  });
-}
-
-void MpiCommunicator::Barrier() {
-  Start("MPI_Ibarrier", [&](Requests& requests) {
-    Check("MPI_Ibarrier", MPI_Ibarrier(peers_.comm, &requests.emplace_back(MPI_REQUEST_NULL)));
-  }).Wait();
-}
-
-std::unique_ptr<Communicator> MpiCommunicator::Duplicate() {
-  MPI_Comm duplicate = MPI_COMM_NULL;
-  Start("MPI_Comm_idup", [&](Requests& requests) {
-    Check("MPI_Comm_idup", MPI_Comm_idup(peers_.comm, &duplicate, &requests.emplace_back(MPI_REQUEST_NULL)));
-  }).Wait();
-  return std::make_unique<MpiCommunicator>(*this, duplicate);
-}
 
 }  // namespace
 

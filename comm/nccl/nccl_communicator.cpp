@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/nccl/nccl_library.h"
 #include "kernels/base/cuda_check.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -29,11 +30,56 @@ ncclRedOp_t Native(ReduceOp op) {
   return kOps[static_cast<size_t>(op)];
 }
 
+// Later work on `origin` waits for all collectives so far on `stream`: they are done in order.
+class Pending final : public Request::State {
+ public:
+  Pending(cudaStream_t stream, cudaEvent_t done, cudaStream_t origin)
+      : stream_(stream), done_(done), origin_(origin) {}
+  void Wait() override {
+    DEEPER_CUDA_CHECK(cudaEventRecord(done_, stream_));
+    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(origin_, done_, 0));
+  }
+  bool Test() override {
+    Wait();
+    return true;
+  }
+
+ private:
+  const cudaStream_t stream_;
+  const cudaEvent_t done_;
+  const cudaStream_t origin_;
+};
+
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(Communicator& inner, Device& device);
+  NcclCommunicator(Communicator& inner, Device& device)
+      : nccl_(*Nccl()), inner_(inner), gpu_(device.address()) {
+    int least = 0, greatest = 0;  // priorities, the greatest being the smallest number
+    DEEPER_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    DEEPER_CUDA_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest));
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming));
+    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
+
+    ncclUniqueId id{};
+    if (rank() == 0) Complete("ncclGetUniqueId", nccl_.GetUniqueId(&id));
+    inner_.Broadcast(&id, sizeof id, 0, {}).Wait();
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    Complete("ncclCommInitRankConfig", nccl_.CommInitRankConfig(&comm_, size(), id, rank(), &config));
+    poller_ = std::jthread([this](const std::stop_token& stop) { Poll(stop); });
+  }
+
   // Every rank must get here: NCCL ends like it began, together.
-  ~NcclCommunicator() override;
+  ~NcclCommunicator() override {
+    poller_ = {};  // stops and joins
+    DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_));
+    for (void* registration : registrations_) nccl_.CommDeregister(comm_, registration);
+    Complete("ncclCommFinalize", nccl_.CommFinalize(comm_));
+    nccl_.CommDestroy(comm_);
+    cudaEventDestroy(done_);
+    cudaEventDestroy(forked_);
+    cudaStreamDestroy(stream_);
+  }
 
   std::string name() const override { return "nccl"; }
   bool recordable() const override { return true; }
@@ -64,13 +110,17 @@ class NcclCommunicator final : public Communicator {
     return Start("ncclBroadcast", stream,
                  [&] { return nccl_.Broadcast(data, data, bytes, ncclUint8, root, comm_, stream_); });
   }
-  void Register(void* data, size_t bytes) override;
+  // Not every network and GPU profits, and those that do not say so: nothing is lost then but speed.
+  void Register(void* data, size_t bytes) override {
+    void* registration = nullptr;
+    if (nccl_.CommRegister(comm_, data, bytes, &registration) == ncclSuccess && registration != nullptr)
+      registrations_.push_back(registration);
+  }
+
   void Barrier() override { inner_.Barrier(); }
   void Abort(int exit_code, const std::string& reason) override { inner_.Abort(exit_code, reason); }
 
  private:
-  class Pending;
-
   // Forks NCCL's stream off `stream` and enqueues one collective there.
   template <class Call>
   Request Start(const char* name, Stream stream, const Call& call) {
@@ -78,13 +128,47 @@ class NcclCommunicator final : public Communicator {
     DEEPER_CUDA_CHECK(cudaEventRecord(forked_, origin));
     DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_, forked_, 0));
     Complete(name, call());
-    return Join(origin);
+    return Request(std::make_unique<Pending>(stream_, done_, origin));
   }
-  Request Join(cudaStream_t origin);
-  void Complete(const char* name, ncclResult_t result);
-  ncclResult_t AsyncError() const;
-  [[noreturn]] void Fail(const char* name, ncclResult_t result);
-  void Poll(const std::stop_token& stop);
+
+  // A communicator that does not block answers ncclInProgress while it connects, at its beginning and where a
+  // collective is the first of its kind; what it was asked for is on the stream only after that.
+  void Complete(const char* name, ncclResult_t result) {
+    const WaitingForPeers waiting;
+    const auto deadline = std::chrono::steady_clock::now() + kDeadline;
+    while (result == ncclInProgress && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      result = AsyncError();
+    }
+    if (result != ncclSuccess) Fail(name, result);
+  }
+
+  ncclResult_t AsyncError() const {
+    ncclResult_t state = ncclSuccess;
+    const ncclResult_t asked = nccl_.CommGetAsyncError(comm_, &state);
+    return asked == ncclSuccess ? state : asked;
+  }
+
+  // Without ncclCommAbort: it would free the step that waits for the GPU to go on with sums that are none.
+  // The end of the process takes NCCL's kernels off the GPU as well.
+  [[noreturn]] void Fail(const char* name, ncclResult_t result) {
+    const char* const what =
+        result == ncclInProgress ? "ranks did not come together within 120 s" : nccl_.GetErrorString(result);
+    inner_.Abort(kCommunicationExitCode,
+                 absl::StrCat(name, " failed on GPU ", gpu_, ": ", what,
+                              "; NCCL: ", nccl_.GetLastError(comm_), " (NCCL_DEBUG=INFO says more)"));
+    std::_Exit(kCommunicationExitCode);  // not reached
+  }
+
+  // While recorded steps are replayed nobody calls NCCL, which learns of lost peers and networks all the
+  // same.
+  void Poll(const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    while (!poll_.wait_for(lock, stop, kPollInterval, [&] { return stop.stop_requested(); })) {
+      const ncclResult_t state = AsyncError();
+      if (state != ncclSuccess && state != ncclInProgress) Fail("a collective", state);
+    }
+  }
 
   const NcclLibrary& nccl_;
   Communicator& inner_;
@@ -98,105 +182,10 @@ class NcclCommunicator final : public Communicator {
   std::jthread poller_;
 };
 
-// Later work on the stream waits for all collectives so far: they are done in order.
-class NcclCommunicator::Pending final : public Request::State {
- public:
-  Pending(NcclCommunicator& comm, cudaStream_t origin) : comm_(comm), origin_(origin) {}
-  void Wait() override {
-    DEEPER_CUDA_CHECK(cudaEventRecord(comm_.done_, comm_.stream_));
-    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(origin_, comm_.done_, 0));
-  }
-  bool Test() override {
-    Wait();
-    return true;
-  }
-
- private:
-  NcclCommunicator& comm_;
-  const cudaStream_t origin_;
-};
-
-NcclCommunicator::NcclCommunicator(Communicator& inner, Device& device)
-    : nccl_(*Nccl()), inner_(inner), gpu_(device.address()) {
-  int least = 0, greatest = 0;  // priorities, the greatest being the smallest number
-  DEEPER_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
-  DEEPER_CUDA_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest));
-  DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming));
-  DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
-
-  ncclUniqueId id{};
-  if (rank() == 0) Complete("ncclGetUniqueId", nccl_.GetUniqueId(&id));
-  inner_.Broadcast(&id, sizeof id, 0, {}).Wait();
-  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.blocking = 0;
-  Complete("ncclCommInitRankConfig", nccl_.CommInitRankConfig(&comm_, size(), id, rank(), &config));
-  poller_ = std::jthread([this](const std::stop_token& stop) { Poll(stop); });
-}
-
-NcclCommunicator::~NcclCommunicator() {
-  poller_ = {};  // stops and joins
-  DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_));
-  for (void* registration : registrations_) nccl_.CommDeregister(comm_, registration);
-  Complete("ncclCommFinalize", nccl_.CommFinalize(comm_));
-  nccl_.CommDestroy(comm_);
-  cudaEventDestroy(done_);
-  cudaEventDestroy(forked_);
-  cudaStreamDestroy(stream_);
-}
-
-Request NcclCommunicator::Join(cudaStream_t origin) {
-  return Request(std::make_unique<Pending>(*this, origin));
-}
-
-// Not every network and GPU profits, and those that do not say so: nothing is lost then but speed.
-void NcclCommunicator::Register(void* data, size_t bytes) {
-  void* registration = nullptr;
-  if (nccl_.CommRegister(comm_, data, bytes, &registration) == ncclSuccess && registration != nullptr)
-    registrations_.push_back(registration);
-}
-
-ncclResult_t NcclCommunicator::AsyncError() const {
-  ncclResult_t state = ncclSuccess;
-  const ncclResult_t asked = nccl_.CommGetAsyncError(comm_, &state);
-  return asked == ncclSuccess ? state : asked;
-}
-
-// A communicator that does not block answers ncclInProgress while it connects, at its beginning and where a
-// collective is the first of its kind; what it was asked for is on the stream only after that.
-void NcclCommunicator::Complete(const char* name, ncclResult_t result) {
-  const WaitingForPeers waiting;
-  const auto deadline = std::chrono::steady_clock::now() + kDeadline;
-  while (result == ncclInProgress && std::chrono::steady_clock::now() < deadline) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    result = AsyncError();
-  }
-  if (result != ncclSuccess) Fail(name, result);
-}
-
-// Without ncclCommAbort: it would free the step that waits for the GPU to go on with sums that are none. The
-// end of the process takes NCCL's kernels off the GPU as well.
-void NcclCommunicator::Fail(const char* name, ncclResult_t result) {
-  const char* const what =
-      result == ncclInProgress ? "ranks did not come together within 120 s" : nccl_.GetErrorString(result);
-  inner_.Abort(kCommunicationExitCode,
-               absl::StrCat(name, " failed on GPU ", gpu_, ": ", what, "; NCCL: ", nccl_.GetLastError(comm_),
-                            " (NCCL_DEBUG=INFO says more)"));
-  std::_Exit(kCommunicationExitCode);  // not reached
-}
-
-// While recorded steps are replayed nobody calls NCCL, which learns of lost peers and networks all the same.
-void NcclCommunicator::Poll(const std::stop_token& stop) {
-  std::unique_lock lock(mutex_);
-  while (!poll_.wait_for(lock, stop, kPollInterval, [&] { return stop.stop_requested(); })) {
-    const ncclResult_t state = AsyncError();
-    if (state != ncclSuccess && state != ncclInProgress) Fail("a collective", state);
-  }
-}
-
 }  // namespace
 
 absl::StatusOr<std::string> LoadNccl() {
-  if (!Nccl().ok()) return Nccl().status();
+  RETURN_IF_ERROR(Nccl().status());
   return absl::StrCat("NCCL ", Nccl()->Version());
 }
 

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
@@ -32,7 +33,7 @@ absl::StatusOr<NcclLibrary> NcclLibrary::Open(const char* file) {
   find("ncclReduceScatter", library.ReduceScatter);
   find("ncclAllGather", library.AllGather);
   find("ncclBroadcast", library.Broadcast);
-  if (!status.ok()) return status;
+  RETURN_IF_ERROR(status);
   return library;
 }
 

@@ -62,7 +62,18 @@ class StagedCommunicator final : public Communicator {
 
   size_t Ranks() const { return static_cast<size_t>(size()); }
   Request Start(const Source& from, const Target& to, Collective collective);
-  Buffer TakeStaging(size_t bytes);
+  Buffer TakeStaging(size_t bytes) {
+    const auto fits = std::find_if(idle_.begin(), idle_.end(),
+                                   [&](const Buffer& buffer) { return buffer.bytes() == bytes; });
+    if (fits == idle_.end()) {
+      Buffer fresh = device_.AllocateStaging(bytes);
+      DEEPER_CHECK(fresh.data() != nullptr, "no pinned host memory for what ranks exchange");
+      return fresh;
+    }
+    Buffer taken = std::move(*fits);
+    idle_.erase(fits);
+    return taken;
+  }
 
   Communicator& inner_;
   Device& device_;
@@ -104,19 +115,6 @@ class StagedCommunicator::Pending final : public Request::State {
 Request StagedCommunicator::Start(const Source& from, const Target& to, Collective collective) {
   if (from.bytes == 0) return {};
   return Request(std::make_unique<Pending>(*this, from, to, std::move(collective)));
-}
-
-Buffer StagedCommunicator::TakeStaging(size_t bytes) {
-  const auto fits =
-      std::find_if(idle_.begin(), idle_.end(), [&](const Buffer& buffer) { return buffer.bytes() == bytes; });
-  if (fits == idle_.end()) {
-    Buffer fresh = device_.AllocateStaging(bytes);
-    DEEPER_CHECK(fresh.data() != nullptr, "no pinned host memory for what ranks exchange");
-    return fresh;
-  }
-  Buffer taken = std::move(*fits);
-  idle_.erase(fits);
-  return taken;
 }
 
 }  // namespace

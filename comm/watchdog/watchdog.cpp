@@ -10,8 +10,13 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <thread>
 #include <utility>
+#include <vector>
 
+#include "comm/phase.h"
+#include "comm/watchdog/lateness.h"
+#include "comm/watchdog/peer_link.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/status.h"
 
@@ -54,136 +59,154 @@ void EndProcessLater() {
   }).detach();
 }
 
+class StarWatchdog final : public Watchdog {
+ public:
+  StarWatchdog(Communicator& comm, WatchdogOptions options, std::vector<std::unique_ptr<PeerLink>> links)
+      : comm_(comm),
+        options_(std::move(options)),
+        wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+        sigterm_in_(kSigtermDelay),
+        links_(std::move(links)),
+        ranks_(links_.size()) {
+    DEEPER_CHECK(wake_ >= 0 && options_.deadline_seconds > 0);
+    CarryPhaseBoard(&board_);
+    if (options_.delay_sigterm) {
+      wake_on_sigterm = wake_;
+      HandleSigterm(OnSigterm);
+    }
+    thread_ = std::jthread([this](const std::stop_token& stop) { Watch(stop); });
+  }
+
+  ~StarWatchdog() override {
+    thread_.request_stop();
+    Wake(wake_);
+    thread_.join();
+    CarryPhaseBoard(nullptr);
+    if (options_.delay_sigterm) {
+      HandleSigterm(SIG_DFL);
+      wake_on_sigterm = -1;
+      if (sigterm_came) std::raise(SIGTERM);
+    }
+    close(wake_);
+  }
+
+ private:
+  bool is_center() const { return comm_.rank() == 0; }
+
+  // All on the thread of the watchdog.
+  void Watch(const std::stop_token& stop) {
+    const double interval = std::min(kInterval, options_.deadline_seconds / 8);
+    std::optional<Verdict> verdict;
+    double last = Seconds(), since_beat = interval;
+    while (!stop.stop_requested() && !verdict.has_value()) {
+      Await(interval);
+      const double now = Seconds();
+      // Of a longer time this thread was stopped itself for the most part.
+      const double passed = std::min(now - std::exchange(last, now), 4 * interval);
+      PassTime(passed);
+      Hear();
+      since_beat += passed;
+      if (since_beat >= interval) {
+        Tell(PeerMessage::Kind::kBeat);
+        since_beat = 0;
+      }
+      verdict = Judge(ranks_, options_.deadline_seconds);
+      if (!verdict.has_value()) ObeySigterm(passed);
+    }
+    if (verdict.has_value()) Report(Describe(*verdict, options_.deadline_seconds));
+    TakeLeave();
+  }
+
+  // Until there is news, or for so long. Messages alone do not wake this thread: rank 0 would do little else.
+  // They are read once per interval.
+  void Await(double seconds) {
+    std::vector<pollfd> waited{{wake_, POLLIN, 0}};
+    for (size_t i = 0; i < links_.size(); ++i)
+      if (links_[i] != nullptr) waited.push_back({links_[i]->fd(), POLLRDHUP, 0});
+    poll(waited.data(), waited.size(), static_cast<int>(1e3 * seconds) + 1);
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t ignored = read(wake_, &count, sizeof count);
+  }
+
+  void Hear() {
+    for (size_t i = 0; i < links_.size(); ++i) {
+      if (links_[i] == nullptr) continue;
+      RankStatus& rank = ranks_[i];
+      const bool open = links_[i]->Receive([&](const PeerMessage& message) {
+        rank.silent = 0;
+        rank.mark = message.mark;
+        if (is_center()) rank.standing = message.standing;  // it is rank 0 that judges who is late
+        if (message.kind == PeerMessage::Kind::kFarewell) rank.left = true;
+        if (message.kind != PeerMessage::Kind::kVerdict) return;
+        rank.left = true;
+        if (!options_.on_failure) EndProcessLater();
+      });
+      if (open) continue;
+      rank.gone = !rank.left;
+      rank.error = links_[i]->error();
+      links_[i].reset();
+    }
+  }
+
+  void PassTime(double seconds) {
+    for (RankStatus& rank : ranks_) rank.silent += seconds;
+    const PhaseMark mark = board_.Read();
+    mine_.standing = mark.marks == mine_.mark.marks ? mine_.standing + seconds : 0;
+    mine_.mark = mark;
+    if (is_center()) ranks_[0] = mine_;
+  }
+
+  void ObeySigterm(double seconds) {
+    if (!options_.delay_sigterm || !sigterm_came) return;
+    sigterm_in_ -= seconds;
+    if (sigterm_in_ > 0) return;
+    Tell(PeerMessage::Kind::kFarewell);
+    HandleSigterm(SIG_DFL);
+    std::raise(SIGTERM);
+  }
+
+  void Tell(PeerMessage::Kind kind) {
+    const PeerMessage message = {
+        .kind = kind, .rank = comm_.rank(), .standing = mine_.standing, .mark = mine_.mark};
+    for (const auto& link : links_)
+      if (link != nullptr) link->Send(message);
+  }
+
+  void Report(const std::string& reason) {
+    Tell(PeerMessage::Kind::kVerdict);
+    if (options_.on_failure) return options_.on_failure(reason);
+    EndProcessLater();
+    comm_.Abort(kCommunicationExitCode, reason);
+  }
+
+  // Were rank 0 to close its ends first, the others could miss its farewell.
+  void TakeLeave() {
+    Tell(PeerMessage::Kind::kFarewell);
+    const double until = Seconds() + kFarewellTime;
+    const auto linked = [](const auto& link) { return link != nullptr; };
+    while (is_center() && std::any_of(links_.begin(), links_.end(), linked) && Seconds() < until) {
+      Await(kInterval);
+      Hear();
+    }
+  }
+
+  Communicator& comm_;
+  const WatchdogOptions options_;
+  const int wake_;     // eventfd: written to when there is a reason to look up
+  double sigterm_in_;  // seconds until a SIGTERM that came takes effect
+  PhaseBoard board_;
+  RankStatus mine_;
+  std::vector<std::unique_ptr<PeerLink>> links_;  // [rank]; on ranks other than 0 only [0]
+  std::vector<RankStatus> ranks_;                 // likewise
+  std::jthread thread_;
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(Communicator& comm,
                                                           const WatchdogOptions& options) {
   ASSIGN_OR_RETURN(auto links, ConnectPeers(comm));
-  return std::unique_ptr<Watchdog>(new Watchdog(comm, options, std::move(links)));
-}
-
-Watchdog::Watchdog(Communicator& comm, WatchdogOptions options, std::vector<std::unique_ptr<PeerLink>> links)
-    : comm_(comm),
-      options_(std::move(options)),
-      wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
-      sigterm_in_(kSigtermDelay),
-      links_(std::move(links)),
-      ranks_(links_.size()) {
-  DEEPER_CHECK(wake_ >= 0 && options_.deadline_seconds > 0);
-  CarryPhaseBoard(&board_);
-  if (options_.delay_sigterm) {
-    wake_on_sigterm = wake_;
-    HandleSigterm(OnSigterm);
-  }
-  thread_ = std::jthread([this](const std::stop_token& stop) { Watch(stop); });
-}
-
-Watchdog::~Watchdog() {
-  thread_.request_stop();
-  Wake(wake_);
-  thread_.join();
-  CarryPhaseBoard(nullptr);
-  if (options_.delay_sigterm) {
-    HandleSigterm(SIG_DFL);
-    wake_on_sigterm = -1;
-    if (sigterm_came) std::raise(SIGTERM);
-  }
-  close(wake_);
-}
-
-void Watchdog::Watch(const std::stop_token& stop) {
-  const double interval = std::min(kInterval, options_.deadline_seconds / 8);
-  std::optional<Verdict> verdict;
-  double last = Seconds(), since_beat = interval;
-  while (!stop.stop_requested() && !verdict.has_value()) {
-    Await(interval);
-    const double now = Seconds();
-    // Of a longer time this thread was stopped itself for the most part.
-    const double passed = std::min(now - std::exchange(last, now), 4 * interval);
-    PassTime(passed);
-    Hear();
-    since_beat += passed;
-    if (since_beat >= interval) {
-      Tell(PeerMessage::Kind::kBeat);
-      since_beat = 0;
-    }
-    verdict = Judge(ranks_, options_.deadline_seconds);
-    if (!verdict.has_value()) ObeySigterm(passed);
-  }
-  if (verdict.has_value()) Report(Describe(*verdict, options_.deadline_seconds));
-  TakeLeave();
-}
-
-// Messages alone do not wake this thread: rank 0 would do little else. They are read once per interval.
-void Watchdog::Await(double seconds) {
-  std::vector<pollfd> waited{{wake_, POLLIN, 0}};
-  for (size_t i = 0; i < links_.size(); ++i)
-    if (links_[i] != nullptr) waited.push_back({links_[i]->fd(), POLLRDHUP, 0});
-  poll(waited.data(), waited.size(), static_cast<int>(1e3 * seconds) + 1);
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t ignored = read(wake_, &count, sizeof count);
-}
-
-void Watchdog::Hear() {
-  for (size_t i = 0; i < links_.size(); ++i) {
-    if (links_[i] == nullptr) continue;
-    RankStatus& rank = ranks_[i];
-    const bool open = links_[i]->Receive([&](const PeerMessage& message) {
-      rank.silent = 0;
-      rank.mark = message.mark;
-      if (is_center()) rank.standing = message.standing;  // it is rank 0 that judges who is late
-      if (message.kind == PeerMessage::Kind::kFarewell) rank.left = true;
-      if (message.kind != PeerMessage::Kind::kVerdict) return;
-      rank.left = true;
-      if (!options_.on_failure) EndProcessLater();
-    });
-    if (open) continue;
-    rank.gone = !rank.left;
-    rank.error = links_[i]->error();
-    links_[i].reset();
-  }
-}
-
-void Watchdog::PassTime(double seconds) {
-  for (RankStatus& rank : ranks_) rank.silent += seconds;
-  const PhaseMark mark = board_.Read();
-  mine_.standing = mark.marks == mine_.mark.marks ? mine_.standing + seconds : 0;
-  mine_.mark = mark;
-  if (is_center()) ranks_[0] = mine_;
-}
-
-void Watchdog::ObeySigterm(double seconds) {
-  if (!options_.delay_sigterm || !sigterm_came) return;
-  sigterm_in_ -= seconds;
-  if (sigterm_in_ > 0) return;
-  Tell(PeerMessage::Kind::kFarewell);
-  HandleSigterm(SIG_DFL);
-  std::raise(SIGTERM);
-}
-
-void Watchdog::Tell(PeerMessage::Kind kind) {
-  const PeerMessage message = {
-      .kind = kind, .rank = comm_.rank(), .standing = mine_.standing, .mark = mine_.mark};
-  for (const auto& link : links_)
-    if (link != nullptr) link->Send(message);
-}
-
-void Watchdog::Report(const std::string& reason) {
-  Tell(PeerMessage::Kind::kVerdict);
-  if (options_.on_failure) return options_.on_failure(reason);
-  EndProcessLater();
-  comm_.Abort(kCommunicationExitCode, reason);
-}
-
-// Were rank 0 to close its ends first, the others could miss its farewell.
-void Watchdog::TakeLeave() {
-  Tell(PeerMessage::Kind::kFarewell);
-  const double until = Seconds() + kFarewellTime;
-  const auto linked = [](const auto& link) { return link != nullptr; };
-  while (is_center() && std::any_of(links_.begin(), links_.end(), linked) && Seconds() < until) {
-    Await(kInterval);
-    Hear();
-  }
+  return std::make_unique<StarWatchdog>(comm, options, std::move(links));
 }
 
 }  // namespace deeper

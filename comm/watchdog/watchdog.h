@@ -19,14 +19,9 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
-#include "comm/phase.h"
-#include "comm/watchdog/lateness.h"
-#include "comm/watchdog/peer_link.h"
 
 namespace deeper {
 
@@ -43,34 +38,7 @@ class Watchdog {
   // reach rank 0.
   static absl::StatusOr<std::unique_ptr<Watchdog>> Start(Communicator& comm, const WatchdogOptions& options);
   // On the thread that started it. No rank minds from now on if this one ends.
-  ~Watchdog();
-  Watchdog(const Watchdog&) = delete;
-  Watchdog& operator=(const Watchdog&) = delete;
-
- private:
-  Watchdog(Communicator& comm, WatchdogOptions options, std::vector<std::unique_ptr<PeerLink>> links);
-
-  bool is_center() const { return comm_.rank() == 0; }
-
-  // All on the thread of the watchdog.
-  void Watch(const std::stop_token& stop);
-  void Await(double seconds);  // or until there is news
-  void Hear();
-  void PassTime(double seconds);
-  void ObeySigterm(double seconds);
-  void Tell(PeerMessage::Kind kind);
-  void Report(const std::string& reason);
-  void TakeLeave();
-
-  Communicator& comm_;
-  const WatchdogOptions options_;
-  const int wake_;     // eventfd: written to when there is a reason to look up
-  double sigterm_in_;  // seconds until a SIGTERM that came takes effect
-  PhaseBoard board_;
-  RankStatus mine_;
-  std::vector<std::unique_ptr<PeerLink>> links_;  // [rank]; on ranks other than 0 only [0]
-  std::vector<RankStatus> ranks_;                 // likewise
-  std::jthread thread_;
+  virtual ~Watchdog() = default;
 };
 
 }  // namespace deeper

@@ -22,5 +22,8 @@ struct Image {
 
 // Which part of an image of this size is wanted: not empty, and inside. Called once a read.
 using ChoosePart = absl::FunctionRef<PixelRect(ImageSize)>;
+inline PixelRect ChooseAll(ImageSize size) {
+  return {0, 0, size.width, size.height};
+}
 
 }  // namespace deeper

@@ -200,7 +200,7 @@ absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, Image
   *size = {static_cast<int>(height), static_cast<int>(width)};
   if (wanted.image != nullptr && CheckSize(height, width).ok()) {
     ChooseInside(*wanted.choose, *size);
-    SetPart({0, 0, size->width, size->height}, wanted.channels, wanted.image);
+    SetPart(ChooseAll(*size), wanted.channels, wanted.image);
     ReadPngPixels(png, info, wanted.image);
   }
   png_destroy_read_struct(&png, &info, nullptr);
@@ -242,12 +242,7 @@ absl::Status DecodePart(std::span<const uint8_t> bytes, int channels, ChoosePart
 }
 
 absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image) {
-  return DecodePart(
-      bytes, channels,
-      [](ImageSize size) {
-        return PixelRect{0, 0, size.width, size.height};
-      },
-      image);
+  return DecodePart(bytes, channels, ChooseAll, image);
 }
 
 std::vector<uint8_t> EncodeJpeg(const Image& image, int quality) {

@@ -56,21 +56,9 @@ absl::Status Hdf5Error(const std::string& action, const std::string& path) {
 }
 
 hid_t DataType(Hdf5Type type) {
-  switch (type) {
-    case Hdf5Type::kU8:
-      return H5T_STD_U8LE;
-    case Hdf5Type::kU16:
-      return H5T_STD_U16LE;
-    case Hdf5Type::kU32:
-      return H5T_STD_U32LE;
-    case Hdf5Type::kU64:
-      return H5T_STD_U64LE;
-    case Hdf5Type::kI64:
-      return H5T_STD_I64LE;
-    case Hdf5Type::kF32:
-      return H5T_IEEE_F32LE;
-  }
-  return -1;
+  const hid_t types[] = {H5T_STD_U8LE,  H5T_STD_U16LE, H5T_STD_U32LE,
+                         H5T_STD_U64LE, H5T_STD_I64LE, H5T_IEEE_F32LE};  // in the order of Hdf5Type
+  return types[static_cast<size_t>(type)];
 }
 
 hid_t MakeStringType(size_t width) {

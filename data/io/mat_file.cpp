@@ -85,32 +85,18 @@ std::vector<double> ToDoubles(Bytes data) {
 
 // Whatever a number's class, it is stored in the smallest type that holds the array.
 absl::StatusOr<std::vector<double>> Numbers(const Element& element) {
-  switch (element.type) {
-    case kInt8:
-      return ToDoubles<int8_t>(element.data);
-    case kUint8:
-    case kUtf8:
-      return ToDoubles<uint8_t>(element.data);
-    case kInt16:
-      return ToDoubles<int16_t>(element.data);
-    case kUint16:
-    case kUtf16:
-      return ToDoubles<uint16_t>(element.data);
-    case kInt32:
-      return ToDoubles<int32_t>(element.data);
-    case kUint32:
-      return ToDoubles<uint32_t>(element.data);
-    case kSingle:
-      return ToDoubles<float>(element.data);
-    case kDouble:
-      return ToDoubles<double>(element.data);
-    case kInt64:
-      return ToDoubles<int64_t>(element.data);
-    case kUint64:
-      return ToDoubles<uint64_t>(element.data);
-    default:
-      return Damaged();
-  }
+  const auto [type, data] = element;
+  if (type == kInt8) return ToDoubles<int8_t>(data);
+  if (type == kUint8 || type == kUtf8) return ToDoubles<uint8_t>(data);
+  if (type == kInt16) return ToDoubles<int16_t>(data);
+  if (type == kUint16 || type == kUtf16) return ToDoubles<uint16_t>(data);
+  if (type == kInt32) return ToDoubles<int32_t>(data);
+  if (type == kUint32) return ToDoubles<uint32_t>(data);
+  if (type == kSingle) return ToDoubles<float>(data);
+  if (type == kDouble) return ToDoubles<double>(data);
+  if (type == kInt64) return ToDoubles<int64_t>(data);
+  if (type == kUint64) return ToDoubles<uint64_t>(data);
+  return Damaged();
 }
 
 struct NamedArray {
@@ -187,7 +173,7 @@ absl::StatusOr<MatArray> ReadMatVariable(Bytes file, const std::string& name) {
       Bytes inner = inflated;
       element = Next(&inner);
     }
-    if (!element.ok()) return element.status();
+    RETURN_IF_ERROR(element.status());
     if (element->type != kMatrix) continue;
     ASSIGN_OR_RETURN(NamedArray parsed, ParseArray(element->data, 0));
     if (parsed.name == name) return std::move(parsed.array);

@@ -69,10 +69,12 @@ absl::StatusOr<StoredSample> EncodeSample(const ImageSource& source, int64_t i, 
   StoredSample stored;
   Image& image = loaded.image;
   if (decode || !keep_file) {
-    absl::Status status;
-    if (!loaded.file.empty()) status = DecodeImage(loaded.file, source.channels(), &image);
-    if (status.ok() && options.resize > 0) status = ResizeShortSide(options.resize, &image);
-    if (!status.ok()) return status;
+    if (!loaded.file.empty()) {
+      RETURN_IF_ERROR(DecodeImage(loaded.file, source.channels(), &image));
+    }
+    if (options.resize > 0) {
+      RETURN_IF_ERROR(ResizeShortSide(options.resize, &image));
+    }
     stored.height = image.height;
     stored.width = image.width;
     stored.sums.Add(image);

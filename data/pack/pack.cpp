@@ -81,11 +81,8 @@ absl::Status PrepareOutput(const PackOptions& options, const PackPlan& plan) {
 // Whether `path` already is, in full, the planned shard.
 bool IsFinished(const std::string& path, const PlannedShard& shard) {
   absl::StatusOr<ShardFile> found = ShardFile::Open(path);
-  if (!found.ok() || found->header() != shard.header || HashIndex(found->index()) != HashIndex(shard.index))
-    return false;
-  std::vector<ShardProblem> problems;
-  found->CheckSamples(&problems);
-  return problems.empty();
+  return found.ok() && found->header() == shard.header &&
+         HashIndex(found->index()) == HashIndex(shard.index) && found->CheckSamples().empty();
 }
 
 absl::Status WriteShard(const PackOptions& options, const ImageSource& source, const PlannedShard& shard,

@@ -17,7 +17,7 @@
 #include "data/image/image_codec.h"
 #include "data/load/stage_clock.h"
 #include "data/shards/staging.h"
-#include "data/shards/validate_shards.h"
+#include "data/shards/verify_shards.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
 
@@ -145,14 +145,7 @@ class ShardDataset : public Dataset {
                                                        : absl::StrCat(shard.path, ", sample ", i);
   }
 
-  absl::Status Read(int64_t index, Image* image) const override {
-    return ReadPart(
-        index,
-        [](ImageSize size) {
-          return PixelRect{0, 0, size.width, size.height};
-        },
-        image);
-  }
+  absl::Status Read(int64_t index, Image* image) const override { return ReadPart(index, ChooseAll, image); }
 
   absl::Status ReadPart(int64_t index, ChoosePart choose, Image* image) const override {
     EnterStage(Stage::kRead);
@@ -219,7 +212,7 @@ class ShardDataset : public Dataset {
       if (absl::IsFailedPrecondition(file.status()))
         return absl::FailedPreconditionError(
             absl::StrCat(file.status().message(), ": leave out --direct_io"));
-      if (!file.ok()) return file.status();
+      RETURN_IF_ERROR(file.status());
       ASSIGN_OR_RETURN(const uint64_t bytes, file->Size());
       if (bytes != shard.bytes) {
         return absl::DataLossError(absl::StrCat(shard.path, " has ", bytes, " bytes now, the manifest says ",

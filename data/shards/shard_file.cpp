@@ -45,12 +45,14 @@ absl::Status ShardFile::Read(int64_t sample, std::vector<uint8_t>* out) const {
   return absl::DataLossError(absl::StrCat(Describe(sample), ": ", read.message()));
 }
 
-void ShardFile::CheckSamples(std::vector<ShardProblem>* problems) const {
+std::vector<ShardProblem> ShardFile::CheckSamples() const {
+  std::vector<ShardProblem> problems;
   std::vector<uint8_t> bytes;
   for (int64_t i = 0; i < header_.samples; ++i) {
     if (absl::Status read = Read(i, &bytes); !read.ok())
-      problems->push_back({path(), i, std::string(read.message())});
+      problems.push_back({path(), i, std::string(read.message())});
   }
+  return problems;
 }
 
 }  // namespace deeper

@@ -41,8 +41,8 @@ class ShardFile {
 
   // The stored bytes of sample `i`, after at most one more try. DataLoss: they do not match their checksum.
   absl::Status Read(int64_t i, std::vector<uint8_t>* out) const;
-  // Reads every sample and adds those that fail.
-  void CheckSamples(std::vector<ShardProblem>* problems) const;
+  // Reads every sample; a problem for each that fails.
+  std::vector<ShardProblem> CheckSamples() const;
 
  private:
   ShardFile() = default;

@@ -52,7 +52,7 @@ absl::Status ReadHeader(const Hdf5File& file, ShardHeader* header) {
   status.Update(file.ReadAttribute("encoding", &encoding));
   VisitAttributes(*header,
                   [&](const char* name, auto& value) { status.Update(file.ReadAttribute(name, &value)); });
-  if (!status.ok()) return status;
+  RETURN_IF_ERROR(status);
   absl::StatusOr<Encoding> parsed = ParseEncoding(encoding);
   if (!parsed.ok()) return absl::DataLossError(absl::StrCat(file.path(), ": ", parsed.status().message()));
   header->encoding = *parsed;

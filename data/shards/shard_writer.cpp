@@ -46,8 +46,7 @@ absl::Status ShardWriter::Put(int64_t sample, std::span<const uint8_t> bytes) {
 
 absl::Status ShardWriter::Commit() {
   ASSIGN_OR_RETURN(ShardFile written, ShardFile::Open(file_.path()));
-  std::vector<ShardProblem> problems;
-  written.CheckSamples(&problems);
+  const std::vector<ShardProblem> problems = written.CheckSamples();
   if (!problems.empty()) return absl::DataLossError(problems[0].what);
   RETURN_IF_ERROR(file_.Sync());
   RETURN_IF_ERROR(RenameDurably(file_.path(), path_));

@@ -7,8 +7,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <filesystem>
+#include <mutex>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -34,145 +37,167 @@ void RemoveLeftovers(const std::string& directory) {
   }
 }
 
+class MachineStager final : public Stager {
+ public:
+  // A directory of its own, so that whatever else is in options.dir stays.
+  MachineStager(StageOptions options, std::vector<StagedFile> files, std::function<void(size_t, File)> ready)
+      : options_(std::move(options)),
+        directory_(options_.dir + "/deeper-shards"),
+        files_(std::move(files)),
+        ready_(std::move(ready)),
+        adopted_(files_.size()) {}
+
+  ~MachineStager() override {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    stopping_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  absl::Status Begin() {
+    RETURN_IF_ERROR(CreateDirectories(directory_));
+    RETURN_IF_ERROR(TryLock());
+    thread_ = std::thread([this] { Run(); });
+    return absl::OkStatus();
+  }
+
+ private:
+  // OK if another process has the lock, too.
+  absl::Status TryLock() {
+    absl::StatusOr<File> lock = LockDirectory(directory_);
+    if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
+    RETURN_IF_ERROR(lock.status());
+    lock_ = *std::move(lock);
+    locked_ = true;
+    RemoveLeftovers(directory_);
+    return CheckRoom();
+  }
+
+  absl::Status CheckRoom() const {
+    uint64_t missing = 0;
+    for (const StagedFile& file : files_) missing += Exists(file) ? 0 : file.bytes;
+    struct statvfs info;
+    if (statvfs(directory_.c_str(), &info) != 0) return IoError("look for room in", directory_, errno);
+    const uint64_t room = uint64_t{info.f_bavail} * info.f_frsize;
+    if (missing <= room) return absl::OkStatus();
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("%s has room for %.1f GB, but staging needs %.1f GB more; free space, or use another "
+                        "--stage_dir or none",
+                        directory_, static_cast<double>(room) / 1e9, static_cast<double>(missing) / 1e9));
+  }
+
+  void Run() {
+    const auto start = std::chrono::steady_clock::now();
+    const bool complete = std::all_of(files_.begin(), files_.end(), [&](const auto& f) { return Exists(f); });
+    absl::Status status;
+    while (status.ok() && !StopRequested()) {
+      AdoptFinished();
+      if (std::find(adopted_.begin(), adopted_.end(), false) == adopted_.end()) break;
+      if (!locked_) status = TryLock();
+      if (locked_ && status.ok()) {
+        status = CopyMissing();
+      } else {
+        std::unique_lock lock(mutex_);
+        stopping_.wait_for(lock, kLookAgain, [&] { return stop_; });
+      }
+    }
+    if (locked_ && status.ok() && !StopRequested()) {
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+      options_.report(complete ? absl::StrCat(files_.size(), " shards were in ", directory_, " already")
+                               : absl::StrFormat("%d shards copied to %s in %.1f s", files_.size(),
+                                                 directory_, seconds.count()));
+    }
+    if (!status.ok() && !absl::IsCancelled(status)) {
+      options_.report(
+          absl::StrCat("warning: staging ended, and the run goes on with the originals: ", status.message()));
+    }
+    lock_ = File();
+  }
+
+  absl::Status CopyMissing() {
+    for (const StagedFile& file : files_) {
+      if (Exists(file)) continue;
+      if (absl::Status copied = Copy(file); !copied.ok()) {
+        unlink((CopyPath(file) + kTemporarySuffix).c_str());
+        return copied;
+      }
+      AdoptFinished();
+    }
+    return absl::OkStatus();
+  }
+
+  // Cancelled: the stager is to stop.
+  absl::Status Copy(const StagedFile& file) {
+    const std::string temporary = CopyPath(file) + kTemporarySuffix;
+    ASSIGN_OR_RETURN(File from, File::Open(file.path, O_RDONLY));
+    ASSIGN_OR_RETURN(File to, File::Open(temporary, O_WRONLY | O_CREAT | O_TRUNC));
+    RETURN_IF_ERROR(to.Allocate(file.bytes));
+    Xxh3Stream hash;
+    std::vector<char> chunk(kChunk);
+    for (uint64_t at = 0; at < file.bytes; at += kChunk) {
+      if (StopRequested()) return absl::CancelledError();
+      const size_t bytes = std::min<uint64_t>(kChunk, file.bytes - at);
+      RETURN_IF_ERROR(from.ReadAt(at, chunk.data(), bytes));
+      hash.Add(chunk.data(), bytes);
+      RETURN_IF_ERROR(to.WriteAt(at, chunk.data(), bytes));
+    }
+    if (hash.Finish().Hex() != file.xxh3) {
+      return absl::DataLossError(
+          absl::StrCat(file.path, " does not have the XXH3-128 that the manifest says; run `deeper verify`"));
+    }
+    RETURN_IF_ERROR(to.Sync());
+    return RenameDurably(temporary, CopyPath(file));
+  }
+
+  // Hands over the copies that are there by now, whoever made them.
+  void AdoptFinished() {
+    for (size_t i = 0; i < files_.size(); ++i) {
+      if (adopted_[i] || !Exists(files_[i])) continue;
+      absl::StatusOr<File> copy = File::Open(CopyPath(files_[i]), O_RDONLY);
+      if (!copy.ok()) continue;
+      adopted_[i] = true;
+      ready_(i, *std::move(copy));
+    }
+  }
+
+  bool Exists(const StagedFile& file) const {
+    std::error_code missing;
+    return fs::file_size(CopyPath(file), missing) == file.bytes && !missing;
+  }
+
+  std::string CopyPath(const StagedFile& file) const {
+    return absl::StrCat(directory_, "/", file.xxh3, "-", fs::path(file.path).filename().native());
+  }
+
+  bool StopRequested() {
+    const std::lock_guard lock(mutex_);
+    return stop_;
+  }
+
+  const StageOptions options_;
+  const std::string directory_;
+  const std::vector<StagedFile> files_;
+  const std::function<void(size_t, File)> ready_;
+  std::vector<bool> adopted_;  // by file
+  File lock_;
+  bool locked_ = false;
+
+  std::mutex mutex_;  // guards stop_
+  std::condition_variable stopping_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Stager>> Stager::Start(const StageOptions& options,
                                                       std::vector<StagedFile> files,
                                                       std::function<void(size_t, File)> ready) {
-  std::unique_ptr<Stager> stager(new Stager(options, std::move(files), std::move(ready)));
-  RETURN_IF_ERROR(CreateDirectories(stager->directory_));
-  RETURN_IF_ERROR(stager->TryLock());
-  stager->thread_ = std::thread([&s = *stager] { s.Run(); });
+  auto stager = std::make_unique<MachineStager>(options, std::move(files), std::move(ready));
+  RETURN_IF_ERROR(stager->Begin());
   return stager;
-}
-
-// A directory of its own, so that whatever else is in options.dir stays.
-Stager::Stager(StageOptions options, std::vector<StagedFile> files, std::function<void(size_t, File)> ready)
-    : options_(std::move(options)),
-      directory_(options_.dir + "/deeper-shards"),
-      files_(std::move(files)),
-      ready_(std::move(ready)),
-      adopted_(files_.size()) {}
-
-Stager::~Stager() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  stopping_.notify_all();
-  if (thread_.joinable()) thread_.join();
-}
-
-bool Stager::StopRequested() {
-  const std::lock_guard lock(mutex_);
-  return stop_;
-}
-
-// OK if another process has the lock, too.
-absl::Status Stager::TryLock() {
-  absl::StatusOr<File> lock = LockDirectory(directory_);
-  if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
-  if (!lock.ok()) return lock.status();
-  lock_ = *std::move(lock);
-  locked_ = true;
-  RemoveLeftovers(directory_);
-  return CheckRoom();
-}
-
-absl::Status Stager::CheckRoom() const {
-  uint64_t missing = 0;
-  for (const StagedFile& file : files_) missing += Exists(file) ? 0 : file.bytes;
-  struct statvfs info;
-  if (statvfs(directory_.c_str(), &info) != 0) return IoError("look for room in", directory_, errno);
-  const uint64_t room = uint64_t{info.f_bavail} * info.f_frsize;
-  if (missing <= room) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrFormat("%s has room for %.1f GB, but staging needs %.1f GB more; free space, or use another "
-                      "--stage_dir or none",
-                      directory_, static_cast<double>(room) / 1e9, static_cast<double>(missing) / 1e9));
-}
-
-std::string Stager::CopyPath(const StagedFile& file) const {
-  return absl::StrCat(directory_, "/", file.xxh3, "-", fs::path(file.path).filename().native());
-}
-
-bool Stager::Exists(const StagedFile& file) const {
-  std::error_code missing;
-  return fs::file_size(CopyPath(file), missing) == file.bytes && !missing;
-}
-
-void Stager::Run() {
-  const auto start = std::chrono::steady_clock::now();
-  const bool complete = std::all_of(files_.begin(), files_.end(), [&](const auto& f) { return Exists(f); });
-  absl::Status status;
-  while (status.ok() && !StopRequested()) {
-    AdoptFinished();
-    if (std::find(adopted_.begin(), adopted_.end(), false) == adopted_.end()) break;
-    if (!locked_) status = TryLock();
-    if (locked_ && status.ok()) {
-      status = CopyMissing();
-    } else {
-      std::unique_lock lock(mutex_);
-      stopping_.wait_for(lock, kLookAgain, [&] { return stop_; });
-    }
-  }
-  if (locked_ && status.ok() && !StopRequested()) {
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    options_.report(complete ? absl::StrCat(files_.size(), " shards were in ", directory_, " already")
-                             : absl::StrFormat("%d shards copied to %s in %.1f s", files_.size(), directory_,
-                                               seconds.count()));
-  }
-  if (!status.ok() && !absl::IsCancelled(status)) {
-    options_.report(
-        absl::StrCat("warning: staging ended, and the run goes on with the originals: ", status.message()));
-  }
-  lock_ = File();
-}
-
-// Hands over the copies that are there by now, whoever made them.
-void Stager::AdoptFinished() {
-  for (size_t i = 0; i < files_.size(); ++i) {
-    if (adopted_[i] || !Exists(files_[i])) continue;
-    absl::StatusOr<File> copy = File::Open(CopyPath(files_[i]), O_RDONLY);
-    if (!copy.ok()) continue;
-    adopted_[i] = true;
-    ready_(i, *std::move(copy));
-  }
-}
-
-absl::Status Stager::CopyMissing() {
-  for (const StagedFile& file : files_) {
-    if (Exists(file)) continue;
-    if (absl::Status copied = Copy(file); !copied.ok()) {
-      unlink((CopyPath(file) + kTemporarySuffix).c_str());
-      return copied;
-    }
-    AdoptFinished();
-  }
-  return absl::OkStatus();
-}
-
-// Cancelled: the stager is to stop.
-absl::Status Stager::Copy(const StagedFile& file) {
-  const std::string temporary = CopyPath(file) + kTemporarySuffix;
-  ASSIGN_OR_RETURN(File from, File::Open(file.path, O_RDONLY));
-  ASSIGN_OR_RETURN(File to, File::Open(temporary, O_WRONLY | O_CREAT | O_TRUNC));
-  RETURN_IF_ERROR(to.Allocate(file.bytes));
-  Xxh3Stream hash;
-  std::vector<char> chunk(kChunk);
-  for (uint64_t at = 0; at < file.bytes; at += kChunk) {
-    if (StopRequested()) return absl::CancelledError();
-    const size_t bytes = std::min<uint64_t>(kChunk, file.bytes - at);
-    RETURN_IF_ERROR(from.ReadAt(at, chunk.data(), bytes));
-    hash.Add(chunk.data(), bytes);
-    RETURN_IF_ERROR(to.WriteAt(at, chunk.data(), bytes));
-  }
-  if (hash.Finish().Hex() != file.xxh3) {
-    return absl::DataLossError(
-        absl::StrCat(file.path, " does not have the XXH3-128 that the manifest says; run `deeper verify`"));
-  }
-  RETURN_IF_ERROR(to.Sync());
-  return RenameDurably(temporary, CopyPath(file));
 }
 
 }  // namespace deeper

@@ -2,13 +2,10 @@
 // are in use.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -38,34 +35,7 @@ class Stager {
   static absl::StatusOr<std::unique_ptr<Stager>> Start(const StageOptions& options,
                                                        std::vector<StagedFile> files,
                                                        std::function<void(size_t, File)> ready);
-  ~Stager();  // stops in the middle of a copy
-  Stager(const Stager&) = delete;
-  Stager& operator=(const Stager&) = delete;
-
- private:
-  Stager(StageOptions options, std::vector<StagedFile> files, std::function<void(size_t, File)> ready);
-  absl::Status TryLock();
-  absl::Status CheckRoom() const;
-  void Run();
-  absl::Status CopyMissing();
-  absl::Status Copy(const StagedFile& file);
-  void AdoptFinished();
-  bool Exists(const StagedFile& file) const;
-  std::string CopyPath(const StagedFile& file) const;
-  bool StopRequested();
-
-  const StageOptions options_;
-  const std::string directory_;
-  const std::vector<StagedFile> files_;
-  const std::function<void(size_t, File)> ready_;
-  std::vector<bool> adopted_;  // by file
-  File lock_;
-  bool locked_ = false;
-
-  std::mutex mutex_;  // guards stop_
-  std::condition_variable stopping_;
-  bool stop_ = false;
-  std::thread thread_;
+  virtual ~Stager() = default;  // stops in the middle of a copy
 };
 
 }  // namespace deeper

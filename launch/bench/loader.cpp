@@ -20,7 +20,7 @@
 #include "comm/agree.h"
 #include "data/image/image_codec.h"
 #include "data/io/checksum.h"
-#include "data/shards/validate_shards.h"
+#include "data/shards/verify_shards.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/jobs.h"
 #include "kernels/base/status.h"

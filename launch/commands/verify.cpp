@@ -1,4 +1,4 @@
-#include "data/shards/verify.h"
+#include "data/shards/verify_shards.h"
 
 #include <cstdio>
 

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "comm/watchdog/lateness.h"
+#include "comm/watchdog/peer_link.h"
 #include "tests/comm/threads_communicator.h"
 
 namespace deeper {

@@ -1,4 +1,4 @@
-#include "data/shards/validate_shards.h"
+#include "data/shards/verify_shards.h"
 
 #include <filesystem>
 #include <set>
@@ -6,6 +6,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "data/io/checksum.h"
+#include "kernels/base/jobs.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -55,6 +58,20 @@ void AddUnlistedShards(const std::string& directory, const std::string& split,
   }
 }
 
+// Of a shard whose structure is sound: its samples, then the rest of the file.
+std::vector<ShardProblem> CheckContents(const ShardFile& shard, const ShardEntry& entry) {
+  std::vector<ShardProblem> problems = shard.CheckSamples();
+  absl::StatusOr<Hash128> hash = Xxh3OfFile(shard.path());
+  if (!hash.ok()) {
+    problems.push_back({shard.path(), -1, std::string(hash.status().message())});
+  } else if (hash->Hex() != entry.xxh3) {
+    problems.push_back(
+        {shard.path(), -1,
+         absl::StrCat(shard.path(), " has XXH3-128 ", hash->Hex(), ", the manifest says ", entry.xxh3)});
+  }
+  return problems;
+}
+
 }  // namespace
 
 std::vector<ShardProblem> VisitShards(const std::string& directory, const Manifest& manifest,
@@ -82,6 +99,31 @@ std::vector<ShardProblem> VisitShards(const std::string& directory, const Manife
   }
   AddUnlistedShards(directory, split, listed, &problems);
   return problems;
+}
+
+absl::StatusOr<VerifyReport> VerifyShards(const std::string& directory, int jobs) {
+  ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(directory));
+  VerifyReport report;
+  for (const auto& [name, split] : manifest.splits) {
+    std::vector<ShardFile> shards;
+    const std::vector<ShardProblem> unsound =
+        VisitShards(directory, manifest, name, [&](ShardFile shard) { shards.push_back(std::move(shard)); });
+    report.problems.insert(report.problems.end(), unsound.begin(), unsound.end());
+    std::vector<std::vector<ShardProblem>> found(shards.size());
+    RETURN_IF_ERROR(RunJobs(jobs, static_cast<int64_t>(shards.size()), [&](int64_t i) {
+      const ShardFile& shard = shards[static_cast<size_t>(i)];
+      found[static_cast<size_t>(i)] =
+          CheckContents(shard, split.shards[static_cast<size_t>(shard.header().shard_index)]);
+      return absl::OkStatus();
+    }));
+    for (size_t i = 0; i < shards.size(); ++i) {
+      report.shards += 1;
+      report.samples += shards[i].header().samples;
+      report.bytes += shards[i].bytes();
+      report.problems.insert(report.problems.end(), found[i].begin(), found[i].end());
+    }
+  }
+  return report;
 }
 
 }  // namespace deeper
