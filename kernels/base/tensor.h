@@ -4,8 +4,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <type_traits>
+
+#include "kernels/base/bf16.h"
+#include "kernels/base/check.h"
 
 namespace deeper {
+
+// The first multiple of `unit` that is not below n.
+template <class T>
+constexpr T RoundUp(T n, std::type_identity_t<T> unit) {
+  return (n + unit - 1) / unit * unit;
+}
 
 enum class DType : uint8_t { kF32, kBf16, kU8, kI32 };
 
@@ -35,6 +45,17 @@ constexpr const char* NameOf(DType t) {
       return "i32";
   }
   return "?";
+}
+
+// Calls body.operator()<T>() with the type of elements that are float or bf16.
+template <class Body>
+void WithFloatType(DType dtype, const Body& body) {
+  DEEPER_CHECK(dtype == DType::kF32 || dtype == DType::kBf16, NameOf(dtype));
+  if (dtype == DType::kBf16) {
+    body.template operator()<bf16>();
+  } else {
+    body.template operator()<float>();
+  }
 }
 
 // Logical shape, always in the order N, C, H, W; a matrix of feature vectors has h = w = 1.
@@ -69,7 +90,7 @@ struct TensorDesc {
 
   constexpr int64_t pixel_pitch() const { return pitch > 0 ? pitch : shape.c; }
   constexpr TensorDesc Dense() const { return {shape, dtype, layout, block}; }
-  constexpr int64_t padded_channels() const { return (shape.c + block - 1) / block * block; }
+  constexpr int64_t padded_channels() const { return RoundUp(shape.c, block); }
   // Elements in memory, padding channels and what lies beside a slice included.
   constexpr int64_t stored_elements() const {
     return shape.n * (pitch > 0 ? pitch : padded_channels()) * shape.h * shape.w;

@@ -72,11 +72,7 @@ class DropoutCpu final : public Op {
 
  private:
   void Drop(const void* from, void* to) const {
-    if (needs_.x.dtype == DType::kBf16) {
-      Drop(static_cast<const bf16*>(from), static_cast<bf16*>(to));
-    } else {
-      Drop(static_cast<const float*>(from), static_cast<float*>(to));
-    }
+    WithFloatType(needs_.x.dtype, [&]<class T>() { Drop(static_cast<const T*>(from), static_cast<T*>(to)); });
   }
   template <class T>
   void Drop(const T* from, T* to) const {

@@ -40,8 +40,7 @@ class FlattenCuda final : public Op {
   }
 
   void Forward() override {
-    WithBits([&](auto bits) {
-      using T = decltype(bits);
+    WithBits([&]<class T>() {
       ForEach(device_, {"flatten", bytes()}, needs_.y.stored_elements(),
               ToVector<T>{needs_.x, static_cast<const T*>(binding_.x), static_cast<T*>(binding_.y)});
     });
@@ -49,8 +48,7 @@ class FlattenCuda final : public Op {
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
     JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
-    WithBits([&](auto bits) {
-      using T = decltype(bits);
+    WithBits([&]<class T>() {
       ForEach(
           device_, {"flatten gradient", bytes()}, needs_.x.stored_elements(),
           ToFeatureMap<T>{needs_.x, static_cast<const T*>(binding_.dy[0]), static_cast<T*>(binding_.dx[0])});
@@ -62,9 +60,9 @@ class FlattenCuda final : public Op {
   template <class Make>
   void WithBits(const Make& make) const {
     if (SizeOf(needs_.x.dtype) == 2) {
-      make(uint16_t{});
+      make.template operator()<uint16_t>();
     } else {
-      make(uint32_t{});
+      make.template operator()<uint32_t>();
     }
   }
 

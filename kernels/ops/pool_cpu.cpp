@@ -91,11 +91,8 @@ class GlobalAvgPoolCpu final : public Op {
  private:
   template <class Body>
   void ForEachBlock(void* map, void* vector, const Body& body) const {
-    if (needs_.x.dtype == DType::kBf16) {
-      ForEachBlock(static_cast<bf16*>(map), static_cast<bf16*>(vector), body);
-    } else {
-      ForEachBlock(static_cast<float*>(map), static_cast<float*>(vector), body);
-    }
+    WithFloatType(needs_.x.dtype,
+                  [&]<class T>() { ForEachBlock(static_cast<T*>(map), static_cast<T*>(vector), body); });
   }
   template <class T, class Body>
   void ForEachBlock(T* map, T* vector, const Body& body) const {

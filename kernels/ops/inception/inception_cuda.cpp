@@ -31,10 +31,6 @@ namespace {
 // The convolutions in the order of OpShape::params, by the slices that they write.
 enum Convolution : size_t { kO1, kR2, kO2, kR3, kO3, kO4 };
 
-size_t Align(size_t bytes) {
-  return (bytes + 255) / 256 * 256;
-}
-
 class FusedInception final : public Op {
  public:
   FusedInception(const InceptionParams& params, const OpSetup& s)
@@ -400,13 +396,9 @@ BatchNormArguments FusedInception::Norm(Convolution first, const ChannelSlice& s
 }
 
 void FusedInception::Normalize(Convolution first, const ChannelSlice& slice) {
-  float *const mean = binding_.params[Weight(first) + 3], *const variance =
-                                                              binding_.params[Weight(first) + 4];
-  if (training_) {
-    BatchNormForwardCuda(device_, params_.norm, Norm(first, slice), mean, variance);
-  } else {
-    BatchNormInferCuda(device_, params_.norm, Norm(first, slice), mean, variance);
-  }
+  const size_t mean = Weight(first) + 3, variance = Weight(first) + 4;
+  BatchNormForwardCuda(device_, params_.norm, Norm(first, slice), binding_.params[mean],
+                       binding_.params[variance]);
 }
 
 void FusedInception::Backward() {
