@@ -20,31 +20,12 @@ constexpr T RoundUp(T n, std::type_identity_t<T> unit) {
 enum class DType : uint8_t { kF32, kBf16, kU8, kI32 };
 
 constexpr size_t SizeOf(DType t) {
-  switch (t) {
-    case DType::kF32:
-      return 4;
-    case DType::kBf16:
-      return 2;
-    case DType::kU8:
-      return 1;
-    case DType::kI32:
-      return 4;
-  }
-  return 0;
+  return t == DType::kU8 ? 1 : t == DType::kBf16 ? 2 : 4;
 }
 
 constexpr const char* NameOf(DType t) {
-  switch (t) {
-    case DType::kF32:
-      return "fp32";
-    case DType::kBf16:
-      return "bf16";
-    case DType::kU8:
-      return "u8";
-    case DType::kI32:
-      return "i32";
-  }
-  return "?";
+  constexpr const char* kNames[] = {"fp32", "bf16", "u8", "i32"};
+  return kNames[static_cast<size_t>(t)];
 }
 
 // Calls body.operator()<T>() with the type of elements that are float or bf16.

@@ -164,13 +164,12 @@ absl::StatusOr<Weighted> MakeConvolution(const WeightedDescs& d, int64_t stride,
   const auto first = winograd ? algorithm::convolution_winograd : algorithm::convolution_direct;
   const auto algorithms = {first, algorithm::convolution_direct, algorithm::convolution_auto};
   return Guarded("a convolution", d.x, [&] {
-    Weighted made;
     // Training's forward even for evaluation: inference's Winograd wants its weights transformed beforehand.
     const auto forward = FirstFast(algorithms, [&](algorithm a) {
       return Describe<dnnl::convolution_forward>(Attributes(d.relu), prop_kind::forward_training, a, d.x, d.w,
                                                  d.b, d.y, strides, pads, pads);
     });
-    made.forward = Primitive(forward);
+    Weighted made = {Primitive(forward), {}, {}};
     if (passes.training && passes.want_dx) {
       made.backward_data = Primitive(FirstFast(algorithms, [&](algorithm a) {
         return DescribeBackward<dnnl::convolution_backward_data>(forward, a, d.x, d.w, d.y, strides, pads,
@@ -189,10 +188,9 @@ absl::StatusOr<Weighted> MakeConvolution(const WeightedDescs& d, int64_t stride,
 
 absl::StatusOr<Weighted> MakeInnerProduct(const WeightedDescs& d, Passes passes) {
   return Guarded("a linear layer", d.x, [&] {
-    Weighted made;
     const auto forward = Describe<dnnl::inner_product_forward>(
         Attributes(d.relu), prop_kind::forward_training, d.x, d.w, d.b, d.y);
-    made.forward = Primitive(forward);
+    Weighted made = {Primitive(forward), {}, {}};
     if (passes.training && passes.want_dx) {
       made.backward_data =
           Primitive(DescribeBackward<dnnl::inner_product_backward_data>(forward, d.x, d.w, d.y));
@@ -214,11 +212,10 @@ absl::StatusOr<ForwardBackward> MakePooling(algorithm algorithm, const Desc& x, 
   [[maybe_unused]] const Dims dilation{0, 0};
   const Dims begin{window.pad, window.pad}, end{pad_end(2, window.kernel_h), pad_end(3, window.kernel_w)};
   return Guarded("a pooling", x, [&] {
-    ForwardBackward made;
     const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
     const auto forward = Describe<dnnl::pooling_forward>(Attributes(), kind, algorithm, x, y, strides, kernel,
                                                          DEEPER_SINCE_3(dilation) begin, end);
-    made.forward = Primitive(forward);
+    ForwardBackward made = {Primitive(forward), {}};
     if (passes.training && passes.want_dx) {
       made.backward = Primitive(DescribeBackward<dnnl::pooling_backward>(
           forward, algorithm, x, y, strides, kernel, DEEPER_SINCE_3(dilation) begin, end));
@@ -231,11 +228,10 @@ absl::StatusOr<ForwardBackward> MakeLrn(const Desc& x, int64_t size, float alpha
                                         Passes passes) {
   constexpr auto kAcross = algorithm::lrn_across_channels;
   return Guarded("a local response normalisation", x, [&] {
-    ForwardBackward made;
     const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
     const auto forward =
         Describe<dnnl::lrn_forward>(Attributes(), kind, kAcross, x, DEEPER_SINCE_3(x) size, alpha, beta, k);
-    made.forward = Primitive(forward);
+    ForwardBackward made = {Primitive(forward), {}};
     if (passes.training && passes.want_dx) {
       made.backward = Primitive(DescribeBackward<dnnl::lrn_backward>(forward, kAcross, x, x,
                                                                      DEEPER_SINCE_3(x) size, alpha, beta, k));
@@ -251,11 +247,10 @@ absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool rel
   if (relu) flags |= Flag::fuse_norm_relu;
   if (given_statistics) flags |= Flag::use_global_stats;
   return Guarded("a batch normalisation", x, [&] {
-    ForwardBackward made;
     const auto kind = training ? prop_kind::forward_training : prop_kind::forward_inference;
     const auto forward =
         Describe<dnnl::batch_normalization_forward>(Attributes(), kind, x, DEEPER_SINCE_3(x) eps, flags);
-    made.forward = Primitive(forward);
+    ForwardBackward made = {Primitive(forward), {}};
     if (training) {
       made.backward = Primitive(DescribeBackward<dnnl::batch_normalization_backward>(
           forward, prop_kind::backward, x, x, DEEPER_SINCE_3(x) eps, flags));

@@ -201,6 +201,7 @@ void JoinGradientsCuda(Device& device, const std::vector<void*>& parts, const vo
                        void* out, float* sums, void* workspace) {
   JoinGradientsCuda(device, {.desc = desc,
                              .parts = parts,
+                             .pooled = {},
                              .y = y,
                              .targets = {{desc.shape.c, out, desc.shape.c}},
                              .sums = sums,

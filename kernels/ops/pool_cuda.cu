@@ -183,7 +183,9 @@ class PoolCuda final : public Op {
                                 .parts = binding_.dy,
                                 .pooled = binding_.pooled_dy,
                                 .y = masks_dy_ ? binding_.y : nullptr,
-                                .targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}}});
+                                .targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}},
+                                .sums = nullptr,
+                                .workspace = nullptr});
   }
 
   CudaDevice& device_;
