@@ -19,12 +19,13 @@
 #include "comm/phase.h"
 #include "kernels/base/check.h"
 #include "kernels/base/device.h"
+#include "kernels/base/exit_code.h"
 #include "kernels/base/tensor.h"
 
 namespace deeper {
 
 // What the process exits with when communication failed.
-inline constexpr int kCommunicationExitCode = 5;
+inline constexpr int kCommunicationExitCode = static_cast<int>(ExitCode::kCommunication);
 
 // kTreeSum, of kF32 and a power of two of ranks, has the order of a balanced binary tree, neighbours first:
 // ((r0 + r1) + (r2 + r3)) + ... Where each rank's value is the sum of its share of some parts in the same

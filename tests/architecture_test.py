@@ -49,7 +49,7 @@ ROOMS = {
 # Libraries that only these files may touch, so that the rest neither compiles nor thinks in their terms.
 OWNERS = {
     "dnnl.hpp": re.compile(r"kernels/(ops/.*_cpu\.cpp|cpu/\w+\.(h|cpp))"),
-    "cudnn_backend.h": re.compile(r"kernels/cuda/plans/cudnn\.cpp"),
+    "cudnn_backend.h": re.compile(r"kernels/cuda/plans/cudnn_descriptor\.h"),
     "cublasLt.h": re.compile(r"kernels/cuda/plans/cublaslt\.(h|cpp)"),
     "nccl.h": re.compile(r"comm/nccl/nccl_\w+\.(h|cpp)"),
     "mpi.h": re.compile(r"comm/mpi/mpi_\w+\.(h|cpp)"),

@@ -2,13 +2,11 @@
 
 #include <sys/mman.h>
 
+#include "kernels/base/tensor.h"
+
 namespace deeper {
 namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
-
-size_t RoundUp(size_t bytes, size_t to) {
-  return (bytes + to - 1) / to * to;
-}
 }  // namespace
 
 Buffer AllocateHost(size_t bytes) {

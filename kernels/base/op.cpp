@@ -8,10 +8,6 @@
 namespace deeper {
 namespace {
 
-int64_t RoundUp(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
-
 // Calls visit(canonical index, stored index) for every element of an [O, I, ...] parameter. Checkpoints wait
 // for this: hence no division, and tile after tile, which stays in cache until it is whole. On one thread, as
 // it runs behind the disk: others that wait for the next parameter would take the cores of the reading.

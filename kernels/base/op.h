@@ -123,6 +123,11 @@ struct OpNeeds {
   bool backward_reads_y = false;
 };
 
+// Parts of `saved` and `workspace` begin on 256 bytes, as libraries want them on a GPU.
+constexpr size_t Align(size_t bytes) {
+  return RoundUp(bytes, 256);
+}
+
 // Device memory for the life of the op; 64-byte aligned (stored channels padded with zeros, see
 // Layout::kBlocked).
 struct OpBinding {

@@ -4,37 +4,39 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <type_traits>
+
+#include "kernels/base/bf16.h"
+#include "kernels/base/check.h"
 
 namespace deeper {
+
+// The first multiple of `unit` that is not below n.
+template <class T>
+constexpr T RoundUp(T n, std::type_identity_t<T> unit) {
+  return (n + unit - 1) / unit * unit;
+}
 
 enum class DType : uint8_t { kF32, kBf16, kU8, kI32 };
 
 constexpr size_t SizeOf(DType t) {
-  switch (t) {
-    case DType::kF32:
-      return 4;
-    case DType::kBf16:
-      return 2;
-    case DType::kU8:
-      return 1;
-    case DType::kI32:
-      return 4;
-  }
-  return 0;
+  return t == DType::kU8 ? 1 : t == DType::kBf16 ? 2 : 4;
 }
 
 constexpr const char* NameOf(DType t) {
-  switch (t) {
-    case DType::kF32:
-      return "fp32";
-    case DType::kBf16:
-      return "bf16";
-    case DType::kU8:
-      return "u8";
-    case DType::kI32:
-      return "i32";
+  constexpr const char* kNames[] = {"fp32", "bf16", "u8", "i32"};
+  return kNames[static_cast<size_t>(t)];
+}
+
+// Calls body.operator()<T>() with the type of elements that are float or bf16.
+template <class Body>
+void WithFloatType(DType dtype, const Body& body) {
+  DEEPER_CHECK(dtype == DType::kF32 || dtype == DType::kBf16, NameOf(dtype));
+  if (dtype == DType::kBf16) {
+    body.template operator()<bf16>();
+  } else {
+    body.template operator()<float>();
   }
-  return "?";
 }
 
 // Logical shape, always in the order N, C, H, W; a matrix of feature vectors has h = w = 1.
@@ -69,7 +71,7 @@ struct TensorDesc {
 
   constexpr int64_t pixel_pitch() const { return pitch > 0 ? pitch : shape.c; }
   constexpr TensorDesc Dense() const { return {shape, dtype, layout, block}; }
-  constexpr int64_t padded_channels() const { return (shape.c + block - 1) / block * block; }
+  constexpr int64_t padded_channels() const { return RoundUp(shape.c, block); }
   // Elements in memory, padding channels and what lies beside a slice included.
   constexpr int64_t stored_elements() const {
     return shape.n * (pitch > 0 ? pitch : padded_channels()) * shape.h * shape.w;

@@ -9,6 +9,7 @@
 #include <limits>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "kernels/base/device.h"
 #include "kernels/base/trace.h"
@@ -80,26 +81,21 @@ size_t CgroupAvailable(const CgroupMemory& v) {
 }
 
 const char* NameOfIsa(dnnl::cpu_isa isa) {
-  switch (isa) {
-    case dnnl::cpu_isa::avx512_core_amx:
-      return "AVX-512 with AMX";
-    case dnnl::cpu_isa::avx512_core_bf16:
-      return "AVX-512 with bf16";
-    case dnnl::cpu_isa::avx512_core_vnni:
-      return "AVX-512 with VNNI";
-    case dnnl::cpu_isa::avx512_core:
-      return "AVX-512";
-    case dnnl::cpu_isa::avx2_vnni:
-      return "AVX2 with VNNI";
-    case dnnl::cpu_isa::avx2:
-      return "AVX2";
-    case dnnl::cpu_isa::avx:
-      return "AVX";
-    case dnnl::cpu_isa::sse41:
-      return "SSE4.1";
-    default:
-      return "unknown instruction set";
+  using Isa = dnnl::cpu_isa;
+  constexpr std::pair<Isa, const char*> kNames[] = {
+      {Isa::avx512_core_amx, "AVX-512 with AMX"},
+      {Isa::avx512_core_bf16, "AVX-512 with bf16"},
+      {Isa::avx512_core_vnni, "AVX-512 with VNNI"},
+      {Isa::avx512_core, "AVX-512"},
+      {Isa::avx2_vnni, "AVX2 with VNNI"},
+      {Isa::avx2, "AVX2"},
+      {Isa::avx, "AVX"},
+      {Isa::sse41, "SSE4.1"},
+  };
+  for (const auto& [known, name] : kNames) {
+    if (known == isa) return name;
   }
+  return "unknown instruction set";
 }
 
 class CpuDevice final : public Device {

@@ -6,6 +6,13 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/check.h"
 
+// Descriptors of version 3 say more.
+#if DNNL_VERSION_MAJOR >= 3
+#define DEEPER_SINCE_3(...) __VA_ARGS__,
+#else
+#define DEEPER_SINCE_3(...)
+#endif
+
 namespace deeper::onednn {
 namespace {
 
@@ -157,13 +164,12 @@ absl::StatusOr<Weighted> MakeConvolution(const WeightedDescs& d, int64_t stride,
   const auto first = winograd ? algorithm::convolution_winograd : algorithm::convolution_direct;
   const auto algorithms = {first, algorithm::convolution_direct, algorithm::convolution_auto};
   return Guarded("a convolution", d.x, [&] {
-    Weighted made;
     // Training's forward even for evaluation: inference's Winograd wants its weights transformed beforehand.
     const auto forward = FirstFast(algorithms, [&](algorithm a) {
       return Describe<dnnl::convolution_forward>(Attributes(d.relu), prop_kind::forward_training, a, d.x, d.w,
                                                  d.b, d.y, strides, pads, pads);
     });
-    made.forward = Primitive(forward);
+    Weighted made = {Primitive(forward), {}, {}};
     if (passes.training && passes.want_dx) {
       made.backward_data = Primitive(FirstFast(algorithms, [&](algorithm a) {
         return DescribeBackward<dnnl::convolution_backward_data>(forward, a, d.x, d.w, d.y, strides, pads,
@@ -182,10 +188,9 @@ absl::StatusOr<Weighted> MakeConvolution(const WeightedDescs& d, int64_t stride,
 
 absl::StatusOr<Weighted> MakeInnerProduct(const WeightedDescs& d, Passes passes) {
   return Guarded("a linear layer", d.x, [&] {
-    Weighted made;
     const auto forward = Describe<dnnl::inner_product_forward>(
         Attributes(d.relu), prop_kind::forward_training, d.x, d.w, d.b, d.y);
-    made.forward = Primitive(forward);
+    Weighted made = {Primitive(forward), {}, {}};
     if (passes.training && passes.want_dx) {
       made.backward_data =
           Primitive(DescribeBackward<dnnl::inner_product_backward_data>(forward, d.x, d.w, d.y));
@@ -204,27 +209,16 @@ absl::StatusOr<ForwardBackward> MakePooling(algorithm algorithm, const Desc& x, 
     return std::max<int64_t>(0, (y.dims()[axis] - 1) * window.stride + kernel - x.dims()[axis] - window.pad);
   };
   const Dims strides{window.stride, window.stride}, kernel{window.kernel_h, window.kernel_w};
+  [[maybe_unused]] const Dims dilation{0, 0};
   const Dims begin{window.pad, window.pad}, end{pad_end(2, window.kernel_h), pad_end(3, window.kernel_w)};
-#if DNNL_VERSION_MAJOR >= 3
-  const auto describe = [&](auto describe_with, const auto&... args) {
-    return describe_with(args..., strides, kernel, Dims{0, 0}, begin, end);  // version 3 adds dilation
-  };
-#else
-  const auto describe = [&](auto describe_with, const auto&... args) {
-    return describe_with(args..., strides, kernel, begin, end);
-  };
-#endif
   return Guarded("a pooling", x, [&] {
-    ForwardBackward made;
     const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
-    const auto forward =
-        describe([&](const auto&... args) { return Describe<dnnl::pooling_forward>(Attributes(), args...); },
-                 kind, algorithm, x, y);
-    made.forward = Primitive(forward);
+    const auto forward = Describe<dnnl::pooling_forward>(Attributes(), kind, algorithm, x, y, strides, kernel,
+                                                         DEEPER_SINCE_3(dilation) begin, end);
+    ForwardBackward made = {Primitive(forward), {}};
     if (passes.training && passes.want_dx) {
-      made.backward = Primitive(describe(
-          [&](const auto&... args) { return DescribeBackward<dnnl::pooling_backward>(forward, args...); },
-          algorithm, x, y));
+      made.backward = Primitive(DescribeBackward<dnnl::pooling_backward>(
+          forward, algorithm, x, y, strides, kernel, DEEPER_SINCE_3(dilation) begin, end));
     }
     return made;
   });
@@ -234,22 +228,13 @@ absl::StatusOr<ForwardBackward> MakeLrn(const Desc& x, int64_t size, float alpha
                                         Passes passes) {
   constexpr auto kAcross = algorithm::lrn_across_channels;
   return Guarded("a local response normalisation", x, [&] {
-    ForwardBackward made;
     const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
-#if DNNL_VERSION_MAJOR >= 3
-    const auto forward = Describe<dnnl::lrn_forward>(Attributes(), kind, kAcross, x, x, size, alpha, beta, k);
-#else
-    const auto forward = Describe<dnnl::lrn_forward>(Attributes(), kind, kAcross, x, size, alpha, beta, k);
-#endif
-    made.forward = Primitive(forward);
+    const auto forward =
+        Describe<dnnl::lrn_forward>(Attributes(), kind, kAcross, x, DEEPER_SINCE_3(x) size, alpha, beta, k);
+    ForwardBackward made = {Primitive(forward), {}};
     if (passes.training && passes.want_dx) {
-#if DNNL_VERSION_MAJOR >= 3
-      made.backward =
-          Primitive(DescribeBackward<dnnl::lrn_backward>(forward, kAcross, x, x, x, size, alpha, beta, k));
-#else
-      made.backward =
-          Primitive(DescribeBackward<dnnl::lrn_backward>(forward, kAcross, x, x, size, alpha, beta, k));
-#endif
+      made.backward = Primitive(DescribeBackward<dnnl::lrn_backward>(forward, kAcross, x, x,
+                                                                     DEEPER_SINCE_3(x) size, alpha, beta, k));
     }
     return made;
   });
@@ -262,22 +247,13 @@ absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool rel
   if (relu) flags |= Flag::fuse_norm_relu;
   if (given_statistics) flags |= Flag::use_global_stats;
   return Guarded("a batch normalisation", x, [&] {
-    ForwardBackward made;
     const auto kind = training ? prop_kind::forward_training : prop_kind::forward_inference;
-#if DNNL_VERSION_MAJOR >= 3
-    const auto forward = Describe<dnnl::batch_normalization_forward>(Attributes(), kind, x, x, eps, flags);
-#else
-    const auto forward = Describe<dnnl::batch_normalization_forward>(Attributes(), kind, x, eps, flags);
-#endif
-    made.forward = Primitive(forward);
+    const auto forward =
+        Describe<dnnl::batch_normalization_forward>(Attributes(), kind, x, DEEPER_SINCE_3(x) eps, flags);
+    ForwardBackward made = {Primitive(forward), {}};
     if (training) {
-#if DNNL_VERSION_MAJOR >= 3
       made.backward = Primitive(DescribeBackward<dnnl::batch_normalization_backward>(
-          forward, prop_kind::backward, x, x, x, eps, flags));
-#else
-      made.backward = Primitive(
-          DescribeBackward<dnnl::batch_normalization_backward>(forward, prop_kind::backward, x, x, eps, flags));
-#endif
+          forward, prop_kind::backward, x, x, DEEPER_SINCE_3(x) eps, flags));
     }
     return made;
   });

@@ -19,6 +19,8 @@ namespace deeper::onednn {
 
 using Desc = dnnl::memory::desc;
 
+constexpr size_t kAlignment = 64;  // of memory that is handed to it
+
 Desc DescOf(const TensorDesc& tensor);
 // A weight or a vector as the op stores it: float32, plain or OIhw{b}i{b}o.
 Desc DescOf(const ParamSpec& spec, const ParamLayout& layout);

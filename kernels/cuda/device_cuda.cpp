@@ -116,12 +116,8 @@ class GpuDevice final : public CudaDevice {
     DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming));
     for (BranchStream& branch : branches_)
       DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&branch.done, cudaEventDisableTiming));
-    auto convolutions = cudnn::MakeGpuTarget();
-    if (!convolutions.ok()) return convolutions.status();
-    convolutions_ = *std::move(convolutions);
-    auto matmuls = cublaslt::MakeTarget();
-    if (!matmuls.ok()) return matmuls.status();
-    matmuls_ = *std::move(matmuls);
+    ASSIGN_OR_RETURN(convolutions_, cudnn::MakeGpuTarget());
+    ASSIGN_OR_RETURN(matmuls_, cublaslt::MakeTarget());
     return absl::OkStatus();
   }
 
@@ -275,25 +271,18 @@ class GpuDevice final : public CudaDevice {
   absl::StatusOr<std::unique_ptr<CudaPlan>> MakePlan(const Problem& problem,
                                                      absl::StatusOr<std::unique_ptr<AlgorithmChoice>> choice,
                                                      const AlgorithmCheck& check) {
-    if (!choice.ok()) return choice.status();
+    RETURN_IF_ERROR(choice.status());
     const std::string words = deeper::ToString(problem);
     absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = absl::NotFoundError("not tuned yet");
     if (const std::optional<std::string> known = plans_.Find(words)) algorithm = (*choice)->Load(*known);
     if (!algorithm.ok()) {
-      algorithm = Tune(problem, **choice, check);
-      if (!algorithm.ok()) return algorithm.status();
+      // The clock decides differently from run to run, and another algorithm may round differently.
+      const int contenders = options_.deterministic ? 1 : kContenders;
+      ASSIGN_OR_RETURN(algorithm, ChooseFastest(**choice, words, SizesOf(problem), *this, contenders, check));
       RETURN_IF_ERROR(Remember(words, **algorithm));
     }
     const size_t workspace_bytes = (*algorithm)->workspace_bytes();
     return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), *std::move(algorithm), workspace_bytes);
-  }
-
-  template <class Problem>
-  absl::StatusOr<std::unique_ptr<Algorithm>> Tune(const Problem& problem, AlgorithmChoice& choice,
-                                                  const AlgorithmCheck& check) {
-    // The clock decides differently from run to run, and another algorithm may round differently.
-    return ChooseFastest(choice, deeper::ToString(problem), SizesOf(problem), *this,
-                         options_.deterministic ? 1 : kContenders, check);
   }
 
   absl::Status Remember(const std::string& problem, const Algorithm& algorithm) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/cuda/plans/autotune.h"
 #include "kernels/cuda/plans/cublaslt.h"
 #include "kernels/cuda/plans/cuda_problem.h"
@@ -48,8 +49,8 @@ class DevicelessGpu final : public PlanningDevice {
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
     const auto [entry, is_new] = workspaces_.try_emplace(ToString(problem), 0);
     if (is_new) entry->second = Workspace(problem);
-    if (!entry->second.ok()) return entry->second.status();
-    return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, *entry->second);
+    ASSIGN_OR_RETURN(const size_t workspace_bytes, entry->second);
+    return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, workspace_bytes);
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
     return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, cublaslt::kMaxWorkspaceBytes);
@@ -59,10 +60,9 @@ class DevicelessGpu final : public PlanningDevice {
   absl::StatusOr<size_t> Workspace(const ConvolutionProblem& problem) const {
     auto choice = cudnn::Choose(*target_, problem, /*deterministic=*/false);
     if (problem.mask_dx || problem.pool_x) choice = tensor_core::Choose(compute_capability_, problem);
-    if (!choice.ok()) return choice.status();
-    const auto algorithm = ChooseFirst(**choice);
-    if (!algorithm.ok()) return algorithm.status();
-    return (*algorithm)->workspace_bytes();
+    RETURN_IF_ERROR(choice.status());
+    ASSIGN_OR_RETURN(const auto algorithm, ChooseFirst(**choice));
+    return algorithm->workspace_bytes();
   }
 
   const std::string description_;
@@ -77,8 +77,7 @@ class DevicelessGpu final : public PlanningDevice {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PlanningDevice>> MakePlanningDevice(const std::string& device_property_json) {
-  auto target = cudnn::MakeDevicelessTarget(device_property_json);
-  if (!target.ok()) return target.status();
+  ASSIGN_OR_RETURN(auto target, cudnn::MakeDevicelessTarget(device_property_json));
   const auto json = nlohmann::json::parse(device_property_json, nullptr, /*allow_exceptions=*/false);
   const auto number = [&json](const char* name) {
     const auto found = json.find(name);
@@ -91,7 +90,7 @@ absl::StatusOr<std::unique_ptr<PlanningDevice>> MakePlanningDevice(const std::st
                    number("multiProcessorCount"), " SMs, compute capability ", version / 100, ".",
                    version / 10 % 10, ", cuDNN ", cudnn::Version(), ", planned");
   return std::make_unique<DevicelessGpu>(description, static_cast<int>(version / 10),
-                                         static_cast<size_t>(number("totalGlobalMem")), *std::move(target));
+                                         static_cast<size_t>(number("totalGlobalMem")), std::move(target));
 }
 
 }  // namespace deeper

@@ -67,7 +67,7 @@ template <class Sums>
 struct TileSums {
   static size_t Bytes(const TensorDesc& desc) {
     const size_t values = static_cast<size_t>(TilesOf(desc).count() * Sums::kValues * desc.shape.c);
-    return (values * sizeof(float) + 255) / 256 * 256;
+    return Align(values * sizeof(float));
   }
 
   RowTiles tiles;

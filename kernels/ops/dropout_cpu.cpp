@@ -72,21 +72,16 @@ class DropoutCpu final : public Op {
 
  private:
   void Drop(const void* from, void* to) const {
-    if (needs_.x.dtype == DType::kBf16) {
-      Drop(static_cast<const bf16*>(from), static_cast<bf16*>(to));
-    } else {
-      Drop(static_cast<const float*>(from), static_cast<float*>(to));
-    }
-  }
-  template <class T>
-  void Drop(const T* from, T* to) const {
     const StepContext& step = *binding_.step;
     const int64_t pixels = needs_.x.shape.spatial();
-    ParallelFor(needs_.x.shape.n * pixels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const Rng rng(step.seed, stream_, step.epoch, step.samples[i / pixels]);
-        DropPixel(rng, p_, needs_.x, i / pixels, i % pixels, from, to);
-      }
+    WithFloatType(needs_.x.dtype, [&]<class T>() {
+      ParallelFor(needs_.x.shape.n * pixels, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const Rng rng(step.seed, stream_, step.epoch, step.samples[i / pixels]);
+          DropPixel(rng, p_, needs_.x, i / pixels, i % pixels, static_cast<const T*>(from),
+                    static_cast<T*>(to));
+        }
+      });
     });
   }
 

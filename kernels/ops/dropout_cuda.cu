@@ -93,9 +93,7 @@ class DropoutCuda final : public Op {
     const TensorDesc& x = needs_.x;
     const Launch launch = {name, static_cast<int64_t>(2 * x.bytes())};
     const int64_t count = x.stored_elements(), sample = count / x.shape.n;
-    WithPacks(x.dtype, IsRows(x) ? sample : 1, [&](auto zero, auto width) {
-      using T = decltype(zero);
-      constexpr int N = width;
+    WithPacks(x.dtype, IsRows(x) ? sample : 1, [&]<class T, int N>() {
       if constexpr (N > 1) {
         ForEach(device_, launch, count / N,
                 DropPacks<T, N>{mask, sample / N, static_cast<const T*>(from), static_cast<T*>(to)});

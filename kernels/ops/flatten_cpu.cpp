@@ -19,7 +19,6 @@ void ForEachPlane(const TensorDesc& x, const Move& move) {
   });
 }
 
-// Elements are moved as bits: T is as wide as they are.
 template <class T>
 void ToVector(const TensorDesc& desc, const T* x, T* y) {
   ForEachPlane(desc, [&](int64_t at_x, int64_t at_y, int64_t pixels, int64_t stride) {
@@ -44,22 +43,16 @@ class FlattenCpu final : public Op {
   }
 
   void Forward() override {
-    if (SizeOf(needs_.x.dtype) == 2) {
-      ToVector(needs_.x, static_cast<const uint16_t*>(binding_.x), static_cast<uint16_t*>(binding_.y));
-    } else {
-      ToVector(needs_.x, static_cast<const uint32_t*>(binding_.x), static_cast<uint32_t*>(binding_.y));
-    }
+    WithFloatType(needs_.x.dtype, [&]<class T>() {
+      ToVector(needs_.x, static_cast<const T*>(binding_.x), static_cast<T*>(binding_.y));
+    });
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
     JoinGradientsCpu(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
-    if (SizeOf(needs_.x.dtype) == 2) {
-      ToFeatureMap(needs_.x, static_cast<const uint16_t*>(binding_.dy[0]),
-                   static_cast<uint16_t*>(binding_.dx[0]));
-    } else {
-      ToFeatureMap(needs_.x, static_cast<const uint32_t*>(binding_.dy[0]),
-                   static_cast<uint32_t*>(binding_.dx[0]));
-    }
+    WithFloatType(needs_.x.dtype, [&]<class T>() {
+      ToFeatureMap(needs_.x, static_cast<const T*>(binding_.dy[0]), static_cast<T*>(binding_.dx[0]));
+    });
   }
 };
 

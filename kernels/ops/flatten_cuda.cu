@@ -5,7 +5,7 @@
 namespace deeper {
 namespace {
 
-// In the order of y. Elements are moved as bits: T is as wide as they are.
+// In the order of y.
 template <class T>
 struct ToVector {
   TensorDesc desc;  // of x
@@ -40,8 +40,7 @@ class FlattenCuda final : public Op {
   }
 
   void Forward() override {
-    WithBits([&](auto bits) {
-      using T = decltype(bits);
+    WithFloatType(needs_.x.dtype, [&]<class T>() {
       ForEach(device_, {"flatten", bytes()}, needs_.y.stored_elements(),
               ToVector<T>{needs_.x, static_cast<const T*>(binding_.x), static_cast<T*>(binding_.y)});
     });
@@ -49,8 +48,7 @@ class FlattenCuda final : public Op {
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
     JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
-    WithBits([&](auto bits) {
-      using T = decltype(bits);
+    WithFloatType(needs_.x.dtype, [&]<class T>() {
       ForEach(
           device_, {"flatten gradient", bytes()}, needs_.x.stored_elements(),
           ToFeatureMap<T>{needs_.x, static_cast<const T*>(binding_.dy[0]), static_cast<T*>(binding_.dx[0])});
@@ -59,14 +57,6 @@ class FlattenCuda final : public Op {
 
  private:
   int64_t bytes() const { return static_cast<int64_t>(needs_.x.bytes() + needs_.y.bytes()); }
-  template <class Make>
-  void WithBits(const Make& make) const {
-    if (SizeOf(needs_.x.dtype) == 2) {
-      make(uint16_t{});
-    } else {
-      make(uint32_t{});
-    }
-  }
 
   CudaDevice& device_;
 };

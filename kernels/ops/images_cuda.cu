@@ -87,41 +87,26 @@ struct PlacePixel {
   }
 };
 
-template <class T>
-void PlaceAs(CudaDevice& device, const float* normalised, const TensorDesc& desc, void* images) {
-  const Shape& s = desc.shape;
-  const int64_t bytes = s.elements() * int64_t{sizeof(float)} + static_cast<int64_t>(desc.bytes());
-  ForEach(device, {"place images", bytes}, s.n * s.spatial(),
-          PlacePixel<T>{normalised, s.spatial(), static_cast<int>(s.c), static_cast<T*>(images)});
-}
-
-template <class T>
-void SampleAs(CudaDevice& device, const std::byte* batch, const PixelScales& scales, const TensorDesc& desc,
-              void* images) {
-  const Shape& s = desc.shape;
-  const int64_t pixels = s.n * s.spatial();
-  ForEach(device, {"sample images", pixels * s.c + static_cast<int64_t>(desc.bytes())}, pixels,
-          SamplePixel<T>{batch, scales, static_cast<int>(s.h), static_cast<int>(s.w), static_cast<int>(s.c),
-                         static_cast<T*>(images)});
-}
-
 }  // namespace
 
 void PlaceImagesCuda(Device& device, const float* normalised, const TensorDesc& desc, void* images) {
-  if (desc.dtype == DType::kBf16) {
-    PlaceAs<bf16>(AsCuda(device), normalised, desc, images);
-  } else {
-    PlaceAs<float>(AsCuda(device), normalised, desc, images);
-  }
+  const Shape& s = desc.shape;
+  const int64_t bytes = s.elements() * int64_t{sizeof(float)} + static_cast<int64_t>(desc.bytes());
+  WithFloatType(desc.dtype, [&]<class T>() {
+    ForEach(AsCuda(device), {"place images", bytes}, s.n * s.spatial(),
+            PlacePixel<T>{normalised, s.spatial(), static_cast<int>(s.c), static_cast<T*>(images)});
+  });
 }
 
 void SampleImagesCuda(Device& device, const std::byte* batch, const PixelScales& scales,
                       const TensorDesc& desc, void* images) {
-  if (desc.dtype == DType::kBf16) {
-    SampleAs<bf16>(AsCuda(device), batch, scales, desc, images);
-  } else {
-    SampleAs<float>(AsCuda(device), batch, scales, desc, images);
-  }
+  const Shape& s = desc.shape;
+  const int64_t pixels = s.n * s.spatial();
+  WithFloatType(desc.dtype, [&]<class T>() {
+    ForEach(AsCuda(device), {"sample images", pixels * s.c + static_cast<int64_t>(desc.bytes())}, pixels,
+            SamplePixel<T>{batch, scales, static_cast<int>(s.h), static_cast<int>(s.w), static_cast<int>(s.c),
+                           static_cast<T*>(images)});
+  });
 }
 
 }  // namespace deeper

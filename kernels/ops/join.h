@@ -45,7 +45,8 @@ struct GradientJoin {
 };
 constexpr size_t kMaxPooledParts = 2;
 
-void JoinGradientsCuda(Device& device, const GradientJoin& join);
+// Where the one part is the one target and nothing is masked, only its sums are made.
+void JoinGradientsCuda(Device& device, GradientJoin join);
 size_t JoinWorkspaceBytes(const TensorDesc& desc);
 
 // The same with one dense target `out`, for ops whose y is dense.

@@ -110,12 +110,8 @@ void Paste(const Tensor& from, int64_t first, const Tensor& to) {
 void JoinAnyType(const std::vector<void*>& parts, const void* y, const TensorDesc& from,
                  int64_t first_channel, const Tensor& out) {
   DEEPER_CHECK(!parts.empty() && out.desc.dtype == from.dtype);
-  if (from.dtype == DType::kF32) {
-    Join(parts, static_cast<const float*>(y), from, first_channel, out);
-  } else {
-    DEEPER_CHECK(from.dtype == DType::kBf16, NameOf(from.dtype));
-    Join(parts, static_cast<const bf16*>(y), from, first_channel, out);
-  }
+  WithFloatType(from.dtype,
+                [&]<class T>() { Join(parts, static_cast<const T*>(y), from, first_channel, out); });
 }
 
 }  // namespace
@@ -132,12 +128,7 @@ void JoinGradientsCpu(const std::vector<void*>& parts, const void* y, const Tens
 
 void PasteChannelsCpu(Device&, const Tensor& from, int64_t first_channel, const Tensor& to) {
   DEEPER_CHECK(from.desc.dtype == to.desc.dtype);
-  if (from.desc.dtype == DType::kF32) {
-    Paste<float>(from, first_channel, to);
-  } else {
-    DEEPER_CHECK(from.desc.dtype == DType::kBf16, NameOf(from.desc.dtype));
-    Paste<bf16>(from, first_channel, to);
-  }
+  WithFloatType(from.desc.dtype, [&]<class T>() { Paste<T>(from, first_channel, to); });
 }
 
 }  // namespace deeper

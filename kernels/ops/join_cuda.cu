@@ -144,9 +144,7 @@ void Run(CudaDevice& device, const GradientJoin& join) {
   const int64_t channels = join.desc.shape.c;
   const TileSums<Sum> sums = {tiles, channels,
                               join.sums == nullptr ? nullptr : static_cast<float*>(join.workspace)};
-  WithPacks(join.desc.dtype, CommonDivisor(join), [&](auto zero, auto width) {
-    using T = decltype(zero);
-    constexpr int N = width;
+  WithPacks(join.desc.dtype, CommonDivisor(join), [&]<class T, int N>() {
     ForEach(device, {kPooled ? "join and spread gradients" : "join gradients", BytesOf(join)},
             tiles.count() * (channels / N),
             Join<T, N, kPooled>{Joined<T, N, kPooled>(join), Targets<T, N>(join.targets), sums});
@@ -166,9 +164,7 @@ void JoinChannelsCuda(Device& device, const std::vector<void*>& parts, const voi
   join.desc = from;
   join.parts = parts;
   join.y = y;
-  WithPacks(from.dtype, divisor, [&](auto zero, auto width) {
-    using T = decltype(zero);
-    constexpr int N = width;
+  WithPacks(from.dtype, divisor, [&]<class T, int N>() {
     ForEach(AsCuda(device), {"join channels", bytes}, count / N,
             CutChannels<T, N>{Joined<T, N, false>(join), first_channel, channels, out.as<T>()});
   });
@@ -178,19 +174,22 @@ void PasteChannelsCuda(Device& device, const Tensor& from, int64_t first_channel
   DEEPER_CHECK(IsRows(from.desc) && IsRows(to.desc) && from.desc.dtype == to.desc.dtype);
   const int64_t count = from.desc.stored_elements(), channels = from.desc.shape.c, wide = to.desc.shape.c;
   const int64_t bytes = Bytes(2, count, from.desc.dtype);
-  WithPacks(from.desc.dtype, std::gcd(std::gcd(channels, wide), first_channel), [&](auto zero, auto width) {
-    using T = decltype(zero);
-    constexpr int N = width;
+  WithPacks(from.desc.dtype, std::gcd(std::gcd(channels, wide), first_channel), [&]<class T, int N>() {
     ForEach(AsCuda(device), {"paste channels", bytes}, count / N,
             PasteIntoChannels<T, N>{from.as<T>(), channels, first_channel, wide, to.as<T>()});
   });
 }
 
-void JoinGradientsCuda(Device& device, const GradientJoin& join) {
+void JoinGradientsCuda(Device& device, GradientJoin join) {
   DEEPER_CHECK(IsRows(join.desc), join.desc.shape.ToString());
   DEEPER_CHECK(!join.parts.empty() || !join.pooled.empty());
   DEEPER_CHECK(join.parts.size() <= kMaxGradientParts && join.pooled.size() <= kMaxPooledParts &&
                join.targets.size() <= kMaxChannelTargets);
+  if (join.parts.size() == 1 && join.pooled.empty() && join.y == nullptr && join.targets.size() == 1 &&
+      join.targets[0].data == join.parts[0]) {
+    if (join.sums == nullptr) return;
+    join.targets[0].data = nullptr;
+  }
   if (join.pooled.empty()) {
     Run<false>(AsCuda(device), join);
   } else {
@@ -200,16 +199,13 @@ void JoinGradientsCuda(Device& device, const GradientJoin& join) {
 
 void JoinGradientsCuda(Device& device, const std::vector<void*>& parts, const void* y, const TensorDesc& desc,
                        void* out, float* sums, void* workspace) {
-  const bool done = parts.size() == 1 && parts[0] == out && y == nullptr;
-  if (done && sums == nullptr) return;
-  GradientJoin join;
-  join.desc = desc;
-  join.parts = parts;
-  join.y = y;
-  join.targets = {{desc.shape.c, done ? nullptr : out, desc.shape.c}};
-  join.sums = sums;
-  join.workspace = workspace;
-  JoinGradientsCuda(device, join);
+  JoinGradientsCuda(device, {.desc = desc,
+                             .parts = parts,
+                             .pooled = {},
+                             .y = y,
+                             .targets = {{desc.shape.c, out, desc.shape.c}},
+                             .sums = sums,
+                             .workspace = workspace});
 }
 
 size_t JoinWorkspaceBytes(const TensorDesc& desc) {

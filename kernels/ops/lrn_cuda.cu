@@ -98,9 +98,7 @@ class LrnCuda final : public Op {
   }
 
   void Forward() override {
-    WithPacks(needs_.x.dtype, norm_.channels, [&](auto zero, auto width) {
-      using T = decltype(zero);
-      constexpr int N = width;
+    WithPacks(needs_.x.dtype, norm_.channels, [&]<class T, int N>() {
       ForEach(device_, {"lrn", 2 * bytes()}, needs_.x.stored_elements() / N,
               Lrn<T, N>{norm_, static_cast<const T*>(binding_.x), static_cast<T*>(binding_.y)});
     });
@@ -108,9 +106,7 @@ class LrnCuda final : public Op {
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
     JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
-    WithPacks(needs_.x.dtype, norm_.channels, [&](auto zero, auto width) {
-      using T = decltype(zero);
-      constexpr int N = width;
+    WithPacks(needs_.x.dtype, norm_.channels, [&]<class T, int N>() {
       ForEach(device_, {"lrn gradient", 3 * bytes()}, needs_.x.stored_elements() / N,
               LrnGradient<T, N>{norm_, static_cast<const T*>(binding_.x),
                                 static_cast<const T*>(binding_.dy[0]), static_cast<T*>(binding_.dx[0])});

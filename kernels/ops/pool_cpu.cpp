@@ -91,22 +91,16 @@ class GlobalAvgPoolCpu final : public Op {
  private:
   template <class Body>
   void ForEachBlock(void* map, void* vector, const Body& body) const {
-    if (needs_.x.dtype == DType::kBf16) {
-      ForEachBlock(static_cast<bf16*>(map), static_cast<bf16*>(vector), body);
-    } else {
-      ForEachBlock(static_cast<float*>(map), static_cast<float*>(vector), body);
-    }
-  }
-  template <class T, class Body>
-  void ForEachBlock(T* map, T* vector, const Body& body) const {
     const TensorDesc& x = needs_.x;
     const int64_t blocks = x.padded_channels() / x.block;
-    ParallelFor(x.shape.n * blocks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / blocks, c = i % blocks * x.block;
-        body(map + x.Offset(n, c, 0, 0), vector + n * x.shape.c + c, x.shape.spatial(), x.block,
-             std::min(x.block, x.shape.c - c));
-      }
+    WithFloatType(x.dtype, [&]<class T>() {
+      ParallelFor(x.shape.n * blocks, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t n = i / blocks, c = i % blocks * x.block;
+          body(static_cast<T*>(map) + x.Offset(n, c, 0, 0), static_cast<T*>(vector) + n * x.shape.c + c,
+               x.shape.spatial(), x.block, std::min(x.block, x.shape.c - c));
+        }
+      });
     });
   }
 };

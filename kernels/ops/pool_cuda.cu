@@ -138,9 +138,7 @@ class PoolCuda final : public Op {
 
   void Forward() override {
     const int64_t bytes = BytesOf(needs_.x) + BytesOf(needs_.y) + static_cast<int64_t>(needs_.saved_bytes);
-    WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&](auto zero, auto width) {
-      using T = decltype(zero);
-      constexpr int N = width;
+    WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&]<class T, int N>() {
       const Pixels<T> x(needs_.x, binding_.x);
       const int64_t count = needs_.y.stored_elements() / N;
       auto* const y = static_cast<T*>(binding_.y);
@@ -164,9 +162,7 @@ class PoolCuda final : public Op {
     const int64_t count = needs_.dx_parts[0].stored_elements();
     const int64_t bytes =
         BytesOf(needs_.dx_parts[0]) + BytesOf(needs_.y) + static_cast<int64_t>(needs_.saved_bytes);
-    WithPacks(needs_.x.dtype, needs_.x.shape.c, [&](auto zero, auto width) {
-      using T = decltype(zero);
-      constexpr int N = width;
+    WithPacks(needs_.x.dtype, needs_.x.shape.c, [&]<class T, int N>() {
       const auto* const from = static_cast<const T*>(dy);
       auto* const dx = static_cast<T*>(binding_.dx[0]);
       const int64_t channels = needs_.x.shape.c;
@@ -183,14 +179,13 @@ class PoolCuda final : public Op {
 
  private:
   void Join(void* dy) {
-    if (binding_.dy.size() == 1 && binding_.pooled_dy.empty() && dy == binding_.dy[0] && !masks_dy_) return;
-    GradientJoin join;
-    join.desc = needs_.y;
-    join.parts = binding_.dy;
-    join.pooled = binding_.pooled_dy;
-    if (masks_dy_) join.y = binding_.y;
-    join.targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}};
-    JoinGradientsCuda(device_, join);
+    JoinGradientsCuda(device_, {.desc = needs_.y,
+                                .parts = binding_.dy,
+                                .pooled = binding_.pooled_dy,
+                                .y = masks_dy_ ? binding_.y : nullptr,
+                                .targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}},
+                                .sums = nullptr,
+                                .workspace = nullptr});
   }
 
   CudaDevice& device_;
@@ -239,9 +234,7 @@ class GlobalAvgPoolCuda final : public Op {
 
   void Forward() override {
     const int64_t bytes = BytesOf(needs_.x) + BytesOf(needs_.y);
-    WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&](auto zero, auto width) {
-      using T = decltype(zero);
-      constexpr int N = width;
+    WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&]<class T, int N>() {
       ForEach(device_, {"global average", bytes}, needs_.y.stored_elements() / N,
               Average<T, N>{Pixels<T>(needs_.x, binding_.x), needs_.x.shape.spatial(),
                             static_cast<T*>(binding_.y)});
@@ -251,9 +244,7 @@ class GlobalAvgPoolCuda final : public Op {
     if (needs_.dx_parts.empty()) return;
     JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
     const int64_t bytes = BytesOf(needs_.dx_parts[0]) + BytesOf(needs_.y);
-    WithPacks(needs_.x.dtype, needs_.x.shape.c, [&](auto zero, auto width) {
-      using T = decltype(zero);
-      constexpr int N = width;
+    WithPacks(needs_.x.dtype, needs_.x.shape.c, [&]<class T, int N>() {
       ForEach(device_, {"global average gradient", bytes}, needs_.dx_parts[0].stored_elements() / N,
               Spread<T, N>{needs_.x.shape.spatial(), needs_.x.shape.c, static_cast<const T*>(binding_.dy[0]),
                            static_cast<T*>(binding_.dx[0])});

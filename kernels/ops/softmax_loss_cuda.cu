@@ -147,39 +147,33 @@ struct AddRows {
 // The lanes' results are a multiple of 256 bytes.
 static_assert(kLanes * sizeof(LaneResult) % 256 == 0);
 
-template <class T>
-void Loss(CudaDevice& device, const SoftmaxLossArguments& a) {
-  const int64_t n = a.logits.desc.shape.n, classes = a.logits.desc.shape.c;
-  const auto bytes = static_cast<int64_t>(a.logits.desc.bytes());
-  const int64_t lane_bytes = n * kLanes * int64_t{sizeof(LaneResult)},
-                row_bytes = n * int64_t{sizeof(RowResult)};
-  const Rows<T> rows = {a.logits.as<const T>(), a.labels,    a.partner_labels,
-                        a.partner_weights,      a.smoothing, classes};
-  auto* const lanes = static_cast<LaneResult*>(a.workspace);
-  auto* const results = reinterpret_cast<RowResult*>(lanes + n * kLanes);
-  ForEach(device, {"softmax lanes", bytes + lane_bytes}, n * kLanes, ReduceLane<T>{rows, lanes});
-  ForEach(device, {"softmax rows", lane_bytes + row_bytes}, n, ReduceRow<T>{rows, lanes, results});
-  if (a.dlogits != nullptr) {
-    ForEach(device, {"softmax gradient", 2 * bytes + row_bytes}, n * classes,
-            Gradient<T>{rows, results, a.step, a.weight, static_cast<T*>(a.dlogits)});
-  }
-  ForEach(device, {"softmax loss", row_bytes}, 1, AddRows{results, n, a.result});
-}
-
 }  // namespace
 
 void SoftmaxLossCuda(Device& device, const SoftmaxLossArguments& a) {
   a.Check();
-  if (a.logits.desc.dtype == DType::kBf16) {
-    Loss<bf16>(AsCuda(device), a);
-  } else {
-    Loss<float>(AsCuda(device), a);
-  }
+  CudaDevice& cuda = AsCuda(device);
+  const int64_t n = a.logits.desc.shape.n, classes = a.logits.desc.shape.c;
+  const auto bytes = static_cast<int64_t>(a.logits.desc.bytes());
+  const int64_t lane_bytes = n * kLanes * int64_t{sizeof(LaneResult)},
+                row_bytes = n * int64_t{sizeof(RowResult)};
+  auto* const lanes = static_cast<LaneResult*>(a.workspace);
+  auto* const results = reinterpret_cast<RowResult*>(lanes + n * kLanes);
+  WithFloatType(a.logits.desc.dtype, [&]<class T>() {
+    const Rows<T> rows = {a.logits.as<const T>(), a.labels,    a.partner_labels,
+                          a.partner_weights,      a.smoothing, classes};
+    ForEach(cuda, {"softmax lanes", bytes + lane_bytes}, n * kLanes, ReduceLane<T>{rows, lanes});
+    ForEach(cuda, {"softmax rows", lane_bytes + row_bytes}, n, ReduceRow<T>{rows, lanes, results});
+    if (a.dlogits != nullptr) {
+      ForEach(cuda, {"softmax gradient", 2 * bytes + row_bytes}, n * classes,
+              Gradient<T>{rows, results, a.step, a.weight, static_cast<T*>(a.dlogits)});
+    }
+  });
+  ForEach(cuda, {"softmax loss", row_bytes}, 1, AddRows{results, n, a.result});
 }
 
 size_t SoftmaxLossWorkspaceBytesCuda(Device&, const TensorDesc& logits) {
   const auto rows = static_cast<size_t>(logits.shape.n);
-  return rows * kLanes * sizeof(LaneResult) + (rows * sizeof(RowResult) + 255) / 256 * 256;
+  return rows * kLanes * sizeof(LaneResult) + Align(rows * sizeof(RowResult));
 }
 
 }  // namespace deeper

@@ -64,23 +64,18 @@ DEEPER_HD void StorePack(T* to, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-// Calls make(T{}, std::integral_constant<int, N>) with the element type and with 16 bytes' worth of elements,
-// or with single ones where `channels` is no multiple of that.
+// Calls make.operator()<T, N>() with the element type and with 16 bytes' worth of elements, or with single
+// ones where `channels` is no multiple of that.
 template <class Make>
 void WithPacks(DType dtype, int64_t channels, const Make& make) {
-  const auto width = [&](auto zero) {
-    constexpr int kWide = 16 / sizeof(zero);
+  WithFloatType(dtype, [&]<class T>() {
+    constexpr int kWide = 16 / sizeof(T);
     if (channels % kWide == 0) {
-      make(zero, std::integral_constant<int, kWide>{});
+      make.template operator()<T, kWide>();
     } else {
-      make(zero, std::integral_constant<int, 1>{});
+      make.template operator()<T, 1>();
     }
-  };
-  if (dtype == DType::kBf16) {
-    width(bf16{});
-  } else {
-    width(0.0f);
-  }
+  });
 }
 
 }  // namespace deeper

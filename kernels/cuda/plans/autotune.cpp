@@ -61,11 +61,7 @@ void FillWith(const std::vector<T>& numbers, const Buffer& buffer, Device& devic
 }
 
 void FillRandomly(DType dtype, const Buffer& buffer, Device& device) {
-  if (dtype == DType::kBf16) {
-    FillWith(RandomNumbers<bf16>(), buffer, device);
-  } else {
-    FillWith(RandomNumbers<float>(), buffer, device);
-  }
+  WithFloatType(dtype, [&]<class T>() { FillWith(RandomNumbers<T>(), buffer, device); });
 }
 
 class Stopwatch {
@@ -74,17 +70,11 @@ class Stopwatch {
       : device_(device), stream_(static_cast<cudaStream_t>(device.stream().native)) {}
 
   absl::Status Allocate(const OperandSizes& sizes) {
-    a_ = device_.Allocate(sizes.a);
-    b_ = device_.Allocate(sizes.b);
-    d_ = device_.Allocate(sizes.d);
-    bias_ = device_.Allocate(sizes.bias);
-    mask_ = device_.Allocate(sizes.mask);
-    sums_ = device_.Allocate(sizes.sums);
-    argmax_ = device_.Allocate(sizes.argmax);
     for (const auto& [buffer, wanted] :
          {std::pair(&a_, sizes.a), std::pair(&b_, sizes.b), std::pair(&d_, sizes.d),
           std::pair(&bias_, sizes.bias), std::pair(&mask_, sizes.mask), std::pair(&sums_, sizes.sums),
           std::pair(&argmax_, sizes.argmax)}) {
+      *buffer = device_.Allocate(wanted);
       if (wanted > 0 && buffer->data() == nullptr) {
         return absl::ResourceExhaustedError(absl::StrCat("not enough GPU memory to tune: ", wanted,
                                                          " bytes are wanted, and ", device_.AvailableBytes(),
@@ -152,8 +142,8 @@ class Stopwatch {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice) {
-  absl::Status status = choice.Ask();
-  if (!status.ok()) return status;
+  RETURN_IF_ERROR(choice.Ask());
+  absl::Status status;
   for (size_t i = 0; i < choice.size(); ++i) {
     absl::StatusOr<std::unique_ptr<Algorithm>> built = choice.Build(i);
     if (built.ok()) return built;
@@ -165,8 +155,8 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice) 
 absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice, const std::string& name,
                                                          const OperandSizes& sizes, Device& device,
                                                          int contenders, const AlgorithmCheck& check) {
-  absl::Status status = choice.Ask();
-  if (!status.ok()) return status;
+  RETURN_IF_ERROR(choice.Ask());
+  absl::Status status;
   Stopwatch stopwatch(device);
   RETURN_IF_ERROR(stopwatch.Allocate(sizes));
   std::unique_ptr<Algorithm> best;

@@ -121,9 +121,7 @@ class MatmulAlgorithm final : public Algorithm {
   }
 
   absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
-    if (bias_) {
-      RETURN_IF_ERROR(description_->SetBias(o.bias));
-    }
+    if (bias_) RETURN_IF_ERROR(description_->SetBias(o.bias));
     const float one = 1, zero = 0;
     return StatusOf(cublasLtMatmul(target_.handle, description_->operation(), &one, o.b, description_->b(),
                                    o.a, description_->a(), &zero, o.d, description_->d(), o.d,
@@ -227,10 +225,9 @@ absl::StatusOr<std::unique_ptr<Target>> MakeTarget() {
 }
 
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target, const MatmulProblem& problem) {
-  auto description = Description::Make(problem);
-  if (!description.ok()) return description.status();
+  ASSIGN_OR_RETURN(auto description, Description::Make(problem));
   return std::make_unique<MatmulChoice>(static_cast<const TargetImpl&>(target), problem,
-                                        *std::move(description));
+                                        std::move(description));
 }
 
 }  // namespace deeper::cublaslt

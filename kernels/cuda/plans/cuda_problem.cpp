@@ -16,15 +16,8 @@ const char* Intern(std::string name) {
 }
 
 const char* NameOf(ConvolutionProblem::Pass pass) {
-  switch (pass) {
-    case ConvolutionProblem::Pass::kForward:
-      return "forward";
-    case ConvolutionProblem::Pass::kBackwardData:
-      return "backward data";
-    case ConvolutionProblem::Pass::kBackwardWeights:
-      return "backward weights";
-  }
-  return "?";
+  constexpr const char* kNames[] = {"forward", "backward data", "backward weights"};
+  return kNames[static_cast<size_t>(pass)];
 }
 
 std::string Epilogue(bool bias, bool relu) {

@@ -1,17 +1,12 @@
 #include "kernels/cuda/plans/cudnn.h"
 
-#include <cudnn_backend.h>
-
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
-
-#if CUDNN_VERSION < 90800
-#error "cuDNN 9.8 or later is needed: earlier versions know no devices by their properties"
-#endif
+#include "kernels/cuda/plans/cudnn_descriptor.h"
 
 namespace deeper::cudnn {
 namespace {
@@ -19,138 +14,6 @@ namespace {
 // Of memory that one call may want, so that one greedy algorithm does not cost a batch size.
 constexpr int64_t kMaxWorkspaceBytes = int64_t{1} << 30;
 constexpr int64_t kAlignment = 16;
-
-absl::Status StatusOf(cudnnStatus_t status) {
-  if (status == CUDNN_STATUS_SUCCESS) return absl::OkStatus();
-  char detail[1024] = "";
-  cudnnGetLastErrorString(detail, sizeof detail);
-  const std::string message =
-      absl::StrCat("cuDNN: ", cudnnGetErrorString(status), detail[0] == '\0' ? "" : ": ", detail);
-  if (CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED) return absl::UnimplementedError(message);
-  return absl::InternalError(message);
-}
-
-constexpr cudnnBackendAttributeType_t TypeOf(int64_t) {
-  return CUDNN_TYPE_INT64;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(float) {
-  return CUDNN_TYPE_FLOAT;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(bool) {
-  return CUDNN_TYPE_BOOLEAN;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(void*) {
-  return CUDNN_TYPE_VOID_PTR;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(cudnnHandle_t) {
-  return CUDNN_TYPE_HANDLE;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(cudnnDataType_t) {
-  return CUDNN_TYPE_DATA_TYPE;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(cudnnConvolutionMode_t) {
-  return CUDNN_TYPE_CONVOLUTION_MODE;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(cudnnPointwiseMode_t) {
-  return CUDNN_TYPE_POINTWISE_MODE;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(cudnnBackendHeurMode_t) {
-  return CUDNN_TYPE_HEUR_MODE;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(cudnnBackendNumericalNote_t) {
-  return CUDNN_TYPE_NUMERICAL_NOTE;
-}
-constexpr cudnnBackendAttributeType_t TypeOf(char) {
-  return CUDNN_TYPE_CHAR;
-}
-
-// An object of the backend API: attributes are set, then it is finalized, and does not change any more. The
-// first error sticks, and comes out of Finalize.
-class Descriptor {
- public:
-  explicit Descriptor(cudnnBackendDescriptorType_t type) {
-    cudnnBackendDescriptor_t raw = nullptr;
-    status_ = StatusOf(cudnnBackendCreateDescriptor(type, &raw));
-    raw_.reset(raw);
-  }
-
-  cudnnBackendDescriptor_t raw() const { return raw_.get(); }
-
-  template <class T>
-  Descriptor& Set(cudnnBackendAttributeName_t name, const T& value) {
-    return Set(name, TypeOf(value), 1, &value);
-  }
-  template <class T>
-  Descriptor& Set(cudnnBackendAttributeName_t name, const std::vector<T>& values) {
-    return Set(name, TypeOf(T{}), static_cast<int64_t>(values.size()), values.data());
-  }
-  Descriptor& Set(cudnnBackendAttributeName_t name, const std::string& text) {
-    return Set(name, CUDNN_TYPE_CHAR, static_cast<int64_t>(text.size()), text.data());
-  }
-  Descriptor& Set(cudnnBackendAttributeName_t name, const Descriptor& value) {
-    const cudnnBackendDescriptor_t raw = value.raw();
-    return Set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw);
-  }
-  Descriptor& Set(cudnnBackendAttributeName_t name, const std::vector<Descriptor>& values) {
-    const std::vector<cudnnBackendDescriptor_t> raw = RawOf(values);
-    return Set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, static_cast<int64_t>(raw.size()), raw.data());
-  }
-
-  absl::Status Finalize() {
-    if (status_.ok()) status_ = StatusOf(cudnnBackendFinalize(raw()));
-    return status_;
-  }
-
-  template <class T>
-  absl::StatusOr<std::vector<T>> Get(cudnnBackendAttributeName_t name) const {
-    int64_t count = 0;
-    absl::Status status = StatusOf(cudnnBackendGetAttribute(raw(), name, TypeOf(T{}), 0, &count, nullptr));
-    std::vector<T> values(static_cast<size_t>(count));
-    if (status.ok() && count > 0) {
-      status = StatusOf(cudnnBackendGetAttribute(raw(), name, TypeOf(T{}), count, &count, values.data()));
-    }
-    if (!status.ok()) return status;
-    values.resize(static_cast<size_t>(count));
-    return values;
-  }
-  // An attribute that is made of descriptors of the given type.
-  absl::StatusOr<std::vector<Descriptor>> Get(cudnnBackendAttributeName_t name,
-                                              cudnnBackendDescriptorType_t type) const {
-    int64_t count = 0;
-    absl::Status status =
-        StatusOf(cudnnBackendGetAttribute(raw(), name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr));
-    std::vector<Descriptor> values;
-    for (int64_t i = 0; i < count; ++i) status.Update(values.emplace_back(type).status_);
-    std::vector<cudnnBackendDescriptor_t> raw_values = RawOf(values);
-    if (status.ok() && count > 0) {
-      status = StatusOf(cudnnBackendGetAttribute(raw(), name, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &count,
-                                                 raw_values.data()));
-    }
-    if (!status.ok()) return status;
-    values.erase(values.begin() + count, values.end());
-    return values;
-  }
-
- private:
-  struct Destroy {
-    void operator()(void* raw) const { cudnnBackendDestroyDescriptor(raw); }
-  };
-
-  static std::vector<cudnnBackendDescriptor_t> RawOf(const std::vector<Descriptor>& descriptors) {
-    std::vector<cudnnBackendDescriptor_t> raw;
-    for (const Descriptor& d : descriptors) raw.push_back(d.raw());
-    return raw;
-  }
-
-  Descriptor& Set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count,
-                  const void* values) {
-    if (status_.ok()) status_ = StatusOf(cudnnBackendSetAttribute(raw(), name, type, count, values));
-    return *this;
-  }
-
-  std::unique_ptr<void, Destroy> raw_;
-  absl::Status status_;
-};
 
 // A GPU has a handle; one that is only described has its properties instead.
 struct TargetImpl final : Target {
@@ -307,18 +170,15 @@ class ExecutionPlan final : public Algorithm {
   }
 
   absl::StatusOr<std::string> Serialize() const override {
-    const auto text = plan_.Get<char>(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION);
-    if (!text.ok()) return text.status();
-    return std::string(text->begin(), text->end());
+    ASSIGN_OR_RETURN(const auto text, plan_.Get<char>(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION));
+    return std::string(text.begin(), text.end());
   }
 
   absl::Status Enqueue(const PlanOperands& operands, Stream stream) override {
     if (target_.handle == nullptr)
       return absl::FailedPreconditionError("cuDNN: a plan without a GPU cannot run");
     // Ops are bound to their memory for good, so that this happens once.
-    if (!pack_.has_value() || operands != packed_) {
-      RETURN_IF_ERROR(Pack(operands));
-    }
+    if (!pack_.has_value() || operands != packed_) RETURN_IF_ERROR(Pack(operands));
     const auto native = static_cast<cudaStream_t>(stream.native);
     RETURN_IF_ERROR(StatusOf(cudnnSetStream(target_.handle, native)));
     return StatusOf(cudnnBackendExecute(target_.handle, plan_.raw(), pack_->raw()));
@@ -336,11 +196,10 @@ class ExecutionPlan final : public Algorithm {
     pack.Set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, uids)
         .Set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, pointers)
         .Set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, o.workspace);
-    absl::Status status = pack.Finalize();
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(pack.Finalize());
     pack_ = std::move(pack);
     packed_ = o;
-    return status;
+    return absl::OkStatus();
   }
 
   const TargetImpl& target_;
@@ -391,9 +250,9 @@ class EngineChoice final : public AlgorithmChoice {
     heuristics.Set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, *graph_).Set(CUDNN_ATTR_ENGINEHEUR_MODE, mode);
     if (target_.properties.has_value()) heuristics.Set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *target_.properties);
     RETURN_IF_ERROR(heuristics.Finalize());
-    auto configurations = heuristics.Get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    if (!configurations.ok()) return configurations.status();
-    for (Descriptor& configuration : *configurations) {
+    ASSIGN_OR_RETURN(auto configurations,
+                     heuristics.Get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR));
+    for (Descriptor& configuration : configurations) {
       ASSIGN_OR_RETURN(const bool allowed, IsAllowed(configuration));
       if (allowed) configurations_.push_back(std::move(configuration));
     }
@@ -401,11 +260,11 @@ class EngineChoice final : public AlgorithmChoice {
   }
 
   absl::StatusOr<bool> IsAllowed(const Descriptor& configuration) const {
-    const auto engines = configuration.Get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    if (!engines.ok()) return engines.status();
-    const auto notes = engines->at(0).Get<cudnnBackendNumericalNote_t>(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE);
-    if (!notes.ok()) return notes.status();
-    for (const cudnnBackendNumericalNote_t note : *notes) {
+    ASSIGN_OR_RETURN(const auto engines,
+                     configuration.Get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR));
+    ASSIGN_OR_RETURN(const auto notes,
+                     engines.at(0).Get<cudnnBackendNumericalNote_t>(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE));
+    for (const cudnnBackendNumericalNote_t note : notes) {
       const bool fp32 = problem_.dtype == DType::kF32;
       if (note == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION) return false;
       if (note == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) return false;

@@ -1,4 +1,4 @@
-// cuDNN behind one door: the only file that knows its backend API (version 9).
+// cuDNN behind one door: only cudnn.cpp knows its backend API (cudnn_descriptor.h).
 //
 // A convolution is described to cuDNN as a graph of operations; its heuristics answer with configurations of
 // engines, and any of them can be built into an execution plan. All of this works without a GPU too, for one

@@ -137,9 +137,7 @@ ConvolutionProblem ConvolutionCheck::LibraryProblem(const ConvolutionProblem& pr
 }
 
 absl::Status ConvolutionCheck::operator()(Algorithm& own, const PlanOperands& operands) {
-  if (expected_.empty()) {
-    RETURN_IF_ERROR(RunLibrary(operands));
-  }
+  if (expected_.empty()) RETURN_IF_ERROR(RunLibrary(operands));
   const OperandSizes sizes = SizesOf(problem_);
   const std::vector<bf16> untouched(sizes.d / sizeof(bf16), kUntouched);
   const std::vector<uint8_t> no_argmax(sizes.argmax, kNoArgmax);

@@ -199,21 +199,14 @@ struct InputGradient {
   }
 };
 
-int64_t Bytes(const TensorDesc& desc, int64_t passes) {
-  return BytesOf(desc) * passes;
-}
-
 void RunNormalize(CudaDevice& device, const BatchNormArguments& a, const float* mean, const float* spread,
                   bool is_variance, float eps) {
   const RowTiles tiles = TilesOf(a.x_desc);
-  WithPacks(a.x_desc.dtype, std::gcd(PackDivisor(a.x_desc), PackDivisor(a.y_desc)),
-            [&](auto zero, auto width) {
-              using T = decltype(zero);
-              constexpr int N = width;
-              ForEach(device, {"batch norm", Bytes(a.x_desc, 2)}, tiles.count() * (a.x_desc.shape.c / N),
-                      Normalize<T, N>{Pixels<T>(a.x_desc, a.x), Pixels<T>(a.y_desc, a.y), mean, spread,
-                                      is_variance, eps, a.scale, a.shift, a.relu, tiles});
-            });
+  WithPacks(a.x_desc.dtype, std::gcd(PackDivisor(a.x_desc), PackDivisor(a.y_desc)), [&]<class T, int N>() {
+    ForEach(device, {"batch norm", 2 * BytesOf(a.x_desc)}, tiles.count() * (a.x_desc.shape.c / N),
+            Normalize<T, N>{Pixels<T>(a.x_desc, a.x), Pixels<T>(a.y_desc, a.y), mean, spread, is_variance,
+                            eps, a.scale, a.shift, a.relu, tiles});
+  });
 }
 
 }  // namespace
@@ -224,11 +217,12 @@ size_t BatchNormWorkspaceBytes(const TensorDesc& desc) {
 
 void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
                           float* running_mean, float* running_var) {
+  if (a.mean == nullptr) {
+    return RunNormalize(AsCuda(device), a, running_mean, running_var, true, params.eps);
+  }
   const TileSums<Moments> sums = {TilesOf(a.x_desc), a.x_desc.shape.c, static_cast<float*>(a.workspace)};
-  WithPacks(a.x_desc.dtype, PackDivisor(a.x_desc), [&](auto zero, auto width) {
-    using T = decltype(zero);
-    constexpr int N = width;
-    ForEach(AsCuda(device), {"batch norm moments", Bytes(a.x_desc, 1)},
+  WithPacks(a.x_desc.dtype, PackDivisor(a.x_desc), [&]<class T, int N>() {
+    ForEach(AsCuda(device), {"batch norm moments", BytesOf(a.x_desc)},
             sums.tiles.count() * (sums.channels / N), MomentsOfTile<T, N>{Pixels<T>(a.x_desc, a.x), sums});
   });
   MergeTiles(AsCuda(device), "batch norm statistics", sums,
@@ -237,25 +231,19 @@ void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchN
   RunNormalize(AsCuda(device), a, a.mean, a.inverse, false, 0);
 }
 
-void BatchNormInferCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
-                        const float* running_mean, const float* running_var) {
-  RunNormalize(AsCuda(device), a, running_mean, running_var, true, params.eps);
-}
-
 void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const Tensor& dy,
                            const std::vector<ChannelTarget>& dx, float* dscale, float* dshift) {
   const TensorDesc& desc = a.x_desc;
   const TileSums<GradientSums> sums = {TilesOf(desc), desc.shape.c, static_cast<float*>(a.workspace)};
   const int64_t divisor = std::gcd(PackDivisor(desc), PackDivisor(dy.desc));
-  WithPacks(desc.dtype, CommonDivisor(divisor, dx, desc.dtype), [&](auto zero, auto width) {
-    using T = decltype(zero);
-    constexpr int N = width;
+  WithPacks(desc.dtype, CommonDivisor(divisor, dx, desc.dtype), [&]<class T, int N>() {
     const int64_t count = sums.tiles.count() * (sums.channels / N);
     const Gradients<T, N> in = {
         Pixels<T>(desc, a.x), Pixels<T>(dy.desc, dy.data), a.mean, a.inverse, a.scale, a.shift, a.relu};
-    ForEach(AsCuda(device), {"batch norm gradients", Bytes(desc, 2)}, count, GradientsOfTile<T, N>{in, sums});
+    ForEach(AsCuda(device), {"batch norm gradients", 2 * BytesOf(desc)}, count,
+            GradientsOfTile<T, N>{in, sums});
     MergeTiles(AsCuda(device), "batch norm gradient sums", sums, StoreGradientSums{dshift, dscale});
-    ForEach(AsCuda(device), {"batch norm dx", Bytes(desc, 3)}, count,
+    ForEach(AsCuda(device), {"batch norm dx", 3 * BytesOf(desc)}, count,
             InputGradient<T, N>{in, dshift, dscale, Targets<T, N>(dx), sums.tiles});
   });
 }

@@ -19,19 +19,17 @@ struct BatchNormArguments {
   const float* shift = nullptr;
   void* x = nullptr;
   void* y = nullptr;
-  float* mean = nullptr;      // of the batch; written by Forward, read by Backward
+  float* mean = nullptr;      // of the batch; written by Forward, read by Backward; nullptr: evaluation
   float* inverse = nullptr;   // 1 / sqrt(biased variance + eps), likewise
   void* workspace = nullptr;  // BatchNormWorkspaceBytes(x_desc)
 };
 
 size_t BatchNormWorkspaceBytes(const TensorDesc& desc);
 
-// Training: y, mean and inverse overwritten, the running statistics moved as NormParams says.
+// y is overwritten. Training: mean and inverse too, and the running statistics are moved as NormParams says.
+// Evaluation, where `mean` is nullptr: y from the running statistics, which stay.
 void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
                           float* running_mean, float* running_var);
-// Evaluation: y from the running statistics; mean and inverse are not touched.
-void BatchNormInferCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
-                        const float* running_mean, const float* running_var);
 // From dy (masked here by the ReLU, recomputed from x): dx, dscale, dshift overwritten. dx may be dy, pixel
 // by pixel.
 void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const Tensor& dy,

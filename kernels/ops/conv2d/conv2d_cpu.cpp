@@ -6,7 +6,6 @@
 #include "kernels/base/status.h"
 #include "kernels/ops/conv2d/conv2d.h"
 #include "kernels/ops/conv2d/convolution_cpu.h"
-#include "kernels/ops/conv2d/middle_taps_cpu.h"
 #include "kernels/ops/conv2d/sync_batch_norm_cpu.h"
 #include "kernels/ops/join.h"
 
@@ -62,10 +61,6 @@ class CpuConv2d final : public Op {
   std::optional<SyncBatchNormCpu> sync_;  // where it is not
 };
 
-size_t Align(size_t bytes) {
-  return (bytes + 63) / 64 * 64;
-}
-
 // Winograd computes 4x4 outputs at a time: on smaller maps its transforms cost more than they save.
 bool WinogradPays(const Conv2dParams& params, const TensorDesc& x) {
   constexpr int64_t kSmallestMap = 7;
@@ -113,8 +108,9 @@ absl::Status CpuConv2d::PrepareNorm() {
       std::max({needs_.workspace_bytes, norm_.forward.scratch_bytes(), norm_.backward.scratch_bytes()});
   if (!training_) return absl::OkStatus();
   if (sum_over_ranks_) sync_.emplace(needs_.y, sum_over_ranks_);
-  const size_t statistics = Align(static_cast<size_t>(params_.out_channels) * sizeof(float));
-  saved_.mean = Align(needs_.y.bytes());
+  const size_t statistics =
+      RoundUp(static_cast<size_t>(params_.out_channels) * sizeof(float), onednn::kAlignment);
+  saved_.mean = RoundUp(needs_.y.bytes(), onednn::kAlignment);
   saved_.variance = saved_.mean + statistics;
   saved_.mask = saved_.variance + statistics;
   needs_.saved_bytes = saved_.mask + norm_.forward.ArgBytes(DNNL_ARG_WORKSPACE);

@@ -17,10 +17,6 @@ namespace {
 
 enum { kWeight = 0, kBias = 1, kScale = 1, kShift = 2, kMean = 3, kVariance = 4 };
 
-size_t Align(size_t bytes) {
-  return (bytes + 255) / 256 * 256;
-}
-
 class CudaConv2d final : public Op {
  public:
   CudaConv2d(const Conv2dParams& params, const OpSetup& s)
@@ -104,28 +100,26 @@ void CudaConv2d::Bind(const OpBinding& b) {
 }
 
 absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan) {
-  absl::StatusOr<std::unique_ptr<CudaPlan>> made;
   if (pointwise()) {
-    made = device_.Plan(Product(pass));
+    ASSIGN_OR_RETURN(plan, device_.Plan(Product(pass)));
   } else {
     const Shape& x = needs_.x.shape;
     const bool fused = pass == Pass::kForward && !params_.batch_norm;
-    made = device_.Plan(ConvolutionProblem{.pass = pass,
-                                           .dtype = needs_.x.dtype,
-                                           .n = x.n,
-                                           .h = x.h,
-                                           .w = x.w,
-                                           .c = needs_.x.padded_channels(),
-                                           .k = params_.out_channels,
-                                           .kernel = params_.kernel,
-                                           .stride = params_.stride,
-                                           .pad = params_.pad,
-                                           .x_pitch = pass == Pass::kBackwardData ? 0 : PitchOfX(),
-                                           .bias = fused,
-                                           .relu = fused && params_.relu});
+    ASSIGN_OR_RETURN(plan,
+                     device_.Plan(ConvolutionProblem{.pass = pass,
+                                                     .dtype = needs_.x.dtype,
+                                                     .n = x.n,
+                                                     .h = x.h,
+                                                     .w = x.w,
+                                                     .c = needs_.x.padded_channels(),
+                                                     .k = params_.out_channels,
+                                                     .kernel = params_.kernel,
+                                                     .stride = params_.stride,
+                                                     .pad = params_.pad,
+                                                     .x_pitch = pass == Pass::kBackwardData ? 0 : PitchOfX(),
+                                                     .bias = fused,
+                                                     .relu = fused && params_.relu}));
   }
-  if (!made.ok()) return made.status();
-  plan = *std::move(made);
   const size_t gradient = pass == Pass::kBackwardWeights ? narrow_gradient_bytes() : 0;
   needs_.workspace_bytes = std::max(needs_.workspace_bytes, gradient + plan->workspace_bytes());
   return absl::OkStatus();
@@ -183,30 +177,17 @@ void CudaConv2d::Forward() {
                  .workspace = binding_.workspace,
                  .bias = params_.batch_norm ? nullptr : Param(kBias)});
   if (!params_.batch_norm) return;
-  float *const mean = binding_.params[kMean], *const variance = binding_.params[kVariance];
-  if (training_) {
-    BatchNormForwardCuda(device_, params_.norm, Norm(z), mean, variance);
-  } else {
-    BatchNormInferCuda(device_, params_.norm, Norm(z), mean, variance);
-  }
+  BatchNormForwardCuda(device_, params_.norm, Norm(z), binding_.params[kMean], binding_.params[kVariance]);
 }
 
 void CudaConv2d::JoinGradients() {
-  float* const bias_gradient = params_.batch_norm ? nullptr : binding_.grads[kBias];
-  const void* const mask = masks_dy() ? binding_.y : nullptr;
-  if (binding_.pooled_dy.empty()) {
-    JoinGradientsCuda(device_, binding_.dy, mask, needs_.y, dy_, bias_gradient, binding_.workspace);
-    return;
-  }
-  GradientJoin join;
-  join.desc = needs_.y;
-  join.parts = binding_.dy;
-  join.pooled = binding_.pooled_dy;
-  join.y = mask;
-  join.targets = {{needs_.y.shape.c, dy_, needs_.y.shape.c}};
-  join.sums = bias_gradient;
-  join.workspace = binding_.workspace;
-  JoinGradientsCuda(device_, join);
+  JoinGradientsCuda(device_, {.desc = needs_.y,
+                              .parts = binding_.dy,
+                              .pooled = binding_.pooled_dy,
+                              .y = masks_dy() ? binding_.y : nullptr,
+                              .targets = {{needs_.y.shape.c, dy_, needs_.y.shape.c}},
+                              .sums = params_.batch_norm ? nullptr : binding_.grads[kBias],
+                              .workspace = binding_.workspace});
 }
 
 void CudaConv2d::Backward() {

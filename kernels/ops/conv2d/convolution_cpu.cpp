@@ -2,41 +2,46 @@
 
 #include <algorithm>
 
+#include "kernels/base/status.h"
+
 namespace deeper {
 namespace {
 
-using onednn::Desc;
-using onednn::Primitive;
-
-constexpr size_t kAlign = 64;
-
-size_t Align(size_t bytes) {
-  return (bytes + kAlign - 1) / kAlign * kAlign;
+// Calls visit(first element in the whole, first element in the middle, count) for every row of a tap's block
+// of weights.
+template <class Visit>
+void ForEachTap(const ParamLayout& middle, int64_t kernel, int64_t idle, const Visit& visit) {
+  const int64_t inner = kernel - 2 * idle, count = middle.block * middle.block;
+  const int64_t tiles = middle.stored_elements / (inner * inner * count);
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    for (int64_t tap = 0; tap < inner * inner; ++tap) {
+      const int64_t row = tap / inner + idle, column = tap % inner + idle;
+      visit(((tile * kernel + row) * kernel + column) * count, (tile * inner * inner + tap) * count, count);
+    }
+  }
 }
 
 }  // namespace
-
 size_t ConvolutionCpu::Pass::workspace_bytes() const {
   return copy_bytes + std::max(run.scratch_bytes(), change.scratch_bytes());
 }
 
-absl::StatusOr<ConvolutionCpu> ConvolutionCpu::Make(const onednn::Weighted& passes, const Desc& stored) {
+absl::StatusOr<ConvolutionCpu> ConvolutionCpu::Make(const onednn::Weighted& passes,
+                                                    const onednn::Desc& stored) {
   ConvolutionCpu made;
-  const auto prepare = [&stored](Pass& pass, const Primitive& run, int weight_arg) {
+  const auto prepare = [&stored](Pass& pass, const onednn::Primitive& run, int weight_arg) -> absl::Status {
     if (run.empty()) return absl::OkStatus();
     pass.run = run;
-    const Desc wanted = run.ArgDesc(weight_arg);
+    const onednn::Desc wanted = run.ArgDesc(weight_arg);
     const bool is_gradient = weight_arg == DNNL_ARG_DIFF_WEIGHTS;
-    auto change = is_gradient ? onednn::MakeReorder(wanted, stored) : onednn::MakeReorder(stored, wanted);
-    if (!change.ok()) return change.status();
-    pass.change = *change;
-    if (!pass.change.empty()) pass.copy_bytes = Align(wanted.get_size());
+    ASSIGN_OR_RETURN(pass.change,
+                     is_gradient ? onednn::MakeReorder(wanted, stored) : onednn::MakeReorder(stored, wanted));
+    if (!pass.change.empty()) pass.copy_bytes = RoundUp(wanted.get_size(), onednn::kAlignment);
     return absl::OkStatus();
   };
-  if (auto s = prepare(made.forward_, passes.forward, DNNL_ARG_WEIGHTS); !s.ok()) return s;
-  if (auto s = prepare(made.backward_data_, passes.backward_data, DNNL_ARG_WEIGHTS); !s.ok()) return s;
-  if (auto s = prepare(made.backward_weights_, passes.backward_weights, DNNL_ARG_DIFF_WEIGHTS); !s.ok())
-    return s;
+  RETURN_IF_ERROR(prepare(made.forward_, passes.forward, DNNL_ARG_WEIGHTS));
+  RETURN_IF_ERROR(prepare(made.backward_data_, passes.backward_data, DNNL_ARG_WEIGHTS));
+  RETURN_IF_ERROR(prepare(made.backward_weights_, passes.backward_weights, DNNL_ARG_DIFF_WEIGHTS));
   return made;
 }
 
@@ -85,6 +90,29 @@ void ConvolutionCpu::Backward() const {
   backward_weights_.change.Run();
   backward_data_.change.Run();
   backward_data_.run.Run();
+}
+
+MiddleTaps::MiddleTaps(const Conv2dParams& params, const Shape& x, const ParamSpec& weight,
+                       const ParamLayout& layout)
+    : weight_(weight), kernel_(params.kernel) {
+  const bool same = params.stride == 1 && 2 * params.pad + 1 == params.kernel;
+  if (same) idle_ = std::max<int64_t>(0, params.pad - (std::max(x.h, x.w) - 1));
+  weight_.shape[2] = weight_.shape[3] = kernel_ - 2 * idle_;
+  layout_ = MakeParamLayout(weight_, layout.block);
+}
+
+void MiddleTaps::CopyOut(const float* whole, float* middle) const {
+  if (idle_ == 0) return;
+  ForEachTap(layout_, kernel_, idle_,
+             [&](int64_t w, int64_t m, int64_t n) { std::copy_n(whole + w, n, middle + m); });
+}
+
+void MiddleTaps::CopyIn(const float* middle, float* whole) const {
+  if (idle_ == 0) return;
+  const int64_t inner = kernel_ - 2 * idle_;
+  std::fill_n(whole, layout_.stored_elements / (inner * inner) * kernel_ * kernel_, 0.0f);
+  ForEachTap(layout_, kernel_, idle_,
+             [&](int64_t w, int64_t m, int64_t n) { std::copy_n(middle + m, n, whole + w); });
 }
 
 }  // namespace deeper

@@ -54,13 +54,6 @@ DEEPER_SIMD void SubtractLine(const bf16* x, int64_t pixels, int64_t block, cons
   SubtractAnyLine(x, pixels, block, constant, slope, mean, dx);
 }
 
-// body(zero of the element type).
-template <class Body>
-void WithType(DType type, const Body& body) {
-  DEEPER_CHECK(type == DType::kF32 || type == DType::kBf16, NameOf(type));
-  type == DType::kF32 ? body(float{}) : body(bf16{});
-}
-
 }  // namespace
 
 SyncBatchNormCpu::SyncBatchNormCpu(const TensorDesc& x, SumOverRanks sum) : x_(x), sum_(std::move(sum)) {
@@ -79,8 +72,8 @@ int64_t SyncBatchNormCpu::Measure(const void* x, int64_t rows, float* mean, floa
   double* const sum = sums_.data();
   double* const squares = sum + channels;
   double& count = sums_.back();
-  WithType(x_.dtype, [&](auto zero) {
-    const auto* values = static_cast<const decltype(zero)*>(x);
+  WithFloatType(x_.dtype, [&]<class T>() {
+    const auto* values = static_cast<const T*>(x);
     ParallelFor(channels, block, [&](int64_t begin, int64_t end) {
       for (int64_t c = begin; c < end; c += block) {
         for (int64_t n = 0; n < rows; ++n)
@@ -117,9 +110,9 @@ void SyncBatchNormCpu::Complete(const Gradient& gradient) {
     slope_[c] = static_cast<float>(factor * inverse * sums_[channels + c]);
     mean_[c] = gradient.mean[c];
   }
-  WithType(x_.dtype, [&](auto zero) {
-    const auto* x = static_cast<const decltype(zero)*>(gradient.x);
-    auto* dx = static_cast<decltype(zero)*>(gradient.dx);
+  WithFloatType(x_.dtype, [&]<class T>() {
+    const auto* x = static_cast<const T*>(gradient.x);
+    auto* dx = static_cast<T*>(gradient.dx);
     const int64_t blocks = x_.padded_channels() / x_.block;
     ParallelFor(gradient.rows * blocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {

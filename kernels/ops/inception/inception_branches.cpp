@@ -11,10 +11,6 @@
 namespace deeper {
 namespace {
 
-size_t Align(size_t bytes) {
-  return (bytes + 255) / 256 * 256;
-}
-
 class InceptionOfBranches final : public Op {
  public:
   explicit InceptionOfBranches(Device& device) : device_(device) {}

@@ -34,15 +34,14 @@ struct InceptionBuffer {
 
   explicit InceptionBuffer(const InceptionParams& p) {
     constexpr int64_t kLine = 64;  // elements
-    const auto round_up = [](int64_t n) { return (n + kLine - 1) / kLine * kLine; };
     const int64_t reduced = p.c2_reduce + p.c3_reduce;
-    r2 = {round_up(reduced) - reduced, p.c2_reduce};
+    r2 = {RoundUp(reduced, kLine) - reduced, p.c2_reduce};
     r3 = {r2.end(), p.c3_reduce};
     o1 = {r3.end(), p.c1};
     o2 = {o1.end(), p.c2};
     o3 = {o2.end(), p.c3};
     o4 = {o3.end(), p.c4};
-    pitch = round_up(o4.end());
+    pitch = RoundUp(o4.end(), kLine);
   }
 
   int64_t first_width() const { return r2.count + r3.count + o1.count; }  // of [R2|R3|O1], and of G
