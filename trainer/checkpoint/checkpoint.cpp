@@ -15,7 +15,6 @@
 #include "kernels/base/buffer.h"
 #include "kernels/base/status.h"
 #include "trainer/checkpoint/checkpoint_shard.h"
-#include "trainer/checkpoint/state_table.h"
 
 namespace deeper {
 namespace {

@@ -99,10 +99,9 @@ absl::Status CheckUsable(const std::string& path) {
 }
 
 absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
-  const auto steps = StepsIn(directory);
-  if (!steps.ok()) return steps.status();
+  ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   CheckpointChoice choice;
-  for (const auto& [step, path] : *steps) {
+  for (const auto& [step, path] : steps) {
     const absl::Status usable = CheckUsable(path);
     if (usable.ok()) {
       choice.path = path;
@@ -110,42 +109,38 @@ absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
     }
     choice.warnings.emplace_back(usable.message());
   }
-  if (steps->empty()) return choice;
+  if (steps.empty()) return choice;
   return absl::DataLossError(absl::StrCat("no checkpoint is left in ", directory, ": ",
                                           absl::StrJoin(choice.warnings, "; "),
                                           "; move them away, or start afresh in another directory"));
 }
 
 absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_t step) {
-  const auto steps = StepsIn(directory);
-  if (!steps.ok()) return steps.status();
-  const auto found = steps->find(step);
-  if (found == steps->end()) {
+  ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
+  const auto found = steps.find(step);
+  if (found == steps.end()) {
     const auto number = [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.first); };
     return absl::NotFoundError(absl::StrCat("there is no checkpoint of step ", step, " in ", directory,
-                                            "; it holds ", steps->empty() ? "none" : "steps ",
-                                            absl::StrJoin(*steps, ", ", number)));
+                                            "; it holds ", steps.empty() ? "none" : "steps ",
+                                            absl::StrJoin(steps, ", ", number)));
   }
   RETURN_IF_ERROR(CheckUsable(found->second));
   CheckpointChoice choice{found->second, {}};
-  if (found != steps->begin()) {
+  if (found != steps.begin()) {
     choice.warnings.push_back(
-        absl::StrCat(directory, " also holds later steps, up to ", steps->begin()->first,
+        absl::StrCat(directory, " also holds later steps, up to ", steps.begin()->first,
                      ": they are never overwritten, and --resume=latest would take them"));
   }
   return choice;
 }
 
 absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
-  const auto steps = StepsIn(directory);
-  if (!steps.ok()) return steps.status();
-  CheckpointChoice choice;
-  if (!steps->empty()) {
-    choice.warnings.push_back(
-        absl::StrCat(directory, " holds checkpoints up to step ", steps->begin()->first,
-                     " already: they are never overwritten, so saving the same steps again will fail"));
-  }
-  return choice;
+  ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
+  if (steps.empty()) return CheckpointChoice{};
+  return CheckpointChoice{
+      "",
+      {absl::StrCat(directory, " holds checkpoints up to step ", steps.begin()->first,
+                    " already: they are never overwritten, so saving the same steps again will fail")}};
 }
 
 // Of the steps up to `newest`. What has no valid manifest does not count as kept, and is for the user to look
@@ -272,15 +267,15 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
 }
 
 absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention) {
-  const auto steps = StepsIn(directory);
-  if (!steps.ok() || retention.keep <= 0) return steps.status();
-  const std::vector<int64_t> leaving = ChooseLeaving(*steps, step, retention);
+  ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
+  if (retention.keep <= 0) return absl::OkStatus();
+  const std::vector<int64_t> leaving = ChooseLeaving(steps, step, retention);
   if (leaving.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(CheckUsable(StepDirectory(directory, step)));
   for (const int64_t old : leaving) {
     // Renamed first, so that a half-removed directory is never taken for a checkpoint.
     const std::string unlisted = UnfinishedStepDirectory(directory, old);
-    RETURN_IF_ERROR(RenameDurably(steps->at(old), unlisted));
+    RETURN_IF_ERROR(RenameDurably(steps.at(old), unlisted));
     RETURN_IF_ERROR(RemoveAll(unlisted));
   }
   return absl::OkStatus();

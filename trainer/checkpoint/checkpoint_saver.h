@@ -21,7 +21,6 @@
 #include "comm/communicator.h"
 #include "kernels/base/device.h"
 #include "trainer/checkpoint/checkpoint.h"
-#include "trainer/checkpoint/state_table.h"
 #include "trainer/engine/params.h"
 
 namespace deeper {

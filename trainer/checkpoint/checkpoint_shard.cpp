@@ -82,19 +82,15 @@ absl::Status ReadShard(const std::string& path, const CheckpointShard& written, 
   }
   Xxh3Stream hash;
   const uint64_t data_end = extent.offset + extent.bytes;
-  absl::Status status = HashFile(file, 0, extent.offset, hash);
-  if (status.ok()) {
-    auto* const keep = state == nullptr ? nullptr : reinterpret_cast<std::byte*>(state + range.begin);
-    status = HashFile(file, extent.offset, data_end, hash, keep, [&](uint64_t there) {
-      if (read_to != nullptr) read_to(range.begin + static_cast<int64_t>(there / sizeof(float)));
-    });
-  }
-  if (status.ok()) status = HashFile(file, data_end, bytes, hash);
-  if (status.ok() && hash.Finish() != written.hash) {
-    status = absl::DataLossError(
-        absl::StrCat(path, " is damaged: it does not match its checksum in the manifest"));
-  }
-  return status;
+  RETURN_IF_ERROR(HashFile(file, 0, extent.offset, hash));
+  auto* const keep = state == nullptr ? nullptr : reinterpret_cast<std::byte*>(state + range.begin);
+  RETURN_IF_ERROR(HashFile(file, extent.offset, data_end, hash, keep, [&](uint64_t there) {
+    if (read_to != nullptr) read_to(range.begin + static_cast<int64_t>(there / sizeof(float)));
+  }));
+  RETURN_IF_ERROR(HashFile(file, data_end, bytes, hash));
+  if (hash.Finish() == written.hash) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(path, " is damaged: it does not match its checksum in the manifest"));
 }
 
 }  // namespace
@@ -107,8 +103,9 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
 
   Xxh3Stream hash;
   const uint64_t data_end = extent.offset + extent.bytes, bytes = std::max(created, data_end);
-  absl::Status status = file.Allocate(bytes);
-  if (status.ok()) status = HashFile(file, 0, extent.offset, hash);
+  RETURN_IF_ERROR(file.Allocate(bytes));
+  RETURN_IF_ERROR(HashFile(file, 0, extent.offset, hash));
+  absl::Status status;
   uint64_t at = extent.offset;
   pieces([&](const float* values, int64_t count) {
     const size_t piece = static_cast<size_t>(count) * sizeof(float);
@@ -116,10 +113,10 @@ absl::StatusOr<CheckpointShard> WriteCheckpointShard(const std::string& path, in
     if (status.ok()) status = file.WriteAt(at, values, piece);
     at += piece;
   });
-  if (status.ok()) status = HashFile(file, data_end, bytes, hash);
-  if (status.ok()) status = file.Sync();
-  if (status.ok()) status = file.Close();
-  if (!status.ok()) return status;
+  RETURN_IF_ERROR(status);
+  RETURN_IF_ERROR(HashFile(file, data_end, bytes, hash));
+  RETURN_IF_ERROR(file.Sync());
+  RETURN_IF_ERROR(file.Close());
   return CheckpointShard{bytes, hash.Finish()};
 }
 

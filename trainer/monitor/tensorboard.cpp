@@ -65,10 +65,9 @@ absl::StatusOr<EventFile> EventFile::Create(const std::string& directory, int64_
   ASSIGN_OR_RETURN(File opened,
                    File::Open(absl::StrCat(directory, "/", name), O_WRONLY | O_CREAT | O_EXCL | O_APPEND));
   EventFile file(std::move(opened));
-  absl::Status status = file.AppendRecord(Event(0, time, kFileVersion, "brain.Event:2"));
+  RETURN_IF_ERROR(file.AppendRecord(Event(0, time, kFileVersion, "brain.Event:2")));
   const std::string session_start = Key(1, kVarint) + Varint(1);
-  if (status.ok()) status = file.AppendRecord(Event(first_step, time, kSessionLog, session_start));
-  if (!status.ok()) return status;
+  RETURN_IF_ERROR(file.AppendRecord(Event(first_step, time, kSessionLog, session_start)));
   return file;
 }
 

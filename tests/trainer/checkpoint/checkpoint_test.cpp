@@ -1,7 +1,6 @@
 #include "trainer/checkpoint/checkpoint.h"
 
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -11,114 +10,25 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <functional>
-#include <iterator>
 #include <map>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "data/io/hdf5_file.h"
 #include "kernels/base/exit_code.h"
-#include "tests/comm/threads_communicator.h"
-#include "tests/trainer/checkpoint/example_params.h"
-#include "tests/trainer/checkpoint/save_checkpoint.h"
-#include "trainer/checkpoint/checkpoint_saver.h"
+#include "tests/trainer/checkpoint/checkpoint_fixture.h"
 #include "trainer/checkpoint/checkpoint_shard.h"
 
 namespace deeper {
 namespace {
 
-namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
-
-std::string Message(const absl::Status& status) {
-  return std::string(status.message());
-}
-
-// Runs the body once as each of `ranks` ranks.
-void OnRanks(int ranks, const std::function<void(Communicator&)>& body) {
-  const auto comms = MakeThreadCommunicators(ranks);
-  std::vector<std::thread> threads;
-  for (const auto& comm : comms) threads.emplace_back([&body, &comm] { body(*comm); });
-  for (std::thread& thread : threads) thread.join();
-}
-
-std::string ReadBytes(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void WriteBytes(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
-
-TrainState ExampleState(int64_t step) {
-  return {step,
-          {.dataset_uuid = "c0ffee",
-           .seed = 0xFEDCBA9876543210u,
-           .global_batch = 32,
-           .order = "full",
-           .epoch = 2,
-           .batch = 17,
-           .samples_trained = 12345},
-          {{"model", "nin-cifar"}, {"num_classes", 10}, {"dropout", true}}};
-}
-
-class CheckpointTest : public ::testing::Test {
- protected:
-  CheckpointTest()
-      : directory_(::testing::TempDir() + "checkpoint_" +
-                   ::testing::UnitTest::GetInstance()->current_test_info()->name()) {
-    fs::remove_all(directory_);
-    params_.Fill(1);
-  }
-  ~CheckpointTest() override { fs::remove_all(directory_); }
-
-  absl::Status Save(int64_t step, const Retention& retention = {}) {
-    return SaveCheckpoint(directory_, ExampleState(step), params_.store(), *single_, retention);
-  }
-  absl::StatusOr<LoadedState> Load(int64_t step, const TrainState& expected = ExampleState(0),
-                                   Match match = Match::kExact) {
-    return LoadCheckpoint(StepDirectory(directory_, step), expected, match, params_.store(), *single_);
-  }
-  absl::StatusOr<CheckpointChoice> Choose(const std::string& resume) {
-    return ChooseCheckpoint(directory_, resume, *single_);
-  }
-  std::string Shard(int64_t step) const { return StepDirectory(directory_, step) + "/" + ShardName(0, 1); }
-  std::vector<std::string> Listing() const {
-    std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(directory_)) names.push_back(entry.path().filename());
-    std::sort(names.begin(), names.end());
-    return names;
-  }
-  // In place: to write a file anew means to wait for the disk on some file systems.
-  static void FlipBit(const std::string& path, uint64_t bit) {
-    std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
-    file.seekg(static_cast<std::streamoff>(bit / 8));
-    const int byte = file.get() ^ (1 << (bit % 8));
-    file.seekp(static_cast<std::streamoff>(bit / 8));
-    file.put(static_cast<char>(byte));
-    ASSERT_TRUE(file.flush());
-  }
-  // Damages one byte in the middle of a file.
-  static void Damage(const std::string& path) {
-    std::string bytes = ReadBytes(path);
-    bytes[bytes.size() / 2] ^= 1;
-    WriteBytes(path, bytes);
-  }
-
-  std::string directory_;
-  std::unique_ptr<Communicator> single_ = MakeSingleCommunicator();
-  ExampleParams params_;
-};
 
 TEST_F(CheckpointTest, AnyNumberOfRanksLoadsWhatAnyOtherSaved) {
   const std::vector<uint32_t> original = params_.Bits();
@@ -412,45 +322,6 @@ TEST_F(CheckpointTest, AFailureOfOneRankIsEveryRanks) {
   EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
 }
 
-TEST_F(CheckpointTest, ADirectoryThatCannotBeWrittenIsNamed) {
-  WriteBytes(directory_, "a file");
-  directory_ += "/below";
-  EXPECT_THAT(Message(Save(1)), AllOf(HasSubstr("cannot create"), HasSubstr(directory_)));
-  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("cannot create directory"));
-  fs::remove(fs::path(directory_).parent_path());
-}
-
-TEST_F(CheckpointTest, TheNewestStay) {
-  for (int64_t step = 1; step <= 5; ++step) ASSERT_TRUE(Save(step, {.keep = 2}).ok());
-  EXPECT_THAT(Listing(), ElementsAre("step-000000004", "step-000000005"));
-}
-
-TEST_F(CheckpointTest, RetentionLeavesLaterStepsAndDamagedOnesAlone) {
-  for (const int64_t step : {2, 3, 8, 9}) ASSERT_TRUE(Save(step).ok());
-  fs::remove(CheckpointManifestPath(StepDirectory(directory_, 3)));
-  ASSERT_TRUE(Save(4, {.keep = 1}).ok());
-  EXPECT_THAT(Listing(), ElementsAre("step-000000003", "step-000000004", "step-000000008", "step-000000009"));
-}
-
-TEST_F(CheckpointTest, MilestonesAndTheBestStay) {
-  for (int64_t step = 1; step <= 8; ++step) {
-    TrainState state = ExampleState(step);
-    if (step % 2 == 0) state.top1 = step == 2 ? 0.75 : 0.5;
-    ASSERT_TRUE(
-        SaveCheckpoint(directory_, state, params_.store(), *single_, {.keep = 1, .keep_every = 3}).ok());
-  }
-  EXPECT_THAT(Listing(), ElementsAre("step-000000002", "step-000000003", "step-000000006", "step-000000008"));
-  EXPECT_EQ(ReadCheckpointManifest(StepDirectory(directory_, 2))->top1, 0.75);
-  EXPECT_EQ(ReadCheckpointManifest(StepDirectory(directory_, 3))->top1, std::nullopt);
-}
-
-TEST_F(CheckpointTest, NothingIsRemovedUnlessTheNewestReadsBackRight) {
-  for (const int64_t step : {1, 2}) ASSERT_TRUE(Save(step).ok());
-  Damage(Shard(2));
-  EXPECT_THAT(Message(RemoveOldCheckpoints(directory_, 2, {.keep = 1})), HasSubstr(Shard(2)));
-  EXPECT_THAT(Listing(), ElementsAre("step-000000001", "step-000000002"));
-}
-
 // The state is that of the call of Save, whatever training does to it meanwhile; a third save waits for the
 // first one's memory.
 TEST_F(CheckpointTest, TrainingGoesOnWhileCheckpointsAreWritten) {
@@ -497,139 +368,6 @@ TEST_F(CheckpointTest, ASaveThatFailsSparesTheNext) {
   EXPECT_EQ(ExitCodeOf(reports[0].status), ExitCode::kCheckpoint);
   EXPECT_TRUE(reports[1].status.ok());
   EXPECT_THAT(Listing(), ElementsAre("step-000000003"));
-}
-
-TEST_F(CheckpointTest, AStepIsNeverOverwritten) {
-  ASSERT_TRUE(Save(1).ok());
-  EXPECT_TRUE(Save(1).ok()) << "the same state again";
-  const std::string before = ReadBytes(Shard(1));
-  params_.Fill(2);
-  const absl::Status status = Save(1);
-  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_THAT(Message(status), HasSubstr("step-000000001 is there already"));
-  EXPECT_EQ(ReadBytes(Shard(1)), before);
-  EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
-}
-
-TEST_F(CheckpointTest, LatestFallsBackToTheNewestValidOne) {
-  EXPECT_EQ(Choose("latest")->path, "");
-  for (int64_t step = 1; step <= 3; ++step) ASSERT_TRUE(Save(step).ok());
-  EXPECT_EQ(Choose("latest")->path, StepDirectory(directory_, 3));
-  EXPECT_THAT(Choose("latest")->warnings, IsEmpty());
-
-  Damage(Shard(3));
-  fs::remove(CheckpointManifestPath(StepDirectory(directory_, 2)));
-  const CheckpointChoice choice = *Choose("latest");
-  EXPECT_EQ(choice.path, StepDirectory(directory_, 1));
-  EXPECT_THAT(choice.warnings, ElementsAre(AllOf(HasSubstr("cannot be used"), HasSubstr(Shard(3))),
-                                           AllOf(HasSubstr("cannot be used"), HasSubstr("step-000000002"))));
-  EXPECT_EQ(FindCheckpoint(directory_)->path, choice.path);
-
-  Damage(CheckpointManifestPath(StepDirectory(directory_, 1)));
-  EXPECT_EQ(Choose("latest").status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(Message(Choose("latest").status()), HasSubstr("no checkpoint is left in " + directory_));
-}
-
-TEST_F(CheckpointTest, AnExplicitStepIsThatOneOrAnError) {
-  for (int64_t step = 1; step <= 3; ++step) ASSERT_TRUE(Save(step).ok());
-  EXPECT_EQ(Choose("3")->path, StepDirectory(directory_, 3));
-  EXPECT_EQ(Choose("1")->path, StepDirectory(directory_, 1));
-  EXPECT_THAT(Choose("1")->warnings, ElementsAre(HasSubstr("also holds later steps, up to 3")));
-  EXPECT_EQ(Choose("4").status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(Message(Choose("4").status()),
-              AllOf(HasSubstr("no checkpoint of step 4"), HasSubstr("it holds steps 3, 2, 1")));
-  Damage(Shard(2));
-  EXPECT_EQ(Choose("2").status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(Message(Choose("2").status()), HasSubstr(Shard(2)));
-}
-
-TEST_F(CheckpointTest, NeverChoosesNoneAndSaysWhatIsThere) {
-  EXPECT_THAT(Choose("never")->warnings, IsEmpty());
-  ASSERT_TRUE(Save(6).ok());
-  EXPECT_EQ(Choose("never")->path, "");
-  EXPECT_THAT(Choose("never")->warnings, ElementsAre(HasSubstr("up to step 6")));
-  EXPECT_THAT(Message(Choose("newest").status()), HasSubstr("'newest'"));
-}
-
-TEST_F(CheckpointTest, RankZeroChoosesForAll) {
-  ASSERT_TRUE(Save(1).ok());
-  OnRanks(3, [&](Communicator& comm) {
-    // Only rank 0's view counts.
-    const auto choice = ChooseCheckpoint(comm.rank() == 0 ? directory_ : "/nonexistent", "latest", comm);
-    EXPECT_EQ(choice->path, StepDirectory(directory_, 1));
-  });
-}
-
-TEST_F(CheckpointTest, OpeningTheDirectoryLocksItAndRemovesLeftovers) {
-  ASSERT_TRUE(Save(1).ok());
-  fs::create_directories(UnfinishedStepDirectory(directory_, 2));
-  WriteBytes(UnfinishedStepDirectory(directory_, 2) + "/" + ShardName(0, 1), "half");
-  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory_);
-  ASSERT_TRUE(lock.ok()) << lock.status();
-  EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
-  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("in use"));
-}
-
-TEST_F(CheckpointTest, VerifyNamesEveryProblem) {
-  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr("is not a checkpoint and holds none")));
-  ASSERT_TRUE(Save(1).ok());
-  ASSERT_TRUE(Save(2).ok());
-  EXPECT_THAT(VerifyCheckpoint(directory_), IsEmpty());
-  Damage(Shard(1));
-  fs::remove(Shard(2));
-  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr(Shard(1)), HasSubstr(Shard(2))));
-}
-
-TEST(CheckpointManifest, HasTheDocumentedFields) {
-  const TrainState state = ExampleState(7);
-  const CheckpointManifest manifest{
-      7,
-      state.data,
-      state.config,
-      {{4096, {0x12, 0x34}}},
-      {{"w", {2, 3}, kWeightRole, 0, 6}, {"w", {2, 3}, "momentum", 6, 6}, {"m", {2}, kStatisticRole, 12, 2}}};
-  const nlohmann::json json = nlohmann::json::parse(RenderCheckpointManifest(manifest));
-  EXPECT_EQ(json["format"], "deeper-checkpoint");
-  EXPECT_EQ(json["format_version"], 1);
-  EXPECT_EQ(json["step"], 7);
-  EXPECT_EQ(json["world_size"], 1);
-  EXPECT_EQ(json["data"], nlohmann::json::parse(R"({"dataset_uuid": "c0ffee", "seed": 18364758544493064720,
-      "global_batch": 32, "order": "full", "epoch": 2, "batch": 17, "samples_trained": 12345})"));
-  EXPECT_EQ(json["config"], state.config);
-  EXPECT_EQ(json["shards"], nlohmann::json::parse(R"([{"file": "shard-00000-of-00001.h5", "bytes": 4096,
-      "xxh3_128": "00000000000000120000000000000034"}])"));
-  EXPECT_EQ(json["tensors"], nlohmann::json::parse(R"([
-      {"name": "w", "role": "weight", "shape": [2, 3], "first": 0, "count": 6},
-      {"name": "w", "role": "momentum", "shape": [2, 3], "first": 6, "count": 6},
-      {"name": "m", "role": "statistic", "shape": [2], "first": 12, "count": 2}])"));
-}
-
-TEST(CheckpointManifest, AnotherVersionIsNamed) {
-  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, kWeightRole, 0, 2}}};
-  std::string text = RenderCheckpointManifest(manifest);
-  EXPECT_TRUE(ParseCheckpointManifest(text, "m").ok());
-  const std::string version = R"("format_version": 1)";
-  text.replace(text.find(version), version.size(), R"("format_version": 2)");
-  EXPECT_EQ(Message(ParseCheckpointManifest(text, "m").status()),
-            "m is of checkpoint format version 2; this build reads version 1");
-}
-
-TEST(CheckpointManifest, ATableThatDoesNotAddUpIsRefused) {
-  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, kWeightRole, 0, 3}}};
-  EXPECT_THAT(Message(ParseCheckpointManifest(RenderCheckpointManifest(manifest), "m").status()),
-              HasSubstr("do not fit together"));
-}
-
-TEST(CheckpointManifest, ShardsCoverTheStateOnce) {
-  for (const int64_t shards : {1, 3, 7}) {
-    int64_t next = 0;
-    for (int64_t shard = 0; shard < shards; ++shard) {
-      const StateRange range = ShardRange(1000, shard, shards);
-      EXPECT_EQ(range.begin, next);
-      next = range.end;
-    }
-    EXPECT_EQ(next, 1000);
-  }
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 
 #include "kernels/base/device.h"
 #include "kernels/base/rng.h"
-#include "trainer/checkpoint/state_table.h"
+#include "trainer/checkpoint/checkpoint_manifest.h"
 #include "trainer/engine/params.h"
 
 namespace deeper {

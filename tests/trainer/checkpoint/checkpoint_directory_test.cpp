@@ -1,0 +1,137 @@
+#include "trainer/checkpoint/checkpoint_directory.h"
+
+#include <gmock/gmock.h>
+
+#include "kernels/base/exit_code.h"
+#include "tests/trainer/checkpoint/checkpoint_fixture.h"
+
+namespace deeper {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+TEST_F(CheckpointTest, ADirectoryThatCannotBeWrittenIsNamed) {
+  WriteBytes(directory_, "a file");
+  directory_ += "/below";
+  EXPECT_THAT(Message(Save(1)), AllOf(HasSubstr("cannot create"), HasSubstr(directory_)));
+  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("cannot create directory"));
+  fs::remove(fs::path(directory_).parent_path());
+}
+
+TEST_F(CheckpointTest, TheNewestStay) {
+  for (int64_t step = 1; step <= 5; ++step) ASSERT_TRUE(Save(step, {.keep = 2}).ok());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000004", "step-000000005"));
+}
+
+TEST_F(CheckpointTest, RetentionLeavesLaterStepsAndDamagedOnesAlone) {
+  for (const int64_t step : {2, 3, 8, 9}) ASSERT_TRUE(Save(step).ok());
+  fs::remove(CheckpointManifestPath(StepDirectory(directory_, 3)));
+  ASSERT_TRUE(Save(4, {.keep = 1}).ok());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000003", "step-000000004", "step-000000008", "step-000000009"));
+}
+
+TEST_F(CheckpointTest, MilestonesAndTheBestStay) {
+  for (int64_t step = 1; step <= 8; ++step) {
+    TrainState state = ExampleState(step);
+    if (step % 2 == 0) state.top1 = step == 2 ? 0.75 : 0.5;
+    ASSERT_TRUE(
+        SaveCheckpoint(directory_, state, params_.store(), *single_, {.keep = 1, .keep_every = 3}).ok());
+  }
+  EXPECT_THAT(Listing(), ElementsAre("step-000000002", "step-000000003", "step-000000006", "step-000000008"));
+  EXPECT_EQ(ReadCheckpointManifest(StepDirectory(directory_, 2))->top1, 0.75);
+  EXPECT_EQ(ReadCheckpointManifest(StepDirectory(directory_, 3))->top1, std::nullopt);
+}
+
+TEST_F(CheckpointTest, NothingIsRemovedUnlessTheNewestReadsBackRight) {
+  for (const int64_t step : {1, 2}) ASSERT_TRUE(Save(step).ok());
+  Damage(Shard(2));
+  EXPECT_THAT(Message(RemoveOldCheckpoints(directory_, 2, {.keep = 1})), HasSubstr(Shard(2)));
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001", "step-000000002"));
+}
+
+TEST_F(CheckpointTest, AStepIsNeverOverwritten) {
+  ASSERT_TRUE(Save(1).ok());
+  EXPECT_TRUE(Save(1).ok()) << "the same state again";
+  const std::string before = ReadBytes(Shard(1));
+  params_.Fill(2);
+  const absl::Status status = Save(1);
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(Message(status), HasSubstr("step-000000001 is there already"));
+  EXPECT_EQ(ReadBytes(Shard(1)), before);
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
+}
+
+TEST_F(CheckpointTest, LatestFallsBackToTheNewestValidOne) {
+  EXPECT_EQ(Choose("latest")->path, "");
+  for (int64_t step = 1; step <= 3; ++step) ASSERT_TRUE(Save(step).ok());
+  EXPECT_EQ(Choose("latest")->path, StepDirectory(directory_, 3));
+  EXPECT_THAT(Choose("latest")->warnings, IsEmpty());
+
+  Damage(Shard(3));
+  fs::remove(CheckpointManifestPath(StepDirectory(directory_, 2)));
+  const CheckpointChoice choice = *Choose("latest");
+  EXPECT_EQ(choice.path, StepDirectory(directory_, 1));
+  EXPECT_THAT(choice.warnings, ElementsAre(AllOf(HasSubstr("cannot be used"), HasSubstr(Shard(3))),
+                                           AllOf(HasSubstr("cannot be used"), HasSubstr("step-000000002"))));
+  EXPECT_EQ(FindCheckpoint(directory_)->path, choice.path);
+
+  Damage(CheckpointManifestPath(StepDirectory(directory_, 1)));
+  EXPECT_EQ(Choose("latest").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Message(Choose("latest").status()), HasSubstr("no checkpoint is left in " + directory_));
+}
+
+TEST_F(CheckpointTest, AnExplicitStepIsThatOneOrAnError) {
+  for (int64_t step = 1; step <= 3; ++step) ASSERT_TRUE(Save(step).ok());
+  EXPECT_EQ(Choose("3")->path, StepDirectory(directory_, 3));
+  EXPECT_EQ(Choose("1")->path, StepDirectory(directory_, 1));
+  EXPECT_THAT(Choose("1")->warnings, ElementsAre(HasSubstr("also holds later steps, up to 3")));
+  EXPECT_EQ(Choose("4").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Message(Choose("4").status()),
+              AllOf(HasSubstr("no checkpoint of step 4"), HasSubstr("it holds steps 3, 2, 1")));
+  Damage(Shard(2));
+  EXPECT_EQ(Choose("2").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Message(Choose("2").status()), HasSubstr(Shard(2)));
+}
+
+TEST_F(CheckpointTest, NeverChoosesNoneAndSaysWhatIsThere) {
+  EXPECT_THAT(Choose("never")->warnings, IsEmpty());
+  ASSERT_TRUE(Save(6).ok());
+  EXPECT_EQ(Choose("never")->path, "");
+  EXPECT_THAT(Choose("never")->warnings, ElementsAre(HasSubstr("up to step 6")));
+  EXPECT_THAT(Message(Choose("newest").status()), HasSubstr("'newest'"));
+}
+
+TEST_F(CheckpointTest, RankZeroChoosesForAll) {
+  ASSERT_TRUE(Save(1).ok());
+  OnRanks(3, [&](Communicator& comm) {
+    // Only rank 0's view counts.
+    const auto choice = ChooseCheckpoint(comm.rank() == 0 ? directory_ : "/nonexistent", "latest", comm);
+    EXPECT_EQ(choice->path, StepDirectory(directory_, 1));
+  });
+}
+
+TEST_F(CheckpointTest, OpeningTheDirectoryLocksItAndRemovesLeftovers) {
+  ASSERT_TRUE(Save(1).ok());
+  fs::create_directories(UnfinishedStepDirectory(directory_, 2));
+  WriteBytes(UnfinishedStepDirectory(directory_, 2) + "/" + ShardName(0, 1), "half");
+  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory_);
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
+  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("in use"));
+}
+
+TEST_F(CheckpointTest, VerifyNamesEveryProblem) {
+  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr("is not a checkpoint and holds none")));
+  ASSERT_TRUE(Save(1).ok());
+  ASSERT_TRUE(Save(2).ok());
+  EXPECT_THAT(VerifyCheckpoint(directory_), IsEmpty());
+  Damage(Shard(1));
+  fs::remove(Shard(2));
+  EXPECT_THAT(VerifyCheckpoint(directory_), ElementsAre(HasSubstr(Shard(1)), HasSubstr(Shard(2))));
+}
+
+}  // namespace
+}  // namespace deeper

@@ -1,0 +1,60 @@
+#include "trainer/engine/optimizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace deeper {
+namespace {
+
+using ::testing::Contains;
+using ::testing::Each;
+using ::testing::FloatEq;
+
+std::vector<Param> OneWeight() {
+  Param param;
+  param.name = "w";
+  param.spec = {"w", {4, 4}, ParamRole::kWeight, Init::kOne};
+  param.layout = MakeParamLayout(param.spec, 1);
+  return {param};
+}
+
+// The weights after two steps at the rates 0.5 and 0.25 with gradients of 1, from weights of 1.
+std::vector<float> AfterTwoSteps(const OptimizerOptions& options) {
+  const auto device = MakeCpuDevice(1);
+  const auto params = *ParamStore::Create(OneWeight(), *device, /*training=*/true, /*narrow=*/false,
+                                          {OptimizerState(options.name)});
+  params->Initialize(1);
+  std::fill_n(params->grads(), 16, 1.0f);
+  Optimizer optimizer(options, *params, *device);
+  for (const float lr : {0.5f, 0.25f}) {
+    optimizer.BeginStep(lr);
+    optimizer.Step();
+  }
+  return {params->values(), params->values() + 16};
+}
+
+TEST(Optimizer, EveryNameTakesSteps) {
+  EXPECT_THAT(OptimizerNames(), Contains("sgd"));
+  for (const std::string& name : OptimizerNames())
+    EXPECT_THAT(AfterTwoSteps({.name = name}), Each(testing::Lt(1.0f))) << name;
+}
+
+TEST(Optimizer, RatesAndMomentumAreThoseOfTheStep) {
+  // Momentum 1, then 1.5.
+  EXPECT_THAT(AfterTwoSteps({.name = "sgd", .momentum = 0.5f}), Each(FloatEq(1 - 0.5f - 0.25f * 1.5f)));
+  // Steps of 1 + 0.5 * 1 and 1 + 0.5 * 1.5.
+  EXPECT_THAT(AfterTwoSteps({.name = "nesterov", .momentum = 0.5f}),
+              Each(FloatEq(1 - 0.5f * 1.5f - 0.25f * 1.75f)));
+}
+
+TEST(OptimizerDeathTest, WantsParametersWithItsState) {
+  const auto device = MakeCpuDevice(1);
+  const auto params = *ParamStore::Create(OneWeight(), *device, /*training=*/true);
+  EXPECT_DEATH(Optimizer({}, *params, *device), "state_names");
+}
+
+}  // namespace
+}  // namespace deeper
