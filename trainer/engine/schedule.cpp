@@ -32,15 +32,6 @@ double AfterWarmup(const ScheduleOptions& options, int64_t step) {
 
 }  // namespace
 
-absl::StatusOr<ScheduleKind> ParseScheduleKind(const std::string& name) {
-  if (name == "constant") return ScheduleKind::kConstant;
-  if (name == "step") return ScheduleKind::kStep;
-  if (name == "poly") return ScheduleKind::kPoly;
-  if (name == "cosine") return ScheduleKind::kCosine;
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown learning-rate schedule '", name, "'; known are constant, step, poly and cosine"));
-}
-
 absl::Status ValidateSchedule(const ScheduleOptions& options) {
   const auto error = [](const auto&... parts) {
     return absl::InvalidArgumentError(absl::StrCat("learning-rate schedule: ", parts...));

@@ -102,7 +102,7 @@ TrainLoop::TrainLoop(TrainSetup& run)
       guard_(*run.net, *run.params, run.comm, run.device),
       optimizer_({.momentum = static_cast<float>(run.config.momentum),
                   .weight_decay = static_cast<float>(run.config.weight_decay),
-                  .nesterov = run.config.optimizer == "nesterov"},
+                  .nesterov = run.config.optimizer == OptimizerKind::kNesterov},
                  *run.params, run.device, &run.comm),
       train_step_(*run.loader, *run.net, accumulator_, reducer_, guard_, optimizer_, run.device,
                   run.config.seed, &run.statistics_sum),
@@ -210,14 +210,16 @@ absl::Status TrainLoop::SkipOrStop(const std::string& culprit) {
   run_.Warn(run_.metrics.NonFinite(run_.step, culprit));
   ++skipped_;
   const std::string what = absl::StrCat("step ", run_.step, ": ", culprit);
-  if (run_.config.on_nonfinite == "skip" && ++skipped_in_a_row_ < kMostSkippedInARow) {
+  if (run_.config.on_nonfinite == OnNonfinite::kSkip && ++skipped_in_a_row_ < kMostSkippedInARow) {
     run_.progress.Print(absl::StrCat("warning: skipped ", what));
     return absl::OkStatus();
   }
   return WithExitCode(
       absl::OutOfRangeError(absl::StrCat(
           what,
-          run_.config.on_nonfinite == "skip" ? absl::StrCat("; ", skipped_in_a_row_, " steps in a row") : "",
+          run_.config.on_nonfinite == OnNonfinite::kSkip
+              ? absl::StrCat("; ", skipped_in_a_row_, " steps in a row")
+              : "",
           ". The weights are those of the step before. Go on from the newest checkpoint with a lower --lr, a "
           "longer --warmup_epochs or --on_nonfinite=skip")),
       ExitCode::kNotFinite);
