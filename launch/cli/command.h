@@ -36,7 +36,7 @@ class Command {
   Command& operator=(const Command&) = delete;
 
   // Bound to this object's fields; the same ones at every call.
-  virtual std::vector<FlagGroup> Flags() = 0;
+  virtual std::vector<FlagGroup> Flags() { return {}; }
   // With the flags parsed. A failure says what to do and carries its exit code; where the command is
   // distributed, all ranks return the same.
   virtual absl::Status Run(const Invocation& call) = 0;

@@ -27,8 +27,6 @@ class ListCommand final : public Command {
  public:
   ListCommand() : Command(kListText) {}
 
-  std::vector<FlagGroup> Flags() override { return {}; }
-
   absl::Status Run(const Invocation& call) override {
     if (call.operands.size() != 1) return absl::InvalidArgumentError("needs one directory");
     ASSIGN_OR_RETURN(const std::vector<CheckpointInfo> checkpoints,
@@ -59,8 +57,6 @@ newest valid one is taken. Exit code 4: the two differ.)",
 class DiffCommand final : public Command {
  public:
   DiffCommand() : Command(kDiffText) {}
-
-  std::vector<FlagGroup> Flags() override { return {}; }
 
   absl::Status Run(const Invocation& call) override {
     if (call.operands.size() != 2) return absl::InvalidArgumentError("needs two checkpoints");

@@ -1,11 +1,13 @@
-#include "trainer/run/train.h"
-
 #include <cstdio>
+#include <optional>
 
+#include "comm/agree.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "trainer/run/config.h"
+#include "trainer/run/stop.h"
+#include "trainer/run/train_loop.h"
 
 namespace deeper {
 namespace {
@@ -32,8 +34,15 @@ class TrainCommand final : public Command {
   std::vector<FlagGroup> Flags() override { return ConfigFlags(config_); }
 
   absl::Status Run(const Invocation& call) override {
-    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(config_, call.comm));
-    return Train(config_, call.comm, *device, call.is_root() ? stdout : nullptr);
+    Communicator& comm = call.comm;
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(config_, comm));
+    RETURN_IF_ERROR(Agree(comm, Validate(config_)));
+    std::optional<StopSignals> signals;  // where nothing can be saved, they end the run as ever
+    if (!config_.checkpoint_dir.empty()) signals.emplace();
+    ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(config_, comm));
+    TrainSetup run(config_, comm, *device, call.is_root() ? stdout : nullptr);
+    RETURN_IF_ERROR(run.Prepare());
+    return RunSteps(run);
   }
 
  private:

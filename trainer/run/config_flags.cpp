@@ -15,16 +15,16 @@ constexpr Choice<Augment> kValPresets[] = {kEveryAugment[0], kEveryAugment[4], k
 constexpr Choice<DType> kPrecisions[] = {{"fp32", DType::kF32}, {"bf16", DType::kBf16}};
 
 std::vector<Flag> NetworkFlags(RunConfig& c) {
-  return {
-      {"model", OneOf(&c.model, ModelNames()), "architecture"},
-      {"num_classes", &c.num_classes, "classes to tell apart", Range(0, kAny, "as many as the data set has")},
-      {"image_size", &c.image_size, "height and width of the images that the network sees",
-       Range(0, kAny, "the model's own"), "pixels"},
-      {"stem", &c.stem, "first layers of the network"},
-      {"aux", &c.aux, "auxiliary classifiers of the GoogLeNets"},
-      {"aux_weight", &c.aux_weight, "weight of their losses; the main loss has 1", Range(0, 1e3)},
-      {"dropout", &c.dropout, "false: leave out all dropout layers"},
-      {"init_from", &c.init_from, "weights to start from: a checkpoint, or an HDF5 file of `export`"}};
+  return {{"model", OneOf(&c.model, ModelNames()), "architecture"},
+          {"num_classes", &c.num_classes, "classes to tell apart",
+           Range(0, kAny, "as many as the data set or checkpoint has")},
+          {"image_size", &c.image_size, "height and width of the images that the network sees",
+           Range(0, kAny, "the model's own"), "pixels"},
+          {"stem", &c.stem, "first layers of the network"},
+          {"aux", &c.aux, "auxiliary classifiers of the GoogLeNets"},
+          {"aux_weight", &c.aux_weight, "weight of their losses; the main loss has 1", Range(0, 1e3)},
+          {"dropout", &c.dropout, "false: leave out all dropout layers"},
+          {"init_from", &c.init_from, "weights to start from: a checkpoint, or an HDF5 file of `export`"}};
 }
 
 std::vector<Flag> DataFlags(RunConfig& c) {
