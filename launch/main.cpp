@@ -11,19 +11,17 @@
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
-#include "launch/cli/help.h"
 
 namespace deeper {
 
-std::vector<std::unique_ptr<Command>> AllCommands() {
-  std::vector<std::unique_ptr<Command>> commands;
-  for (const auto make :
-       {MakePack, MakeVerify, MakeDescribe, MakeDoctor, MakeTrain, MakeEval, MakePredict, MakeExport,
-        MakeCheckpointList, MakeCheckpointDiff, MakeCheckpointReshard, MakeReport, MakeBenchStep, MakeBenchOp,
-        MakeBenchComm, MakeBenchLoader, MakeBenchCheckpoint, MakeBenchScaling})
-    commands.push_back(make());
-  return commands;
-}
+// The table of commands, in the order of `deeper --help`: the functions that make them.
+#define DEEPER_COMMANDS                                                                                      \
+  MakePack, MakeVerify, MakeDescribe, MakeDoctor, MakeTrain, MakeEval, MakePredict, MakeExport,              \
+      MakeCheckpointList, MakeCheckpointDiff, MakeCheckpointReshard, MakeReport, MakeBenchStep, MakeBenchOp, \
+      MakeBenchComm, MakeBenchLoader, MakeBenchCheckpoint, MakeBenchScaling
+
+using MakeCommand = std::unique_ptr<Command>();
+MakeCommand DEEPER_COMMANDS;  // declares each of them
 
 namespace {
 
@@ -98,7 +96,8 @@ int Main(std::vector<std::string> arguments) {
   job = comm->get();
   SetAbortHandler([](const std::string& report) { job->Abort(1, report); });
 
-  const Commands commands = AllCommands();
+  Commands commands;
+  for (const auto make : {DEEPER_COMMANDS}) commands.push_back(make());
   const bool root = job->rank() == 0;
   if (ShowHelp(commands, arguments, root ? stdout : nullptr)) return 0;
   if (arguments[0] == "help") arguments.erase(arguments.begin());

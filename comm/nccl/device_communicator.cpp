@@ -39,12 +39,11 @@ std::string Obstacle(const std::vector<GpuPlace>& places) {
 
 }  // namespace
 
-absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& places,
-                                                const std::string& wanted) {
-  if (wanted == "mpi") return DeviceTransport{false, "--comm=mpi"};
+absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& places, Transport wanted) {
+  if (wanted == Transport::kMpi) return DeviceTransport{false, "--comm=mpi"};
   const std::string obstacle = Obstacle(places);
   if (obstacle.empty()) return DeviceTransport{true, "every rank has a GPU of its own"};
-  if (wanted == "auto") return DeviceTransport{false, obstacle};
+  if (wanted == Transport::kAuto) return DeviceTransport{false, obstacle};
   return absl::FailedPreconditionError(absl::StrCat(
       "--comm=nccl: ", obstacle,
       ": start one rank a GPU with NCCL on every machine, or use --comm=mpi, which goes by way of "
@@ -52,7 +51,7 @@ absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& pla
 }
 
 absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, Device& device,
-                                                          const std::string& wanted) {
+                                                          Transport wanted) {
   if (comm.size() == 1 || device.type() == DeviceType::kCpu) return DeviceCommunicator{};
   GpuPlace mine;
   gethostname(mine.host, sizeof mine.host - 1);

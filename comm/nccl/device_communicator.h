@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
+#include "kernels/base/choice.h"
 #include "kernels/base/device.h"
 
 namespace deeper {
@@ -23,11 +24,17 @@ struct DeviceTransport {
   std::string reason;  // for the choice, in words
 };
 
-// places: [rank]; wanted: "auto", "nccl" or "mpi". NCCL needs a GPU for each rank, and itself everywhere:
-// where it cannot be, "auto" is "mpi", and "nccl" FailedPrecondition, which names ranks, host and GPU and
-// says what to do.
-absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& places,
-                                                const std::string& wanted);
+enum class Transport { kAuto, kNccl, kMpi };
+constexpr auto Choices(Transport) {
+  return std::to_array<Choice<Transport>>(
+      {{"auto", Transport::kAuto, "nccl where every rank has NCCL and a GPU of its own, else mpi"},
+       {"nccl", Transport::kNccl, "NCCL; one rank per GPU"},
+       {"mpi", Transport::kMpi, "MPI, through host memory; any number of ranks per GPU"}});
+}
+
+// places: [rank]. NCCL needs a GPU for each rank, and itself everywhere: where it cannot be, kAuto is kMpi,
+// and kNccl FailedPrecondition, which names ranks, host and GPU and says what to do.
+absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& places, Transport wanted);
 
 struct DeviceCommunicator {
   std::unique_ptr<Communicator> comm;  // nullptr: the given one will do, as buffers are in its reach
@@ -39,6 +46,6 @@ struct DeviceCommunicator {
 // outlive what is returned. Errors, the same on every rank: ChooseTransport's. A rank that NCCL fails on ends
 // the job through Abort.
 absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, Device& device,
-                                                          const std::string& wanted);
+                                                          Transport wanted);
 
 }  // namespace deeper

@@ -2,6 +2,7 @@
 // apart from the pixels (resize.h), so that any device can make the same samples (kernels/ops/images.h).
 #pragma once
 
+#include "kernels/base/choice.h"
 #include "kernels/base/image_sampling.h"
 #include "kernels/base/rng.h"
 
@@ -16,6 +17,18 @@ namespace deeper {
 // image_size * 8/7, with antialiasing, and the middle of that, rounded as torchvision's transforms do. kBvlc:
 // the whole image warped to a square of image_size * 8/7, and the middle of that.
 enum class Augment { kNone, kFlip, kCrop, kInception, kTorchvision, kBvlc };
+constexpr auto Choices(Augment) {
+  return std::to_array<Choice<Augment>>(
+      {{"none", Augment::kNone, "the whole image, resized to --image_size, bilinear, not antialiased"},
+       {"flip", Augment::kFlip, "none, and half of the images are mirrored left to right"},
+       {"crop", Augment::kCrop, "flip, and a random crop"},
+       {"inception", Augment::kInception, "flip, and a random part of 8 to 100 % of the area, resized"},
+       {"torchvision", Augment::kTorchvision,
+        "the short side resized to 8/7 of --image_size, antialiased, and the middle of that"},
+       {"bvlc", Augment::kBvlc,
+        "the whole image resized to 8/7 of --image_size, and the middle of that; Caffe's pixels, in training "
+        "too: BGR, less 104, 117, 123"}});
+}
 
 inline Filter FilterOf(Augment augment) {
   return augment == Augment::kTorchvision ? Filter::kAntialias : Filter::kBilinear;

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "kernels/base/choice.h"
+
 namespace deeper {
 
 struct Slice {
@@ -22,6 +24,13 @@ enum class OrderKind {
                 // then the samples of each window of consecutive blocks. For disks: while a window is in use,
                 // the next one's blocks can be read ahead, each in one piece. Different every epoch
 };
+constexpr auto Choices(OrderKind) {
+  return std::to_array<Choice<OrderKind>>(
+      {{"full", OrderKind::kFull, "another permutation of all samples every epoch"},
+       {"block", OrderKind::kBlock,
+        "another permutation of blocks of 128 samples every epoch, mixed over 16384 samples: for disks"},
+       {"sequential", OrderKind::kSequential, "as stored"}});
+}
 
 // Of kBlock. A block of ImageNet's JPEGs is 14 MB: a disk takes ten times as long to read it as to find it.
 // They never change: checkpoints made before must go on with the same order.

@@ -28,15 +28,17 @@ std::span<const SourceFormat> SourceFormats() {
   return kFormats;
 }
 
-std::string FormatNames() {
-  return absl::StrJoin(kFormats, " | ",
-                       [](std::string* out, const SourceFormat& format) { out->append(format.name); });
+std::vector<std::string> FormatNames() {
+  std::vector<std::string> names;
+  for (const SourceFormat& format : kFormats) names.push_back(format.name);
+  return names;
 }
 
 absl::StatusOr<const SourceFormat*> FindFormat(const std::string& name) {
   const auto* const found = std::ranges::find(kFormats, name, &SourceFormat::name);
   if (found != std::end(kFormats)) return found;
-  return absl::InvalidArgumentError(absl::StrCat("--format=", name, ": must be ", FormatNames()));
+  return absl::InvalidArgumentError(
+      absl::StrCat("--format=", name, ": must be one of ", absl::StrJoin(FormatNames(), ", ")));
 }
 
 }  // namespace deeper

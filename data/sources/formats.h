@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "data/sources/source.h"
@@ -18,8 +19,8 @@ struct SourceFormat {
 };
 
 std::span<const SourceFormat> SourceFormats();
-// "idx | folder | ..."
-std::string FormatNames();
+// In the order of the table.
+std::vector<std::string> FormatNames();
 // InvalidArgument: lists the names that there are.
 absl::StatusOr<const SourceFormat*> FindFormat(const std::string& name);
 

@@ -23,6 +23,7 @@
 #include "trainer/checkpoint/checkpoint_saver.h"
 #include "trainer/engine/network.h"
 #include "trainer/engine/optimizer.h"
+#include "trainer/run/inputs.h"
 #include "trainer/scaling/statistics.h"
 
 namespace deeper {
@@ -113,8 +114,8 @@ class BenchCheckpointCommand final : public Command {
     ASSIGN_OR_RETURN(images_, OpenDataset(config_, "", config_.train_split, *comm_));
     ASSIGN_OR_RETURN(const Model model, ModelFor(config_, images_->info(), /*training=*/true));
     ASSIGN_OR_RETURN(
-        net_, Network::Prepare(model, {batch_, PrecisionOf(config_), /*training=*/true, FusionOf(config_)},
-                               *device_));
+        net_,
+        Network::Prepare(model, {batch_, config_.precision, /*training=*/true, FusionOf(config_)}, *device_));
     ASSIGN_OR_RETURN(params_, ParamStore::Create(net_->Params(), *device_, /*training=*/true,
                                                  net_->wants_narrow_params(), {OptimizerState("sgd")}));
     params_->Initialize(config_.seed);
@@ -227,7 +228,7 @@ class BenchCheckpointCommand final : public Command {
         {"restore_of_bare_read", median_ratio(figures_.bare_read, figures_.restore)},
         {"settings",
          {{"model", config_.model},
-          {"device", config_.device},
+          {"device", NameOf(config_.device)},
           {"batch", batch_},
           {"ranks", comm_->size()},
           {"repeats", repeats_}}},

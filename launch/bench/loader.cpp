@@ -27,6 +27,7 @@
 #include "launch/cli/command.h"
 #include "launch/cli/run_flags.h"
 #include "nlohmann/json.hpp"
+#include "trainer/run/inputs.h"
 #include "trainer/scaling/statistics.h"
 
 namespace deeper {
@@ -96,20 +97,15 @@ class BenchLoaderCommand final : public Command {
  public:
   BenchLoaderCommand() : Command(kText) {
     config_.workers = 2;
-    config_.augment = "inception";
+    config_.augment = Augment::kInception;
   }
 
   std::vector<FlagGroup> Flags() override {
     RunConfig& c = config_;
-    return {{"Data",
-             {{"data", &c.data, "directory that `pack` wrote"},
-              {"split", &c.train_split, "split of it"},
-              {"direct_io", &c.direct_io, "as of `train`"},
-              {"order", &c.order, "full | block | sequential"},
-              {"augment", &c.augment, "as of `train`"},
-              {"color_jitter", &c.color_jitter, "likewise"},
-              {"image_size", &image_size_, "height and width of what comes out"},
-              {"packed", &packed_, "what a GPU is fed: stored pixels, not yet cut and normalised"}}},
+    return {With(Pick(c, "Data", {"data", "direct_io", "order", "augment", "color_jitter"}),
+                 {{"split", &c.train_split, "split of --data"},
+                  {"image_size", &image_size_, "height and width of what comes out"},
+                  {"packed", &packed_, "what a GPU is fed: stored pixels, not yet cut and normalised"}}),
             {"Measuring",
              {{"workers", &c.workers, "threads, of the loader and of every loop"},
               {"batch", &batch_, "images a batch"},
@@ -219,7 +215,7 @@ class BenchLoaderCommand final : public Command {
       files->push_back(*std::move(file));
     });
     if (!status.ok()) return status;
-    const SampleOrder order(OrderOf(config_), data.info().samples, config_.seed, 0);
+    const SampleOrder order(config_.order, data.info().samples, config_.seed, 0);
     for (int64_t i = 0; i < images_; ++i)
       places->push_back(stored[static_cast<size_t>(order.At(i % data.info().samples))]);
     return absl::OkStatus();
@@ -255,7 +251,7 @@ class BenchLoaderCommand final : public Command {
     options.image_size = static_cast<int>(image_size_);
     options.channels = data.info().channels;
     ConfigureTrainingInput(config_, options);
-    options.order = OrderOf(config_);
+    options.order = config_.order;
     options.global_batch = options.rows = batch_;
     options.packed = packed_;
     ASSIGN_OR_RETURN(const std::unique_ptr<Loader> loader, MakeLoader(data, options));
@@ -289,9 +285,9 @@ class BenchLoaderCommand final : public Command {
                         {"workers", config_.workers},
                         {"batch", batch_},
                         {"image_size", image_size_},
-                        {"augment", config_.augment},
+                        {"augment", NameOf(config_.augment)},
                         {"color_jitter", config_.color_jitter},
-                        {"order", config_.order},
+                        {"order", NameOf(config_.order)},
                         {"direct_io", config_.direct_io},
                         {"packed", packed_}};
     std::printf("%s\n", json.dump(2).c_str());

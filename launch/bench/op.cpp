@@ -16,6 +16,7 @@
 #include "launch/cli/run_flags.h"
 #include "nlohmann/json.hpp"
 #include "trainer/engine/op_chain.h"
+#include "trainer/run/inputs.h"
 #include "trainer/scaling/gpu_spec.h"
 #include "trainer/scaling/statistics.h"
 
@@ -117,7 +118,7 @@ class BenchOpCommand final : public Command {
 
  private:
   // Fused kernels are CUDA's.
-  bool compares() const { return config_.device == "cuda" && FusionOf(config_); }
+  bool compares() const { return config_.device == DeviceType::kCuda && FusionOf(config_); }
 
   absl::StatusOr<Row> Measure(const Model& model, const NodeRange& range, Device& device) const {
     Row row;
@@ -130,7 +131,7 @@ class BenchOpCommand final : public Command {
     row.fused = fused;
     row.difference = Difference(actual, expected);
     // Rounding between layers, and the ReLUs and maxima it flips.
-    const double tolerance = PrecisionOf(config_) == DType::kF32 ? 1e-3 : 5e-2;
+    const double tolerance = config_.precision == DType::kF32 ? 1e-3 : 5e-2;
     if (row.difference <= tolerance) return row;
     return absl::InternalError(absl::StrCat(range.name, ": fused and separate layers differ by ",
                                             row.difference, " (", tolerance,
@@ -139,7 +140,7 @@ class BenchOpCommand final : public Command {
 
   absl::StatusOr<Cost> Measure(const Model& model, const NodeRange& range, bool fusion, Device& device,
                                std::vector<std::vector<float>>& results) const {
-    const OpChainOptions options = {batch_, PrecisionOf(config_), fusion};
+    const OpChainOptions options = {batch_, config_.precision, fusion};
     const auto chain = OpChain::Make(model, range, options, device);
     if (!chain.ok()) return chain.status();
     (*chain)->Fill(config_.seed);
@@ -191,7 +192,7 @@ class BenchOpCommand final : public Command {
 
   std::string Table(const std::vector<Row>& rows) const {
     std::string table = absl::StrFormat("%s, batch %d, %s\n\n%-14s %12s %12s", config_.model, batch_,
-                                        config_.precision, "op", "forward us", "backward us");
+                                        NameOf(config_.precision), "op", "forward us", "backward us");
     if (compares()) absl::StrAppendFormat(&table, " %12s %12s %8s", "fused fwd", "fused bwd", "ratio");
     if (gpu_ != nullptr) absl::StrAppendFormat(&table, " %10s %10s %8s", "MB", "floor us", "of floor");
     table += "\n";
@@ -235,9 +236,9 @@ class BenchOpCommand final : public Command {
     json["settings"] = {{"model", model.name},
                         {"image_size", model.image_size},
                         {"batch", batch_},
-                        {"device", config_.device},
-                        {"precision", config_.precision},
-                        {"fusion", config_.fusion},
+                        {"device", NameOf(config_.device)},
+                        {"precision", NameOf(config_.precision)},
+                        {"fusion", NameOf(config_.fusion)},
                         {"warmup", warmup_},
                         {"repeats", repeats_},
                         {"runs", runs_}};

@@ -18,6 +18,7 @@
 #include "trainer/engine/optimizer.h"
 #include "trainer/monitor/step_profile.h"
 #include "trainer/monitor/trace_file.h"
+#include "trainer/run/inputs.h"
 #include "trainer/scaling/gpu_spec.h"
 #include "trainer/scaling/statistics.h"
 
@@ -80,7 +81,7 @@ class BenchStepCommand final : public Command {
   absl::Status Run(const Invocation& call) override {
     if (batch_ < 1 || warmup_ < 2 || repeats_ < 1)
       return absl::InvalidArgumentError("--batch and --repeats must be at least 1, --warmup at least 2");
-    if (!profile_.empty() && config_.device != "cuda")
+    if (!profile_.empty() && config_.device != DeviceType::kCuda)
       return absl::InvalidArgumentError("--profile needs --device=cuda: it times launches on a GPU");
     config_.synthetic_samples = batch_;
     RETURN_IF_ERROR(Validate(config_));
@@ -91,8 +92,7 @@ class BenchStepCommand final : public Command {
     ASSIGN_OR_RETURN(const Model model, ModelFor(config_, images->info(), /*training=*/true));
     ASSIGN_OR_RETURN(
         std::unique_ptr<Network> net,
-        Network::Prepare(model, {batch_, PrecisionOf(config_), /*training=*/true, FusionOf(config_)},
-                         device));
+        Network::Prepare(model, {batch_, config_.precision, /*training=*/true, FusionOf(config_)}, device));
     ASSIGN_OR_RETURN(std::unique_ptr<ParamStore> params,
                      ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
                                         {OptimizerState("sgd")}));
@@ -174,7 +174,7 @@ class BenchStepCommand final : public Command {
     device.StartProfile();
     Enqueue(net, optimizer);
     const std::vector<ProfiledLaunch> profile = device.StopProfile();
-    std::fputs(ProfileText(profile, GpuOf(device.Describe()), PrecisionOf(config_)).c_str(), stderr);
+    std::fputs(ProfileText(profile, GpuOf(device.Describe()), config_.precision).c_str(), stderr);
     return WriteFileAtomically(profile_, TraceJson(profile));
   }
 
@@ -204,21 +204,21 @@ class BenchStepCommand final : public Command {
 
   nlohmann::ordered_json Settings(const Model& model) const {
     nlohmann::ordered_json settings = {{"model", model.name},
-                                       {"stem", config_.stem},
+                                       {"stem", NameOf(config_.stem)},
                                        {"image_size", model.image_size},
                                        {"channels", model.channels},
                                        {"num_classes", model.num_classes},
                                        {"aux", model.heads.size() > 1},
                                        {"dropout", config_.dropout},
-                                       {"device", config_.device},
-                                       {"precision", config_.precision},
+                                       {"device", NameOf(config_.device)},
+                                       {"precision", NameOf(config_.precision)},
                                        {"batch", batch_},
                                        {"warmup", warmup_},
                                        {"repeats", repeats_}};
-    if (config_.device == "cuda") {
-      settings["fusion"] = config_.fusion;
+    if (config_.device == DeviceType::kCuda) {
+      settings["fusion"] = NameOf(config_.fusion);
       settings["cuda_graph"] = config_.cuda_graph;
-      settings["deterministic"] = config_.deterministic;
+      settings["deterministic"] = NameOf(config_.deterministic);
     }
     return settings;
   }

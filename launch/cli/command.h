@@ -36,7 +36,7 @@ class Command {
   Command& operator=(const Command&) = delete;
 
   // Bound to this object's fields; the same ones at every call.
-  virtual std::vector<FlagGroup> Flags() = 0;
+  virtual std::vector<FlagGroup> Flags() { return {}; }
   // With the flags parsed. A failure says what to do and carries its exit code; where the command is
   // distributed, all ranks return the same.
   virtual absl::Status Run(const Invocation& call) = 0;
@@ -44,26 +44,9 @@ class Command {
   const CommandText text;
 };
 
-std::unique_ptr<Command> MakePack();
-std::unique_ptr<Command> MakeVerify();
-std::unique_ptr<Command> MakeDescribe();
-std::unique_ptr<Command> MakeDoctor();
-std::unique_ptr<Command> MakeTrain();
-std::unique_ptr<Command> MakeEval();
-std::unique_ptr<Command> MakePredict();
-std::unique_ptr<Command> MakeExport();
-std::unique_ptr<Command> MakeCheckpointList();
-std::unique_ptr<Command> MakeCheckpointDiff();
-std::unique_ptr<Command> MakeCheckpointReshard();
-std::unique_ptr<Command> MakeReport();
-std::unique_ptr<Command> MakeBenchStep();
-std::unique_ptr<Command> MakeBenchOp();
-std::unique_ptr<Command> MakeBenchComm();
-std::unique_ptr<Command> MakeBenchLoader();
-std::unique_ptr<Command> MakeBenchCheckpoint();
-std::unique_ptr<Command> MakeBenchScaling();
-
-// In the order in which one meets them.
-std::vector<std::unique_ptr<Command>> AllCommands();
+// The manual, from the commands' own words and flags: on the terminal, and as docs/cli.md.
+std::string Overview(const std::vector<std::unique_ptr<Command>>& commands);
+std::string HelpOf(Command& command);
+std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands);
 
 }  // namespace deeper

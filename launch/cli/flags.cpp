@@ -1,9 +1,7 @@
 #include "launch/cli/flags.h"
 
 #include <algorithm>
-#include <numeric>
 
-#include "absl/flags/marshalling.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
@@ -12,22 +10,6 @@
 
 namespace deeper {
 namespace {
-
-// Changes of one letter that turn `a` into `b` (Levenshtein).
-size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, diagonal + 1, row[j] + 1});
-    }
-  }
-  return row.back();
-}
 
 // An argument, and for messages the place of it: "" for the command line, else "FILE:LINE: ".
 struct Argument {
@@ -65,9 +47,7 @@ class Parser {
   std::vector<std::string> operands() && { return std::move(operands_); }
 
  private:
-  static bool IsBool(const Flag* flag) {
-    return flag != nullptr && std::holds_alternative<bool*>(flag->field);
-  }
+  static bool IsBool(const Flag* flag) { return flag != nullptr && flag->is_bool(); }
 
   const Flag* Find(const std::string& name) const {
     const auto found =
@@ -88,7 +68,11 @@ class Parser {
     const bool takes_next = !has_value && !IsBool(flag);
     if (takes_next && next == nullptr) return Error(argument, absl::StrCat(parts[0], " needs a value"));
     const std::string value = has_value ? parts[1] : takes_next ? next->text : negated ? "false" : "true";
-    RETURN_IF_ERROR(flag == &flagfile_ ? ParseFile(argument, value) : Set(*flag, argument, value));
+    if (flag == &flagfile_) {
+      RETURN_IF_ERROR(ParseFile(argument, value));
+    } else if (const absl::Status set = flag->Set(value); !set.ok()) {
+      return Error(argument, std::string(set.message()));
+    }
     return takes_next;
   }
 
@@ -96,17 +80,6 @@ class Parser {
     std::vector<std::string> names = {"--help"};
     for (const Flag* flag : flags_) names.push_back("--" + flag->name);
     return Error(argument, absl::StrCat("there is no flag ", written, DidYouMean(written, names)));
-  }
-
-  absl::Status Set(const Flag& flag, const Argument& argument, const std::string& value) const {
-    std::string why;
-    const bool ok = std::visit([&](auto* field) { return absl::ParseFlag(value, field, &why); }, flag.field);
-    if (ok) return absl::OkStatus();
-    const char* wanted = IsBool(&flag)                                   ? "true or false"
-                         : std::holds_alternative<double*>(flag.field)   ? "a number"
-                         : std::holds_alternative<uint64_t*>(flag.field) ? "an integer, at least 0"
-                                                                         : "an integer in range";
-    return Error(argument, absl::StrCat("--", flag.name, "=", value, ": must be ", wanted));
   }
 
   absl::Status ParseFile(const Argument& argument, const std::string& path) {
@@ -139,10 +112,6 @@ class Parser {
 
 }  // namespace
 
-std::string Flag::ValueText() const {
-  return std::visit([](const auto* value) { return absl::UnparseFlag(*value); }, field);
-}
-
 absl::StatusOr<std::vector<std::string>> ParseFlags(const std::vector<std::string>& arguments,
                                                     const std::vector<FlagGroup>& groups) {
   std::vector<Argument> on_command_line;
@@ -150,16 +119,6 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(const std::vector<std::strin
   Parser parser(groups);
   RETURN_IF_ERROR(parser.Parse(on_command_line));
   return std::move(parser).operands();
-}
-
-std::string DidYouMean(std::string_view word, const std::vector<std::string>& known) {
-  const auto distance = [&](const std::string& name) {
-    return name.starts_with(word) ? 0 : EditDistance(word, name);
-  };
-  const auto nearest = std::min_element(
-      known.begin(), known.end(), [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
-  const bool near = nearest != known.end() && distance(*nearest) <= std::max<size_t>(2, word.size() / 4);
-  return near ? absl::StrCat(" (did you mean ", *nearest, "?)") : "";
 }
 
 }  // namespace deeper

@@ -33,7 +33,7 @@ std::string DefaultPlanCache() {
 absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const Communicator& comm) {
   CudaOptions options;
   options.index = comm.local_rank();
-  options.deterministic = config.deterministic != "false";
+  options.deterministic = config.deterministic != Determinism::kFalse;
   options.graphs = config.cuda_graph;
   options.plan_cache = config.plan_cache == "default" ? DefaultPlanCache() : config.plan_cache;
   return MakeCudaDevice(options);
@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const C
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm) {
-  if (config.device == "cuda") {
+  if (config.device == DeviceType::kCuda) {
     absl::StatusOr<std::unique_ptr<Device>> gpu = MakeGpu(config, comm);
     RETURN_IF_ERROR(Agree(comm, gpu.status()));
     return gpu;

@@ -3,16 +3,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/checkpoint_tools.h"
 
 namespace deeper {
 namespace {
-
-absl::Status CheckpointError(const absl::Status& status) {
-  return WithExitCode(status, ExitCode::kCheckpoint);
-}
 
 // ---- list
 
@@ -21,9 +18,8 @@ constexpr CommandText kListText = {
     .summary = "shows the checkpoints of a directory",
     .operands = "DIR",
     .details =
-        "A line for each: its step, the ranks that saved it, its size, its top-1 if it was evaluated, and "
-        "whether\n"
-        "every checksum holds: all of it is read.",
+        R"(One line per checkpoint: its step, the number of ranks that saved it, its size, its top-1 if it was
+evaluated, and whether every checksum holds. Reads all files.)",
     .examples = "deeper checkpoint list runs/fashion-mnist",
 };
 
@@ -31,14 +27,12 @@ class ListCommand final : public Command {
  public:
   ListCommand() : Command(kListText) {}
 
-  std::vector<FlagGroup> Flags() override { return {}; }
-
   absl::Status Run(const Invocation& call) override {
     if (call.operands.size() != 1) return absl::InvalidArgumentError("needs one directory");
-    const absl::StatusOr<std::vector<CheckpointInfo>> checkpoints = ListCheckpoints(call.operands[0]);
-    if (!checkpoints.ok()) return CheckpointError(checkpoints.status());
+    ASSIGN_OR_RETURN(const std::vector<CheckpointInfo> checkpoints,
+                     WithExitCode(ListCheckpoints(call.operands[0]), ExitCode::kCheckpoint));
     absl::PrintF("%12s %6s %10s %8s  %s\n", "step", "ranks", "MB", "top-1", "");
-    for (const CheckpointInfo& info : *checkpoints) {
+    for (const CheckpointInfo& info : checkpoints) {
       const std::string top1 = info.top1.has_value() ? absl::StrFormat("%.4f", *info.top1) : "-";
       absl::PrintF("%12d %6d %10.1f %8s  %s\n", info.step, info.shards, static_cast<double>(info.bytes) / 1e6,
                    top1, info.problems.empty() ? "sound" : info.problems[0]);
@@ -54,11 +48,9 @@ constexpr CommandText kDiffText = {
     .summary = "compares two checkpoints, tensor by tensor",
     .operands = "CHECKPOINT CHECKPOINT",
     .details =
-        "Names the tensors whose bits differ, in how many values, and the largest absolute difference. How "
-        "many\n"
-        "shards either has makes no difference. Each is a step directory, or a directory of them, whose "
-        "newest valid\n"
-        "one is taken. Ends with 4 if the two differ.",
+        R"(Names the tensors whose bits differ, with the number of values and the largest absolute difference.
+The numbers of shards may differ. Each checkpoint is a step directory, or a directory of them, whose
+newest valid one is taken. Exit code 4: the two differ.)",
     .examples = "deeper checkpoint diff runs/a/step-000000100 runs/b/step-000000100",
 };
 
@@ -66,20 +58,19 @@ class DiffCommand final : public Command {
  public:
   DiffCommand() : Command(kDiffText) {}
 
-  std::vector<FlagGroup> Flags() override { return {}; }
-
   absl::Status Run(const Invocation& call) override {
     if (call.operands.size() != 2) return absl::InvalidArgumentError("needs two checkpoints");
-    const absl::StatusOr<CheckpointDelta> delta = CompareCheckpoints(call.operands[0], call.operands[1]);
-    if (!delta.ok()) return CheckpointError(delta.status());
-    for (const std::string& sentence : delta->unlike) absl::PrintF("%s\n", sentence);
-    for (const TensorDelta& tensor : delta->different) {
+    ASSIGN_OR_RETURN(
+        const CheckpointDelta delta,
+        WithExitCode(CompareCheckpoints(call.operands[0], call.operands[1]), ExitCode::kCheckpoint));
+    for (const std::string& sentence : delta.unlike) absl::PrintF("%s\n", sentence);
+    for (const TensorDelta& tensor : delta.different) {
       absl::PrintF("%s: %d values differ, by %g at the most\n", tensor.name, tensor.elements, tensor.max_abs);
     }
-    absl::PrintF("%d of %d tensors differ\n", delta->different.size(), delta->tensors);
+    absl::PrintF("%d of %d tensors differ\n", delta.different.size(), delta.tensors);
     std::fflush(stdout);
-    if (delta->same()) return absl::OkStatus();
-    return CheckpointError(absl::FailedPreconditionError("the checkpoints differ"));
+    if (delta.same()) return absl::OkStatus();
+    return WithExitCode(absl::FailedPreconditionError("the checkpoints differ"), ExitCode::kCheckpoint);
   }
 };
 
@@ -90,10 +81,8 @@ constexpr CommandText kReshardText = {
     .summary = "writes a checkpoint anew in another number of files",
     .operands = "CHECKPOINT",
     .details =
-        "Training needs no such thing, since any number of ranks goes on from any number of shards: it is "
-        "for "
-        "those\n"
-        "who move checkpoints about. The state, bit for bit, goes to the same step of another directory.",
+        R"(Writes the same state, bit for bit, as the same step of another directory, in --shards files: to
+move checkpoints. Training does not need it: any number of ranks resumes from any number of shards.)",
     .examples = "deeper checkpoint reshard --shards=1 --output=archive runs/fashion-mnist",
 };
 
@@ -103,16 +92,14 @@ class ReshardCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     return {{"Files",
-             {{"shards", &shards_, "how many files to cut the state into"},
+             {{"shards", &shards_, "number of files for the state", Range(1, 99999)},
               {"output", &output_, "directory of checkpoints to write to"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     if (call.operands.size() != 1 || output_.empty())
       return absl::InvalidArgumentError("needs one checkpoint and --output=DIR");
-    if (shards_ < 1 || shards_ > 99999)
-      return absl::InvalidArgumentError(absl::StrCat("--shards=", shards_, ": must be between 1 and 99999"));
-    return CheckpointError(ReshardCheckpoint(call.operands[0], shards_, output_));
+    return WithExitCode(ReshardCheckpoint(call.operands[0], shards_, output_), ExitCode::kCheckpoint);
   }
 
  private:

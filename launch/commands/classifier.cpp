@@ -13,6 +13,8 @@
 #include "nlohmann/json.hpp"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/weights_file.h"
+#include "trainer/run/inputs.h"
+#include "trainer/run/network_json.h"
 
 namespace deeper {
 namespace {
@@ -45,28 +47,8 @@ absl::StatusOr<json> FindWeightsForAll(const std::string& path, Communicator& co
   return json::parse(text);
 }
 
-// Takes from a training's config what the flags left open. Also what the network knows of the data it was
-// trained on.
-absl::StatusOr<DatasetInfo> Complete(const json& trained, RunConfig& config) {
-  try {
-    if (config.model.empty()) config.model = trained.at("model").get<std::string>();
-    if (config.stem.empty()) config.stem = trained.at("stem").get<std::string>();
-    if (config.val_preset.empty()) config.val_preset = trained.value("val_preset", "none");
-    if (config.num_classes == 0) config.num_classes = trained.at("num_classes").get<int64_t>();
-    if (config.image_size == 0) config.image_size = trained.at("image_size").get<int64_t>();
-    DatasetInfo data;
-    data.channels = trained.at("channels").get<int>();
-    data.classes = trained.at("classes").get<std::vector<std::string>>();
-    data.stats = {trained.at("mean").get<std::vector<float>>(), trained.at("std").get<std::vector<float>>()};
-    return data;
-  } catch (const json::exception& error) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("its config does not describe a network: ", error.what()));
-  }
-}
-
 absl::Status Prepare(const Model& model, int64_t rows, Device& device, Classifier& classifier) {
-  const NetworkOptions options = {rows, PrecisionOf(classifier.config), /*training=*/false,
+  const NetworkOptions options = {rows, classifier.config.precision, /*training=*/false,
                                   FusionOf(classifier.config)};
   ASSIGN_OR_RETURN(std::unique_ptr<Network> net, Network::Prepare(model, options, device));
   ASSIGN_OR_RETURN(std::unique_ptr<ParamStore> params,
@@ -78,7 +60,7 @@ absl::Status Prepare(const Model& model, int64_t rows, Device& device, Classifie
 
 absl::Status FillIn(const json& weights, int64_t rows, int cores, Device& device, Classifier& classifier) {
   RunConfig& config = classifier.config;
-  absl::StatusOr<DatasetInfo> trained_on = Complete(weights.at("config"), config);
+  absl::StatusOr<DatasetInfo> trained_on = ReadNetworkJson(weights.at("config"), config);
   if (!trained_on.ok()) {
     return WithExitCode(
         absl::FailedPreconditionError(absl::StrCat(classifier.weights, ": ", trained_on.status().message())),
@@ -99,25 +81,25 @@ absl::Status FillIn(const json& weights, int64_t rows, int cores, Device& device
 
 ClassifierFlags::ClassifierFlags() {
   config.model.clear();
-  config.stem.clear();
-  config.val_preset.clear();
+  config.stem = kNotGiven<Stem>;
+  config.val_preset = kNotGiven<Augment>;
 }
 
 std::vector<FlagGroup> ClassifierFlags::Groups() {
-  return {{"Weights",
-           {{"checkpoint", &checkpoint,
-             "step directory, or a directory of them, whose newest valid one is taken"},
-            {"init_from", &config.init_from, "in its place: a weights file of `export`"}}},
-          ModelFlags(config),
-          InputFlags(config),
-          With(MachineFlags(config), {{"batch", &batch, "images of a rank's forward pass"}})};
+  FlagGroup network = ModelFlags(config), input = InputFlags(config);
+  network.title = "Network (an empty or zero value: as in the checkpoint)";
+  input.title = "Input (an empty value: as in the checkpoint)";
+  return {
+      {"Weights",
+       {CheckpointFlag(checkpoint), {"init_from", &config.init_from, "weights file of `export`, instead"}}},
+      network,
+      input,
+      With(MachineFlags(config), {{"batch", &batch, "images per forward pass of a rank", Range(1)}})};
 }
 
 absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Device& device, Communicator& comm) {
   if (flags.checkpoint.empty() == flags.config.init_from.empty())
     return absl::InvalidArgumentError("give either --checkpoint=DIR or --init_from=FILE");
-  if (flags.batch < 1)
-    return absl::InvalidArgumentError(absl::StrCat("--batch=", flags.batch, ": must be at least 1"));
   const std::string& path = flags.checkpoint.empty() ? flags.config.init_from : flags.checkpoint;
   ASSIGN_OR_RETURN(const json weights, WithExitCode(FindWeightsForAll(path, comm), ExitCode::kCheckpoint));
 

@@ -6,11 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/run_flags.h"
 #include "nlohmann/json.hpp"
+#include "trainer/run/inputs.h"
 #include "trainer/scaling/cuda_plan.h"
 
 namespace deeper {
@@ -21,19 +21,15 @@ constexpr CommandText kText = {
     .summary = "a network's layers: shapes, parameters, multiply-accumulates, activation memory",
     .operands = "",
     .details =
-        "A table of a network's layers and what they cost, and after it what the GoogLeNet paper argues "
-        "with: the\n"
-        "price of a 5x5 convolution with and without a 1x1 before it, and of the networks it is compared "
-        "with.\n"
-        "With --device=cuda, the plan of one training step on a GPU, which need not be there: what each\n"
-        "module launches, what that reads, writes and multiplies at the least, and the floor of its time:\n"
-        "launch by launch the larger of bytes / bandwidth and operations / peak. The step begins with the\n"
-        "images in the GPU's memory.",
-    .examples =
-        "deeper describe --model=googlenet\n"
-        "deeper describe --model=googlenet --stem=small --image_size=28 --channels=1 --num_classes=10 "
-        "--json\n"
-        "deeper describe --model=googlenet --device=cuda --gpu=h200 --precision=bf16 --batch=256",
+        R"(Prints a table of a network's layers and their costs, and the comparisons of the GoogLeNet paper:
+the cost of a 5x5 convolution with and without a 1x1 before it, and of the networks the paper compares with.
+With --device=cuda, prints the plan of one training step on a GPU, which need not be present: what each
+module launches, the least that it reads, writes and multiplies, and a lower bound of its time: launch
+by launch the larger of bytes / bandwidth and operations / peak. The step begins with the images in the
+GPU's memory.)",
+    .examples = R"(deeper describe --model=googlenet
+deeper describe --model=googlenet --stem=small --image_size=28 --channels=1 --num_classes=10 --json
+deeper describe --model=googlenet --device=cuda --gpu=h200 --precision=bf16 --batch=256)",
 };
 
 constexpr double kEfficiencies[] = {1.0, 0.6};  // of matrix products, against their peak
@@ -108,17 +104,7 @@ std::string PlanText(const Model& model, const StepPlan& plan, const StepPlan* s
   return launches ? text + LaunchesText(plan) : text;
 }
 
-const char* NameOfPhase(StepPlan::Phase phase) {
-  switch (phase) {
-    case StepPlan::Phase::kForward:
-      return "forward";
-    case StepPlan::Phase::kBackward:
-      return "backward";
-    case StepPlan::Phase::kUpdate:
-      return "update";
-  }
-  return "";
-}
+constexpr const char* kPhaseNames[] = {"forward", "backward", "update"};  // by StepPlan::Phase
 
 nlohmann::ordered_json CostJson(const PlanCost& cost) {
   return {{"launches", cost.launches},
@@ -157,7 +143,7 @@ std::string PlanJson(const Model& model, const StepPlan& plan) {
         {{"matrix_efficiency", efficiency}, {"images_per_second", MostImagesPerSecond(plan, efficiency)}});
   }
   for (const auto& [phase, module, launch] : plan.launches) {
-    json["launches"].push_back({{"phase", NameOfPhase(phase)},
+    json["launches"].push_back({{"phase", kPhaseNames[static_cast<size_t>(phase)]},
                                 {"module", module},
                                 {"name", launch.name},
                                 {"bytes", launch.bytes},
@@ -175,26 +161,25 @@ class DescribeCommand final : public Command {
   }
 
   std::vector<FlagGroup> Flags() override {
-    return {With(ModelFlags(config_), {{"channels", &channels_, "of the images: 1 or 3"},
-                                       {"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"}}),
-            {"Plan of a training step",
-             {{"device", &config_.device, "cpu: none, but the table of layers | cuda"},
-              {"gpu", &gpu_, absl::StrJoin(GpuNames(), " | ")},
-              {"precision", &config_.precision, "fp32 | bf16"},
-              {"fusion", &config_.fusion,
-               "auto: fused kernels where they fit, next to what the layers would cost one by one | off"},
-              {"launches", &launches_, "every launch by itself as well; --json always has them"}}},
-            {"Output", {{"batch", &batch_, "images of a forward pass"}, {"json", &json_, "JSON, no table"}}}};
+    return {With(Pick(config_, "Network", {"model", "num_classes", "image_size", "stem", "aux"}),
+                 {{"channels", &channels_, "channels of the images: 1 or 3"}}),
+            With({"Plan of a training step",
+                  {{"device", &config_.device, "cpu: no plan, but the table of layers; cuda: the plan"},
+                   {"gpu", OneOf(&gpu_, GpuNames()), "GPU to plan for"},
+                   {"launches", &launches_, "list every launch, too; --json always does"},
+                   {"fusion", &config_.fusion, "auto: next to it the costs layer by layer, for comparison"}}},
+                 Pick(config_, "", {"precision"}).flags),
+            {"Output",
+             {{"batch", &batch_, "images per forward pass", Range(1)},
+              {"json", &json_, "JSON instead of a table"}}}};
   }
 
   absl::Status Run(const Invocation&) override {
     RETURN_IF_ERROR(Validate(config_));
-    if (batch_ < 1)
-      return absl::InvalidArgumentError(absl::StrCat("--batch=", batch_, ": must be at least 1"));
     DatasetInfo images;
     images.channels = channels_;
     ASSIGN_OR_RETURN(const Model model, ModelFor(config_, images, /*training=*/true));
-    if (config_.device == "cuda") return Plan(model);
+    if (config_.device == DeviceType::kCuda) return Plan(model);
     std::fputs((json_ ? DescribeJson(model, batch_) : DescribeText(model, batch_)).c_str(), stdout);
     return absl::OkStatus();
   }
@@ -202,14 +187,14 @@ class DescribeCommand final : public Command {
  private:
   absl::Status Plan(const Model& model) const {
     ASSIGN_OR_RETURN(const GpuSpec gpu, FindGpu(gpu_));
-    const DType precision = PrecisionOf(config_);
     const bool fusion = FusionOf(config_);
-    ASSIGN_OR_RETURN(const StepPlan plan, PlanStep(model, batch_, precision, fusion, gpu));
-    absl::StatusOr<StepPlan> separate = StepPlan();
-    if (fusion && !json_) separate = PlanStep(model, batch_, precision, /*fusion=*/false, gpu);
-    if (!separate.ok()) return separate.status();
+    ASSIGN_OR_RETURN(const StepPlan plan, PlanStep(model, batch_, config_.precision, fusion, gpu));
+    StepPlan separate;
+    if (fusion && !json_) {
+      ASSIGN_OR_RETURN(separate, PlanStep(model, batch_, config_.precision, /*fusion=*/false, gpu));
+    }
     const std::string table =
-        json_ ? PlanJson(model, plan) : PlanText(model, plan, fusion ? &*separate : nullptr, launches_);
+        json_ ? PlanJson(model, plan) : PlanText(model, plan, fusion ? &separate : nullptr, launches_);
     std::fputs(table.c_str(), stdout);
     return absl::OkStatus();
   }

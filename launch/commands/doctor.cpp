@@ -169,14 +169,8 @@ class DoctorCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     RunConfig& c = config_;
     return {ModelFlags(c),
-            With({"Data",
-                  {{"data", &c.data, "directory that `pack` wrote"},
-                   {"train_split", &c.train_split, "split of it"},
-                   {"synthetic", &c.synthetic, "images made up on the spot, in place of --data"},
-                   {"augment", &c.augment, "none | flip | crop | inception"}}},
-                 InputFlags(c).flags),
-            With(MachineFlags(c),
-                 {WatchdogFlag(c), {"comm", &c.comm, "cuda: auto | nccl | mpi, as for `train`"}}),
+            With(Pick(c, "Data", {"data", "train_split", "synthetic", "augment"}), InputFlags(c).flags),
+            With(MachineFlags(c), Pick(c, "", {"watchdog_seconds", "comm"}).flags),
             {"What to do",
              {{"batch", &batch_, "images a rank, of the steps"},
               {"steps", &steps_, "that are timed, after one that is not"},

@@ -1,19 +1,23 @@
 #include "trainer/engine/evaluate.h"
 
+#include <fcntl.h>
+
 #include <chrono>
 #include <cstdio>
-#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "comm/agree.h"
+#include "data/io/atomic_file.h"
+#include "data/io/hdf5_file.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/run_flags.h"
 #include "launch/commands/classifier.h"
-#include "launch/commands/logits_file.h"
 #include "trainer/monitor/metrics.h"
+#include "trainer/run/inputs.h"
 
 namespace deeper {
 namespace {
@@ -23,13 +27,64 @@ constexpr CommandText kText = {
     .summary = "exact top-1 and top-5 accuracy of a checkpoint over a split",
     .operands = "",
     .details =
-        "Classifies every image of a split once, on any number of ranks, and counts. The checkpoint says "
-        "which\n"
-        "network it is of and how its images were normalised; flags override.",
-    .examples =
-        "deeper eval --checkpoint=runs/fashion-mnist --data=datasets/fashion-mnist\n"
-        "mpirun -n 4 deeper eval --init_from=weights.h5 --data=datasets/imagenet --logits_out=logits.h5",
+        R"(Classifies every image of a split exactly once, on any number of ranks. The network and the
+normalisation of its images are those of the checkpoint; flags override.)",
+    .examples = R"(deeper eval --checkpoint=runs/fashion-mnist --data=datasets/fashion-mnist
+mpirun -n 4 deeper eval --init_from=weights.h5 --data=datasets/imagenet --logits_out=logits.h5)",
     .distributed = true,
+};
+
+// --logits_out: an HDF5 file of /logits [samples, classes] float32 and /labels [samples] u32, in the order of
+// the samples. All ranks write their rows straight to their places; the file has its name only once it is
+// whole.
+class LogitsFile {
+ public:
+  // Collective, as is Commit: the same failure on every rank.
+  static absl::StatusOr<LogitsFile> Create(const std::string& path, const Dataset& dataset, int64_t classes,
+                                           Communicator& comm) {
+    LogitsFile logits;
+    logits.path_ = path;
+    logits.classes_ = classes;
+    const absl::Status laid = comm.rank() == 0 ? logits.Lay(dataset) : absl::OkStatus();
+    RETURN_IF_ERROR(Agree(comm, laid));
+    comm.Broadcast(&logits.offset_, sizeof logits.offset_, 0, {}).Wait();
+    absl::StatusOr<File> file = File::Open(path + kTemporarySuffix, O_WRONLY);
+    RETURN_IF_ERROR(Agree(comm, file.status()));
+    logits.file_ = *std::move(file);
+    return logits;
+  }
+
+  // The first error sticks, and Commit returns it.
+  void Write(const Batch& batch, const float* logits) {
+    const uint64_t row_bytes = static_cast<uint64_t>(classes_) * sizeof(float);
+    for (int64_t row = 0; row < batch.rows && status_.ok(); ++row)
+      status_ = file_.WriteAt(offset_ + batch.samples[row] * row_bytes, logits + row * classes_, row_bytes);
+  }
+
+  absl::Status Commit(Communicator& comm) {
+    if (status_.ok()) status_ = file_.Sync();
+    RETURN_IF_ERROR(Agree(comm, status_));
+    return Agree(comm, comm.rank() == 0 ? RenameDurably(path_ + kTemporarySuffix, path_) : absl::OkStatus());
+  }
+
+ private:
+  // All but the bytes of /logits.
+  absl::Status Lay(const Dataset& dataset) {
+    const auto samples = static_cast<uint64_t>(dataset.info().samples);
+    ASSIGN_OR_RETURN(Hdf5File file, Hdf5File::Create(path_ + kTemporarySuffix));
+    offset_ = file.Reserve("logits", Hdf5Type::kF32, {samples, static_cast<uint64_t>(classes_)}).offset;
+    std::vector<uint32_t> labels(samples);
+    for (uint64_t i = 0; i < samples; ++i)
+      labels[i] = static_cast<uint32_t>(dataset.label(static_cast<int64_t>(i)));
+    file.Write("labels", labels);
+    return file.Close();
+  }
+
+  std::string path_;
+  File file_;
+  uint64_t offset_ = 0;  // of /logits in the file
+  int64_t classes_ = 0;
+  absl::Status status_;
 };
 
 class EvalCommand final : public Command {
@@ -40,21 +95,18 @@ class EvalCommand final : public Command {
     RunConfig& c = flags_.config;
     std::vector<FlagGroup> groups = flags_.Groups();
     groups.back().flags.push_back(WatchdogFlag(c));
-    groups.push_back({"Data and results",
-                      {{"data", &c.data, "directory that `pack` wrote"},
-                       {"split", &c.val_split, "split of it"},
-                       {"synthetic", &c.synthetic, "images made up on the spot, in place of --data"},
-                       {"synthetic_samples", &c.synthetic_samples, "how many"},
-                       {"logits_out", &logits_out_, "HDF5 file: /logits [samples, classes], /labels"},
-                       {"metrics_out", &c.metrics_out, "file of JSON lines to append the result to"}}});
+    groups.push_back(
+        With(Pick(c, "Data and results", {"data", "synthetic", "synthetic_samples"}),
+             {{"split", &c.val_split, "split of --data"},
+              {"logits_out", &logits_out_, "HDF5 file to write: /logits [samples, classes], /labels"},
+              {"metrics_out", &c.metrics_out, "file of JSON lines to append the result to"}}));
     return groups;
   }
 
   absl::Status Run(const Invocation& call) override {
     ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(flags_.config, call.comm));
-    ASSIGN_OR_RETURN(const std::unique_ptr<Device> made, MakeDeviceFor(flags_.config, call.comm));
-    Device& device = *made;
-    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, device, call.comm));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(flags_.config, call.comm));
+    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, *device, call.comm));
     const RunConfig& config = classifier.config;
     const absl::StatusOr<std::unique_ptr<Dataset>> dataset =
         OpenDataset(config, config.data, config.val_split, call.comm);
@@ -62,7 +114,7 @@ class EvalCommand final : public Command {
         dataset.ok() ? CheckClasses((*dataset)->info(), classifier) : dataset.status();
     RETURN_IF_ERROR(Agree(call.comm, opened));
     const auto start = std::chrono::steady_clock::now();
-    ASSIGN_OR_RETURN(const EvalResult result, Count(classifier, **dataset, device, call.comm));
+    ASSIGN_OR_RETURN(const EvalResult result, Count(classifier, **dataset, *device, call.comm));
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     return Agree(call.comm, call.is_root() ? Report(classifier, result, seconds.count()) : absl::OkStatus());
   }

@@ -4,6 +4,7 @@
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
+#include "launch/cli/run_flags.h"
 #include "trainer/checkpoint/weights_file.h"
 
 namespace deeper {
@@ -14,10 +15,9 @@ constexpr CommandText kText = {
     .summary = "writes a checkpoint's weights for other programs",
     .operands = "",
     .details =
-        "Writes the weights of a checkpoint, without the state of training. hdf5: one float32 data set a\n"
-        "parameter, under its name as in torchvision (convolutions O,I,H,W), and what the network is as "
-        "attributes\n"
-        "of the file.",
+        R"(Writes the weights of a checkpoint, without the state of training. hdf5: one float32 data set a
+parameter, under its name as in torchvision (convolutions O,I,H,W), and what the network is as attributes
+of the file.)",
     .examples = "deeper export --checkpoint=runs/fashion-mnist --format=hdf5 --output=googlenet.h5",
 };
 
@@ -27,22 +27,18 @@ class ExportCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     return {{"Files",
-             {{"checkpoint", &checkpoint_,
-               "step directory, or a directory of them, whose newest valid one is taken"},
-              {"format", &format_, "hdf5"},
+             {CheckpointFlag(checkpoint_),
+              {"format", OneOf(&format_, {"hdf5"}), "format of the file"},
               {"output", &output_, "file to write"}}}};
   }
 
   absl::Status Run(const Invocation&) override {
-    if (format_ != "hdf5")
-      return absl::InvalidArgumentError(absl::StrCat("--format=", format_, ": must be hdf5"));
     if (checkpoint_.empty() || output_.empty())
       return absl::InvalidArgumentError("needs --checkpoint=DIR and --output=FILE");
     ASSIGN_OR_RETURN(const Weights weights, WithExitCode(ReadWeights(checkpoint_), ExitCode::kCheckpoint));
     for (const std::string& warning : weights.warnings)
       std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
-    if (absl::Status status = WriteWeights(weights, output_); !status.ok())
-      return WithExitCode(status, ExitCode::kCheckpoint);
+    RETURN_IF_ERROR(WithExitCode(WriteWeights(weights, output_), ExitCode::kCheckpoint));
     std::printf("%s: %zu tensors, %zu values\n", output_.c_str(), weights.tensors.size(),
                 weights.values.size());
     return absl::OkStatus();

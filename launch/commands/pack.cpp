@@ -22,11 +22,10 @@ namespace deeper {
 namespace {
 
 std::string Details() {
-  std::string details =
-      "Packs one split of a collection of images into HDF5 shards and manifest.json, every sample and file "
-      "with\n"
-      "its checksum. The same input gives the same bytes. Interrupted, run it again: sound shards are "
-      "kept.\n";
+  std::string details = R"(Packs one split of a collection of images into HDF5 shards and manifest.json,
+with a checksum per sample and per file. The same input gives the same bytes. After an interruption, run it
+again: it keeps sound shards.
+)";
   for (const SourceFormat& format : SourceFormats()) {
     const std::string help = absl::StrReplaceAll(format.help, {{"\n", "\n" + std::string(21, ' ')}});
     absl::StrAppendFormat(&details, "  --format=%-8s  %s\n", format.name, help);
@@ -42,15 +41,14 @@ CommandText Text() {
       .operands = "",
       .details = details.c_str(),
       .examples =
-          "deeper pack --format=idx --input=/usr/share/datasets/fashion-mnist "
-          "--output=datasets/fashion-mnist\n"
-          "deeper pack --format=folder --input=photos/train --output=datasets/photos --encoding=jpeg "
-          "--resize=256\n"
-          "deeper pack --format=imagenet --input=downloads --output=datasets/imagenet --split=train "
-          "--encoding=jpeg "
-          "--strict",
+          R"(deeper pack --format=idx --input=/data/fashion-mnist --output=datasets/fashion-mnist
+deeper pack --format=folder --input=photos/train --output=datasets/photos --encoding=jpeg --resize=256
+deeper pack --format=imagenet --input=tars --output=datasets/imagenet --encoding=jpeg --strict)",
   };
 }
+
+constexpr Choice<Encoding> kEncodings[] = {{"raw", Encoding::kRaw, "pixels"},
+                                           {"jpeg", Encoding::kJpeg, "JPEG files, unchanged where possible"}};
 
 // What is done of a phase, with its rate and the time left: on a line of the terminal that is written over
 // and over, else as a line a minute.
@@ -104,26 +102,31 @@ class PackCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     PackOptions& o = options_;
-    return {
-        {"Files",
-         {{"format", &o.format, FormatNames()},
-          {"input", &o.input, "directory to read"},
-          {"output", &o.output, "directory to write; several splits may share one"},
-          {"split", &o.split, "name of this part of the data: train, val, ..."}}},
-        {"Shards",
-         {{"encoding", &encoding_, "raw: pixels | jpeg: JPEG files, as they are where possible"},
-          {"resize", &o.resize, "length of the short side; 0: as it is"},
-          {"quality", &o.quality, "of JPEGs made of PNGs and resized images, 1 to 100"},
-          {"shuffle", &shuffle_,
-           "seed of a random order of the samples; 0: the input's order; -1: 1 for ImageNet's train, else 0"},
-          {"shard_size", &o.shard_size, "bytes of samples in a shard"},
-          {"jobs", &o.jobs, "threads; 0: one a core"},
-          {"allow_bad", &o.allow_bad, "damaged images that may be left out; they are listed in the manifest"},
-          {"strict", &o.strict, "warnings are errors"}}}};
+    constexpr double kAny = Range::kAny;
+    return {{"Files",
+             {{"format", OneOf(&o.format, FormatNames()), "what to read"},
+              {"input", &o.input, "directory to read"},
+              {"output", &o.output, "directory to write; several splits may share one"},
+              {"split", &o.split, "name of this part of the data: train, val, ..."}}},
+            {"Shards",
+             {{"encoding", OneOf(&o.encoding, kEncodings), "how samples are stored"},
+              {"resize", &o.resize, "length of the short side", Range(0, kAny, "as it is"), "pixels"},
+              {"quality", &o.quality, "quality of JPEGs made of PNGs and resized images", Range(1, 100)},
+              {"shuffle", &shuffle_, "seed of a random order of the samples; 0: the input's order",
+               Range(0, kAny, "1 for ImageNet's train, else 0", -1)},
+              {"shard_size", &o.shard_size, "size of the samples of a shard", Range(1), "bytes"},
+              {"jobs", &o.jobs, "threads", Range(0, kAny, "one per core")},
+              {"allow_bad", &o.allow_bad, "damaged images to leave out, and list in the manifest, at most",
+               Range(0), "images"},
+              {"strict", &o.strict, "warnings are errors"}}}};
   }
 
   absl::Status Run(const Invocation&) override {
-    RETURN_IF_ERROR(CheckFlags());
+    if (options_.format.empty() || options_.input.empty() || options_.output.empty())
+      return absl::InvalidArgumentError("needs --format=FORMAT, --input=DIR and --output=DIR");
+    ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options_.format));
+    const bool sorted_by_class = format->train_sorted_by_class && options_.split == "train";
+    options_.shuffle = static_cast<uint64_t>(shuffle_ >= 0 ? shuffle_ : sorted_by_class ? 1 : 0);
     PackProgressLine line;
     const absl::StatusOr<PackSummary> summary =
         Pack(options_, [&](const char* phase, int64_t done, int64_t total) { line(phase, done, total); });
@@ -134,26 +137,6 @@ class PackCommand final : public Command {
   }
 
  private:
-  absl::Status CheckFlags() {
-    ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options_.format));
-    if (options_.input.empty() || options_.output.empty())
-      return absl::InvalidArgumentError("needs --input=DIR and --output=DIR");
-    if (options_.resize < 0 || options_.jobs < 0 || options_.allow_bad < 0 || options_.shard_size < 1)
-      return absl::InvalidArgumentError(
-          "--resize, --jobs and --allow_bad cannot be negative, --shard_size must be positive");
-    if (options_.quality < 1 || options_.quality > 100)
-      return absl::InvalidArgumentError(absl::StrCat("--quality=", options_.quality, ": must be 1 to 100"));
-    if (shuffle_ < -1)
-      return absl::InvalidArgumentError(absl::StrCat("--shuffle=", shuffle_, ": must be -1 or more"));
-    const absl::StatusOr<Encoding> encoding = ParseEncoding(encoding_);
-    if (!encoding.ok())
-      return absl::InvalidArgumentError(absl::StrCat("--encoding: ", encoding.status().message()));
-    options_.encoding = *encoding;
-    const bool sorted_by_class = format->train_sorted_by_class && options_.split == "train";
-    options_.shuffle = static_cast<uint64_t>(shuffle_ >= 0 ? shuffle_ : sorted_by_class ? 1 : 0);
-    return absl::OkStatus();
-  }
-
   void Report(const PackSummary& s) const {
     for (const std::string& warning : s.warnings)
       std::fprintf(stderr, "deeper pack: warning: %s\n", warning.c_str());
@@ -170,7 +153,6 @@ class PackCommand final : public Command {
   }
 
   PackOptions options_;
-  std::string encoding_ = "raw";
   int64_t shuffle_ = -1;
 };
 

@@ -22,10 +22,9 @@ constexpr CommandText kText = {
     .summary = "classifies image files",
     .operands = "IMAGE...",
     .details =
-        "Prints the likeliest classes of JPEG and PNG images of any size, in colour or grey, with their\n"
-        "probabilities. The checkpoint says which network it is of, what its classes are called and how its "
-        "images\n"
-        "were normalised.",
+        R"(Prints the likeliest classes of JPEG and PNG images of any size, in colour or grey, with their
+probabilities. The checkpoint says which network it is of, what its classes are called and how its images
+were normalised.)",
     .examples = "deeper predict --checkpoint=runs/fashion-mnist shirt.png shoe.jpg",
 };
 
@@ -83,17 +82,15 @@ class PredictCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     std::vector<FlagGroup> groups = flags_.Groups();
-    groups.push_back({"Results", {{"top", &top_, "classes to print"}}});
+    groups.push_back({"Results", {{"top", &top_, "classes to print per image", Range(1)}}});
     return groups;
   }
 
   absl::Status Run(const Invocation& call) override {
     if (call.operands.empty()) return absl::InvalidArgumentError("name at least one image file");
-    if (top_ < 1) return absl::InvalidArgumentError(absl::StrCat("--top=", top_, ": must be at least 1"));
     flags_.batch = std::min(flags_.batch, std::ssize(call.operands));
-    ASSIGN_OR_RETURN(const std::unique_ptr<Device> made, MakeDeviceFor(flags_.config, call.comm));
-    Device& device = *made;
-    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, device, call.comm));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(flags_.config, call.comm));
+    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, *device, call.comm));
     const auto classes = static_cast<size_t>(classifier.net->model().num_classes);
     const ImageFiles files(call.operands, classifier.input.channels);
     std::vector<float> logits(call.operands.size() * classes);
@@ -102,7 +99,7 @@ class PredictCommand final : public Command {
         std::copy_n(rows + row * static_cast<int64_t>(classes), classes,
                     logits.data() + batch.samples[row] * classes);
     };
-    RETURN_IF_ERROR(Evaluate(*classifier.net, device, files, classifier.input, call.comm, keep).status());
+    RETURN_IF_ERROR(Evaluate(*classifier.net, *device, files, classifier.input, call.comm, keep).status());
     for (size_t i = 0; i < call.operands.size(); ++i)
       Print(call.operands[i], std::span(logits).subspan(i * classes, classes), classifier.classes,
             static_cast<size_t>(top_));

@@ -16,12 +16,10 @@ constexpr CommandText kText = {
     .summary = "checks shards or checkpoints, every checksum",
     .operands = "",
     .details =
-        "Reads all of a packed data set, or of a checkpoint, and compares it with its checksums. Says what "
-        "is wrong\n"
-        "and where, and ends with 3 for data, 4 for checkpoints.",
-    .examples =
-        "deeper verify --data=datasets/fashion-mnist\n"
-        "deeper verify --checkpoint=runs/fashion-mnist",
+        R"(Reads all of a packed data set, or of a checkpoint, and compares it with its checksums. Names each
+problem and its place. Exit code 3: the data are damaged. 4: the checkpoint is.)",
+    .examples = R"(deeper verify --data=datasets/fashion-mnist
+deeper verify --checkpoint=runs/fashion-mnist)",
 };
 
 class VerifyCommand final : public Command {
@@ -33,7 +31,7 @@ class VerifyCommand final : public Command {
         {"What to check",
          {{"data", &data_, "directory that `pack` wrote"},
           {"checkpoint", &checkpoint_, "step directory, or a directory of them, all of which are checked"},
-          {"jobs", &jobs_, "shards read at a time; 0: one a core"}}}};
+          {"jobs", &jobs_, "shards to read at a time", Range(0, Range::kAny, "one per core")}}}};
   }
 
   absl::Status Run(const Invocation&) override {

@@ -47,24 +47,21 @@ absl::Status CheckDecayToEnd(const ScheduleOptions& options) {
 }
 
 struct Schedule {
-  const char* name;
   absl::Status (*check)(const ScheduleOptions& options);         // of its own parameters
   double (*rate)(const ScheduleOptions& options, int64_t step);  // after the warm-up
 };
 
 // In the order of ScheduleKind.
 constexpr Schedule kSchedules[] = {
-    {"constant", [](const ScheduleOptions&) { return absl::OkStatus(); },
+    {[](const ScheduleOptions&) { return absl::OkStatus(); },
      [](const ScheduleOptions& o, int64_t) { return o.base_lr; }},
-    {"step", CheckStep,
+    {CheckStep,
      [](const ScheduleOptions& o, int64_t step) {
        return o.base_lr * std::pow(o.gamma, static_cast<double>(step / o.step_size));
      }},
-    {"poly", CheckDecayToEnd,
-     [](const ScheduleOptions& o, int64_t step) {
-       return Between(o, std::pow(RemainingPart(o, step), o.power));
-     }},
-    {"cosine", CheckDecayToEnd,
+    {CheckDecayToEnd, [](const ScheduleOptions& o,
+                         int64_t step) { return Between(o, std::pow(RemainingPart(o, step), o.power)); }},
+    {CheckDecayToEnd,
      [](const ScheduleOptions& o, int64_t step) {
        return Between(o, (1 - std::cos(std::numbers::pi * RemainingPart(o, step))) / 2);
      }},
@@ -75,19 +72,6 @@ const Schedule& RowOf(ScheduleKind kind) {
 }
 
 }  // namespace
-
-std::vector<std::string> ScheduleNames() {
-  std::vector<std::string> names;
-  for (const Schedule& schedule : kSchedules) names.push_back(schedule.name);
-  return names;
-}
-
-absl::StatusOr<ScheduleKind> ParseScheduleKind(const std::string& name) {
-  for (size_t i = 0; i < std::size(kSchedules); ++i)
-    if (name == kSchedules[i].name) return static_cast<ScheduleKind>(i);
-  return absl::InvalidArgumentError(absl::StrCat("unknown learning-rate schedule '", name, "'; known are ",
-                                                 absl::StrJoin(ScheduleNames(), ", ")));
-}
 
 absl::Status ValidateSchedule(const ScheduleOptions& options) {
   if (!(options.base_lr > 0 && std::isfinite(options.base_lr)))

@@ -2,11 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
+#include "kernels/base/choice.h"
 
 namespace deeper {
 
@@ -16,6 +14,13 @@ enum class ScheduleKind {
   kPoly,      // min_lr + (base_lr - min_lr) * (1 - t)^power
   kCosine,    // min_lr + (base_lr - min_lr) * (1 + cos(pi t)) / 2: Loshchilov and Hutter 2017
 };
+constexpr auto Choices(ScheduleKind) {
+  return std::to_array<Choice<ScheduleKind>>(
+      {{"constant", ScheduleKind::kConstant, "--lr throughout"},
+       {"step", ScheduleKind::kStep, "times --lr_gamma every --lr_step_epochs"},
+       {"poly", ScheduleKind::kPoly, "falls to --lr_min as (1 - t)^lr_power; t goes from 0 to 1"},
+       {"cosine", ScheduleKind::kCosine, "falls to --lr_min as (1 + cos(pi t)) / 2"}});
+}
 
 // t is the part of the steps after warm-up that is done: (step - warmup_steps) / (total_steps -
 // warmup_steps), at most 1.
@@ -29,11 +34,6 @@ struct ScheduleOptions {
   double power = 1;          // kPoly
   double min_lr = 0;         // kPoly, kCosine
 };
-
-// "constant", "step", "poly", "cosine": in the order of ScheduleKind.
-std::vector<std::string> ScheduleNames();
-// InvalidArgument lists the known ones.
-absl::StatusOr<ScheduleKind> ParseScheduleKind(const std::string& name);
 
 // InvalidArgument names the option that is out of range.
 absl::Status ValidateSchedule(const ScheduleOptions& options);

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/base/choice.h"
+
 namespace deeper {
 
 struct ProgressState {
@@ -31,6 +33,12 @@ enum class ProgressStyle {
   kBar,
   kLines,
 };
+constexpr auto Choices(ProgressStyle) {
+  return std::to_array<Choice<ProgressStyle>>(
+      {{"auto", ProgressStyle::kAuto, "a bar on a terminal, lines elsewhere and under mpirun"},
+       {"bar", ProgressStyle::kBar, "redrawn in place"},
+       {"lines", ProgressStyle::kLines, "a line every --log_every steps"}});
+}
 
 class Progress {
  public:

@@ -97,7 +97,7 @@ TrainLoop::TrainLoop(TrainSetup& run)
       .loader = *run.loader,
       .cores = run.cores,
       .allow_bad = run.config.allow_bad,
-      .skip_nonfinite = run.config.on_nonfinite == "skip",
+      .skip_nonfinite = run.config.on_nonfinite == OnNonfinite::kSkip,
       .culprit = [this](const StepReport& report) { return guard_.Culprit(report.heads); }};
   for (MonitorFactory* make : kMonitors) monitors_.push_back(make(context));
 }

@@ -4,14 +4,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "comm/node_places.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "trainer/checkpoint/weights_file.h"
+#include "trainer/engine/memory_plan.h"
 #include "trainer/engine/optimizer.h"
+#include "trainer/run/inputs.h"
+#include "trainer/run/network_json.h"
 
 namespace deeper {
 namespace {
@@ -21,23 +22,8 @@ constexpr double kShareOfMemory = 0.8;  // of what is available to a rank, for a
 // Open MPI gives every rank a terminal of its own, wherever its output goes: so ranks draw a bar only when
 // told to.
 ProgressStyle StyleOf(const RunConfig& config, const Communicator& comm) {
-  if (config.progress == "bar") return ProgressStyle::kBar;
-  return config.progress == "lines" || comm.name() == "mpi" ? ProgressStyle::kLines : ProgressStyle::kAuto;
-}
-
-// What is on, by the names of the flags: "inception, color_jitter 0.5, mixup 0.2".
-std::string DescribeAugmentation(const RunConfig& config) {
-  LoaderOptions options;
-  ConfigureTrainingInput(config, options);
-  std::string text = config.augment;
-  for (const auto& [flag, value] : {std::pair{"color_jitter", options.color_jitter},
-                                    {"random_erasing", options.random_erasing},
-                                    {"mixup", options.mixup},
-                                    {"cutmix", options.cutmix},
-                                    {"label_smoothing", config.label_smoothing}}) {
-    if (value > 0) absl::StrAppend(&text, ", ", flag, " ", value);
-  }
-  return text;
+  return config.progress == ProgressStyle::kAuto && comm.name() == "mpi" ? ProgressStyle::kLines
+                                                                         : config.progress;
 }
 
 }  // namespace
@@ -98,8 +84,7 @@ absl::Status TrainSetup::PlanSteps() {
   const auto steps_of = [&](double epochs) {
     return static_cast<int64_t>(epochs * static_cast<double>(epoch_steps_));
   };
-  ASSIGN_OR_RETURN(ScheduleKind kind, ParseScheduleKind(config.lr_schedule));
-  schedule = {.kind = kind,
+  schedule = {.kind = config.lr_schedule,
               .base_lr = config.lr,
               .warmup_steps = steps_of(config.warmup_epochs),
               .total_steps = total_steps,
@@ -123,7 +108,7 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
         std::unique_ptr<Network> made,
         Network::Prepare(model,
                          {.rows = rows,
-                          .precision = PrecisionOf(config),
+                          .precision = config.precision,
                           .training = true,
                           .fusion = FusionOf(config),
                           .label_smoothing = static_cast<float>(config.label_smoothing),
@@ -143,19 +128,15 @@ absl::Status TrainSetup::BuildNetworks() {
   ASSIGN_OR_RETURN(
       params,
       ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
-
                          {OptimizerState(config.optimizer),
                           config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}}));
-  const bool has_statistics = params->statistics_elements() > 0;
-  RETURN_IF_ERROR(ValidateElastic(config, comm.size(), has_statistics));
-  RETURN_IF_ERROR(ValidateSyncBn(config, has_statistics));
-  RETURN_IF_ERROR(ValidateShares(config, comm.size(), has_statistics));
+  RETURN_IF_ERROR(ValidateFor(config, comm.size(), params->statistics_elements() > 0));
   if (val_data == nullptr) return absl::OkStatus();
 
   ASSIGN_OR_RETURN(Model model, ModelFor(config, train_data->info(), /*training=*/false));
   ASSIGN_OR_RETURN(eval_net, Network::Prepare(model,
                                               {.rows = net->options().rows,
-                                               .precision = PrecisionOf(config),
+                                               .precision = config.precision,
                                                .training = false,
                                                .fusion = FusionOf(config)},
                                               device));
@@ -183,8 +164,8 @@ absl::Status TrainSetup::RestoreOrInitialize() {
   data_state = {.dataset_uuid = train_data->info().uuid,
                 .seed = config.seed,
                 .global_batch = config.global_batch,
-                .order = config.order};
-  model_config = ModelConfigJson(config, net->model(), train_data->info(), stats_);
+                .order = NameOf(config.order)};
+  model_config = NetworkJson(config, net->model(), train_data->info(), stats_);
   ASSIGN_OR_RETURN(const bool resumed, WithExitCode(Resume(), ExitCode::kCheckpoint));
   if (resumed) return absl::OkStatus();
   params->Initialize(config.seed);
@@ -256,31 +237,6 @@ absl::Status TrainSetup::OpenReports() {
   return metrics.Write({"resume", {{"step", step}, {"path", config.checkpoint_dir}, {"run", RunJson()}}});
 }
 
-// For reports: on what, and how, this run trains.
-nlohmann::ordered_json TrainSetup::RunJson() const {
-  const DatasetInfo& data = train_data->info();
-  return {{"ranks", comm.size()},
-          {"device", device.Describe()},
-          {"precision", config.precision},
-          {"data", config.synthetic ? "made up" : config.data},
-          {"samples", data.samples},
-          {"eval_samples", val_data == nullptr ? 0 : val_data->info().samples},
-          {"global_batch", config.global_batch},
-          {"total_steps", total_steps},
-          {"epoch_steps", epoch_steps_},
-          {"parameters", TrainedParameters()},
-          {"optimizer", config.optimizer},
-          {"lr", config.lr},
-          {"lr_schedule", config.lr_schedule},
-          {"seed", config.seed}};
-}
-
-int64_t TrainSetup::TrainedParameters() const {
-  int64_t trained = 0;
-  for (const Param& param : params->trained()) trained += param.spec.elements();
-  return trained;
-}
-
 absl::Status TrainSetup::StartLoader() {
   ASSIGN_OR_RETURN(loader, MakeLoader(*train_data, TrainingInput()));
   return absl::OkStatus();
@@ -290,7 +246,7 @@ LoaderOptions TrainSetup::TrainingInput() const {
   LoaderOptions options = Preset();
   ConfigureTrainingInput(config, options);
   options.allow_bad = config.allow_bad;
-  options.order = OrderOf(config);
+  options.order = config.order;
   options.seed = config.seed;
   options.global_batch = config.global_batch;
   options.rank = comm.rank();
@@ -308,52 +264,6 @@ LoaderOptions TrainSetup::Preset() const {
   ConfigureEvaluationInput(config, options);
   options.max_workers = cores;
   return options;
-}
-
-void TrainSetup::Announce() {
-  const Model& model = net->model();
-  const DatasetInfo& data = train_data->info();
-  const auto line = [&](const char* what, const std::string& text) {
-    progress.Print(absl::StrFormat("%-13s %s", what, text));
-  };
-  line("model", absl::StrFormat("%s, %d parameters, %d heads, %d x %d x %d images, %d classes", model.name,
-                                TrainedParameters(), model.heads.size(), model.channels, model.image_size,
-                                model.image_size, model.num_classes));
-  line("device", absl::StrFormat("%s, %s, %d MiB of activations a rank", device.Describe(), config.precision,
-                                 net->arena_bytes() >> 20));
-  line("ranks", absl::StrFormat("%d over %s", comm.size(), comm.name()));
-  if (connection.comm != nullptr) line("gradients", absl::StrCat("over ", connection.description));
-  line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config.global_batch,
-                                ShareRows(), net->options().rows));
-  if (config.global_batch < comm.size()) {
-    progress.Print(
-        absl::StrFormat("warning: --global_batch=%d on %d ranks: in a step %d of them have no image",
-                        config.global_batch, comm.size(), comm.size() - config.global_batch));
-  }
-  if (gradient_sum == GradientSum::kTree && !IsElastic(config))
-    line("gradients", "added up within nodes first, then between them");
-  if (config.sync_bn) line("batch norm", "over the rows of all ranks' forward passes");
-  const auto mib = [](int64_t elements) { return static_cast<double>(elements) * sizeof(float) / (1 << 20); };
-  line("optimizer",
-       absl::StrFormat("%s, %.1f MiB of %s a rank%s", config.optimizer,
-                       mib(params->state_elements() * std::ssize(params->state_names())),
-                       absl::StrJoin(params->state_names(), " and "),
-                       params->state_is_sharded()
-                           ? absl::StrFormat(", its slice of %.1f MiB", mib(params->trained_elements()))
-                           : ""));
-  line("learning rate",
-       absl::StrFormat("%g for the global batch, whatever the number of ranks; %s, warm-up %d steps",
-                       config.lr, config.lr_schedule, schedule.warmup_steps));
-  line("data", absl::StrFormat("%d samples of split %s, %s, order %s, augmentation %s", data.samples,
-                               data.split, config.synthetic ? "made up" : config.data, config.order,
-                               DescribeAugmentation(config)));
-  const std::string preset =
-      config.val_preset == "none" ? "" : absl::StrCat(", val_preset ", config.val_preset);
-  line("evaluation", val_data ? absl::StrFormat("%d samples of split %s%s", val_data->info().samples,
-                                                val_data->info().split, preset)
-                              : absl::StrFormat("none: there is no split %s", config.val_split));
-  line("length", absl::StrFormat("%d steps, %d an epoch", total_steps, epoch_steps_));
-  for (const std::string& decision : decisions_) line("resume", decision);
 }
 
 }  // namespace deeper

@@ -10,6 +10,7 @@
 #include "comm/nccl/device_communicator.h"
 #include "data/io/file.h"
 #include "data/load/loader.h"
+#include "nlohmann/json.hpp"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/checkpoint_saver.h"
 #include "trainer/engine/network.h"

@@ -32,17 +32,17 @@ constexpr char kGpu0[] = "0000:3b:00.0", kGpu1[] = "0000:86:00.0";
 
 TEST(ChooseTransport, NcclWhereEveryRankHasAGpu) {
   const std::vector<GpuPlace> places = {Place("a", kGpu0), Place("a", kGpu1), Place("b", kGpu0)};
-  EXPECT_TRUE(ChooseTransport(places, "auto")->nccl);
-  EXPECT_TRUE(ChooseTransport(places, "nccl")->nccl);
-  EXPECT_FALSE(ChooseTransport(places, "mpi")->nccl);
+  EXPECT_TRUE(ChooseTransport(places, Transport::kAuto)->nccl);
+  EXPECT_TRUE(ChooseTransport(places, Transport::kNccl)->nccl);
+  EXPECT_FALSE(ChooseTransport(places, Transport::kMpi)->nccl);
 }
 
 void ExpectNoNccl(const std::vector<GpuPlace>& places, const testing::Matcher<std::string>& why) {
-  const absl::StatusOr<DeviceTransport> automatic = ChooseTransport(places, "auto");
+  const absl::StatusOr<DeviceTransport> automatic = ChooseTransport(places, Transport::kAuto);
   EXPECT_FALSE(automatic->nccl);
   EXPECT_THAT(automatic->reason, why);
-  EXPECT_FALSE(ChooseTransport(places, "mpi")->nccl);
-  const absl::Status refused = ChooseTransport(places, "nccl").status();
+  EXPECT_FALSE(ChooseTransport(places, Transport::kMpi)->nccl);
+  const absl::Status refused = ChooseTransport(places, Transport::kNccl).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(refused.message()), AllOf(why, HasSubstr("--comm=nccl"), HasSubstr("--comm=mpi")));
 }
@@ -175,9 +175,9 @@ TEST(StagedCommunicator, SumsGradientsStepAfterStep) {
 TEST(MakeDeviceCommunicator, NoneWhereBuffersAreHostMemoryAnyway) {
   const auto comm = MakeSingleCommunicator();
   LazyDevice device;
-  EXPECT_EQ(MakeDeviceCommunicator(*comm, device, "auto")->comm, nullptr);
+  EXPECT_EQ(MakeDeviceCommunicator(*comm, device, Transport::kAuto)->comm, nullptr);
   for (const auto& rank : MakeThreadCommunicators(2))
-    EXPECT_EQ(MakeDeviceCommunicator(*rank, *MakeCpuDevice(1), "auto")->comm, nullptr);
+    EXPECT_EQ(MakeDeviceCommunicator(*rank, *MakeCpuDevice(1), Transport::kAuto)->comm, nullptr);
 }
 
 TEST(MakeDeviceCommunicator, GoesByWayOfTheHostWithoutNccl) {
@@ -186,11 +186,11 @@ TEST(MakeDeviceCommunicator, GoesByWayOfTheHostWithoutNccl) {
   for (const auto& comm : ranks) {
     threads.emplace_back([&] {
       LazyDevice device;  // no address: not a GPU
-      const auto made = MakeDeviceCommunicator(*comm, device, "auto");
+      const auto made = MakeDeviceCommunicator(*comm, device, Transport::kAuto);
       EXPECT_FALSE(made->comm->recordable());
       EXPECT_THAT(made->description, HasSubstr("host memory (rank 0 on host "));
       EXPECT_EQ(made->ranks_on_device, 2);
-      EXPECT_EQ(MakeDeviceCommunicator(*comm, device, "nccl").status().code(),
+      EXPECT_EQ(MakeDeviceCommunicator(*comm, device, Transport::kNccl).status().code(),
                 absl::StatusCode::kFailedPrecondition);
     });
   }

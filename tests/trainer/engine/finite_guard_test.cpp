@@ -46,7 +46,7 @@ class Rank {
  public:
   Rank(Communicator& comm, bool sharded, std::unique_ptr<Device> device)
       : device_(std::move(device)),
-        connection_(*MakeDeviceCommunicator(comm, *device_, "auto")),
+        connection_(*MakeDeviceCommunicator(comm, *device_, Transport::kAuto)),
         net_(*Network::Prepare(SmallModel(), {kGlobalBatch / comm.size(), DType::kF32, true}, *device_)),
         params_(*ParamStore::Create(
             net_->Params(), *device_, true, /*narrow=*/false,

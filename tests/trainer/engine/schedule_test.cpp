@@ -61,15 +61,6 @@ TEST(Schedule, CosineFollowsItsClosedForm) {
   EXPECT_FLOAT_EQ(LearningRate(options, 101), 0.04f);
 }
 
-TEST(Schedule, ParsesItsNames) {
-  EXPECT_EQ(*ParseScheduleKind("constant"), ScheduleKind::kConstant);
-  EXPECT_EQ(*ParseScheduleKind("step"), ScheduleKind::kStep);
-  EXPECT_EQ(*ParseScheduleKind("poly"), ScheduleKind::kPoly);
-  EXPECT_EQ(*ParseScheduleKind("cosine"), ScheduleKind::kCosine);
-  EXPECT_THAT(std::string(ParseScheduleKind("linear").status().message()),
-              HasSubstr("'linear'; known are constant, step, poly, cosine"));
-}
-
 struct Invalid {
   ScheduleOptions options;
   std::string message;

@@ -94,7 +94,7 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
   const int64_t share = (kGlobalBatch + comm.size() - 1) / comm.size();
   const auto micros = elastic ? slices / comm.size() : static_cast<int>((share + rows - 1) / rows);
   EXPECT_TRUE(accumulator.Reserve(micros).ok());
-  const DeviceCommunicator connection = *MakeDeviceCommunicator(comm, *device, "auto");
+  const DeviceCommunicator connection = *MakeDeviceCommunicator(comm, *device, Transport::kAuto);
   GradientReducer reducer(connection.comm ? *connection.comm : comm, params->grads(), net->gradient_pieces(),
                           1 << 10, elastic ? GradientSum::kTree : sum);
   FiniteGuard guard(*net, *params, comm, *device);

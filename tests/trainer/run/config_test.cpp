@@ -3,7 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
+#include <limits>
+#include <set>
+
+#include "trainer/run/inputs.h"
+#include "trainer/run/network_json.h"
 
 namespace deeper {
 namespace {
@@ -27,11 +33,11 @@ TEST(ValidateTest, DefaultsAreValid) {
 }
 
 TEST(ValidateTest, EveryWayBetweenGpusIsValidThere) {
-  for (const char* comm : {"auto", "nccl", "mpi"}) {
+  for (const Transport comm : {Transport::kAuto, Transport::kNccl, Transport::kMpi}) {
     RunConfig config = Valid();
-    config.device = "cuda";
+    config.device = DeviceType::kCuda;
     config.comm = comm;
-    EXPECT_TRUE(Validate(config).ok()) << comm;
+    EXPECT_TRUE(Validate(config).ok()) << NameOf(comm);
     EXPECT_NE(BucketBytesOf(config), kTunedBuckets) << "what is recorded stays as it is";
   }
   EXPECT_EQ(BucketBytesOf(Valid()), kTunedBuckets);
@@ -42,7 +48,7 @@ TEST(ConfigureInput, DistortionsComeWithInceptionUnlessToldOtherwise) {
   LoaderOptions options;
   ConfigureTrainingInput(config, options);
   EXPECT_EQ(options.color_jitter, 0);
-  config.augment = "inception";
+  config.augment = Augment::kInception;
   ConfigureTrainingInput(config, options);
   EXPECT_EQ(options.color_jitter, 0.5);
   config.color_jitter = 0;
@@ -52,7 +58,7 @@ TEST(ConfigureInput, DistortionsComeWithInceptionUnlessToldOtherwise) {
 
 TEST(ConfigureInput, BvlcIsBgrLessCaffesMean) {
   RunConfig config = Valid();
-  config.val_preset = "bvlc";
+  config.val_preset = Augment::kBvlc;
   LoaderOptions train, eval;
   ConfigureTrainingInput(config, train);
   ConfigureEvaluationInput(config, eval);
@@ -71,35 +77,37 @@ TEST(ConfigureInput, BvlcIsBgrLessCaffesMean) {
 TEST(ValidateTest, EachMistakeIsNamed) {
   const Mistake mistakes[] = {
       {[](RunConfig& c) { c.global_batch = 0; }, "--global_batch=0"},
-      {[](RunConfig& c) { c.precision = "fp16"; }, "--precision=fp16: must be one of fp32, bf16"},
-      {[](RunConfig& c) { c.augment = "mixup"; },
-       "--augment=mixup: must be one of none, flip, crop, inception"},
-      {[](RunConfig& c) { c.val_preset = "caffe"; },
-       "--val_preset=caffe: must be one of none, torchvision, bvlc"},
+      {[](RunConfig& c) { c.model = "googlenot"; }, "--model=googlenot: must be one of googlenet, "},
+      {[](RunConfig& c) { c.precision = DType::kU8; }, "--precision=: must be one of fp32, bf16"},
+      {[](RunConfig& c) { c.augment = Augment::kBvlc; },
+       "--augment=: must be one of none, flip, crop, inception"},
+      {[](RunConfig& c) { c.val_preset = Augment::kFlip; },
+       "--val_preset=: must be one of none, torchvision, bvlc"},
+      {[](RunConfig& c) { c.stem = kNotGiven<Stem>; }, "--stem=: must be one of default, small"},
       {[](RunConfig& c) { c.color_jitter = -0.5; }, "--color_jitter=-0.5: must be between 0 and 1, or -1"},
       {[](RunConfig& c) { c.random_erasing = 1.5; }, "--random_erasing=1.5: must be between 0 and 1"},
       {[](RunConfig& c) { c.mixup = -1; }, "--mixup=-1: must be between 0 (none) and 4"},
       {[](RunConfig& c) { c.cutmix = 5; }, "--cutmix=5: must be between 0 (none) and 4"},
-      {[](RunConfig& c) { c.label_smoothing = 1; }, "--label_smoothing=1: must be at least 0 and below 1"},
-      {[](RunConfig& c) { c.order = "random"; }, "--order=random: must be one of full, block, sequential"},
-      {[](RunConfig& c) { c.optimizer = "adam"; }, "--optimizer=adam"},
-      {[](RunConfig& c) { c.lr = -1; }, "--lr=-1"},
+      {[](RunConfig& c) { c.label_smoothing = 1; }, "--label_smoothing=1: must be "},
+      {[](RunConfig& c) { c.lr = -1; }, "--lr=-1: must be at least 0"},
+      {[](RunConfig& c) { c.lr = std::nan(""); }, "--lr=nan"},
+      {[](RunConfig& c) { c.lr = 1e7; }, "--lr=10000000: must be at most 1e+06"},
+      {[](RunConfig& c) { c.lr_min = 1; }, "--lr_min=1: must be at most --lr=0.01"},
+      {[](RunConfig& c) { c.max_steps = -1; }, "--max_steps=-1: must be 0 (until --epochs) or more"},
       {[](RunConfig& c) { c.momentum = 1; }, "--momentum=1"},
       {[](RunConfig& c) { c.resume = "yesterday"; }, "--resume=yesterday"},
       {[](RunConfig& c) { c.resume = "-3"; }, "--resume=-3"},
       {[](RunConfig& c) { c.mean = "0.5,half"; }, "--mean=0.5,half"},
-      {[](RunConfig& c) { c.device = "gpu"; }, "--device=gpu: must be one of cpu, cuda"},
       {[](RunConfig& c) { c.threads = -1; }, "--threads=-1"},
-      {[](RunConfig& c) { c.wire = "fp8"; }, "--wire=fp8: must be one of fp32, bf16"},
-      {[](RunConfig& c) { c.wire = "bf16", c.deterministic = "true"; },
+      {[](RunConfig& c) { c.wire = DType::kBf16, c.deterministic = Determinism::kTrue; },
        "--wire=bf16: not with --deterministic=true"},
-      {[](RunConfig& c) { c.wire = "bf16", c.device = "cuda"; },
+      {[](RunConfig& c) { c.wire = DType::kBf16, c.device = DeviceType::kCuda; },
        "--wire=bf16: NCCL would round every partial sum; with --device=cuda it takes --comm=mpi"},
-      {[](RunConfig& c) { c.all_reduce = "ring"; }, "--all_reduce=ring: must be one of auto, mpi"},
-      {[](RunConfig& c) { c.comm = "nccl"; }, "--comm=nccl: NCCL needs --device=cuda"},
-      {[](RunConfig& c) { c.shard_optimizer = true, c.device = "cuda"; },
+      {[](RunConfig& c) { c.comm = Transport::kNccl; }, "--comm=nccl: NCCL needs --device=cuda"},
+      {[](RunConfig& c) { c.shard_optimizer = true, c.device = DeviceType::kCuda; },
        "--shard_optimizer: not with --device=cuda"},
-      {[](RunConfig& c) { c.sync_bn = true, c.device = "cuda"; }, "--sync_bn: not with --device=cuda"},
+      {[](RunConfig& c) { c.sync_bn = true, c.device = DeviceType::kCuda; },
+       "--sync_bn: not with --device=cuda"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},
   };
@@ -110,9 +118,93 @@ TEST(ValidateTest, EachMistakeIsNamed) {
   }
 }
 
+// What the command line can say.
+const Flag& Named(const std::vector<FlagGroup>& groups, const std::string& name) {
+  for (const FlagGroup& group : groups) {
+    for (const Flag& flag : group.flags) {
+      if (flag.name == name) return flag;
+    }
+  }
+  ADD_FAILURE() << name;
+  return groups[0].flags[0];
+}
+
+TEST(ConfigFlagsTest, SetFieldsOrNameTheMistake) {
+  RunConfig config;
+  const std::vector<FlagGroup> flags = ConfigFlags(config);
+  EXPECT_TRUE(Named(flags, "augment").Set("crop").ok());
+  EXPECT_EQ(config.augment, Augment::kCrop);
+  EXPECT_EQ(Named(flags, "augment").ValueText(), "crop");
+  EXPECT_TRUE(Named(flags, "val_preset").Set("bvlc").ok());
+  EXPECT_EQ(config.val_preset, Augment::kBvlc);
+  EXPECT_TRUE(Named(flags, "color_jitter").Set("-1").ok());
+  EXPECT_TRUE(Named(flags, "seed").Set("18446744073709551615").ok());
+  EXPECT_EQ(config.seed, std::numeric_limits<uint64_t>::max());
+  const struct {
+    const char *flag, *value, *message;
+  } mistakes[] = {
+      {"augment", "mixup", "--augment=mixup: must be one of none, flip, crop, inception"},
+      {"val_preset", "flip", "--val_preset=flip: must be one of none, torchvision, bvlc"},
+      {"order", "random", "--order=random: must be one of full, block, sequential"},
+      {"order", "blok", "(did you mean block?)"},
+      {"model", "googlenot", "(did you mean googlenet?)"},
+      {"optimizer", "adam", "--optimizer=adam: must be one of sgd, nesterov"},
+      {"wire", "fp8", "--wire=fp8: must be one of fp32, bf16"},
+      {"epochs", "1.5", "--epochs=1.5: must be an integer, 0 (until --max_steps) or more"},
+      {"workers", "1025", "--workers=1025: must be between 0 (one more"},
+      {"lr", "fast", "--lr=fast: must be a number, at least 0"},
+      {"lr_step_epochs", "0", "--lr_step_epochs=0: must be positive"},
+      {"color_jitter", "-0.5", "must be between 0 and 1, or -1 (0.5 with --augment=inception, else 0)"},
+      {"aux", "maybe", "--aux=maybe: must be true or false"},
+  };
+  for (const auto& [name, value, message] : mistakes) {
+    const Flag& flag = Named(flags, name);
+    const std::string before = flag.ValueText();
+    EXPECT_THAT(std::string(flag.Set(value).message()), HasSubstr(message));
+    EXPECT_EQ(flag.ValueText(), before);
+  }
+}
+
+TEST(ConfigFlagsTest, NamesAndFieldsAreDistinct) {
+  RunConfig config;
+  std::set<std::string> names;
+  for (const FlagGroup& group : ConfigFlags(config)) {
+    for (const Flag& flag : group.flags) EXPECT_TRUE(names.insert(flag.name).second) << flag.name;
+  }
+}
+
+TEST(NetworkJsonTest, FillsInWhatFlagsLeaveOpen) {
+  RunConfig trained = Valid();
+  trained.model = "nin-cifar";
+  trained.stem = Stem::kSmall;
+  trained.val_preset = Augment::kTorchvision;
+  DatasetInfo data;
+  data.classes = {"cat", "dog"};
+  Model model;
+  model.name = trained.model;
+  model.num_classes = 2;
+  const nlohmann::json json = NetworkJson(trained, model, data, {{0.5f}, {0.25f}});
+  EXPECT_EQ(json["stem"], "small");
+  EXPECT_EQ(json["val_preset"], "torchvision");
+  RunConfig open;
+  open.model.clear();
+  open.stem = kNotGiven<Stem>;  // val_preset was given
+  const absl::StatusOr<DatasetInfo> read = ReadNetworkJson(json, open);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(open.model, "nin-cifar");
+  EXPECT_EQ(open.stem, Stem::kSmall);
+  EXPECT_EQ(open.val_preset, Augment::kNone);
+  EXPECT_EQ(open.num_classes, 2);
+  EXPECT_EQ(read->classes, data.classes);
+  nlohmann::json unknown = json;
+  unknown["stem"] = "huge";
+  open.stem = kNotGiven<Stem>;
+  EXPECT_THAT(ReadNetworkJson(unknown, open).status().ToString(), HasSubstr("huge"));
+}
+
 RunConfig Elastic() {
   RunConfig config = Valid();
-  config.deterministic = "elastic";
+  config.deterministic = Determinism::kElastic;
   config.threads = 1;
   return config;
 }
@@ -124,7 +216,7 @@ TEST(ValidateTest, WhatElasticRunsNeed) {
       {[](RunConfig& c) { c.elastic_slices = 12; }, "--elastic_slices=12 is no power of two"},
       {[](RunConfig& c) { c.global_batch = 7; }, "--global_batch=7 is less than --elastic_slices=8"},
       {[](RunConfig& c) { c.micro_batch = 4; }, "takes the place of --micro_batch"},
-      {[](RunConfig& c) { c.device = "cuda"; }, "--device=cpu"},
+      {[](RunConfig& c) { c.device = DeviceType::kCuda; }, "--device=cpu"},
   };
   EXPECT_TRUE(Validate(Elastic()).ok());
   for (const Mistake& mistake : mistakes) {
@@ -134,19 +226,26 @@ TEST(ValidateTest, WhatElasticRunsNeed) {
   }
 }
 
-TEST(ValidateElasticTest, RanksAndNetwork) {
-  for (const int ranks : {1, 2, 4, 8}) EXPECT_TRUE(ValidateElastic(Elastic(), ranks, false).ok());
+TEST(ValidateForTest, RanksAndNetwork) {
+  for (const int ranks : {1, 2, 4, 8}) EXPECT_TRUE(ValidateFor(Elastic(), ranks, false).ok());
   for (const int ranks : {3, 6, 16})
-    EXPECT_THAT(ValidateElastic(Elastic(), ranks, false).ToString(), HasSubstr("a power of two, at most"));
-  EXPECT_THAT(ValidateElastic(Elastic(), 2, true).ToString(), HasSubstr("batch normalisation"));
-  EXPECT_TRUE(ValidateElastic(Valid(), 3, true).ok()) << "whoever does not ask for it need not care";
+    EXPECT_THAT(ValidateFor(Elastic(), ranks, false).ToString(), HasSubstr("a power of two, at most"));
+  EXPECT_THAT(ValidateFor(Elastic(), 2, true).ToString(), HasSubstr("batch normalisation"));
+  RunConfig small = Valid();
+  small.global_batch = 2;
+  EXPECT_TRUE(ValidateFor(small, 3, false).ok());
+  EXPECT_THAT(ValidateFor(small, 3, true).ToString(), HasSubstr("--global_batch=2 is smaller than"));
+  small.sync_bn = true;
+  EXPECT_TRUE(ValidateFor(small, 3, true).ok());
+  EXPECT_THAT(ValidateFor(small, 3, false).ToString(), HasSubstr("has no batch normalisation"));
+  EXPECT_TRUE(ValidateFor(Valid(), 3, true).ok()) << "only elastic runs have these limits";
 }
 
 TEST(BucketBytesOfTest, FixedWhereTheyCouldChangeBits) {
   RunConfig config = Valid();
   EXPECT_EQ(BucketBytesOf(config), kTunedBuckets);
   EXPECT_EQ(BucketBytesOf(Elastic()), kTunedBuckets);
-  config.deterministic = "true";
+  config.deterministic = Determinism::kTrue;
   EXPECT_EQ(BucketBytesOf(config), size_t{8} << 20);
   config.bucket_mib = 0.5;
   EXPECT_EQ(BucketBytesOf(config), size_t{1} << 19);

@@ -1,8 +1,12 @@
-#include "launch/cli/help.h"
+#include "launch/cli/command.h"
+
+#include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 
 namespace deeper {
 namespace {
@@ -40,6 +44,37 @@ std::string Indented(const char* lines) {
   return absl::StrCat("  ", absl::StrReplaceAll(lines, {{"\n", "\n  "}}), "\n");
 }
 
+std::vector<OneOf::Name> ExplainedChoices(const Flag& flag) {
+  const auto* one_of = std::get_if<OneOf>(&flag.field);
+  return one_of == nullptr || one_of->choices[0].help.empty() ? std::vector<OneOf::Name>() : one_of->choices;
+}
+
+// The help and, in brackets, unit and limits. Choices with an explanation have lines of their own.
+std::string Description(const Flag& flag) {
+  std::vector<std::string> notes;
+  if (*flag.unit != '\0') notes.push_back(flag.unit);
+  if (flag.range.is_limited()) notes.push_back(flag.range.Text());
+  if (std::holds_alternative<OneOf>(flag.field) && ExplainedChoices(flag).empty())
+    notes.push_back(flag.Allowed());
+  return notes.empty() ? flag.help : absl::StrCat(flag.help, " [", absl::StrJoin(notes, ", "), "]");
+}
+
+// `text` at column `indent` after `label` at column `start`, in lines of at most 100 columns.
+void AppendWrapped(const std::string& label, const std::string& text, size_t start, size_t indent,
+                   std::string& out) {
+  constexpr size_t kColumns = 100;
+  std::string line = absl::StrCat(std::string(start, ' '), label);
+  for (const absl::string_view word : absl::StrSplit(text, ' ')) {
+    if (line.size() + 1 + word.size() > kColumns) {
+      absl::StrAppend(&out, line, "\n");
+      line.clear();
+    }
+    line.resize(std::max(line.size() + 1, indent), ' ');
+    absl::StrAppend(&line, word);
+  }
+  absl::StrAppend(&out, line, "\n");
+}
+
 }  // namespace
 
 std::string Overview(const std::vector<std::unique_ptr<Command>>& commands) {
@@ -62,8 +97,8 @@ std::string HelpOf(Command& command) {
   for (const FlagGroup& group : command.Flags()) {
     absl::StrAppend(&out, "\n", group.title, ":\n");
     for (const Flag& flag : group.flags) {
-      absl::StrAppendFormat(&out, "  %-28s %s\n", absl::StrCat("--", flag.name, "=", flag.ValueText()),
-                            flag.help);
+      AppendWrapped(absl::StrCat("--", flag.name, "=", flag.ValueText()), Description(flag), 2, 30, out);
+      for (const auto& [name, help] : ExplainedChoices(flag)) AppendWrapped(name, help, 32, 46, out);
     }
   }
   absl::StrAppend(&out, "\n", kFlagRules, "\nExamples:\n", Indented(text.examples), "\nExit codes:\n");
@@ -84,9 +119,12 @@ std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands) {
       absl::StrAppend(&out, "\n| ", group.title, " | default | |\n|---|---|---|\n");
       for (const Flag& flag : group.flags) {
         const std::string value = flag.ValueText();
+        std::string description = Description(flag);
+        for (const auto& [name, help] : ExplainedChoices(flag))
+          absl::StrAppend(&description, "<br>`", name, "`: ", help);
         absl::StrAppendFormat(&out, "| `--%s` | %s | %s |\n", flag.name,
                               value.empty() ? "" : absl::StrCat("`", value, "`"),
-                              absl::StrReplaceAll(flag.help, {{"|", "\\|"}}));
+                              absl::StrReplaceAll(description, {{"|", "\\|"}}));
       }
     }
     absl::StrAppend(&out, "\n    ", absl::StrReplaceAll(text.examples, {{"\n", "\n    "}}), "\n");

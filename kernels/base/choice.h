@@ -1,0 +1,47 @@
+// The values of an enum by the names that flags and files give them: one table per enum, next to the enum:
+//   constexpr auto Choices(Stem) {
+//     return std::to_array<Choice<Stem>>({{"default", Stem::kDefault, "as published"}, ...});
+//   }
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string_view>
+
+namespace deeper {
+
+template <class E>
+struct Choice {
+  const char* name;
+  E value;
+  const char* help = "";
+};
+
+template <class E>
+concept HasChoices = requires(E value) {
+  Choices(value);
+};
+
+// "" for a value that is not in the table, such as kNotGiven.
+template <HasChoices E>
+const char* NameOf(E value) {
+  for (const auto& choice : Choices(value)) {
+    if (choice.value == value) return choice.name;
+  }
+  return "";
+}
+
+// nullopt: the table has no such name.
+template <HasChoices E>
+std::optional<E> ValueOf(std::string_view name) {
+  for (const auto& choice : Choices(E{})) {
+    if (choice.name == name) return choice.value;
+  }
+  return std::nullopt;
+}
+
+// Of a flag that leaves the choice to another source, such as a checkpoint.
+template <HasChoices E>
+constexpr E kNotGiven = static_cast<E>(-1);
+
+}  // namespace deeper

@@ -1,0 +1,99 @@
+#include "trainer/run/inputs.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "comm/agree.h"
+#include "data/load/synthetic.h"
+#include "data/shards/read_shards.h"
+#include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
+
+namespace deeper {
+
+void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options) {
+  options.augment = config.val_preset;
+  options.bgr = options.augment == Augment::kBvlc;
+  options.workers = config.workers;
+}
+
+void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options) {
+  ConfigureEvaluationInput(config, options);
+  options.augment = config.augment;
+  constexpr double kHowards = 0.5;
+  options.color_jitter = config.color_jitter >= 0                 ? config.color_jitter
+                         : options.augment == Augment::kInception ? kHowards
+                                                                  : 0;
+  options.random_erasing = config.random_erasing;
+  options.mixup = config.mixup;
+  options.cutmix = config.cutmix;
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
+                                                     const std::string& split, Communicator& comm) {
+  if (!config.synthetic) {
+    absl::StatusOr<std::string> index = std::string();
+    if (comm.rank() == 0) index = ReadSplitIndex(dir, split);
+    RETURN_IF_ERROR(Agree(comm, WithExitCode(index.status(), ExitCode::kData)));
+    Broadcast(comm, 0, &*index);
+    const auto report = [rank = comm.rank()](const std::string& message) {
+      std::fprintf(stderr, "deeper: rank %d: %s\n", rank, message.c_str());
+    };
+    absl::StatusOr<std::unique_ptr<Dataset>> shards =
+        OpenSplit(dir, *std::move(index), {config.stage_dir, report}, config.direct_io);
+    RETURN_IF_ERROR(Agree(comm, WithExitCode(shards.status(), ExitCode::kData)));
+    return shards;
+  }
+  SyntheticOptions options;
+  const bool training = split == config.train_split;
+  options.samples = training ? config.synthetic_samples : std::max<int64_t>(1, config.synthetic_samples / 10);
+  if (config.num_classes > 0) options.classes = static_cast<int>(config.num_classes);
+  if (config.image_size > 0) options.height = options.width = static_cast<int>(config.image_size);
+  options.seed = config.seed + (training ? 0 : 1);
+  return MakeSyntheticDataset(options);
+}
+
+absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data, bool training) {
+  const auto classes = static_cast<int64_t>(data.classes.size());
+  if (config.num_classes != 0 && config.num_classes < classes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--num_classes=", config.num_classes, ": the dataset has ", classes, " classes"));
+  }
+  ModelOptions options;
+  options.num_classes = config.num_classes != 0 ? config.num_classes : classes;
+  options.channels = data.channels;
+  options.image_size = config.image_size;
+  options.small_stem = config.stem == Stem::kSmall;
+  options.aux = config.aux && training;
+  options.aux_weight = static_cast<float>(config.aux_weight);
+  options.dropout = config.dropout && training;
+  return MakeModel(config.model, options);
+}
+
+absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data) {
+  PixelStats stats = data.stats;
+  if (config.val_preset == Augment::kBvlc) {  // Caffe's: values up to 255, less a mean
+    if (data.channels != 3)
+      return absl::InvalidArgumentError("--val_preset=bvlc: it is of images in colour, and these are grey");
+    stats = {{104 / 255.0f, 117 / 255.0f, 123 / 255.0f}, std::vector<float>(3, 1 / 255.0f)};
+  }
+  const auto override_with = [&](const char* flag, const std::string& text,
+                                 std::vector<float>& values) -> absl::Status {
+    if (text.empty()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(values, ParseNumbers(flag, text));
+    if (values.size() == static_cast<size_t>(data.channels)) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", flag, "=", text, ": the images have ", data.channels, " channel(s)"));
+  };
+  RETURN_IF_ERROR(override_with("mean", config.mean, stats.mean));
+  RETURN_IF_ERROR(override_with("std", config.stddev, stats.stddev));
+  if (std::any_of(stats.stddev.begin(), stats.stddev.end(), [](float s) { return !(s > 0); })) {
+    return absl::InvalidArgumentError("--std: every channel's standard deviation must be positive");
+  }
+  return stats;
+}
+
+}  // namespace deeper
