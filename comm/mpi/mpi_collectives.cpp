@@ -31,7 +31,8 @@ class Exchange : public ProgressThread::Operation {
   // Memory for this exchange alone, once; not cleared.
   template <class T>
   T* Scratch(size_t count) {
-    if (scratch_.size() < count * sizeof(T)) scratch_ = std::vector<std::byte>(count * sizeof(T));
+    const size_t bytes = count * sizeof(T);
+    if (scratch_.size() < bytes) scratch_.assign(bytes, {});
     return reinterpret_cast<T*>(scratch_.data());
   }
   // Between two ranks, messages arrive in the order they are sent in.
