@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+#include <utility>
+#include <vector>
+
 #include "tests/kernels/test_device.h"
 
 namespace deeper::testing {
@@ -10,20 +14,31 @@ namespace {
 
 using ::testing::ElementsAre;
 
-const std::vector<OpParams> kOneOfEach = {Conv2dParams{.out_channels = 16},
-                                          InceptionParams{.c1 = 16, .c2 = 16, .c3 = 16},
-                                          PoolParams{},
-                                          GlobalAvgPoolParams{},
-                                          LrnParams{},
-                                          DropoutParams{},
-                                          FlattenParams{},
-                                          LinearParams{10}};
+const std::vector<OpParams> kSomeOps = {Conv2dParams{.out_channels = 16},
+                                        InceptionParams{.c1 = 16, .c2 = 16, .c3 = 16},
+                                        PoolParams{},
+                                        GlobalAvgPoolParams{},
+                                        LrnParams{},
+                                        DropoutParams{},
+                                        FlattenParams{},
+                                        LinearParams{10}};
+
+template <size_t... kIndexes>
+std::set<std::string_view> Kinds(std::index_sequence<kIndexes...>) {
+  return {KindOf(std::variant_alternative_t<kIndexes, OpParams>{})...};
+}
+
+TEST(Ops, HaveNamesOfTheirOwn) {
+  constexpr size_t kOps = std::variant_size_v<OpParams>;
+  const std::set<std::string_view> kinds = Kinds(std::make_index_sequence<kOps>());
+  EXPECT_EQ(kinds.size(), kOps);
+  EXPECT_FALSE(kinds.contains(""));
+}
 
 TEST(Ops, TellTheirKind) {
-  ASSERT_EQ(kOneOfEach.size(), std::variant_size_v<OpParams>);
   std::vector<std::string_view> kinds;
   std::vector<bool> takes_slices;
-  for (const OpParams& params : kOneOfEach) {
+  for (const OpParams& params : kSomeOps) {
     kinds.push_back(KindOf(params));
     takes_slices.push_back(TakesSlices(params));
   }
@@ -35,7 +50,7 @@ TEST(Ops, TellTheirKind) {
 
 TEST(Ops, MakeWhatTheyInfer) {
   Device& device = TestDevice();
-  for (const OpParams& params : kOneOfEach) {
+  for (const OpParams& params : kSomeOps) {
     const bool vector = std::holds_alternative<LinearParams>(params);
     const Shape shape = vector ? Shape{2, 16} : Shape{2, 16, 6, 6};
     const TensorDesc x = vector ? TensorDesc{shape} : device.FeatureMap(shape, DType::kF32);
