@@ -1,9 +1,12 @@
 #include "trainer/scaling/statistics.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <numeric>
+#include <utility>
 
 namespace deeper {
 namespace {
@@ -16,10 +19,20 @@ constexpr double kStudent[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365,
 
 }  // namespace
 
+double SecondsNow() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const size_t half = values.size() / 2;
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+double MedianRatio(const std::vector<double>& over, const std::vector<double>& under) {
+  std::vector<double> ratios(over.size());
+  std::transform(over.begin(), over.end(), under.begin(), ratios.begin(), std::divides<>());
+  return Median(std::move(ratios));
 }
 
 Interval MeanInterval(const std::vector<double>& values) {

@@ -1,12 +1,24 @@
-// Of repeated measurements.
+// Clocks, and statistics of repeated measurements.
 #pragma once
 
 #include <vector>
 
 namespace deeper {
 
+// Of a steady clock.
+double SecondsNow();
+// How long `work` takes.
+template <class Work>
+double SecondsOf(const Work& work) {
+  const double start = SecondsNow();
+  work();
+  return SecondsNow() - start;
+}
+
 // values: at least one.
 double Median(std::vector<double> values);
+// The median of over[i] / under[i]. Both are as long as the other.
+double MedianRatio(const std::vector<double>& over, const std::vector<double>& under);
 
 struct Interval {
   double low = 0, high = 0;
