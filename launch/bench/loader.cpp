@@ -38,9 +38,9 @@ constexpr CommandText kText = {
     .details =
         "Rounds that alternate, on the same threads: the loader as training uses it; pread and CRC32C of\n"
         "the same samples in the same order; of JPEGs, deeper's decoder and a bare libjpeg loop over the\n"
-        "same files in memory. Prints medians, and the medians of the rounds' ratios, as JSON. All files\n"
-        "are read once before, so that the page cache is warm. Under mpirun, only opens the split: rank 0\n"
-        "for all, then every rank all files.",
+        "same files in memory. Prints medians, and the medians of the rounds' ratios, as JSON. Read the\n"
+        "data once before, so that the page cache is warm. Under mpirun, only opens the split: rank 0 for\n"
+        "all, then every rank all files.",
     .examples =
         "deeper bench loader --data=datasets/imagenet --augment=inception --workers=2\n"
         "deeper bench loader --data=datasets/imagenet-raw --packed --workers=2\n"

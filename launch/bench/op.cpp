@@ -104,11 +104,9 @@ class BenchOpCommand final : public Command {
     Row row;
     row.name = range.name;
     std::vector<std::vector<float>> expected, actual;
-    ASSIGN_OR_RETURN(const Cost separate, Measure(model, range, /*fusion=*/false, device, expected));
-    row.separate = separate;
+    ASSIGN_OR_RETURN(row.separate, Measure(model, range, /*fusion=*/false, device, expected));
     if (!compares()) return row;
-    ASSIGN_OR_RETURN(const Cost fused, Measure(model, range, /*fusion=*/true, device, actual));
-    row.fused = fused;
+    ASSIGN_OR_RETURN(row.fused, Measure(model, range, /*fusion=*/true, device, actual));
     row.difference = Difference(actual, expected);
     // Rounding between layers, and the ReLUs and maxima it flips.
     const double tolerance = PrecisionOf(config_) == DType::kF32 ? 1e-3 : 5e-2;

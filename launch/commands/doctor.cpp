@@ -209,9 +209,8 @@ class DoctorCommand final : public Command {
     const RankHealth& rank = ranks_[i];
     std::printf(
         "rank %zu on %s: %s; %d cores, %.0f MHz, %.1f GB free memory; %s %.0f MB/s nominal\n"
-        "  from the rank before it %.1f us, %.1f MB/s; compute %.1f ms a step; data %.1f images/s; clock "
-        "%+.3f "
-        "s%s\n",
+        "  from the rank before it %.1f us, %.1f MB/s; compute %.1f ms a step; data %.1f images/s; "
+        "clock %+.3f s%s\n",
         i, rank.host, rank.device, rank.cores, rank.clock_mhz, rank.memory_bytes / 1e9,
         rank.network[0] == '\0' ? "no interface" : rank.network, rank.nominal_bytes_per_second / 1e6,
         rank.link_latency_us, rank.link_bytes_per_second / 1e6, rank.compute_ms, rank.data_images_per_second,

@@ -139,7 +139,7 @@ absl::Status Network::Bind(ParamStore& params) {
     return absl::ResourceExhaustedError(
         absl::StrCat(model_.name, " with ", options_.rows, " rows a forward pass needs ", plan_.bytes >> 20,
                      " MiB for activations, and ", device_.AvailableBytes() >> 20,
-                     " MiB are available: use a smaller --micro_batch"));
+                     " MiB are available: use a smaller --micro_batch (of `bench`: --batch)"));
   }
   const size_t control_bytes =
       sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +

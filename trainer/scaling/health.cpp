@@ -143,8 +143,7 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWant
       [&](size_t rank, double median) {
         return absl::StrFormat(
             "%s is slow: %.1f ms of computing a step, %.2f times the median rank's: look for other programs "
-            "on "
-            "its cores, a low clock or wrong binding, or leave it out",
+            "on its cores, a low clock or wrong binding, or leave it out",
             Name(ranks, rank), ranks[rank].compute_ms, ranks[rank].compute_ms / median);
       },
       findings);
