@@ -32,8 +32,8 @@ struct NetworkOptions {
   std::optional<TensorDesc> input = std::nullopt;
 };
 
-// A model without heads is a part of one (op_chain.h): the caller fills input() and output_gradient(). No
-// buffers share memory, so that Forward and Backward may run in any number, each by itself.
+// A model without heads is a part of another one (op_chain.h): the caller fills input() and
+// output_gradient(). No buffers share memory there, so that Forward and Backward can each be repeated.
 class Network {
  public:
   // Prepares every op and plans the memory; allocates nothing large yet. InvalidArgument names the node that
