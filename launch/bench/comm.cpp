@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cstdio>
 #include <functional>
 #include <optional>
@@ -12,10 +11,10 @@
 #include "comm/mpi/mpi_baseline.h"
 #include "comm/nccl/device_communicator.h"
 #include "kernels/base/status.h"
+#include "launch/bench/harness.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "nlohmann/json.hpp"
-#include "trainer/scaling/statistics.h"
 
 namespace deeper {
 namespace {
@@ -28,10 +27,9 @@ constexpr CommandText kText = {
         "All-reduce (also as in elastic runs, and as with --wire=bf16), reduce-scatter and all-gather of\n"
         "floats in memory, from --min_bytes to --max_bytes; on MPI, in turns with MPI's blocking calls.\n"
         "With --device=cuda the floats are in the memory of GPUs, and --comm says which way they go.\n"
-        "Checks each result before it is timed. Times are medians over the repeats, each that of the "
-        "slowest\n"
-        "rank. Bus bandwidth is bytes / time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n for the\n"
-        "others: what the busiest link must carry, whatever the algorithm (the formula of NVIDIA's\n"
+        "Checks each result before it is timed. Times are medians over the repeats, each that of the\n"
+        "slowest rank. Bus bandwidth is bytes / time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n\n"
+        "for the others: what the busiest link must carry, whatever the algorithm (the formula of NVIDIA's\n"
         "nccl-tests, doc/PERFORMANCE.md). bytes is the size of the whole buffer of floats: the input of a\n"
         "reduce-scatter, the output of an all-gather. Prints a table on standard error and JSON on standard\n"
         "output.",
@@ -83,74 +81,62 @@ struct Collective {
   double bus_factor;  // of bytes / time
   std::function<Request(Buffers&)> start;
   std::function<void(MpiBaseline&, Buffers&)> baseline;
-  std::function<void(Buffers&)> fill;         // with this rank's input
-  std::function<bool(const Buffers&)> right;  // the output
+  std::function<bool(const Buffers&)> right;  // the output, from the inputs of Fill
 };
+
+// With this rank's input.
+void Fill(Buffers& b, int rank) {
+  b.whole.Fill(static_cast<float>(rank + 1));
+  b.shard.Fill(static_cast<float>(rank + 1));
+  std::fill(b.residual.begin(), b.residual.end(), 0.0f);
+}
 
 // On `stream`, which is the device's.
 std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
-  const auto ranks = static_cast<float>(comm.size()), rank = static_cast<float>(comm.rank());
   const double share = (comm.size() - 1.0) / comm.size();
-  const auto fill = [rank](Buffers& b) {
-    b.whole.Fill(rank + 1);
-    b.shard.Fill(rank + 1);
-    std::fill(b.residual.begin(), b.residual.end(), 0.0f);
+  const auto is_sum = [ranks = static_cast<float>(comm.size())](const DeviceFloats& floats) {
+    return std::ranges::all_of(floats.Read(), [&](float x) { return x == ranks * (ranks + 1) / 2; });
   };
-  const auto is_sum = [ranks](const std::vector<float>& values) {
-    return std::all_of(values.begin(), values.end(), [&](float x) { return x == ranks * (ranks + 1) / 2; });
+  const auto all_reduce = [&](const char* name, const std::function<Request(Buffers&)>& start) -> Collective {
+    return {name, 2 * share, start,
+            [](MpiBaseline& mpi, Buffers& b) { mpi.AllReduce(b.whole.data(), b.whole.size()); },
+            [=](const Buffers& b) { return is_sum(b.whole); }};
   };
-  const auto all_reduce = [&](const char* name, ReduceOp op) {
-    return Collective{
-        .name = name,
-        .bus_factor = 2 * share,
-        .start =
-            [&comm, op, stream](Buffers& b) {
-              return comm.AllReduce(b.whole.data(), b.whole.size(), CommType::kF32, op, stream);
-            },
-        .baseline = [](MpiBaseline& mpi, Buffers& b) { mpi.AllReduce(b.whole.data(), b.whole.size()); },
-        .fill = fill,
-        .right = [=](const Buffers& b) { return is_sum(b.whole.Read()); }};
+  const auto reduce_by = [&comm, stream](ReduceOp op) {
+    return [&comm, stream, op](Buffers& b) {
+      return comm.AllReduce(b.whole.data(), b.whole.size(), CommType::kF32, op, stream);
+    };
   };
-  std::vector<Collective> all = {all_reduce("all_reduce", ReduceOp::kSum)};
+  std::vector<Collective> all = {all_reduce("all_reduce", reduce_by(ReduceOp::kSum))};
   if (comm.name() != "nccl") {  // which has neither
     if (std::has_single_bit(static_cast<unsigned>(comm.size())))
-      all.push_back(all_reduce("all_reduce_tree", ReduceOp::kTreeSum));
-    all.push_back(all.front());
-    all.back().name = "all_reduce_bf16";
-    all.back().start = [&comm, stream](Buffers& b) {
+      all.push_back(all_reduce("all_reduce_tree", reduce_by(ReduceOp::kTreeSum)));
+    all.push_back(all_reduce("all_reduce_bf16", [&comm, stream](Buffers& b) {
       return comm.SumInBf16(b.whole.data(), b.residual.data(), b.whole.size(), stream);
-    };
+    }));
   }
-  all.push_back(
-      {.name = "reduce_scatter",
-       .bus_factor = share,
-       .start =
-           [&comm, stream](Buffers& b) {
-             return comm.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size(), stream);
-           },
-       .baseline = [](MpiBaseline& mpi,
-                      Buffers& b) { mpi.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size()); },
-       .fill = fill,
-       .right = [=](const Buffers& b) { return is_sum(b.shard.Read()); }});
-  all.push_back({.name = "all_gather",
-                 .bus_factor = share,
-                 .start =
-                     [&comm, stream](Buffers& b) {
-                       return comm.AllGather(b.shard.data(), b.whole.data(), b.shard.size() * sizeof(float),
-                                             stream);
-                     },
-                 .baseline =
-                     [](MpiBaseline& mpi, Buffers& b) {
-                       mpi.AllGather(b.shard.data(), b.whole.data(), b.shard.size() * sizeof(float));
-                     },
-                 .fill = fill,
-                 .right =
-                     [](const Buffers& b) {
-                       const std::vector<float> whole = b.whole.Read();
-                       for (size_t i = 0; i < whole.size(); ++i)
-                         if (whole[i] != static_cast<float>(i / b.shard.size() + 1)) return false;
-                       return true;
-                     }});
+  all.push_back({"reduce_scatter", share,
+                 [&comm, stream](Buffers& b) {
+                   return comm.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size(), stream);
+                 },
+                 [](MpiBaseline& mpi, Buffers& b) {
+                   mpi.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size());
+                 },
+                 [=](const Buffers& b) { return is_sum(b.shard); }});
+  all.push_back({"all_gather", share,
+                 [&comm, stream](Buffers& b) {
+                   return comm.AllGather(b.shard.data(), b.whole.data(), b.shard.size() * sizeof(float),
+                                         stream);
+                 },
+                 [](MpiBaseline& mpi, Buffers& b) {
+                   mpi.AllGather(b.shard.data(), b.whole.data(), b.shard.size() * sizeof(float));
+                 },
+                 [](const Buffers& b) {
+                   const std::vector<float> whole = b.whole.Read();
+                   for (size_t i = 0; i < whole.size(); ++i)
+                     if (whole[i] != static_cast<float>(i / b.shard.size() + 1)) return false;
+                   return true;
+                 }});
   return all;
 }
 
@@ -185,7 +171,10 @@ class BenchCommCommand final : public Command {
     ASSIGN_OR_RETURN(const DeviceCommunicator made, MakeDeviceCommunicator(comm, *device_, config_.comm));
     Communicator& measured = made.comm == nullptr ? comm : *made.comm;
     if (comm.name() == "mpi" && made.comm == nullptr) baseline_.emplace();
-    if (call.is_root()) PrintHeader();
+    if (call.is_root()) {
+      std::fprintf(stderr, "%-16s %10s %10s %10s %10s %10s %14s\n", "collective", "bytes", "ms", "bus GB/s",
+                   "MPI ms", "bus GB/s", "time / MPI's");
+    }
     nlohmann::ordered_json results = nlohmann::ordered_json::array();
     for (const Collective& collective : Collectives(measured, device_->stream())) {
       if (collective_ != "all" && collective_ != collective.name) continue;
@@ -198,7 +187,15 @@ class BenchCommCommand final : public Command {
     if (results.empty())
       return absl::InvalidArgumentError(
           absl::StrCat("--collective=", collective_, ": there is no such one here"));
-    if (call.is_root()) PrintJson(measured, made.description, results);
+    if (!call.is_root()) return absl::OkStatus();
+    PrintBenchmark({{"benchmark", "comm"}, {"results", results}},
+                   {{"comm", measured.name()},
+                    {"over", made.description},
+                    {"ranks", measured.size()},
+                    {"ranks_on_this_machine", measured.local_size()},
+                    {"warmup", warmup_},
+                    {"repeats", repeats_}},
+                   device_->Describe());
     return absl::OkStatus();
   }
 
@@ -208,45 +205,37 @@ class BenchCommCommand final : public Command {
     const auto ranks = static_cast<size_t>(comm.size());
     const size_t elements = static_cast<size_t>(bytes) / sizeof(float) / ranks * ranks;
     Buffers buffers(elements, comm.size(), *device_);
-    const absl::Status room =
-        buffers.allocated() ? absl::OkStatus() : absl::ResourceExhaustedError("no memory: lower --max_bytes");
-    RETURN_IF_ERROR(Agree(comm, room));
+    RETURN_IF_ERROR(Agree(comm, buffers.allocated()
+                                    ? absl::OkStatus()
+                                    : absl::ResourceExhaustedError("no memory: lower --max_bytes")));
     const auto ours = [&] {
       collective.start(buffers).Wait();
       device_->Synchronize();
     };
     const auto theirs = [&] { collective.baseline(*baseline_, buffers); };
-    bool right = IsRight(collective, buffers, ours);
-    if (baseline_) right = IsRight(collective, buffers, theirs) && right;
-    const absl::Status mine =
-        right ? absl::OkStatus() : absl::InternalError(absl::StrCat(collective.name, ": wrong result"));
-    RETURN_IF_ERROR(Agree(comm, mine));
+    const auto is_right = [&](const auto& run) {
+      Fill(buffers, comm.rank());
+      run();
+      return collective.right(buffers);
+    };
+    bool right = is_right(ours);
+    if (baseline_) right = is_right(theirs) && right;  // on every rank, since it is collective
+    RETURN_IF_ERROR(Agree(comm, right
+                                    ? absl::OkStatus()
+                                    : absl::InternalError(absl::StrCat(collective.name, ": wrong result"))));
 
     buffers.whole.Fill(0);                 // sums of sums stay finite
     std::vector<double> our_ms, their_ms;  // [repeat]
     for (int round = -warmup_; round < repeats_; ++round) {
-      const double ms = Milliseconds(comm, ours);
-      if (round >= 0) our_ms.push_back(ms);
-      if (!baseline_) continue;
-      const double baseline_ms = Milliseconds(comm, theirs);
-      if (round >= 0) their_ms.push_back(baseline_ms);
+      const double ms = MillisecondsTogether(comm, ours);
+      const double baseline_ms = baseline_ ? MillisecondsTogether(comm, theirs) : 0;
+      if (round < 0) continue;
+      our_ms.push_back(ms);
+      if (baseline_) their_ms.push_back(baseline_ms);
     }
     for (std::vector<double>* times : {&our_ms, &their_ms})
       comm.AllReduce(times->data(), times->size(), CommType::kF64, ReduceOp::kMax, {}).Wait();
     return ResultOf(collective, elements * sizeof(float), our_ms, their_ms);
-  }
-
-  static bool IsRight(const Collective& collective, Buffers& buffers, const std::function<void()>& run) {
-    collective.fill(buffers);
-    run();
-    return collective.right(buffers);
-  }
-
-  static double Milliseconds(Communicator& comm, const std::function<void()>& run) {
-    comm.Barrier();
-    const auto start = std::chrono::steady_clock::now();
-    run();
-    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   }
 
   static nlohmann::ordered_json ResultOf(const Collective& collective, size_t bytes,
@@ -260,17 +249,10 @@ class BenchCommCommand final : public Command {
         {"collective", collective.name}, {"bytes", bytes}, {"ms", ms}, {"bus_gb_per_s", bus_gb_per_s(ms)}};
     if (their_ms.empty()) return result;
     const double mpi_ms = Median(their_ms);
-    std::vector<double> ratios;
-    for (size_t i = 0; i < our_ms.size(); ++i) ratios.push_back(our_ms[i] / their_ms[i]);
     result["mpi_ms"] = mpi_ms;
     result["mpi_bus_gb_per_s"] = bus_gb_per_s(mpi_ms);
-    result["time_of_mpi"] = Median(ratios);
+    result["time_of_mpi"] = MedianRatio(our_ms, their_ms);
     return result;
-  }
-
-  static void PrintHeader() {
-    std::fprintf(stderr, "%-16s %10s %10s %10s %10s %10s %14s\n", "collective", "bytes", "ms", "bus GB/s",
-                 "MPI ms", "bus GB/s", "time / MPI's");
   }
 
   static void PrintRow(const nlohmann::ordered_json& r) {
@@ -281,23 +263,6 @@ class BenchCommCommand final : public Command {
                    r["mpi_bus_gb_per_s"].get<double>(), r["time_of_mpi"].get<double>());
     }
     std::fputc('\n', stderr);
-  }
-
-  void PrintJson(const Communicator& comm, const std::string& description,
-                 const nlohmann::ordered_json& results) const {
-    const nlohmann::ordered_json json = {
-        {"benchmark", "comm"},
-        {"results", results},
-        {"settings",
-         {{"comm", comm.name()},
-          {"over", description},
-          {"ranks", comm.size()},
-          {"ranks_on_this_machine", comm.local_size()},
-          {"warmup", warmup_},
-          {"repeats", repeats_}}},
-        {"hardware", device_->Describe()},
-        {"versions", {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}}}};
-    std::printf("%s\n", json.dump(2).c_str());
   }
 
   std::string collective_ = "all";

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -38,26 +37,17 @@ constexpr CommandText kText = {
     .summary = "times reading, decoding and augmenting packed images, next to bare loops over the same bytes",
     .operands = "",
     .details =
-        "Rounds that alternate, on the same threads: the loader as training uses it; pread and CRC32C of "
-        "the\n"
-        "same samples in the same order; of JPEGs, deeper's decoder and a bare libjpeg loop over the same "
-        "files\n"
-        "in memory. Prints medians, and the medians of the rounds' ratios, as JSON. Read once before, so "
-        "that\n"
-        "the page cache is warm. Under mpirun, only opens the split: rank 0 for all, then every rank all "
-        "files.",
+        "Rounds that alternate, on the same threads: the loader as training uses it; pread and CRC32C of\n"
+        "the same samples in the same order; of JPEGs, deeper's decoder and a bare libjpeg loop over the\n"
+        "same files in memory. Prints medians, and the medians of the rounds' ratios, as JSON. Read the\n"
+        "data once before, so that the page cache is warm. Under mpirun, only opens the split: rank 0 for\n"
+        "all, then every rank all files.",
     .examples =
         "deeper bench loader --data=datasets/imagenet --augment=inception --workers=2\n"
         "deeper bench loader --data=datasets/imagenet-raw --packed --workers=2\n"
         "mpirun -n 8 deeper bench loader --data=datasets/imagenet",
     .distributed = true,
 };
-
-double Seconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 int64_t ResidentBytes() {
   malloc_trim(0);
@@ -133,10 +123,9 @@ class BenchLoaderCommand final : public Command {
     const auto measure = [&](const char* name, const auto& open) {
       comm.Barrier();
       const int64_t before = ResidentBytes();
-      const auto start = std::chrono::steady_clock::now();
+      const double start = Seconds();
       const auto kept = open();
-      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-      double worst[] = {seconds.count(), static_cast<double>(ResidentBytes() - before)};
+      double worst[] = {Seconds() - start, static_cast<double>(ResidentBytes() - before)};
       comm.AllReduce(worst, 2, CommType::kF64, ReduceOp::kMax, {}).Wait();
       json[name] = {{"seconds", worst[0]}, {"bytes_a_rank", static_cast<int64_t>(worst[1])}};
     };
@@ -170,28 +159,31 @@ class BenchLoaderCommand final : public Command {
     std::map<std::string, std::vector<double>> rates;
     StageTimes stages{};
     absl::Status status;
-    const auto rate = [&](double seconds) { return static_cast<double>(images_) / seconds; };
+    const auto time = [&](const char* name, const std::function<absl::Status()>& work) {
+      const double seconds = SecondsOf([&] { status.Update(work()); });
+      rates[name].push_back(static_cast<double>(images_) / seconds);
+    };
     uint32_t longest = 0;
     for (const Place& place : places) longest = std::max(longest, place.length);
     const int64_t buffers = std::max<int64_t>(3 * batch_, config_.workers);
     std::vector<std::vector<uint8_t>> ring(static_cast<size_t>(buffers), std::vector<uint8_t>(longest));
     for (int round = 0; round < rounds_ && status.ok(); ++round) {
-      rates["loader"].push_back(rate(Seconds([&] { status.Update(RunLoader(data, &stages)); })));
-      rates["pread"].push_back(rate(Seconds([&] { status.Update(ReadBare(places, ring)); })));
+      time("loader", [&] { return RunLoader(data, &stages); });
+      time("pread", [&] { return ReadBare(places, ring); });
       if (jpegs.empty()) continue;
-      rates["decode"].push_back(rate(Seconds([&] {
-        status.Update(RunJobs(config_.workers, images_, [&](int64_t i) {
+      time("decode", [&] {
+        return RunJobs(config_.workers, images_, [&](int64_t i) {
           thread_local Image image;
           return DecodeImage(jpegs[static_cast<size_t>(i)], 3, &image);
-        }));
-      })));
-      rates["libjpeg"].push_back(rate(Seconds([&] {
-        status.Update(RunJobs(config_.workers, images_, [&](int64_t i) {
+        });
+      });
+      time("libjpeg", [&] {
+        return RunJobs(config_.workers, images_, [&](int64_t i) {
           thread_local std::vector<uint8_t> pixels;
           DecodeBare(jpegs[static_cast<size_t>(i)], pixels);
           return absl::OkStatus();
-        }));
-      })));
+        });
+      });
     }
     if (status.ok()) Print(rates, stages, data);
     return status;
@@ -214,7 +206,7 @@ class BenchLoaderCommand final : public Command {
       }
       files->push_back(*std::move(file));
     });
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(status);
     const SampleOrder order(config_.order, data.info().samples, config_.seed, 0);
     for (int64_t i = 0; i < images_; ++i)
       places->push_back(stored[static_cast<size_t>(order.At(i % data.info().samples))]);
@@ -268,14 +260,9 @@ class BenchLoaderCommand final : public Command {
              const Dataset& data) const {
     nlohmann::ordered_json json = {{"benchmark", "loader"}};
     for (const auto& [name, values] : rates) json["images_per_second"][name] = Median(values);
-    const auto ratio = [&](const char* name, const char* mine, const char* bare) {
-      std::vector<double> ratios;
-      for (size_t i = 0; i < rates.at(mine).size(); ++i)
-        ratios.push_back(rates.at(mine)[i] / rates.at(bare)[i]);
-      json["ratios"][name] = Median(ratios);
-    };
-    ratio("loader_to_pread", "loader", "pread");
-    if (rates.contains("decode")) ratio("decode_to_libjpeg", "decode", "libjpeg");
+    json["ratios"]["loader_to_pread"] = MedianRatio(rates.at("loader"), rates.at("pread"));
+    if (rates.contains("decode"))
+      json["ratios"]["decode_to_libjpeg"] = MedianRatio(rates.at("decode"), rates.at("libjpeg"));
     const double busy = stages[1] + stages[2] + stages[3];
     json["stages"] = {
         {"read", stages[1] / busy}, {"decode", stages[2] / busy}, {"augment", stages[3] / busy}};

@@ -1,6 +1,3 @@
-#include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -11,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/base/status.h"
 #include "kernels/cuda/planning_device.h"
+#include "launch/bench/harness.h"
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/run_flags.h"
@@ -18,7 +16,6 @@
 #include "trainer/engine/op_chain.h"
 #include "trainer/run/inputs.h"
 #include "trainer/scaling/gpu_spec.h"
-#include "trainer/scaling/statistics.h"
 
 namespace deeper {
 namespace {
@@ -29,10 +26,9 @@ constexpr CommandText kText = {
     .operands = "",
     .details =
         "Runs a layer, or the chain of layers called stem or head, forward and backward on random data. On\n"
-        "CUDA, with fused kernels and with every layer by itself, whose results must agree before anything "
-        "is\n"
-        "timed, next to the floor: launch by launch the larger of bytes / bandwidth and operations / peak.\n"
-        "Prints a table on standard error, and JSON.",
+        "CUDA, runs it with fused kernels and with separate ones; their results must agree before anything\n"
+        "is timed. Next to the times stands the floor: for each launch the larger of bytes / bandwidth and\n"
+        "operations / peak. Prints a table on standard error, and JSON.",
     .examples =
         "deeper bench op --op=inception4e --device=cuda --precision=bf16 --batch=256\n"
         "deeper bench op --op=all --device=cuda --precision=bf16 --batch=256\n"
@@ -55,21 +51,6 @@ struct Row {
   std::optional<Cost> fused;
   double difference = 0;  // of the results of the two, relative, the largest over tensors
 };
-
-// The largest over tensors of |a - b| / |b|, in the Euclidean norm.
-double Difference(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b) {
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    double difference = 0, norm = 0;
-    for (size_t j = 0; j < a[i].size(); ++j) {
-      difference += std::pow(double{a[i][j]} - b[i][j], 2);
-      norm += std::pow(double{b[i][j]}, 2);
-    }
-    largest = std::max(largest, std::sqrt(difference / std::max(norm, 1e-30)));  // a NaN is no maximum
-    if (std::isnan(difference)) return difference;
-  }
-  return largest;
-}
 
 class BenchOpCommand final : public Command {
  public:
@@ -124,11 +105,9 @@ class BenchOpCommand final : public Command {
     Row row;
     row.name = range.name;
     std::vector<std::vector<float>> expected, actual;
-    ASSIGN_OR_RETURN(const Cost separate, Measure(model, range, /*fusion=*/false, device, expected));
-    row.separate = separate;
+    ASSIGN_OR_RETURN(row.separate, Measure(model, range, /*fusion=*/false, device, expected));
     if (!compares()) return row;
-    ASSIGN_OR_RETURN(const Cost fused, Measure(model, range, /*fusion=*/true, device, actual));
-    row.fused = fused;
+    ASSIGN_OR_RETURN(row.fused, Measure(model, range, /*fusion=*/true, device, actual));
     row.difference = Difference(actual, expected);
     // Rounding between layers, and the ReLUs and maxima it flips.
     const double tolerance = config_.precision == DType::kF32 ? 1e-3 : 5e-2;
@@ -140,18 +119,18 @@ class BenchOpCommand final : public Command {
 
   absl::StatusOr<Cost> Measure(const Model& model, const NodeRange& range, bool fusion, Device& device,
                                std::vector<std::vector<float>>& results) const {
-    const OpChainOptions options = {batch_, config_.precision, fusion};
-    const auto chain = OpChain::Make(model, range, options, device);
-    if (!chain.ok()) return chain.status();
-    (*chain)->Fill(config_.seed);
-    (*chain)->Forward();
-    (*chain)->Backward();
-    results = (*chain)->Results();
+    const NetworkOptions options = {batch_, config_.precision, /*training=*/true, fusion};
+    ASSIGN_OR_RETURN(const std::unique_ptr<OpChain> chain, OpChain::Make(model, range, options, device));
+    chain->Fill(config_.seed);
+    chain->Forward();
+    chain->Backward();
+    results = chain->Results();
     Cost cost;
-    cost.forward = Time(device, [&] { (*chain)->Forward(); });
-    cost.backward = Time(device, [&] { (*chain)->Backward(); });
-    if (gpu_ == nullptr) return cost;
-    RETURN_IF_ERROR(AddFloor(model, range, options, cost));
+    cost.forward = Time(device, [&] { chain->Forward(); });
+    cost.backward = Time(device, [&] { chain->Backward(); });
+    if (gpu_ != nullptr) {
+      RETURN_IF_ERROR(AddFloor(model, range, options, cost));
+    }
     return cost;
   }
 
@@ -159,29 +138,25 @@ class BenchOpCommand final : public Command {
   template <class Work>
   double Time(Device& device, const Work& work) const {
     const std::unique_ptr<Recording> recording = device.MakeRecording();
-    for (int i = 0; i < warmup_; ++i) recording->Run(work);
-    device.Synchronize();
-    std::vector<double> times;
-    for (int repeat = 0; repeat < repeats_; ++repeat) {
-      const auto start = std::chrono::steady_clock::now();
-      for (int i = 0; i < runs_; ++i) recording->Run(work);
+    const auto measure = [&](int runs) {
+      for (int i = 0; i < runs; ++i) recording->Run(work);
       device.Synchronize();
-      const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - start;
-      times.push_back(time.count() / runs_);
-    }
-    return Median(times);
+    };
+    measure(warmup_);
+    std::vector<double> times(static_cast<size_t>(repeats_));
+    for (double& us : times) us = 1e6 * SecondsOf([&] { measure(runs_); }) / runs_;
+    return Median(std::move(times));
   }
 
-  absl::Status AddFloor(const Model& model, const NodeRange& range, const OpChainOptions& options,
+  absl::Status AddFloor(const Model& model, const NodeRange& range, const NetworkOptions& options,
                         Cost& cost) const {
-    const auto device = MakePlanningDevice(DevicePropertiesJson(*gpu_));
-    if (!device.ok()) return device.status();
-    const auto chain = OpChain::Make(model, range, options, **device);
-    if (!chain.ok()) return chain.status();
-    (*device)->Clear();
-    (*chain)->Forward();
-    (*chain)->Backward();
-    for (const auto& [scope, launch] : (*device)->launches()) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<PlanningDevice> device,
+                     MakePlanningDevice(DevicePropertiesJson(*gpu_)));
+    ASSIGN_OR_RETURN(const std::unique_ptr<OpChain> chain, OpChain::Make(model, range, options, *device));
+    device->Clear();
+    chain->Forward();
+    chain->Backward();
+    for (const auto& [scope, launch] : device->launches()) {
       ++cost.launches;
       cost.bytes += launch.bytes;
       cost.macs += launch.macs;
@@ -233,18 +208,17 @@ class BenchOpCommand final : public Command {
       }
       json["ops"].push_back(std::move(op));
     }
-    json["settings"] = {{"model", model.name},
-                        {"image_size", model.image_size},
-                        {"batch", batch_},
-                        {"device", NameOf(config_.device)},
-                        {"precision", NameOf(config_.precision)},
-                        {"fusion", NameOf(config_.fusion)},
-                        {"warmup", warmup_},
-                        {"repeats", repeats_},
-                        {"runs", runs_}};
-    json["hardware"] = device.Describe();
-    json["versions"] = {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}};
-    std::printf("%s\n", json.dump(2).c_str());
+    PrintBenchmark(std::move(json),
+                   {{"model", model.name},
+                    {"image_size", model.image_size},
+                    {"batch", batch_},
+                    {"device", NameOf(config_.device)},
+                    {"precision", NameOf(config_.precision)},
+                    {"fusion", NameOf(config_.fusion)},
+                    {"warmup", warmup_},
+                    {"repeats", repeats_},
+                    {"runs", runs_}},
+                   device.Describe());
   }
 
   RunConfig config_;

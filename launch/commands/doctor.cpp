@@ -1,18 +1,10 @@
-#include <sys/statvfs.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
 #include "kernels/base/clock.h"
@@ -20,12 +12,12 @@
 #include "launch/cli/command.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/run_flags.h"
-#include "launch/commands/network_interface.h"
 #include "nlohmann/json.hpp"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/train_step.h"
 #include "trainer/run/train_setup.h"
 #include "trainer/scaling/health.h"
+#include "trainer/scaling/probes.h"
 #include "trainer/scaling/scaling_model.h"
 #include "trainer/scaling/statistics.h"
 
@@ -39,18 +31,14 @@ constexpr CommandText kText = {
     .summary = "under mpirun: is this cluster fit to train on, how fast would it be, what holds it back",
     .operands = "",
     .details =
-        "Before an expensive job, in less than a minute, on the ranks that it will have: what each rank runs "
-        "on;\n"
-        "latency and bandwidth of every link of the ring of ranks, one at a time, and of all-reduces; how "
-        "fast\n"
-        "the loader delivers; whether the directory for checkpoints has room and locks; how far clocks are "
-        "apart;\n"
-        "a few training steps. Names links that are far below what their interface says, links and ranks "
-        "that\n"
-        "are far slower than the others, says how fast training would be, what bounds it and what to "
-        "change.\n"
-        "Exit code 0: fit. 5: a link or a rank is slow. 3: data are not there, or slow on a rank. 4: the\n"
-        "directory for checkpoints cannot be locked, or is too full. Of several, the first of 5, 3, 4.",
+        "Before an expensive job, in less than a minute, on the ranks that it will have: what each rank\n"
+        "runs on; latency and bandwidth of every link of the ring of ranks, one at a time, and of\n"
+        "all-reduces; how fast the loader delivers; whether the directory for checkpoints has room and\n"
+        "locks; how far clocks are apart; a few training steps. Names links that are far below what their\n"
+        "interface says, and links and ranks that are far slower than the others. Says how fast training\n"
+        "would be, what bounds it and what to change. Exit code 0: fit. 5: a link or a rank is slow.\n"
+        "3: data are not there, or slow on a rank. 4: the directory for checkpoints cannot be locked, or is\n"
+        "too full. Of several, the first of 5, 3, 4.",
     .examples =
         "mpirun -n 8 --bind-to core deeper doctor --synthetic\n"
         "mpirun --hostfile hosts deeper doctor --data=datasets/photos --checkpoint_dir=runs/photos "
@@ -58,106 +46,8 @@ constexpr CommandText kText = {
     .distributed = true,
 };
 
-constexpr size_t kLinkBytes = size_t{4} << 20;
-constexpr int kLinkRounds = 3, kPings = 50, kClockRounds = 9;
 constexpr double kLoaderSeconds = 2;
-constexpr size_t kAllReduceBytes[] = {4 << 10, 64 << 10, 1 << 20, 4 << 20};
-
-void CopyText(const std::string& text, char* to, size_t size) {
-  std::snprintf(to, size, "%s", text.c_str());
-}
-
-// Of the first processor; 0 where the system does not say.
-double ClockMhz() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    double mhz = 0;
-    if (line.starts_with("cpu MHz") && absl::SimpleAtod(line.substr(line.find(':') + 1), &mhz)) return mhz;
-  }
-  return 0;
-}
-
-// One message over each link, those that leave even ranks first, so that no rank sends and receives at once.
-// Returns the seconds that this rank's took to arrive.
-double TimeLink(Communicator& comm, std::byte* to_next, std::byte* from_previous, size_t bytes, int count) {
-  const int previous = (comm.rank() + comm.size() - 1) % comm.size();
-  double seconds = 0;
-  // Of an odd number of ranks the last one is even, and its next one too.
-  for (int turn = 0; turn < 3; ++turn) {
-    const auto turn_of = [&](int rank) { return rank % 2 == 1 ? 1 : rank + 1 == comm.size() ? 2 : 0; };
-    comm.Barrier();
-    const double start = Seconds();
-    for (int i = 0; i < count; ++i)
-      comm.Shift(turn_of(comm.rank()) == turn ? to_next : nullptr,
-                 turn_of(previous) == turn ? from_previous : nullptr, bytes)
-          .Wait();
-    if (turn_of(previous) == turn) seconds = (Seconds() - start) / count;
-  }
-  return seconds;
-}
-
-void MeasureLink(Communicator& comm, RankHealth& mine) {
-  std::vector<std::byte> sent(kLinkBytes), received(kLinkBytes);
-  TimeLink(comm, sent.data(), received.data(), 64 << 10, 1);  // opens connections
-  mine.link_latency_us = 1e6 * TimeLink(comm, sent.data(), received.data(), 1, kPings);
-  double fastest = 1e30;
-  for (int round = 0; round < kLinkRounds; ++round)
-    fastest = std::min(fastest, TimeLink(comm, sent.data(), received.data(), kLinkBytes, 1));
-  mine.link_bytes_per_second = kLinkBytes / fastest;
-}
-
-// Of this rank, the least of the rounds. Collective.
-std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device) {
-  std::vector<CommSample> samples;
-  const Buffer memory = device.Allocate(std::ranges::max(kAllReduceBytes));
-  for (const size_t bytes : kAllReduceBytes) {
-    double fastest = 1e30;
-    for (int round = 0; round < kLinkRounds; ++round) {
-      comm.Barrier();
-      const double start = Seconds();
-      comm.AllReduce(memory.data(), bytes / sizeof(float), CommType::kF32, ReduceOp::kSum, device.stream())
-          .Wait();
-      device.Synchronize();
-      fastest = std::min(fastest, 1e3 * (Seconds() - start));
-    }
-    samples.push_back({static_cast<double>(bytes), fastest});
-  }
-  return samples;
-}
-
-double MeasureSkew(Communicator& comm) {
-  std::vector<double> skews;
-  for (int round = 0; round < kClockRounds; ++round) {
-    comm.Barrier();
-    double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-    const double mine = now;
-    comm.Broadcast(&now, sizeof now, 0, {}).Wait();
-    skews.push_back(mine - now);
-  }
-  return Median(skews);
-}
-
-// Rank 0 takes the lock that a training job would; nobody else may get it meanwhile.
-absl::Status ExamineDirectory(const std::string& directory, Communicator& comm, RankHealth& mine) {
-  File lock;
-  absl::Status taken;
-  if (comm.rank() == 0) {
-    taken = CreateDirectories(directory);
-    if (taken.ok()) {
-      absl::StatusOr<File> locked = LockDirectory(directory);
-      taken = locked.status();
-      if (locked.ok()) lock = *std::move(locked);
-    }
-  }
-  taken = Agree(comm, WithExitCode(taken, ExitCode::kCheckpoint));
-  if (!taken.ok()) return taken;
-  if (comm.rank() != 0) mine.sees_lock = absl::IsFailedPrecondition(LockDirectory(directory).status());
-  struct statvfs space = {};
-  const absl::Status there =
-      statvfs(directory.c_str(), &space) == 0 ? absl::OkStatus() : IoError("look at", directory, errno);
-  mine.free_bytes = static_cast<double>(space.f_bavail) * static_cast<double>(space.f_frsize);
-  return Agree(comm, WithExitCode(there, ExitCode::kCheckpoint));  // before rank 0 lets go
-}
+constexpr Exchange kRing = {.algorithm = AllReduceAlgorithm::kRing};
 
 class DoctorCommand final : public Command {
  public:
@@ -189,30 +79,29 @@ class DoctorCommand final : public Command {
     ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(config_, comm));
     ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(config_, comm));
     RETURN_IF_ERROR(Measure(comm, *device));
-    return call.is_root() ? Report(comm) : Verdict();
+    const absl::Status verdict = VerdictOf(findings_);
+    if (!call.is_root()) return verdict;
+    Print(verdict.ok());
+    const absl::Status written =
+        json_.empty() ? absl::OkStatus() : WriteFileAtomically(json_, Json(verdict.ok()).dump(2) + "\n");
+    return verdict.ok() ? written : verdict;
   }
 
  private:
-  // Of a job that trains like this, but saves nothing and resumes nothing.
-  RunConfig JobConfig() const {
-    RunConfig config = config_;
-    config.checkpoint_dir.clear();
-    config.val_split = "none";
-    config.micro_batch = batch_;
-    config.max_steps = steps_;
-    return config;
-  }
-
   absl::Status Measure(Communicator& comm, Device& device) {
     RankHealth mine;
-    Describe(device, mine);
-    mine.clock_skew_seconds = MeasureSkew(comm);
+    DescribeRank(device, mine);
+    MeasureClockSkew(comm, mine);
     if (comm.size() > 1) MeasureLink(comm, mine);
     if (!config_.checkpoint_dir.empty()) {
       RETURN_IF_ERROR(ExamineDirectory(config_.checkpoint_dir, comm, mine));
     }
-    const RunConfig config = JobConfig();
-    TrainSetup setup(config, comm, device, nullptr);
+    RunConfig job = config_;  // that trains like this, but saves nothing and resumes nothing
+    job.checkpoint_dir.clear();
+    job.val_split = "none";
+    job.micro_batch = batch_;
+    job.max_steps = steps_;
+    TrainSetup setup(job, comm, device, nullptr);
     RETURN_IF_ERROR(setup.Prepare());
     setup.loader.reset();  // it would read ahead meanwhile
     if (comm.size() > 1) {
@@ -224,7 +113,7 @@ class DoctorCommand final : public Command {
     RETURN_IF_ERROR(MeasureSteps(setup, mine));
     ranks_.resize(static_cast<size_t>(comm.size()));
     comm.AllGather(&mine, ranks_.data(), sizeof mine, {}).Wait();
-    Predict(setup.net->model(), comm);
+    RETURN_IF_ERROR(PredictStep(setup.net->model()));
     JobWants wants;
     // Weights and momentum; one checkpoint more than are kept, while it is written.
     const double state = 2.0 * sizeof(float) * static_cast<double>(setup.params->trained_elements());
@@ -232,17 +121,6 @@ class DoctorCommand final : public Command {
     wants.images_per_second = 1e3 * static_cast<double>(batch_) / step_.ms();
     findings_ = Examine(ranks_, wants);
     return absl::OkStatus();
-  }
-
-  void Describe(Device& device, RankHealth& mine) const {
-    gethostname(mine.host, sizeof mine.host - 1);
-    CopyText(device.Describe(), mine.device, sizeof mine.device);
-    const NetworkInterface fastest = FastestInterface();
-    CopyText(fastest.name, mine.network, sizeof mine.network);
-    mine.nominal_bytes_per_second = fastest.bytes_per_second;
-    mine.memory_bytes = static_cast<double>(device.AvailableBytes());
-    mine.clock_mhz = ClockMhz();
-    mine.cores = AvailableCores();
   }
 
   // All ranks at once, as in training.
@@ -260,7 +138,8 @@ class DoctorCommand final : public Command {
   }
 
   absl::Status MeasureSteps(TrainSetup& setup, RankHealth& mine) {
-    absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(*setup.train_data, setup.TrainingInput());
+    const absl::StatusOr<std::unique_ptr<Loader>> loader =
+        MakeLoader(*setup.train_data, setup.TrainingInput());
     RETURN_IF_ERROR(Agree(setup.comm, loader.status()));
     GradientAccumulator accumulator(*setup.params, setup.device);
     GradientReducer reducer(setup.device_comm(), setup.params->grads(), setup.net->gradient_pieces(),
@@ -288,50 +167,23 @@ class DoctorCommand final : public Command {
   }
 
   // What the median rank's step, the all-reduces and the slowest loader would give together.
-  void Predict(const Model& model, const Communicator& comm) {
-    std::vector<double> computes;
-    cluster_.ranks_per_node = comm.size();  // the link is the mean over all there are
-    cluster_.jitter = jitter_;
-    cluster_.loader_images_per_second = ranks_[0].data_images_per_second;
+  absl::Status PredictStep(const Model& model) {
+    const auto size = static_cast<int>(ranks_.size());
+    std::vector<double> computes, loaders;
     for (const RankHealth& rank : ranks_) {
       computes.push_back(rank.compute_ms);
-      cluster_.loader_images_per_second =
-          std::min(cluster_.loader_images_per_second, rank.data_images_per_second);
+      loaders.push_back(rank.data_images_per_second);
     }
-    if (comm.size() > 1) cluster_.within = FitLink(all_reduces_, comm.size());
-    const absl::StatusOr<RankStep> step = StepOf(model, batch_, Median(computes));
-    DEEPER_CHECK(step.ok(), "the network was prepared for this batch");
-    step_ = *step;
-    prediction_ = deeper::Predict(step_, cluster_, kRing, comm.size());
+    cluster_.ranks_per_node = size;  // the link is the mean over all there are
+    cluster_.jitter = jitter_;
+    cluster_.loader_images_per_second = std::ranges::min(loaders);
+    if (size > 1) cluster_.within = FitLink(all_reduces_, size);
+    ASSIGN_OR_RETURN(step_, StepOf(model, batch_, Median(computes)));
+    prediction_ = Predict(step_, cluster_, kRing, size);
+    return absl::OkStatus();
   }
 
-  std::string Bottleneck() const {
-    const std::pair<double, const char*> waits[] = {{prediction_.comm_exposed_ms, "communication"},
-                                                    {prediction_.data_wait_ms, "data"},
-                                                    {prediction_.peer_wait_ms, "slower ranks"}};
-    const auto worst = *std::ranges::max_element(waits);
-    return worst.first > 0.05 * prediction_.step_ms ? worst.second : "computing";
-  }
-
-  std::string Advice() const {
-    const std::string bottleneck = Bottleneck();
-    const int ranks = prediction_.ranks;
-    if (bottleneck == "data") return "more --workers, smaller images (`pack --resize`), or a faster disk";
-    if (bottleneck == "slower ranks")
-      return "bind ranks to cores of their own (mpirun --bind-to core), and keep other programs off them";
-    if (bottleneck == "computing") return "more ranks, or a faster device: the rest is hidden behind it";
-    Exchange halved = kRing;
-    halved.wire = 0.5;
-    const int64_t batch = SmallestBatch(step_, cluster_, kRing, ranks, 0.9);
-    return absl::StrFormat(
-        "--wire=bf16 (%.1f images/s at most), --bucket_mib=%d, %s, or a faster network",
-        deeper::Predict(step_, cluster_, halved, ranks).images_per_second,
-        BestBuckets(step_, cluster_, kRing, ranks).bucket_bytes >> 20,
-        batch > 0 ? absl::StrFormat("a --global_batch of %d for an efficiency of 90 %%", batch * ranks)
-                  : "which no --global_batch makes up for");
-  }
-
-  absl::Status Report(const Communicator& comm) const {
+  void Print(bool fit) const {
     for (size_t i = 0; i < ranks_.size(); ++i) PrintRank(i);
     for (const auto& [bytes, ms] : all_reduces_)
       std::printf("all-reduce of %8.0f bytes: %9.3f ms\n", bytes, ms);
@@ -341,24 +193,19 @@ class DoctorCommand final : public Command {
         "bound by %s; to change: %s\n",
         static_cast<long long>(batch_), measured_step_ms_, prediction_.step_ms, prediction_.compute_ms,
         prediction_.comm_exposed_ms, prediction_.data_wait_ms, prediction_.peer_wait_ms,
-        prediction_.images_per_second, comm.size(), 100 * prediction_.efficiency, Bottleneck().c_str(),
-        Advice().c_str());
+        prediction_.images_per_second, prediction_.ranks, 100 * prediction_.efficiency,
+        Bottleneck(prediction_).c_str(), Advice(step_, cluster_, kRing, prediction_).c_str());
     for (const Finding& finding : findings_)
       std::printf("%s: %s\n", finding.fit ? "note" : "UNFIT", finding.text.c_str());
-    const absl::Status verdict = Verdict();
-    if (verdict.ok()) std::printf("fit\n");
-    if (json_.empty()) return verdict;
-    const absl::Status written = WriteFileAtomically(json_, Json().dump(2) + "\n");
-    return verdict.ok() ? written : verdict;
+    if (fit) std::printf("fit\n");
   }
 
   void PrintRank(size_t i) const {
     const RankHealth& rank = ranks_[i];
     std::printf(
         "rank %zu on %s: %s; %d cores, %.0f MHz, %.1f GB free memory; %s %.0f MB/s nominal\n"
-        "  from the rank before it %.1f us, %.1f MB/s; compute %.1f ms a step; data %.1f images/s; clock "
-        "%+.3f "
-        "s%s\n",
+        "  from the rank before it %.1f us, %.1f MB/s; compute %.1f ms a step; data %.1f images/s; "
+        "clock %+.3f s%s\n",
         i, rank.host, rank.device, rank.cores, rank.clock_mhz, rank.memory_bytes / 1e9,
         rank.network[0] == '\0' ? "no interface" : rank.network, rank.nominal_bytes_per_second / 1e6,
         rank.link_latency_us, rank.link_bytes_per_second / 1e6, rank.compute_ms, rank.data_images_per_second,
@@ -368,22 +215,7 @@ class DoctorCommand final : public Command {
             : absl::StrFormat("; %.1f GB free for checkpoints", rank.free_bytes / 1e9).c_str());
   }
 
-  // OK, or what is unfit, with its exit code.
-  absl::Status Verdict() const {
-    std::vector<std::string> texts;
-    ExitCode code = ExitCode::kDone;
-    for (const Finding& finding : findings_) {
-      if (finding.fit) continue;
-      if (texts.empty()) code = finding.code;
-      texts.push_back(finding.text);
-    }
-    if (texts.empty()) return absl::OkStatus();
-    return WithExitCode(
-        absl::FailedPreconditionError(absl::StrCat("not fit to train on: ", absl::StrJoin(texts, "; "))),
-        code);
-  }
-
-  ordered_json Json() const {
+  ordered_json Json(bool fit) const {
     ordered_json ranks = ordered_json::array(), findings = ordered_json::array(),
                  all_reduces = ordered_json::array();
     for (const RankHealth& rank : ranks_) {
@@ -407,7 +239,7 @@ class DoctorCommand final : public Command {
           {{"fit", finding.fit}, {"exit_code", static_cast<int>(finding.code)}, {"text", finding.text}});
     for (const auto& [bytes, ms] : all_reduces_) all_reduces.push_back({{"bytes", bytes}, {"ms", ms}});
     return {{"doctor", 1},
-            {"fit", Verdict().ok()},
+            {"fit", fit},
             {"findings", findings},
             {"ranks", ranks},
             {"all_reduce", all_reduces},
@@ -424,12 +256,10 @@ class DoctorCommand final : public Command {
               {"peer_wait_ms", prediction_.peer_wait_ms},
               {"images_per_second", prediction_.images_per_second},
               {"efficiency", prediction_.efficiency}}},
-            {"bottleneck", Bottleneck()},
-            {"advice", Advice()},
+            {"bottleneck", Bottleneck(prediction_)},
+            {"advice", Advice(step_, cluster_, kRing, prediction_)},
             {"versions", {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}}}};
   }
-
-  static constexpr Exchange kRing = {.algorithm = AllReduceAlgorithm::kRing};
 
   RunConfig config_;
   int64_t batch_ = 8;

@@ -9,7 +9,6 @@
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/report/report_data.h"
-#include "launch/report/report_page.h"
 
 namespace deeper {
 namespace {
@@ -19,13 +18,11 @@ constexpr CommandText kText = {
     .summary = "one HTML page of a run, of several, or of a scaling study",
     .operands = "FILE|DIR...",
     .details =
-        "Reads files of `train --metrics_out`, or directories of them, and writes one self-contained page: "
-        "losses of\n"
-        "all heads, accuracy, images a second and where the time went, the learning rate, and what happened: "
-        "checkpoints,\n"
-        "resumes, skipped steps, slow ranks. Several runs are laid over each other. The JSON of `bench "
-        "scaling` becomes\n"
-        "scaling curves. The page works offline, in light and dark, and on paper.",
+        "Reads files of `train --metrics_out`, or directories of them, and writes one self-contained page:\n"
+        "losses of all heads, accuracy, images a second and where the time went, the learning rate, and\n"
+        "what happened: checkpoints, resumes, skipped steps, slow ranks. Several runs are laid over each\n"
+        "other. The JSON of `bench scaling` becomes scaling curves. The page works offline, in light and\n"
+        "dark, and on paper.",
     .examples =
         "deeper report runs/photos/metrics.jsonl --output=report.html\n"
         "deeper report runs/photos runs/photos-lr0.02 --output=compare.html\n"

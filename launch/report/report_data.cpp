@@ -87,9 +87,8 @@ class RunReader {
     }
     if (cut_line_ > 0) data_.warnings.push_back(CutOff("the last line"));
     if (events_ == 0) return Foreign(path_, "holds no event of a run");
-    Json steps = steps_.Take(), evals = evals_.Take();
-    run_["steps"] = std::move(steps);
-    run_["evals"] = std::move(evals);
+    run_["steps"] = steps_.Take();
+    run_["evals"] = evals_.Take();
     run_["repeated"] = repeated_;
     run_["cut_lines"] = cut_lines_ + (cut_line_ > 0 ? 1 : 0);
     return absl::OkStatus();
@@ -185,8 +184,7 @@ absl::StatusOr<ReportData> ReadReportData(const std::vector<std::string>& operan
   for (const std::string& operand : operands) {
     ASSIGN_OR_RETURN(const std::vector<std::string> files, WithExitCode(FilesOf(operand), ExitCode::kData));
     for (const std::string& file : files) {
-      if (absl::Status status = ReadReportFile(file, data); !status.ok())
-        return WithExitCode(status, ExitCode::kData);
+      RETURN_IF_ERROR(WithExitCode(ReadReportFile(file, data), ExitCode::kData));
     }
   }
   return data;

@@ -1,5 +1,5 @@
-// What a report shows, read from what commands wrote and brought into the shape that launch/report/report.js
-// takes.
+// A report: its page, and what the page shows, read from what commands wrote and brought into the shape that
+// launch/report/report.js takes.
 #pragma once
 
 #include <string>
@@ -10,6 +10,9 @@
 #include "nlohmann/json.hpp"
 
 namespace deeper {
+
+// The page without its data. CMake makes it of what is in launch/report/ and of dygraphs.
+extern const char kReportPage[];
 
 struct ReportData {
   // Of a run: "name"; "config" and "run", of its latest start or resume; "steps" and "evals", columns of
@@ -23,8 +26,7 @@ struct ReportData {
 };
 
 // Each operand is a file of --metrics_out, the JSON of a scaling study, or a directory with some of the
-// former
-// (*.jsonl). Errors name the file, and the line where there is one; they carry ExitCode::kData.
+// former (*.jsonl). Errors name the file, and the line where there is one; they carry ExitCode::kData.
 absl::StatusOr<ReportData> ReadReportData(const std::vector<std::string>& operands);
 
 }  // namespace deeper

@@ -39,8 +39,8 @@ std::vector<bool> OutputsThatMayBeSlices(const Model& model) {
 }
 
 absl::Status Network::PrepareOps() {
-  images_desc_ = device_.Images({options_.rows, model_.channels, model_.image_size, model_.image_size},
-                                options_.precision);
+  images_desc_ = options_.input.value_or(device_.Images(
+      {options_.rows, model_.channels, model_.image_size, model_.image_size}, options_.precision));
   const std::vector<bool> may_be_slice = OutputsThatMayBeSlices(model_);
   for (const Node& node : model_.nodes) {
     const OpNeeds* const input =
@@ -52,7 +52,7 @@ absl::Status Network::PrepareOps() {
         MakeOp(node.op, x,
                {.name = node.name,
                 .training = options_.training,
-                .want_dx = node.input != kImages,
+                .want_dx = node.input != kImages || options_.input.has_value(),
                 .x_takes_pooled_gradients = input != nullptr && input->takes_pooled_gradients,
                 .fuse = options_.fusion && may_be_slice[ops_.size()],
                 .sum_over_ranks = options_.sum_statistics},
@@ -78,7 +78,7 @@ void Network::PlanBuffers() {
   const auto backward_of = [&](int node) { return 2 * nodes - node; };
   std::vector<Lifetime> lifetimes;
   const auto add = [&](size_t bytes, int first, int last) {
-    lifetimes.push_back({bytes, first, last});
+    lifetimes.push_back(model_.heads.empty() ? Lifetime{bytes, 0, 2 * nodes} : Lifetime{bytes, first, last});
     return static_cast<int>(lifetimes.size()) - 1;
   };
   const auto extend = [&](int buffer, int time) {
@@ -100,12 +100,13 @@ void Network::PlanBuffers() {
     if (needs.saved_bytes != 0)
       own.saved = add(needs.saved_bytes, node, options_.training ? backward_of(node) : node);
     if (!options_.training) continue;
-    DEEPER_CHECK(input != kImages || needs.dx_parts.empty(), model_.nodes[static_cast<size_t>(node)].name);
+    DEEPER_CHECK(input != kImages || options_.input.has_value() || needs.dx_parts.empty(),
+                 model_.nodes[static_cast<size_t>(node)].name);
     if (needs.backward_reads_x) extend(x, backward_of(node));
     if (needs.backward_reads_y) extend(own.y, backward_of(node));
     for (const TensorDesc& part : needs.dx_parts) {
       own.dx.push_back(add(part.bytes(), backward_of(node), backward_of(input)));
-      buffers_[static_cast<size_t>(input)].dy.push_back(own.dx.back());
+      if (input != kImages) buffers_[static_cast<size_t>(input)].dy.push_back(own.dx.back());
     }
     if (needs.pooled_dx.has_value()) {
       own.pooled_dx = add(needs.pooled_dx->desc.bytes(), backward_of(node), backward_of(input));
@@ -125,6 +126,8 @@ void Network::PlanBuffers() {
     dlogits_.back() = add(lifetimes[static_cast<size_t>(node.y)].bytes, nodes, backward_of(head.logits));
     node.dy.push_back(dlogits_.back());
   }
+  if (model_.heads.empty())
+    buffers_.back().dy = {add(ops_.back()->needs().y.Dense().bytes(), nodes, backward_of(nodes - 1))};
   workspace_ = add(workspace_bytes, 0, 2 * nodes);
   plan_ = PlanMemory(lifetimes);
 }
@@ -136,7 +139,7 @@ absl::Status Network::Bind(ParamStore& params) {
     return absl::ResourceExhaustedError(
         absl::StrCat(model_.name, " with ", options_.rows, " rows a forward pass needs ", plan_.bytes >> 20,
                      " MiB for activations, and ", device_.AvailableBytes() >> 20,
-                     " MiB are available: use a smaller --micro_batch"));
+                     " MiB are available: use a smaller --micro_batch (of `bench`: --batch)"));
   }
   const size_t control_bytes =
       sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +
@@ -245,6 +248,10 @@ void Network::Load(const Batch& batch, uint64_t seed) {
     PlaceImages(device_, buffer.data() == nullptr ? batch.images : buffer.as<float>(), images_desc_,
                 At(images_));
   }
+  LoadLabels(batch, seed);
+}
+
+void Network::LoadLabels(const Batch& batch, uint64_t seed) {
   const auto rows = static_cast<size_t>(options_.rows);
   const Control staged = ControlAt(staged_control_);
   *staged.step = {.seed = seed,
@@ -264,6 +271,7 @@ void Network::Forward() {
     device_.Annotate(model_.nodes[node].name);
     ops_[node]->Forward();
   }
+  if (model_.heads.empty()) return;
   device_.Annotate("loss");
   const Control control = ControlAt(control_);
   for (size_t i = 0; i < model_.heads.size(); ++i) {

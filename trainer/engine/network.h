@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -27,8 +28,12 @@ struct NetworkOptions {
   bool fusion = true;  // where the device has fused kernels
   float label_smoothing = 0;
   SumOverRanks sum_statistics = nullptr;  // OpOptions::sum_over_ranks
+  // The input is a feature map of this layout, and its gradient is computed too. nullopt: images.
+  std::optional<TensorDesc> input = std::nullopt;
 };
 
+// A model without heads is a part of another one (op_chain.h): the caller fills input() and
+// output_gradient(). No buffers share memory there, so that Forward and Backward can each be repeated.
 class Network {
  public:
   // Prepares every op and plans the memory; allocates nothing large yet. InvalidArgument names the node that
@@ -58,6 +63,8 @@ class Network {
   // scaled by 1 / batch.global_rows, so that the sum over micro-batches and ranks is the gradient of the mean
   // loss over the global batch.
   void Load(const Batch& batch, uint64_t seed);
+  // Load without the images.
+  void LoadLabels(const Batch& batch, uint64_t seed);
   // Logits, then per head: loss, accuracy counts and, in training, the logits' gradient.
   void Forward();
   // Gradients of all trained parameters, overwritten. on_ready(i) is called as soon as gradient_pieces()[i]
@@ -72,6 +79,10 @@ class Network {
   std::span<const HeadResult> results() const;
   // Logits of the main head, [rows, classes], float32, copied to the host.
   void ReadLogits(float* logits) const;
+  // In device memory, once bound. Without heads, what the last node writes, and its gradient.
+  Tensor input() const { return {At(images_), images_desc_}; }
+  Tensor output() const { return {At(buffers_.back().y), ops_.back()->needs().y}; }
+  Tensor output_gradient() const { return {At(buffers_.back().dy.front()), output().desc.Dense()}; }
 
  private:
   Network(const Model& model, const NetworkOptions& options, Device& device)

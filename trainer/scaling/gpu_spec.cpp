@@ -12,45 +12,20 @@ namespace {
 
 constexpr int64_t kMiB = int64_t{1} << 20;
 
-// fp32 is without TF32, as our convolutions and matrix products are: the data sheets' figure for CUDA cores.
+// In the order of GpuSpec's fields: flag, name; bytes a second, operations a second in bf16 and in fp32;
+// compute capability, multiprocessors, shared memory of a block; L2, memory; clock, memory clock in kHz.
+// h100: SXM. Bandwidth is an estimate (data sheet: 3.35 TB/s); bf16 is 0.8 of the data sheet, dense, which
+// others measured on the H200, the same chip. h200: measured by others are bandwidth, of a copy (data
+// sheet: 4.8 TB/s), and bf16, of a matrix product (data sheet: 989 dense). a100: bandwidth is an estimate
+// (data sheet: 2.039 TB/s); bf16 is the data sheet's, dense. fp32 is the data sheets' figure for CUDA cores,
+// without TF32, as our convolutions and matrix products are.
 constexpr GpuSpec kGpus[] = {
-    {.flag = "h100",
-     .name = "NVIDIA H100 80GB HBM3",  // SXM
-     .bytes_per_second = 2.9e12,       // estimate; data sheet: 3.35 TB/s
-     .bf16_flops =
-         0.8 * 989e12,     // 0.8 of the data sheet, dense: others measured that on the H200, the same chip
-     .fp32_flops = 67e12,  // data sheet
-     .compute_capability = 900,
-     .multiprocessors = 132,
-     .shared_bytes = 232448,
-     .l2_bytes = 50 * kMiB,
-     .memory_bytes = 81079 * kMiB,
-     .clock_khz = 1980000,
-     .memory_clock_khz = 2619000},
-    {.flag = "h200",
-     .name = "NVIDIA H200",
-     .bytes_per_second = 4.3e12,  // measured by others, a copy; data sheet: 4.8 TB/s
-     .bf16_flops = 788e12,        // measured by others, a matrix product; data sheet: 989 dense
-     .fp32_flops = 67e12,         // data sheet
-     .compute_capability = 900,
-     .multiprocessors = 132,
-     .shared_bytes = 232448,
-     .l2_bytes = 60 * kMiB,
-     .memory_bytes = 143771 * kMiB,
-     .clock_khz = 1980000,
-     .memory_clock_khz = 3201000},
-    {.flag = "a100",
-     .name = "NVIDIA A100-SXM4-80GB",
-     .bytes_per_second = 1.75e12,  // estimate; data sheet: 2.039 TB/s
-     .bf16_flops = 312e12,         // data sheet, dense
-     .fp32_flops = 19.5e12,        // data sheet
-     .compute_capability = 800,
-     .multiprocessors = 108,
-     .shared_bytes = 166912,
-     .l2_bytes = 40 * kMiB,
-     .memory_bytes = 81050 * kMiB,
-     .clock_khz = 1410000,
-     .memory_clock_khz = 1593000},
+    {"h100", "NVIDIA H100 80GB HBM3", 2.9e12, 0.8 * 989e12, 67e12, 900, 132, 232448, 50 * kMiB, 81079 * kMiB,
+     1980000, 2619000},
+    {"h200", "NVIDIA H200", 4.3e12, 788e12, 67e12, 900, 132, 232448, 60 * kMiB, 143771 * kMiB, 1980000,
+     3201000},
+    {"a100", "NVIDIA A100-SXM4-80GB", 1.75e12, 312e12, 19.5e12, 800, 108, 166912, 40 * kMiB, 81050 * kMiB,
+     1410000, 1593000},
 };
 
 }  // namespace

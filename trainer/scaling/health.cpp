@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "trainer/scaling/statistics.h"
 
 namespace deeper {
@@ -136,8 +137,7 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWant
       [&](size_t rank, double median) {
         return absl::StrFormat(
             "%s is slow: %.1f ms of computing a step, %.2f times the median rank's: look for other programs "
-            "on "
-            "its cores, a low clock or wrong binding, or leave it out",
+            "on its cores, a low clock or wrong binding, or leave it out",
             Name(ranks, rank), ranks[rank].compute_ms, ranks[rank].compute_ms / median);
       },
       findings);
@@ -155,6 +155,46 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWant
   ExamineCheckpoints(ranks, wants.checkpoint_bytes, findings);
   ExamineClocks(ranks, findings);
   return findings;
+}
+
+absl::Status VerdictOf(const std::vector<Finding>& findings) {
+  std::vector<std::string> texts;
+  ExitCode code = ExitCode::kDone;
+  for (const Finding& finding : findings) {
+    if (finding.fit) continue;
+    if (texts.empty()) code = finding.code;
+    texts.push_back(finding.text);
+  }
+  if (texts.empty()) return absl::OkStatus();
+  return WithExitCode(
+      absl::FailedPreconditionError(absl::StrCat("not fit to train on: ", absl::StrJoin(texts, "; "))), code);
+}
+
+std::string Bottleneck(const Prediction& prediction) {
+  const std::pair<double, const char*> waits[] = {{prediction.comm_exposed_ms, "communication"},
+                                                  {prediction.data_wait_ms, "data"},
+                                                  {prediction.peer_wait_ms, "slower ranks"}};
+  const auto worst = *std::ranges::max_element(waits);
+  return worst.first > 0.05 * prediction.step_ms ? worst.second : "computing";
+}
+
+std::string Advice(const RankStep& step, const Cluster& cluster, const Exchange& exchange,
+                   const Prediction& prediction) {
+  const std::string bottleneck = Bottleneck(prediction);
+  const int ranks = prediction.ranks;
+  if (bottleneck == "data") return "more --workers, smaller images (`pack --resize`), or a faster disk";
+  if (bottleneck == "slower ranks")
+    return "bind ranks to cores of their own (mpirun --bind-to core), and keep other programs off them";
+  if (bottleneck == "computing") return "more ranks, or a faster device: the rest is hidden behind it";
+  Exchange halved = exchange;
+  halved.wire = 0.5;
+  const int64_t batch = SmallestBatch(step, cluster, exchange, ranks, 0.9);
+  return absl::StrFormat(
+      "--wire=bf16 (%.1f images/s at most), --bucket_mib=%d, %s, or a faster network",
+      Predict(step, cluster, halved, ranks).images_per_second,
+      BestBuckets(step, cluster, exchange, ranks).bucket_bytes >> 20,
+      batch > 0 ? absl::StrFormat("a --global_batch of %d for an efficiency of 90 %%", batch * ranks)
+                : "which no --global_batch makes up for");
 }
 
 }  // namespace deeper

@@ -1,10 +1,13 @@
-// Is a cluster fit to train on: the judgement of `deeper doctor` over what it measured on every rank.
+// Is a cluster fit to train on, and what bounds training there: the judgement of `deeper doctor` over what it
+// measured on every rank.
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "kernels/base/exit_code.h"
+#include "trainer/scaling/scaling_model.h"
 
 namespace deeper {
 
@@ -48,5 +51,14 @@ struct JobWants {
 
 // ranks: [rank]. Unfit findings first, in the order communication, data, checkpoints.
 std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWants& wants);
+// OK, or all that is unfit, with the first one's exit code.
+absl::Status VerdictOf(const std::vector<Finding>& findings);
+
+// What most of the time that ranks do not compute goes to: "communication", "data" or "slower ranks"; or
+// "computing", where that is at most 5 % of a step.
+std::string Bottleneck(const Prediction& prediction);
+// What to change about that. `prediction` is that of `step` on `cluster` with `exchange`.
+std::string Advice(const RankStep& step, const Cluster& cluster, const Exchange& exchange,
+                   const Prediction& prediction);
 
 }  // namespace deeper

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <numeric>
+#include <utility>
 
 namespace deeper {
 namespace {
@@ -26,6 +28,12 @@ double LowerMedian(std::vector<double> values) {
   const auto middle = values.begin() + (std::ssize(values) - 1) / 2;
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+double MedianRatio(const std::vector<double>& over, const std::vector<double>& under) {
+  std::vector<double> ratios(over.size());
+  std::transform(over.begin(), over.end(), under.begin(), ratios.begin(), std::divides<>());
+  return Median(std::move(ratios));
 }
 
 Interval MeanInterval(const std::vector<double>& values) {

@@ -114,5 +114,40 @@ TEST(Health, ClocksMatterLittle) {
   EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 1 (node0) is off by -2.0 s"));
 }
 
+TEST(Health, TheVerdictIsAllThatIsUnfitWithTheFirstCode) {
+  EXPECT_TRUE(VerdictOf({}).ok());
+  EXPECT_TRUE(VerdictOf({{true, ExitCode::kDone, "a clock is off"}}).ok());
+  const absl::Status verdict = VerdictOf({{false, ExitCode::kData, "slow disk"},
+                                          {true, ExitCode::kDone, "a clock is off"},
+                                          {false, ExitCode::kCheckpoint, "full"}});
+  EXPECT_EQ(ExitCodeOf(verdict), ExitCode::kData);
+  EXPECT_EQ(verdict.message(), "not fit to train on: slow disk; full");
+}
+
+TEST(Health, AdvisesOnWhatBoundsAStep) {
+  const RankStep step = {.batch = 8,
+                         .forward_ms = 30,
+                         .backward_ms = 60,
+                         .update_ms = 10,
+                         .pieces = {{0, 10'000'000}},
+                         .ready = {1}};
+  const Cluster cluster = {.ranks_per_node = 4, .within = {.latency_us = 20, .bytes_per_second = 1e9}};
+  const Exchange ring = {.algorithm = AllReduceAlgorithm::kRing};
+  const auto advice = [&](const Prediction& p) { return Advice(step, cluster, ring, p); };
+  Prediction p = Predict(step, cluster, ring, 4);
+  EXPECT_EQ(Bottleneck(p), "communication");  // 60 ms of it after 100 ms of computing
+  EXPECT_THAT(advice(p), HasSubstr("--wire=bf16"));
+  EXPECT_THAT(advice(p), HasSubstr("for an efficiency of 90 %"));
+  p = {.step_ms = 200, .peer_wait_ms = 11, .comm_exposed_ms = 9, .data_wait_ms = 10};
+  EXPECT_EQ(Bottleneck(p), "slower ranks");
+  EXPECT_THAT(advice(p), HasSubstr("--bind-to core"));
+  p.data_wait_ms = 12;
+  EXPECT_EQ(Bottleneck(p), "data");
+  EXPECT_THAT(advice(p), HasSubstr("--workers"));
+  p.step_ms = 1000;
+  EXPECT_EQ(Bottleneck(p), "computing");
+  EXPECT_THAT(advice(p), HasSubstr("more ranks"));
+}
+
 }  // namespace
 }  // namespace deeper

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 namespace deeper {
 namespace {
 
@@ -9,6 +12,13 @@ TEST(Statistics, Medians) {
   EXPECT_EQ(Median({3}), 3);
   EXPECT_EQ(Median({9, 1, 3}), 3);
   EXPECT_EQ(Median({4, 9, 1, 2}), 3);
+  EXPECT_EQ(MedianRatio({8, 3, 5}, {2, 3, 1}), 4);
+}
+
+TEST(Statistics, TimesWork) {
+  const double seconds = SecondsOf([] { std::this_thread::sleep_for(std::chrono::milliseconds(20)); });
+  EXPECT_GE(seconds, 0.02);
+  EXPECT_LT(seconds, 10);
 }
 
 TEST(Statistics, IntervalsAreStudents) {

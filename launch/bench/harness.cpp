@@ -1,0 +1,59 @@
+#include "launch/bench/harness.h"
+
+#include <cstdio>
+#include <utility>
+
+#include "comm/agree.h"
+#include "kernels/base/status.h"
+#include "launch/cli/placement.h"
+#include "trainer/run/inputs.h"
+
+namespace deeper {
+
+absl::Status BenchTraining::Prepare(RunConfig config, int64_t batch, Communicator& comm) {
+  config_ = std::move(config);
+  config_.synthetic = true;
+  config_.synthetic_samples = batch;
+  RETURN_IF_ERROR(Validate(config_));
+  ASSIGN_OR_RETURN(device_, MakeDeviceFor(config_, comm));
+  ASSIGN_OR_RETURN(data_, OpenDataset(config_, "", config_.train_split, comm));
+  const auto prepare_rank = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const Model model, ModelFor(config_, data_->info(), /*training=*/true));
+    ASSIGN_OR_RETURN(
+        net_,
+        Network::Prepare(model, {batch, config_.precision, /*training=*/true, FusionOf(config_)}, *device_));
+    ASSIGN_OR_RETURN(params_, ParamStore::Create(net_->Params(), *device_, /*training=*/true,
+                                                 net_->wants_narrow_params(), {OptimizerState("sgd")}));
+    params_->Initialize(config_.seed);
+    RETURN_IF_ERROR(net_->Bind(*params_));
+    LoaderOptions input;
+    net_->Configure(input);
+    input.global_batch = batch;
+    input.epochs = 1;
+    ASSIGN_OR_RETURN(loader_, MakeLoader(*data_, input));
+    ASSIGN_OR_RETURN(images_, loader_->Next());  // the only one: it stays valid
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(Agree(comm, prepare_rank()));
+  const OptimizerOptions options = {.momentum = static_cast<float>(config_.momentum)};
+  optimizer_ = std::make_unique<Optimizer>(options, *params_, *device_);
+  optimizer_->BeginStep(static_cast<float>(config_.lr));
+  recording_ = device_->MakeRecording();
+  return absl::OkStatus();
+}
+
+void BenchTraining::StepUnrecorded() {
+  net_->Forward();
+  net_->Backward([](size_t) {});
+  optimizer_->Step();
+}
+
+void PrintBenchmark(nlohmann::ordered_json json, nlohmann::ordered_json settings,
+                    const std::string& hardware) {
+  json["settings"] = std::move(settings);
+  json["hardware"] = hardware;
+  json["versions"] = {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}};
+  std::printf("%s\n", json.dump(2).c_str());
+}
+
+}  // namespace deeper

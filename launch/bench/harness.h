@@ -1,0 +1,62 @@
+// What the bench commands share: a network to train, times, and the JSON they end with.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+#include "data/load/loader.h"
+#include "kernels/base/device.h"
+#include "nlohmann/json.hpp"
+#include "trainer/engine/network.h"
+#include "trainer/engine/optimizer.h"
+#include "trainer/engine/params.h"
+#include "trainer/run/config.h"
+#include "trainer/scaling/statistics.h"
+
+namespace deeper {
+
+// A network with its optimizer, training on one batch of synthetic images again and again. Ranks do not
+// exchange gradients.
+class BenchTraining {
+ public:
+  // Validates `config`, then prepares all of it for `batch` images per rank. Call once; collective.
+  absl::Status Prepare(RunConfig config, int64_t batch, Communicator& comm);
+
+  // Makes the batch the network's input. The device may still be copying it when this returns.
+  void Load() { net_->Load(images_, config_.seed); }
+  // Enqueues forward, backward and update, the second time as a recording where the device has such.
+  void Step() {
+    recording_->Run([this] { StepUnrecorded(); });
+  }
+  void StepUnrecorded();
+
+  Device& device() const { return *device_; }
+  Network& net() const { return *net_; }
+  ParamStore& params() const { return *params_; }
+  Optimizer& optimizer() const { return *optimizer_; }
+
+ private:
+  RunConfig config_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Dataset> data_;
+  std::unique_ptr<Network> net_;
+  std::unique_ptr<ParamStore> params_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Recording> recording_;
+  std::unique_ptr<Loader> loader_;
+  Batch images_;
+};
+
+// Milliseconds that `work` takes on this rank. Collective: all ranks begin together.
+template <class Work>
+double MillisecondsTogether(Communicator& comm, const Work& work) {
+  comm.Barrier();
+  return 1e3 * SecondsOf(work);
+}
+
+// Prints `json`, followed by what every benchmark reports, on standard output.
+void PrintBenchmark(nlohmann::ordered_json json, nlohmann::ordered_json settings,
+                    const std::string& hardware);
+
+}  // namespace deeper

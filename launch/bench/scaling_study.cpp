@@ -1,0 +1,236 @@
+#include "launch/bench/scaling_study.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "kernels/base/status.h"
+#include "launch/bench/job.h"
+#include "trainer/scaling/statistics.h"
+
+namespace deeper {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::vector<Point> PointsOf(const StudyOptions& options) {
+  std::vector<Point> points;
+  if (options.kind != "strong") {
+    for (const int64_t batch : options.batches)
+      for (const int64_t ranks : options.ranks)
+        points.push_back({false, static_cast<int>(ranks), batch * ranks});
+  }
+  if (options.kind != "weak") {
+    for (const int64_t ranks : options.ranks)
+      points.push_back({true, static_cast<int>(ranks), options.batches[0] * options.ranks.back()});
+  }
+  return points;
+}
+
+// The events "step" of a file of metrics; `first` becomes the first event of all.
+std::vector<ordered_json> ReadSteps(const std::string& path, ordered_json& first) {
+  std::vector<ordered_json> steps;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    ordered_json event = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (first.is_null()) first = event;
+    if (event["event"] == "step") steps.push_back(std::move(event));
+  }
+  return steps;
+}
+
+// Medians over the steps after the first `warmup`, which one disturbed step does not move.
+std::map<std::string, double> Summarize(const std::vector<ordered_json>& steps, int64_t warmup,
+                                        int64_t global_batch) {
+  const auto median_of = [&](const auto& figure) {
+    std::vector<double> values;
+    for (const ordered_json& step : steps)
+      if (step["step"].get<int64_t>() > warmup) values.push_back(figure(step));
+    return Median(values);
+  };
+  std::map<std::string, double> run;
+  for (const char* name : {"images_per_second", "compute_ms", "comm_exposed_ms", "data_wait_ms"})
+    run[name] = median_of([name](const ordered_json& step) { return step[name].get<double>(); });
+  run["step_ms"] = 1e3 * static_cast<double>(global_batch) / run["images_per_second"];
+  run["other_ms"] = run["step_ms"] - run["compute_ms"] - run["comm_exposed_ms"] - run["data_wait_ms"];
+  run["jitter"] = 1.4826 * median_of([&](const ordered_json& step) {  // from the median deviation
+                    return std::abs(std::log(step["compute_ms"].get<double>() / run["compute_ms"]));
+                  });
+  return run;
+}
+
+}  // namespace
+
+ScalingStudy::ScalingStudy(StudyOptions options)
+    : options_(std::move(options)), points_(PointsOf(options_)) {}
+
+absl::Status ScalingStudy::Run() {
+  RETURN_IF_ERROR(ReadCalibration());
+  std::string scratch = (std::filesystem::temp_directory_path() / "deeper-XXXXXX").string();
+  if (mkdtemp(scratch.data()) == nullptr)
+    return absl::UnavailableError("cannot make a directory for temporary files");
+  const absl::Cleanup remove_scratch = [&] {
+    std::error_code ignored;
+    std::filesystem::remove_all(scratch, ignored);
+  };
+  for (int round = 0; round < options_.rounds; ++round) {
+    for (const Point& point : points_) {
+      if (std::ssize(runs_[point.key()]) > round) continue;  // of both kinds
+      std::fprintf(stderr, "round %d of %d: %d ranks, %lld images a step\n", round + 1, options_.rounds,
+                   point.ranks, static_cast<long long>(point.global_batch));
+      RETURN_IF_ERROR(MeasurePoint(point, scratch + "/metrics"));
+    }
+    RETURN_IF_ERROR(MeasureLink());
+  }
+  return Calibrate();
+}
+
+std::vector<double> ScalingStudy::Figures(const Point& point, const std::string& figure) const {
+  std::vector<double> values;
+  for (const auto& run : runs_.at(point.key())) values.push_back(run.at(figure));
+  return values;
+}
+
+double ScalingStudy::MedianOf(const Point& point, const std::string& figure) const {
+  return Median(Figures(point, figure));
+}
+
+double ScalingStudy::Efficiency(const Point& point) const {
+  const Point& base = *std::ranges::find_if(points_, [&](const Point& other) {
+    return other.strong == point.strong && (point.strong || other.share() == point.share());
+  });
+  const auto rate = [&](const Point& of) { return MedianOf(of, "images_per_second") / of.ranks; };
+  return rate(point) / rate(base);
+}
+
+bool ScalingStudy::HeldOut(const Point& point) const {
+  return std::ranges::none_of(CalibrationPoints(),
+                              [&](const Point& other) { return other.key() == point.key(); });
+}
+
+// Over MPI all-reduces are rings; NCCL takes what is best.
+Exchange ScalingStudy::exchange() const {
+  Exchange exchange = {.algorithm = AllReduceAlgorithm::kRing};
+  for (absl::string_view flag : options_.train_flags) {
+    double mib = 0;
+    if (flag == "--device=cuda") exchange.algorithm = AllReduceAlgorithm::kBest;
+    if (flag == "--wire=bf16") exchange.wire = 0.5;
+    if (absl::ConsumePrefix(&flag, "--bucket_mib=") && absl::SimpleAtod(flag, &mib) && mib > 0)
+      exchange.bucket_bytes = static_cast<size_t>(mib * (1 << 20));
+  }
+  return exchange;
+}
+
+absl::Status ScalingStudy::ReadCalibration() {
+  if (options_.calibration_path.empty()) return absl::OkStatus();
+  std::ifstream file(options_.calibration_path);
+  earlier_ = ordered_json::parse(file, nullptr, /*allow_exceptions=*/false);
+  bool whole = earlier_.is_object() && earlier_.contains("calibration") && earlier_.contains("settings");
+  for (const char* figure : {"fixed_ms", "ms_per_image", "sharing", "sending_ms_per_byte", "jitter"})
+    whole = whole && earlier_["calibration"].is_object() &&
+            earlier_["calibration"].value(figure, ordered_json()).is_number();
+  if (whole && earlier_["settings"].is_object()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--calibration=", options_.calibration_path, ": not the JSON of `bench scaling`"));
+}
+
+absl::Status ScalingStudy::MeasurePoint(const Point& point, const std::string& metrics) {
+  // Of synthetic data a few batches, since they are evaluated on at the end; of real data nothing is.
+  std::vector<std::string> arguments = {"train",
+                                        "--log_every=1",
+                                        "--eval_every=1000000000",
+                                        "--val_split=none",
+                                        "--bucket_mib=8",  // not tuned: the model must know it
+                                        absl::StrCat("--synthetic_samples=", 4 * point.global_batch)};
+  arguments.insert(arguments.end(), options_.train_flags.begin(), options_.train_flags.end());
+  arguments.insert(arguments.end(), {absl::StrCat("--global_batch=", point.global_batch),
+                                     absl::StrCat("--max_steps=", options_.warmup + options_.steps),
+                                     absl::StrCat("--metrics_out=", metrics)});
+  ASSIGN_OR_RETURN(const std::string output, RunJob(options_.mpirun, point.ranks, arguments));
+  ordered_json first;
+  const std::vector<ordered_json> steps = ReadSteps(metrics, first);
+  if (std::ssize(steps) != options_.warmup + options_.steps)
+    return absl::InternalError(
+        absl::StrCat("train logged ", steps.size(), " steps of ", options_.warmup + options_.steps));
+  runs_[point.key()].push_back(Summarize(steps, options_.warmup, point.global_batch));
+  network_ = first["config"];
+  if (!earlier_.empty() && earlier_["settings"]["network"] != network_)
+    return absl::InvalidArgumentError(
+        absl::StrCat("--calibration=", options_.calibration_path, " is of another network"));
+  for (absl::string_view line : absl::StrSplit(output, '\n'))
+    if (absl::ConsumePrefix(&line, "device ")) device_ = std::string(absl::StripAsciiWhitespace(line));
+  return absl::OkStatus();
+}
+
+absl::Status ScalingStudy::MeasureLink() {
+  if (most_ranks() == 1) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::string output,
+                   RunJob(options_.mpirun, most_ranks(),
+                          {"bench", "comm", "--collective=all_reduce", "--min_bytes=65536",
+                           "--max_bytes=4194304", "--warmup=1", "--repeats=5"}));
+  const ordered_json report = ordered_json::parse(output, nullptr, /*allow_exceptions=*/false);
+  if (report.is_discarded())
+    return absl::InternalError(absl::StrCat("bench comm said:\n", LastLines(output)));
+  for (const ordered_json& result : report["results"])
+    link_samples_.push_back({result["bytes"].get<double>(), result["ms"].get<double>()});
+  return absl::OkStatus();
+}
+
+// The points that computing is calibrated on: of weak scaling, the smallest and the largest batch on the
+// fewest ranks, then on the most where the fewest are one, so that there is something to compare with. Of
+// strong scaling alone, the point with the fewest ranks, twice.
+std::vector<Point> ScalingStudy::CalibrationPoints() const {
+  if (!earlier_.empty()) return {};
+  if (points_.front().strong) return {points_.front(), points_.front()};
+  const auto [small, large] = std::ranges::minmax(options_.batches);
+  std::vector<Point> points;
+  for (const int64_t ranks : {options_.ranks.front(), options_.ranks.back()}) {
+    if (!points.empty() && (options_.ranks.front() > 1 || ranks == 1)) break;
+    for (const int64_t batch : {small, large})
+      points.push_back({false, static_cast<int>(ranks), batch * ranks});
+  }
+  return points;
+}
+
+// Sets step_ and cluster_.
+absl::Status ScalingStudy::Calibrate() {
+  ASSIGN_OR_RETURN(const Model model, MakeModel(network_["model"].get<std::string>(),
+                                                {.num_classes = network_["num_classes"].get<int64_t>(),
+                                                 .channels = network_["channels"].get<int64_t>(),
+                                                 .image_size = network_["image_size"].get<int64_t>(),
+                                                 .small_stem = network_["stem"] == "small",
+                                                 .aux = network_["aux"].get<bool>()}));
+  const std::vector<Point> points = CalibrationPoints();
+  ComputeLine alone;
+  if (points.empty()) {
+    const ordered_json& earlier = earlier_["calibration"];
+    alone = {earlier["fixed_ms"].get<double>(), earlier["ms_per_image"].get<double>()};
+    cluster_.sharing = earlier["sharing"].get<double>();
+    cluster_.sending_ms_per_byte = earlier["sending_ms_per_byte"].get<double>();
+    cluster_.jitter = earlier["jitter"].get<double>();
+  } else {
+    alone = FitCompute(SampleOf(points[0]), SampleOf(points[1]));
+    cluster_.jitter = MedianOf(points[0], "jitter");
+  }
+  const int64_t batch = points_.front().share();
+  ASSIGN_OR_RETURN(step_, StepOf(model, batch, alone.ms_per_image * static_cast<double>(batch)));
+  step_.update_ms = alone.fixed_ms;
+  cluster_.ranks_per_node = most_ranks();
+  if (points.size() == 4)
+    FitInterference(SampleOf(points[2]), SampleOf(points[3]), alone, most_ranks(),
+                    GradientBytes(step_) * exchange().wire, cluster_);
+  if (most_ranks() > 1) cluster_.within = FitLink(link_samples_, most_ranks());
+  cluster_.across = cluster_.within;
+  return absl::OkStatus();
+}
+
+}  // namespace deeper

@@ -1,0 +1,82 @@
+// How training scales, measured by running `train` on several numbers of ranks, and the model of it
+// (trainer/scaling/scaling_model.h), calibrated on some of these runs.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "nlohmann/json.hpp"
+#include "trainer/scaling/scaling_model.h"
+
+namespace deeper {
+
+struct StudyOptions {
+  std::vector<int64_t> ranks, batches;  // ascending numbers of ranks; images per rank. At least one each
+  std::string kind = "both";            // weak | strong | both
+  int rounds = 3;                       // runs of each point, in turns
+  int steps = 10, warmup = 2;           // of a run: timed, and before those
+  std::string mpirun = "mpirun";        // the launcher and its arguments
+  std::vector<std::string> train_flags;
+  std::string calibration_path;  // JSON of an earlier study, whose figures of computing count; empty: none
+};
+
+// Weak scaling: each of the batches on every rank. Strong scaling: the first batch times the most ranks,
+// divided over them.
+struct Point {
+  bool strong = false;
+  int ranks = 1;
+  int64_t global_batch = 1;
+  int64_t share() const { return global_batch / ranks; }
+  std::pair<int, int64_t> key() const { return {ranks, global_batch}; }
+};
+
+class ScalingStudy {
+ public:
+  explicit ScalingStudy(StudyOptions options);
+  // Runs all of it, with progress on standard error, and calibrates the model. Failures of jobs are RunJob's.
+  absl::Status Run();
+
+  const std::vector<Point>& points() const { return points_; }
+  // [round] of the runs of a point: a median over their steps. Figures: "images_per_second", "step_ms",
+  // "compute_ms", "comm_exposed_ms", "data_wait_ms"; "other_ms", the rest of a step; "jitter", the standard
+  // deviation of the logarithm of a step's compute_ms.
+  std::vector<double> Figures(const Point& point, const std::string& figure) const;
+  double MedianOf(const Point& point, const std::string& figure) const;
+  // Images per second and rank, over those of the fewest ranks of the same kind and, in weak scaling, batch.
+  double Efficiency(const Point& point) const;
+  // Whether the model was calibrated without it.
+  bool HeldOut(const Point& point) const;
+
+  // The calibrated model: one rank's step with the first batch, the ranks as measured, and how they exchange.
+  const RankStep& step() const { return step_; }
+  const Cluster& cluster() const { return cluster_; }
+  Exchange exchange() const;
+
+  const StudyOptions& options() const { return options_; }
+  const nlohmann::ordered_json& network() const { return network_; }  // as the metrics of a run describe it
+  const std::string& device() const { return device_; }               // as `train` announces it
+
+ private:
+  int most_ranks() const { return static_cast<int>(options_.ranks.back()); }
+  absl::Status ReadCalibration();
+  absl::Status MeasurePoint(const Point& point, const std::string& metrics);
+  absl::Status MeasureLink();
+  std::vector<Point> CalibrationPoints() const;
+  absl::Status Calibrate();
+  ComputeSample SampleOf(const Point& point) const { return {point.share(), MedianOf(point, "compute_ms")}; }
+
+  const StudyOptions options_;
+  std::vector<Point> points_;
+  std::map<std::pair<int, int64_t>, std::vector<std::map<std::string, double>>> runs_;  // by Point::key
+  std::vector<CommSample> link_samples_;
+  nlohmann::ordered_json network_, earlier_;  // earlier_: the study of calibration_path; empty: none
+  RankStep step_;
+  Cluster cluster_;
+  std::string device_;
+};
+
+}  // namespace deeper
