@@ -12,14 +12,7 @@
 namespace deeper {
 namespace {
 
-enum {
-  kWeightParam = 0,
-  kBiasParam = 1,
-  kScaleParam = 1,
-  kShiftParam = 2,
-  kMeanParam = 3,
-  kVarianceParam = 4
-};
+enum { kWeightParam, kBiasParam, kScaleParam = 1, kShiftParam, kMeanParam, kVarianceParam };
 
 class CpuConv2d final : public Op {
  public:
