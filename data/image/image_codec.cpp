@@ -271,7 +271,7 @@ std::vector<uint8_t> EncodeJpeg(const Image& image, int quality) {
   jpeg_finish_compress(&info);
   jpeg_destroy_compress(&info);
   std::vector<uint8_t> file(out, out + bytes);
-  std::free(out);
+  std::free(out);  // NOLINT(cppcoreguidelines-no-malloc): libjpeg allocated it
   return file;
 }
 

@@ -101,7 +101,7 @@ absl::Status File::ReadAt(uint64_t offset, void* data, size_t bytes) const {
 absl::Status File::ReadAligned(uint64_t offset, void* data, size_t bytes) const {
   constexpr size_t kBlock = 4096, kPiece = size_t{1} << 20;
   struct Free {
-    void operator()(void* memory) const { std::free(memory); }
+    void operator()(void* memory) const { std::free(memory); }  // NOLINT(cppcoreguidelines-no-malloc)
   };
   thread_local const std::unique_ptr<char, Free> piece(
       static_cast<char*>(std::aligned_alloc(kBlock, kPiece)));

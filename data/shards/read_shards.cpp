@@ -226,7 +226,7 @@ class ShardDataset : public Dataset {
 
   absl::StatusOr<const File*> Current(const Shard& shard) const {
     if (const File* const file = shard.current.load(std::memory_order_acquire); file != nullptr) return file;
-    const absl::StatusOr<const File*> original = Original(shard);
+    absl::StatusOr<const File*> original = Original(shard);
     const File* none = nullptr;  // a copy that is ready by now stays
     if (original.ok()) shard.current.compare_exchange_strong(none, *original);
     return original;

@@ -104,7 +104,8 @@ std::vector<ShardProblem> VisitShards(const std::string& directory, const Manife
 absl::StatusOr<VerifyReport> VerifyShards(const std::string& directory, int jobs) {
   ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(directory));
   VerifyReport report;
-  for (const auto& [name, split] : manifest.splits) {
+  for (const auto& [name, listing] : manifest.splits) {
+    const SplitManifest& split = listing;  // which a lambda can capture
     std::vector<ShardFile> shards;
     const std::vector<ShardProblem> unsound =
         VisitShards(directory, manifest, name, [&](ShardFile shard) { shards.push_back(std::move(shard)); });

@@ -19,7 +19,8 @@ Buffer AllocateHost(size_t bytes) {
   if (raw == MAP_FAILED) return {};
   auto* begin = static_cast<std::byte*>(raw);
   if (huge) {
-    auto* aligned = reinterpret_cast<std::byte*>(RoundUp(reinterpret_cast<size_t>(begin), kHugePage));
+    const auto address = reinterpret_cast<size_t>(begin);
+    std::byte* const aligned = begin + (RoundUp(address, kHugePage) - address);
     if (aligned != begin) munmap(begin, static_cast<size_t>(aligned - begin));
     const size_t tail = static_cast<size_t>(begin + mapped - (aligned + size));
     if (tail != 0) munmap(aligned + size, tail);

@@ -306,14 +306,16 @@ class Training(Cli):
             self.assertEqual(saved, shards(whole / self.step_20.name))
 
     def test_batch_norm_of_all_ranks(self):
-        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32", "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32",
+                 "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]
         losses = {}
         for ranks in 0, 2:
             metrics = self.dir / f"sync-bn-{ranks}"
             self.succeeds(*train, f"--metrics_out={metrics}", f"--checkpoint_dir={self.dir}/sync-bn-run-{ranks}", ranks=ranks)
             losses[ranks] = [event["loss"] for event in events(metrics, "step")]
         numpy.testing.assert_allclose(losses[2], losses[0], rtol=1e-3)
-        self.fails(USAGE, ["--sync_bn: nin-cifar has no batch normalisation"], *self.train, "--model=nin-cifar", "--sync_bn", "--max_steps=1", ranks=2)
+        self.fails(USAGE, ["--sync_bn: nin-cifar has no batch normalisation"], *self.train, "--model=nin-cifar",
+                   "--sync_bn", "--max_steps=1", ranks=2)
 
     def test_sharded_optimizer(self):
         train = [*self.train, "--deterministic=true"]  # on 3 ranks, the size of buckets shows in the bits

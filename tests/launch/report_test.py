@@ -47,11 +47,13 @@ def example_run(speed=1.0):
             fall = math.exp(-speed * step / 30)
             step_event = {"event": "step", "step": step, "epoch": 0, "loss": 3.7 * fall + 0.2}
             step_event.update({f"loss_{head}": (2.3 + 0.2 * i) * fall + 0.1 * i for i, head in enumerate(HEADS)})
-            step_event.update({"lr": 0.01 * speed * (1 - step / 60), "images_per_second": 800 * speed + 10 * math.sin(step), "data_wait_ms": 1.5 + first / 10,
+            step_event.update({"lr": 0.01 * speed * (1 - step / 60), "images_per_second": 800 * speed + 10 * math.sin(step),
+                               "data_wait_ms": 1.5 + first / 10,
                                "compute_ms": 8.0, "comm_exposed_ms": 1.0 + step / 30, "peer_wait_ms": 0.5 + step / 50, "nonfinite_steps": 0})
             events.append(step_event)
             if step % 10 == 0:
-                events.append({"event": "eval", "step": step, "top1": 0.9 - 0.7 * fall, "top5": 0.99 - 0.4 * fall, "loss": 2.2 * fall + 0.3, "count": 50})
+                events.append({"event": "eval", "step": step, "top1": 0.9 - 0.7 * fall, "top5": 0.99 - 0.4 * fall, "loss": 2.2 * fall + 0.3,
+                               "count": 50})
                 events.append({"event": "checkpoint", "step": step, "path": "runs/a/step", "seconds": 0.25, "stall_seconds": 0.01})
     events.insert(-5, {"event": "nonfinite", "step": 57, "reason": "rank 1: the gradient of fc.weight is not finite"})
     events.insert(-5, {"event": "straggler", "step": 50, "what": "rank 1 is slow, mostly in </script><b>computing"})
@@ -70,8 +72,10 @@ def scaling_study():
         return {"kind": "weak", "ranks": ranks, "global_batch": 32 * ranks, **more,
                 **({"predicted": 100 * ranks * efficiency} if ranks > 1 else {})}
 
-    measured = [point(ranks, efficiency, images_per_second={"median": 98 * ranks * efficiency, "ci95": [90 * ranks * efficiency, 104 * ranks * efficiency]},
-                      compute_ms=300, comm_exposed_ms=20 * ranks, data_wait_ms=15, other_ms=12) for ranks, efficiency in ((1, 1), (2, 0.95), (4, 0.9))]
+    measured = [point(ranks, efficiency, images_per_second={"median": 98 * ranks * efficiency,
+                                                            "ci95": [90 * ranks * efficiency, 104 * ranks * efficiency]},
+                      compute_ms=300, comm_exposed_ms=20 * ranks, data_wait_ms=15, other_ms=12)
+                for ranks, efficiency in ((1, 1), (2, 0.95), (4, 0.9))]
     predicted = {"ranks": 64, "global_batch": 2048, "images_per_second": 4400, "efficiency": 0.7}
     return {"benchmark": "scaling", "points": measured, "predictions": [predicted]}
 
@@ -209,7 +213,8 @@ class Browser(Case):
           return false;
         });
         return { title: figure.querySelector("h3").textContent, curves: Object.fromEntries([...figure.querySelectorAll(".legend button")].map(
-          (button) => [button.textContent, drawn(getComputedStyle(button.querySelector("i")).borderTopColor.match(/\\d+/g).map(Number).slice(0, 3))])) };
+          (button) => [button.textContent,
+            drawn(getComputedStyle(button.querySelector("i")).borderTopColor.match(/\\d+/g).map(Number).slice(0, 3))])) };
       });
       document.body.append(Object.assign(document.createElement("pre"), { id: "probe", textContent: JSON.stringify(figures) }));
     </script>"""
@@ -260,7 +265,8 @@ class Timeline(Case):
 
     def test_trace_of_two_ranks(self):
         trace, metrics = self.dir / "trace.json", self.dir / "metrics.jsonl"
-        self.succeeds("train", "--synthetic", "--synthetic_samples=200", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--global_batch=12",
+        self.succeeds("train", "--synthetic", "--synthetic_samples=200", "--model=nin-cifar", "--image_size=10", "--num_classes=10",
+                      "--global_batch=12",
                       "--threads=1", "--max_steps=8", "--checkpoint_every=1", f"--checkpoint_dir={self.dir}/run", f"--metrics_out={metrics}",
                       f"--trace={trace}", f"--trace_first={self.FIRST}", f"--trace_steps={self.STEPS}", ranks=2)
         file = json.loads(trace.read_text())
@@ -285,7 +291,8 @@ class Timeline(Case):
 
     def test_trace_of_bench_step(self):
         trace = self.dir / "bench.json"
-        self.succeeds("bench", "step", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--batch=4", "--warmup=3", "--repeats=2", "--lr=0.01",
+        self.succeeds("bench", "step", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--batch=4",
+                      "--warmup=3", "--repeats=2", "--lr=0.01",
                       "--threads=1", f"--trace={trace}")
         lanes = self.check_format(json.loads(trace.read_text())["traceEvents"])
         names = [event["name"] for event in lanes[0, "compute"]]
@@ -326,7 +333,8 @@ class Timeline(Case):
 class TensorBoard(Case):
     def test_reads_the_same_curves(self):
         events, metrics = self.dir / "events", self.dir / "metrics.jsonl"
-        train = ["train", "--synthetic", "--synthetic_samples=60", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--global_batch=12", "--threads=1",
+        train = ["train", "--synthetic", "--synthetic_samples=60", "--model=nin-cifar", "--image_size=10", "--num_classes=10",
+                 "--global_batch=12", "--threads=1",
                  "--log_every=1", f"--checkpoint_dir={self.dir}/run", f"--metrics_out={metrics}", f"--tensorboard={events}"]
         self.succeeds(*train, "--max_steps=6", "--checkpoint_every=4")
         shutil.rmtree(next((self.dir / "run").glob("step-*6")))  # as if it had been killed after step 6, and before that was saved

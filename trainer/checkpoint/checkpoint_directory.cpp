@@ -62,7 +62,7 @@ absl::StatusOr<Steps> StepsIn(const std::string& directory) {
     absl::string_view number = name;
     int64_t step = 0;
     if (absl::ConsumePrefix(&number, "step-") && absl::SimpleAtoi(number, &step)) {
-      steps[step] = directory + "/" + name;
+      steps[step] = absl::StrCat(directory, "/", name);
     }
   }
   return steps;

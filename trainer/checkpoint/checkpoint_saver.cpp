@@ -204,11 +204,13 @@ absl::Status CheckpointSaver::Write(const Job& job) {
   if (status.ok()) {
     absl::StatusOr<std::vector<CheckpointShard>> shards = WriteShards(job);
     status = shards.status();
-    if (status.ok() && is_chief()) {
-      status = CommitCheckpoint(directory_, {step, job.state.data, job.state.config, *std::move(shards),
-                                             EntriesOf(tensors_), job.state.top1});
+    if (shards.ok()) {
+      if (is_chief()) {
+        status = CommitCheckpoint(directory_, {step, job.state.data, job.state.config, *std::move(shards),
+                                               EntriesOf(tensors_), job.state.top1});
+      }
+      status = AgreeWithPeers(status);
     }
-    if (shards.ok()) status = AgreeWithPeers(status);
   }
   if (!status.ok() && is_chief()) RemoveUnfinished(directory_, step);
   return status;

@@ -1,8 +1,9 @@
 #include "trainer/checkpoint/checkpoint_tools.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
+#include <cstdint>
 #include <map>
 #include <utility>
 
@@ -22,7 +23,7 @@ absl::StatusOr<Checkpoint> Find(const std::string& path) {
 TensorDelta Compare(const std::string& name, const float* a, const float* b, int64_t count) {
   TensorDelta delta{.name = name};
   for (int64_t i = 0; i < count; ++i) {
-    if (std::memcmp(a + i, b + i, sizeof(float)) == 0) continue;
+    if (std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i])) continue;
     ++delta.elements;
     const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
     if (!(difference <= delta.max_abs) && !std::isnan(delta.max_abs)) delta.max_abs = difference;

@@ -57,7 +57,8 @@ constexpr Schedule kSchedules[] = {
      [](const ScheduleOptions& o, int64_t) { return o.base_lr; }},
     {CheckStep,
      [](const ScheduleOptions& o, int64_t step) {
-       return o.base_lr * std::pow(o.gamma, static_cast<double>(step / o.step_size));
+       const int64_t drops = step / o.step_size;
+       return o.base_lr * std::pow(o.gamma, static_cast<double>(drops));
      }},
     {CheckDecayToEnd, [](const ScheduleOptions& o,
                          int64_t step) { return Between(o, std::pow(RemainingPart(o, step), o.power)); }},

@@ -39,7 +39,7 @@ class NodeChain {
       : model_(model), dropout_(options.dropout), last_(input) {}
 
   void Add(std::string name, OpParams op) {
-    model_.nodes.push_back({std::move(name), std::move(op), last_});
+    model_.nodes.push_back({std::move(name), op, last_});
     last_ = static_cast<int>(model_.nodes.size()) - 1;
   }
   // Nothing where the options have dropout off.
