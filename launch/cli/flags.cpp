@@ -70,6 +70,8 @@ class Parser {
     const std::string value = has_value ? parts[1] : takes_next ? next->text : negated ? "false" : "true";
     if (flag == &flagfile_) {
       RETURN_IF_ERROR(ParseFile(argument, value));
+    } else if (value.empty() && flag->ValueText().empty()) {
+      return takes_next;  // a choice that is left to the checkpoint
     } else if (const absl::Status set = flag->Set(value); !set.ok()) {
       return Error(argument, std::string(set.message()));
     }
