@@ -9,7 +9,7 @@ The faults of a user's day that have to do with ranks and checkpoints, and where
   19 full disk, failing or short writes                 commit_test.py test_failing_calls; FullDisk;
                                                        trainer/CheckpointTest.AFullDiskLeavesTheOldCheckpointAndNothingElse
   20 damaged or missing shard, manifest                 trainer/CheckpointTest.LatestFallsBackToTheNewestValidOne, EveryFlippedBitIsFoundAndNamed;
-                                                       cli Training.test_damaged_checkpoint
+                                                       cli/train Training.test_damaged_checkpoint
   21 resumed on other ranks, twice in an epoch, at its end, in a later one    Resume
   22 resumed with another dataset, model, batch, seed   Mismatch
   23 ranks that are killed or stopped                   faults_test.py Trials

@@ -1,7 +1,7 @@
 // The index math of our tensor core convolutions (conv_sm80.cu, conv_sm90.cu): where each number lies in
 // memory, in shared memory and in registers. All of it runs on the host too: there
-// tests/kernels/cuda/tensor_core/conv_tiling_test.cpp checks it, and computes whole convolutions with
-// it.
+// tests/kernels/cuda/tensor_core/conv_tiling_test.cpp checks it, and conv_emulation_test.cpp computes whole
+// convolutions with it.
 //
 // A convolution of stride 1 with "same" padding is a product of matrices. Its rows are the pixels, of what is
 // read and of what is written alike; inside, it goes over the taps of the filter and, tap by tap, over the

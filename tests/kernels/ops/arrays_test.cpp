@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "tests/kernels/ops/op_test.h"
+#include "tests/kernels/ops/test_values.h"
 
 namespace deeper {
 namespace {

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "kernels/ops/ops.h"
-#include "tests/kernels/ops/op_test.h"
+#include "tests/kernels/ops/test_values.h"
 
 namespace deeper::testing {
 

@@ -1,6 +1,6 @@
 #include "kernels/ops/arrays/update.h"
 
-#include "tests/kernels/ops/op_test.h"
+#include "tests/kernels/ops/test_values.h"
 
 namespace deeper {
 namespace {

@@ -5,7 +5,7 @@
 #include <limits>
 #include <numeric>
 
-#include "tests/kernels/ops/op_test.h"
+#include "tests/kernels/ops/test_values.h"
 
 namespace deeper {
 namespace {

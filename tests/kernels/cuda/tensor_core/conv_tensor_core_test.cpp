@@ -1,0 +1,134 @@
+// Which kernels a tensor core convolution chooses from, what it loads, and what it refuses.
+#include "kernels/cuda/tensor_core/conv_tensor_core.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/cuda/plans/cuda_problem.h"
+#include "tests/kernels/cuda/tensor_core/conv_problem.h"
+
+namespace deeper::conv {
+namespace {
+
+using Pass = ConvolutionProblem::Pass;
+
+TEST(TensorCoreChoiceTest, TilesWithTheLeastPaddingFirst) {
+  const auto names = [](int compute_capability, int64_t filters) {
+    const auto choice =
+        tensor_core::Choose(compute_capability, Problem(Pass::kForward, 1, 8, 8, 16, filters, 3));
+    EXPECT_TRUE(choice.ok()) << choice.status();
+    std::vector<std::string> found;
+    for (size_t i = 0; i < (*choice)->size(); ++i) found.push_back(*(*(*choice)->Build(i))->Serialize());
+    return found;
+  };
+  using ::testing::ElementsAre;
+  EXPECT_THAT(names(90, 192), ElementsAre("deeper sm90 128x192", "deeper sm90 128x64", "deeper sm90 128x128",
+                                          "deeper sm80 128x64", "deeper sm80 128x128"));
+  EXPECT_THAT(names(90, 256), ElementsAre("deeper sm90 128x128", "deeper sm90 128x64", "deeper sm90 128x192",
+                                          "deeper sm80 128x128", "deeper sm80 128x64"));
+  EXPECT_THAT(names(80, 32), ElementsAre("deeper sm80 128x64", "deeper sm80 128x128"));
+  EXPECT_THAT(names(120, 32), ElementsAre("deeper sm80 128x64", "deeper sm80 128x128"));
+}
+
+TEST(TensorCoreChoiceTest, PooledInputsHaveKernelsOfTheirOwn) {
+  const auto names = [](Pass pass, int64_t filters) {
+    ConvolutionProblem problem = Problem(pass, 3, 14, 14, 480, filters, 1);
+    problem.pool_x = true;
+    const auto choice = tensor_core::Choose(90, problem);
+    EXPECT_TRUE(choice.ok()) << choice.status();
+    std::vector<std::string> found;
+    for (size_t i = 0; i < (*choice)->size(); ++i) {
+      found.push_back(*(*(*choice)->Build(i))->Serialize());
+      EXPECT_TRUE((*choice)->Load(found.back()).ok());
+    }
+    return found;
+  };
+  using ::testing::ElementsAre;
+  EXPECT_THAT(names(Pass::kForward, 64),
+              ElementsAre("deeper sm80 pooled 128x64", "deeper sm80 pooled 128x128"));
+  EXPECT_THAT(names(Pass::kForward, 128),
+              ElementsAre("deeper sm80 pooled 128x128", "deeper sm80 pooled 128x64"));
+  EXPECT_THAT(names(Pass::kBackwardWeights, 64),
+              ElementsAre("deeper sm80 pooled gradient 64x64", "deeper sm80 pooled gradient 128x64"));
+  EXPECT_THAT(names(Pass::kBackwardWeights, 128),
+              ElementsAre("deeper sm80 pooled gradient 128x64", "deeper sm80 pooled gradient 64x64"));
+}
+
+TEST(TensorCoreChoiceTest, AKernelIsLoadedFromItsText) {
+  ConvolutionProblem problem = Problem(Pass::kBackwardData, 3, 28, 28, 96, 128, 3);
+  problem.mask_dx = true;
+  const auto choice = tensor_core::Choose(90, problem);
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  const auto loaded = (*choice)->Load("deeper sm90 128x64");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(*(*loaded)->Serialize(), "deeper sm90 128x64");
+  EXPECT_TRUE((*loaded)->needs_check());
+  EXPECT_EQ((*loaded)->workspace_bytes(), 19u * 96 * sizeof(float));  // 2352 pixels are 19 tiles
+  for (const char* bad : {"", "{}", "deeper sm90 128x80", "deeper sm70 128x64"}) {
+    EXPECT_EQ((*choice)->Load(bad).status().code(), absl::StatusCode::kNotFound) << bad;
+  }
+}
+
+TEST(TensorCoreChoiceTest, SaysWhatItDoesNotDo) {
+  const ConvolutionProblem good = Problem(Pass::kForward, 2, 8, 8, 16, 32, 3);
+  ASSERT_TRUE(tensor_core::Choose(80, good).ok());
+  const auto refuses = [](int compute_capability, const ConvolutionProblem& problem, const char* reason) {
+    const absl::Status status = tensor_core::Choose(compute_capability, problem).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << ToString(problem);
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(ToString(problem)));
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(reason));
+  };
+  refuses(75, good, "compute capability 8.0");
+  ConvolutionProblem problem = good;
+  problem.dtype = DType::kF32;
+  refuses(90, problem, "bf16");
+  problem = good;
+  problem.pass = Pass::kBackwardWeights;
+  refuses(90, problem, "no gradients of weights");
+  problem.pool_x = true;
+  refuses(90, problem, "pooled inputs of 1x1 only");
+  problem.kernel = 1;
+  problem.pad = 0;
+  EXPECT_TRUE(tensor_core::Choose(90, problem).ok());
+  problem.pass = Pass::kBackwardData;
+  refuses(90, problem, "pooled inputs of 1x1 only");
+  problem.pass = Pass::kForward;
+  problem.dtype = DType::kF32;
+  refuses(90, problem, "bf16");
+  problem = good;
+  problem.stride = 2;
+  refuses(90, problem, "stride");
+  for (const auto& [kernel, pad] : {std::pair(3, 0), std::pair(4, 2), std::pair(257, 128)}) {
+    problem = good;
+    problem.kernel = kernel;
+    problem.pad = pad;
+    refuses(90, problem, "odd filters");
+  }
+  for (int64_t ConvolutionProblem::*field : {&ConvolutionProblem::c, &ConvolutionProblem::k,
+                                             &ConvolutionProblem::x_pitch, &ConvolutionProblem::y_pitch}) {
+    problem = good;
+    problem.*field = 36;
+    refuses(90, problem, "multiples of 8");
+  }
+  problem = good;
+  problem.n = int64_t{1} << 26;
+  refuses(90, problem, "pixels");
+}
+
+TEST(TensorCoreChoiceTest, WantsAlignedOperands) {
+  const auto choice = tensor_core::Choose(80, Problem(Pass::kForward, 2, 8, 8, 16, 32, 3));
+  ASSERT_TRUE(choice.ok());
+  const auto algorithm = (*choice)->Build(0);
+  alignas(16) char memory[32] = {};
+  PlanOperands operands = {.a = memory + 2, .b = memory, .d = memory};
+  EXPECT_EQ((*algorithm)->Enqueue(operands, {}).code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace deeper::conv

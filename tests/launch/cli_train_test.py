@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""The real binary from outside: training, resuming, evaluating, exporting and predicting, on a small model.
+
+cli_train_test.py DEEPER MPIRUN [unittest arguments]
+"""
+import pathlib
+import shutil
+
+import h5py
+import numpy
+
+from cli import CHECKPOINT, DATA, NOT_FINITE, TRAIN, USAGE, Cli, events, flip_bit, main, run, write_png
+
+
+def shards(step_directory):
+    return {path.name: path.read_bytes() for path in step_directory.glob("shard-*.h5")}
+
+
+class Training(Cli):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.checkpoints = cls.dir / "run"
+        cls.train = ["train", f"--data={cls.data}", *TRAIN]
+        trained = run(*cls.train, "--max_steps=20", "--checkpoint_every=10", "--metrics_out", cls.dir / "metrics",
+                      f"--checkpoint_dir={cls.checkpoints}")
+        assert trained.returncode == 0, trained.stderr
+        cls.step_20 = next(cls.checkpoints.glob("step-*20"))
+
+    def test_learns_and_says_so(self):
+        steps = events(self.dir / "metrics", "step")
+        self.assertEqual([event["step"] for event in steps], list(range(1, 21)))
+        self.assertLess(steps[-1]["loss"], steps[0]["loss"])
+        self.assertEqual(events(self.dir / "metrics", "eval")[-1]["count"], 50)
+        self.assertRegex(self.succeeds("checkpoint", "list", self.checkpoints), r"(?m)^ +10 +1 +\d+\.\d +- +sound$\n +20 +1 .* 0\.\d{4} +sound$")
+        self.assertIn("all sound", self.succeeds("verify", f"--checkpoint={self.checkpoints}", f"--data={self.data}"))
+
+    def test_start_says_how_images_are_changed(self):
+        short = [*self.train, "--max_steps=1", "--eval_every=1000"]
+        plain = self.succeeds(*short)
+        self.assertRegex(plain, r"order full, augmentation crop\n")
+        self.assertRegex(plain, r"50 samples of split val\n")
+        self.assertRegex(self.succeeds(*short, "--augment=inception"), r"augmentation inception, color_jitter 0\.5\n")
+        rich = self.succeeds(*short, "--color_jitter=0.25", "--random_erasing=0.125", "--mixup=0.2", "--cutmix=1", "--label_smoothing=0.1",
+                             "--val_preset=torchvision")
+        self.assertRegex(rich, r"augmentation crop, color_jitter 0\.25, random_erasing 0\.125, mixup 0\.2, cutmix 1, label_smoothing 0\.1\n")
+        self.assertRegex(rich, r"50 samples of split val, val_preset torchvision\n")
+
+    def test_any_number_of_ranks(self):
+        alone = [event["loss"] for event in events(self.dir / "metrics", "step")]
+        for ranks in 1, 2, 3:
+            metrics = self.dir / f"metrics-{ranks}"
+            self.succeeds(*self.train, "--max_steps=20", f"--metrics_out={metrics}", ranks=ranks)
+            together = [event["loss"] for event in events(metrics, "step")]
+            numpy.testing.assert_allclose(together, alone, rtol=1e-4)
+
+    def test_steps_that_are_not_finite(self):
+        diverging = [*self.train, "--lr=1e6", "--max_steps=12"]
+        sharded = [*diverging, "--shard_optimizer"]
+        for command, ranks in (diverging, 0), (diverging, 2), (sharded, 2):
+            self.fails(NOT_FINITE, ["step ", "the gradient of ", "not finite", "--on_nonfinite=skip"], *command, ranks=ranks)
+        self.assertIn("warning: skipped step ", self.succeeds(*sharded, "--on_nonfinite=skip", ranks=2))
+        metrics = self.dir / "skipped"
+        self.assertIn("warning: skipped step ", self.succeeds(*diverging, "--on_nonfinite=skip", f"--metrics_out={metrics}"))
+        skipped = events(metrics, "nonfinite")
+        self.assertGreater(len(skipped), 5)
+        self.assertEqual(events(metrics, "step")[-1]["nonfinite_steps"], len(skipped))
+        self.fails(NOT_FINITE, ["100 steps in a row"], *diverging, "--max_steps=200", "--on_nonfinite=skip")
+
+    def test_resume_is_bit_identical(self):
+        for ranks, whole in (0, self.checkpoints), (2, self.dir / "whole-2"):
+            if ranks:
+                self.succeeds(*self.train, "--max_steps=20", f"--checkpoint_dir={whole}", ranks=ranks)
+            parts = self.dir / f"parts-{ranks}"
+            for steps in 10, 20, 20:  # the third run finds nothing left to do
+                # The schedule is constant, so a shorter run is the beginning of a longer one.
+                self.succeeds(*self.train, f"--max_steps={steps}", f"--checkpoint_dir={parts}", ranks=ranks)
+            saved = shards(parts / self.step_20.name)
+            self.assertEqual(len(saved), max(1, ranks))
+            self.assertEqual(saved, shards(whole / self.step_20.name))
+
+    def test_batch_norm_of_all_ranks(self):
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32",
+                 "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]
+        losses = {}
+        for ranks in 0, 2:
+            metrics = self.dir / f"sync-bn-{ranks}"
+            self.succeeds(*train, f"--metrics_out={metrics}", f"--checkpoint_dir={self.dir}/sync-bn-run-{ranks}", ranks=ranks)
+            losses[ranks] = [event["loss"] for event in events(metrics, "step")]
+        numpy.testing.assert_allclose(losses[2], losses[0], rtol=1e-3)
+        self.fails(USAGE, ["--sync_bn: nin-cifar has no batch normalisation"], *self.train, "--model=nin-cifar",
+                   "--sync_bn", "--max_steps=1", ranks=2)
+
+    def test_sharded_optimizer(self):
+        train = [*self.train, "--deterministic=true"]  # on 3 ranks, the size of buckets shows in the bits
+        self.assertIn("of momentum a rank, its slice of ", self.succeeds(*train, "--max_steps=1", "--shard_optimizer", ranks=3))
+        for ranks in 1, 2, 3:
+            first, second = (self.dir / f"{name}-{ranks}" for name in ("sharded-first", "whole-first"))
+            self.succeeds(*train, "--max_steps=10", "--shard_optimizer", f"--checkpoint_dir={first}", ranks=ranks)
+            self.succeeds(*train, "--max_steps=10", f"--checkpoint_dir={second}", ranks=ranks)
+            for step in 10, 20:
+                saved = [{path.name: path.read_bytes() for path in next(run_dir.glob(f"step-*{step}")).iterdir()}
+                         for run_dir in (first, second)]
+                self.assertEqual(len(saved[0]), ranks + 1)
+                self.assertEqual(saved[0], saved[1])
+                if step == 10:
+                    self.succeeds(*train, "--max_steps=20", f"--checkpoint_dir={first}", ranks=ranks)
+                    self.succeeds(*train, "--max_steps=20", "--shard_optimizer", f"--checkpoint_dir={second}", ranks=ranks)
+
+    def test_eval_and_export(self):
+        weights, logits = self.dir / "weights.h5", self.dir / "logits.h5"
+        evaluate = ["eval", f"--data={self.data}", "--threads=1", "--batch=16"]
+        line = self.succeeds(*evaluate, f"--checkpoint={self.checkpoints}", f"--logits_out={logits}",
+                             f"--metrics_out={self.dir}/eval").splitlines()[-1].split("(")[0]
+        with h5py.File(logits) as file:
+            right = numpy.argmax(file["logits"], axis=1) == file["labels"][:]
+            self.assertEqual(file["logits"].shape, (50, 10))
+            self.assertEqual(list(file["labels"][:12]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1])
+            alone = file["logits"][:]
+        result = events(self.dir / "eval", "eval")[0]
+        self.assertEqual((result["count"], result["step"]), (50, 20))
+        self.assertAlmostEqual(result["top1"], right.mean())
+
+        self.succeeds("export", f"--checkpoint={self.checkpoints}", "--format=hdf5", f"--output={weights}")
+        self.assertIn(line, self.succeeds(*evaluate, f"--init_from={weights}"))
+        self.assertIn(line, self.succeeds(*evaluate, f"--init_from={weights}", f"--logits_out={logits}", ranks=3))
+        with h5py.File(logits) as file:
+            numpy.testing.assert_allclose(file["logits"], alone, rtol=1e-4, atol=1e-5)
+        with h5py.File(weights) as file:
+            self.assertTrue(all(dataset.dtype == numpy.float32 for dataset in file.values()))
+            self.assertIn((192, 1, 5, 5), [dataset.shape for dataset in file.values()])
+
+    def test_predict(self):
+        image, text = self.dir / "three.png", self.dir / "notes.txt"
+        pixels = numpy.full((10, 10, 3), 30, numpy.uint8)
+        pixels[3, :] += 150
+        pixels[:, 3] += 40
+        write_png(image, pixels)
+        text.write_text("no image")
+        predict = ["predict", f"--checkpoint={self.step_20}", "--threads=1"]
+        lines = self.succeeds(*predict, image, image).splitlines()
+        self.assertEqual((lines[0], len(lines)), (str(image), 12))
+        shares = [float(line.split()[0]) for line in lines[1:6]]
+        self.assertEqual(shares, sorted(shares, reverse=True))
+        self.assertLessEqual(sum(shares), 100.05)
+        self.fails(DATA, [str(text)], *predict, image, text)
+        self.fails(DATA, ["missing.png"], *predict, "missing.png")
+        self.fails(USAGE, ["at least one image"], *predict)
+
+    def test_wrong_checkpoints(self):
+        other = ["train", f"--data={self.data}", *TRAIN, "--max_steps=30", "--model=googlenet", "--stem=small"]
+        self.fails(CHECKPOINT, ["model"], *other, f"--checkpoint_dir={self.checkpoints}")
+        self.fails(CHECKPOINT, ["step"], *self.train, "--max_steps=30", "--resume=7", f"--checkpoint_dir={self.checkpoints}")
+        self.fails(CHECKPOINT, ["nowhere"], "eval", f"--data={self.data}", f"--checkpoint={self.dir}/nowhere")
+        (self.dir / "file").write_text("")
+        self.fails(CHECKPOINT, [f"{self.dir}/file"], *self.train, "--max_steps=1", f"--checkpoint_dir={self.dir}/file/x")
+
+    def test_damaged_checkpoint(self):
+        run_dir = pathlib.Path(shutil.copytree(self.checkpoints, self.dir / "damaged"))
+        shard = next((run_dir / self.step_20.name).glob("shard-*.h5"))
+        flip_bit(shard, shard.stat().st_size // 2)
+        self.assertIn(shard.name, self.fails(CHECKPOINT, ["problem"], "verify", f"--checkpoint={run_dir}").stdout)
+        resumed = self.succeeds(*self.train, "--max_steps=11", f"--checkpoint_dir={run_dir}")
+        self.assertIn("10 steps done", resumed)
+        self.fails(CHECKPOINT, [self.step_20.name], "predict", f"--checkpoint={run_dir / self.step_20.name}", "x.png")
+
+
+if __name__ == "__main__":
+    main()
