@@ -122,7 +122,8 @@ class Training(Cli):
         self.assertAlmostEqual(result["top1"], right.mean())
 
         self.succeeds("export", f"--checkpoint={self.checkpoints}", "--format=hdf5", f"--output={weights}")
-        self.assertIn(line, self.succeeds(*evaluate, f"--init_from={weights}"))
+        left_open = ["--model=", "--stem=", "--val_preset=", "--mean="]  # to the weights file
+        self.assertIn(line, self.succeeds(*evaluate, *left_open, f"--init_from={weights}"))
         self.assertIn(line, self.succeeds(*evaluate, f"--init_from={weights}", f"--logits_out={logits}", ranks=3))
         with h5py.File(logits) as file:
             numpy.testing.assert_allclose(file["logits"], alone, rtol=1e-4, atol=1e-5)

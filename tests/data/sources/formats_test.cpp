@@ -20,7 +20,7 @@ TEST(SourceFormats, EachIsFoundByItsName) {
 
 TEST(SourceFormats, AnUnknownOneIsAnErrorThatListsThem) {
   for (const char* name : {"", "tiff", "idx "}) {
-    EXPECT_THAT(FindFormat(name).status().message(), ::testing::HasSubstr("must be idx | folder"));
+    EXPECT_THAT(FindFormat(name).status().message(), ::testing::HasSubstr("must be one of idx, folder"));
   }
 }
 
