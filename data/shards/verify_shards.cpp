@@ -89,7 +89,7 @@ std::vector<ShardProblem> VisitShards(const std::string& directory, const Manife
       what = absl::StrCat(path, " has ", shard->bytes(), " bytes, the manifest says ", entry.bytes);
     } else if (shard.ok()) {
       what = Mismatch(*shard, ExpectedHeader(listing, split, i), manifest.classes);
-      if (!what.empty()) what = path + what;
+      if (!what.empty()) what.insert(0, path);
     }
     if (what.empty()) {
       visit(*std::move(shard));

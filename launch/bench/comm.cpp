@@ -133,8 +133,10 @@ std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
                  },
                  [](const Buffers& b) {
                    const std::vector<float> whole = b.whole.Read();
-                   for (size_t i = 0; i < whole.size(); ++i)
-                     if (whole[i] != static_cast<float>(i / b.shard.size() + 1)) return false;
+                   for (size_t i = 0; i < whole.size(); ++i) {
+                     const size_t rank = i / b.shard.size();
+                     if (whole[i] != static_cast<float>(rank + 1)) return false;
+                   }
                    return true;
                  }});
   return all;

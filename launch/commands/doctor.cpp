@@ -79,10 +79,10 @@ class DoctorCommand final : public Command {
     ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(config_, comm));
     ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(config_, comm));
     RETURN_IF_ERROR(Measure(comm, *device));
-    const absl::Status verdict = VerdictOf(findings_);
+    absl::Status verdict = VerdictOf(findings_);
     if (!call.is_root()) return verdict;
     Print(verdict.ok());
-    const absl::Status written =
+    absl::Status written =
         json_.empty() ? absl::OkStatus() : WriteFileAtomically(json_, Json(verdict.ok()).dump(2) + "\n");
     return verdict.ok() ? written : verdict;
   }

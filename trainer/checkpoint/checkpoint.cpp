@@ -169,9 +169,8 @@ absl::Status ReadInto(ParamStore& params, const std::string& path, const Checkpo
       std::async(std::launch::async, [data = state.data(), bytes] { Populate(data, bytes); });
   ReadMark mark;
   std::future<absl::Status> reading = std::async(std::launch::async, [&] {
-    const absl::Status status =
-        ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.as<float>(),
-                             [&](int64_t element) { mark.MoveTo(element); });
+    absl::Status status = ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.as<float>(),
+                                               [&](int64_t element) { mark.MoveTo(element); });
     mark.MoveTo(manifest.elements());  // also after an error: nobody waits for ever
     return status;
   });

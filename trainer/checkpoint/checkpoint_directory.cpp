@@ -182,7 +182,7 @@ absl::StatusOr<File> OpenCheckpointDirectory(const std::string& directory) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, List(directory));
   for (const std::string& name : names) {
     if (!name.starts_with(kUnfinished)) continue;
-    RETURN_IF_ERROR(RemoveAll(directory + "/" + name));
+    RETURN_IF_ERROR(RemoveAll(absl::StrCat(directory, "/", name)));
   }
   return lock;
 }

@@ -18,9 +18,9 @@ namespace deeper {
 
 // Something that happened in a run.
 struct Event {
-  std::string name = "";               // "eval"; empty: for the log alone
+  std::string name = {};               // "eval"; empty: for the log alone
   nlohmann::ordered_json fields = {};  // an object, in the order of the file
-  std::string text = "";               // a line for the log; empty: none
+  std::string text = {};               // a line for the log; empty: none
 };
 
 Event EvalEvent(int64_t step, const EvalResult& result);
