@@ -176,7 +176,7 @@ class RingLoader : public Loader {
   SampleMaker maker_;
   StageClock clock_;
 
-  // Guards everything below, but the rows of a slot belong to whoever claimed them.
+  // Guards everything below, but a row of a slot belongs to the worker that claimed it.
   mutable std::mutex mutex_;
   std::condition_variable claimable_, filled_;
   int64_t last_added_ = 0;  // batches delivered when the latest worker was asked for

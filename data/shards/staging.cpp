@@ -151,7 +151,7 @@ class MachineStager final : public Stager {
     return RenameDurably(temporary, CopyPath(file));
   }
 
-  // Hands over the copies that are there by now, whoever made them.
+  // Hands over the copies that are there by now, from any process.
   void AdoptFinished() {
     for (size_t i = 0; i < files_.size(); ++i) {
       if (adopted_[i] || !Exists(files_[i])) continue;

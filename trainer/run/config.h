@@ -1,4 +1,4 @@
-// Everything a run is told, as the command line says it, checked before anything starts.
+// The configuration of a run: a field per flag, validated before anything starts.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The index math of the tensor core convolutions by itself. conv_emulation_test.cpp shows it at work.
+// The index math of the tensor core convolutions alone; conv_emulation_test.cpp uses it in whole blocks.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -14,7 +14,7 @@
 
 namespace deeper::conv {
 
-// Operands as vectors: whoever reads beyond them is found.
+// Operands as vectors, so that a read beyond them is found.
 struct Operands {
   std::vector<bf16> in, weights, mask, out;
   uint8_t* positions = nullptr;  // of maxima, where they are pooled
