@@ -49,8 +49,7 @@ absl::StatusOr<Command*> TakeCommand(const Commands& commands, std::vector<std::
     }
     names.push_back(name);
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("there is no command ", arguments[0], DidYouMean(arguments[0], names)));
+  return InvalidArgument("there is no command ", arguments[0], DidYouMean(arguments[0], names));
 }
 
 bool AsksForHelp(const std::vector<std::string>& arguments) {
@@ -74,15 +73,15 @@ bool ShowHelp(const Commands& commands, std::vector<std::string> arguments, std:
 }
 
 absl::Status Usage(const absl::Status& status, const std::string& command) {
-  return absl::InvalidArgumentError(absl::StrCat(status.message(), "; see `deeper ", command, "--help`"));
+  return InvalidArgument(status.message(), "; see `deeper ", command, "--help`");
 }
 
 absl::Status Execute(Command& command, const std::vector<std::string>& arguments, Communicator& comm) {
   absl::StatusOr<std::vector<std::string>> operands = ParseFlags(arguments, command.Flags());
   if (operands.ok() && !operands->empty() && *command.text.operands == '\0')
-    operands = absl::InvalidArgumentError(absl::StrCat("unexpected argument ", operands->front()));
+    operands = InvalidArgument("unexpected argument ", operands->front());
   if (operands.ok() && comm.size() > 1 && !command.text.distributed)
-    operands = absl::InvalidArgumentError("runs as one process: leave out mpirun");
+    operands = InvalidArgument("runs as one process: leave out mpirun");
   if (!operands.ok()) return Usage(operands.status(), absl::StrCat(command.text.name, " "));
   return command.Run({arguments, *std::move(operands), comm});
 }

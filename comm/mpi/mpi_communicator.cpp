@@ -81,7 +81,7 @@ class MpiCommunicator final : public Communicator {
   }
   absl::Status Init() {
     const auto run = [](const char* call, int code) {
-      return code == MPI_SUCCESS ? absl::OkStatus() : absl::InternalError(ErrorText(call, code));
+      return code == MPI_SUCCESS ? absl::OkStatus() : Internal(ErrorText(call, code));
     };
     MPI_Comm local = MPI_COMM_NULL;
     RETURN_IF_ERROR(
@@ -221,7 +221,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_ele
   int started = 0;
   MPI_Initialized(&started);
   if (started)
-    return absl::FailedPreconditionError(
+    return FailedPrecondition(
         "MPI was started before in this process, and starts only once: share its communicator");
   // The ring moves every byte twice for any number of ranks. Open MPI's own choice for reductions in place is
   // a binomial tree through rank 0, which took 1.2 to 2.5 times as long from 4 MB on. Whoever chose an
@@ -229,10 +229,10 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_ele
   setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "1", /*overwrite=*/0);
   int provided = MPI_THREAD_SINGLE;
   if (const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided); code != MPI_SUCCESS)
-    return absl::InternalError(ErrorText("MPI_Init_thread", code));
+    return Internal(ErrorText("MPI_Init_thread", code));
   auto communicator = std::make_unique<MpiCommunicator>(max_elements);
   if (provided < MPI_THREAD_SERIALIZED)
-    return absl::FailedPreconditionError(
+    return FailedPrecondition(
         "this MPI library serves only one thread; use one built with thread support (MPI_THREAD_MULTIPLE)");
   RETURN_IF_ERROR(communicator->Init());
   return communicator;

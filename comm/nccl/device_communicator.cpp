@@ -44,10 +44,10 @@ absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& pla
   const std::string obstacle = Obstacle(places);
   if (obstacle.empty()) return DeviceTransport{true, "every rank has a GPU of its own"};
   if (wanted == Transport::kAuto) return DeviceTransport{false, obstacle};
-  return absl::FailedPreconditionError(absl::StrCat(
+  return FailedPrecondition(
       "--comm=nccl: ", obstacle,
       ": start one rank a GPU with NCCL on every machine, or use --comm=mpi, which goes by way of "
-      "host memory"));
+      "host memory");
 }
 
 absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, Device& device,

@@ -9,14 +9,13 @@ namespace deeper {
 
 absl::StatusOr<NcclLibrary> NcclLibrary::Open(const char* file) {
   void* const handle = dlopen(file, RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) return absl::NotFoundError(absl::StrCat("NCCL is not there: ", dlerror()));
+  if (handle == nullptr) return NotFound("NCCL is not there: ", dlerror());
   NcclLibrary library{};
   absl::Status status;
   const auto find = [&](const char* name, auto& function) {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(handle, name));
     if (function == nullptr) {
-      status.Update(
-          absl::NotFoundError(absl::StrCat(file, " has no ", name, ": NCCL 2.19 or later is needed")));
+      status.Update(NotFound(file, " has no ", name, ": NCCL 2.19 or later is needed"));
     }
   };
   find("ncclGetVersion", library.GetVersion);

@@ -1,5 +1,6 @@
 // What stands in for nccl_communicator.cpp in builds without NCCL's header.
 #include "comm/nccl/nccl_communicator.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -9,7 +10,7 @@ constexpr char kBuiltWithoutNccl[] = "this program was built without NCCL";
 }  // namespace
 
 absl::StatusOr<std::string> LoadNccl() {
-  return absl::UnimplementedError(kBuiltWithoutNccl);
+  return Unimplemented(kBuiltWithoutNccl);
 }
 
 std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& inner, Device&) {

@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -197,10 +198,9 @@ absl::StatusOr<Links> ConnectPeers(Communicator& comm) {
   int64_t lost = center || links[0] != nullptr ? comm.size() : comm.rank();
   comm.AllReduce(&lost, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
   if (lost == comm.size()) return links;
-  return absl::UnavailableError(
-      absl::StrCat("rank ", lost, " cannot reach rank 0 at port ", offer.port, " of ", ListOf(offer),
-                   ": let the ranks' machines talk TCP, or train without the watchdog "
-                   "(--watchdog_seconds=0)"));
+  return Unavailable("rank ", lost, " cannot reach rank 0 at port ", offer.port, " of ", ListOf(offer),
+                     ": let the ranks' machines talk TCP, or train without the watchdog "
+                     "(--watchdog_seconds=0)");
 }
 
 }  // namespace deeper

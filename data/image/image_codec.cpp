@@ -13,7 +13,6 @@
 #include <cstring>
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
 
@@ -23,8 +22,8 @@ namespace {
 absl::Status CheckSize(uint64_t height, uint64_t width) {
   if (height <= kMaxImageSide && width <= kMaxImageSide && height * width <= kMaxImagePixels)
     return absl::OkStatus();
-  return absl::OutOfRangeError(absl::StrCat("image of ", width, " x ", height, " pixels; the limit is ",
-                                            kMaxImageSide, " a side and ", kMaxImagePixels, " in all"));
+  return OutOfRange("image of ", width, " x ", height, " pixels; the limit is ", kMaxImageSide,
+                    " a side and ", kMaxImagePixels, " in all");
 }
 
 void SetPart(const PixelRect& part, int channels, Image* image) {
@@ -132,7 +131,7 @@ absl::Status ReadJpeg(std::span<const uint8_t> bytes, const Wanted& wanted, Imag
   info.err = InitErrors(&errors);
   if (setjmp(errors.jump) != 0) {
     jpeg_destroy_decompress(&info);
-    return absl::DataLossError(absl::StrCat("damaged JPEG: ", errors.message));
+    return DataLoss("damaged JPEG: ", errors.message);
   }
   jpeg_create_decompress(&info);
   jpeg_mem_src(&info, bytes.data(), bytes.size());
@@ -191,7 +190,7 @@ absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, Image
   DEEPER_CHECK(png != nullptr && info != nullptr);
   if (setjmp(input.jump) != 0) {
     png_destroy_read_struct(&png, &info, nullptr);
-    return absl::DataLossError(absl::StrCat("damaged PNG: ", input.message));
+    return DataLoss("damaged PNG: ", input.message);
   }
   png_set_read_fn(png, &input, ReadPngBytes);
   png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // ours below has the clearer message
@@ -216,7 +215,7 @@ absl::Status ReadImage(std::span<const uint8_t> bytes, const Wanted& wanted, Ima
     case ImageFormat::kUnknown:
       break;
   }
-  return absl::InvalidArgumentError(bytes.empty() ? "empty file" : "neither a JPEG nor a PNG file");
+  return InvalidArgument(bytes.empty() ? "empty file" : "neither a JPEG nor a PNG file");
 }
 
 }  // namespace

@@ -32,8 +32,8 @@ std::string ParentOf(const std::string& path) {
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
   std::error_code error;
   if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot write ", path, ": it is there and no regular file, so it will not be replaced"));
+    return FailedPrecondition("cannot write ", path,
+                              ": it is there and no regular file, so it will not be replaced");
   }
   const std::string temporary = path + kTemporarySuffix;
   absl::Status status = WriteAndSync(temporary, content);
@@ -62,8 +62,8 @@ absl::Status CreateDirectories(const std::string& directory) {
 absl::StatusOr<File> LockDirectory(const std::string& directory) {
   absl::StatusOr<File> opened = File::Open(directory, O_RDONLY | O_DIRECTORY);
   if (opened.ok() && flock(opened->fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        directory, " is in use by another process; wait for it to end or use another directory"));
+    return FailedPrecondition(directory,
+                              " is in use by another process; wait for it to end or use another directory");
   }
   return opened;
 }

@@ -69,8 +69,7 @@ File::~File() {
 absl::StatusOr<File> File::Open(const std::string& path, int flags) {
   const int fd = open(path.c_str(), flags | O_CLOEXEC, 0666);
   if (fd < 0 && errno == EINVAL && (flags & O_DIRECT) != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path, " is on a file system that cannot read past the page cache"));
+    return FailedPrecondition(path, " is on a file system that cannot read past the page cache");
   }
   if (fd < 0) return IoError((flags & O_ACCMODE) == O_RDONLY ? "open" : "create", path, errno);
   return File(fd, path, (flags & O_DIRECT) != 0);
@@ -89,7 +88,7 @@ absl::Status File::ReadAt(uint64_t offset, void* data, size_t bytes) const {
     const ssize_t got = pread(fd_, to, bytes, static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return IoError("read", path_, errno);
-    if (got == 0) return absl::DataLossError(absl::StrCat(path_, " is cut short at byte ", offset));
+    if (got == 0) return DataLoss(path_, " is cut short at byte ", offset);
     to += got;
     offset += static_cast<uint64_t>(got);
     bytes -= static_cast<size_t>(got);
@@ -112,8 +111,7 @@ absl::Status File::ReadAligned(uint64_t offset, void* data, size_t bytes) const 
     const ssize_t got = pread(fd_, piece.get(), wanted, static_cast<off_t>(offset - skipped));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return IoError("read", path_, errno);
-    if (static_cast<uint64_t>(got) <= skipped)
-      return absl::DataLossError(absl::StrCat(path_, " is cut short at byte ", offset));
+    if (static_cast<uint64_t>(got) <= skipped) return DataLoss(path_, " is cut short at byte ", offset);
     const size_t taken = std::min(bytes, static_cast<size_t>(got) - skipped);
     std::memcpy(to, piece.get() + skipped, taken);
     to += taken;

@@ -52,7 +52,7 @@ absl::Status Hdf5Error(const std::string& action, const std::string& path) {
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, KeepInnermost, &reason);
   const size_t at = reason.find("errno = ");
   if (at != std::string::npos) return IoError(action, path, std::atoi(reason.c_str() + at + 8));
-  return absl::DataLossError(absl::StrCat("cannot ", action, " ", path, ": ", reason));
+  return DataLoss("cannot ", action, " ", path, ": ", reason);
 }
 
 hid_t DataType(Hdf5Type type) {
@@ -114,11 +114,11 @@ absl::Status WriteAttribute(hid_t file, const std::string& path, const std::stri
 }
 
 absl::Status Missing(const char* kind, const std::string& name, const std::string& path) {
-  return absl::NotFoundError(absl::StrCat(path, " has no ", kind, " ", name));
+  return NotFound(path, " has no ", kind, " ", name);
 }
 
 absl::Status WrongType(const std::string& name, const std::string& path) {
-  return absl::DataLossError(absl::StrCat(name, " of ", path, " does not have the expected type"));
+  return DataLoss(name, " of ", path, " does not have the expected type");
 }
 
 // The extent of an open dataset, safe to read: in one piece and inside the file.
@@ -128,7 +128,7 @@ absl::StatusOr<Hdf5Extent> CheckedExtent(hid_t dataset, const std::string& name,
   const int rank = H5Sget_simple_extent_ndims(space);
   const Handle creation(H5Dget_create_plist(dataset), H5Pclose);
   if (rank < 0 || H5Pget_layout(creation) != H5D_CONTIGUOUS) {
-    return absl::DataLossError(absl::StrCat(name, " of ", path, " is not a contiguous array"));
+    return DataLoss(name, " of ", path, " is not a contiguous array");
   }
   std::vector<hsize_t> dims(static_cast<size_t>(rank));
   H5Sget_simple_extent_dims(space, dims.data(), nullptr);
@@ -142,7 +142,7 @@ absl::StatusOr<Hdf5Extent> CheckedExtent(hid_t dataset, const std::string& name,
   if (inside && extent.bytes == 0) return extent;
   extent.offset = H5Dget_offset(dataset);
   if (!inside || extent.bytes > file_bytes || extent.offset > file_bytes - extent.bytes) {
-    return absl::DataLossError(absl::StrCat(name, " of ", path, " reaches beyond the end of the file"));
+    return DataLoss(name, " of ", path, " reaches beyond the end of the file");
   }
   return extent;
 }

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels/base/check.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
@@ -13,7 +14,7 @@ absl::StatusOr<std::vector<uint8_t>> Inflate(std::span<const uint8_t> packed, si
   constexpr int kZlibOrGzip = MAX_WBITS + 32;
   constexpr size_t kPiece = 1 << 18;
   z_stream stream = {};
-  if (packed.size() > std::numeric_limits<uInt>::max()) return absl::DataLossError("too large to unpack");
+  if (packed.size() > std::numeric_limits<uInt>::max()) return DataLoss("too large to unpack");
   DEEPER_CHECK(inflateInit2(&stream, kZlibOrGzip) == Z_OK);
   stream.next_in = const_cast<Bytef*>(packed.data());
   stream.avail_in = static_cast<uInt>(packed.size());
@@ -28,7 +29,7 @@ absl::StatusOr<std::vector<uint8_t>> Inflate(std::span<const uint8_t> packed, si
     out.resize(begin + piece - stream.avail_out);
   }
   inflateEnd(&stream);
-  if (state != Z_STREAM_END) return absl::DataLossError("damaged, cut short or too large when unpacked");
+  if (state != Z_STREAM_END) return DataLoss("damaged, cut short or too large when unpacked");
   return out;
 }
 

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "data/io/inflate.h"
 #include "kernels/base/status.h"
 
@@ -41,7 +40,7 @@ enum MiType : uint32_t {
 enum MxClass : uint8_t { kStruct = 2, kChar = 4, kFirstNumeric = 6, kLastNumeric = 15 };
 
 absl::Status Damaged() {
-  return absl::DataLossError("damaged MAT-file");
+  return DataLoss("damaged MAT-file");
 }
 
 template <class T>
@@ -146,7 +145,7 @@ absl::StatusOr<NamedArray> ParseArray(Bytes rest, int depth) {
     return parsed;
   }
   if (mx_class != kChar && (mx_class < kFirstNumeric || mx_class > kLastNumeric))
-    return absl::UnimplementedError(absl::StrCat("MAT-file with an array of class ", int{mx_class}));
+    return Unimplemented("MAT-file with an array of class ", int{mx_class});
   absl::StatusOr<Element> data = Next(&rest);
   if (!data.ok()) return Damaged();
   ASSIGN_OR_RETURN(std::vector<double> values, Numbers(*data));
@@ -164,7 +163,7 @@ absl::StatusOr<NamedArray> ParseArray(Bytes rest, int depth) {
 
 absl::StatusOr<MatArray> ReadMatVariable(Bytes file, const std::string& name) {
   if (file.size() < kHeaderBytes || file[125] != 1 || file[126] != 'I' || file[127] != 'M')
-    return absl::DataLossError("not a little-endian MAT-file of level 5");
+    return DataLoss("not a little-endian MAT-file of level 5");
   std::vector<uint8_t> inflated;
   for (Bytes rest = file.subspan(kHeaderBytes); !rest.empty();) {
     absl::StatusOr<Element> element = Next(&rest);
@@ -178,7 +177,7 @@ absl::StatusOr<MatArray> ReadMatVariable(Bytes file, const std::string& name) {
     ASSIGN_OR_RETURN(NamedArray parsed, ParseArray(element->data, 0));
     if (parsed.name == name) return std::move(parsed.array);
   }
-  return absl::NotFoundError(absl::StrCat("the MAT-file has no variable ", name));
+  return NotFound("the MAT-file has no variable ", name);
 }
 
 }  // namespace deeper

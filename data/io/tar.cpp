@@ -84,20 +84,20 @@ absl::Status ParsePax(absl::string_view records, Extension* extension) {
     const size_t space = records.find(' ');
     if (space == records.npos || !absl::SimpleAtoi(records.substr(0, space), &length) ||
         length > records.size() || length < space + 2 || records[length - 1] != '\n') {
-      return absl::DataLossError("damaged pax records");
+      return DataLoss("damaged pax records");
     }
     const absl::string_view record = records.substr(space + 1, length - space - 2);
     const size_t equals = record.find('=');
-    if (equals == record.npos) return absl::DataLossError("damaged pax records");
+    if (equals == record.npos) return DataLoss("damaged pax records");
     const absl::string_view key = record.substr(0, equals), value = record.substr(equals + 1);
     uint64_t bytes = 0;
     if (key == "path") {
       extension->name = std::string(value);
     } else if (key == "size") {
-      if (!absl::SimpleAtoi(value, &bytes)) return absl::DataLossError("damaged pax records");
+      if (!absl::SimpleAtoi(value, &bytes)) return DataLoss("damaged pax records");
       extension->bytes = bytes;
     } else if (absl::StartsWith(key, "GNU.sparse.")) {
-      return absl::UnimplementedError("a sparse file; pack it without --sparse");
+      return Unimplemented("a sparse file; pack it without --sparse");
     }
     records.remove_prefix(length);
   }

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "data/image/image.h"
 #include "data/load/sample_order.h"
 #include "kernels/base/status.h"
@@ -58,7 +57,7 @@ class Dataset {
   // channels] bytes. DataLoss as of Read.
   virtual absl::Status ReadPixels(int64_t index, uint8_t* pixels) const {
     (void)pixels;
-    return absl::UnimplementedError(absl::StrCat(Describe(index), " is not stored as pixels"));
+    return Unimplemented(Describe(index), " is not stored as pixels");
   }
   // These samples, which lie side by side, will be read soon.
   virtual void ReadAhead(Slice samples) const { (void)samples; }

@@ -57,7 +57,7 @@ class RingLoader : public Loader {
     released_ = delivered_;
     claimable_.notify_one();
     if (delivered_ == planned_ && sequence_.done()) {
-      return absl::OutOfRangeError(absl::StrCat("no batches left after ", options_.epochs, " epochs"));
+      return OutOfRange("no batches left after ", options_.epochs, " epochs");
     }
     Slot& slot = slots_[delivered_ % slots_.size()];
     const auto filled = [&] { return delivered_ < planned_ && slot.unfilled == 0; };
@@ -190,8 +190,7 @@ class RingLoader : public Loader {
 };
 
 absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
-  if (info.samples <= 0)
-    return absl::InvalidArgumentError(absl::StrCat("the ", info.split, " split has no samples"));
+  if (info.samples <= 0) return InvalidArgument("the ", info.split, " split has no samples");
   const std::pair<const char*, int64_t> positive[] = {{"image_size", o.image_size},
                                                       {"global_batch", o.global_batch},
                                                       {"rows", o.rows},
@@ -199,27 +198,23 @@ absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
                                                       {"workers", o.workers == 0 ? o.max_workers : o.workers},
                                                       {"prefetch", o.prefetch}};
   for (const auto& [name, value] : positive) {
-    if (value <= 0)
-      return absl::InvalidArgumentError(absl::StrCat("loader: ", name, " is ", value, ", must be positive"));
+    if (value <= 0) return InvalidArgument("loader: ", name, " is ", value, ", must be positive");
   }
   if (o.rank < 0 || o.rank >= o.world) {
-    return absl::InvalidArgumentError(absl::StrCat("loader: rank ", o.rank, " is not one of ", o.world));
+    return InvalidArgument("loader: rank ", o.rank, " is not one of ", o.world);
   }
   if (o.slices < 0 || o.slices % o.world != 0 || o.rows * o.slices < (o.slices > 0 ? o.global_batch : 0)) {
-    return absl::InvalidArgumentError(absl::StrCat("loader: ", o.slices, " slices of ", o.rows,
-                                                   " rows do not hold ", "a global batch of ", o.global_batch,
-                                                   " on ", o.world, " ranks"));
+    return InvalidArgument("loader: ", o.slices, " slices of ", o.rows, " rows do not hold ",
+                           "a global batch of ", o.global_batch, " on ", o.world, " ranks");
   }
   if (o.channels != info.channels && !(o.channels == 3 && info.channels == 1)) {
-    return absl::InvalidArgumentError(absl::StrCat("the model takes ", o.channels, " channels, the ",
-                                                   info.split, " split has ", info.channels,
-                                                   ": only 1 can become 3"));
+    return InvalidArgument("the model takes ", o.channels, " channels, the ", info.split, " split has ",
+                           info.channels, ": only 1 can become 3");
   }
   const int64_t batches = BatchesPerEpoch(info.samples, o.global_batch);
   if (o.first_batch < 0 || o.first_batch > batches) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot begin at batch ", o.first_batch, " of an epoch of ", batches,
-                     " batches: was it saved with another global batch or data set?"));
+    return InvalidArgument("cannot begin at batch ", o.first_batch, " of an epoch of ", batches,
+                           " batches: was it saved with another global batch or data set?");
   }
   return absl::OkStatus();
 }
@@ -228,16 +223,14 @@ absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
 absl::StatusOr<std::vector<PixelScale>> MakeScales(const PixelStats& stats, int channels) {
   const size_t entries = stats.mean.size();
   if (entries != stats.stddev.size() || (entries != 1 && entries != static_cast<size_t>(channels))) {
-    return absl::InvalidArgumentError(absl::StrCat("pixel statistics have ", entries, " means and ",
-                                                   stats.stddev.size(), " deviations, need ", channels,
-                                                   " (or 1) of each"));
+    return InvalidArgument("pixel statistics have ", entries, " means and ", stats.stddev.size(),
+                           " deviations, need ", channels, " (or 1) of each");
   }
   std::vector<PixelScale> scales;
   for (int c = 0; c < channels; ++c) {
     const float mean = stats.mean[c % entries], stddev = stats.stddev[c % entries];
     if (!(stddev > 0)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("standard deviation of channel ", c, " is ", stddev, ", must be positive"));
+      return InvalidArgument("standard deviation of channel ", c, " is ", stddev, ", must be positive");
     }
     scales.push_back({1 / (255 * stddev), -mean / stddev});
   }
@@ -258,9 +251,8 @@ absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const
   for (int i = 0; i < options.prefetch; ++i) {
     images.push_back(options.allocate(bytes));
     if (images.back().data() == nullptr) {
-      return absl::ResourceExhaustedError(absl::StrCat("no host memory for ", options.prefetch,
-                                                       " prefetched batches of ", bytes,
-                                                       " bytes: prefetch fewer, or use a smaller batch"));
+      return ResourceExhausted("no host memory for ", options.prefetch, " prefetched batches of ", bytes,
+                               " bytes: prefetch fewer, or use a smaller batch");
     }
   }
   const float mean =

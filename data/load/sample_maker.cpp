@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "data/image/augment.h"
 #include "data/image/resize.h"
 #include "data/load/stage_clock.h"
@@ -73,8 +72,8 @@ absl::StatusOr<int64_t> SampleMaker::Prepare(BatchInMaking& batch, int64_t posit
   absl::Status prepared = PrepareSample(batch, sample, entry, scratch);
   while (absl::IsDataLoss(prepared) && options_.allow_bad > 0) {
     if (!MayReplace(sample, prepared)) {
-      return absl::DataLossError(absl::StrCat(prepared.message(), "; that is one bad sample more than the ",
-                                              options_.allow_bad, " that are allowed"));
+      return DataLoss(prepared.message(), "; that is one bad sample more than the ", options_.allow_bad,
+                      " that are allowed");
     }
     sample = (sample + 1) % dataset_.info().samples;
     prepared = PrepareSample(batch, sample, entry, scratch);

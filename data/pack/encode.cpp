@@ -4,7 +4,6 @@
 #include <cmath>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "data/image/image_codec.h"
 #include "data/image/resize.h"
 #include "kernels/base/status.h"
@@ -16,8 +15,7 @@ absl::Status ResizeShortSide(int side, Image* image) {
   const int64_t height = image->height, width = image->width, shorter = std::min(height, width);
   const int64_t new_height = height * side / shorter, new_width = width * side / shorter;
   if (std::max(new_height, new_width) > kMaxImageSide || new_height * new_width > kMaxImagePixels) {
-    return absl::OutOfRangeError(
-        absl::StrCat("resized, it would have ", new_width, " x ", new_height, " pixels"));
+    return OutOfRange("resized, it would have ", new_width, " x ", new_height, " pixels");
   }
   if (shorter != side) {
     *image =

@@ -33,14 +33,12 @@ namespace fs = std::filesystem;
 absl::Status CheckOptions(const PackOptions& options) {
   const auto allowed = [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; };
   if (options.split.empty() || !std::all_of(options.split.begin(), options.split.end(), allowed)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("split \"", options.split, "\": use letters, digits and _"));
+    return InvalidArgument("split \"", options.split, "\": use letters, digits and _");
   }
-  if (options.shard_size <= 0) return absl::InvalidArgumentError("shard_size must be positive");
-  if (options.quality < 1 || options.quality > 100)
-    return absl::InvalidArgumentError("quality must be 1 to 100");
-  if (options.resize < 0) return absl::InvalidArgumentError("resize must not be negative");
-  if (options.allow_bad < 0) return absl::InvalidArgumentError("allow_bad must not be negative");
+  if (options.shard_size <= 0) return InvalidArgument("shard_size must be positive");
+  if (options.quality < 1 || options.quality > 100) return InvalidArgument("quality must be 1 to 100");
+  if (options.resize < 0) return InvalidArgument("resize must not be negative");
+  if (options.allow_bad < 0) return InvalidArgument("allow_bad must not be negative");
   return absl::OkStatus();
 }
 
@@ -52,7 +50,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
                    format->open({options.input, options.split, known_classes, options.jobs, progress}));
   RETURN_IF_ERROR(CheckClassNames(source->classes()));
   if (const std::vector<std::string>& warnings = source->warnings(); options.strict && !warnings.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("--strict: ", absl::StrJoin(warnings, "; ")));
+    return InvalidArgument("--strict: ", absl::StrJoin(warnings, "; "));
   }
   return source;
 }
@@ -71,9 +69,8 @@ absl::Status PrepareOutput(const PackOptions& options, const PackPlan& plan) {
     if (!IsShardFileName(name, options.split)) continue;
     absl::StatusOr<ShardFile> shard = ShardFile::Open(path);
     if (ours.contains(name) && (!shard.ok() || shard->header().uuid == plan.manifest.uuid)) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat(path, " is from another packing of split ", options.split,
-                     "; delete that split's shards, or use another output directory"));
+    return FailedPrecondition(path, " is from another packing of split ", options.split,
+                              "; delete that split's shards, or use another output directory");
   }
   return error ? IoError("list", options.output, error.value()) : absl::OkStatus();
 }
@@ -99,8 +96,7 @@ absl::Status WriteShard(const PackOptions& options, const ImageSource& source, c
     const int64_t from = shard.sources[static_cast<size_t>(i)];
     absl::StatusOr<StoredSample> stored = EncodeSample(source, from, options, /*decode=*/false);
     if (!stored.ok()) {
-      return absl::DataLossError(
-          absl::StrCat(source.Name(from), " can no longer be packed: ", stored.status().message()));
+      return DataLoss(source.Name(from), " can no longer be packed: ", stored.status().message());
     }
     RETURN_IF_ERROR(writer.Put(i, stored->bytes));
     counter->Add(1);

@@ -79,9 +79,8 @@ absl::Status CheckRejects(const std::vector<Reject>& rejects, const PackOptions&
       rejects.begin(), rejects.begin() + static_cast<ptrdiff_t>(shown), "",
       [](std::string* out, const Reject& r) { absl::StrAppend(out, "\n  ", r.name, ": ", r.reason); });
   if (shown < rejects.size()) absl::StrAppend(&list, "\n  and ", rejects.size() - shown, " more");
-  return absl::DataLossError(absl::StrCat(rejects.size(), " bad images in ", options.input, ", ",
-                                          options.allow_bad, " allowed:", list,
-                                          "\nRemove or replace them, or raise --allow_bad."));
+  return DataLoss(rejects.size(), " bad images in ", options.input, ", ", options.allow_bad,
+                  " allowed:", list, "\nRemove or replace them, or raise --allow_bad.");
 }
 
 // Of everything a model could learn from; how the samples are cut into shards is not part of it.
@@ -162,7 +161,7 @@ absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const ImageSour
                                      const PackProgress& progress) {
   ASSIGN_OR_RETURN(Scan scan, ScanSource(options, source, progress));
   RETURN_IF_ERROR(CheckRejects(scan.rejects, options));
-  if (scan.samples.empty()) return absl::InvalidArgumentError(absl::StrCat("no images in ", options.input));
+  if (scan.samples.empty()) return InvalidArgument("no images in ", options.input);
   Shuffle(options.shuffle, &scan.samples);
   PackPlan plan;
   SplitManifest& manifest = plan.manifest;

@@ -5,9 +5,9 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -103,15 +103,13 @@ const PixelStats& Manifest::StatsFor(const std::string& split) const {
 
 absl::Status CheckClassNames(const std::vector<std::string>& classes) {
   if (classes.size() > kMaxClasses) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(classes.size(), " classes; labels go up to ", kMaxClasses - 1));
+    return InvalidArgument(classes.size(), " classes; labels go up to ", kMaxClasses - 1);
   }
   for (const std::string& name : classes) {
     try {
       json(name).dump();
     } catch (const json::exception&) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("class name \"", absl::CHexEscape(name), "\" is not UTF-8; rename it"));
+      return InvalidArgument("class name \"", absl::CHexEscape(name), "\" is not UTF-8; rename it");
     }
   }
   return absl::OkStatus();
@@ -121,8 +119,7 @@ absl::StatusOr<Manifest> ParseManifest(std::span<const uint8_t> text, const std:
   try {
     json document = json::parse(text.begin(), text.end());
     if (document.at("format") != kFormat || document.at("format_version") != kVersion) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(path, " is not a ", kFormat, " manifest of version ", kVersion));
+      return FailedPrecondition(path, " is not a ", kFormat, " manifest of version ", kVersion);
     }
     const std::string checksum = document.at("checksum");
     document.erase("checksum");
@@ -130,24 +127,21 @@ absl::StatusOr<Manifest> ParseManifest(std::span<const uint8_t> text, const std:
       Manifest manifest = FromJson(document);
       for (const auto& [name, split] : manifest.splits) {
         const std::string problem = Problem(split);
-        if (!problem.empty()) return absl::DataLossError(absl::StrCat(path, ", split ", name, ": ", problem));
+        if (!problem.empty()) return DataLoss(path, ", split ", name, ": ", problem);
       }
       return manifest;
     }
   } catch (const json::exception& error) {
-    return absl::DataLossError(
-        absl::StrCat(path, " is damaged: ", error.what(), "; restore it or pack again"));
+    return DataLoss(path, " is damaged: ", error.what(), "; restore it or pack again");
   }
-  return absl::DataLossError(
-      absl::StrCat(path, " does not match its own checksum; restore it, or delete it and pack again"));
+  return DataLoss(path, " does not match its own checksum; restore it, or delete it and pack again");
 }
 
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
   const std::string path = ManifestPath(directory);
   absl::StatusOr<std::vector<uint8_t>> text = ReadFile(path);
   if (absl::IsNotFound(text.status())) {
-    return absl::NotFoundError(
-        absl::StrCat("no ", path, ": not a packed dataset, or packing has not ended; run `deeper pack`"));
+    return NotFound("no ", path, ": not a packed dataset, or packing has not ended; run `deeper pack`");
   }
   return text.ok() ? ParseManifest(*text, path) : text.status();
 }

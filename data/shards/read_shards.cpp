@@ -164,8 +164,7 @@ class ShardDataset : public Dataset {
     RETURN_IF_ERROR(ReadStored(shard, i, file.data()));
     EnterStage(Stage::kDecode);
     absl::Status decoded = DecodePart(file, info_.channels, choose, image);
-    return decoded.ok() ? decoded
-                        : absl::DataLossError(absl::StrCat(Describe(index), ": ", decoded.message()));
+    return decoded.ok() ? decoded : DataLoss(Describe(index), ": ", decoded.message());
   }
 
   ImageSize StoredPixels(int64_t index) const override {
@@ -210,14 +209,12 @@ class ShardDataset : public Dataset {
     if (shard.original.fd() < 0) {
       absl::StatusOr<File> file = File::Open(shard.path, O_RDONLY | (direct_io_ ? O_DIRECT : 0));
       if (absl::IsFailedPrecondition(file.status()))
-        return absl::FailedPreconditionError(
-            absl::StrCat(file.status().message(), ": leave out --direct_io"));
+        return FailedPrecondition(file.status().message(), ": leave out --direct_io");
       RETURN_IF_ERROR(file.status());
       ASSIGN_OR_RETURN(const uint64_t bytes, file->Size());
       if (bytes != shard.bytes) {
-        return absl::DataLossError(absl::StrCat(shard.path, " has ", bytes, " bytes now, the manifest says ",
-                                                shard.bytes,
-                                                ": it was changed or replaced while it was in use"));
+        return DataLoss(shard.path, " has ", bytes, " bytes now, the manifest says ", shard.bytes,
+                        ": it was changed or replaced while it was in use");
       }
       shard.original = *std::move(file);
     }
@@ -242,8 +239,8 @@ class ShardDataset : public Dataset {
                        : file.status();
       if (read.ok()) return read;
     }
-    return absl::DataLossError(absl::StrCat(Describe(shard.first + static_cast<int64_t>(i)), ": ",
-                                            read.message(), Explanation(shard)));
+    return DataLoss(Describe(shard.first + static_cast<int64_t>(i)), ": ", read.message(),
+                    Explanation(shard));
   }
 
   // What became of a shard of which a sample could not be read.
@@ -270,10 +267,9 @@ class ShardDataset : public Dataset {
 absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::string& split) {
   ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(dir));
   if (!manifest.splits.contains(split)) {
-    return absl::NotFoundError(
-        absl::StrCat(dir, " has no split \"", split, "\", only ",
-                     absl::StrJoin(manifest.splits, ", ",
-                                   [](std::string* out, const auto& entry) { out->append(entry.first); })));
+    return NotFound(dir, " has no split \"", split, "\", only ",
+                    absl::StrJoin(manifest.splits, ", ",
+                                  [](std::string* out, const auto& entry) { out->append(entry.first); }));
   }
   std::string index;
   const std::string text = ManifestText(manifest);
@@ -286,8 +282,8 @@ absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::st
                 [&](const auto& array) { PutPiece(array.data(), array.size() * sizeof(array[0]), &index); });
   });
   if (problems.empty()) return index;
-  return absl::DataLossError(absl::StrCat("the shards of split ", split, " in ", dir, " cannot be used:\n  ",
-                                          Summarize(problems), "\nRestore them or pack again."));
+  return DataLoss("the shards of split ", split, " in ", dir, " cannot be used:\n  ", Summarize(problems),
+                  "\nRestore them or pack again.");
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::string index,

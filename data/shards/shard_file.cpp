@@ -14,7 +14,7 @@ absl::Status ReadSample(const File& file, uint64_t offset, size_t bytes, uint32_
   absl::Status read = file.ReadAt(offset, out, bytes);
   if (read.ok() && Crc32c(out, bytes) == crc32c) return read;
   posix_fadvise(file.fd(), static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
-  return absl::DataLossError(read.ok() ? "its bytes do not match their CRC32C" : read.message());
+  return DataLoss(read.ok() ? "its bytes do not match their CRC32C" : read.message());
 }
 
 absl::StatusOr<ShardFile> ShardFile::Open(const std::string& path) {
@@ -42,7 +42,7 @@ absl::Status ShardFile::Read(int64_t sample, std::vector<uint8_t>* out) const {
     read = ReadSample(file_, data_offset_ + index_.offset[i], out->size(), index_.crc32c[i], out->data());
     if (read.ok()) return read;
   }
-  return absl::DataLossError(absl::StrCat(Describe(sample), ": ", read.message()));
+  return DataLoss(Describe(sample), ": ", read.message());
 }
 
 std::vector<ShardProblem> ShardFile::CheckSamples() const {

@@ -41,12 +41,12 @@ absl::Status ReadHeader(const Hdf5File& file, ShardHeader* header) {
   std::string format;
   int64_t version = 0;
   if (!file.ReadAttribute("format", &format).ok() || format != kFormat) {
-    return absl::FailedPreconditionError(absl::StrCat(file.path(), " is not a shard (format=", kFormat, ")"));
+    return FailedPrecondition(file.path(), " is not a shard (format=", kFormat, ")");
   }
   absl::Status status = file.ReadAttribute("format_version", &version);
   if (status.ok() && version != kVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(file.path(), " has shard format version ", version,
-                                                      "; this program reads version ", kVersion));
+    return FailedPrecondition(file.path(), " has shard format version ", version,
+                              "; this program reads version ", kVersion);
   }
   std::string encoding;
   status.Update(file.ReadAttribute("encoding", &encoding));
@@ -54,7 +54,7 @@ absl::Status ReadHeader(const Hdf5File& file, ShardHeader* header) {
                   [&](const char* name, auto& value) { status.Update(file.ReadAttribute(name, &value)); });
   RETURN_IF_ERROR(status);
   absl::StatusOr<Encoding> parsed = ParseEncoding(encoding);
-  if (!parsed.ok()) return absl::DataLossError(absl::StrCat(file.path(), ": ", parsed.status().message()));
+  if (!parsed.ok()) return DataLoss(file.path(), ": ", parsed.status().message());
   header->encoding = *parsed;
   return absl::OkStatus();
 }
@@ -67,7 +67,7 @@ absl::Status ReadIndex(const Hdf5File& file, ShardIndex* index) {
   std::string hash;
   status.Update(file.ReadAttribute("index_xxh3", &hash));
   if (!status.ok() || hash == HashIndex(*index)) return status;
-  return absl::DataLossError(absl::StrCat(file.path(), ": the index does not match its index_xxh3"));
+  return DataLoss(file.path(), ": the index does not match its index_xxh3");
 }
 
 // Whether every array has an entry for each of the shard's samples.
@@ -105,7 +105,7 @@ absl::StatusOr<Encoding> ParseEncoding(const std::string& name) {
   for (const Encoding encoding : {Encoding::kRaw, Encoding::kJpeg}) {
     if (name == NameOf(encoding)) return encoding;
   }
-  return absl::InvalidArgumentError(absl::StrCat("unknown encoding \"", name, "\"; use raw or jpeg"));
+  return InvalidArgument("unknown encoding \"", name, "\"; use raw or jpeg");
 }
 
 std::string HashIndex(const ShardIndex& index) {
@@ -141,15 +141,14 @@ void WriteHeaderAndIndex(const ShardHeader& header, const ShardIndex& index, Hdf
 absl::Status CheckIndex(const std::string& path, uint64_t data_bytes, const ShardHeader& header,
                         const ShardIndex& index) {
   if (header.channels != 1 && header.channels != 3)
-    return absl::DataLossError(absl::StrCat(path, ": channels = ", header.channels, ", not 1 or 3"));
+    return DataLoss(path, ": channels = ", header.channels, ", not 1 or 3");
   if (!HasAllEntries(header, index)) {
-    return absl::DataLossError(
-        absl::StrCat(path, ": its index arrays do not all have n_samples = ", header.samples, " entries"));
+    return DataLoss(path, ": its index arrays do not all have n_samples = ", header.samples, " entries");
   }
   for (size_t i = 0; i < index.offset.size(); ++i) {
     const std::string problem = EntryProblem(header, index, i, data_bytes);
     if (problem.empty()) continue;
-    return absl::DataLossError(absl::StrCat(path, ", sample ", i, " (", index.names[i], "): ", problem));
+    return DataLoss(path, ", sample ", i, " (", index.names[i], "): ", problem);
   }
   return absl::OkStatus();
 }

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
 #include "data/shards/shard_file.h"
@@ -38,8 +37,7 @@ ShardWriter::~ShardWriter() {
 absl::Status ShardWriter::Put(int64_t sample, std::span<const uint8_t> bytes) {
   const auto i = static_cast<size_t>(sample);
   if (bytes.size() != index_->length[i] || Crc32c(bytes.data(), bytes.size()) != index_->crc32c[i]) {
-    return absl::DataLossError(
-        absl::StrCat(index_->names[i], " changed while it was being packed; run pack again"));
+    return DataLoss(index_->names[i], " changed while it was being packed; run pack again");
   }
   return file_.WriteAt(data_offset_ + index_->offset[i], bytes.data(), bytes.size());
 }
@@ -47,7 +45,7 @@ absl::Status ShardWriter::Put(int64_t sample, std::span<const uint8_t> bytes) {
 absl::Status ShardWriter::Commit() {
   ASSIGN_OR_RETURN(ShardFile written, ShardFile::Open(file_.path()));
   const std::vector<ShardProblem> problems = written.CheckSamples();
-  if (!problems.empty()) return absl::DataLossError(problems[0].what);
+  if (!problems.empty()) return DataLoss(problems[0].what);
   RETURN_IF_ERROR(file_.Sync());
   RETURN_IF_ERROR(RenameDurably(file_.path(), path_));
   file_ = File();

@@ -82,7 +82,7 @@ class MachineStager final : public Stager {
     if (statvfs(directory_.c_str(), &info) != 0) return IoError("look for room in", directory_, errno);
     const uint64_t room = uint64_t{info.f_bavail} * info.f_frsize;
     if (missing <= room) return absl::OkStatus();
-    return absl::ResourceExhaustedError(
+    return ResourceExhausted(
         absl::StrFormat("%s has room for %.1f GB, but staging needs %.1f GB more; free space, or use another "
                         "--stage_dir or none",
                         directory_, static_cast<double>(room) / 1e9, static_cast<double>(missing) / 1e9));
@@ -144,8 +144,7 @@ class MachineStager final : public Stager {
       RETURN_IF_ERROR(to.WriteAt(at, chunk.data(), bytes));
     }
     if (hash.Finish().Hex() != file.xxh3) {
-      return absl::DataLossError(
-          absl::StrCat(file.path, " does not have the XXH3-128 that the manifest says; run `deeper verify`"));
+      return DataLoss(file.path, " does not have the XXH3-128 that the manifest says; run `deeper verify`");
     }
     RETURN_IF_ERROR(to.Sync());
     return RenameDurably(temporary, CopyPath(file));

@@ -48,8 +48,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenFolder(const SourceOptions& opt
   ASSIGN_OR_RETURN(std::vector<std::string> classes, ListedClasses(options));
   if (classes.empty()) classes = folders;
   if (folders.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(input, " has no class folders; expected ", input, "/<class>/<image>"));
+    return InvalidArgument(input, " has no class folders; expected ", input, "/<class>/<image>");
   }
   RETURN_IF_ERROR(
       CheckAreClasses(input, "folder", folders, classes, "the splits already packed or of classes.txt"));

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
@@ -37,8 +37,7 @@ std::vector<std::string> FormatNames() {
 absl::StatusOr<const SourceFormat*> FindFormat(const std::string& name) {
   const auto* const found = std::ranges::find(kFormats, name, &SourceFormat::name);
   if (found != std::end(kFormats)) return found;
-  return absl::InvalidArgumentError(
-      absl::StrCat("--format=", name, ": must be one of ", absl::StrJoin(FormatNames(), ", ")));
+  return InvalidArgument("--format=", name, ": must be one of ", absl::StrJoin(FormatNames(), ", "));
 }
 
 }  // namespace deeper

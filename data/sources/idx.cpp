@@ -43,7 +43,7 @@ absl::StatusOr<IdxFile> ReadIdxFile(const std::string& stem) {
     file.bytes.resize(size + static_cast<size_t>(std::max(got, 0)));
   } while (got > 0);
   if (gzclose_r(in) != Z_OK || got < 0) {
-    return absl::DataLossError(absl::StrCat(file.path, " is damaged or cut short; download it again"));
+    return DataLoss(file.path, " is damaged or cut short; download it again");
   }
   return file;
 }
@@ -51,13 +51,13 @@ absl::StatusOr<IdxFile> ReadIdxFile(const std::string& stem) {
 // The file has this magic number, and the dimensions in its header account for every byte.
 absl::Status CheckIdxFile(const IdxFile& file, uint32_t magic, size_t header_bytes) {
   if (file.bytes.size() < header_bytes || file.Word(0) != magic) {
-    return absl::InvalidArgumentError(absl::StrCat(file.path, " is not an IDX file of the expected kind"));
+    return InvalidArgument(file.path, " is not an IDX file of the expected kind");
   }
   unsigned __int128 elements = 1;
   for (size_t i = 1; i < header_bytes / 4; ++i) elements *= file.Word(i);
   if (elements == file.bytes.size() - header_bytes) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(file.path, " has ", file.bytes.size() - header_bytes,
-                                          " bytes of data, not what its header says; download it again"));
+  return DataLoss(file.path, " has ", file.bytes.size() - header_bytes,
+                  " bytes of data, not what its header says; download it again");
 }
 
 class IdxSource final : public ImageSource {
@@ -91,22 +91,20 @@ absl::Status CheckPair(const IdxFile& images, const IdxFile& labels, size_t clas
   RETURN_IF_ERROR(CheckIdxFile(images, kImagesMagic, kImagesHeader));
   RETURN_IF_ERROR(CheckIdxFile(labels, kLabelsMagic, kLabelsHeader));
   if (images.Word(1) != labels.Word(1)) {
-    return absl::InvalidArgumentError(absl::StrCat(images.path, " has ", images.Word(1), " images, ",
-                                                   labels.path, " has ", labels.Word(1),
-                                                   " labels; they must be a pair"));
+    return InvalidArgument(images.path, " has ", images.Word(1), " images, ", labels.path, " has ",
+                           labels.Word(1), " labels; they must be a pair");
   }
   const uint32_t height = images.Word(2), width = images.Word(3);
   if (std::min(height, width) == 0 || std::max(height, width) > kMaxImageSide) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(images.path, " has images of ", width, " x ", height, " pixels"));
+    return InvalidArgument(images.path, " has images of ", width, " x ", height, " pixels");
   }
   const auto bad = std::find_if(labels.bytes.begin() + kLabelsHeader, labels.bytes.end(),
                                 [&](uint8_t label) { return label >= classes; });
   if (bad == labels.bytes.end()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "label ", int{*bad}, " of sample ", bad - labels.bytes.begin() - static_cast<ptrdiff_t>(kLabelsHeader),
-      " in ", labels.path, ", but there are ", classes,
-      " classes; name them in a classes.txt next to it, one a line"));
+  return InvalidArgument("label ", int{*bad}, " of sample ",
+                         bad - labels.bytes.begin() - static_cast<ptrdiff_t>(kLabelsHeader), " in ",
+                         labels.path, ", but there are ", classes,
+                         " classes; name them in a classes.txt next to it, one a line");
 }
 
 }  // namespace
@@ -114,8 +112,7 @@ absl::Status CheckPair(const IdxFile& images, const IdxFile& labels, size_t clas
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenIdx(const SourceOptions& options) {
   const std::string& split = options.split;
   if (split != "train" && split != "val" && split != "test") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("IDX files have the splits train, and val or test; not \"", split, "\""));
+    return InvalidArgument("IDX files have the splits train, and val or test; not \"", split, "\"");
   }
   ASSIGN_OR_RETURN(std::vector<std::string> classes, ListedClasses(options));
   if (classes.empty()) classes = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};

@@ -44,7 +44,7 @@ absl::Status SortImages(const std::string& path, std::vector<ImageFile>* images)
   std::ranges::sort(*images, {}, &ImageFile::name);
   const auto twice = std::ranges::adjacent_find(*images, {}, &ImageFile::name);
   if (twice == images->end()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(path, " has ", twice->name, " twice"));
+  return InvalidArgument(path, " has ", twice->name, " twice");
 }
 
 // The archive of one class: a file, or a part of one.
@@ -75,10 +75,10 @@ absl::StatusOr<std::vector<std::string>> KnownClasses(const SourceOptions& optio
   std::vector<std::string> differing, sorted = *listed;
   std::ranges::sort(sorted);
   std::ranges::set_symmetric_difference(sorted, devkit->wnids, std::back_inserter(differing));
-  return absl::InvalidArgumentError(absl::StrCat(
+  return InvalidArgument(
       "the ", devkit->wnids.size(), " classes of the devkit in ", options.input, " are not the ",
       listed->size(), " of classes.txt or of the splits already packed: ",
-      differing.empty() ? "their order differs" : absl::StrCat("only one side has ", differing[0])));
+      differing.empty() ? "their order differs" : absl::StrCat("only one side has ", differing[0]));
 }
 
 // The class archives in `input`, or in the training archive there, sorted; *paths gets the files they are in.
@@ -101,14 +101,13 @@ absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, st
   std::ranges::sort(tars, {}, &ClassTar::wnid);
   const auto twice = std::ranges::adjacent_find(tars, {}, &ClassTar::wnid);
   if (twice == tars.end()) return tars;
-  return absl::InvalidArgumentError(absl::StrCat(input, " has ", twice->wnid, ".tar twice"));
+  return InvalidArgument(input, " has ", twice->wnid, ".tar twice");
 }
 
 // The images of one class, by name.
 absl::StatusOr<std::vector<ImageFile>> ListClass(const std::string& path, const ClassTar& tar, int label) {
   // An empty member is no archive, and 0 bytes would mean the whole file.
-  if (tar.offset > 0 && tar.bytes == 0)
-    return absl::DataLossError(absl::StrCat(path, ": ", tar.wnid, ".tar is empty"));
+  if (tar.offset > 0 && tar.bytes == 0) return DataLoss(path, ": ", tar.wnid, ".tar is empty");
   ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(path, tar.offset, tar.bytes));
   std::vector<ImageFile> images;
   for (const TarMember& m : members) {
@@ -202,19 +201,17 @@ absl::StatusOr<int> ValLabel(const std::string& name, const std::optional<Devkit
       list && found != list->end()) {
     by_list = found->second;
   }
-  if (!by_devkit && !by_list)
-    return absl::InvalidArgumentError(absl::StrCat("neither the devkit nor val.txt has a label for ", name));
+  if (!by_devkit && !by_list) return InvalidArgument("neither the devkit nor val.txt has a label for ", name);
   if (by_devkit && by_list && by_devkit != by_list) {
-    return absl::InvalidArgumentError(absl::StrCat("val.txt gives ", name, " label ", *by_list,
-                                                   ", the devkit ", *by_devkit, " (",
-                                                   devkit->wnids[static_cast<size_t>(*by_devkit)],
-                                                   "): labels are the ranks of the sorted wnids, from 0 on, "
-                                                   "not the devkit's ids; correct val.txt or remove it"));
+    return InvalidArgument("val.txt gives ", name, " label ", *by_list, ", the devkit ", *by_devkit, " (",
+                           devkit->wnids[static_cast<size_t>(*by_devkit)],
+                           "): labels are the ranks of the sorted wnids, from 0 on, "
+                           "not the devkit's ids; correct val.txt or remove it");
   }
   const int label = by_list.value_or(by_devkit.value_or(0));
   if (static_cast<size_t>(label) < classes) return label;
-  return absl::InvalidArgumentError(absl::StrCat("val.txt gives ", name, " label ", label, ", but there are ",
-                                                 classes, " classes, counted from 0"));
+  return InvalidArgument("val.txt gives ", name, " label ", label, ", but there are ", classes,
+                         " classes, counted from 0");
 }
 
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenVal(const SourceOptions& options,
@@ -226,12 +223,12 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenVal(const SourceOptions& option
   if (images.empty()) return OpenFolder(options);
   ASSIGN_OR_RETURN(const auto list, ReadLabelList(absl::StrCat(input, "/val.txt")));
   if (!devkit && !list) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "no labels for ", images[0].name, ": put ILSVRC2012_devkit_t12.tar.gz, or a val.txt of lines \"",
-        images[0].name, " <label>\", into ", input));
+    return InvalidArgument("no labels for ", images[0].name,
+                           ": put ILSVRC2012_devkit_t12.tar.gz, or a val.txt of lines \"", images[0].name,
+                           " <label>\", into ", input);
   }
   if (classes.empty()) {
-    return absl::InvalidArgumentError(
+    return InvalidArgument(
         "val.txt has numbers only; pack the split train into the same --output first, or name the classes in "
         "a "
         "classes.txt next to it, one wnid a line");
@@ -255,12 +252,11 @@ void WarnOfCounts(bool train, ImageSource* source) {
 absl::Status CheckWnids(const std::vector<std::string>& classes, const std::string& input) {
   const auto bad = std::ranges::find_if_not(classes, IsWnid);
   if (bad != classes.end()) {
-    return absl::InvalidArgumentError(absl::StrCat("class \"", *bad,
-                                                   "\" is no wnid (n and 8 digits); does --input=", input,
-                                                   " hold one split of ImageNet?"));
+    return InvalidArgument("class \"", *bad, "\" is no wnid (n and 8 digits); does --input=", input,
+                           " hold one split of ImageNet?");
   }
   if (std::ranges::is_sorted(classes)) return absl::OkStatus();
-  return absl::InvalidArgumentError(
+  return InvalidArgument(
       "the classes in classes.txt are not sorted; ImageNet's labels are the ranks of the sorted wnids");
 }
 
@@ -269,8 +265,7 @@ absl::Status CheckWnids(const std::vector<std::string>& classes, const std::stri
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenImagenet(const SourceOptions& options) {
   const bool train = options.split == "train";
   if (!train && options.split != "val") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("ImageNet has the splits train and val; not \"", options.split, "\""));
+    return InvalidArgument("ImageNet has the splits train and val; not \"", options.split, "\"");
   }
   ASSIGN_OR_RETURN(const std::optional<Devkit> devkit, ReadDevkit(options.input));
   SourceOptions known = options;

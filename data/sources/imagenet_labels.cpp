@@ -79,7 +79,7 @@ absl::StatusOr<std::vector<std::string>> ReadWnids(const std::vector<uint8_t>& m
     const MatArray &id = Field(synsets, i, "ILSVRC2012_ID"), &children = Field(synsets, i, "num_children"),
                    &wnid = Field(synsets, i, "WNID");
     if (id.numbers.size() != 1 || children.numbers.size() != 1 || !IsWnid(wnid.text)) {
-      return absl::InvalidArgumentError(absl::StrCat("synset ", i, " lacks an id, wnid or num_children"));
+      return InvalidArgument("synset ", i, " lacks an id, wnid or num_children");
     }
     if (children.numbers[0] == 0) leaves[id.numbers[0]] = wnid.text;
   }
@@ -87,9 +87,9 @@ absl::StatusOr<std::vector<std::string>> ReadWnids(const std::vector<uint8_t>& m
   for (const auto& [id, wnid] : leaves) {
     wnids.push_back(wnid);
     if (id != static_cast<double>(wnids.size()))
-      return absl::InvalidArgumentError("the ids of the synsets without children are not 1, 2, 3, ...");
+      return InvalidArgument("the ids of the synsets without children are not 1, 2, 3, ...");
   }
-  if (wnids.empty()) return absl::InvalidArgumentError("no synsets without children");
+  if (wnids.empty()) return InvalidArgument("no synsets without children");
   return wnids;
 }
 
@@ -99,14 +99,13 @@ absl::StatusOr<Devkit> ParseDevkit(const DevkitFiles& files) {
   Devkit devkit{*by_id, {}};
   std::sort(devkit.wnids.begin(), devkit.wnids.end());
   const auto twice = std::adjacent_find(devkit.wnids.begin(), devkit.wnids.end());
-  if (twice != devkit.wnids.end())
-    return absl::InvalidArgumentError(absl::StrCat(kMeta, " has ", *twice, " twice"));
+  if (twice != devkit.wnids.end()) return InvalidArgument(kMeta, " has ", *twice, " twice");
   const std::string truth(files.truth.begin(), files.truth.end());
   for (const absl::string_view line : absl::StrSplit(truth, absl::ByAnyChar("\r\n"), absl::SkipEmpty())) {
     size_t id = 0;
     if (!absl::SimpleAtoi(line, &id) || id < 1 || id > by_id->size()) {
-      return absl::InvalidArgumentError(absl::StrCat(kTruth, ", line ", devkit.val_labels.size() + 1, ": \"",
-                                                     line, "\" is no id of 1..", by_id->size()));
+      return InvalidArgument(kTruth, ", line ", devkit.val_labels.size() + 1, ": \"", line,
+                             "\" is no id of 1..", by_id->size());
     }
     const auto label = std::lower_bound(devkit.wnids.begin(), devkit.wnids.end(), (*by_id)[id - 1]);
     devkit.val_labels.push_back(static_cast<int>(label - devkit.wnids.begin()));
@@ -152,8 +151,8 @@ absl::StatusOr<std::optional<std::map<std::string, int>>> ReadLabelList(const st
     int label = 0;
     if (words.size() != 2 || !absl::SimpleAtoi(words[1], &label) || label < 0 ||
         !labels.emplace(fs::path(words[0]).filename(), label).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": \"", line, "\" is not \"<image> <label>\", or names an image a second time"));
+      return InvalidArgument(path, ": \"", line,
+                             "\" is not \"<image> <label>\", or names an image a second time");
     }
   }
   return labels;

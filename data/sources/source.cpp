@@ -37,8 +37,8 @@ class FileSource final : public ImageSource {
                                                           : archives_[static_cast<size_t>(image.archive)],
                                                  O_RDONLY));
     ASSIGN_OR_RETURN(const uint64_t bytes, own_file ? file.Size() : image.bytes);
-    if (bytes == 0) return absl::DataLossError("empty file");
-    if (bytes > kMaxBytes) return absl::OutOfRangeError(absl::StrCat("file of ", bytes, " bytes"));
+    if (bytes == 0) return DataLoss("empty file");
+    if (bytes > kMaxBytes) return OutOfRange("file of ", bytes, " bytes");
     SourceSample sample;
     sample.file.resize(bytes);
     RETURN_IF_ERROR(file.ReadAt(image.offset, sample.file.data(), bytes));
@@ -59,14 +59,13 @@ absl::StatusOr<std::vector<std::string>> ListedClasses(const SourceOptions& opti
   if (absl::IsNotFound(classes.status())) return options.known_classes;
   RETURN_IF_ERROR(classes.status());
   if (classes->empty() || std::set(classes->begin(), classes->end()).size() != classes->size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, " is empty or names a class twice; write one name a line"));
+    return InvalidArgument(path, " is empty or names a class twice; write one name a line");
   }
   if (!options.known_classes.empty() && *classes != options.known_classes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path,
-                     " differs from the classes of the splits already in the output directory; make them the "
-                     "same, or pack into another directory"));
+    return InvalidArgument(
+        path,
+        " differs from the classes of the splits already in the output directory; make them the "
+        "same, or pack into another directory");
   }
   return classes;
 }
@@ -76,9 +75,8 @@ absl::Status CheckAreClasses(const std::string& input, const std::string& what,
                              const std::string& where) {
   for (const std::string& name : found) {
     if (std::ranges::find(classes, name) != classes.end()) continue;
-    return absl::InvalidArgumentError(absl::StrCat(what, " ", name, " of ", input, " is none of the ",
-                                                   classes.size(), " classes of ", where,
-                                                   "; remove it, or pack into another directory"));
+    return InvalidArgument(what, " ", name, " of ", input, " is none of the ", classes.size(), " classes of ",
+                           where, "; remove it, or pack into another directory");
   }
   return absl::OkStatus();
 }

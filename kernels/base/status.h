@@ -5,12 +5,15 @@
 // otherwise it moves the value to `variable`, which may be declared in place:
 //   ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
 // A type with a comma in it does not fit into a macro's argument: use auto.
+// InvalidArgument("batch ", batch, ": ...") and its siblings make a status whose message joins the words, as
+// absl::StrCat does.
 #pragma once
 
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 
 #define RETURN_IF_ERROR(...)                                                                   \
   do {                                                                                         \
@@ -27,3 +30,23 @@
 // NOLINTEND(bugprone-macro-parentheses)
 #define DEEPER_CONCATENATE(a, b) DEEPER_CONCATENATE_EXPANDED(a, b)
 #define DEEPER_CONCATENATE_EXPANDED(a, b) a##b
+
+namespace deeper {
+
+#define DEEPER_ERROR(Kind)                            \
+  template <typename... Words>                        \
+  absl::Status Kind(const Words&... words) {          \
+    return absl::Kind##Error(absl::StrCat(words...)); \
+  }
+DEEPER_ERROR(DataLoss)
+DEEPER_ERROR(FailedPrecondition)
+DEEPER_ERROR(Internal)
+DEEPER_ERROR(InvalidArgument)
+DEEPER_ERROR(NotFound)
+DEEPER_ERROR(OutOfRange)
+DEEPER_ERROR(ResourceExhausted)
+DEEPER_ERROR(Unavailable)
+DEEPER_ERROR(Unimplemented)
+#undef DEEPER_ERROR
+
+}  // namespace deeper

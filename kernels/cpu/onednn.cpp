@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/check.h"
+#include "kernels/base/status.h"
 
 // Descriptors of version 3 say more.
 #if DNNL_VERSION_MAJOR >= 3
@@ -104,8 +105,8 @@ auto Guarded(const char* what, const Desc& x, const Make& make) -> absl::StatusO
   } catch (const dnnl::error& e) {
     const std::string message =
         absl::StrCat("oneDNN cannot prepare ", what, " of ", ToString(x), ": ", e.what());
-    if (e.status == dnnl_unimplemented) return absl::UnimplementedError(message);
-    return absl::InternalError(message);
+    if (e.status == dnnl_unimplemented) return Unimplemented(message);
+    return Internal(message);
   }
 }
 

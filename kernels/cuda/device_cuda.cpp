@@ -273,7 +273,7 @@ class GpuDevice final : public CudaDevice {
                                                      const AlgorithmCheck& check) {
     RETURN_IF_ERROR(choice.status());
     const std::string words = deeper::ToString(problem);
-    absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = absl::NotFoundError("not tuned yet");
+    absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = NotFound("not tuned yet");
     if (const std::optional<std::string> known = plans_.Find(words)) algorithm = (*choice)->Load(*known);
     if (!algorithm.ok()) {
       // The clock decides differently from run to run, and another algorithm may round differently.
@@ -355,22 +355,19 @@ absl::StatusOr<int> CountGpus(int driver) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (driver == 0) {
-    return absl::NotFoundError(
-        "--device=cuda: this machine has no NVIDIA driver: install one, or use --device=cpu");
+    return NotFound("--device=cuda: this machine has no NVIDIA driver: install one, or use --device=cpu");
   }
   if (error == cudaErrorInsufficientDriver) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("--device=cuda: the NVIDIA driver supports CUDA up to ", CudaVersion(driver),
-                     ", and this program was built with CUDA ", CudaVersion(CUDART_VERSION),
-                     ": update the driver, or use --device=cpu"));
+    return FailedPrecondition("--device=cuda: the NVIDIA driver supports CUDA up to ", CudaVersion(driver),
+                              ", and this program was built with CUDA ", CudaVersion(CUDART_VERSION),
+                              ": update the driver, or use --device=cpu");
   }
   if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
-    return absl::NotFoundError(
+    return NotFound(
         "--device=cuda: CUDA finds no GPU (or CUDA_VISIBLE_DEVICES hides them all): use --device=cpu");
   }
   if (error != cudaSuccess) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("--device=cuda: CUDA does not start: ", ToString(error)));
+    return FailedPrecondition("--device=cuda: CUDA does not start: ", ToString(error));
   }
   return count;
 }
@@ -382,10 +379,9 @@ absl::StatusOr<Gpu> OpenGpu(int index) {
   index %= count;
   cudaError_t error = cudaGetDeviceProperties(&gpu.properties, index);
   if (error == cudaSuccess && gpu.properties.major < kLeastMajor) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("--device=cuda: GPU ", index, " is a ", gpu.properties.name, " of compute capability ",
-                     gpu.properties.major, ".", gpu.properties.minor,
-                     ", and this program has code for 8.0 (A100) and later: use --device=cpu"));
+    return FailedPrecondition("--device=cuda: GPU ", index, " is a ", gpu.properties.name,
+                              " of compute capability ", gpu.properties.major, ".", gpu.properties.minor,
+                              ", and this program has code for 8.0 (A100) and later: use --device=cpu");
   }
   if (error == cudaSuccess) error = cudaSetDevice(index);
   if (error == cudaSuccess) error = cudaFree(nullptr);  // makes the context, if nothing did before
@@ -393,8 +389,7 @@ absl::StatusOr<Gpu> OpenGpu(int index) {
   if (error == cudaSuccess) error = cudaDeviceGetPCIBusId(address, sizeof address, index);
   if (error != cudaSuccess) {
     cudaGetLastError();
-    return absl::FailedPreconditionError(
-        absl::StrCat("--device=cuda: GPU ", index, " cannot be used: ", ToString(error)));
+    return FailedPrecondition("--device=cuda: GPU ", index, " cannot be used: ", ToString(error));
   }
   gpu.address = address;
   return gpu;
@@ -416,7 +411,7 @@ absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& option
   KeepNear(gpu.address);
   auto device = std::make_unique<GpuDevice>(gpu, options);
   if (absl::Status status = device->Init(); !status.ok()) {
-    return absl::FailedPreconditionError(absl::StrCat("--device=cuda: ", status.message()));
+    return FailedPrecondition("--device=cuda: ", status.message());
   }
   return device;
 }

@@ -1,4 +1,5 @@
 // In place of the CUDA devices, in a build without CUDA.
+#include "kernels/base/status.h"
 #include "kernels/cuda/planning_device.h"
 
 namespace deeper {
@@ -7,10 +8,10 @@ constexpr char kBuiltWithoutCuda[] =
     "--device=cuda: this program was built without CUDA; use --device=cpu, or build the preset cuda-release";
 
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions&) {
-  return absl::UnimplementedError(kBuiltWithoutCuda);
+  return Unimplemented(kBuiltWithoutCuda);
 }
 absl::StatusOr<std::unique_ptr<PlanningDevice>> MakePlanningDevice(const std::string&) {
-  return absl::UnimplementedError(kBuiltWithoutCuda);
+  return Unimplemented(kBuiltWithoutCuda);
 }
 
 }  // namespace deeper

@@ -1,12 +1,12 @@
 #include "kernels/ops/dropout.h"
 
-#include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
 absl::StatusOr<OpShape> Infer(const DropoutParams& params, const Shape& x) {
   if (!(params.p >= 0 && params.p < 1)) {
-    return absl::InvalidArgumentError(absl::StrCat("dropout: p must lie in [0, 1), but is ", params.p));
+    return InvalidArgument("dropout: p must lie in [0, 1), but is ", params.p);
   }
   OpShape shape;
   shape.y = x;

@@ -1,17 +1,16 @@
 #include "kernels/ops/linear.h"
 
-#include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
 absl::StatusOr<OpShape> Infer(const LinearParams& params, const Shape& x) {
   if (params.out_features < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("linear: out_features must be positive, but is ", params.out_features));
+    return InvalidArgument("linear: out_features must be positive, but is ", params.out_features);
   }
   if (x.spatial() != 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "linear: x is ", x.ToString(), ", not a vector: put a flatten or a global pool before it"));
+    return InvalidArgument("linear: x is ", x.ToString(),
+                           ", not a vector: put a flatten or a global pool before it");
   }
   OpShape shape;
   shape.y = {x.n, params.out_features};
@@ -24,7 +23,7 @@ absl::StatusOr<OpShape> Infer(const LinearParams& params, const Shape& x) {
 
 absl::Status Check(const LinearParams&, const OpSetup& s) {
   if (s.x.layout == Layout::kNchw) return absl::OkStatus();
-  return absl::UnimplementedError("linear: x must be a dense matrix (kNchw)");
+  return Unimplemented("linear: x must be a dense matrix (kNchw)");
 }
 
 }  // namespace deeper

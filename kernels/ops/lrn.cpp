@@ -1,13 +1,12 @@
 #include "kernels/ops/lrn.h"
 
-#include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
 absl::StatusOr<OpShape> Infer(const LrnParams& params, const Shape& x) {
   if (params.size < 1 || params.size % 2 == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("lrn: size must be odd and positive, but is ", params.size));
+    return InvalidArgument("lrn: size must be odd and positive, but is ", params.size);
   }
   OpShape shape;
   shape.y = x;
@@ -16,7 +15,7 @@ absl::StatusOr<OpShape> Infer(const LrnParams& params, const Shape& x) {
 
 absl::Status Check(const LrnParams&, const OpSetup& s) {
   if (s.x == s.device.FeatureMap(s.x.shape, s.x.dtype)) return absl::OkStatus();
-  return absl::UnimplementedError("lrn: x must be in the device's layout of feature maps");
+  return Unimplemented("lrn: x must be in the device's layout of feature maps");
 }
 
 }  // namespace deeper

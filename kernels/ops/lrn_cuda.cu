@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/cuda/base/cuda_for_each.h"
 #include "kernels/ops/join.h"
 #include "kernels/ops/lrn.h"
@@ -124,7 +124,7 @@ class LrnCuda final : public Op {
 
 MadeOp MakeCuda(const LrnParams& params, const OpSetup& s) {
   if (s.x.dtype != DType::kF32 && s.x.dtype != DType::kBf16) {
-    return absl::UnimplementedError(absl::StrCat("lrn: no kernel for ", NameOf(s.x.dtype)));
+    return Unimplemented("lrn: no kernel for ", NameOf(s.x.dtype));
   }
   return std::make_unique<LrnCuda>(params, s);
 }

@@ -1,6 +1,5 @@
 #include "kernels/ops/ops.h"
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -33,8 +32,7 @@ absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x) {
 
 MadeOp MakeOp(const OpParams& params, const TensorDesc& x, const OpOptions& options, Device& device) {
   if (options.sum_over_ranks && device.type() != DeviceType::kCpu) {
-    return absl::UnimplementedError(
-        absl::StrCat(options.name, ": only on CPUs does batch norm exchange its sums between ranks"));
+    return Unimplemented(options.name, ": only on CPUs does batch norm exchange its sums between ranks");
   }
   return std::visit([&](const auto& p) { return Make(p, x, options, device); }, params);
 }

@@ -1,6 +1,6 @@
 #include "kernels/ops/pool.h"
 
-#include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -19,28 +19,25 @@ absl::Status CheckFeatureMap(const TensorDesc& x, const Device& device) {
       x.Dense() == device.FeatureMap(x.shape, x.dtype)) {
     return absl::OkStatus();
   }
-  return absl::UnimplementedError(absl::StrCat("pool: no kernel for ", NameOf(x.dtype), " ",
-                                               x.shape.ToString(),
-                                               " outside the device's layout of feature maps"));
+  return Unimplemented("pool: no kernel for ", NameOf(x.dtype), " ", x.shape.ToString(),
+                       " outside the device's layout of feature maps");
 }
 
 }  // namespace
 
 absl::StatusOr<OpShape> Infer(const PoolParams& p, const Shape& x) {
   if (p.kernel < 1 || p.stride < 1 || p.pad < 0 || 2 * p.pad > p.kernel) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pool: kernel ", p.kernel, ", stride ", p.stride, ", pad ", p.pad,
-                     "; kernel and stride must be at least 1, pad 0 to half the kernel"));
+    return InvalidArgument("pool: kernel ", p.kernel, ", stride ", p.stride, ", pad ", p.pad,
+                           "; kernel and stride must be at least 1, pad 0 to half the kernel");
   }
   if (p.mask_dx && p.kind != PoolParams::Kind::kMax) {
-    return absl::InvalidArgumentError("pool: mask_dx works for max pooling only");
+    return InvalidArgument("pool: mask_dx works for max pooling only");
   }
   OpShape shape;
   shape.y = {x.n, x.c, CountWindows(p, x.h), CountWindows(p, x.w)};
   if (shape.y.spatial() == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("pool: a kernel of ", p.kernel, " with pad ", p.pad,
-                                                   " does not fit the image of ", x.ToString(),
-                                                   ": use larger images"));
+    return InvalidArgument("pool: a kernel of ", p.kernel, " with pad ", p.pad, " does not fit the image of ",
+                           x.ToString(), ": use larger images");
   }
   return shape;
 }

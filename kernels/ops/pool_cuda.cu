@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/cuda/base/cuda_for_each.h"
 #include "kernels/ops/cuda_pool.h"
 #include "kernels/ops/join.h"
@@ -260,8 +260,8 @@ class GlobalAvgPoolCuda final : public Op {
 MadeOp MakeCuda(const PoolParams& params, const OpSetup& setup) {
   const int64_t window = params.window(setup.x.shape.h) * params.window(setup.x.shape.w);
   if (params.kind == PoolParams::Kind::kMax && window > kMostPositions) {
-    return absl::UnimplementedError(absl::StrCat(
-        "pool: the maximum of ", window, " pixels; CUDA has kernels for ", kMostPositions, " at most"));
+    return Unimplemented("pool: the maximum of ", window, " pixels; CUDA has kernels for ", kMostPositions,
+                         " at most");
   }
   return std::make_unique<PoolCuda>(params, setup);
 }

@@ -78,11 +78,11 @@ class BenchCheckpointCommand final : public Command {
 
   absl::Status Run(const Invocation& call) override {
     if (dir_.empty() || batch_ < 1 || repeats_ < 1)
-      return absl::InvalidArgumentError("needs --dir=DIR; --batch and --repeats must be at least 1");
+      return InvalidArgument("needs --dir=DIR; --batch and --repeats must be at least 1");
     comm_ = &call.comm;
     absl::Status status;
     if (call.is_root() && std::filesystem::exists(dir_))
-      status = absl::InvalidArgumentError(absl::StrCat("--dir=", dir_, ": is there already"));
+      status = InvalidArgument("--dir=", dir_, ": is there already");
     if (status.ok() && call.is_root()) status = CreateDirectories(dir_);
     RETURN_IF_ERROR(Agree(*comm_, status));
     status = training_.Prepare(config_, batch_, *comm_);

@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "comm/mpi/mpi_baseline.h"
 #include "comm/nccl/device_communicator.h"
@@ -160,13 +159,11 @@ class BenchCommCommand final : public Command {
 
   absl::Status Run(const Invocation& call) override {
     Communicator& comm = call.comm;
-    if (comm.size() < 2)
-      return absl::InvalidArgumentError("there is nothing to time on one rank: use mpirun");
+    if (comm.size() < 2) return InvalidArgument("there is nothing to time on one rank: use mpirun");
     if (min_bytes_ < 4 * comm.size() || max_bytes_ < min_bytes_ || max_bytes_ > int64_t{1} << 30)
-      return absl::InvalidArgumentError(
+      return InvalidArgument(
           "--min_bytes must hold a float a rank, and --max_bytes be no less and at most 1 GiB");
-    if (warmup_ < 1 || repeats_ < 1)
-      return absl::InvalidArgumentError("--warmup and --repeats must be at least 1");
+    if (warmup_ < 1 || repeats_ < 1) return InvalidArgument("--warmup and --repeats must be at least 1");
     config_.synthetic = true;  // no data are asked for
     RETURN_IF_ERROR(Validate(config_));
     ASSIGN_OR_RETURN(device_, MakeDeviceFor(config_, comm));
@@ -186,9 +183,7 @@ class BenchCommCommand final : public Command {
         results.push_back(std::move(result));
       }
     }
-    if (results.empty())
-      return absl::InvalidArgumentError(
-          absl::StrCat("--collective=", collective_, ": there is no such one here"));
+    if (results.empty()) return InvalidArgument("--collective=", collective_, ": there is no such one here");
     if (!call.is_root()) return absl::OkStatus();
     PrintBenchmark({{"benchmark", "comm"}, {"results", results}},
                    {{"comm", measured.name()},
@@ -207,9 +202,8 @@ class BenchCommCommand final : public Command {
     const auto ranks = static_cast<size_t>(comm.size());
     const size_t elements = static_cast<size_t>(bytes) / sizeof(float) / ranks * ranks;
     Buffers buffers(elements, comm.size(), *device_);
-    RETURN_IF_ERROR(Agree(comm, buffers.allocated()
-                                    ? absl::OkStatus()
-                                    : absl::ResourceExhaustedError("no memory: lower --max_bytes")));
+    RETURN_IF_ERROR(Agree(
+        comm, buffers.allocated() ? absl::OkStatus() : ResourceExhausted("no memory: lower --max_bytes")));
     const auto ours = [&] {
       collective.start(buffers).Wait();
       device_->Synchronize();
@@ -222,9 +216,7 @@ class BenchCommCommand final : public Command {
     };
     bool right = is_right(ours);
     if (baseline_) right = is_right(theirs) && right;  // on every rank, since it is collective
-    RETURN_IF_ERROR(Agree(comm, right
-                                    ? absl::OkStatus()
-                                    : absl::InternalError(absl::StrCat(collective.name, ": wrong result"))));
+    RETURN_IF_ERROR(Agree(comm, right ? absl::OkStatus() : Internal(collective.name, ": wrong result")));
 
     buffers.whole.Fill(0);                 // sums of sums stay finite
     std::vector<double> our_ms, their_ms;  // [repeat]

@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "data/io/file.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -44,7 +45,7 @@ std::string TextOf(int fd) {
 absl::StatusOr<std::string> RunJob(const std::string& launcher, int ranks,
                                    const std::vector<std::string>& arguments) {
   std::vector<std::string> line = absl::StrSplit(launcher, ' ', absl::SkipEmpty());
-  if (line.empty()) return absl::InvalidArgumentError("--mpirun names no launcher");
+  if (line.empty()) return InvalidArgument("--mpirun names no launcher");
   line.insert(line.end(),
               {"-n", absl::StrCat(ranks), std::filesystem::read_symlink("/proc/self/exe").string()});
   line.insert(line.end(), arguments.begin(), arguments.end());
@@ -56,16 +57,14 @@ absl::StatusOr<std::string> RunJob(const std::string& launcher, int ranks,
   };
   const pid_t pid = output < 0 || errors < 0 ? -1 : fork();
   if (pid == 0) Become(line, output, errors);
-  if (pid < 0)
-    return absl::UnavailableError(absl::StrCat("cannot start ", line[0], ": ", std::strerror(errno)));
+  if (pid < 0) return Unavailable("cannot start ", line[0], ": ", std::strerror(errno));
   int status = 0;
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
   const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   if (code == 0) return TextOf(output);
   const std::string text = TextOf(output) + TextOf(errors);
-  if (code == kNotStarted && text.empty())
-    return absl::NotFoundError(absl::StrCat("there is no program ", line[0]));
+  if (code == kNotStarted && text.empty()) return NotFound("there is no program ", line[0]);
   const bool ours =
       code >= static_cast<int>(ExitCode::kUsage) && code <= static_cast<int>(ExitCode::kNotFinite);
   return WithExitCode(absl::UnknownError(absl::StrCat("exit code ", code, " from: ", absl::StrJoin(line, " "),

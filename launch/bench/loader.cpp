@@ -15,7 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "data/image/image_codec.h"
 #include "data/io/checksum.h"
@@ -107,7 +106,7 @@ class BenchLoaderCommand final : public Command {
     config_.global_batch = batch_;
     RETURN_IF_ERROR(Validate(config_));
     if (config_.workers < 1 || images_ < 1 || rounds_ < 1 || config_.synthetic)
-      return absl::InvalidArgumentError("--workers, --images and --rounds must be at least 1");
+      return InvalidArgument("--workers, --images and --rounds must be at least 1");
     if (call.comm.size() > 1) return MeasureOpening(call);
     ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> data,
                      OpenDataset(config_, config_.data, config_.train_split, call.comm));
@@ -232,7 +231,7 @@ class BenchLoaderCommand final : public Command {
         const bool right =
             pread(place.fd, into, place.length, static_cast<off_t>(place.offset)) == place.length &&
             Crc32c(into, place.length) == place.crc32c;
-        if (!right) return absl::DataLossError("a sample is damaged; run `deeper verify`");
+        if (!right) return DataLoss("a sample is damaged; run `deeper verify`");
       }
       return absl::OkStatus();
     });

@@ -73,8 +73,7 @@ class BenchOpCommand final : public Command {
 
   absl::Status Run(const Invocation& call) override {
     if (batch_ < 1 || warmup_ < 2 || repeats_ < 1 || runs_ < 1) {
-      return absl::InvalidArgumentError(
-          "--batch, --repeats and --runs must be at least 1, --warmup at least 2");
+      return InvalidArgument("--batch, --repeats and --runs must be at least 1, --warmup at least 2");
     }
     RETURN_IF_ERROR(Validate(config_));
     DatasetInfo images;
@@ -112,9 +111,8 @@ class BenchOpCommand final : public Command {
     // Rounding between layers, and the ReLUs and maxima it flips.
     const double tolerance = config_.precision == DType::kF32 ? 1e-3 : 5e-2;
     if (row.difference <= tolerance) return row;
-    return absl::InternalError(absl::StrCat(range.name, ": fused and separate layers differ by ",
-                                            row.difference, " (", tolerance,
-                                            " is allowed): do not trust --fusion=auto here"));
+    return Internal(range.name, ": fused and separate layers differ by ", row.difference, " (", tolerance,
+                    " is allowed): do not trust --fusion=auto here");
   }
 
   absl::StatusOr<Cost> Measure(const Model& model, const NodeRange& range, bool fusion, Device& device,

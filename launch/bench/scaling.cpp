@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "kernels/base/status.h"
 #include "launch/bench/harness.h"
@@ -47,8 +46,7 @@ absl::StatusOr<std::vector<int64_t>> ParseList(const char* flag, const std::stri
   for (const absl::string_view word : absl::StrSplit(text, ',', absl::SkipEmpty())) {
     int64_t value = 0;
     if (!absl::SimpleAtoi(word, &value) || value < 1 || value > 1 << 20)
-      return absl::InvalidArgumentError(
-          absl::StrCat("--", flag, "=", text, ": whole numbers from 1 on, with commas between them"));
+      return InvalidArgument("--", flag, "=", text, ": whole numbers from 1 on, with commas between them");
     values.push_back(value);
   }
   return values;
@@ -83,7 +81,7 @@ class BenchScalingCommand final : public Command {
 
   absl::Status Run(const Invocation& call) override {
     if (call.comm.name() != "single")
-      return absl::InvalidArgumentError("it starts mpirun by itself: leave out mpirun, and see --mpirun");
+      return InvalidArgument("it starts mpirun by itself: leave out mpirun, and see --mpirun");
     RETURN_IF_ERROR(Check());
     study_.train_flags = call.operands;
     if (call.operands.empty()) study_.train_flags = {"--synthetic", "--num_classes=1000"};
@@ -99,15 +97,14 @@ class BenchScalingCommand final : public Command {
     ASSIGN_OR_RETURN(study_.batches, ParseList("batch", batch_text_));
     ASSIGN_OR_RETURN(predict_, ParseList("predict", predict_text_));
     if (study_.ranks.empty() || study_.batches.empty())
-      return absl::InvalidArgumentError("--ranks and --batch want a number at least");
+      return InvalidArgument("--ranks and --batch want a number at least");
     std::sort(study_.ranks.begin(), study_.ranks.end());
     if (study_.kind != "weak" && study_.kind != "strong" && study_.kind != "both")
-      return absl::InvalidArgumentError(absl::StrCat("--kind=", study_.kind, ": weak, strong or both"));
+      return InvalidArgument("--kind=", study_.kind, ": weak, strong or both");
     if (study_.rounds < 2 || study_.steps < 2 || study_.warmup < 1)
-      return absl::InvalidArgumentError("--rounds and --steps must be at least 2, --warmup at least 1");
+      return InvalidArgument("--rounds and --steps must be at least 2, --warmup at least 1");
     if (node_gb_per_s_ < 0 || node_latency_us_ < 0 || ranks_per_node_ < 0)
-      return absl::InvalidArgumentError(
-          "--node_gb_per_s, --node_latency_us and --ranks_per_node must not be negative");
+      return InvalidArgument("--node_gb_per_s, --node_latency_us and --ranks_per_node must not be negative");
     return absl::OkStatus();
   }
 

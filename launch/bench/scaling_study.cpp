@@ -76,8 +76,7 @@ ScalingStudy::ScalingStudy(StudyOptions options)
 absl::Status ScalingStudy::Run() {
   RETURN_IF_ERROR(ReadCalibration());
   std::string scratch = (std::filesystem::temp_directory_path() / "deeper-XXXXXX").string();
-  if (mkdtemp(scratch.data()) == nullptr)
-    return absl::UnavailableError("cannot make a directory for temporary files");
+  if (mkdtemp(scratch.data()) == nullptr) return Unavailable("cannot make a directory for temporary files");
   const absl::Cleanup remove_scratch = [&] {
     std::error_code ignored;
     std::filesystem::remove_all(scratch, ignored);
@@ -139,8 +138,7 @@ absl::Status ScalingStudy::ReadCalibration() {
     whole = whole && earlier_["calibration"].is_object() &&
             earlier_["calibration"].value(figure, ordered_json()).is_number();
   if (whole && earlier_["settings"].is_object()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--calibration=", options_.calibration_path, ": not the JSON of `bench scaling`"));
+  return InvalidArgument("--calibration=", options_.calibration_path, ": not the JSON of `bench scaling`");
 }
 
 absl::Status ScalingStudy::MeasurePoint(const Point& point, const std::string& metrics) {
@@ -159,13 +157,11 @@ absl::Status ScalingStudy::MeasurePoint(const Point& point, const std::string& m
   ordered_json first;
   const std::vector<ordered_json> steps = ReadSteps(metrics, first);
   if (std::ssize(steps) != options_.warmup + options_.steps)
-    return absl::InternalError(
-        absl::StrCat("train logged ", steps.size(), " steps of ", options_.warmup + options_.steps));
+    return Internal("train logged ", steps.size(), " steps of ", options_.warmup + options_.steps);
   runs_[point.key()].push_back(Summarize(steps, options_.warmup, point.global_batch));
   network_ = first["config"];
   if (!earlier_.empty() && earlier_["settings"]["network"] != network_)
-    return absl::InvalidArgumentError(
-        absl::StrCat("--calibration=", options_.calibration_path, " is of another network"));
+    return InvalidArgument("--calibration=", options_.calibration_path, " is of another network");
   for (absl::string_view line : absl::StrSplit(output, '\n'))
     if (absl::ConsumePrefix(&line, "device ")) device_ = std::string(absl::StripAsciiWhitespace(line));
   return absl::OkStatus();
@@ -178,8 +174,7 @@ absl::Status ScalingStudy::MeasureLink() {
                           {"bench", "comm", "--collective=all_reduce", "--min_bytes=65536",
                            "--max_bytes=4194304", "--warmup=1", "--repeats=5"}));
   const ordered_json report = ordered_json::parse(output, nullptr, /*allow_exceptions=*/false);
-  if (report.is_discarded())
-    return absl::InternalError(absl::StrCat("bench comm said:\n", LastLines(output)));
+  if (report.is_discarded()) return Internal("bench comm said:\n", LastLines(output));
   for (const ordered_json& result : report["results"])
     link_samples_.push_back({result["bytes"].get<double>(), result["ms"].get<double>()});
   return absl::OkStatus();

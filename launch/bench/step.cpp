@@ -60,9 +60,9 @@ class BenchStepCommand final : public Command {
 
   absl::Status Run(const Invocation& call) override {
     if (batch_ < 1 || warmup_ < 2 || repeats_ < 1)
-      return absl::InvalidArgumentError("--batch and --repeats must be at least 1, --warmup at least 2");
+      return InvalidArgument("--batch and --repeats must be at least 1, --warmup at least 2");
     if (!profile_.empty() && config_.device != DeviceType::kCuda)
-      return absl::InvalidArgumentError("--profile needs --device=cuda: it times launches on a GPU");
+      return InvalidArgument("--profile needs --device=cuda: it times launches on a GPU");
     BenchTraining training;
     RETURN_IF_ERROR(training.Prepare(config_, batch_, call.comm));
     std::vector<double> losses;
@@ -71,8 +71,8 @@ class BenchStepCommand final : public Command {
       losses.push_back(training.net().results().front().loss_sum / static_cast<double>(batch_));
     }
     if (!std::isfinite(losses.back()) || losses.back() >= losses.front()) {
-      return absl::InternalError(absl::StrCat("the loss went from ", losses.front(), " to ", losses.back(),
-                                              " over the warm-up: the step is wrong, or --lr too large"));
+      return Internal("the loss went from ", losses.front(), " to ", losses.back(),
+                      " over the warm-up: the step is wrong, or --lr too large");
     }
     ms_.clear();
     TraceLane("compute");

@@ -17,7 +17,7 @@ struct Argument {
 };
 
 absl::Status Error(const Argument& argument, const std::string& message) {
-  return absl::InvalidArgumentError(absl::StrCat(argument.place, message));
+  return InvalidArgument(argument.place, message);
 }
 
 class Parser {

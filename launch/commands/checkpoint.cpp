@@ -1,6 +1,5 @@
 #include <cstdio>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
@@ -28,7 +27,7 @@ class ListCommand final : public Command {
   ListCommand() : Command(kListText) {}
 
   absl::Status Run(const Invocation& call) override {
-    if (call.operands.size() != 1) return absl::InvalidArgumentError("needs one directory");
+    if (call.operands.size() != 1) return InvalidArgument("needs one directory");
     ASSIGN_OR_RETURN(const std::vector<CheckpointInfo> checkpoints,
                      WithExitCode(ListCheckpoints(call.operands[0]), ExitCode::kCheckpoint));
     absl::PrintF("%12s %6s %10s %8s  %s\n", "step", "ranks", "MB", "top-1", "");
@@ -59,7 +58,7 @@ class DiffCommand final : public Command {
   DiffCommand() : Command(kDiffText) {}
 
   absl::Status Run(const Invocation& call) override {
-    if (call.operands.size() != 2) return absl::InvalidArgumentError("needs two checkpoints");
+    if (call.operands.size() != 2) return InvalidArgument("needs two checkpoints");
     ASSIGN_OR_RETURN(
         const CheckpointDelta delta,
         WithExitCode(CompareCheckpoints(call.operands[0], call.operands[1]), ExitCode::kCheckpoint));
@@ -70,7 +69,7 @@ class DiffCommand final : public Command {
     absl::PrintF("%d of %d tensors differ\n", delta.different.size(), delta.tensors);
     std::fflush(stdout);
     if (delta.same()) return absl::OkStatus();
-    return WithExitCode(absl::FailedPreconditionError("the checkpoints differ"), ExitCode::kCheckpoint);
+    return WithExitCode(FailedPrecondition("the checkpoints differ"), ExitCode::kCheckpoint);
   }
 };
 
@@ -98,7 +97,7 @@ class ReshardCommand final : public Command {
 
   absl::Status Run(const Invocation& call) override {
     if (call.operands.size() != 1 || output_.empty())
-      return absl::InvalidArgumentError("needs one checkpoint and --output=DIR");
+      return InvalidArgument("needs one checkpoint and --output=DIR");
     return WithExitCode(ReshardCheckpoint(call.operands[0], shards_, output_), ExitCode::kCheckpoint);
   }
 

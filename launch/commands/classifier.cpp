@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "comm/node_places.h"
 #include "kernels/base/exit_code.h"
@@ -62,9 +61,8 @@ absl::Status FillIn(const json& weights, int64_t rows, int cores, Device& device
   RunConfig& config = classifier.config;
   absl::StatusOr<DatasetInfo> trained_on = ReadNetworkJson(weights.at("config"), config);
   if (!trained_on.ok()) {
-    return WithExitCode(
-        absl::FailedPreconditionError(absl::StrCat(classifier.weights, ": ", trained_on.status().message())),
-        ExitCode::kCheckpoint);
+    return WithExitCode(FailedPrecondition(classifier.weights, ": ", trained_on.status().message()),
+                        ExitCode::kCheckpoint);
   }
   RETURN_IF_ERROR(Validate(config));
   ASSIGN_OR_RETURN(const Model model, ModelFor(config, *trained_on, /*training=*/false));
@@ -99,7 +97,7 @@ std::vector<FlagGroup> ClassifierFlags::Groups() {
 
 absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Device& device, Communicator& comm) {
   if (flags.checkpoint.empty() == flags.config.init_from.empty())
-    return absl::InvalidArgumentError("give either --checkpoint=DIR or --init_from=FILE");
+    return InvalidArgument("give either --checkpoint=DIR or --init_from=FILE");
   const std::string& path = flags.checkpoint.empty() ? flags.config.init_from : flags.checkpoint;
   ASSIGN_OR_RETURN(const json weights, WithExitCode(FindWeightsForAll(path, comm), ExitCode::kCheckpoint));
 

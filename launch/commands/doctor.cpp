@@ -72,7 +72,7 @@ class DoctorCommand final : public Command {
   absl::Status Run(const Invocation& call) override {
     Communicator& comm = call.comm;
     if (batch_ < 1 || batch_ > 1 << 16 || steps_ < 2 || config_.keep < 1)
-      return absl::InvalidArgumentError("--batch and --keep must be at least 1, --steps at least 2");
+      return InvalidArgument("--batch and --keep must be at least 1, --steps at least 2");
     config_.global_batch = batch_ * comm.size();
     config_.num_classes = config_.synthetic && config_.num_classes == 0 ? 1000 : config_.num_classes;
     RETURN_IF_ERROR(Validate(config_));

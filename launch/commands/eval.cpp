@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
 #include "data/io/hdf5_file.h"
@@ -123,9 +122,8 @@ class EvalCommand final : public Command {
   static absl::Status CheckClasses(const DatasetInfo& data, const Classifier& classifier) {
     const int64_t classes = classifier.net->model().num_classes;
     if (static_cast<int64_t>(data.classes.size()) <= classes) return absl::OkStatus();
-    return WithExitCode(absl::InvalidArgumentError(absl::StrCat("the data set has ", data.classes.size(),
-                                                                " classes, the network of ",
-                                                                classifier.weights, " only ", classes)),
+    return WithExitCode(InvalidArgument("the data set has ", data.classes.size(), " classes, the network of ",
+                                        classifier.weights, " only ", classes),
                         ExitCode::kData);
   }
 

@@ -1,6 +1,5 @@
 #include <cstdio>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
@@ -34,7 +33,7 @@ class ExportCommand final : public Command {
 
   absl::Status Run(const Invocation&) override {
     if (checkpoint_.empty() || output_.empty())
-      return absl::InvalidArgumentError("needs --checkpoint=DIR and --output=FILE");
+      return InvalidArgument("needs --checkpoint=DIR and --output=FILE");
     ASSIGN_OR_RETURN(const Weights weights, WithExitCode(ReadWeights(checkpoint_), ExitCode::kCheckpoint));
     for (const std::string& warning : weights.warnings)
       std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());

@@ -123,7 +123,7 @@ class PackCommand final : public Command {
 
   absl::Status Run(const Invocation&) override {
     if (options_.format.empty() || options_.input.empty() || options_.output.empty())
-      return absl::InvalidArgumentError("needs --format=FORMAT, --input=DIR and --output=DIR");
+      return InvalidArgument("needs --format=FORMAT, --input=DIR and --output=DIR");
     ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options_.format));
     const bool sorted_by_class = format->train_sorted_by_class && options_.split == "train";
     options_.shuffle = static_cast<uint64_t>(shuffle_ >= 0 ? shuffle_ : sorted_by_class ? 1 : 0);

@@ -87,7 +87,7 @@ class PredictCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    if (call.operands.empty()) return absl::InvalidArgumentError("name at least one image file");
+    if (call.operands.empty()) return InvalidArgument("name at least one image file");
     flags_.batch = std::min(flags_.batch, std::ssize(call.operands));
     ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(flags_.config, call.comm));
     ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, *device, call.comm));

@@ -2,7 +2,6 @@
 
 #include <cstdio>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
@@ -35,8 +34,7 @@ class VerifyCommand final : public Command {
   }
 
   absl::Status Run(const Invocation&) override {
-    if (data_.empty() && checkpoint_.empty())
-      return absl::InvalidArgumentError("needs --data=DIR or --checkpoint=DIR");
+    if (data_.empty() && checkpoint_.empty()) return InvalidArgument("needs --data=DIR or --checkpoint=DIR");
     const absl::Status data = data_.empty() ? absl::OkStatus() : CheckData();
     const absl::Status checkpoint = checkpoint_.empty() ? absl::OkStatus() : CheckCheckpoint();
     return data.ok() ? checkpoint : data;
@@ -44,9 +42,7 @@ class VerifyCommand final : public Command {
 
  private:
   static absl::Status Damaged(const std::string& what, size_t problems, ExitCode code) {
-    return WithExitCode(
-        absl::DataLossError(absl::StrCat(what, ": ", problems, problems == 1 ? " problem" : " problems")),
-        code);
+    return WithExitCode(DataLoss(what, ": ", problems, problems == 1 ? " problem" : " problems"), code);
   }
 
   absl::Status CheckData() const {

@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "data/io/atomic_file.h"
 #include "kernels/base/status.h"
@@ -53,8 +52,8 @@ class ReportCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    if (call.operands.empty()) return absl::InvalidArgumentError("of what? give files of --metrics_out");
-    if (watch_seconds_ < 1) return absl::InvalidArgumentError("--watch_seconds must be at least 1");
+    if (call.operands.empty()) return InvalidArgument("of what? give files of --metrics_out");
+    if (watch_seconds_ < 1) return InvalidArgument("--watch_seconds must be at least 1");
     std::string written;
     while (true) {
       ASSIGN_OR_RETURN(const ReportData data, ReadReportData(call.operands));

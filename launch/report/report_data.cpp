@@ -19,8 +19,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 absl::Status Foreign(const std::string& path, const std::string& why) {
-  return absl::InvalidArgumentError(absl::StrCat(
-      path, ": ", why, "; `report` reads files of `train --metrics_out` and the JSON of `bench scaling`"));
+  return InvalidArgument(path, ": ", why,
+                         "; `report` reads files of `train --metrics_out` and the JSON of `bench scaling`");
 }
 
 // Six digits are more than a plot can show, and a long run has millions of numbers. What was not finite when

@@ -59,9 +59,8 @@ absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const
   for (const auto& [text, forcible] : RunDifferences(saved, expected))
     (forcible && match == Match::kForced ? forced : refused).push_back(text);
   if (refused.empty()) return forced;
-  return absl::FailedPreconditionError(
-      absl::StrCat("checkpoint ", path, " is of another run: ", absl::StrJoin(refused, "; "),
-                   "; use the same settings, or start afresh in another directory"));
+  return FailedPrecondition("checkpoint ", path, " is of another run: ", absl::StrJoin(refused, "; "),
+                            "; use the same settings, or start afresh in another directory");
 }
 
 // "adam_m and adam_v"
@@ -78,13 +77,13 @@ absl::Status CheckTensors(const std::string& path, const CheckpointManifest& sav
   std::vector<std::string> differences = TensorDifferences(saved.tensors, tensors);
   const std::string before = OptimizerStateOf(saved.tensors), now = OptimizerStateOf(tensors);
   if (differences.empty() && before != now) {
-    return absl::FailedPreconditionError(absl::StrCat(
+    return FailedPrecondition(
         "checkpoint ", path, " is of another optimizer: it keeps ", before, ", and this run needs ", now,
-        "; resume with its --optimizer, or take its weights alone by --init_from into another directory"));
+        "; resume with its --optimizer, or take its weights alone by --init_from into another directory");
   }
   if (differences.empty()) differences = {"its tensors come in another order"};
-  return absl::FailedPreconditionError(
-      absl::StrCat("checkpoint ", path, " is of another network: ", absl::StrJoin(differences, "; ")));
+  return FailedPrecondition("checkpoint ", path,
+                            " is of another network: ", absl::StrJoin(differences, "; "));
 }
 
 // How far one thread has read, for another one that waits.
@@ -163,7 +162,7 @@ absl::Status ReadInto(ParamStore& params, const std::string& path, const Checkpo
   const Buffer state = AllocateHost(bytes);
   absl::Status read;
   if (state.data() == nullptr && bytes > 0)
-    read = absl::ResourceExhaustedError(absl::StrCat("no ", bytes >> 20, " MiB of memory to read ", path));
+    read = ResourceExhausted("no ", bytes >> 20, " MiB of memory to read ", path);
   RETURN_IF_ERROR(Agree(comm, read));
   const auto populating =
       std::async(std::launch::async, [data = state.data(), bytes] { Populate(data, bytes); });

@@ -94,8 +94,7 @@ CheckpointInfo InfoOf(const std::string& path) {
 absl::Status CheckUsable(const std::string& path) {
   const std::vector<std::string> problems = VerifyStep(path);
   if (problems.empty()) return absl::OkStatus();
-  return absl::DataLossError(
-      absl::StrCat("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; ")));
+  return DataLoss("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; "));
 }
 
 absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
@@ -110,9 +109,8 @@ absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
     choice.warnings.emplace_back(usable.message());
   }
   if (steps.empty()) return choice;
-  return absl::DataLossError(absl::StrCat("no checkpoint is left in ", directory, ": ",
-                                          absl::StrJoin(choice.warnings, "; "),
-                                          "; move them away, or start afresh in another directory"));
+  return DataLoss("no checkpoint is left in ", directory, ": ", absl::StrJoin(choice.warnings, "; "),
+                  "; move them away, or start afresh in another directory");
 }
 
 absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_t step) {
@@ -120,9 +118,8 @@ absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_
   const auto found = steps.find(step);
   if (found == steps.end()) {
     const auto number = [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.first); };
-    return absl::NotFoundError(absl::StrCat("there is no checkpoint of step ", step, " in ", directory,
-                                            "; it holds ", steps.empty() ? "none" : "steps ",
-                                            absl::StrJoin(steps, ", ", number)));
+    return NotFound("there is no checkpoint of step ", step, " in ", directory, "; it holds ",
+                    steps.empty() ? "none" : "steps ", absl::StrJoin(steps, ", ", number));
   }
   RETURN_IF_ERROR(CheckUsable(found->second));
   CheckpointChoice choice{found->second, {}};
@@ -220,7 +217,7 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& step_directory) {
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(const std::string& path) {
   if (Exists(CheckpointManifestPath(path))) return std::vector<CheckpointInfo>{InfoOf(path)};
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(path));
-  if (steps.empty()) return absl::NotFoundError(absl::StrCat(path, " is not a checkpoint and holds none"));
+  if (steps.empty()) return NotFound(path, " is not a checkpoint and holds none");
   std::vector<CheckpointInfo> checkpoints;
   for (auto entry = steps.rbegin(); entry != steps.rend(); ++entry) {
     checkpoints.push_back(InfoOf(entry->second));
@@ -234,8 +231,7 @@ absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory
   if (resume == "never") return ChooseNone(directory);
   if (resume == "latest") return ChooseLatest(directory);
   if (absl::SimpleAtoi(resume, &step)) return ChooseStep(directory, step);
-  return absl::InvalidArgumentError(
-      absl::StrCat("cannot resume from '", resume, "': give latest, never or a step"));
+  return InvalidArgument("cannot resume from '", resume, "': give latest, never or a step");
 }
 
 absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
@@ -245,7 +241,7 @@ absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
   }
   absl::StatusOr<CheckpointChoice> choice = ChooseLatest(path);
   if (choice.ok() && choice->path.empty()) {
-    return absl::NotFoundError(absl::StrCat(path, " is not a checkpoint and holds none"));
+    return NotFound(path, " is not a checkpoint and holds none");
   }
   return choice;
 }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "kernels/base/check.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
@@ -188,23 +189,22 @@ std::string RenderCheckpointManifest(const CheckpointManifest& manifest) {
 absl::StatusOr<CheckpointManifest> ParseCheckpointManifest(const std::string& text, const std::string& path) {
   Json document = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!document.is_object() || document.value("format", Json()) != kFormat) {
-    return absl::DataLossError(absl::StrCat(path, " is damaged, or is not the manifest of a checkpoint"));
+    return DataLoss(path, " is damaged, or is not the manifest of a checkpoint");
   }
   if (const Json version = document.value("format_version", Json()); version != kVersion) {
-    return absl::UnimplementedError(absl::StrCat(path, " is of checkpoint format version ", version.dump(),
-                                                 "; this build reads version ", kVersion));
+    return Unimplemented(path, " is of checkpoint format version ", version.dump(),
+                         "; this build reads version ", kVersion);
   }
   document.erase(kSeal);
   if (Seal(document) != text) {
-    return absl::DataLossError(absl::StrCat(path, " is damaged: it does not match its own checksum"));
+    return DataLoss(path, " is damaged: it does not match its own checksum");
   }
   try {
     CheckpointManifest manifest = ManifestFrom(document);
     if (IsConsistent(manifest)) return manifest;
   } catch (const std::exception&) {  // of the JSON library: a field is missing or of another type
   }
-  return absl::DataLossError(
-      absl::StrCat(path, " is not a manifest that deeper wrote: its fields do not fit together"));
+  return DataLoss(path, " is not a manifest that deeper wrote: its fields do not fit together");
 }
 
 }  // namespace deeper

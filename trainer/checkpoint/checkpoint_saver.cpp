@@ -52,8 +52,8 @@ absl::StatusOr<Snapshot> Snapshot::Create(std::vector<StateTensor> tensors, Stat
   snapshot.range_ = range;
   snapshot.buffer_ = device.AllocateStaging(bytes);
   if (bytes > 0 && snapshot.buffer_.data() == nullptr) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "no ", bytes >> 20, " MiB of host memory for a copy of the state, which checkpoints are made from"));
+    return ResourceExhausted("no ", bytes >> 20,
+                             " MiB of host memory for a copy of the state, which checkpoints are made from");
   }
   return snapshot;
 }

@@ -68,8 +68,7 @@ absl::Status ReadShard(const std::string& path, const CheckpointShard& written, 
   ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
   ASSIGN_OR_RETURN(const uint64_t bytes, file.Size());
   if (bytes != written.bytes) {
-    return absl::DataLossError(
-        absl::StrCat(path, " is damaged: it has ", bytes, " bytes, its manifest says ", written.bytes));
+    return DataLoss(path, " is damaged: it has ", bytes, " bytes, its manifest says ", written.bytes);
   }
   // All of it at once: more requests under way than the kernel makes by itself.
   const auto reading_ahead =
@@ -77,8 +76,8 @@ absl::Status ReadShard(const std::string& path, const CheckpointShard& written, 
   ASSIGN_OR_RETURN(const Hdf5File hdf5, Hdf5File::Open(path));
   ASSIGN_OR_RETURN(const Hdf5Extent extent, hdf5.Locate(kDataset, Hdf5Type::kF32));
   if (extent.bytes != static_cast<uint64_t>(range.size()) * sizeof(float)) {
-    return absl::DataLossError(absl::StrCat(path, " is damaged: it holds ", extent.bytes / sizeof(float),
-                                            " values instead of ", range.size()));
+    return DataLoss(path, " is damaged: it holds ", extent.bytes / sizeof(float), " values instead of ",
+                    range.size());
   }
   Xxh3Stream hash;
   const uint64_t data_end = extent.offset + extent.bytes;
@@ -89,8 +88,7 @@ absl::Status ReadShard(const std::string& path, const CheckpointShard& written, 
   }));
   RETURN_IF_ERROR(HashFile(file, data_end, bytes, hash));
   if (hash.Finish() == written.hash) return absl::OkStatus();
-  return absl::DataLossError(
-      absl::StrCat(path, " is damaged: it does not match its checksum in the manifest"));
+  return DataLoss(path, " is damaged: it does not match its checksum in the manifest");
 }
 
 }  // namespace

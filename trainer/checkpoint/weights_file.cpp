@@ -43,12 +43,11 @@ absl::Status CheckFormat(const Hdf5File& file, const std::string& path) {
   int64_t version = 0;
   if (!file.ReadAttribute("format", &format).ok() || format != kFormat ||
       !file.ReadAttribute("format_version", &version).ok()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path, " is not a file of weights as `deeper export` writes them"));
+    return FailedPrecondition(path, " is not a file of weights as `deeper export` writes them");
   }
   if (version == kVersion) return absl::OkStatus();
-  return absl::UnimplementedError(
-      absl::StrCat(path, " is of weights format version ", version, "; this build reads version ", kVersion));
+  return Unimplemented(path, " is of weights format version ", version, "; this build reads version ",
+                       kVersion);
 }
 
 absl::Status AppendTensor(const Hdf5File& file, const std::string& name, Weights& weights) {
@@ -71,8 +70,7 @@ absl::StatusOr<Weights> ReadWeightsFile(const std::string& path) {
   std::string config;
   RETURN_IF_ERROR(file.ReadAttribute("config", &config));
   weights.config = nlohmann::json::parse(config, nullptr, /*allow_exceptions=*/false);
-  if (!weights.config.is_object())
-    return absl::DataLossError(absl::StrCat("the config of ", path, " is not JSON"));
+  if (!weights.config.is_object()) return DataLoss("the config of ", path, " is not JSON");
   for (const std::string& name : file.Names()) {
     RETURN_IF_ERROR(AppendTensor(file, name, weights));
   }
@@ -122,8 +120,8 @@ absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore
   const std::vector<std::string> differences =
       TensorDifferences(WithoutSpareHeads(weights.tensors, model), wanted);
   if (!differences.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the weights of ", path, " do not fit the model: ", absl::StrJoin(differences, "; ")));
+    return FailedPrecondition("the weights of ", path,
+                              " do not fit the model: ", absl::StrJoin(differences, "; "));
   }
   if (wanted.size() < model.size()) {
     warnings.push_back(absl::StrCat(path, " has no auxiliary heads: they keep their initial weights"));

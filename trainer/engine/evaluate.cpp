@@ -2,7 +2,6 @@
 
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "comm/phase.h"
 #include "kernels/base/exit_code.h"
@@ -57,9 +56,8 @@ absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset&
   counted.Wait();
   if (counts[0] != dataset.info().samples) {
     return WithExitCode(
-        absl::DataLossError(absl::StrCat("the evaluation counted ", counts[0], " samples, but split ",
-                                         dataset.info().split, " has ", dataset.info().samples,
-                                         ": a fault in deeper, or shards that changed meanwhile")),
+        DataLoss("the evaluation counted ", counts[0], " samples, but split ", dataset.info().split, " has ",
+                 dataset.info().samples, ": a fault in deeper, or shards that changed meanwhile"),
         ExitCode::kData);
   }
   return EvalResult{counts[0], sum.loss_sum / static_cast<double>(counts[0]), counts[1], counts[2]};

@@ -136,10 +136,9 @@ absl::Status Network::Bind(ParamStore& params) {
   DEEPER_CHECK(arena_.data() == nullptr, "Bind is called once");
   arena_ = device_.Allocate(plan_.bytes);
   if (arena_.data() == nullptr) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(model_.name, " with ", options_.rows, " rows a forward pass needs ", plan_.bytes >> 20,
-                     " MiB for activations, and ", device_.AvailableBytes() >> 20,
-                     " MiB are available: use a smaller --micro_batch (of `bench`: --batch)"));
+    return ResourceExhausted(model_.name, " with ", options_.rows, " rows a forward pass needs ",
+                             plan_.bytes >> 20, " MiB for activations, and ", device_.AvailableBytes() >> 20,
+                             " MiB are available: use a smaller --micro_batch (of `bench`: --batch)");
   }
   const size_t control_bytes =
       sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +
@@ -147,7 +146,7 @@ absl::Status Network::Bind(ParamStore& params) {
   control_ = device_.Allocate(control_bytes);
   staged_control_ = device_.AllocateStaging(control_bytes);
   if (control_.data() == nullptr || staged_control_.data() == nullptr)
-    return absl::ResourceExhaustedError("no memory for a batch's labels");
+    return ResourceExhausted("no memory for a batch's labels");
   params.KeepInPlace();
   BindOps(params);
   return absl::OkStatus();

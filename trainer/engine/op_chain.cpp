@@ -4,7 +4,6 @@
 #include <cmath>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/base/bf16.h"
 #include "kernels/base/rng.h"
@@ -63,9 +62,8 @@ absl::StatusOr<NodeRange> FindRange(const Model& model, const std::string& name)
     if (range.name == name) return range;
     if (std::find(names.begin(), names.end(), range.name) == names.end()) names.push_back(range.name);
   }
-  return absl::InvalidArgumentError(absl::StrCat("--op=", name, ": ", model.name,
-                                                 " has no such layer: take all, or one of ",
-                                                 absl::StrJoin(names, ", ")));
+  return InvalidArgument("--op=", name, ": ", model.name, " has no such layer: take all, or one of ",
+                         absl::StrJoin(names, ", "));
 }
 
 absl::StatusOr<std::unique_ptr<OpChain>> OpChain::Make(const Model& model, const NodeRange& range,

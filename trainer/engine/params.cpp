@@ -12,6 +12,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/parallel.h"
 #include "kernels/base/rng.h"
+#include "kernels/base/status.h"
 #include "kernels/ops/arrays/arrays.h"
 #include "kernels/ops/arrays/update.h"
 
@@ -55,9 +56,9 @@ absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer, DType dt
   const size_t bytes = static_cast<size_t>(elements) * SizeOf(dtype);
   buffer = device.Allocate(bytes);
   if (bytes == 0 || buffer.data() != nullptr) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("no memory for the parameters: ", bytes, " more bytes are needed, the device has ",
-                   device.AvailableBytes(), " left; take a smaller model or a device with more memory"));
+  return ResourceExhausted("no memory for the parameters: ", bytes, " more bytes are needed, the device has ",
+                           device.AvailableBytes(),
+                           " left; take a smaller model or a device with more memory");
 }
 
 // Two normal deviates from two uniform words: Box and Muller 1958. 1 - u is in (0, 1], so its logarithm is

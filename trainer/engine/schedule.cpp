@@ -4,8 +4,8 @@
 #include <cmath>
 #include <numbers>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -22,7 +22,7 @@ double Between(const ScheduleOptions& options, double part) {
 
 template <class... Parts>
 absl::Status Error(const Parts&... parts) {
-  return absl::InvalidArgumentError(absl::StrCat("learning-rate schedule: ", parts...));
+  return InvalidArgument("learning-rate schedule: ", parts...);
 }
 
 // Comparisons are written as !(in range) so that NaN is out of range.

@@ -6,6 +6,7 @@
 #include "comm/phase.h"
 #include "data/io/checksum.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/status.h"
 #include "kernels/ops/arrays/arrays.h"
 
 namespace deeper {
@@ -128,7 +129,7 @@ absl::Status GradientAccumulator::Reserve(int micros) {
   for (int i = 0; i < sums; ++i) {
     sums_.push_back(device_.Allocate(static_cast<size_t>(params_.trained_elements()) * sizeof(float)));
     if (sums_.back().data() == nullptr) {
-      return absl::ResourceExhaustedError(
+      return ResourceExhausted(
           "no memory for the sums of gradients over micro-batches: use a larger --micro_batch or fewer "
           "ranks");
     }

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/base/status.h"
 #include "trainer/models/architectures.h"
@@ -40,15 +39,15 @@ void MaskReluInPools(Model& model) {
 
 absl::Status ValidateOptions(const Architecture& architecture, const ModelOptions& options) {
   if (options.num_classes < 1 || options.channels < 1 || options.image_size < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(architecture.name, ": --num_classes ", options.num_classes, ", --image_size ",
-                     options.image_size, " and ", options.channels,
-                     " channels make no network: all must be positive (image size 0 is the model's own)"));
+    return InvalidArgument(
+        architecture.name, ": --num_classes ", options.num_classes, ", --image_size ", options.image_size,
+        " and ", options.channels,
+        " channels make no network: all must be positive (image size 0 is the model's own)");
   }
   if (options.small_stem && !architecture.has_small_stem) {
-    return absl::InvalidArgumentError(absl::StrCat(
+    return InvalidArgument(
         architecture.name,
-        " has no small stem: leave out --stem=small, or take a googlenet or nin-cifar for small images"));
+        " has no small stem: leave out --stem=small, or take a googlenet or nin-cifar for small images");
   }
   return absl::OkStatus();
 }
@@ -73,8 +72,8 @@ absl::StatusOr<Model> MakeModel(std::string_view name, const ModelOptions& optio
   const auto* architecture = std::find_if(std::begin(kArchitectures), std::end(kArchitectures),
                                           [&](const Architecture& a) { return a.name == name; });
   if (architecture == std::end(kArchitectures)) {
-    return absl::InvalidArgumentError(absl::StrCat("no model is called \"", std::string(name),
-                                                   "\": take one of ", absl::StrJoin(ModelNames(), ", ")));
+    return InvalidArgument("no model is called \"", std::string(name), "\": take one of ",
+                           absl::StrJoin(ModelNames(), ", "));
   }
   RETURN_IF_ERROR(ValidateOptions(*architecture, options));
   const int64_t own_size = options.small_stem ? kSmallStemImageSize : architecture->image_size;
@@ -86,8 +85,8 @@ absl::StatusOr<Model> MakeModel(std::string_view name, const ModelOptions& optio
   architecture->build(options, model);
   MaskReluInPools(model);
   if (absl::Status status = InferShapes(model, 1).status(); !status.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat(status.message(), "; the smallest --image_size for ",
-                                                   model.name, " is ", SmallestImageSize(model, own_size)));
+    return InvalidArgument(status.message(), "; the smallest --image_size for ", model.name, " is ",
+                           SmallestImageSize(model, own_size));
   }
   return model;
 }
@@ -99,8 +98,8 @@ absl::StatusOr<std::vector<NodeShape>> InferShapes(const Model& model, int64_t b
     const Shape x = node.input == kImages ? images : shapes[static_cast<size_t>(node.input)].op.y;
     absl::StatusOr<OpShape> op = InferOp(node.op, x);
     if (!op.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat(model.name, " on images of ", model.image_size,
-                                                     " px, layer ", node.name, ": ", op.status().message()));
+      return InvalidArgument(model.name, " on images of ", model.image_size, " px, layer ", node.name, ": ",
+                             op.status().message());
     }
     shapes.push_back({x, *std::move(op)});
   }

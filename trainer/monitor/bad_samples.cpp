@@ -6,6 +6,7 @@
 #include "absl/strings/str_split.h"
 #include "comm/agree.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "trainer/monitor/monitor.h"
 
 namespace deeper {
@@ -20,10 +21,9 @@ class BadSamples final : public Monitor {
     if (allowed_ == 0 || !now.is_logged) return absl::OkStatus();
     const std::vector<std::string> news = GatherNews();
     if (std::ssize(known_) > allowed_) {
-      return WithExitCode(
-          absl::DataLossError(absl::StrCat(known_.size(), " samples cannot be read, --allow_bad=", allowed_,
-                                           " allows fewer; the last one: ", news.back())),
-          ExitCode::kData);
+      return WithExitCode(DataLoss(known_.size(), " samples cannot be read, --allow_bad=", allowed_,
+                                   " allows fewer; the last one: ", news.back()),
+                          ExitCode::kData);
     }
     for (const std::string& what : news) {
       events.push_back({"bad_sample", {{"step", now.step}, {"what", what}}, "warning: replaced " + what});

@@ -1,5 +1,6 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/status.h"
 #include "trainer/monitor/monitor.h"
 
 namespace deeper {
@@ -25,10 +26,10 @@ class NonFinite final : public Monitor {
         {"nonfinite", {{"step", now.step}, {"reason", culprit}}, skipped ? "warning: skipped " + what : ""});
     if (skipped) return absl::OkStatus();
     return WithExitCode(
-        absl::OutOfRangeError(absl::StrCat(
+        OutOfRange(
             what, skip_ ? absl::StrCat("; ", in_a_row_, " steps in a row") : "",
             ". The weights are those of the step before. Go on from the newest checkpoint with a lower --lr, "
-            "a longer --warmup_epochs or --on_nonfinite=skip")),
+            "a longer --warmup_epochs or --on_nonfinite=skip"),
         ExitCode::kNotFinite);
   }
 

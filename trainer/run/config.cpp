@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "comm/node_places.h"
 #include "kernels/base/exit_code.h"
@@ -16,7 +15,7 @@ namespace deeper {
 namespace {
 
 absl::Status Invalid(const auto&... words) {
-  return absl::InvalidArgumentError(absl::StrCat(words...));
+  return InvalidArgument(words...);
 }
 
 bool IsPowerOfTwo(int value) {

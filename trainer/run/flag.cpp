@@ -74,7 +74,7 @@ std::string Flag::Allowed() const {
 
 absl::Status Flag::Set(const std::string& value) const {
   const auto wrong = [&](const std::string& must_be) {
-    return absl::InvalidArgumentError(absl::StrCat("--", name, "=", value, ": must be ", must_be));
+    return InvalidArgument("--", name, "=", value, ": must be ", must_be);
   };
   const auto set = [&]<class T>(const T& target) {
     if constexpr (std::is_same_v<T, OneOf>) {

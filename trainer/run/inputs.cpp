@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "data/load/synthetic.h"
 #include "data/shards/read_shards.h"
@@ -59,8 +58,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, co
 absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data, bool training) {
   const auto classes = static_cast<int64_t>(data.classes.size());
   if (config.num_classes != 0 && config.num_classes < classes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--num_classes=", config.num_classes, ": the dataset has ", classes, " classes"));
+    return InvalidArgument("--num_classes=", config.num_classes, ": the dataset has ", classes, " classes");
   }
   ModelOptions options;
   options.num_classes = config.num_classes != 0 ? config.num_classes : classes;
@@ -77,7 +75,7 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
   PixelStats stats = data.stats;
   if (config.val_preset == Augment::kBvlc) {  // Caffe's: values up to 255, less a mean
     if (data.channels != 3)
-      return absl::InvalidArgumentError("--val_preset=bvlc: it is of images in colour, and these are grey");
+      return InvalidArgument("--val_preset=bvlc: it is of images in colour, and these are grey");
     stats = {{104 / 255.0f, 117 / 255.0f, 123 / 255.0f}, std::vector<float>(3, 1 / 255.0f)};
   }
   const auto override_with = [&](const char* flag, const std::string& text,
@@ -85,13 +83,12 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
     if (text.empty()) return absl::OkStatus();
     ASSIGN_OR_RETURN(values, ParseNumbers(flag, text));
     if (values.size() == static_cast<size_t>(data.channels)) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("--", flag, "=", text, ": the images have ", data.channels, " channel(s)"));
+    return InvalidArgument("--", flag, "=", text, ": the images have ", data.channels, " channel(s)");
   };
   RETURN_IF_ERROR(override_with("mean", config.mean, stats.mean));
   RETURN_IF_ERROR(override_with("std", config.stddev, stats.stddev));
   if (std::any_of(stats.stddev.begin(), stats.stddev.end(), [](float s) { return !(s > 0); })) {
-    return absl::InvalidArgumentError("--std: every channel's standard deviation must be positive");
+    return InvalidArgument("--std: every channel's standard deviation must be positive");
   }
   return stats;
 }

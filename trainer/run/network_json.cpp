@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -47,8 +48,7 @@ absl::StatusOr<DatasetInfo> ReadNetworkJson(const nlohmann::json& json, RunConfi
     data.stats = {json.at("mean").get<std::vector<float>>(), json.at("std").get<std::vector<float>>()};
     return data;
   } catch (const std::exception& error) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("its config does not describe a network: ", error.what()));
+    return FailedPrecondition("its config does not describe a network: ", error.what());
   }
 }
 

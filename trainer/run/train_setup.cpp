@@ -63,9 +63,9 @@ absl::Status TrainSetup::OpenData() {
   if (val.ok()) {
     val_data = *std::move(val);
     if (val_data->info().classes != train_data->info().classes) {
-      return WithExitCode(absl::InvalidArgumentError(absl::StrCat(
-                              "split ", config.val_split, " has other classes than ", config.train_split)),
-                          ExitCode::kData);
+      return WithExitCode(
+          InvalidArgument("split ", config.val_split, " has other classes than ", config.train_split),
+          ExitCode::kData);
     }
   } else if (val_given || !absl::IsNotFound(val.status())) {
     return val.status();
@@ -77,7 +77,7 @@ absl::Status TrainSetup::PlanSteps() {
   epoch_steps_ = BatchesPerEpoch(train_data->info().samples, config.global_batch);
   const int64_t by_epochs = config.epochs * epoch_steps_;
   if (by_epochs == 0 && config.max_steps == 0)
-    return absl::InvalidArgumentError("how long to train: give --epochs or --max_steps");
+    return InvalidArgument("how long to train: give --epochs or --max_steps");
   total_steps = by_epochs == 0          ? config.max_steps
                 : config.max_steps == 0 ? by_epochs
                                         : std::min(by_epochs, config.max_steps);
@@ -154,7 +154,7 @@ absl::Status TrainSetup::CheckSameModel() {
   comm.AllReduce(&low, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
   comm.AllReduce(&high, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
   if (low == high) return absl::OkStatus();
-  return absl::FailedPreconditionError(
+  return FailedPrecondition(
       "ranks disagree about the dataset or the parameters' layout: give all of them the same files, flags "
       "and build, on processors with the "
       "same vector instructions (or set ONEDNN_MAX_CPU_ISA to what the least of them has)");

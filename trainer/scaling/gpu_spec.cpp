@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/base/status.h"
 #include "nlohmann/json.hpp"
 
 namespace deeper {
@@ -40,8 +41,7 @@ absl::StatusOr<GpuSpec> FindGpu(const std::string& flag) {
   for (const GpuSpec& gpu : kGpus) {
     if (gpu.flag == flag) return gpu;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--gpu=", flag, ": must be one of ", absl::StrJoin(GpuNames(), ", ")));
+  return InvalidArgument("--gpu=", flag, ": must be one of ", absl::StrJoin(GpuNames(), ", "));
 }
 
 const GpuSpec* GpuOf(std::string_view description) {

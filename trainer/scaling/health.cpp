@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "kernels/base/status.h"
 #include "trainer/scaling/statistics.h"
 
 namespace deeper {
@@ -166,8 +167,7 @@ absl::Status VerdictOf(const std::vector<Finding>& findings) {
     texts.push_back(finding.text);
   }
   if (texts.empty()) return absl::OkStatus();
-  return WithExitCode(
-      absl::FailedPreconditionError(absl::StrCat("not fit to train on: ", absl::StrJoin(texts, "; "))), code);
+  return WithExitCode(FailedPrecondition("not fit to train on: ", absl::StrJoin(texts, "; ")), code);
 }
 
 std::string Bottleneck(const Prediction& prediction) {

@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/bf16.h"
 #include "kernels/base/cuda_check.h"
 #include "kernels/base/status.h"
@@ -76,9 +75,8 @@ class Stopwatch {
           std::pair(&argmax_, sizes.argmax)}) {
       *buffer = device_.Allocate(wanted);
       if (wanted > 0 && buffer->data() == nullptr) {
-        return absl::ResourceExhaustedError(absl::StrCat("not enough GPU memory to tune: ", wanted,
-                                                         " bytes are wanted, and ", device_.AvailableBytes(),
-                                                         " are free: use a smaller batch"));
+        return ResourceExhausted("not enough GPU memory to tune: ", wanted, " bytes are wanted, and ",
+                                 device_.AvailableBytes(), " are free: use a smaller batch");
       }
     }
     FillRandomly(sizes.in, a_, device_);
@@ -149,7 +147,7 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice) 
     if (built.ok()) return built;
     status.Update(built.status());
   }
-  return absl::UnimplementedError(status.message());  // of the most promising one
+  return Unimplemented(status.message());  // of the most promising one
 }
 
 absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice, const std::string& name,
@@ -192,8 +190,8 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
     }
   }
   if (best != nullptr) return best;
-  status.Update(absl::UnimplementedError("none of the proposed algorithms runs"));
-  return absl::UnimplementedError(status.message());
+  status.Update(Unimplemented("none of the proposed algorithms runs"));
+  return Unimplemented(status.message());
 }
 
 }  // namespace deeper

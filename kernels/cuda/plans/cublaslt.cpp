@@ -22,8 +22,8 @@ absl::Status StatusOf(cublasStatus_t status) {
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
   const std::string message =
       absl::StrCat("cuBLASLt: ", cublasLtGetStatusName(status), ": ", cublasLtGetStatusString(status));
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return absl::UnimplementedError(message);
-  return absl::InternalError(message);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return Unimplemented(message);
+  return Internal(message);
 }
 
 cudaDataType_t TypeOf(DType dtype) {
@@ -69,7 +69,7 @@ class Description {
   absl::Status Init(const MatmulProblem& p) {
     for (const DType dtype : {p.in, p.out}) {
       if (dtype != DType::kBf16 && dtype != DType::kF32) {
-        return absl::UnimplementedError(absl::StrCat("element type ", NameOf(dtype)));
+        return Unimplemented("element type ", NameOf(dtype));
       }
     }
     cublasLtMatmulDesc_t operation = nullptr;
@@ -170,7 +170,7 @@ class MatmulChoice final : public AlgorithmChoice {
     std::erase_if(results, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
     proposals_ = std::move(results);
     if (!proposals_.empty()) return absl::OkStatus();
-    return Named(absl::UnimplementedError("cuBLASLt has no algorithm for it"), problem_);
+    return Named(Unimplemented("cuBLASLt has no algorithm for it"), problem_);
   }
 
   size_t size() const override { return proposals_.size(); }
@@ -184,7 +184,7 @@ class MatmulChoice final : public AlgorithmChoice {
     const auto is_hex = [](unsigned char c) { return std::isxdigit(c) != 0; };
     if (serialized.size() != 2 * sizeof result.algo ||
         !std::all_of(serialized.begin(), serialized.end(), is_hex)) {
-      return absl::InvalidArgumentError("not an algorithm of cuBLASLt");
+      return InvalidArgument("not an algorithm of cuBLASLt");
     }
     const std::string bytes = absl::HexStringToBytes(serialized);
     cublasLtMatmulAlgo_t algo;
@@ -195,7 +195,7 @@ class MatmulChoice final : public AlgorithmChoice {
     if (!status.ok()) return Named(status, problem_);
     result.algo = algo;
     if (result.workspaceSize > kMaxWorkspaceBytes) {
-      return Named(absl::ResourceExhaustedError("cuBLASLt: too much workspace"), problem_);
+      return Named(ResourceExhausted("cuBLASLt: too much workspace"), problem_);
     }
     return Make(result);
   }

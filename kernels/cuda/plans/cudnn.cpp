@@ -33,7 +33,7 @@ class GraphBuilder {
   explicit GraphBuilder(const ConvolutionProblem& problem)
       : p_(problem), dtype_(p_.dtype == DType::kBf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT) {
     if (p_.dtype != DType::kBf16 && p_.dtype != DType::kF32) {
-      status_ = absl::UnimplementedError(absl::StrCat("element type ", NameOf(p_.dtype)));
+      status_ = Unimplemented("element type ", NameOf(p_.dtype));
     }
   }
 
@@ -175,8 +175,7 @@ class ExecutionPlan final : public Algorithm {
   }
 
   absl::Status Enqueue(const PlanOperands& operands, Stream stream) override {
-    if (target_.handle == nullptr)
-      return absl::FailedPreconditionError("cuDNN: a plan without a GPU cannot run");
+    if (target_.handle == nullptr) return FailedPrecondition("cuDNN: a plan without a GPU cannot run");
     // Ops are bound to their memory for good, so that this happens once.
     if (!pack_.has_value() || operands != packed_) RETURN_IF_ERROR(Pack(operands));
     const auto native = static_cast<cudaStream_t>(stream.native);
@@ -225,8 +224,8 @@ class EngineChoice final : public AlgorithmChoice {
       status.Update(Ask(mode));
     }
     if (size() > 0) return absl::OkStatus();
-    status.Update(absl::UnimplementedError("cuDNN has no engine of the accuracy asked for"));
-    return Named(absl::UnimplementedError(status.message()), problem_);
+    status.Update(Unimplemented("cuDNN has no engine of the accuracy asked for"));
+    return Named(Unimplemented(status.message()), problem_);
   }
 
   size_t size() const override { return configurations_.size(); }
@@ -284,8 +283,8 @@ class EngineChoice final : public AlgorithmChoice {
     const auto workspace = plan.Get<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE);
     if (!workspace.ok()) return Named(workspace.status(), problem_);
     if (workspace->at(0) > kMaxWorkspaceBytes) {
-      return absl::ResourceExhaustedError(absl::StrCat(ToString(problem_), ": cuDNN: the plan wants ",
-                                                       workspace->at(0), " bytes of workspace"));
+      return ResourceExhausted(ToString(problem_), ": cuDNN: the plan wants ", workspace->at(0),
+                               " bytes of workspace");
     }
     return std::make_unique<ExecutionPlan>(target_, problem_.bias, graph_, std::move(plan), workspace->at(0));
   }
@@ -316,7 +315,7 @@ absl::StatusOr<std::unique_ptr<Target>> MakeDevicelessTarget(const std::string& 
   target->properties.emplace(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
   target->properties->Set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, device_property_json);
   if (absl::Status status = target->properties->Finalize(); !status.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("the device properties: ", status.message()));
+    return InvalidArgument("the device properties: ", status.message());
   }
   return target;
 }
@@ -324,8 +323,8 @@ absl::StatusOr<std::unique_ptr<Target>> MakeDevicelessTarget(const std::string& 
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target,
                                                         const ConvolutionProblem& problem,
                                                         bool deterministic) {
-  if (problem.mask_dx) return Named(absl::UnimplementedError("cuDNN masks no gradients"), problem);
-  if (problem.pool_x) return Named(absl::UnimplementedError("cuDNN pools no inputs on the way"), problem);
+  if (problem.mask_dx) return Named(Unimplemented("cuDNN masks no gradients"), problem);
+  if (problem.pool_x) return Named(Unimplemented("cuDNN pools no inputs on the way"), problem);
   const auto& impl = static_cast<const TargetImpl&>(target);
   absl::StatusOr<Descriptor> graph = GraphBuilder(problem).Build(impl.handle);
   if (!graph.ok()) return Named(graph.status(), problem);

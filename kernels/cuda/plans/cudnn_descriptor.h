@@ -26,8 +26,8 @@ inline absl::Status StatusOf(cudnnStatus_t status) {
   cudnnGetLastErrorString(detail, sizeof detail);
   const std::string message =
       absl::StrCat("cuDNN: ", cudnnGetErrorString(status), detail[0] == '\0' ? "" : ": ", detail);
-  if (CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED) return absl::UnimplementedError(message);
-  return absl::InternalError(message);
+  if (CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED) return Unimplemented(message);
+  return Internal(message);
 }
 
 // What the API calls the type of an attribute. An unknown one does not compile.

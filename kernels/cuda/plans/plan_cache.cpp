@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -32,8 +32,7 @@ Json ReadPlans(const std::string& file) {
 }
 
 absl::Status Failed(const std::string& file) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("cannot write the plan cache ", file, ": ", std::strerror(errno)));
+  return FailedPrecondition("cannot write the plan cache ", file, ": ", std::strerror(errno));
 }
 
 absl::Status WriteAtomically(const std::string& file, const std::string& text) {

@@ -7,7 +7,6 @@
 #include <tuple>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/parallel.h"
 #include "kernels/base/status.h"
 #include "kernels/cuda/plans/cuda_problem.h"
@@ -91,11 +90,11 @@ absl::Status CompareElements(const Comparison& c) {
   if (wrong == count) return absl::OkStatus();
   const int64_t pixel = wrong / c.d.pitch, channel = wrong % c.d.pitch;
   if (channel >= c.d.channels) {
-    return absl::DataLossError(absl::StrCat("writes beyond its channels, at pixel ", pixel));
+    return DataLoss("writes beyond its channels, at pixel ", pixel);
   }
-  return absl::DataLossError(absl::StrCat("at ", c.d.row, " ", pixel, ", channel ", channel, ": ",
-                                          ToFloat(c.actual[static_cast<size_t>(wrong)]),
-                                          ", and the library has ", c.Expected(pixel, channel)));
+  return DataLoss("at ", c.d.row, " ", pixel, ", channel ", channel, ": ",
+                  ToFloat(c.actual[static_cast<size_t>(wrong)]), ", and the library has ",
+                  c.Expected(pixel, channel));
 }
 
 absl::Status CompareSums(const Written& d, const std::vector<bf16>& actual, const std::vector<float>& sums) {
@@ -112,8 +111,7 @@ absl::Status CompareSums(const Written& d, const std::vector<bf16>& actual, cons
   });
   for (size_t channel = 0; channel < sums.size(); ++channel) {
     if (std::abs(sums[channel] - expected[channel]) <= rounding * sizes[channel]) continue;
-    return absl::DataLossError(
-        absl::StrCat("the sum of channel ", channel, ": ", sums[channel], ", not ", expected[channel]));
+    return DataLoss("the sum of channel ", channel, ": ", sums[channel], ", not ", expected[channel]);
   }
   return absl::OkStatus();
 }
@@ -123,8 +121,8 @@ absl::Status CompareArgmax(const std::vector<uint8_t>& actual, const std::vector
   const auto [value, other] = std::mismatch(actual.begin(), actual.end(), expected.begin());
   if (value == actual.end()) return absl::OkStatus();
   const int64_t i = value - actual.begin();
-  return absl::DataLossError(absl::StrCat("the maximum of pixel ", i / channels, ", channel ", i % channels,
-                                          ": at ", *value, ", not ", *other));
+  return DataLoss("the maximum of pixel ", i / channels, ", channel ", i % channels, ": at ", *value,
+                  ", not ", *other);
 }
 
 }  // namespace
@@ -158,12 +156,12 @@ absl::Status ConvolutionCheck::operator()(Algorithm& own, const PlanOperands& op
 }
 
 absl::Status ConvolutionCheck::RunLibrary(PlanOperands operands) {
-  if (library_ == nullptr) return absl::NotFoundError("no library to compare with");
+  if (library_ == nullptr) return NotFound("no library to compare with");
   absl::Status status = library_->Ask();
   Buffer pooled;
   if (problem_.pool_x) {
     pooled = Pool(operands.a);
-    if (pooled.data() == nullptr) return absl::ResourceExhaustedError("no memory");
+    if (pooled.data() == nullptr) return ResourceExhausted("no memory");
     operands.a = pooled.data();
   }
   for (size_t i = 0; status.ok() && i < library_->size(); ++i) {
@@ -172,7 +170,7 @@ absl::Status ConvolutionCheck::RunLibrary(PlanOperands operands) {
     expected_ = Read<bf16>(operands.d, SizesOf(LibraryProblem(problem_)).d, device_);
     return absl::OkStatus();
   }
-  return absl::NotFoundError("no library algorithm to compare with runs");
+  return NotFound("no library algorithm to compare with runs");
 }
 
 // maxpool(x), dense, on the device; where the maxima are, in expected_argmax_.
@@ -209,7 +207,7 @@ std::vector<bf16> ConvolutionCheck::ReadD(const PlanOperands& operands) {
 
 absl::Status ConvolutionCheck::Run(Algorithm& algorithm, PlanOperands operands) {
   const Buffer workspace = device_.Allocate(algorithm.workspace_bytes());
-  if (workspace.bytes() < algorithm.workspace_bytes()) return absl::ResourceExhaustedError("no memory");
+  if (workspace.bytes() < algorithm.workspace_bytes()) return ResourceExhausted("no memory");
   operands.workspace = workspace.data();
   const absl::Status status = algorithm.Enqueue(operands, device_.stream());
   device_.Synchronize();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
@@ -51,11 +52,11 @@ class KernelAlgorithm : public Algorithm {
 
   absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
     if (!IsAligned(o.a) || !IsAligned(o.b) || !IsAligned(o.d) || !IsAligned(o.mask) || !IsAligned(o.argmax)) {
-      return absl::InvalidArgumentError(absl::StrCat(name_, ": operands not aligned to 16 bytes"));
+      return InvalidArgument(name_, ": operands not aligned to 16 bytes");
     }
     const cudaError_t error = Launch(o, static_cast<cudaStream_t>(stream.native));
     if (error == cudaSuccess) return absl::OkStatus();
-    return absl::InternalError(absl::StrCat(name_, ": ", cudaGetErrorString(error)));
+    return Internal(name_, ": ", cudaGetErrorString(error));
   }
 
  protected:
@@ -189,7 +190,7 @@ class KernelChoice final : public AlgorithmChoice {
     for (size_t i = 0; i < kernels_.size(); ++i) {
       if (kernels_[i]->ToString() == serialized) return Build(i);
     }
-    return absl::NotFoundError(absl::StrCat("no kernel \"", serialized, "\" for this GPU"));
+    return NotFound("no kernel \"", serialized, "\" for this GPU");
   }
 
  private:
@@ -221,7 +222,7 @@ absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability,
   const char* reason = Reason(problem);
   if (reason == nullptr && compute_capability < 80) reason = "for compute capability 8.0 and later only";
   if (reason != nullptr) {
-    return Named(absl::UnimplementedError(absl::StrCat("our tensor core kernels: ", reason)), problem);
+    return Named(Unimplemented("our tensor core kernels: ", reason), problem);
   }
   return std::make_unique<KernelChoice>(compute_capability, problem);
 }

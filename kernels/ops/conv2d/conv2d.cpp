@@ -1,21 +1,20 @@
 #include "kernels/ops/conv2d/conv2d.h"
 
-#include "absl/strings/str_cat.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 
 absl::StatusOr<OpShape> Infer(const Conv2dParams& p, const Shape& x) {
   if (p.out_channels <= 0 || p.kernel <= 0 || p.stride <= 0 || p.pad < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("conv2d: out_channels ", p.out_channels, ", kernel ",
-                                                   p.kernel, ", stride ", p.stride,
-                                                   " must be positive and pad ", p.pad, " not negative"));
+    return InvalidArgument("conv2d: out_channels ", p.out_channels, ", kernel ", p.kernel, ", stride ",
+                           p.stride, " must be positive and pad ", p.pad, " not negative");
   }
   const Shape y = {x.n, p.out_channels, (x.h + 2 * p.pad - p.kernel) / p.stride + 1,
                    (x.w + 2 * p.pad - p.kernel) / p.stride + 1};
   if (x.elements() <= 0 || p.kernel > x.h + 2 * p.pad || p.kernel > x.w + 2 * p.pad) {
-    return absl::InvalidArgumentError(absl::StrCat("conv2d: a ", p.kernel, "x", p.kernel, " kernel with pad ",
-                                                   p.pad, " does not fit an input of ", x.ToString(),
-                                                   ": use larger images or a smaller kernel"));
+    return InvalidArgument("conv2d: a ", p.kernel, "x", p.kernel, " kernel with pad ", p.pad,
+                           " does not fit an input of ", x.ToString(),
+                           ": use larger images or a smaller kernel");
   }
   const std::vector<int64_t> vector = {p.out_channels};
   OpShape shape;
@@ -37,9 +36,9 @@ absl::StatusOr<OpShape> Infer(const Conv2dParams& p, const Shape& x) {
 absl::Status Check(const Conv2dParams& params, const OpSetup& s) {
   const Shape& y = s.shape.y;
   if (!params.batch_norm || !s.options.training || y.n * y.spatial() >= 2) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "conv2d ", s.options.name, ": batch norm cannot train on one value per channel, and the output is ",
-      y.ToString(), ": use a larger batch or larger images"));
+  return InvalidArgument("conv2d ", s.options.name,
+                         ": batch norm cannot train on one value per channel, and the output is ",
+                         y.ToString(), ": use a larger batch or larger images");
 }
 
 }  // namespace deeper

@@ -2,7 +2,6 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 #include "kernels/ops/conv2d/conv2d.h"
 #include "kernels/ops/conv2d/convolution_cpu.h"
@@ -221,9 +220,9 @@ void CpuConv2d::CompleteGradient() {
 MadeOp MakeCpu(const Conv2dParams& params, const OpSetup& s) {
   const bool known_type = s.x.dtype == DType::kF32 || s.x.dtype == DType::kBf16;
   if (!known_type || (s.x != s.device.FeatureMap(s.x.shape, s.x.dtype) && s.x.layout != Layout::kNchw)) {
-    return absl::UnimplementedError(absl::StrCat(
-        "conv2d ", s.options.name, ": the CPU reads fp32 or bf16, plain images or feature maps in blocks of ",
-        s.device.channel_block(), " channels"));
+    return Unimplemented("conv2d ", s.options.name,
+                         ": the CPU reads fp32 or bf16, plain images or feature maps in blocks of ",
+                         s.device.channel_block(), " channels");
   }
   auto op = std::make_unique<CpuConv2d>(params, s.options);
   RETURN_IF_ERROR(op->Prepare(s));

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 #include "kernels/cuda/base/cuda_device.h"
 #include "kernels/ops/arrays/arrays.h"
@@ -218,9 +217,8 @@ MadeOp MakeCuda(const Conv2dParams& params, const OpSetup& s) {
   const bool images = x == s.device.Images(x.shape, x.dtype) && x.shape.c <= x.block;
   if ((x.dtype != DType::kF32 && x.dtype != DType::kBf16) ||
       (!images && x.Dense() != s.device.FeatureMap(x.shape, x.dtype))) {
-    return absl::UnimplementedError(absl::StrCat("conv2d ", s.options.name, ": no CUDA kernel for ",
-                                                 NameOf(x.dtype), " ", x.shape.ToString(),
-                                                 " in this layout"));
+    return Unimplemented("conv2d ", s.options.name, ": no CUDA kernel for ", NameOf(x.dtype), " ",
+                         x.shape.ToString(), " in this layout");
   }
   auto op = std::make_unique<CudaConv2d>(params, s);
   RETURN_IF_ERROR(op->Prepare(s));

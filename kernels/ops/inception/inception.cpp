@@ -1,6 +1,5 @@
 #include "kernels/ops/inception/inception.h"
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -31,10 +30,9 @@ std::array<InceptionBranch, 4> InceptionBranches(const InceptionParams& p) {
 absl::StatusOr<OpShape> Infer(const InceptionParams& p, const Shape& x) {
   if (p.c1 <= 0 || p.c2 <= 0 || p.c3 <= 0 || p.c2_reduce < 0 || p.c3_reduce < 0 || p.c4 < 0 ||
       p.branch3_kernel % 2 != 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("inception: c1 ", p.c1, ", c2 ", p.c2, " and c3 ", p.c3, " must be positive, c2_reduce ",
-                     p.c2_reduce, ", c3_reduce ", p.c3_reduce, " and c4 ", p.c4,
-                     " not negative, and branch3_kernel ", p.branch3_kernel, " odd"));
+    return InvalidArgument("inception: c1 ", p.c1, ", c2 ", p.c2, " and c3 ", p.c3,
+                           " must be positive, c2_reduce ", p.c2_reduce, ", c3_reduce ", p.c3_reduce,
+                           " and c4 ", p.c4, " not negative, and branch3_kernel ", p.branch3_kernel, " odd");
   }
   OpShape shape;
   for (const InceptionBranch& branch : InceptionBranches(p)) {
@@ -58,8 +56,7 @@ absl::StatusOr<OpShape> Infer(const InceptionParams& p, const Shape& x) {
 
 absl::Status Check(const InceptionParams&, const OpSetup& s) {
   if (s.x.Dense() == s.device.FeatureMap(s.x.shape, s.x.dtype)) return absl::OkStatus();
-  return absl::UnimplementedError(
-      absl::StrCat("inception ", s.options.name, ": x must be a feature map in the device's layout"));
+  return Unimplemented("inception ", s.options.name, ": x must be a feature map in the device's layout");
 }
 
 }  // namespace deeper

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 #include "kernels/ops/join.h"
 #include "kernels/ops/ops.h"
@@ -130,7 +129,7 @@ absl::Status FusedInception::PrepareBackward(Chain& chain) {
   p.x_pitch = buffer_.first_width();
   p.mask_dx = true;
   p.mask_pitch = buffer_.pitch;
-  absl::Status status = absl::UnimplementedError("batch norm masks by itself");
+  absl::Status status = Unimplemented("batch norm masks by itself");
   if (!params_.batch_norm) status = MakePlan(p, chain.branch, chain.backward_data);
   if (absl::IsUnimplemented(status)) {
     chain.masks_dx = p.mask_dx = false;
@@ -181,9 +180,9 @@ MadeOp MakeFused(const InceptionParams& p, const OpSetup& s) {
   constexpr int64_t kUnit = 8;
   for (const int64_t n : {s.x.shape.c, p.c1, p.c2_reduce, p.c2, p.c3_reduce, p.c3, p.c4}) {
     if (n > 0 && n % kUnit == 0) continue;
-    return absl::UnimplementedError(absl::StrCat(
-        "inception ", s.options.name, ": fused kernels are for modules with all four branches, of ",
-        "multiples of ", kUnit, " channels"));
+    return Unimplemented("inception ", s.options.name,
+                         ": fused kernels are for modules with all four branches, of ", "multiples of ",
+                         kUnit, " channels");
   }
   auto op = std::make_unique<FusedInception>(p, s);
   RETURN_IF_ERROR(op->Prepare(s));
@@ -193,7 +192,7 @@ MadeOp MakeFused(const InceptionParams& p, const OpSetup& s) {
 }  // namespace
 
 MadeOp MakeCuda(const InceptionParams& params, const OpSetup& setup) {
-  auto fused = setup.options.fuse ? MakeFused(params, setup) : absl::UnimplementedError("not wanted");
+  auto fused = setup.options.fuse ? MakeFused(params, setup) : Unimplemented("not wanted");
   return absl::IsUnimplemented(fused.status()) ? MakeInceptionBranches(params, setup) : std::move(fused);
 }
 
