@@ -1,7 +1,6 @@
 #include "comm/watchdog/peer_link.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
 #include <poll.h>

@@ -11,7 +11,6 @@
 #include <csetjmp>
 #include <cstdlib>
 #include <cstring>
-#include <string>
 
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"

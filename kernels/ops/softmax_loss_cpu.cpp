@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/parallel.h"

@@ -16,7 +16,6 @@
 #include "nlohmann/json.hpp"
 #include "trainer/monitor/step_profile.h"
 #include "trainer/monitor/trace_file.h"
-#include "trainer/run/inputs.h"
 #include "trainer/scaling/gpu_spec.h"
 
 namespace deeper {

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "comm/node_places.h"
 #include "kernels/base/status.h"

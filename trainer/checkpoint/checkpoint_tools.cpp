@@ -1,6 +1,5 @@
 #include "trainer/checkpoint/checkpoint_tools.h"
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>

@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "kernels/base/check.h"
 #include "kernels/ops/arrays/arrays.h"
 
 namespace deeper {

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <numbers>
 
-#include "absl/strings/str_join.h"
 #include "kernels/base/status.h"
 
 namespace deeper {

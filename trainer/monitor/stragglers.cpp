@@ -1,7 +1,6 @@
 // Names ranks that are slower than the others again and again: every step waits for the slowest, so one bad
 // disk, throttled processor or busy machine slows the whole job down, and no other figure of a log shows
 // which.
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "trainer/monitor/monitor.h"
 #include "trainer/scaling/statistics.h"

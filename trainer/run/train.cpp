@@ -1,6 +1,5 @@
 #include "trainer/run/train.h"
 
-#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>

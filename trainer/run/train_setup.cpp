@@ -9,7 +9,6 @@
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "trainer/checkpoint/weights_file.h"
-#include "trainer/engine/memory_plan.h"
 #include "trainer/engine/optimizer.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/network_json.h"

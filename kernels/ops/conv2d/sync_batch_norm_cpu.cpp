@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "kernels/base/bf16.h"
-#include "kernels/base/check.h"
 #include "kernels/base/parallel.h"
 
 namespace deeper {
