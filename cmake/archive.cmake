@@ -1,5 +1,5 @@
 # The archive: `cmake --install BUILD --prefix DIR`, or `cpack` in BUILD for tarballs. It is built where there is no GPU and
-# runs where there is one, from any path, with the driver and this machine's glibc or a later one: docs/gpu.md.
+# runs where there is one, from any path, with the driver and this machine's glibc or a later one: docs/guides/gpus.md.
 #
 #   bin/   deeper, the tests that a GPU is needed for, Open MPI's launcher, run, gpu-check
 #   lib/   every shared library that these load, but glibc's

@@ -1,4 +1,4 @@
-// Packs a labelled image collection into shards and a manifest (docs/formats.md).
+// Packs a labelled image collection into shards and a manifest (docs/reference/formats.md).
 //
 // The result is a pure function of the input and the options, whatever the number of threads and however
 // often packing was interrupted: run again, it keeps the finished shards that check out and writes the

@@ -10,7 +10,7 @@
 
 namespace deeper {
 
-// Packed shards under `dir` (docs/formats.md). Reading the index of a split opens manifest.json, checks that
+// Packed shards under `dir` (docs/reference/formats.md). Reading the index of a split opens manifest.json, checks that
 // the shards of `split` are all there, of the stated size, of one dataset_uuid, and that their indexes match
 // their hash. NotFound / DataLoss / InvalidArgument naming the file and what to do.
 //

@@ -1,4 +1,4 @@
-// Shards, version 1 (docs/formats.md): what one holds, apart from the samples' bytes.
+// Shards, version 1 (docs/reference/formats.md): what one holds, apart from the samples' bytes.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // Unrecoverable faults: a broken invariant, a library call that failed inside a prepared step.
 //
-// Anything a user can cause is a Status instead (docs/design.md, "Errors"). A failed check reports the
+// Anything a user can cause is a Status instead (docs/design/index.md, "Errors"). A failed check reports the
 // expression, file and line, then calls the injected abort handler, so that a multi-rank job goes down
 // together instead of hanging.
 #pragma once

@@ -27,7 +27,7 @@ constexpr CommandText kText = {
         "take turns. Weak scaling: --batch images a rank. Strong scaling: the first --batch times the most\n"
         "ranks, divided over them. For each point the median over the rounds, an interval of 95 %\n"
         "confidence, the efficiency (images/s a rank over those of the fewest ranks), and where the time\n"
-        "goes; other_ms is waiting for the slowest rank. Next to it what a model (docs/scaling.md)\n"
+        "goes; other_ms is waiting for the slowest rank. Next to it what a model (docs/design/scaling-model.md)\n"
         "predicts: calibrated on `bench comm` and on the smallest and largest batch, on one rank and on the\n"
         "most; all other points are held out. Then what it predicts for --predict. Flags of train follow\n"
         "after --; without any it is GoogLeNet on synthetic images. Run it as one process, without mpirun.\n"

@@ -44,7 +44,7 @@ class Command {
   const CommandText text;
 };
 
-// The manual, from the commands' own words and flags: on the terminal, and as docs/cli.md.
+// The manual, from the commands' own words and flags: on the terminal, and as docs/reference/cli.md.
 std::string Overview(const std::vector<std::unique_ptr<Command>>& commands);
 std::string HelpOf(Command& command);
 std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long a run takes from SIGUSR1 to its end: GoogLeNet at 224 px on two ranks, stopped at random moments. Run by hand; docs/faults.md has figures.
+"""How long a run takes from SIGUSR1 to its end: GoogLeNet at 224 px on two ranks, stopped at random moments. Run by hand; docs/guides/failures.md has figures.
 
 stop_time.py DEEPER MPIRUN [--batch=32] [--stops=4] [--seed=S]
 """

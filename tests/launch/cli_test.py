@@ -41,8 +41,8 @@ class Manual(Cli):
         self.assertNotIn("--lr=", self.succeeds("eval", "--help"))
 
     def test_documentation_is_up_to_date(self):
-        self.assertEqual((ROOT / "docs/cli.md").read_text(), self.succeeds("help", "--markdown"),
-                         "docs/cli.md: write it anew with `deeper help --markdown`")
+        self.assertEqual((ROOT / "docs/reference/cli.md").read_text(), self.succeeds("help", "--markdown"),
+                         "docs/reference/cli.md: write it anew with `deeper help --markdown`")
 
 
 class Usage(Cli):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""docs/tutorial-multinode.md as it is written, on two hosts.
+"""docs/start/two-machines.md as it is written, on two hosts.
 
 tutorial_test.py BINARIES DEEPER_RUN MPIRUN [unittest arguments]: the folder of `deeper`, the script, and Open MPI's launcher
 """
@@ -17,7 +17,7 @@ import PIL.Image
 import hosts
 
 BINARIES, DEEPER_RUN, MPIRUN = sys.argv[1:4]
-PAGE = hosts.HERE.parents[1] / "docs/tutorial-multinode.md"
+PAGE = hosts.HERE.parents[1] / "docs/start/two-machines.md"
 
 
 def commands():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The networks of docs/models.md written independently in PyTorch: what they compute for weights and images that a formula gives.
+"""The networks of docs/reference/models.md written independently in PyTorch: what they compute for weights and images that a formula gives.
 
   torch_reference.py MODEL...              writes MODEL.json beside this file: logits, losses, a fingerprint of each gradient
   torch_reference.py --dump DIR MODEL...   writes DIR/MODEL.h5: each gradient in full

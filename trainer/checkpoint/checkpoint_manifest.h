@@ -1,5 +1,5 @@
 // The tensors of a model's state, and manifest.json of a checkpoint: what the state is, which training it
-// belongs to, and the checksums of its shards. docs/formats.md describes every field.
+// belongs to, and the checksums of its shards. docs/reference/formats.md describes every field.
 #pragma once
 
 #include <cstdint>

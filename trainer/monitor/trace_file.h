@@ -1,5 +1,5 @@
 // The timeline of some steps of a job, all ranks on one clock, in the trace event format that Perfetto
-// (ui.perfetto.dev) and Chrome read: docs/formats.md.
+// (ui.perfetto.dev) and Chrome read: docs/reference/formats.md.
 #pragma once
 
 #include <cstdint>

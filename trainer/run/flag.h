@@ -1,5 +1,5 @@
 // A flag of the command line: one row says its name, field, help and what it may be. Parsing, validation,
-// messages, `--help` and docs/cli.md follow from the row.
+// messages, `--help` and docs/reference/cli.md follow from the row.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // How fast data-parallel training would be on so many ranks: a simulation of its steps, from what one rank
-// needs for a step and what the links between ranks give. docs/scaling.md derives the formulas, says where
+// needs for a step and what the links between ranks give. docs/design/scaling-model.md derives the formulas, says where
 // they come from and how far they were right.
 //
 // Milliseconds, bytes and images throughout; latencies in microseconds, as networks state them.

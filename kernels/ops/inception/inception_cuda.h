@@ -1,4 +1,4 @@
-// The fused module. Where its tensors lie: inception_buffer.h; what each step saves: docs/fused-inception.md.
+// The fused module. Where its tensors lie: inception_buffer.h; what each step saves: docs/design/fused-inception.md.
 //
 //   Forward                                        Backward, of G = [dR2|dR3|dO1]
 //   [R2|R3|O1] = relu(x W + b)       one product   dO1 -> G, dO2, dO3, dO4 = the parts of dy, joined, spread,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a packed data set with h5py alone, from docs/formats.md, and compares it with what went in."""
+"""Reads a packed data set with h5py alone, from docs/reference/formats.md, and compares it with what went in."""
 import json
 import pathlib
 import struct

@@ -187,7 +187,7 @@ TEST(ScalingModel, KnowsWhenGradientsOfANetworkAreReady) {
   EXPECT_LT(step->backward_ms, 2 * step->forward_ms);
   size_t parameters = 0;
   for (const GradientPiece& piece : step->pieces) parameters += piece.count;
-  EXPECT_EQ(parameters, 13378280u);  // with both auxiliary heads, as in docs/models.md
+  EXPECT_EQ(parameters, 13378280u);  // with both auxiliary heads, as in docs/reference/models.md
   EXPECT_TRUE(std::is_sorted(step->ready.begin(), step->ready.end()));
   EXPECT_GT(step->ready.front(), 0);
   EXPECT_DOUBLE_EQ(step->ready.back(), 1);
@@ -224,7 +224,7 @@ struct Published {
   double wire;
 };
 
-// docs/scaling.md says where each figure is from, and which ones no paper states. The jitter is the one
+// docs/design/scaling-model.md says where each figure is from, and which ones no paper states. The jitter is the one
 // number that was fitted, to all three curves together.
 std::vector<Published> PublishedCurves() {
   constexpr double kJitter = 0.04;
