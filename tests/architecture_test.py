@@ -14,35 +14,35 @@ SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 MOST_FILES = 40  # in one folder
 MOST_LINES = 450  # in one file, tests included
 
-# room: (what lives there, the rooms it may include besides itself). A room includes only rooms listed above it. A name stands for
+# room: (content, the rooms it may include besides itself). A room includes only rooms listed above it. A name stands for
 # itself and all rooms below it: "comm" for comm, comm/mpi, ... but only for those listed above the room.
 ROOMS = {
-    "kernels/base": ("tensor, buffer, device, the interface of an op, checks, statuses, random numbers, bf16, tracing", ()),
-    "kernels/cpu": ("the CPU device, and oneDNN", ("kernels/base",)),
-    "kernels/cuda/base": ("what CUDA ops are made of: the CUDA device's interface, kernels over an index space", ("kernels/base",)),
+    "kernels/base": ("tensor, buffer, device, interface of an op, checks, statuses, random numbers, bf16, tracing", ()),
+    "kernels/cpu": ("the CPU device and its use of oneDNN", ("kernels/base",)),
+    "kernels/cuda/base": ("base of the CUDA ops: interface of the CUDA device, kernels over an index space", ("kernels/base",)),
     "kernels/cuda/plans": ("calls of cuDNN and cuBLASLt: prepared, tuned, cached", ("kernels/base", "kernels/cuda")),
-    "kernels/cuda/tensor_core": ("convolutions of our own for tensor cores", ("kernels/base", "kernels/cuda")),
-    "kernels/cuda": ("CUDA devices: a real one, one that only plans, and none", ("kernels/base", "kernels/cuda")),
-    "kernels/ops": ("every op, its files side by side, and the table of ops", ("kernels",)),
-    "data/io": ("files, checksums, and the container formats: HDF5, tar, MAT, deflate", ("kernels/base",)),
-    "data/image": ("images: decoding, what is drawn for a sample, resizing", ("data/io", "kernels/base")),
-    "data/load": ("data sets, the order of samples, the loader", ("data", "kernels/base")),
+    "kernels/cuda/tensor_core": ("own convolution kernels for tensor cores", ("kernels/base", "kernels/cuda")),
+    "kernels/cuda": ("CUDA devices: real, planning only, or absent from this build", ("kernels/base", "kernels/cuda")),
+    "kernels/ops": ("every op, with its CPU and CUDA files side by side, and the table of ops", ("kernels",)),
+    "data/io": ("files, checksums and container formats: HDF5, tar, MAT, deflate", ("kernels/base",)),
+    "data/image": ("images: decoding, resizing, random choices of augmentation", ("data/io", "kernels/base")),
+    "data/load": ("data sets, order of samples, loader", ("data", "kernels/base")),
     "data/shards": ("packed shards: format, manifest, writing, reading, verifying, staging", ("data", "kernels/base")),
-    "data/sources": ("what can be packed: a file per format, and the table of formats", ("data/io", "data/image", "data/load", "kernels/base")),
-    "data/pack": ("packing: the plan, the encoding, the writing of shards", ("data", "kernels/base")),
-    "comm": ("communicators, the gradient reducer, agreement between ranks", ("kernels/base",)),
-    "comm/mpi": ("over MPI", ("comm", "kernels/base")),
-    "comm/nccl": ("between GPUs: NCCL, or by way of host memory", ("comm", "kernels/base")),
-    "comm/watchdog": ("who hangs, who is late", ("comm", "kernels/base")),
-    "trainer/models": ("topologies, and what they cost", ("kernels",)),
-    "trainer/engine": ("the network, its parameters, THE training step, evaluation", ("kernels", "data", "comm", "trainer")),
+    "data/sources": ("inputs of `pack`: one file per format, and the table of formats", ("data/io", "data/image", "data/load", "kernels/base")),
+    "data/pack": ("packing: plan, encoding, writing of shards", ("data", "kernels/base")),
+    "comm": ("interface of communicators, gradient reducer, agreement between ranks", ("kernels/base",)),
+    "comm/mpi": ("communication over MPI", ("comm", "kernels/base")),
+    "comm/nccl": ("communication between GPUs: over NCCL, or through host memory", ("comm", "kernels/base")),
+    "comm/watchdog": ("detection of ranks that are lost, silent, late or deadlocked", ("comm", "kernels/base")),
+    "trainer/models": ("topologies and their costs", ("kernels",)),
+    "trainer/engine": ("network, parameters, training step, optimizer, evaluation", ("kernels", "data", "comm", "trainer")),
     "trainer/checkpoint": ("checkpoints and weights files", ("kernels", "data", "comm", "trainer")),
-    "trainer/scaling": ("models of speed: of one GPU, of many ranks, of a healthy cluster", ("kernels", "data", "comm", "trainer")),
-    "trainer/monitor": ("what a run says of itself: metrics, warnings, traces", ("kernels", "data", "comm", "trainer")),
+    "trainer/scaling": ("models of speed: one GPU, many ranks, a healthy cluster", ("kernels", "data", "comm", "trainer")),
+    "trainer/monitor": ("metrics, warnings and traces of a run", ("kernels", "data", "comm", "trainer")),
     "trainer/run": ("a training run from its configuration to its end", ("kernels", "data", "comm", "trainer")),
-    "launch/cli": ("what commands share: flags, help, devices", ("kernels", "data", "comm", "trainer")),
-    "launch/bench": ("deeper bench ...", ("kernels", "data", "comm", "trainer", "launch")),
-    "launch/report": ("deeper report", ("kernels", "data", "comm", "trainer", "launch")),
+    "launch/cli": ("common to all commands: flags, help, devices", ("kernels", "data", "comm", "trainer")),
+    "launch/bench": ("the commands `deeper bench ...`", ("kernels", "data", "comm", "trainer", "launch")),
+    "launch/report": ("the command `deeper report`", ("kernels", "data", "comm", "trainer", "launch")),
     "launch/commands": ("the other commands, one file each", ("kernels", "data", "comm", "trainer", "launch")),
     "launch": ("main, and the scripts", ("kernels", "data", "comm", "trainer", "launch")),
 }
@@ -108,7 +108,7 @@ def long_files(sources):
 
 def markdown():
     rows = "".join(f"| `{room}/` | {what} | {', '.join(f'`{other}`' for other in may) or '-'} |\n" for room, (what, may) in ROOMS.items())
-    return f"| room | what lives there | includes |\n|---|---|---|\n{rows}"
+    return f"| room | content | includes |\n|---|---|---|\n{rows}"
 
 
 class Rules(unittest.TestCase):
