@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Draws elastic-sum.svg: the same binary tree of sums on one, two and four ranks."""
+
 from svg import Arrow, Box, Text, write
 
 W, H, SLICES = 960, 330, 8

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Draws memory-plan.svg: buffers of a small network, placed in one arena by the rule of trainer/engine/memory_plan.cpp."""
+
 from svg import Arrow, Box, Text, write
 
 # Five layers; each: name, size of its output, whether its backward pass reads its input. Time runs as in Network::PlanBuffers.
@@ -36,15 +37,25 @@ W, H, X, CELL, UNIT = 960, 470, 150, 70, 26
 offsets = place(lifetimes())
 top = max(offset + buffer[2] for buffer, offset in offsets.items())
 floor = 90 + top * UNIT
-parts = [Text(30, 38, "One arena for the activations and gradients of a small network", 17, bold=True),
-         Text(30, 70, "address", 12, "soft")]
+parts = [Text(30, 38, "One arena for the activations and gradients of a small network", 17, bold=True), Text(30, 70, "address", 12, "soft")]
 for (name, kind, size, first, last), offset in offsets.items():
     parts.append(Box(X + first * CELL + 1, floor - (offset + size) * UNIT + 1, (last - first + 1) * CELL - 2, size * UNIT - 2, kind, [name], 12, 3))
 parts += [Arrow((X - 8, floor), (X - 8, 76)), Arrow((X - 8, floor + 6), (W - 26, floor + 6))]
 for time in range(2 * T + 1):
     label = LAYERS[time][0] if time < T else "loss" if time == T else LAYERS[2 * T - time][0]
     parts.append(Text(X + time * CELL + CELL / 2, floor + 26, label, 12, "ink", "middle"))
-parts += [Text(X + T * CELL / 2, floor + 48, "forward", 12, "soft", "middle"), Text(X + (T + 1) * CELL + T * CELL / 2, floor + 48, "backward", 12, "soft", "middle")]
+parts += [
+    Text(X + T * CELL / 2, floor + 48, "forward", 12, "soft", "middle"),
+    Text(X + (T + 1) * CELL + T * CELL / 2, floor + 48, "backward", 12, "soft", "middle"),
+]
 total = sum(size for _, _, size, _, _ in lifetimes())
-parts.append(Text(30, floor + 84, f"y: output of a layer. dy: gradient of that output. Side by side they would take {total} units; the plan takes {top}.", 12, "soft"))
+parts.append(
+    Text(
+        30,
+        floor + 84,
+        f"y: output of a layer. dy: gradient of that output. Side by side they would take {total} units; the plan takes {top}.",
+        12,
+        "soft",
+    )
+)
 write(__file__, W, floor + 108, parts, "Buffers of a small network over time, placed in one arena")

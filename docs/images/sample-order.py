@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Draws sample-order.svg: the order of samples over ranks, and after a resume on another number of ranks."""
+
 import random
 
 from svg import Arrow, Box, Text, write
@@ -33,8 +34,10 @@ W, H = 960, 470
 parts = [Text(30, 38, "One epoch of 20 samples, global batches of 8, order from (seed, epoch)", 17, bold=True)]
 for batch in range(3):
     x, last = left(batch * BATCH), left(min(SAMPLES, batch * BATCH + BATCH) - 1) + CELL - 4
-    parts += [Text((x + last) / 2, 76, f"batch {batch}" + (", the rest" if batch == 2 else ""), 13, "soft", "middle"),
-              Arrow((x, 90), (x, 84), (last, 84), (last, 90), head=False)]
+    parts += [
+        Text((x + last) / 2, 76, f"batch {batch}" + (", the rest" if batch == 2 else ""), 13, "soft", "middle"),
+        Arrow((x, 90), (x, 84), (last, 84), (last, 90), head=False),
+    ]
 parts += [Text(30, 124, "2 ranks", 14, bold=True), *row(136, 2)]
 parts += [Text(30, 208, "4 ranks: the same batches, other shares", 14, bold=True), *row(220, 4)]
 parts += [Text(30, 292, "2 ranks stop after batch 0; 4 ranks resume at batch 1", 14, bold=True), *row(304, 2)[:BATCH], *row(304, 4, BATCH)]

@@ -1,12 +1,20 @@
 """Pieces of the pictures of these pages. Colours follow the reader's light or dark scheme."""
+
 import html
 import pathlib
 
 # class: (light, dark)
 COLOURS = {
-    "panel": ("#ffffff", "#1d2129"), "line": ("#5d6a7a", "#97a5b6"), "ink": ("#1a222e", "#e8ecf2"), "soft": ("#556171", "#a9b4c3"),
-    "grey": ("#eceff4", "#303744"), "blue": ("#d6e6fb", "#244468"), "green": ("#d5efdb", "#22502f"), "amber": ("#fdeac2", "#614a16"),
-    "red": ("#fbd9d4", "#6d2d28"), "violet": ("#e6dbf7", "#49346c"),
+    "panel": ("#ffffff", "#1d2129"),
+    "line": ("#5d6a7a", "#97a5b6"),
+    "ink": ("#1a222e", "#e8ecf2"),
+    "soft": ("#556171", "#a9b4c3"),
+    "grey": ("#eceff4", "#303744"),
+    "blue": ("#d6e6fb", "#244468"),
+    "green": ("#d5efdb", "#22502f"),
+    "amber": ("#fdeac2", "#614a16"),
+    "red": ("#fbd9d4", "#6d2d28"),
+    "violet": ("#e6dbf7", "#49346c"),
 }
 
 
@@ -27,7 +35,9 @@ def Box(x, y, width, height, kind="grey", lines=(), size=13, radius=6):
     step = size + 5
     first = y + height / 2 - (len(lines) - 1) * step / 2 + size * 0.35
     for number, line in enumerate(lines):
-        parts.append(Text(x + width / 2, first + number * step, line, size if number == 0 else size - 1, "ink", "middle", len(lines) > 1 and number == 0))
+        parts.append(
+            Text(x + width / 2, first + number * step, line, size if number == 0 else size - 1, "ink", "middle", len(lines) > 1 and number == 0)
+        )
     return "\n".join(parts)
 
 
@@ -39,13 +49,20 @@ def Arrow(*points, head=True, dashed=False):
 
 def write(script, width, height, parts, about):
     """Writes the picture next to the script that draws it, under the script's name."""
-    head = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path class="line" d="M0 0 L8 4 L0 8 z"/></marker>'
-    text = "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" role="img">',
-        f"<title>{html.escape(about)}</title>",
-        f"<style>{style(0)}@media (prefers-color-scheme: dark){{{style(1)}}}</style>",
-        f"<defs>{head}</defs>",
-        f'<rect class="panel" width="{width}" height="{height}" rx="12"/>', *parts, "</svg>", ""])
+    size = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
+    head = f'<marker id="head" {size} orient="auto"><path class="line" d="M0 0 L8 4 L0 8 z"/></marker>'
+    text = "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" role="img">',
+            f"<title>{html.escape(about)}</title>",
+            f"<style>{style(0)}@media (prefers-color-scheme: dark){{{style(1)}}}</style>",
+            f"<defs>{head}</defs>",
+            f'<rect class="panel" width="{width}" height="{height}" rx="12"/>',
+            *parts,
+            "</svg>",
+            "",
+        ]
+    )
     path = pathlib.Path(script).with_suffix(".svg")
     path.write_text(text)
     print(path.name)

@@ -4,6 +4,7 @@
 timeline.py                     draws the picture
 timeline.py TRACE STEP COMMAND  first makes timeline.json from a file of `deeper train --trace`
 """
+
 import json
 import pathlib
 import sys
@@ -11,7 +12,6 @@ import sys
 from svg import Arrow, Box, Text, write
 
 DATA = pathlib.Path(__file__).with_suffix(".json")
-PHASES = "in the loader", "computing", "updating", "reporting"
 
 
 def reduce(trace, step, command):
@@ -45,10 +45,12 @@ def bars(rank, y, at):
 
     for name in ("compute", "communication", "data"):
         parts.append(Text(150, y + {"compute": 26, "communication": 68, "data": 110}[name], name, 12, "soft", "end"))
+    backward_ends = next(first for lane, name, first, _ in spans if lane == "compute" and name.startswith("all-reduce"))
     for lane, name, first, last in spans:
-        if lane == "compute" and name.startswith(("computing", "backward")):
-            end = next(start for other, text, start, _ in spans if other == "compute" and text.startswith("all-reduce")) if name == "backward" else last
-            parts.append(bar(first, end, 6, "blue" if name == "backward" else "green", "backward" if name == "backward" else "forward"))
+        if lane == "compute" and name.startswith("computing"):
+            parts.append(bar(first, last, 6, "green", "forward"))
+        elif lane == "compute" and name == "backward":
+            parts.append(bar(first, backward_ends, 6, "blue", "backward"))
         elif lane == "compute" and name == "waiting for peers":
             parts.append(bar(first, last, 6, "red"))
         elif lane == "compute" and name.startswith("updating"):
@@ -77,7 +79,14 @@ def draw():
         parts += [Arrow((at(ms), axis), (at(ms), axis + 5), head=False), Text(at(ms), axis + 20, f"{ms}", 11, "soft", "middle")]
     parts.append(Text(150, axis + 20, "ms", 11, "soft", "end"))
     x = 164
-    for kind, label in (("green", "forward"), ("blue", "backward"), ("violet", "all-reduce"), ("red", "wait for peers"), ("grey", "update"), ("amber", "reading ahead")):
+    for kind, label in (
+        ("green", "forward"),
+        ("blue", "backward"),
+        ("violet", "all-reduce"),
+        ("red", "wait for peers"),
+        ("grey", "update"),
+        ("amber", "reading ahead"),
+    ):
         parts += [Box(x, 388, 16, 16, kind, radius=2), Text(x + 22, 401, label, 12)]
         x += 44 + 7.4 * len(label)
     write(__file__, W, H, parts, "Timeline of compute, communication and data loading of one training step on two ranks")
