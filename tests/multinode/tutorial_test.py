@@ -21,7 +21,7 @@ PAGE = hosts.HERE.parents[1] / "docs/start/two-machines.md"
 
 
 def commands():
-    return "".join(line[4:] for line in PAGE.read_text().splitlines(keepends=True) if line.startswith("    "))
+    return "".join(re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE))
 
 
 class Tutorial(unittest.TestCase):
