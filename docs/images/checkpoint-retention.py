@@ -23,7 +23,8 @@ for i, step in enumerate(STEPS):
     if colour:
         parts.append(Box(x, 66, CELL - 10, 46, colour, [f"{step:,}"]))
     else:
-        parts += [f'<rect x="{x}" y="66" width="{CELL - 10}" height="46" rx="6" class="path" stroke-dasharray="4 4"/>', Text(x + (CELL - 10) / 2, 94, f"{step:,}", 13, "soft", "middle")]
+        parts += [f'<rect x="{x}" y="66" width="{CELL - 10}" height="46" rx="6" class="path" stroke-dasharray="4 4"/>',
+                  Text(x + (CELL - 10) / 2, 94, f"{step:,}", 13, "soft", "middle")]
 parts.append(Arrow((30, 132), (30 + len(STEPS) * CELL - 10, 132)))
 parts.append(Text(30 + len(STEPS) * CELL - 10, 152, "steps", 12, "soft", "end"))
 for x, colour, text in ((30, "blue", "the 3 newest"), (180, "green", "steps that 5000 divides"), (395, "amber", "the best top-1")):
