@@ -66,6 +66,8 @@ bool ShowHelp(const Commands& commands, std::vector<std::string> arguments, std:
   const bool help = !arguments.empty() && arguments[0] == "help";
   if (help) arguments.erase(arguments.begin());
   if (help && arguments == std::vector<std::string>{"--markdown"}) return show(Markdown(commands));
+  if (help && arguments == std::vector<std::string>{"exit-codes"}) return show(ExitCodesPage());
+  if (help && arguments == std::vector<std::string>{"metrics"}) return show(MetricsPage());
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") return show(Overview(commands));
   if (!help && !AsksForHelp(arguments)) return false;
   const absl::StatusOr<Command*> command = TakeCommand(commands, arguments);

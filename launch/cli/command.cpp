@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "trainer/monitor/metrics_fields.h"
 
 namespace deeper {
 namespace {
@@ -22,16 +23,17 @@ constexpr char kFlagRules[] =
 struct ExitCodeText {
   int code;
   const char* meaning;
+  const char* restart;  // what deeper-run --restarts does
 };
 constexpr ExitCodeText kExitCodes[] = {
-    {0, "done"},
-    {1, "a fault in deeper itself; the message names the place"},
-    {2, "usage: a flag, or flags that do not go together"},
-    {3, "data: missing, damaged, or not what was asked for"},
-    {4, "checkpoint or weights file: missing, damaged, of another model, or impossible to write"},
-    {5, "communication: a rank was lost, stopped or stuck; the message names it"},
-    {6, "training: loss or gradients were NaN or infinite"},
-    {75, "stopped by a signal, and saved: the same command goes on from there"},
+    {0, "done", "ends"},
+    {1, "internal error; the message names the place in the code", "restarts"},
+    {2, "usage: an invalid flag, or flags that exclude each other", "ends"},
+    {3, "data: missing, damaged, or of another kind than requested", "ends"},
+    {4, "checkpoint or weights file: missing, damaged, of another model, or impossible to write", "ends"},
+    {5, "communication: a rank was lost, was stopped or made no progress; the message names it", "restarts"},
+    {6, "training: the loss or a gradient was NaN or infinite", "ends"},
+    {75, "stopped by a signal after saving a checkpoint; the same command resumes from it", "ends"},
 };
 
 std::string UsageOf(const CommandText& text) {
@@ -87,7 +89,8 @@ std::string Overview(const std::vector<std::unique_ptr<Command>>& commands) {
           "deeper pack --format=idx --input=DIR --output=datasets/fashion-mnist --split=train\n"
           "mpirun -n 2 deeper train --data=datasets/fashion-mnist --flagfile=recipes/fashion-mnist.flags\n"
           "deeper predict --checkpoint=runs/fashion-mnist picture.png"),
-      "\n`deeper COMMAND --help` explains a command and its flags.\n");
+      "\n`deeper COMMAND --help` explains a command and its flags; `deeper help exit-codes` and `deeper help "
+      "metrics` print\nthese references.\n");
   return out;
 }
 
@@ -102,15 +105,15 @@ std::string HelpOf(Command& command) {
     }
   }
   absl::StrAppend(&out, "\n", kFlagRules, "\nExamples:\n", Indented(text.examples), "\nExit codes:\n");
-  for (const auto& [code, meaning] : kExitCodes) absl::StrAppendFormat(&out, "  %-2d  %s\n", code, meaning);
+  for (const ExitCodeText& code : kExitCodes)
+    absl::StrAppendFormat(&out, "  %-2d  %s\n", code.code, code.meaning);
   return out;
 }
 
 std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands) {
   std::string out =
       absl::StrCat("# Command line\n\n<!-- Written by `deeper help --markdown`; a test compares. -->\n\n",
-                   kTagline, "\n", kFlagRules, "\n| exit code | meaning |\n|---|---|\n");
-  for (const auto& [code, meaning] : kExitCodes) absl::StrAppendFormat(&out, "| %d | %s |\n", code, meaning);
+                   kTagline, "\n", kFlagRules, "\nExit codes: [exit-codes.md](exit-codes.md).\n");
   for (const auto& command : commands) {
     const CommandText& text = command->text;
     absl::StrAppend(&out, "\n## deeper ", text.name, "\n\n", text.summary, "\n\n    ", UsageOf(text), "\n\n",
@@ -128,6 +131,41 @@ std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands) {
       }
     }
     absl::StrAppend(&out, "\n    ", absl::StrReplaceAll(text.examples, {{"\n", "\n    "}}), "\n");
+  }
+  return out;
+}
+
+std::string ExitCodesPage() {
+  std::string out =
+      "# Exit codes\n\n<!-- Written by `deeper help exit-codes`; a test compares. -->\n\n"
+      "Every command of deeper ends with one of these. The last column says what\n"
+      "`deeper-run --restarts=N` does after a job with this code.\n\n"
+      "| exit code | meaning | deeper-run |\n|---|---|---|\n";
+  for (const ExitCodeText& text : kExitCodes)
+    absl::StrAppendFormat(&out, "| %d | %s | %s |\n", text.code, text.meaning, text.restart);
+  absl::StrAppend(&out, R"(
+A process that a signal ended has 128 plus the number of the signal: 137 for SIGKILL (often the
+kernel, out of memory), 139 for a crash. `deeper-run` restarts the job after these as well.
+)");
+  return out;
+}
+
+std::string MetricsPage() {
+  std::string out = R"(# Metrics
+
+<!-- Written by `deeper help metrics`; a test compares. -->
+
+`train --metrics_out=FILE` writes one JSON object per line. Rank 0 writes each line as soon as the
+event happens. A process that was killed may leave its last line incomplete; a resumed run starts a
+new line. Every event begins with `event`, its name, and ends with `time`, in seconds since 1970. A
+number that is not finite is written as null. A reader should ignore fields that it does not know.
+)";
+  for (const MetricEvent& event : kMetricEvents) {
+    absl::StrAppend(&out, "\n## ", event.name, "\n\n", event.when, "\n\n| field | unit | |\n|---|---|---|\n");
+    for (const MetricField& field : kMetricFields) {
+      if (field.event == absl::string_view(event.name))
+        absl::StrAppend(&out, "| `", field.name, "` | ", field.unit, " | ", field.meaning, " |\n");
+    }
   }
   return out;
 }

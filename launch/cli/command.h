@@ -48,5 +48,8 @@ class Command {
 std::string Overview(const std::vector<std::unique_ptr<Command>>& commands);
 std::string HelpOf(Command& command);
 std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands);
+// docs/reference/exit-codes.md and metrics.md.
+std::string ExitCodesPage();
+std::string MetricsPage();
 
 }  // namespace deeper

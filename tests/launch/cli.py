@@ -4,6 +4,7 @@ Scripts that import it are called with DEEPER MPIRUN [unittest arguments].
 """
 import json
 import pathlib
+import re
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import zlib
 import numpy
 
 DEEPER, MPIRUN = sys.argv[1:3]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 USAGE, DATA, CHECKPOINT, COMMUNICATION, NOT_FINITE = 2, 3, 4, 5, 6
 # Small enough for a step of a few milliseconds.
 MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]
@@ -54,8 +56,19 @@ def flip_bit(path, position):
     path.write_bytes(content)
 
 
+def described_fields():
+    """{event: the fields that the manual describes}"""
+    pages = re.split(r"^## ", (ROOT / "docs/reference/metrics.md").read_text(), flags=re.MULTILINE)[1:]
+    return {page.split()[0]: set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) for page in pages}
+
+
 def events(path, kind):
-    return [event for event in map(json.loads, path.read_text().splitlines()) if event["event"] == kind]
+    """Those of a metrics file, all of whose events must be as the manual describes them."""
+    every, described = [json.loads(line) for line in path.read_text().splitlines()], described_fields()
+    for event in every:
+        fields = {re.sub("loss_.*", "loss_HEAD", field) for field in event} - {"event", "time"}
+        assert fields == described[event["event"]], f"docs/reference/metrics.md and a file differ: {fields ^ described[event['event']]} of {event}"
+    return [event for event in every if event["event"] == kind]
 
 
 class Cli(unittest.TestCase):

@@ -41,8 +41,9 @@ class Manual(Cli):
         self.assertNotIn("--lr=", self.succeeds("eval", "--help"))
 
     def test_documentation_is_up_to_date(self):
-        self.assertEqual((ROOT / "docs/reference/cli.md").read_text(), self.succeeds("help", "--markdown"),
-                         "docs/reference/cli.md: write it anew with `deeper help --markdown`")
+        for page, topic in ("cli", "--markdown"), ("exit-codes", "exit-codes"), ("metrics", "metrics"):
+            self.assertEqual((ROOT / f"docs/reference/{page}.md").read_text(), self.succeeds("help", topic),
+                             f"docs/reference/{page}.md: write it again with `deeper help {topic}`")
 
 
 class Usage(Cli):
