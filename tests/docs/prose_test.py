@@ -44,7 +44,7 @@ def sources():
 
 def phrases(text):
     """(line number, finding) for each phrase. A phrase may be broken by the end of a line."""
-    joined = re.sub(r"\n(\s*(//|#|\*|>)?\s*)", lambda match: "\n" + " " * (len(match[0]) - 1), text)
+    joined = re.sub(r"\n([ \t]*(//|#|\*|>)?[ \t]*)", lambda match: "\n" + " " * (len(match[0]) - 1), text)
     for match in PATTERN.finditer(joined):
         number = next(int(name[1:]) for name, value in match.groupdict().items() if value)
         yield joined.count("\n", 0, match.start()) + 1, f"{match[0]!r}: {list(PHRASES.values())[number]}"
