@@ -1,6 +1,7 @@
 #include "launch/cli/command.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -19,11 +20,7 @@ constexpr char kFlagRules[] =
     "from a\n"
     "file, one a line, # starting a comment; a later flag overrides an earlier one.\n";
 
-struct ExitCodeText {
-  int code;
-  const char* meaning;
-};
-constexpr ExitCodeText kExitCodes[] = {
+constexpr std::pair<int, const char*> kExitCodes[] = {
     {0, "done"},
     {1, "a fault in deeper itself; the message names the place"},
     {2, "usage: a flag, or flags that do not go together"},
