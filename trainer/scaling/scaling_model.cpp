@@ -79,8 +79,8 @@ std::vector<Bucket> BucketsOf(const RankStep& step, const Cluster& cluster, cons
   return buckets;
 }
 
-// How long after backward the last bucket is summed. The channel serves one bucket at a time, in their order,
-// each when it is ready on the slowest rank.
+// How long after backward the last bucket is summed. The channel serves one at a time, in their order, each
+// when it is ready on the slowest rank.
 double ExposedMs(double backward_ms, const std::vector<Bucket>& buckets) {
   double summed = 0;
   for (const Bucket& bucket : buckets) summed = std::max(summed, bucket.ready * backward_ms) + bucket.comm_ms;
@@ -176,18 +176,10 @@ double GradientBytes(const RankStep& step) {
 double AllReduceMs(AllReduceAlgorithm algorithm, const Cluster& cluster, int ranks, double bytes) {
   if (ranks == 1) return 0;
   const Placement placed(cluster, ranks);
-  switch (algorithm) {
-    case AllReduceAlgorithm::kRing:
-      return RingMs(cluster, placed, ranks, bytes);
-    case AllReduceAlgorithm::kTree:
-      return TreeMs(cluster, placed, ranks, bytes);
-    case AllReduceAlgorithm::kHierarchical:
-      return HierarchicalMs(cluster, placed, bytes);
-    case AllReduceAlgorithm::kBest:
-      return std::min({RingMs(cluster, placed, ranks, bytes), TreeMs(cluster, placed, ranks, bytes),
-                       HierarchicalMs(cluster, placed, bytes)});
-  }
-  return 0;
+  const double times[] = {RingMs(cluster, placed, ranks, bytes), TreeMs(cluster, placed, ranks, bytes),
+                          HierarchicalMs(cluster, placed, bytes)};  // in the order of AllReduceAlgorithm
+  return algorithm == AllReduceAlgorithm::kBest ? std::ranges::min(times)
+                                                : times[static_cast<size_t>(algorithm)];
 }
 
 Prediction Predict(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks) {
