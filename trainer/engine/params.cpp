@@ -29,24 +29,19 @@ int64_t RoundUp(int64_t elements, int64_t unit) {
 int64_t Place(std::vector<Param>& table) {
   int64_t elements = 0;
   std::set<int> placed;  // runs
-  const auto append = [&](std::vector<Param*> run) {
-    std::sort(run.begin(), run.end(), [](const Param* a, const Param* b) { return a->place < b->place; });
+  for (Param& first : table) {
+    const bool alone = first.run < 0;
+    if (!alone && !placed.insert(first.run).second) continue;
+    std::vector<Param*> run;
+    for (Param& param : table) {
+      if (alone ? &param == &first : param.run == first.run) run.push_back(&param);
+    }
+    std::ranges::sort(run, {}, &Param::place);
     for (Param* param : run) {
       param->offset = elements;
       elements += param->layout.stored_elements;
     }
     elements = RoundUp(elements, kAlignment);
-  };
-  for (Param& param : table) {
-    if (param.run < 0) {
-      append({&param});
-    } else if (placed.insert(param.run).second) {
-      std::vector<Param*> run;
-      for (Param& other : table) {
-        if (other.run == param.run) run.push_back(&other);
-      }
-      append(run);
-    }
   }
   return elements;
 }

@@ -71,15 +71,13 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
   if (config.num_classes != 0 && config.num_classes < classes) {
     return InvalidArgument("--num_classes=", config.num_classes, ": the dataset has ", classes, " classes");
   }
-  ModelOptions options;
-  options.num_classes = config.num_classes != 0 ? config.num_classes : classes;
-  options.channels = data.channels;
-  options.image_size = config.image_size;
-  options.small_stem = config.stem == Stem::kSmall;
-  options.aux = config.aux && training;
-  options.aux_weight = static_cast<float>(config.aux_weight);
-  options.dropout = config.dropout && training;
-  return MakeModel(config.model, options);
+  return MakeModel(config.model, {.num_classes = config.num_classes != 0 ? config.num_classes : classes,
+                                  .channels = data.channels,
+                                  .image_size = config.image_size,
+                                  .small_stem = config.stem == Stem::kSmall,
+                                  .aux = config.aux && training,
+                                  .aux_weight = static_cast<float>(config.aux_weight),
+                                  .dropout = config.dropout && training});
 }
 
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data) {

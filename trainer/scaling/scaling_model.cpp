@@ -54,10 +54,9 @@ double HierarchicalMs(const Cluster& cluster, const Placement& placed, double by
               Scatter(cluster.across, placed.nodes, placed.nodes - 1, bytes));
 }
 
-// A bucket: complete when this part of backward is done, and how long it takes to sum.
+// A bucket: complete when this part of backward is done, what is sent of it, and how long it takes to sum.
 struct Bucket {
-  double ready = 0;
-  double comm_ms = 0;
+  double ready = 0, bytes = 0, comm_ms = 0;
 };
 
 std::vector<Bucket> BucketsOf(const RankStep& step, const Cluster& cluster, const Exchange& exchange,
@@ -65,17 +64,13 @@ std::vector<Bucket> BucketsOf(const RankStep& step, const Cluster& cluster, cons
   if (ranks == 1) return {};
   const std::vector<size_t> bucket_of = PackPieces(step.pieces, exchange.bucket_bytes);
   std::vector<Bucket> buckets;
-  std::vector<double> bytes;
   for (size_t i = 0; i < bucket_of.size(); ++i) {
-    if (bucket_of[i] == buckets.size()) {
-      buckets.emplace_back();
-      bytes.push_back(0);
-    }
+    if (bucket_of[i] == buckets.size()) buckets.emplace_back();
     buckets.back().ready = std::max(buckets.back().ready, step.ready[i]);
-    bytes.back() += static_cast<double>(step.pieces[i].count * sizeof(float)) * exchange.wire;
+    buckets.back().bytes += static_cast<double>(step.pieces[i].count * sizeof(float)) * exchange.wire;
   }
-  for (size_t i = 0; i < buckets.size(); ++i)
-    buckets[i].comm_ms = AllReduceMs(exchange.algorithm, cluster, ranks, bytes[i]);
+  for (Bucket& bucket : buckets)
+    bucket.comm_ms = AllReduceMs(exchange.algorithm, cluster, ranks, bucket.bytes);
   return buckets;
 }
 
