@@ -13,7 +13,6 @@
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/weights_file.h"
 #include "trainer/run/inputs.h"
-#include "trainer/run/network_json.h"
 
 namespace deeper {
 namespace {
