@@ -79,16 +79,14 @@ std::string Describe(const Verdict& verdict, double deadline) {
     case Verdict::Kind::kSilent:
       return absl::StrFormat(
           "%s has not been heard of for %.1f s %s; last seen in %s. Its process is stopped, or its machine "
-          "or "
-          "the network is down",
+          "or the network is down",
           who, status.silent, limit, where);
     case Verdict::Kind::kLate:
       return absl::StrFormat("%s is late: for %.1f s in %s %s", who, status.standing, where, limit);
     case Verdict::Kind::kDeadlock:
       return absl::StrFormat(
           "all ranks wait for each other, for %.1f s %s; rank %d got least far: %s. The network between them "
-          "may "
-          "be down",
+          "may be down",
           status.standing, limit, verdict.rank, where);
   }
   return "";

@@ -52,17 +52,12 @@ void FindAddresses(Offer& offer) {
 }
 
 sockaddr_in AddressOf(in_addr address, uint16_t port) {
-  sockaddr_in result{};
-  result.sin_family = AF_INET;
-  result.sin_addr = address;
-  result.sin_port = htons(port);
-  return result;
+  return {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = address, .sin_zero = {}};
 }
 
 std::unique_ptr<PeerLink> NewSocket() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) return nullptr;
-  return std::make_unique<PeerLink>(fd);
+  return fd < 0 ? nullptr : std::make_unique<PeerLink>(fd);
 }
 
 // On any address, at a port that the system chooses; nullptr and port 0 on failure.
