@@ -16,7 +16,7 @@
 #include <type_traits>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -130,13 +130,11 @@ std::unique_ptr<PeerLink> ConnectTo(const sockaddr_in& address, const Communicat
 }
 
 std::string ListOf(const Offer& offer) {
-  std::string list;
-  for (int i = 0; i < offer.count; ++i) {
-    char text[INET_ADDRSTRLEN] = {};
-    inet_ntop(AF_INET, &offer.addresses[i], text, sizeof text);
-    absl::StrAppend(&list, i == 0 ? "" : ", ", text);
-  }
-  return list;
+  return absl::StrJoin(offer.addresses, offer.addresses + offer.count, ", ",
+                       [](std::string* out, in_addr address) {
+                         char text[INET_ADDRSTRLEN] = {};
+                         out->append(inet_ntop(AF_INET, &address, text, sizeof text));
+                       });
 }
 
 }  // namespace
