@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_format.h"
 #include "comm/agree.h"
-#include "comm/mpi/mpi_baseline.h"
+#include "comm/mpi/mpi_communicator.h"
 #include "comm/nccl/device_communicator.h"
 #include "kernels/base/status.h"
 #include "launch/bench/harness.h"

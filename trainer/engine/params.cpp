@@ -21,10 +21,6 @@ namespace {
 constexpr int64_t kAlignment = 64 / sizeof(float);
 static_assert(kAlignment % kDecayGroup == 0, "a decay group holds parameters of one role only");
 
-int64_t RoundUp(int64_t elements, int64_t unit) {
-  return (elements + unit - 1) / unit * unit;
-}
-
 // Assigns the offsets of one arena and returns its size.
 int64_t Place(std::vector<Param>& table) {
   int64_t elements = 0;
