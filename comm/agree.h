@@ -1,5 +1,4 @@
-// Ranks agree on success or on one failure, so that none goes on alone into a collective its peers never
-// enter.
+// Ranks agree on success or on one failure, so that none waits in a collective that its peers never enter.
 #pragma once
 
 #include <string>

@@ -4,8 +4,8 @@
 //
 //   1. every rank rounds data + residual and keeps the rest            (RoundWithFeedback)
 //   2. the owner of a part of the data adds up all ranks' in fp32, in rank order, and rounds the sum; it
-//   keeps the
-//      rest in its own residual                                        (SumParts)
+//   keeps
+//      the rest in its own residual                                    (SumParts)
 //   3. every rank gets the rounded sums                                (Widen)
 #pragma once
 

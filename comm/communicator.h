@@ -73,6 +73,11 @@ class Request {
   std::unique_ptr<State> state_;
 };
 
+// Which of a job's ranks this is and, of those on its machine, which.
+struct RankPlace {
+  int rank = 0, size = 1, local_rank = 0, local_size = 1;
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -82,11 +87,11 @@ class Communicator {
   virtual std::string name() const = 0;  // "single", "threads", "mpi", "nccl"
   // Whether collectives and their Requests are nothing but work on streams, and so can be recorded.
   virtual bool recordable() const { return false; }
-  virtual int rank() const = 0;
-  virtual int size() const = 0;
-  // Rank among, and number of, the ranks on this machine.
-  virtual int local_rank() const = 0;
-  virtual int local_size() const = 0;
+  int rank() const { return place_.rank; }
+  int size() const { return place_.size; }
+  int local_rank() const { return place_.local_rank; }
+  int local_size() const { return place_.local_size; }
+  const RankPlace& place() const { return place_; }
 
   // data: [count], replaced on every rank by the reduction over ranks. The result is the same bits on every
   // rank, and the same bits in every run with the same number of ranks.
@@ -123,7 +128,9 @@ class Communicator {
   [[noreturn]] virtual void Abort(int exit_code, const std::string& reason) = 0;
 
  protected:
-  Communicator() = default;
+  explicit Communicator(const RankPlace& place = {}) : place_(place) {}
+
+  RankPlace place_;
 };
 
 // One process, no peers.

@@ -6,15 +6,12 @@
 
 #include "comm/phase.h"
 #include "kernels/base/check.h"
+#include "kernels/base/clock.h"
 
 namespace deeper {
 namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
-
-double MillisecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
 
 // Joins spans that touch in the arena, whatever order they came in.
 std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
@@ -77,7 +74,7 @@ void GradientReducer::PackBuckets(size_t bucket_bytes) {
 void GradientReducer::Ready(size_t piece, Stream stream) {
   if (comm_.size() == 1) return;
   DEEPER_CHECK(piece < ready_.size() && !ready_[piece], "gradient piece " + std::to_string(piece));
-  if (first_ready_ == Clock::time_point()) first_ready_ = Clock::now();
+  if (first_ready_ms_ == 0) first_ready_ms_ = Milliseconds();
   ready_[piece] = true;
   --buckets_[bucket_of_[piece]].pending;
   for (; sent_ < buckets_.size() && buckets_[sent_].pending == 0; ++sent_) Send(buckets_[sent_], stream);
@@ -98,14 +95,14 @@ void GradientReducer::Send(const Bucket& bucket, Stream stream) {
 void GradientReducer::Finish(Stream) {
   if (comm_.size() == 1) return;
   DEEPER_CHECK(sent_ == buckets_.size(), "a gradient is not ready");
-  const Clock::time_point start = Clock::now();
+  const double start = Milliseconds();
   for (size_t i = 0; i < in_flight_.size(); ++i) {
     EnterPhase(Phase::kGradients, static_cast<int64_t>(i));
     in_flight_[i].Wait();
   }
-  wait_ms_ = MillisecondsSince(start);
+  wait_ms_ = Milliseconds() - start;
   if (tuner_ && !tuner_->done()) {
-    tuner_->Observe(MillisecondsSince(first_ready_));
+    tuner_->Observe(Milliseconds() - first_ready_ms_);
     PackBuckets(tuner_->bucket_bytes());
   }
   Rearm();
@@ -116,7 +113,7 @@ void GradientReducer::Rearm() {
   ready_.assign(bucket_of_.size(), false);
   for (Bucket& bucket : buckets_) bucket.pending = bucket.pieces;
   sent_ = 0;
-  first_ready_ = {};
+  first_ready_ms_ = 0;
 }
 
 }  // namespace deeper

@@ -1,5 +1,4 @@
-// Sums gradients over ranks in buckets that leave while backward still runs (the scheme of PyTorch DDP, Li et
-// al. 2020).
+// Sums gradients over ranks in buckets that leave while backward still runs (PyTorch DDP, Li et al. 2020).
 //
 // The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order backward finishes
 // them; neighbours in that order are packed into buckets of at least bucket_bytes, contiguous in the arena
@@ -12,7 +11,6 @@
 // must become ready exactly once. A single rank has no buckets and does nothing.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <vector>
@@ -61,8 +59,6 @@ class GradientReducer {
     size_t pending = 0;                // how many are not ready yet
   };
 
-  using Clock = std::chrono::steady_clock;
-
   void PackBuckets(size_t bucket_bytes);
   void Send(const Bucket& bucket, Stream stream);
   void Rearm();  // before the first Ready of a step
@@ -78,7 +74,7 @@ class GradientReducer {
   std::vector<bool> ready_;        // [piece]
   size_t sent_ = 0;                // buckets
   std::vector<Request> in_flight_;
-  Clock::time_point first_ready_;
+  double first_ready_ms_ = 0;  // on the clock of Milliseconds(); 0: none is ready
   double wait_ms_ = 0;
 };
 

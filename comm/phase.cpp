@@ -27,13 +27,6 @@ std::string NameOf(Phase phase, int64_t item) {
                              {{" $", item < 0 ? "" : absl::StrCat(" ", item)}});
 }
 
-// In a timeline all gradients of a backward pass are one.
-void TracePhase(Phase phase, int64_t item) {
-  if (!Tracing() || (phase == Phase::kBackward && traced == phase)) return;
-  traced = phase;
-  TraceBegin(TraceLevel::kPhase, NameOf(phase, phase == Phase::kBackward ? -1 : item));
-}
-
 }  // namespace
 
 std::string Describe(const PhaseMark& mark) {
@@ -73,7 +66,11 @@ void EnterStep(int64_t step) {
 }
 
 void EnterPhase(Phase phase, int64_t item) {
-  TracePhase(phase, item);
+  const bool backward = phase == Phase::kBackward;  // in a timeline all its gradients are one
+  if (Tracing() && !(backward && traced == phase)) {
+    traced = phase;
+    TraceBegin(TraceLevel::kPhase, NameOf(phase, backward ? -1 : item));
+  }
   if (carried != nullptr) carried->Enter(-1, phase, item);
 }
 

@@ -1,5 +1,4 @@
-// Where a rank is in its work: what the watchdog (comm/watchdog/watchdog.h) says of a rank that is late or
-// lost.
+// Where a rank is in its work: what the watchdog (watchdog/watchdog.h) says of one that is late or lost.
 //
 // The thread that trains says what it begins, in a few tens of nanoseconds. It says so to the PhaseBoard that
 // it carries, or to nobody: code below the loop tells where it is without being handed a board.

@@ -12,10 +12,6 @@ namespace {
 class SingleCommunicator final : public Communicator {
  public:
   std::string name() const override { return "single"; }
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
-  int local_rank() const override { return 0; }
-  int local_size() const override { return 1; }
 
   Request AllReduce(void*, size_t, CommType, ReduceOp, Stream) override { return {}; }
   Request SumInBf16(float* data, float* residual, size_t count, Stream) override {

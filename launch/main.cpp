@@ -31,9 +31,7 @@ Communicator* job = nullptr;  // for the abort handler, which is a plain functio
 
 absl::StatusOr<std::unique_ptr<Communicator>> MakeCommunicator() {
   if (!LaunchedByMpi()) return MakeSingleCommunicator();
-  ASSIGN_OR_RETURN(std::unique_ptr<Communicator> mpi,
-                   WithExitCode(MakeMpiCommunicator(), ExitCode::kCommunication));
-  return mpi;
+  return WithExitCode(MakeMpiCommunicator(), ExitCode::kCommunication);
 }
 
 // Takes the command's name, of one or two words, off the front of `arguments`.
@@ -85,7 +83,7 @@ absl::Status Execute(Command& command, const std::vector<std::string>& arguments
   if (operands.ok() && comm.size() > 1 && !command.text.distributed)
     operands = InvalidArgument("runs as one process: leave out mpirun");
   if (!operands.ok()) return Usage(operands.status(), absl::StrCat(command.text.name, " "));
-  return command.Run({arguments, *std::move(operands), comm});
+  return command.Run({*std::move(operands), comm});
 }
 
 int Main(std::vector<std::string> arguments) {

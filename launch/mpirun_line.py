@@ -1,4 +1,5 @@
 """What `mpirun` is told: hosts and their slots, cores, the network's interface. deeper-run's other half."""
+import contextlib
 import fcntl
 import functools
 import os
@@ -87,12 +88,9 @@ def is_here(host):
     if host in ("localhost", socket.gethostname(), socket.gethostname().split(".")[0]):
         return True
     for address in addresses(host):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind((address, 0))
-                return True
-            except OSError:
-                pass
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+            return True
     return False
 
 
@@ -146,16 +144,6 @@ def slurm_hosts(each):
     return [Host(*pair) for pair in zip(names, slots)]
 
 
-def pbs_hosts(path):
-    names = pathlib.Path(path).read_text().split()  # one line a slot
-    return [Host(name, names.count(name)) for name in dict.fromkeys(names)]
-
-
-def scheduler():
-    """The one whose job this is."""
-    return "Slurm" if "SLURM_JOB_NODELIST" in os.environ else "PBS" if "PBS_NODEFILE" in os.environ else None
-
-
 def find_hosts(options):
     """-> hosts, and who named them."""
     devices = gpus()
@@ -165,10 +153,11 @@ def find_hosts(options):
         return listed_hosts(options.hosts, each), "--hosts"
     if options.hostfile:
         return hostfile_hosts(options.hostfile, each), options.hostfile
-    if scheduler() == "Slurm":
+    if "SLURM_JOB_NODELIST" in os.environ:
         return slurm_hosts(each), f"Slurm job {os.environ.get('SLURM_JOB_ID')}"
-    if scheduler() == "PBS":
-        return pbs_hosts(os.environ["PBS_NODEFILE"]), f"PBS job {os.environ.get('PBS_JOBID')}"
+    if "PBS_NODEFILE" in os.environ:
+        names = pathlib.Path(os.environ["PBS_NODEFILE"]).read_text().split()  # one line a slot
+        return [Host(name, names.count(name)) for name in dict.fromkeys(names)], f"PBS job {os.environ.get('PBS_JOBID')}"
     if default_hostfile:
         return hostfile_hosts(default_hostfile, each), default_hostfile
     slots = devices or (cores() if options.n else 1)
@@ -184,7 +173,7 @@ def count_ranks(options, hosts, source):
 
 def rsh_agent(options):
     """What mpirun reaches a host by: this, the host's name, a command."""
-    if scheduler() == "Slurm" and not (options.hosts or options.hostfile):
+    if "SLURM_JOB_NODELIST" in os.environ and not (options.hosts or options.hostfile):
         agent = ["srun", "--overlap", "--nodes=1", "--ntasks=1", "--nodelist"]
     else:
         agent = shlex.split(options.rsh_agent)
@@ -208,32 +197,24 @@ def binding(options, hosts, ranks):
     return ["--map-by", f"slot:PE={each}", "--bind-to", "core"], f"{each} of {cores()} cores a rank"
 
 
-def interface_address(name):
-    """IPv4; None without one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            answer = fcntl.ioctl(any_socket, 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
-            return socket.inet_ntoa(answer[20:24])
-        except OSError:
-            return None
-
-
 def interfaces():
-    return {name: interface_address(name) for _, name in socket.if_nameindex()}
+    """{name: its IPv4 address; None without one}"""
+    found = {name: None for _, name in socket.if_nameindex()}
+    for name in found:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            answer = fcntl.ioctl(any_socket, 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
+            found[name] = socket.inet_ntoa(answer[20:24])
+    return found
 
 
 def route(host):
     """The interface by which packets to it leave; None: unknown."""
     for address in addresses(host):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((address, 9))  # sends nothing
-            except OSError:
-                continue
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # sends nothing
             mine = probe.getsockname()[0]
-        for name, address_here in interfaces().items():
-            if address_here == mine:
-                return name
+            if names := [name for name, here in interfaces().items() if here == mine]:
+                return names[0]
     return None
 
 
@@ -257,9 +238,9 @@ def choose_interface(options, others):
     if (given := os.environ.get("OMPI_MCA_btl_tcp_if_include")) is not None:
         return given, "OMPI_MCA_btl_tcp_if_include says so"
     ways = {host: route(host) for host in others}
-    if None in ways.values():
-        lost = next(host for host, way in ways.items() if way is None)
-        return None, f"no route to {lost} is known here; see --interface"
+    for host, way in ways.items():
+        if way is None:
+            return None, f"no route to {host} is known here; see --interface"
     first = others[0]
     return ",".join(dict.fromkeys(ways.values())), f"the route to {first} ({addresses(first)[0]}) leaves by {ways[first]}"
 
@@ -291,12 +272,7 @@ def find_mpirun(options):
     return mpirun
 
 
-def find_deeper(options, beside):
-    path = options.deeper or (beside if os.path.exists(beside) else "deeper")
-    return program(path, "build it, put it on the PATH, or give --deeper=PATH")
-
-
-def mpirun_line(options, hosts, ranks, beside):
+def mpirun_line(options, hosts, ranks):
     """-> the command, and why it is so, in lines."""
     bound, cores_of_rank = binding(options, hosts, ranks)
     others = [host.name for host in hosts if not is_here(host.name)]
@@ -305,5 +281,6 @@ def mpirun_line(options, hosts, ranks, beside):
     line += ["--allow-run-as-root"] if os.geteuid() == 0 else []
     line += ["--oversubscribe"] if options.oversubscribe else []
     line += to_other_hosts(options) if others else []
-    return ([*line, find_deeper(options, beside), *options.command],
+    deeper = program(options.deeper, "build it, put it on the PATH, or give --deeper=PATH")
+    return ([*line, deeper, *options.command],
             [f"binding: {cores_of_rank}", f"network: {interface or 'as Open MPI chooses'}: {reason}"])

@@ -26,8 +26,8 @@ class Exchange : public ProgressThread::Operation {
   Exchange& operator=(const Exchange&) = delete;
 
  protected:
-  int rank() const { return peers_.rank; }
-  int size() const { return peers_.size; }
+  int rank() const { return peers_.place->rank; }
+  int size() const { return peers_.place->size; }
   // Memory for this exchange alone, once; not cleared.
   template <class T>
   T* Scratch(size_t count) {
@@ -83,7 +83,7 @@ class TreeSum final : public Exchange {
       : Exchange(peers),
         data_(data),
         theirs_(Scratch<float>((count + 1) / 2)),
-        levels_(LevelsOfTree(peers.size)),
+        levels_(LevelsOfTree(size())),
         kept_{{0, count}} {
     if (levels_ > 0) Halve(0);
   }

@@ -16,7 +16,7 @@ namespace deeper {
 // What the collectives of one communicator share. For use under the lock of its ProgressThread.
 struct MpiPeers {
   MPI_Comm comm = MPI_COMM_NULL;
-  int rank = 0, size = 1;
+  const RankPlace* place = nullptr;                       // of this rank
   size_t max_elements = 0;                                // of one MPI call
   std::function<void(const char* call, int code)> check;  // ends the job if the call failed
   int tag = 0;                                            // of the newest collective

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <utility>
 #include <vector>
 
@@ -56,6 +55,7 @@ class MpiOperation final : public ProgressThread::Operation {
 class MpiCommunicator final : public Communicator {
  public:
   explicit MpiCommunicator(size_t max_elements) {
+    peers_.place = &place_;
     peers_.max_elements = max_elements;
     peers_.check = [this](const char* call, int code) { Check(call, code); };
   }
@@ -63,11 +63,8 @@ class MpiCommunicator final : public Communicator {
   MpiCommunicator(const MpiCommunicator& original, MPI_Comm comm)
       : MpiCommunicator(original.peers_.max_elements) {
     is_duplicate_ = true;
+    place_ = original.place_;
     peers_.comm = comm;
-    peers_.rank = original.peers_.rank;
-    peers_.size = original.peers_.size;
-    local_rank_ = original.local_rank_;
-    local_size_ = original.local_size_;
     progress_ = original.progress_;
   }
   ~MpiCommunicator() override {
@@ -89,32 +86,25 @@ class MpiCommunicator final : public Communicator {
     RETURN_IF_ERROR(run("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &peers_.comm)));
     RETURN_IF_ERROR(run("MPI_Comm_split_type",
                         MPI_Comm_split_type(peers_.comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local)));
-    MPI_Comm_rank(peers_.comm, &peers_.rank);
-    MPI_Comm_size(peers_.comm, &peers_.size);
-    MPI_Comm_rank(local, &local_rank_);
-    MPI_Comm_size(local, &local_size_);
+    MPI_Comm_rank(peers_.comm, &place_.rank);
+    MPI_Comm_size(peers_.comm, &place_.size);
+    MPI_Comm_rank(local, &place_.local_rank);
+    MPI_Comm_size(local, &place_.local_size);
     MPI_Comm_free(&local);
     progress_ = std::make_shared<ProgressThread>();
     return absl::OkStatus();
   }
 
   std::string name() const override { return "mpi"; }
-  int rank() const override { return peers_.rank; }
-  int size() const override { return peers_.size; }
-  int local_rank() const override { return local_rank_; }
-  int local_size() const override { return local_size_; }
 
   Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override {
     if (op == ReduceOp::kTreeSum) {
       DEEPER_CHECK(type == CommType::kF32, "tree sums are of floats");
       return progress_->Start([&] { return StartTreeSum(peers_, static_cast<float*>(data), count); });
     }
-    return Start("MPI_Iallreduce", [&](Requests& requests) {
-      const size_t bytes = SizeOf(type);
-      peers_.InParts("MPI_Iallreduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
-        std::byte* part = static_cast<std::byte*>(data) + first * bytes;
-        return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), peers_.comm, request);
-      });
+    return Start("MPI_Iallreduce", 1, count, [&](int, size_t first, int n, MPI_Request* request) {
+      std::byte* part = static_cast<std::byte*>(data) + first * SizeOf(type);
+      return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), peers_.comm, request);
     });
   }
 
@@ -125,13 +115,9 @@ class MpiCommunicator final : public Communicator {
   // A reduction to each rank of its shard: Open MPI's MPI_Ireduce_scatter_block sends everything through rank
   // 0, which took two to four times as long (28 MB, 2 and 4 ranks of one machine).
   Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override {
-    return Start("MPI_Ireduce", [&](Requests& requests) {
-      for (int root = 0; root < size(); ++root) {
-        const float* from = data + static_cast<size_t>(root) * count;
-        peers_.InParts("MPI_Ireduce", count, requests, [&](size_t first, int n, MPI_Request* request) {
-          return MPI_Ireduce(from + first, shard + first, n, MPI_FLOAT, MPI_SUM, root, peers_.comm, request);
-        });
-      }
+    return Start("MPI_Ireduce", size(), count, [&](int root, size_t first, int n, MPI_Request* request) {
+      const float* from = data + static_cast<size_t>(root) * count + first;
+      return MPI_Ireduce(from, shard + first, n, MPI_FLOAT, MPI_SUM, root, peers_.comm, request);
     });
   }
 
@@ -140,19 +126,14 @@ class MpiCommunicator final : public Communicator {
     std::byte* const own = to + static_cast<size_t>(rank()) * bytes;
     if (bytes > 0 && mine != own) std::memcpy(own, mine, bytes);
     if (static_cast<size_t>(size()) * bytes <= peers_.max_elements) {
-      return Start("MPI_Iallgather", [&](Requests& requests) {
+      return Start("MPI_Iallgather", [&](MPI_Request* request) {
         const int n = static_cast<int>(bytes);
-        Check("MPI_Iallgather", MPI_Iallgather(MPI_IN_PLACE, n, MPI_BYTE, to, n, MPI_BYTE, peers_.comm,
-                                               &requests.emplace_back(MPI_REQUEST_NULL)));
+        return MPI_Iallgather(MPI_IN_PLACE, n, MPI_BYTE, to, n, MPI_BYTE, peers_.comm, request);
       });
     }
-    return Start("MPI_Ibcast", [&](Requests& requests) {
-      for (int root = 0; root < size(); ++root) {
-        std::byte* block = to + static_cast<size_t>(root) * bytes;
-        peers_.InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
-          return MPI_Ibcast(block + first, n, MPI_BYTE, root, peers_.comm, request);
-        });
-      }
+    return Start("MPI_Ibcast", size(), bytes, [&](int root, size_t first, int n, MPI_Request* request) {
+      std::byte* const part = to + static_cast<size_t>(root) * bytes + first;
+      return MPI_Ibcast(part, n, MPI_BYTE, root, peers_.comm, request);
     });
   }
 
@@ -161,24 +142,19 @@ class MpiCommunicator final : public Communicator {
   }
 
   Request Broadcast(void* data, size_t bytes, int root, Stream) override {
-    return Start("MPI_Ibcast", [&](Requests& requests) {
-      peers_.InParts("MPI_Ibcast", bytes, requests, [&](size_t first, int n, MPI_Request* request) {
-        return MPI_Ibcast(static_cast<std::byte*>(data) + first, n, MPI_BYTE, root, peers_.comm, request);
-      });
+    return Start("MPI_Ibcast", 1, bytes, [&](int, size_t first, int n, MPI_Request* request) {
+      return MPI_Ibcast(static_cast<std::byte*>(data) + first, n, MPI_BYTE, root, peers_.comm, request);
     });
   }
 
   void Barrier() override {
-    Start("MPI_Ibarrier", [&](Requests& requests) {
-      Check("MPI_Ibarrier", MPI_Ibarrier(peers_.comm, &requests.emplace_back(MPI_REQUEST_NULL)));
-    }).Wait();
+    Start("MPI_Ibarrier", [&](MPI_Request* request) { return MPI_Ibarrier(peers_.comm, request); }).Wait();
   }
 
   std::unique_ptr<Communicator> Duplicate() override {
     MPI_Comm duplicate = MPI_COMM_NULL;
-    Start("MPI_Comm_idup", [&](Requests& requests) {
-      Check("MPI_Comm_idup",
-            MPI_Comm_idup(peers_.comm, &duplicate, &requests.emplace_back(MPI_REQUEST_NULL)));
+    Start("MPI_Comm_idup", [&](MPI_Request* request) {
+      return MPI_Comm_idup(peers_.comm, &duplicate, request);
     }).Wait();
     return std::make_unique<MpiCommunicator>(*this, duplicate);
   }
@@ -193,17 +169,27 @@ class MpiCommunicator final : public Communicator {
   void Check(const char* call, int code) {
     if (code != MPI_SUCCESS) Abort(kCommunicationExitCode, ErrorText(call, code));
   }
-  // Starts one collective made of MPI's own: start(requests) calls `call`.
-  Request Start(const char* call, const std::function<void(Requests&)>& start) {
+  // Starts one collective of MPI's, start(MPI_Request*).
+  template <class Call>
+  Request Start(const char* name, const Call& start) {
+    return Start(name, 1, 1, [&](int, size_t, int, MPI_Request* request) { return start(request); });
+  }
+  // Likewise one made of start(root, first, count, MPI_Request*) for every root below `roots` and each part
+  // of `elements` that a single call may handle.
+  template <class Call>
+  Request Start(const char* name, int roots, size_t elements, const Call& start) {
     return progress_->Start([&] {
       Requests requests;
-      start(requests);
-      return std::make_unique<MpiOperation>(peers_, call, std::move(requests));
+      for (int root = 0; root < roots; ++root) {
+        peers_.InParts(name, elements, requests, [&](size_t first, int n, MPI_Request* request) {
+          return start(root, first, n, request);
+        });
+      }
+      return std::make_unique<MpiOperation>(peers_, name, std::move(requests));
     });
   }
 
   bool is_duplicate_ = false;
-  int local_rank_ = 0, local_size_ = 1;
   MpiPeers peers_;
   std::shared_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from Init to the end
 };
@@ -214,6 +200,23 @@ bool LaunchedByMpi() {
   for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"})
     if (std::getenv(variable) != nullptr) return true;
   return false;
+}
+
+MpiBaseline::MpiBaseline() {
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_ARE_FATAL);
+}
+
+void MpiBaseline::AllReduce(float* data, size_t count) {
+  MPI_Allreduce(MPI_IN_PLACE, data, static_cast<int>(count), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+}
+
+void MpiBaseline::ReduceScatter(const float* data, float* shard, size_t count) {
+  MPI_Reduce_scatter_block(data, shard, static_cast<int>(count), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+}
+
+void MpiBaseline::AllGather(const void* mine, void* all, size_t bytes) {
+  const int n = static_cast<int>(bytes);
+  MPI_Allgather(mine, n, MPI_BYTE, all, n, MPI_BYTE, MPI_COMM_WORLD);
 }
 
 absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_elements) {

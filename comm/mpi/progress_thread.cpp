@@ -19,24 +19,32 @@ class ProgressThread::Pending final : public Request::State {
  public:
   Pending(ProgressThread& progress, std::shared_ptr<const Entry> entry)
       : progress_(progress), entry_(std::move(entry)) {}
-  void Wait() override { progress_.Wait(*entry_); }
-  bool Test() override { return progress_.Test(*entry_); }
+  void Wait() override {
+    std::unique_lock lock(progress_.mutex_);
+    ++progress_.waiting_;
+    while (!entry_->done) {
+      progress_.AdvanceAll();
+      lock.unlock();  // lets another caller in
+      lock.lock();
+    }
+    --progress_.waiting_;
+    if (!progress_.under_way_.empty()) progress_.wake_.notify_one();
+  }
+  bool Test() override {
+    const std::lock_guard lock(progress_.mutex_);
+    return entry_->done;
+  }
 
  private:
   ProgressThread& progress_;
   std::shared_ptr<const Entry> entry_;
 };
 
-ProgressThread::ProgressThread() : thread_([this] { Run(); }) {}
+ProgressThread::ProgressThread() : thread_([this](const std::stop_token& stop) { Run(stop); }) {}
 
 ProgressThread::~ProgressThread() {
-  {
-    const std::lock_guard lock(mutex_);
-    DEEPER_CHECK(under_way_.empty(), "a collective is still under way");
-    stop_ = true;
-  }
-  wake_.notify_one();
-  thread_.join();
+  const std::lock_guard lock(mutex_);
+  DEEPER_CHECK(under_way_.empty(), "a collective is still under way");
 }
 
 Request ProgressThread::Start(const std::function<std::unique_ptr<Operation>()>& start) {
@@ -66,31 +74,12 @@ void ProgressThread::AdvanceAll() {
   });
 }
 
-void ProgressThread::Wait(const Entry& entry) {
+void ProgressThread::Run(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
-  ++waiting_;
-  while (!entry.done) {
-    AdvanceAll();
-    lock.unlock();  // lets another caller in
-    lock.lock();
-  }
-  --waiting_;
-  if (!under_way_.empty()) wake_.notify_one();
-}
-
-bool ProgressThread::Test(const Entry& entry) {
-  const std::lock_guard lock(mutex_);
-  return entry.done;
-}
-
-void ProgressThread::Run() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    wake_.wait(lock, [this] { return stop_ || (!under_way_.empty() && waiting_ == 0); });
-    if (stop_) return;
+  while (wake_.wait(lock, stop, [this] { return !under_way_.empty() && waiting_ == 0; })) {
     lock.unlock();
-    std::this_thread::sleep_for(
-        kPause);  // first: most who start something and wait for it are served by then
+    // First: most who start something and wait for it are served by then.
+    std::this_thread::sleep_for(kPause);
     lock.lock();
     if (waiting_ == 0) AdvanceAll();
   }

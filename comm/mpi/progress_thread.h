@@ -49,16 +49,13 @@ class ProgressThread {
   class Pending;
 
   void AdvanceAll();
-  void Wait(const Entry& entry);
-  bool Test(const Entry& entry);
-  void Run();
+  void Run(const std::stop_token& stop);
 
   std::mutex mutex_;  // guards everything below
-  std::condition_variable wake_;
+  std::condition_variable_any wake_;
   std::vector<std::shared_ptr<Entry>> under_way_;
-  int waiting_ = 0;  // callers of Wait, who poll themselves
-  bool stop_ = false;
-  std::thread thread_;
+  int waiting_ = 0;      // callers of Request::Wait, who poll themselves
+  std::jthread thread_;  // last: it ends before what it uses
 };
 
 }  // namespace deeper

@@ -53,7 +53,7 @@ class Pending final : public Request::State {
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(Communicator& inner, Device& device)
-      : nccl_(*Nccl()), inner_(inner), gpu_(device.address()) {
+      : Communicator(inner.place()), nccl_(*Nccl()), inner_(inner), gpu_(device.address()) {
     int least = 0, greatest = 0;  // priorities, the greatest being the smallest number
     DEEPER_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     DEEPER_CUDA_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest));
@@ -83,10 +83,6 @@ class NcclCommunicator final : public Communicator {
 
   std::string name() const override { return "nccl"; }
   bool recordable() const override { return true; }
-  int rank() const override { return inner_.rank(); }
-  int size() const override { return inner_.size(); }
-  int local_rank() const override { return inner_.local_rank(); }
-  int local_size() const override { return inner_.local_size(); }
 
   Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream stream) override {
     DEEPER_CHECK(op != ReduceOp::kTreeSum, "NCCL has no sums in a tree's order");

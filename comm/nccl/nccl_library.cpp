@@ -18,20 +18,9 @@ absl::StatusOr<NcclLibrary> NcclLibrary::Open(const char* file) {
       status.Update(NotFound(file, " has no ", name, ": NCCL 2.19 or later is needed"));
     }
   };
-  find("ncclGetVersion", library.GetVersion);
-  find("ncclGetErrorString", library.GetErrorString);
-  find("ncclGetLastError", library.GetLastError);
-  find("ncclGetUniqueId", library.GetUniqueId);
-  find("ncclCommInitRankConfig", library.CommInitRankConfig);
-  find("ncclCommGetAsyncError", library.CommGetAsyncError);
-  find("ncclCommFinalize", library.CommFinalize);
-  find("ncclCommDestroy", library.CommDestroy);
-  find("ncclCommRegister", library.CommRegister);
-  find("ncclCommDeregister", library.CommDeregister);
-  find("ncclAllReduce", library.AllReduce);
-  find("ncclReduceScatter", library.ReduceScatter);
-  find("ncclAllGather", library.AllGather);
-  find("ncclBroadcast", library.Broadcast);
+#define DEEPER_FIND(Name) find("nccl" #Name, library.Name)
+  DEEPER_NCCL_FUNCTIONS(DEEPER_FIND);
+#undef DEEPER_FIND
   RETURN_IF_ERROR(status);
   return library;
 }

@@ -11,21 +11,26 @@
 namespace deeper {
 
 // The functions we call, named as in nccl.h without the prefix.
+#define DEEPER_NCCL_FUNCTIONS(F) \
+  F(GetVersion);                 \
+  F(GetErrorString);             \
+  F(GetLastError);               \
+  F(GetUniqueId);                \
+  F(CommInitRankConfig);         \
+  F(CommGetAsyncError);          \
+  F(CommFinalize);               \
+  F(CommDestroy);                \
+  F(CommRegister);               \
+  F(CommDeregister);             \
+  F(AllReduce);                  \
+  F(ReduceScatter);              \
+  F(AllGather);                  \
+  F(Broadcast)
+
 struct NcclLibrary {
-  decltype(&ncclGetVersion) GetVersion;
-  decltype(&ncclGetErrorString) GetErrorString;
-  decltype(&ncclGetLastError) GetLastError;
-  decltype(&ncclGetUniqueId) GetUniqueId;
-  decltype(&ncclCommInitRankConfig) CommInitRankConfig;
-  decltype(&ncclCommGetAsyncError) CommGetAsyncError;
-  decltype(&ncclCommFinalize) CommFinalize;
-  decltype(&ncclCommDestroy) CommDestroy;
-  decltype(&ncclCommRegister) CommRegister;
-  decltype(&ncclCommDeregister) CommDeregister;
-  decltype(&ncclAllReduce) AllReduce;
-  decltype(&ncclReduceScatter) ReduceScatter;
-  decltype(&ncclAllGather) AllGather;
-  decltype(&ncclBroadcast) Broadcast;
+#define DEEPER_MEMBER(Name) decltype(&nccl##Name) Name
+  DEEPER_NCCL_FUNCTIONS(DEEPER_MEMBER);
+#undef DEEPER_MEMBER
 
   std::string Version() const;  // "2.28.9"
 

@@ -10,13 +10,10 @@ namespace {
 
 class StagedCommunicator final : public Communicator {
  public:
-  StagedCommunicator(Communicator& inner, Device& device) : inner_(inner), device_(device) {}
+  StagedCommunicator(Communicator& inner, Device& device)
+      : Communicator(inner.place()), inner_(inner), device_(device) {}
 
   std::string name() const override { return inner_.name(); }
-  int rank() const override { return inner_.rank(); }
-  int size() const override { return inner_.size(); }
-  int local_rank() const override { return inner_.local_rank(); }
-  int local_size() const override { return inner_.local_size(); }
 
   Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override {
     const size_t bytes = count * SizeOf(type);
@@ -58,10 +55,43 @@ class StagedCommunicator final : public Communicator {
   };
   // The collective on host memory; `in` and `out` are one where input and output are.
   using Collective = std::function<Request(void* in, void* out)>;
-  class Pending;
+  class Pending final : public Request::State {
+   public:
+    Pending(StagedCommunicator& comm, const Source& from, const Target& to, Collective collective)
+        : comm_(comm), to_(to), collective_(std::move(collective)), in_(comm.TakeStaging(from.bytes)) {
+      if (to.data != from.data) out_ = comm.TakeStaging(to.bytes);
+      download_ = comm.device_.StartDownload(in_.data(), from.data, from.bytes);
+    }
+
+    // Whoever takes the staging memory next downloads behind the work that was joined here: only when that
+    // has arrived does it write, so the upload needs no waiting for.
+    void Wait() override {
+      download_->Wait();
+      const Buffer& result = out_.data() == nullptr ? in_ : out_;
+      collective_(in_.data(), result.data()).Wait();
+      comm_.device_.Upload(to_.data, result.data(), to_.bytes);
+      comm_.device_.JoinUploads();
+      for (Buffer* buffer : {&in_, &out_})
+        if (buffer->data() != nullptr) comm_.idle_.push_back(std::move(*buffer));
+    }
+    bool Test() override {  // nobody but the caller gets on with it
+      Wait();
+      return true;
+    }
+
+   private:
+    StagedCommunicator& comm_;
+    const Target to_;
+    const Collective collective_;
+    Buffer in_, out_;  // out_: empty where the collective is in place
+    std::unique_ptr<Download> download_;
+  };
 
   size_t Ranks() const { return static_cast<size_t>(size()); }
-  Request Start(const Source& from, const Target& to, Collective collective);
+  Request Start(const Source& from, const Target& to, Collective collective) {
+    if (from.bytes == 0) return {};
+    return Request(std::make_unique<Pending>(*this, from, to, std::move(collective)));
+  }
   Buffer TakeStaging(size_t bytes) {
     const auto fits = std::find_if(idle_.begin(), idle_.end(),
                                    [&](const Buffer& buffer) { return buffer.bytes() == bytes; });
@@ -79,43 +109,6 @@ class StagedCommunicator final : public Communicator {
   Device& device_;
   std::vector<Buffer> idle_;  // pinned memory takes long to allocate: the same steps use the same again
 };
-
-class StagedCommunicator::Pending final : public Request::State {
- public:
-  Pending(StagedCommunicator& comm, const Source& from, const Target& to, Collective collective)
-      : comm_(comm), to_(to), collective_(std::move(collective)), in_(comm.TakeStaging(from.bytes)) {
-    if (to.data != from.data) out_ = comm.TakeStaging(to.bytes);
-    download_ = comm.device_.StartDownload(in_.data(), from.data, from.bytes);
-  }
-
-  // Whoever takes the staging memory next downloads behind the work that was joined here: only when that has
-  // arrived does it write, so the upload needs no waiting for.
-  void Wait() override {
-    download_->Wait();
-    const Buffer& result = out_.data() == nullptr ? in_ : out_;
-    collective_(in_.data(), result.data()).Wait();
-    comm_.device_.Upload(to_.data, result.data(), to_.bytes);
-    comm_.device_.JoinUploads();
-    for (Buffer* buffer : {&in_, &out_})
-      if (buffer->data() != nullptr) comm_.idle_.push_back(std::move(*buffer));
-  }
-  bool Test() override {  // nobody but the caller gets on with it
-    Wait();
-    return true;
-  }
-
- private:
-  StagedCommunicator& comm_;
-  const Target to_;
-  const Collective collective_;
-  Buffer in_, out_;  // out_: empty where the collective is in place
-  std::unique_ptr<Download> download_;
-};
-
-Request StagedCommunicator::Start(const Source& from, const Target& to, Collective collective) {
-  if (from.bytes == 0) return {};
-  return Request(std::make_unique<Pending>(*this, from, to, std::move(collective)));
-}
 
 }  // namespace
 

@@ -1,5 +1,4 @@
-// Collectives on the memory of devices by way of the host: for several ranks on one GPU, and where NCCL is
-// not.
+// Collectives on devices' memory by way of the host: for several ranks on one GPU, and where NCCL is not.
 #pragma once
 
 #include <memory>

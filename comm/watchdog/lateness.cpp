@@ -9,10 +9,6 @@
 namespace deeper {
 namespace {
 
-bool Watched(const RankStatus& rank) {
-  return !rank.left;
-}
-
 bool StandsStill(const RankStatus& rank, double deadline) {
   return rank.standing > deadline * (rank.mark.unhurried ? kUnhurriedFactor : 1);
 }
@@ -24,7 +20,7 @@ std::optional<Verdict> Worst(Verdict::Kind kind, std::span<const RankStatus> ran
   std::optional<Verdict> worst;
   for (size_t i = 0; i < ranks.size(); ++i) {
     const RankStatus& rank = ranks[i];
-    if (!Watched(rank) || !fits(rank)) continue;
+    if (rank.left || !fits(rank)) continue;
     const int others = worst.has_value() ? worst->others + 1 : 0;
     if (!worst.has_value() || badness(rank) > badness(worst->status))
       worst = Verdict{kind, static_cast<int>(i), rank, others};
@@ -59,7 +55,7 @@ std::optional<Verdict> Judge(std::span<const RankStatus> ranks, double deadline)
           [&](const auto& rank) { return !rank.mark.waiting && StandsStill(rank, deadline); }, standing))
     return late;
   const bool deadlock = std::all_of(ranks.begin(), ranks.end(), [&](const RankStatus& rank) {
-    return Watched(rank) && rank.mark.waiting && StandsStill(rank, deadline);
+    return !rank.left && rank.mark.waiting && StandsStill(rank, deadline);
   });
   if (!deadlock) return std::nullopt;
   return Worst(
@@ -79,16 +75,14 @@ std::string Describe(const Verdict& verdict, double deadline) {
     case Verdict::Kind::kSilent:
       return absl::StrFormat(
           "%s has not been heard of for %.1f s %s; last seen in %s. Its process is stopped, or its machine "
-          "or "
-          "the network is down",
+          "or the network is down",
           who, status.silent, limit, where);
     case Verdict::Kind::kLate:
       return absl::StrFormat("%s is late: for %.1f s in %s %s", who, status.standing, where, limit);
     case Verdict::Kind::kDeadlock:
       return absl::StrFormat(
           "all ranks wait for each other, for %.1f s %s; rank %d got least far: %s. The network between them "
-          "may "
-          "be down",
+          "may be down",
           status.standing, limit, verdict.rank, where);
   }
   return "";

@@ -1,5 +1,4 @@
-// Who keeps a job from going on: the watchdog's rules (comm/watchdog/watchdog.h), as a function of what it
-// has seen.
+// Who keeps a job from going on: the watchdog's rules (watchdog.h), as a function of what it has seen.
 #pragma once
 
 #include <optional>

@@ -16,7 +16,7 @@
 #include <type_traits>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -52,17 +52,12 @@ void FindAddresses(Offer& offer) {
 }
 
 sockaddr_in AddressOf(in_addr address, uint16_t port) {
-  sockaddr_in result{};
-  result.sin_family = AF_INET;
-  result.sin_addr = address;
-  result.sin_port = htons(port);
-  return result;
+  return {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = address, .sin_zero = {}};
 }
 
 std::unique_ptr<PeerLink> NewSocket() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) return nullptr;
-  return std::make_unique<PeerLink>(fd);
+  return fd < 0 ? nullptr : std::make_unique<PeerLink>(fd);
 }
 
 // On any address, at a port that the system chooses; nullptr and port 0 on failure.
@@ -135,13 +130,11 @@ std::unique_ptr<PeerLink> ConnectTo(const sockaddr_in& address, const Communicat
 }
 
 std::string ListOf(const Offer& offer) {
-  std::string list;
-  for (int i = 0; i < offer.count; ++i) {
-    char text[INET_ADDRSTRLEN] = {};
-    inet_ntop(AF_INET, &offer.addresses[i], text, sizeof text);
-    absl::StrAppend(&list, i == 0 ? "" : ", ", text);
-  }
-  return list;
+  return absl::StrJoin(offer.addresses, offer.addresses + offer.count, ", ",
+                       [](std::string* out, in_addr address) {
+                         char text[INET_ADDRSTRLEN] = {};
+                         out->append(inet_ntop(AF_INET, &address, text, sizeof text));
+                       });
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
-// TCP connections for the few small messages of the watchdog (comm/watchdog/watchdog.h): a star, with rank 0
-// in the middle.
+// TCP connections for the watchdog's few small messages (watchdog.h): a star with rank 0 in the middle.
 #pragma once
 
 #include <cstddef>

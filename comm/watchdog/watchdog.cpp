@@ -28,11 +28,6 @@ constexpr double kSigtermDelay = 0.5;  // below mpirun's, which sends SIGKILL a 
 constexpr double kFarewellTime = 2;    // seconds that rank 0 waits for the others to leave
 constexpr auto kAbortTime = std::chrono::seconds(3);
 
-void Wake(int eventfd) {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t ignored = write(eventfd, &one, sizeof one);  // full: awake already
-}
-
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM
 std::atomic<bool> sigterm_came{false};
 static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
@@ -40,15 +35,8 @@ static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_alw
 void OnSigterm(int) {
   const int saved = errno;
   sigterm_came = true;
-  if (const int fd = wake_on_sigterm; fd >= 0) Wake(fd);
+  if (const int fd = wake_on_sigterm; fd >= 0) eventfd_write(fd, 1);
   errno = saved;
-}
-
-void HandleSigterm(void (*handler)(int)) {
-  struct sigaction action {};
-  action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGTERM, &action, nullptr);
 }
 
 // A library that waits for a peer in its own abort must not keep this process alive.
@@ -72,18 +60,18 @@ class StarWatchdog final : public Watchdog {
     CarryPhaseBoard(&board_);
     if (options_.delay_sigterm) {
       wake_on_sigterm = wake_;
-      HandleSigterm(OnSigterm);
+      std::signal(SIGTERM, OnSigterm);
     }
     thread_ = std::jthread([this](const std::stop_token& stop) { Watch(stop); });
   }
 
   ~StarWatchdog() override {
     thread_.request_stop();
-    Wake(wake_);
+    eventfd_write(wake_, 1);
     thread_.join();
     CarryPhaseBoard(nullptr);
     if (options_.delay_sigterm) {
-      HandleSigterm(SIG_DFL);
+      std::signal(SIGTERM, SIG_DFL);
       wake_on_sigterm = -1;
       if (sigterm_came) std::raise(SIGTERM);
     }
@@ -124,8 +112,8 @@ class StarWatchdog final : public Watchdog {
     for (size_t i = 0; i < links_.size(); ++i)
       if (links_[i] != nullptr) waited.push_back({links_[i]->fd(), POLLRDHUP, 0});
     poll(waited.data(), waited.size(), static_cast<int>(1e3 * seconds) + 1);
-    uint64_t count = 0;
-    [[maybe_unused]] const ssize_t ignored = read(wake_, &count, sizeof count);
+    eventfd_t count = 0;
+    eventfd_read(wake_, &count);
   }
 
   void Hear() {
@@ -161,7 +149,7 @@ class StarWatchdog final : public Watchdog {
     sigterm_in_ -= seconds;
     if (sigterm_in_ > 0) return;
     Tell(PeerMessage::Kind::kFarewell);
-    HandleSigterm(SIG_DFL);
+    std::signal(SIGTERM, SIG_DFL);
     std::raise(SIGTERM);
   }
 

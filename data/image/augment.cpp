@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace deeper {
 namespace {
@@ -16,17 +17,15 @@ Window DrawCrop(int image_size, int height, int width, Rng& rng) {
   const float ratio = static_cast<float>(short_side) / static_cast<float>(std::min(height, width));
   // Along one axis: a whole-pixel offset in the resized, padded image, then back to the pixels of the image
   // itself.
-  const auto draw = [&](int extent, float* origin, float* size) {
+  const auto draw = [&](int extent) {
     const int resized = static_cast<int>(std::lround(static_cast<float>(extent) * ratio));
     const int offset = static_cast<int>(rng.NextBelow(resized + 2 * padding - image_size + 1)) - padding;
     const float scale = static_cast<float>(extent) / static_cast<float>(resized);
-    *origin = static_cast<float>(offset) * scale;
-    *size = static_cast<float>(image_size) * scale;
+    return std::pair(static_cast<float>(offset) * scale, static_cast<float>(image_size) * scale);
   };
-  Window window;
-  draw(width, &window.x, &window.width);
-  draw(height, &window.y, &window.height);
-  return window;
+  const auto [x, window_width] = draw(width);
+  const auto [y, window_height] = draw(height);
+  return {x, y, window_width, window_height};
 }
 
 constexpr float kMinArea = 0.08f, kMinAspect = 3.0f / 4, kMaxAspect = 4.0f / 3;
@@ -56,26 +55,14 @@ Window DrawInception(int height, int width, Rng& rng) {
 
 // The middle of an image resized to resized_height x resized_width, as Python rounds it: halves to even.
 Window MiddleOf(int image_size, int height, int width, int resized_height, int resized_width) {
-  const auto middle = [image_size](int extent, int resized, float* origin, float* size) {
+  const auto middle = [image_size](int extent, int resized) {
     const float scale = static_cast<float>(extent) / static_cast<float>(resized);
-    *origin = std::nearbyint(static_cast<float>(resized - image_size) / 2) * scale;
-    *size = static_cast<float>(image_size) * scale;
+    const float origin = std::nearbyint(static_cast<float>(resized - image_size) / 2) * scale;
+    return std::pair(origin, static_cast<float>(image_size) * scale);
   };
-  Window window;
-  middle(width, resized_width, &window.x, &window.width);
-  middle(height, resized_height, &window.y, &window.height);
-  return window;
-}
-
-// 256 for 224.
-int ResizedShortSide(int image_size) {
-  return image_size * 8 / 7;
-}
-
-Window TorchvisionWindow(int image_size, int height, int width) {
-  const int64_t side = ResizedShortSide(image_size), shorter = std::min(height, width);
-  const auto resized = [&](int extent) { return static_cast<int>(side * extent / shorter); };
-  return MiddleOf(image_size, height, width, resized(height), resized(width));
+  const auto [x, window_width] = middle(width, resized_width);
+  const auto [y, window_height] = middle(height, resized_height);
+  return {x, y, window_width, window_height};
 }
 
 // The weights of R, G and B in grey (Rec. 601, as in Pillow).
@@ -120,29 +107,32 @@ double DrawBeta(double alpha, Rng& rng) {
 // A square of this share of the output around a random place, cut off at the edges.
 PixelRect DrawPasted(double share, int image_size, Rng& rng) {
   const int half = static_cast<int>(image_size * std::sqrt(share)) / 2;
-  const auto draw = [&](int32_t* first, int32_t* count) {
+  const auto draw = [&] {
     const int centre = static_cast<int>(rng.NextBelow(static_cast<uint32_t>(image_size)));
-    *first = std::max(0, centre - half);
-    *count = std::min(image_size, centre + half) - *first;
+    const int32_t first = std::max(0, centre - half);
+    return std::pair(first, std::min(image_size, centre + half) - first);
   };
-  PixelRect rect;
-  draw(&rect.x, &rect.width);
-  draw(&rect.y, &rect.height);
-  return rect;
+  const auto [x, width] = draw();
+  const auto [y, height] = draw();
+  return {x, y, width, height};
 }
 
 }  // namespace
 
 Window DrawWindow(Augment augment, int image_size, int height, int width, Rng rng) {
   const bool flip = rng.Next() >> 31;
+  const int side = image_size * 8 / 7;  // 256 for 224
   Window window;
   switch (augment) {
     case Augment::kNone:
       return WholeImage(height, width);
-    case Augment::kTorchvision:
-      return TorchvisionWindow(image_size, height, width);
+    case Augment::kTorchvision: {
+      const int64_t shorter = std::min(height, width);
+      const auto resized = [&](int extent) { return static_cast<int>(int64_t{side} * extent / shorter); };
+      return MiddleOf(image_size, height, width, resized(height), resized(width));
+    }
     case Augment::kBvlc:
-      return MiddleOf(image_size, height, width, ResizedShortSide(image_size), ResizedShortSide(image_size));
+      return MiddleOf(image_size, height, width, side, side);
     case Augment::kFlip:
       window = WholeImage(height, width);
       break;

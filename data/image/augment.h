@@ -34,8 +34,7 @@ inline Filter FilterOf(Augment augment) {
   return augment == Augment::kTorchvision ? Filter::kAntialias : Filter::kBilinear;
 }
 
-// The window of one sample, `height` x `width`, that is to fill image_size x image_size; draws from `rng`
-// alone.
+// The window of one sample, `height` x `width`, to fill image_size x image_size; draws from `rng` alone.
 Window DrawWindow(Augment augment, int image_size, int height, int width, Rng rng);
 
 // Brightness, contrast and saturation, each times a factor of 1 - strength to 1 + strength, in a random order

@@ -11,6 +11,7 @@
 #include <csetjmp>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
@@ -18,21 +19,12 @@
 namespace deeper {
 namespace {
 
-absl::Status CheckSize(uint64_t height, uint64_t width) {
-  if (height <= kMaxImageSide && width <= kMaxImageSide && height * width <= kMaxImagePixels)
+absl::Status CheckSize(ImageSize size) {
+  if (std::max(size.height, size.width) <= kMaxImageSide &&
+      int64_t{size.height} * size.width <= kMaxImagePixels)
     return absl::OkStatus();
-  return OutOfRange("image of ", width, " x ", height, " pixels; the limit is ", kMaxImageSide,
+  return OutOfRange("image of ", size.width, " x ", size.height, " pixels; the limit is ", kMaxImageSide,
                     " a side and ", kMaxImagePixels, " in all");
-}
-
-void SetPart(const PixelRect& part, int channels, Image* image) {
-  image->x = part.x;
-  image->y = part.y;
-  image->height = part.height;
-  image->width = part.width;
-  image->channels = channels;
-  image->pixels.resize(static_cast<size_t>(part.height) * static_cast<size_t>(part.width) *
-                       static_cast<size_t>(channels));
 }
 
 // What to read of an image besides its size: nothing without `image`.
@@ -42,11 +34,18 @@ struct Wanted {
   Image* image = nullptr;
 };
 
-PixelRect ChooseInside(const ChoosePart& choose, ImageSize size) {
-  const PixelRect part = choose(size);
+// Makes room for the part of an image of this size that is wanted, or for all of it. False: none is wanted,
+// or the image is too large.
+bool MakeRoom(const Wanted& wanted, ImageSize size, bool all) {
+  if (wanted.image == nullptr || !CheckSize(size).ok()) return false;
+  PixelRect part = (*wanted.choose)(size);
   DEEPER_CHECK(!part.empty() && part.x >= 0 && part.y >= 0 && part.x + part.width <= size.width &&
                part.y + part.height <= size.height);
-  return part;
+  if (all) part = ChooseAll(size);
+  Image& image = *wanted.image;
+  image = {part.height, part.width, wanted.channels, std::move(image.pixels), part.x, part.y};
+  image.pixels.resize(static_cast<size_t>(int64_t{part.height} * part.width * wanted.channels));
+  return true;
 }
 
 uint8_t* Row(Image* image, size_t y) {
@@ -136,12 +135,9 @@ absl::Status ReadJpeg(std::span<const uint8_t> bytes, const Wanted& wanted, Imag
   jpeg_mem_src(&info, bytes.data(), bytes.size());
   jpeg_read_header(&info, TRUE);
   *size = {static_cast<int>(info.image_height), static_cast<int>(info.image_width)};
-  if (wanted.image != nullptr && CheckSize(info.image_height, info.image_width).ok()) {
-    SetPart(ChooseInside(*wanted.choose, *size), wanted.channels, wanted.image);
-    ReadJpegPixels(&info, wanted.image);
-  }
+  if (MakeRoom(wanted, *size, /*all=*/false)) ReadJpegPixels(&info, wanted.image);
   jpeg_destroy_decompress(&info);
-  return CheckSize(info.image_height, info.image_width);
+  return CheckSize(*size);
 }
 
 struct PngInput {
@@ -194,26 +190,17 @@ absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, Image
   png_set_read_fn(png, &input, ReadPngBytes);
   png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // ours below has the clearer message
   png_read_info(png, info);
-  const uint64_t height = png_get_image_height(png, info), width = png_get_image_width(png, info);
-  *size = {static_cast<int>(height), static_cast<int>(width)};
-  if (wanted.image != nullptr && CheckSize(height, width).ok()) {
-    ChooseInside(*wanted.choose, *size);
-    SetPart(ChooseAll(*size), wanted.channels, wanted.image);
-    ReadPngPixels(png, info, wanted.image);
-  }
+  *size = {static_cast<int>(png_get_image_height(png, info)),
+           static_cast<int>(png_get_image_width(png, info))};
+  if (MakeRoom(wanted, *size, /*all=*/true)) ReadPngPixels(png, info, wanted.image);
   png_destroy_read_struct(&png, &info, nullptr);
-  return CheckSize(height, width);
+  return CheckSize(*size);
 }
 
 absl::Status ReadImage(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
-  switch (SniffImage(bytes)) {
-    case ImageFormat::kJpeg:
-      return ReadJpeg(bytes, wanted, size);
-    case ImageFormat::kPng:
-      return ReadPng(bytes, wanted, size);
-    case ImageFormat::kUnknown:
-      break;
-  }
+  const ImageFormat format = SniffImage(bytes);
+  if (format == ImageFormat::kJpeg) return ReadJpeg(bytes, wanted, size);
+  if (format == ImageFormat::kPng) return ReadPng(bytes, wanted, size);
   return InvalidArgument(bytes.empty() ? "empty file" : "neither a JPEG nor a PNG file");
 }
 

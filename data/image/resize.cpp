@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/base/parallel.h"
@@ -179,18 +180,15 @@ DEEPER_SIMD void MixRow(float weight, int64_t count, float* __restrict a, float*
 }  // namespace
 
 PixelRect PixelsOf(const Window& window, Filter filter, int height, int width, ImageSize image) {
-  const auto along = [filter](float origin, float extent, int size, int source, int32_t* first,
-                              int32_t* count) {
+  const auto along = [filter](float origin, float extent, int size, int source) {
     const float radius = FilterRadius(filter, extent, size);
     const int begin = std::clamp(static_cast<int>(std::floor(origin - radius)), 0, source - 1);
     const int end = std::clamp(static_cast<int>(std::ceil(origin + extent + radius)), begin + 1, source);
-    *first = begin;
-    *count = end - begin;
+    return std::pair(begin, end - begin);
   };
-  PixelRect rect;
-  along(window.x, window.width, width, image.width, &rect.x, &rect.width);
-  along(window.y, window.height, height, image.height, &rect.y, &rect.height);
-  return rect;
+  const auto [x, columns] = along(window.x, window.width, width, image.width);
+  const auto [y, rows] = along(window.y, window.height, height, image.height);
+  return {x, y, columns, rows};
 }
 
 void SampleImage(const Image& image, const Sampling& sampling, const PixelScale* scales, int channels,
@@ -228,11 +226,6 @@ Image ResizeWindow(const Image& src, const Window& window, Filter filter, int he
     }
   }
   return image;
-}
-
-Image ResizeBilinear(const Image& src, int height, int width, bool antialias) {
-  const Window whole{0, 0, static_cast<float>(src.width), static_cast<float>(src.height)};
-  return ResizeWindow(src, whole, antialias ? Filter::kAntialias : Filter::kBilinear, height, width);
 }
 
 }  // namespace deeper

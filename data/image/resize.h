@@ -19,7 +19,5 @@ void MixSamples(const Mix& mix, int channels, int height, int width, float* a, f
 
 // A window that lies in `src` as height x width, rounded to the nearest 8-bit value.
 Image ResizeWindow(const Image& src, const Window& window, Filter filter, int height, int width);
-// The whole of `src`, likewise.
-Image ResizeBilinear(const Image& src, int height, int width, bool antialias);
 
 }  // namespace deeper

@@ -13,13 +13,6 @@
 #include "kernels/base/status.h"
 
 namespace deeper {
-namespace {
-
-Hash128 FromXxh(XXH128_hash_t hash) {
-  return {hash.high64, hash.low64};
-}
-
-}  // namespace
 
 uint32_t Crc32c(const void* data, size_t bytes, uint32_t crc) {
   // ISA-L takes an int length and a mutable pointer, and does not write through it.
@@ -39,7 +32,8 @@ std::string Hash128::Hex() const {
 }
 
 Hash128 Xxh3(const void* data, size_t bytes) {
-  return FromXxh(XXH3_128bits(data, bytes));
+  const XXH128_hash_t hash = XXH3_128bits(data, bytes);
+  return {hash.high64, hash.low64};
 }
 
 absl::StatusOr<Hash128> Xxh3OfFile(const std::string& path) {
@@ -65,7 +59,8 @@ void Xxh3Stream::Add(const void* data, size_t bytes) {
 }
 
 Hash128 Xxh3Stream::Finish() const {
-  return FromXxh(XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_.get())));
+  const XXH128_hash_t hash = XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_.get()));
+  return {hash.high64, hash.low64};
 }
 
 void Xxh3Stream::Free::operator()(void* state) const {

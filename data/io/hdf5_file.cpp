@@ -121,6 +121,19 @@ absl::Status WrongType(const std::string& name, const std::string& path) {
   return DataLoss(name, " of ", path, " does not have the expected type");
 }
 
+// Reads an attribute to where place(type, bytes) says, which is nullptr if it is not as expected.
+template <class Place>
+absl::Status ReadScalar(hid_t file, const std::string& path, const std::string& name, const Place& place) {
+  std::scoped_lock lock(Hdf5Mutex());
+  const Handle attribute(H5Aopen(file, name.c_str(), H5P_DEFAULT), H5Aclose);
+  if (attribute < 0) return Missing("attribute", name, path);
+  const Handle type(H5Aget_type(attribute), H5Tclose);
+  void* const to = place(type, H5Aget_storage_size(attribute));
+  if (to == nullptr) return WrongType(name, path);
+  const herr_t read = H5Aread(attribute, type, to);
+  return read < 0 ? Hdf5Error(absl::StrCat("read attribute ", name, " of"), path) : absl::OkStatus();
+}
+
 // The extent of an open dataset, safe to read: in one piece and inside the file.
 absl::StatusOr<Hdf5Extent> CheckedExtent(hid_t dataset, const std::string& name, const std::string& path,
                                          size_t element_bytes, uint64_t file_bytes) {
@@ -278,29 +291,21 @@ absl::Status Hdf5File::Read(const std::string& name, FixedStrings* strings) cons
 }
 
 absl::Status Hdf5File::ReadAttribute(const std::string& name, int64_t* value) const {
-  std::scoped_lock lock(Hdf5Mutex());
-  const Handle attribute(H5Aopen(id_, name.c_str(), H5P_DEFAULT), H5Aclose);
-  if (attribute < 0) return Missing("attribute", name, path_);
-  const Handle type(H5Aget_type(attribute), H5Tclose);
-  const bool scalar = H5Aget_storage_size(attribute) == sizeof *value;
-  if (!scalar || H5Tequal(type, H5T_STD_I64LE) <= 0) return WrongType(name, path_);
-  const herr_t read = H5Aread(attribute, H5T_STD_I64LE, value);
-  return read < 0 ? Hdf5Error(absl::StrCat("read attribute ", name, " of"), path_) : absl::OkStatus();
+  return ReadScalar(id_, path_, name, [&](hid_t type, hsize_t bytes) -> void* {
+    return bytes == sizeof *value && H5Tequal(type, H5T_STD_I64LE) > 0 ? value : nullptr;
+  });
 }
 
 absl::Status Hdf5File::ReadAttribute(const std::string& name, std::string* value) const {
-  std::scoped_lock lock(Hdf5Mutex());
-  const Handle attribute(H5Aopen(id_, name.c_str(), H5P_DEFAULT), H5Aclose);
-  if (attribute < 0) return Missing("attribute", name, path_);
-  const Handle type(H5Aget_type(attribute), H5Tclose);
   FixedStrings strings;
-  strings.width = StringWidth(type);
-  const bool scalar = H5Aget_storage_size(attribute) == strings.width;
-  if (!scalar || strings.width == 0 || strings.width > kMaxAttributeBytes) return WrongType(name, path_);
-  strings.bytes.resize(strings.width);
-  const herr_t read = H5Aread(attribute, type, strings.bytes.data());
+  RETURN_IF_ERROR(ReadScalar(id_, path_, name, [&](hid_t type, hsize_t bytes) -> void* {
+    strings.width = StringWidth(type);
+    if (bytes != strings.width || bytes == 0 || bytes > kMaxAttributeBytes) return nullptr;
+    strings.bytes.resize(bytes);
+    return strings.bytes.data();
+  }));
   *value = strings[0];
-  return read < 0 ? Hdf5Error(absl::StrCat("read attribute ", name, " of"), path_) : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 }  // namespace deeper

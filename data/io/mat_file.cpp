@@ -98,12 +98,7 @@ absl::StatusOr<std::vector<double>> Numbers(const Element& element) {
   return Damaged();
 }
 
-struct NamedArray {
-  std::string name;
-  MatArray array;
-};
-
-absl::StatusOr<NamedArray> ParseArray(Bytes rest, int depth);
+absl::StatusOr<MatArray> ParseArray(Bytes rest, int depth);
 
 // Field names, each padded with zeros to one width, then the values: all of one structure, then the next's.
 absl::Status ParseStruct(Bytes rest, uint64_t count, int depth, MatArray* array) {
@@ -121,15 +116,14 @@ absl::Status ParseStruct(Bytes rest, uint64_t count, int depth, MatArray* array)
   for (uint64_t i = 0; i < count * array->fields.size(); ++i) {
     absl::StatusOr<Element> value = Next(&rest);
     if (!value.ok() || value->type != kMatrix) return Damaged();
-    ASSIGN_OR_RETURN(NamedArray parsed, ParseArray(value->data, depth + 1));
-    array->elements.push_back(std::move(parsed.array));
+    ASSIGN_OR_RETURN(array->elements.emplace_back(), ParseArray(value->data, depth + 1));
   }
   return absl::OkStatus();
 }
 
 // The content of a matrix element: flags, dimensions, name, data. Without content it is an empty array.
-absl::StatusOr<NamedArray> ParseArray(Bytes rest, int depth) {
-  NamedArray parsed;
+absl::StatusOr<MatArray> ParseArray(Bytes rest, int depth) {
+  MatArray parsed;
   if (rest.empty()) return parsed;
   if (depth > kMaxDepth) return Damaged();
   absl::StatusOr<Element> flags = Next(&rest), dims = Next(&rest), name = Next(&rest);
@@ -141,7 +135,7 @@ absl::StatusOr<NamedArray> ParseArray(Bytes rest, int depth) {
   }
   const uint8_t mx_class = flags->data[0];
   if (mx_class == kStruct) {
-    RETURN_IF_ERROR(ParseStruct(rest, count, depth, &parsed.array));
+    RETURN_IF_ERROR(ParseStruct(rest, count, depth, &parsed));
     return parsed;
   }
   if (mx_class != kChar && (mx_class < kFirstNumeric || mx_class > kLastNumeric))
@@ -150,9 +144,9 @@ absl::StatusOr<NamedArray> ParseArray(Bytes rest, int depth) {
   if (!data.ok()) return Damaged();
   ASSIGN_OR_RETURN(std::vector<double> values, Numbers(*data));
   if (mx_class == kChar) {
-    for (const double c : values) parsed.array.text += c >= 0 && c < 128 ? static_cast<char>(c) : '?';
+    for (const double c : values) parsed.text += c >= 0 && c < 128 ? static_cast<char>(c) : '?';
   } else if (values.size() == count) {
-    parsed.array.numbers = std::move(values);
+    parsed.numbers = std::move(values);
   } else {
     return Damaged();
   }
@@ -174,8 +168,8 @@ absl::StatusOr<MatArray> ReadMatVariable(Bytes file, const std::string& name) {
     }
     RETURN_IF_ERROR(element.status());
     if (element->type != kMatrix) continue;
-    ASSIGN_OR_RETURN(NamedArray parsed, ParseArray(element->data, 0));
-    if (parsed.name == name) return std::move(parsed.array);
+    ASSIGN_OR_RETURN(MatArray parsed, ParseArray(element->data, 0));
+    if (parsed.name == name) return parsed;
   }
   return NotFound("the MAT-file has no variable ", name);
 }

@@ -11,8 +11,9 @@
 
 namespace deeper {
 
-// Of the last three members, the one that its class calls for.
+// Of the members after its name, those that its class calls for.
 struct MatArray {
+  std::string name;  // of a variable
   std::vector<double> numbers;
   std::string text;  // what is not ASCII becomes '?'
   // A structure array: element e has field f at fields.size() * e + f.

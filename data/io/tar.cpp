@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "kernels/base/status.h"
+#include "kernels/base/tensor.h"
 
 namespace deeper {
 namespace {
@@ -18,10 +19,6 @@ namespace {
 constexpr uint64_t kBlock = 512;
 constexpr uint64_t kMaxExtensionBytes = 1 << 20;  // of a long name or of pax records
 constexpr size_t kChecksumAt = 148, kChecksumBytes = 8;
-
-constexpr uint64_t Padded(uint64_t bytes) {
-  return (bytes + kBlock - 1) / kBlock * kBlock;
-}
 
 // One header block.
 struct Header {
@@ -117,50 +114,40 @@ class TarLister {
   }
 
  private:
-  absl::Status Error(absl::StatusCode code, absl::string_view what) const {
-    return absl::Status(code, absl::StrCat(what, " at byte ", at_));
-  }
   // Advances, too. The two zero blocks at an archive's end make every missing piece show.
   absl::Status Read(void* data, uint64_t bytes) {
-    if (bytes > end_ - at_) return Error(absl::StatusCode::kDataLoss, "the tar archive is cut short");
+    if (bytes > end_ - at_) return DataLoss("the tar archive is cut short at byte ", at_);
     absl::Status read = read_(at_, data, bytes);
     at_ += bytes;
     return read;
   }
 
   absl::Status Add(const Header& header) {
-    if (!ChecksumIsRight(header))
-      return Error(absl::StatusCode::kDataLoss, "no tar header, or a damaged one,");
+    if (!ChecksumIsRight(header)) return DataLoss("no tar header, or a damaged one, at byte ", at_);
     const std::optional<uint64_t> size = ParseNumber({&header.block[124], 12});
-    if (!size) return Error(absl::StatusCode::kDataLoss, "a tar header with a damaged size");
+    if (!size) return DataLoss("a tar header with a damaged size at byte ", at_);
     const absl::string_view extensions = "xgLK";
     if (extensions.find(header.type()) != extensions.npos) return Extend(header.type(), *size);
     const Extension extension = std::exchange(extension_, {});
     const TarMember member{extension.name.value_or(header.Name()), at_, extension.bytes.value_or(*size)};
-    if (Padded(member.bytes) < member.bytes || Padded(member.bytes) > end_ - at_) {
-      return Error(absl::StatusCode::kDataLoss, absl::StrCat("the tar archive is cut short: ", member.name));
+    if (RoundUp(member.bytes, kBlock) < member.bytes || RoundUp(member.bytes, kBlock) > end_ - at_) {
+      return DataLoss("the tar archive is cut short: ", member.name, " at byte ", at_);
     }
-    switch (header.type()) {
-      case '0':
-      case '\0':
-      case '7':
-        members_.push_back(member);
-        break;
-      case '5':
-        break;
-      default:
-        return Error(absl::StatusCode::kUnimplemented,
-                     absl::StrCat(member.name, " is no plain file (tar type ",
-                                  static_cast<int>(static_cast<uint8_t>(header.type())),
-                                  "); pack the archive with --hard-dereference --dereference,"));
+    const absl::string_view files("07\0", 3);
+    if (files.find(header.type()) != files.npos) {
+      members_.push_back(member);
+    } else if (header.type() != '5') {  // a folder
+      return Unimplemented(member.name, " is no plain file (tar type ",
+                           static_cast<int>(static_cast<uint8_t>(header.type())),
+                           "); pack the archive with --hard-dereference --dereference, at byte ", at_);
     }
-    at_ += Padded(member.bytes);
+    at_ += RoundUp(member.bytes, kBlock);
     return absl::OkStatus();
   }
 
   absl::Status Extend(char type, uint64_t bytes) {
-    if (bytes > kMaxExtensionBytes) return Error(absl::StatusCode::kDataLoss, "a tar extension too long");
-    std::string content(Padded(bytes), '\0');
+    if (bytes > kMaxExtensionBytes) return DataLoss("a tar extension too long at byte ", at_);
+    std::string content(RoundUp(bytes, kBlock), '\0');
     RETURN_IF_ERROR(Read(content.data(), content.size()));
     content.resize(bytes);
     if (type == 'L') extension_.name = content.substr(0, content.find('\0'));

@@ -1,5 +1,4 @@
-// A split of labelled images: anything the loader can stream. Implementations: read_shards.h,
-// synthetic.h.
+// A split of labelled images: anything the loader can stream (read_shards.h, synthetic.h, ...).
 //
 // Thread-safe: many workers call Read at once.
 #pragma once
@@ -49,14 +48,10 @@ class Dataset {
     return absl::OkStatus();
   }
   // The size of a sample that is stored as plain pixels, known before it is read; 0 x 0: it is not.
-  virtual ImageSize StoredPixels(int64_t index) const {
-    (void)index;
-    return {};
-  }
+  virtual ImageSize StoredPixels(int64_t /*index*/) const { return {}; }
   // Reads and checks the pixels of such a sample straight to where they belong: overwrites [height, width,
   // channels] bytes. DataLoss as of Read.
-  virtual absl::Status ReadPixels(int64_t index, uint8_t* pixels) const {
-    (void)pixels;
+  virtual absl::Status ReadPixels(int64_t index, uint8_t* /*pixels*/) const {
     return Unimplemented(Describe(index), " is not stored as pixels");
   }
   // These samples, which lie side by side, will be read soon.

@@ -1,7 +1,6 @@
 #include "data/load/loader.h"
 
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <numeric>
@@ -10,9 +9,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "data/load/batch_sequence.h"
 #include "data/load/sample_maker.h"
 #include "kernels/base/buffer.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/status.h"
 #include "kernels/base/trace.h"
 
@@ -21,6 +20,72 @@ namespace {
 
 // Claims are a few rows at a time: small images take about a microsecond each, no more than a contended lock.
 constexpr int64_t kMaxClaim = 16;
+
+// The batches of one rank, in order: which rows of which global batch, of epochs of so many samples.
+class BatchSequence {
+ public:
+  // `options` as MakeLoader checked them.
+  BatchSequence(int64_t samples, const LoaderOptions& options)
+      : samples_(samples), options_(options), epoch_(options.first_epoch), batch_(options.first_batch) {
+    StartBatch();
+  }
+
+  bool done() const { return options_.epochs != 0 && epoch_ >= options_.epochs; }
+
+  BatchPlan Next() {
+    const int64_t begin = batch_ * options_.global_batch, count = GlobalRows();
+    const Slice rows = Rows();
+    const bool any = rows.size() > 0;  // a rank left without samples pads with the global batch's first
+    BatchPlan plan;
+    plan.first = any ? rows.begin : begin;
+    plan.distinct = any ? rows.size() : std::min(count, options_.rows);
+    plan.batch.rows = rows.size();
+    plan.batch.epoch = epoch_;
+    plan.batch.batch = batch_;
+    plan.batch.global_rows = count;
+    plan.batch.micro = micro_;
+    plan.batch.micros = micros_;
+    plan.batch.last_in_epoch = begin + count == samples_;
+    if (++micro_ == micros_) {
+      ++batch_;
+      StartBatch();
+    }
+    return plan;
+  }
+
+ private:
+  Slice Rows() const {
+    if (options_.slices > 0) {
+      return RankSlice(samples_, options_.global_batch, batch_, options_.rank * micros_ + micro_,
+                       options_.slices);
+    }
+    const Slice share = RankSlice(samples_, options_.global_batch, batch_, options_.rank, options_.world);
+    return {share.begin + share.size() * micro_ / micros_,
+            share.begin + share.size() * (micro_ + 1) / micros_};
+  }
+
+  int64_t GlobalRows() const {
+    return std::min(options_.global_batch, samples_ - batch_ * options_.global_batch);
+  }
+
+  void StartBatch() {
+    if (batch_ == BatchesPerEpoch(samples_, options_.global_batch)) {
+      batch_ = 0;
+      ++epoch_;
+    }
+    micro_ = 0;
+    // Of the largest share, so that all ranks count alike.
+    const int64_t share = (GlobalRows() + options_.world - 1) / options_.world;
+    micros_ = static_cast<int>(options_.slices > 0 ? options_.slices / options_.world
+                                                   : (share + options_.rows - 1) / options_.rows);
+  }
+
+  const int64_t samples_;
+  const LoaderOptions options_;
+  uint32_t epoch_;
+  int64_t batch_;
+  int micro_ = 0, micros_ = 1;
+};
 
 class RingLoader : public Loader {
  public:
@@ -51,7 +116,7 @@ class RingLoader : public Loader {
   }
 
   absl::StatusOr<Batch> Next() override {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = Milliseconds();
     std::unique_lock lock(mutex_);
     RETURN_IF_ERROR(failure_);
     released_ = delivered_;
@@ -82,8 +147,7 @@ class RingLoader : public Loader {
     batch.samples = slot.samples.data();
     batch.partner_labels = slot.partner_labels.data();
     batch.partner_weights = slot.partner_weights.data();
-    batch.wait_ms =
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    batch.wait_ms = Milliseconds() - start;
     return batch;
   }
 

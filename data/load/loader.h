@@ -1,5 +1,4 @@
-// Streams batches: worker threads read, decode, augment and normalise ahead of the consumer, into a ring of
-// buffers allocated once.
+// Streams batches: threads read, decode, augment and normalise ahead, into a ring of buffers made once.
 //
 // What a batch contains is a pure function of (options, position): worker count, timing and the number of
 // ranks change nothing.

@@ -7,13 +7,12 @@
 #include "data/image/resize.h"
 #include "data/load/stage_clock.h"
 #include "kernels/base/status.h"
+#include "kernels/base/tensor.h"
 
 namespace deeper {
 namespace {
 
-size_t RoundUp(size_t bytes) {
-  return (bytes + 63) / 64 * 64;
-}
+constexpr size_t kPackedAlignment = 64;  // of what a packed batch holds
 
 bool Mixes(const LoaderOptions& options) {
   return options.mixup > 0 || options.cutmix > 0;
@@ -26,12 +25,12 @@ int64_t Entries(const LoaderOptions& options) {
 
 // Of a packed batch: what comes before the pixels, and what is set aside for the pixels of one entry.
 size_t PackedHeaderBytes(const LoaderOptions& options) {
-  return RoundUp(static_cast<size_t>(Entries(options)) * sizeof(PackedImage));
+  return RoundUp(static_cast<size_t>(Entries(options)) * sizeof(PackedImage), kPackedAlignment);
 }
 size_t PackedImageBytes(const DatasetInfo& info, const LoaderOptions& options) {
   const int64_t pixels = info.height > 0 ? int64_t{info.height} * info.width
                                          : int64_t{4} * options.image_size * options.image_size;
-  return RoundUp(static_cast<size_t>(pixels * info.channels));
+  return RoundUp(static_cast<size_t>(pixels * info.channels), kPackedAlignment);
 }
 
 }  // namespace
@@ -173,29 +172,17 @@ void SampleMaker::MixEntries(BatchInMaking& batch, const Mix& mix, int64_t a, in
 void SampleMaker::Finish(BatchInMaking& batch, int64_t row, int64_t sample, int64_t partner,
                          float weight) const {
   for (int64_t i = row; i < options_.rows; i += batch.plan.distinct) {
-    if (i != row) Repeat(batch, row, i);
+    if (i != row && options_.packed) {
+      batch.images.as<PackedImage>()[i] = batch.images.as<PackedImage>()[row];
+    } else if (i != row) {
+      auto* const images = batch.images.as<float>();
+      std::copy_n(images + row * image_elements_, image_elements_, images + i * image_elements_);
+    }
     batch.labels[i] = i < batch.plan.batch.rows ? dataset_.label(sample) : -1;
     batch.samples[i] = static_cast<uint64_t>(sample);
     batch.partner_labels[i] = dataset_.label(partner);
     batch.partner_weights[i] = weight;
   }
-}
-
-void SampleMaker::Repeat(BatchInMaking& batch, int64_t row, int64_t into) const {
-  if (options_.packed) {
-    batch.images.as<PackedImage>()[into] = batch.images.as<PackedImage>()[row];
-  } else {
-    auto* const images = batch.images.as<float>();
-    std::copy_n(images + row * image_elements_, image_elements_, images + into * image_elements_);
-  }
-}
-
-SampleOrder SampleMaker::OrderOf(const BatchPlan& plan) const {
-  return SampleOrder(options_.order, dataset_.info().samples, options_.seed, plan.batch.epoch);
-}
-
-Rng SampleMaker::Draws(std::string_view what, const BatchPlan& plan, int64_t sample) const {
-  return Rng(options_.seed, RandomStream(what), plan.batch.epoch, static_cast<uint64_t>(sample));
 }
 
 }  // namespace deeper

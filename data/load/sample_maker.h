@@ -1,5 +1,4 @@
-// Makes the samples of a batch: reads them, draws what becomes of them, puts each at its place and mixes
-// partners.
+// Makes a batch's samples: reads them, draws what becomes of them, puts each at its place, mixes partners.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +10,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "data/load/batch_sequence.h"
 #include "data/load/dataset.h"
 #include "data/load/loader.h"
 #include "data/load/sample_order.h"
@@ -20,6 +18,13 @@
 #include "kernels/base/rng.h"
 
 namespace deeper {
+
+// A batch before anything is read.
+struct BatchPlan {
+  Batch batch;           // all but the pointers and wait_ms
+  int64_t first = 0;     // position, in the epoch's order, of row 0
+  int64_t distinct = 0;  // rows to read; row i beyond them repeats row i % distinct
+};
 
 // A batch under way: its plan, and the memory of what Batch points to.
 struct BatchInMaking {
@@ -63,15 +68,18 @@ class SampleMaker {
   absl::StatusOr<int64_t> Prepare(BatchInMaking& batch, int64_t position, int64_t entry, Scratch& scratch);
   bool MayReplace(int64_t sample, const absl::Status& status);
   absl::Status PrepareSample(BatchInMaking& batch, int64_t sample, int64_t entry, Scratch& scratch) const;
-  SampleOrder OrderOf(const BatchPlan& plan) const;
-  Rng Draws(std::string_view what, const BatchPlan& plan, int64_t sample) const;
+  SampleOrder OrderOf(const BatchPlan& plan) const {
+    return SampleOrder(options_.order, dataset_.info().samples, options_.seed, plan.batch.epoch);
+  }
+  Rng Draws(std::string_view what, const BatchPlan& plan, int64_t sample) const {
+    return Rng(options_.seed, RandomStream(what), plan.batch.epoch, static_cast<uint64_t>(sample));
+  }
   float* Pixels(BatchInMaking& batch, int64_t entry, Scratch& scratch) const;
   bool FitsItsPlace(ImageSize size) const;
   uint8_t* Place(BatchInMaking& batch, int64_t entry, ImageSize image, const Sampling& sampling) const;
   void Pack(BatchInMaking& batch, int64_t entry, Sampling sampling, Image* image) const;
   void MixEntries(BatchInMaking& batch, const Mix& mix, int64_t a, int64_t b, Scratch& scratch) const;
   void Finish(BatchInMaking& batch, int64_t row, int64_t sample, int64_t partner, float weight) const;
-  void Repeat(BatchInMaking& batch, int64_t row, int64_t into) const;
 
   const Dataset& dataset_;
   const LoaderOptions options_;

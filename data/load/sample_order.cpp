@@ -7,30 +7,18 @@
 #include "kernels/base/rng.h"
 
 namespace deeper {
-namespace {
-
-constexpr int kRounds = 4;
-
-}  // namespace
 
 SampleOrder::SampleOrder(OrderKind kind, int64_t samples, uint64_t seed, uint32_t epoch)
     : kind_(kind), samples_(samples), seed_(seed), epoch_(epoch) {}
 
 int64_t SampleOrder::At(int64_t position) const {
-  switch (kind_) {
-    case OrderKind::kSequential:
-      break;
-    case OrderKind::kFull:
-      return Permute(position, samples_, RandomStream("order"), 0);
-    case OrderKind::kBlock: {
-      const int64_t window = position / kWindowSamples, begin = window * kWindowSamples;
-      const int64_t count = std::min(kWindowSamples, samples_ - begin);
-      const int64_t shuffled = begin + Permute(position - begin, count, RandomStream("order.window"),
-                                               static_cast<uint64_t>(window));
-      return Block(shuffled / kBlockSamples) * kBlockSamples + shuffled % kBlockSamples;
-    }
-  }
-  return position;
+  if (kind_ == OrderKind::kSequential) return position;
+  if (kind_ == OrderKind::kFull) return Permute(position, samples_, RandomStream("order"), 0);
+  const int64_t window = position / kWindowSamples, begin = window * kWindowSamples;
+  const int64_t count = std::min(kWindowSamples, samples_ - begin);
+  const int64_t shuffled =
+      begin + Permute(position - begin, count, RandomStream("order.window"), static_cast<uint64_t>(window));
+  return Block(shuffled / kBlockSamples) * kBlockSamples + shuffled % kBlockSamples;
 }
 
 Slice SampleOrder::ReadAhead(int64_t position) const {
@@ -46,6 +34,7 @@ int64_t SampleOrder::Block(int64_t place) const {
 }
 
 int64_t SampleOrder::Permute(int64_t position, int64_t count, uint32_t stream, uint64_t index) const {
+  constexpr uint32_t kRounds = 4;
   const int half_bits = (std::bit_width(static_cast<uint64_t>(count - 1)) + 1) / 2;
   const uint64_t mask = (uint64_t{1} << half_bits) - 1;
   uint64_t value = static_cast<uint64_t>(position);

@@ -1,5 +1,4 @@
-// Which samples make up which batch, on which rank: a pure function of (seed, epoch), never of the number of
-// ranks.
+// Which samples make up which batch: a pure function of (seed, epoch), never of the number of ranks.
 //
 // Global batch k of an epoch is positions [kG, (k+1)G) of the epoch's permutation, cut short by the end of
 // the epoch; of its B samples rank r of W takes [B r / W, B (r+1) / W). Every sample is seen exactly once an

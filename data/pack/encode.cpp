@@ -18,8 +18,9 @@ absl::Status ResizeShortSide(int side, Image* image) {
     return OutOfRange("resized, it would have ", new_width, " x ", new_height, " pixels");
   }
   if (shorter != side) {
-    *image =
-        ResizeBilinear(*image, static_cast<int>(new_height), static_cast<int>(new_width), /*antialias=*/true);
+    const Window whole{0, 0, static_cast<float>(width), static_cast<float>(height)};
+    *image = ResizeWindow(*image, whole, Filter::kAntialias, static_cast<int>(new_height),
+                          static_cast<int>(new_width));
   }
   return absl::OkStatus();
 }

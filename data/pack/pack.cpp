@@ -30,18 +30,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-absl::Status CheckOptions(const PackOptions& options) {
-  const auto allowed = [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; };
-  if (options.split.empty() || !std::all_of(options.split.begin(), options.split.end(), allowed)) {
-    return InvalidArgument("split \"", options.split, "\": use letters, digits and _");
-  }
-  if (options.shard_size <= 0) return InvalidArgument("shard_size must be positive");
-  if (options.quality < 1 || options.quality > 100) return InvalidArgument("quality must be 1 to 100");
-  if (options.resize < 0) return InvalidArgument("resize must not be negative");
-  if (options.allow_bad < 0) return InvalidArgument("allow_bad must not be negative");
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& options,
                                                        const std::vector<std::string>& known_classes,
                                                        const PackProgress& progress) {
@@ -58,21 +46,21 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
 // Refuses shards of this split that are not this packing's; clears away its unfinished ones.
 absl::Status PrepareOutput(const PackOptions& options, const PackPlan& plan) {
   std::set<std::string> ours;
-  for (const PlannedShard& shard : plan.shards) ours.insert(shard.file);
-  std::error_code error;
-  for (auto it = fs::directory_iterator(options.output, error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    const std::string path = it->path(), name = it->path().filename();
-    if (absl::EndsWith(name, kTemporarySuffix) && IsShardFileName(it->path().stem(), options.split)) {
+  for (const ShardEntry& shard : plan.manifest.shards) ours.insert(shard.file);
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(options.output));
+  for (const std::string& name : names) {
+    const std::string path = fs::path(options.output) / name;
+    std::error_code error;
+    if (absl::EndsWith(name, kTemporarySuffix) && IsShardFileName(fs::path(name).stem(), options.split))
       fs::remove(path, error);
-    }
+    if (error) return IoError("remove", path, error.value());
     if (!IsShardFileName(name, options.split)) continue;
     absl::StatusOr<ShardFile> shard = ShardFile::Open(path);
     if (ours.contains(name) && (!shard.ok() || shard->header().uuid == plan.manifest.uuid)) continue;
     return FailedPrecondition(path, " is from another packing of split ", options.split,
                               "; delete that split's shards, or use another output directory");
   }
-  return error ? IoError("list", options.output, error.value()) : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 // Whether `path` already is, in full, the planned shard.
@@ -113,8 +101,9 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageS
   manifest.classes = source.classes();
   split = plan.manifest;
   ProgressCounter counter(progress, "write", split.samples);
-  for (const PlannedShard& shard : plan.shards) {
-    const std::string path = absl::StrCat(options.output, "/", shard.file);
+  for (size_t i = 0; i < plan.shards.size(); ++i) {
+    const PlannedShard& shard = plan.shards[i];
+    const std::string path = absl::StrCat(options.output, "/", split.shards[i].file);
     if (IsFinished(path, shard)) {
       ++summary.kept_shards;
       counter.Add(shard.header.samples);
@@ -122,7 +111,8 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageS
       return written;
     }
     ASSIGN_OR_RETURN(Hash128 hash, Xxh3OfFile(path));
-    split.shards.push_back({shard.file, fs::file_size(path), hash.Hex(), shard.header.samples});
+    split.shards[i].bytes = fs::file_size(path);
+    split.shards[i].xxh3 = hash.Hex();
   }
   RETURN_IF_ERROR(WriteManifest(options.output, manifest));
   summary.split = split;
@@ -135,7 +125,9 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageS
 }  // namespace
 
 absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress& progress) {
-  RETURN_IF_ERROR(CheckOptions(options));
+  const auto allowed = [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; };
+  if (options.split.empty() || !std::ranges::all_of(options.split, allowed))
+    return InvalidArgument("split \"", options.split, "\": use letters, digits and _");
   RETURN_IF_ERROR(CreateDirectories(options.output));
   if (access(options.output.c_str(), W_OK) != 0) return IoError("write into", options.output, errno);
   ASSIGN_OR_RETURN(File lock, LockDirectory(options.output));

@@ -31,17 +31,6 @@ struct Scan {
   PixelSums sums;
 };
 
-Scanned Summarize(int64_t source, const StoredSample& stored) {
-  const std::vector<uint8_t>& bytes = stored.bytes;
-  return {source,
-          Xxh3(bytes.data(), bytes.size()),
-          static_cast<uint32_t>(bytes.size()),
-          Crc32c(bytes.data(), bytes.size()),
-          static_cast<uint16_t>(stored.height),
-          static_cast<uint16_t>(stored.width),
-          stored.flags};
-}
-
 absl::StatusOr<Scan> ScanSource(const PackOptions& options, const ImageSource& source,
                                 const PackProgress& progress) {
   std::vector<absl::StatusOr<Scanned>> scanned(static_cast<size_t>(source.size()));
@@ -52,7 +41,14 @@ absl::StatusOr<Scan> ScanSource(const PackOptions& options, const ImageSource& s
     absl::StatusOr<StoredSample> stored = EncodeSample(source, i, options, /*decode=*/true);
     absl::StatusOr<Scanned>& slot = scanned[static_cast<size_t>(i)];
     if (stored.ok()) {
-      slot = Summarize(i, *stored);
+      const std::vector<uint8_t>& bytes = stored->bytes;
+      slot = Scanned{i,
+                     Xxh3(bytes.data(), bytes.size()),
+                     static_cast<uint32_t>(bytes.size()),
+                     Crc32c(bytes.data(), bytes.size()),
+                     static_cast<uint16_t>(stored->height),
+                     static_cast<uint16_t>(stored->width),
+                     stored->flags};
       std::scoped_lock lock(mutex);
       scan.sums.Add(stored->sums);
     } else {
@@ -111,7 +107,6 @@ void Shuffle(uint64_t seed, std::vector<Scanned>* samples) {
 PlannedShard FillShard(const PackOptions& options, const ImageSource& source,
                        const std::vector<Scanned>& samples, size_t* next) {
   PlannedShard shard;
-  shard.header.first_sample = static_cast<int64_t>(*next);
   ShardIndex& index = shard.index;
   std::vector<std::string> names;
   uint64_t offset = 0;
@@ -132,27 +127,7 @@ PlannedShard FillShard(const PackOptions& options, const ImageSource& source,
   }
   index.names = FixedStrings(names);
   index.classes = FixedStrings(source.classes());
-  shard.header.samples = static_cast<int64_t>(names.size());
   return shard;
-}
-
-std::vector<PlannedShard> CutIntoShards(const PackOptions& options, const ImageSource& source,
-                                        const Scan& scan, const std::string& uuid) {
-  std::vector<PlannedShard> shards;
-  for (size_t next = 0; next < scan.samples.size();)
-    shards.push_back(FillShard(options, source, scan.samples, &next));
-  for (size_t i = 0; i < shards.size(); ++i) {
-    ShardHeader& header = shards[i].header;
-    header.encoding = options.encoding;
-    header.channels = source.channels();
-    header.uuid = uuid;
-    header.split = options.split;
-    header.shard_index = static_cast<int64_t>(i);
-    header.shard_count = static_cast<int64_t>(shards.size());
-    header.total_samples = static_cast<int64_t>(scan.samples.size());
-    shards[i].file = ShardFileName(options.split, header.shard_index, header.shard_count);
-  }
-  return shards;
 }
 
 }  // namespace
@@ -177,7 +152,15 @@ absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const ImageSour
     if (s.height != manifest.height || s.width != manifest.width) manifest.height = manifest.width = 0;
     if (s.flags & kReencoded) ++plan.reencoded;
   }
-  plan.shards = CutIntoShards(options, source, scan, manifest.uuid);
+  for (size_t next = 0; next < scan.samples.size();)
+    plan.shards.push_back(FillShard(options, source, scan.samples, &next));
+  const int64_t count = std::ssize(plan.shards);
+  for (const PlannedShard& shard : plan.shards) {
+    manifest.shards.push_back(
+        {ShardFileName(options.split, std::ssize(manifest.shards), count), 0, "", std::ssize(shard.sources)});
+  }
+  for (size_t i = 0; i < plan.shards.size(); ++i)
+    plan.shards[i].header = HeaderOf(manifest, options.split, i);
   return plan;
 }
 

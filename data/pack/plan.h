@@ -16,7 +16,6 @@
 namespace deeper {
 
 struct PlannedShard {
-  std::string file;
   ShardHeader header;
   ShardIndex index;
   std::vector<int64_t> sources;  // the source's index of each sample
@@ -24,7 +23,7 @@ struct PlannedShard {
 
 struct PackPlan {
   std::vector<PlannedShard> shards;
-  SplitManifest manifest;  // all but its shards' entries
+  SplitManifest manifest;  // all but its shards' bytes and xxh3
   int64_t reencoded = 0;
 };
 

@@ -32,17 +32,17 @@ json ToJson(const SplitManifest& split) {
 
 // Throws json::exception on a missing or mistyped field.
 SplitManifest SplitFromJson(const json& in) {
-  SplitManifest split;
-  in.at("dataset_uuid").get_to(split.uuid);
   const absl::StatusOr<Encoding> encoding = ParseEncoding(in.at("encoding").get<std::string>());
   if (!encoding.ok()) throw json::type_error::create(302, std::string(encoding.status().message()), &in);
-  split.encoding = *encoding;
-  in.at("channels").get_to(split.channels);
-  in.at("height").get_to(split.height);
-  in.at("width").get_to(split.width);
-  in.at("samples").get_to(split.samples);
-  in.at("mean").get_to(split.stats.mean);
-  in.at("std").get_to(split.stats.stddev);
+  SplitManifest split{in.at("dataset_uuid"),
+                      *encoding,
+                      in.at("channels"),
+                      in.at("height"),
+                      in.at("width"),
+                      in.at("samples"),
+                      {in.at("mean"), in.at("std")},
+                      {},
+                      {}};
   for (const json& s : in.at("shards")) {
     split.shards.push_back({s.at("file"), s.at("bytes"), s.at("xxh3_128"), s.at("samples")});
   }
@@ -95,6 +95,20 @@ Manifest FromJson(const json& document) {
 }
 
 }  // namespace
+
+ShardHeader HeaderOf(const SplitManifest& split, const std::string& name, size_t index) {
+  int64_t first = 0;
+  for (size_t i = 0; i < index; ++i) first += split.shards[i].samples;
+  return {split.encoding,
+          split.channels,
+          split.uuid,
+          name,
+          static_cast<int64_t>(index),
+          std::ssize(split.shards),
+          first,
+          split.shards[index].samples,
+          split.samples};
+}
 
 const PixelStats& Manifest::StatsFor(const std::string& split) const {
   const auto train = splits.find("train");

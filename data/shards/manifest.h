@@ -41,6 +41,9 @@ struct SplitManifest {
   std::vector<Reject> rejects;
 };
 
+// Of shard `index`, which has its entry.
+ShardHeader HeaderOf(const SplitManifest& split, const std::string& name, size_t index);
+
 struct Manifest {
   std::vector<std::string> classes;
   std::map<std::string, SplitManifest> splits;

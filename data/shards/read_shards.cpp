@@ -28,13 +28,9 @@ constexpr size_t kProblemsShown = 10;
 constexpr uint64_t kReadAhead =
     128 << 10;  // bytes: Linux cuts larger requests down to the device's read-ahead
 
-// A split index is the split's name, the manifest's text and, for each shard, ShardPlace and the arrays that
-// VisitArrays lists: each preceded by its size and padded to 8 bytes. It never leaves the job: ranks of one
-// build.
-struct ShardPlace {
-  uint64_t data_offset = 0;
-};
-
+// A split index is the split's name, the manifest's text and, for each shard, its data_offset and the arrays
+// that VisitArrays lists: each preceded by its size and padded to 8 bytes. It never leaves the job: ranks of
+// one build.
 template <class Index, class Visit>
 void VisitArrays(Index& index, const Visit& visit) {
   visit(index.offset);
@@ -64,16 +60,10 @@ std::span<const T> TakePiece(std::string_view* index) {
   return {data, bytes / sizeof(T)};
 }
 
-std::string TakeText(std::string_view* index) {
-  const std::span<const char> text = TakePiece<char>(index);
-  return {text.begin(), text.end()};
-}
-
-std::string Summarize(const std::vector<ShardProblem>& problems) {
+std::string Summarize(const std::vector<std::string>& problems) {
   const size_t shown = std::min(problems.size(), kProblemsShown);
   std::string text =
-      absl::StrJoin(problems.begin(), problems.begin() + static_cast<ptrdiff_t>(shown), "\n  ",
-                    [](std::string* out, const ShardProblem& problem) { out->append(problem.what); });
+      absl::StrJoin(problems.begin(), problems.begin() + static_cast<ptrdiff_t>(shown), "\n  ");
   if (shown < problems.size()) absl::StrAppend(&text, "\n  and ", problems.size() - shown, " more");
   return text;
 }
@@ -109,7 +99,7 @@ class ShardDataset : public Dataset {
       shard.path = absl::StrCat(dir, "/", listing.shards[i].file);
       shard.bytes = listing.shards[i].bytes;
       shard.first = first;
-      shard.data_offset = TakePiece<ShardPlace>(&shards)[0].data_offset;
+      shard.data_offset = TakePiece<uint64_t>(&shards)[0];
       VisitArrays(shard, [&]<class T>(std::span<const T>& array) { array = TakePiece<T>(&shards); });
       first += listing.shards[i].samples;
     }
@@ -275,9 +265,9 @@ absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::st
   const std::string text = ManifestText(manifest);
   PutPiece(split.data(), split.size(), &index);
   PutPiece(text.data(), text.size(), &index);
-  const std::vector<ShardProblem> problems = VisitShards(dir, manifest, split, [&](const ShardFile& shard) {
-    const ShardPlace place = {shard.data_offset()};
-    PutPiece(&place, sizeof place, &index);
+  const std::vector<std::string> problems = VisitShards(dir, manifest, split, [&](const ShardFile& shard) {
+    const uint64_t data_offset = shard.data_offset();
+    PutPiece(&data_offset, sizeof data_offset, &index);
     VisitArrays(shard.index(),
                 [&](const auto& array) { PutPiece(array.data(), array.size() * sizeof(array[0]), &index); });
   });
@@ -289,7 +279,8 @@ absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::st
 absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::string index,
                                                    const StageOptions& stage, bool direct_io) {
   std::string_view rest = index;
-  const std::string split = TakeText(&rest);
+  const std::span<const char> name = TakePiece<char>(&rest);
+  const std::string split(name.begin(), name.end());
   ASSIGN_OR_RETURN(const Manifest manifest, ParseManifest(TakePiece<uint8_t>(&rest), dir + "/manifest.json"));
   const SplitManifest& listing = manifest.splits.at(split);
   DatasetInfo info{listing.uuid,   split,         listing.samples,  listing.channels,

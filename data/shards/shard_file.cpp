@@ -45,12 +45,11 @@ absl::Status ShardFile::Read(int64_t sample, std::vector<uint8_t>* out) const {
   return DataLoss(Describe(sample), ": ", read.message());
 }
 
-std::vector<ShardProblem> ShardFile::CheckSamples() const {
-  std::vector<ShardProblem> problems;
+std::vector<std::string> ShardFile::CheckSamples() const {
+  std::vector<std::string> problems;
   std::vector<uint8_t> bytes;
   for (int64_t i = 0; i < header_.samples; ++i) {
-    if (absl::Status read = Read(i, &bytes); !read.ok())
-      problems.push_back({path(), i, std::string(read.message())});
+    if (absl::Status read = Read(i, &bytes); !read.ok()) problems.emplace_back(read.message());
   }
   return problems;
 }

@@ -12,13 +12,6 @@
 
 namespace deeper {
 
-// Something wrong with a shard or, where `sample` >= 0, with one of its samples; `what` names both.
-struct ShardProblem {
-  std::string file;
-  int64_t sample = -1;
-  std::string what;
-};
-
 // One try to read the `bytes` of a sample at `offset` of its file. DataLoss: they are not there or do not
 // match `crc32c`; then the next try asks the disk, since the page cache may be what is damaged.
 absl::Status ReadSample(const File& file, uint64_t offset, size_t bytes, uint32_t crc32c, uint8_t* out);
@@ -41,8 +34,8 @@ class ShardFile {
 
   // The stored bytes of sample `i`, after at most one more try. DataLoss: they do not match their checksum.
   absl::Status Read(int64_t i, std::vector<uint8_t>* out) const;
-  // Reads every sample; a problem for each that fails.
-  std::vector<ShardProblem> CheckSamples() const;
+  // Reads every sample. What is wrong, for each that fails.
+  std::vector<std::string> CheckSamples() const;
 
  private:
   ShardFile() = default;

@@ -97,14 +97,8 @@ std::string EntryProblem(const ShardHeader& header, const ShardIndex& index, siz
 
 }  // namespace
 
-const char* NameOf(Encoding encoding) {
-  return encoding == Encoding::kRaw ? "raw" : "jpeg";
-}
-
 absl::StatusOr<Encoding> ParseEncoding(const std::string& name) {
-  for (const Encoding encoding : {Encoding::kRaw, Encoding::kJpeg}) {
-    if (name == NameOf(encoding)) return encoding;
-  }
+  if (const auto encoding = ValueOf<Encoding>(name)) return *encoding;
   return InvalidArgument("unknown encoding \"", name, "\"; use raw or jpeg");
 }
 

@@ -8,11 +8,15 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "data/io/hdf5_file.h"
+#include "kernels/base/choice.h"
 
 namespace deeper {
 
 enum class Encoding { kRaw, kJpeg };  // HWC pixels; a JPEG file
-const char* NameOf(Encoding encoding);
+constexpr auto Choices(Encoding) {
+  return std::to_array<Choice<Encoding>>(
+      {{"raw", Encoding::kRaw, "pixels"}, {"jpeg", Encoding::kJpeg, "JPEG files, unchanged where possible"}});
+}
 absl::StatusOr<Encoding> ParseEncoding(const std::string& name);
 
 constexpr uint64_t kSampleAlignment = 64;

@@ -44,8 +44,8 @@ absl::Status ShardWriter::Put(int64_t sample, std::span<const uint8_t> bytes) {
 
 absl::Status ShardWriter::Commit() {
   ASSIGN_OR_RETURN(ShardFile written, ShardFile::Open(file_.path()));
-  const std::vector<ShardProblem> problems = written.CheckSamples();
-  if (!problems.empty()) return DataLoss(problems[0].what);
+  const std::vector<std::string> problems = written.CheckSamples();
+  if (!problems.empty()) return DataLoss(problems[0]);
   RETURN_IF_ERROR(file_.Sync());
   RETURN_IF_ERROR(RenameDurably(file_.path(), path_));
   file_ = File();

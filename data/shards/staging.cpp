@@ -19,6 +19,7 @@
 #include "absl/strings/str_format.h"
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -47,19 +48,10 @@ class MachineStager final : public Stager {
         ready_(std::move(ready)),
         adopted_(files_.size()) {}
 
-  ~MachineStager() override {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    stopping_.notify_all();
-    if (thread_.joinable()) thread_.join();
-  }
-
   absl::Status Begin() {
     RETURN_IF_ERROR(CreateDirectories(directory_));
     RETURN_IF_ERROR(TryLock());
-    thread_ = std::thread([this] { Run(); });
+    thread_ = std::jthread([this](const std::stop_token& stop) { Run(stop); });
     return absl::OkStatus();
   }
 
@@ -88,26 +80,25 @@ class MachineStager final : public Stager {
                         directory_, static_cast<double>(room) / 1e9, static_cast<double>(missing) / 1e9));
   }
 
-  void Run() {
-    const auto start = std::chrono::steady_clock::now();
+  void Run(const std::stop_token& stop) {
+    const double start = Seconds();
     const bool complete = std::all_of(files_.begin(), files_.end(), [&](const auto& f) { return Exists(f); });
     absl::Status status;
-    while (status.ok() && !StopRequested()) {
+    while (status.ok() && !stop.stop_requested()) {
       AdoptFinished();
       if (std::find(adopted_.begin(), adopted_.end(), false) == adopted_.end()) break;
       if (!locked_) status = TryLock();
       if (locked_ && status.ok()) {
-        status = CopyMissing();
+        status = CopyMissing(stop);
       } else {
         std::unique_lock lock(mutex_);
-        stopping_.wait_for(lock, kLookAgain, [&] { return stop_; });
+        stopping_.wait_for(lock, stop, kLookAgain, [&] { return stop.stop_requested(); });
       }
     }
-    if (locked_ && status.ok() && !StopRequested()) {
-      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    if (locked_ && status.ok() && !stop.stop_requested()) {
       options_.report(complete ? absl::StrCat(files_.size(), " shards were in ", directory_, " already")
                                : absl::StrFormat("%d shards copied to %s in %.1f s", files_.size(),
-                                                 directory_, seconds.count()));
+                                                 directory_, Seconds() - start));
     }
     if (!status.ok() && !absl::IsCancelled(status)) {
       options_.report(
@@ -116,10 +107,10 @@ class MachineStager final : public Stager {
     lock_ = File();
   }
 
-  absl::Status CopyMissing() {
+  absl::Status CopyMissing(const std::stop_token& stop) {
     for (const StagedFile& file : files_) {
       if (Exists(file)) continue;
-      if (absl::Status copied = Copy(file); !copied.ok()) {
+      if (absl::Status copied = Copy(file, stop); !copied.ok()) {
         unlink((CopyPath(file) + kTemporarySuffix).c_str());
         return copied;
       }
@@ -129,7 +120,7 @@ class MachineStager final : public Stager {
   }
 
   // Cancelled: the stager is to stop.
-  absl::Status Copy(const StagedFile& file) {
+  absl::Status Copy(const StagedFile& file, const std::stop_token& stop) {
     const std::string temporary = CopyPath(file) + kTemporarySuffix;
     ASSIGN_OR_RETURN(File from, File::Open(file.path, O_RDONLY));
     ASSIGN_OR_RETURN(File to, File::Open(temporary, O_WRONLY | O_CREAT | O_TRUNC));
@@ -137,7 +128,7 @@ class MachineStager final : public Stager {
     Xxh3Stream hash;
     std::vector<char> chunk(kChunk);
     for (uint64_t at = 0; at < file.bytes; at += kChunk) {
-      if (StopRequested()) return absl::CancelledError();
+      if (stop.stop_requested()) return absl::CancelledError();
       const size_t bytes = std::min<uint64_t>(kChunk, file.bytes - at);
       RETURN_IF_ERROR(from.ReadAt(at, chunk.data(), bytes));
       hash.Add(chunk.data(), bytes);
@@ -170,11 +161,6 @@ class MachineStager final : public Stager {
     return absl::StrCat(directory_, "/", file.xxh3, "-", fs::path(file.path).filename().native());
   }
 
-  bool StopRequested() {
-    const std::lock_guard lock(mutex_);
-    return stop_;
-  }
-
   const StageOptions options_;
   const std::string directory_;
   const std::vector<StagedFile> files_;
@@ -183,10 +169,9 @@ class MachineStager final : public Stager {
   File lock_;
   bool locked_ = false;
 
-  std::mutex mutex_;  // guards stop_
-  std::condition_variable stopping_;
-  bool stop_ = false;
-  std::thread thread_;
+  std::mutex mutex_;                      // of stopping_
+  std::condition_variable_any stopping_;  // never notified but by a stop
+  std::jthread thread_;                   // last: it ends before what it uses
 };
 
 }  // namespace

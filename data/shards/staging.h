@@ -1,5 +1,4 @@
-// Copies files from where they are slow to read to where they are fast, once a machine, while the originals
-// are in use.
+// Copies files to where they are faster to read, once a machine, while the originals are in use.
 #pragma once
 
 #include <cstdint>

@@ -13,21 +13,6 @@
 namespace deeper {
 namespace {
 
-// The header that shard `index` of `split` must have.
-ShardHeader ExpectedHeader(const SplitManifest& split, const std::string& name, size_t index) {
-  ShardHeader header;
-  header.encoding = split.encoding;
-  header.channels = split.channels;
-  header.uuid = split.uuid;
-  header.split = name;
-  header.shard_index = static_cast<int64_t>(index);
-  header.shard_count = static_cast<int64_t>(split.shards.size());
-  for (size_t i = 0; i < index; ++i) header.first_sample += split.shards[i].samples;
-  header.samples = split.shards[index].samples;
-  header.total_samples = split.samples;
-  return header;
-}
-
 // How a shard that is sound in itself fails to be the one expected; empty if it is.
 std::string Mismatch(const ShardFile& shard, const ShardHeader& expected,
                      const std::vector<std::string>& classes) {
@@ -45,39 +30,36 @@ std::string Mismatch(const ShardFile& shard, const ShardHeader& expected,
 }
 
 void AddUnlistedShards(const std::string& directory, const std::string& split,
-                       const std::set<std::string>& listed, std::vector<ShardProblem>* problems) {
+                       const std::set<std::string>& listed, std::vector<std::string>* problems) {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
     const std::string name = entry.path().filename();
     if (IsShardFileName(name, split) && !listed.contains(name)) {
-      problems->push_back(
-          {entry.path(), -1,
-           absl::StrCat(entry.path().string(),
-                        " is not in the manifest: a duplicate, or left over from another packing")});
+      problems->push_back(entry.path().string() +
+                          " is not in the manifest: a duplicate, or left over from another packing");
     }
   }
 }
 
 // Of a shard whose structure is sound: its samples, then the rest of the file.
-std::vector<ShardProblem> CheckContents(const ShardFile& shard, const ShardEntry& entry) {
-  std::vector<ShardProblem> problems = shard.CheckSamples();
+std::vector<std::string> CheckContents(const ShardFile& shard, const ShardEntry& entry) {
+  std::vector<std::string> problems = shard.CheckSamples();
   absl::StatusOr<Hash128> hash = Xxh3OfFile(shard.path());
   if (!hash.ok()) {
-    problems.push_back({shard.path(), -1, std::string(hash.status().message())});
+    problems.emplace_back(hash.status().message());
   } else if (hash->Hex() != entry.xxh3) {
     problems.push_back(
-        {shard.path(), -1,
-         absl::StrCat(shard.path(), " has XXH3-128 ", hash->Hex(), ", the manifest says ", entry.xxh3)});
+        absl::StrCat(shard.path(), " has XXH3-128 ", hash->Hex(), ", the manifest says ", entry.xxh3));
   }
   return problems;
 }
 
 }  // namespace
 
-std::vector<ShardProblem> VisitShards(const std::string& directory, const Manifest& manifest,
-                                      const std::string& split, const std::function<void(ShardFile)>& visit) {
+std::vector<std::string> VisitShards(const std::string& directory, const Manifest& manifest,
+                                     const std::string& split, const std::function<void(ShardFile)>& visit) {
   const SplitManifest& listing = manifest.splits.at(split);
-  std::vector<ShardProblem> problems;
+  std::vector<std::string> problems;
   std::set<std::string> listed;
   for (size_t i = 0; i < listing.shards.size(); ++i) {
     const ShardEntry& entry = listing.shards[i];
@@ -88,13 +70,13 @@ std::vector<ShardProblem> VisitShards(const std::string& directory, const Manife
     if (shard.ok() && shard->bytes() != entry.bytes) {
       what = absl::StrCat(path, " has ", shard->bytes(), " bytes, the manifest says ", entry.bytes);
     } else if (shard.ok()) {
-      what = Mismatch(*shard, ExpectedHeader(listing, split, i), manifest.classes);
+      what = Mismatch(*shard, HeaderOf(listing, split, i), manifest.classes);
       if (!what.empty()) what.insert(0, path);
     }
     if (what.empty()) {
       visit(*std::move(shard));
     } else {
-      problems.push_back({path, -1, what});
+      problems.push_back(what);
     }
   }
   AddUnlistedShards(directory, split, listed, &problems);
@@ -107,10 +89,10 @@ absl::StatusOr<VerifyReport> VerifyShards(const std::string& directory, int jobs
   for (const auto& [name, listing] : manifest.splits) {
     const SplitManifest& split = listing;  // which a lambda can capture
     std::vector<ShardFile> shards;
-    const std::vector<ShardProblem> unsound =
+    const std::vector<std::string> unsound =
         VisitShards(directory, manifest, name, [&](ShardFile shard) { shards.push_back(std::move(shard)); });
     report.problems.insert(report.problems.end(), unsound.begin(), unsound.end());
-    std::vector<std::vector<ShardProblem>> found(shards.size());
+    std::vector<std::vector<std::string>> found(shards.size());
     RETURN_IF_ERROR(RunJobs(jobs, static_cast<int64_t>(shards.size()), [&](int64_t i) {
       const ShardFile& shard = shards[static_cast<size_t>(i)];
       found[static_cast<size_t>(i)] =

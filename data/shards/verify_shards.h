@@ -1,5 +1,4 @@
-// Packed shards checked against their manifest: their structure when a split is opened, everything when it is
-// verified.
+// Checks packed shards against their manifest: the structure when a split is opened, all on `verify`.
 #pragma once
 
 #include <cstdint>
@@ -13,16 +12,16 @@
 
 namespace deeper {
 
-// Opens every shard `manifest` lists for `split`, in order, and hands the sound ones to `visit`. Returns a
-// problem for each that is missing, of another size, damaged, of another dataset or out of place, and for
+// Opens every shard `manifest` lists for `split`, in order, and hands the sound ones to `visit`. Says what is
+// wrong with each that is missing, of another size, damaged, of another dataset or out of place, and with
 // each shard file of the split that is not listed.
-std::vector<ShardProblem> VisitShards(const std::string& directory, const Manifest& manifest,
-                                      const std::string& split, const std::function<void(ShardFile)>& visit);
+std::vector<std::string> VisitShards(const std::string& directory, const Manifest& manifest,
+                                     const std::string& split, const std::function<void(ShardFile)>& visit);
 
 struct VerifyReport {
   int64_t shards = 0, samples = 0;
   uint64_t bytes = 0;
-  std::vector<ShardProblem> problems;  // empty: all is well
+  std::vector<std::string> problems;  // each names the file; empty: all is well
 };
 
 // Checks every split of `directory` in full: manifest, every shard's structure and index, every sample's and

@@ -1,5 +1,4 @@
-// The formats of inputs that `pack` reads. A new one is a file that defines its OpenSource function, and a
-// row of the table.
+// The input formats that `pack` reads. A new one is a file that defines its OpenSource, and a table row.
 #pragma once
 
 #include <span>

@@ -1,5 +1,4 @@
-// ImageNet (ILSVRC 2012) as it is downloaded, its tar archives left as they are, or unpacked. Labels are the
-// ranks of the sorted wnids.
+// ImageNet (ILSVRC 2012) as downloaded, in its tar archives, or unpacked. Labels: ranks of sorted wnids.
 //
 // train: ILSVRC2012_img_train.tar, a tar archive of one a class; or these, <wnid>.tar; or folders <wnid>/.
 // val: ILSVRC2012_img_val.tar, or its files, with the devkit or val.txt; or folders <wnid>/.
@@ -196,10 +195,7 @@ absl::StatusOr<int> ValLabel(const std::string& name, const std::optional<Devkit
   std::optional<int> by_devkit, by_list;
   if (devkit && number > 0 && static_cast<size_t>(number) <= devkit->val_labels.size())
     by_devkit = devkit->val_labels[static_cast<size_t>(number) - 1];
-  if (const auto found = list ? list->find(name) : std::map<std::string, int>::const_iterator();
-      list && found != list->end()) {
-    by_list = found->second;
-  }
+  if (list && list->contains(name)) by_list = list->at(name);
   if (!by_devkit && !by_list) return InvalidArgument("neither the devkit nor val.txt has a label for ", name);
   if (by_devkit && by_list && by_devkit != by_list) {
     return InvalidArgument("val.txt gives ", name, " label ", *by_list, ", the devkit ", *by_devkit, " (",
@@ -229,8 +225,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenVal(const SourceOptions& option
   if (classes.empty()) {
     return InvalidArgument(
         "val.txt has numbers only; pack the split train into the same --output first, or name the classes in "
-        "a "
-        "classes.txt next to it, one wnid a line");
+        "a classes.txt next to it, one wnid a line");
   }
   for (ImageFile& image : images) {
     ASSIGN_OR_RETURN(image.label, ValLabel(image.name, devkit, list, classes.size()));

@@ -2,26 +2,19 @@
 
 #include <sched.h>
 
-#include <charconv>
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 
 namespace deeper {
 
 std::vector<int> ParseCpuList(const std::string& list) {
   std::vector<int> cpus;
-  const char *at = list.data(), *const end = at + list.size();
-  while (at < end && *at != '\n') {
-    int first = 0;
-    const auto [after_first, first_error] = std::from_chars(at, end, first);
-    if (first_error != std::errc()) return {};
-    int last = first;
-    at = after_first;
-    if (at < end && *at == '-') {
-      const auto [after_last, last_error] = std::from_chars(at + 1, end, last);
-      if (last_error != std::errc()) return {};
-      at = after_last;
-    }
+  for (const absl::string_view part : absl::StrSplit(absl::StripSuffix(list, "\n"), ',', absl::SkipEmpty())) {
+    const std::vector<absl::string_view> ends = absl::StrSplit(part, absl::MaxSplits('-', 1));
+    int first = 0, last = 0;
+    if (!absl::SimpleAtoi(ends.front(), &first) || !absl::SimpleAtoi(ends.back(), &last)) return {};
     for (int cpu = first; cpu <= last && cpu < CPU_SETSIZE; ++cpu) cpus.push_back(cpu);
-    if (at < end && *at == ',') ++at;
   }
   return cpus;
 }

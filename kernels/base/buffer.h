@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <utility>
+#include <memory>
 
 namespace deeper {
 
@@ -11,34 +11,23 @@ class Buffer {
   using Deleter = void (*)(void* data, size_t bytes);
 
   Buffer() = default;
-  Buffer(void* data, size_t bytes, Deleter deleter) : data_(data), bytes_(bytes), deleter_(deleter) {}
-  Buffer(Buffer&& other) noexcept { swap(other); }
-  Buffer& operator=(Buffer&& other) noexcept {
-    Buffer moved(std::move(other));
-    swap(moved);
-    return *this;
-  }
-  ~Buffer() {
-    if (data_ != nullptr) deleter_(data_, bytes_);
-  }
+  Buffer(void* data, size_t bytes, Deleter deleter) : data_(data, Free{bytes, deleter}) {}
 
-  std::byte* data() const { return static_cast<std::byte*>(data_); }
-  size_t bytes() const { return bytes_; }
+  std::byte* data() const { return as<std::byte>(); }
+  size_t bytes() const { return data_.get_deleter().bytes; }
   template <class T>
   T* as() const {
-    return static_cast<T*>(data_);
+    return static_cast<T*>(data_.get());
   }
 
  private:
-  void swap(Buffer& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(bytes_, other.bytes_);
-    std::swap(deleter_, other.deleter_);
-  }
+  struct Free {
+    size_t bytes;
+    Deleter deleter;
+    void operator()(void* data) const { deleter(data, bytes); }
+  };
 
-  void* data_ = nullptr;
-  size_t bytes_ = 0;
-  Deleter deleter_ = nullptr;
+  std::unique_ptr<void, Free> data_;
 };
 
 // Zeroed host memory on 2 MiB boundaries where it is large enough, advised to use huge pages (5-7 % of a CPU

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/base/check.h"
-
 namespace deeper {
 namespace {
 
@@ -37,14 +35,13 @@ void ForEachElement(const ParamSpec& spec, const ParamLayout& layout, const Visi
 
 ParamLayout MakeParamLayout(const ParamSpec& spec, int64_t block) {
   using Order = ParamLayout::Order;
-  if (block == 1) return {Order::kPlain, 1, spec.elements()};
-  DEEPER_CHECK(spec.shape.size() >= 2, spec.name);
+  if (block == 1 || spec.shape.size() < 2) return {Order::kPlain, 1, spec.elements()};
   const int64_t taps = spec.elements() / (spec.shape[0] * spec.shape[1]);
   return {Order::kBlocked, block, RoundUp(spec.shape[0], block) * RoundUp(spec.shape[1], block) * taps};
 }
 
 ParamLayout MakeChannelsLastLayout(const ParamSpec& spec, int64_t block) {
-  DEEPER_CHECK(spec.shape.size() >= 2, spec.name);
+  if (spec.shape.size() < 2) return MakeParamLayout(spec, 1);
   return {ParamLayout::Order::kChannelsLast, block,
           spec.elements() / spec.shape[1] * RoundUp(spec.shape[1], block)};
 }

@@ -73,7 +73,7 @@ struct ParamLayout {
   friend constexpr bool operator==(const ParamLayout&, const ParamLayout&) = default;
 };
 
-// Plain where block is 1, else blocked.
+// Vectors are plain, in both; so is what has blocks of 1 in the first, and is not channels last.
 ParamLayout MakeParamLayout(const ParamSpec& spec, int64_t block);
 ParamLayout MakeChannelsLastLayout(const ParamSpec& spec, int64_t block);
 // Between the two forms; `stored` holds layout.stored_elements floats, `canonical` spec.elements(). Both

@@ -14,8 +14,16 @@ namespace {
 
 #ifdef DEEPER_CUDA
 constexpr bool kNvtx = true;
+void PushRange(const std::string& name) {
+  nvtxRangePushA(name.c_str());
+}
+void PopRange() {
+  nvtxRangePop();
+}
 #else
 constexpr bool kNvtx = false;
+void PushRange(const std::string&) {}
+void PopRange() {}
 #endif
 
 std::mutex mutex;                    // guards what follows, for writing
@@ -43,18 +51,6 @@ thread_local ThreadState self;
 void Record(TraceEvent event) {
   const std::lock_guard lock(mutex);
   if (recording) events.push_back(std::move(event));
-}
-
-void PushRange([[maybe_unused]] const std::string& name) {
-#ifdef DEEPER_CUDA
-  nvtxRangePushA(name.c_str());
-#endif
-}
-
-void PopRange() {
-#ifdef DEEPER_CUDA
-  nvtxRangePop();
-#endif
 }
 
 }  // namespace

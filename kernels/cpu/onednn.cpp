@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
 
@@ -73,10 +74,6 @@ typename P::primitive_desc DescribeBackward(const Hint& forward, const Args&... 
 #endif
 }
 
-bool IsReference(const dnnl::primitive_desc_base& desc) {
-  return std::string_view(desc.impl_info_str()).substr(0, 3) == "ref";
-}
-
 // The first of `algorithms` with optimised code for it, else with any: describe(algorithm) gives a
 // descriptor.
 template <class Descr>
@@ -85,16 +82,10 @@ auto FirstFast(std::initializer_list<algorithm> algorithms, const Descr& describ
   for (const algorithm a : algorithms) {
     auto desc = describe(a);
     if (!desc) continue;
-    if (!IsReference(desc)) return desc;
+    if (!std::string_view(desc.impl_info_str()).starts_with("ref")) return desc;
     if (!fallback) fallback = desc;
   }
   return fallback;
-}
-
-std::string ToString(const Desc& desc) {
-  std::string dims;
-  for (const int64_t d : desc.dims()) absl::StrAppend(&dims, dims.empty() ? "" : "x", d);
-  return dims;
 }
 
 // oneDNN reports failures of creation by exceptions; beyond this file they are Statuses.
@@ -104,7 +95,7 @@ auto Guarded(const char* what, const Desc& x, const Make& make) -> absl::StatusO
     return make();
   } catch (const dnnl::error& e) {
     const std::string message =
-        absl::StrCat("oneDNN cannot prepare ", what, " of ", ToString(x), ": ", e.what());
+        absl::StrCat("oneDNN cannot prepare ", what, " of ", absl::StrJoin(x.dims(), "x"), ": ", e.what());
     if (e.status == dnnl_unimplemented) return Unimplemented(message);
     return Internal(message);
   }
@@ -171,7 +162,7 @@ absl::StatusOr<Weighted> MakeConvolution(const WeightedDescs& d, int64_t stride,
                                                  d.b, d.y, strides, pads, pads);
     });
     Weighted made = {Primitive(forward), {}, {}};
-    if (passes.training && passes.want_dx) {
+    if (passes.dx) {
       made.backward_data = Primitive(FirstFast(algorithms, [&](algorithm a) {
         return DescribeBackward<dnnl::convolution_backward_data>(forward, a, d.x, d.w, d.y, strides, pads,
                                                                  pads);
@@ -191,16 +182,12 @@ absl::StatusOr<Weighted> MakeInnerProduct(const WeightedDescs& d, Passes passes)
   return Guarded("a linear layer", d.x, [&] {
     const auto forward = Describe<dnnl::inner_product_forward>(
         Attributes(d.relu), prop_kind::forward_training, d.x, d.w, d.b, d.y);
-    Weighted made = {Primitive(forward), {}, {}};
-    if (passes.training && passes.want_dx) {
-      made.backward_data =
-          Primitive(DescribeBackward<dnnl::inner_product_backward_data>(forward, d.x, d.w, d.y));
-    }
-    if (passes.training) {
-      made.backward_weights =
-          Primitive(DescribeBackward<dnnl::inner_product_backward_weights>(forward, d.x, d.diff_w, d.b, d.y));
-    }
-    return made;
+    using Data = dnnl::inner_product_backward_data;
+    using Weights = dnnl::inner_product_backward_weights;
+    return Weighted{Primitive(forward),
+                    passes.dx ? Primitive(DescribeBackward<Data>(forward, d.x, d.w, d.y)) : Primitive(),
+                    passes.training ? Primitive(DescribeBackward<Weights>(forward, d.x, d.diff_w, d.b, d.y))
+                                    : Primitive()};
   });
 }
 
@@ -216,12 +203,10 @@ absl::StatusOr<ForwardBackward> MakePooling(algorithm algorithm, const Desc& x, 
     const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
     const auto forward = Describe<dnnl::pooling_forward>(Attributes(), kind, algorithm, x, y, strides, kernel,
                                                          DEEPER_SINCE_3(dilation) begin, end);
-    ForwardBackward made = {Primitive(forward), {}};
-    if (passes.training && passes.want_dx) {
-      made.backward = Primitive(DescribeBackward<dnnl::pooling_backward>(
-          forward, algorithm, x, y, strides, kernel, DEEPER_SINCE_3(dilation) begin, end));
-    }
-    return made;
+    if (!passes.dx) return ForwardBackward{Primitive(forward), {}};
+    return ForwardBackward{Primitive(forward), Primitive(DescribeBackward<dnnl::pooling_backward>(
+                                                   forward, algorithm, x, y, strides, kernel,
+                                                   DEEPER_SINCE_3(dilation) begin, end))};
   });
 }
 
@@ -232,12 +217,10 @@ absl::StatusOr<ForwardBackward> MakeLrn(const Desc& x, int64_t size, float alpha
     const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
     const auto forward =
         Describe<dnnl::lrn_forward>(Attributes(), kind, kAcross, x, DEEPER_SINCE_3(x) size, alpha, beta, k);
-    ForwardBackward made = {Primitive(forward), {}};
-    if (passes.training && passes.want_dx) {
-      made.backward = Primitive(DescribeBackward<dnnl::lrn_backward>(forward, kAcross, x, x,
-                                                                     DEEPER_SINCE_3(x) size, alpha, beta, k));
-    }
-    return made;
+    if (!passes.dx) return ForwardBackward{Primitive(forward), {}};
+    return ForwardBackward{Primitive(forward),
+                           Primitive(DescribeBackward<dnnl::lrn_backward>(
+                               forward, kAcross, x, x, DEEPER_SINCE_3(x) size, alpha, beta, k))};
   });
 }
 
@@ -251,12 +234,10 @@ absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool rel
     const auto kind = training ? prop_kind::forward_training : prop_kind::forward_inference;
     const auto forward =
         Describe<dnnl::batch_normalization_forward>(Attributes(), kind, x, DEEPER_SINCE_3(x) eps, flags);
-    ForwardBackward made = {Primitive(forward), {}};
-    if (training) {
-      made.backward = Primitive(DescribeBackward<dnnl::batch_normalization_backward>(
-          forward, prop_kind::backward, x, x, DEEPER_SINCE_3(x) eps, flags));
-    }
-    return made;
+    if (!training) return ForwardBackward{Primitive(forward), {}};
+    return ForwardBackward{Primitive(forward),
+                           Primitive(DescribeBackward<dnnl::batch_normalization_backward>(
+                               forward, prop_kind::backward, x, x, DEEPER_SINCE_3(x) eps, flags))};
   });
 }
 

@@ -54,7 +54,7 @@ class Primitive {
 // What to prepare besides Forward.
 struct Passes {
   bool training = true;  // false: Forward only
-  bool want_dx = true;   // false: no gradient of x either
+  bool dx = true;        // false: no gradient of x either
 };
 
 // Arguments: forward SRC, WEIGHTS, BIAS, DST; backward_data DIFF_DST, WEIGHTS, DIFF_SRC; backward_weights

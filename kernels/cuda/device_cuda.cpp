@@ -65,30 +65,16 @@ struct Gpu {
   }
 };
 
-class CudaStream {
- public:
-  CudaStream() { DEEPER_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
-  ~CudaStream() { cudaStreamDestroy(stream_); }
-  CudaStream(const CudaStream&) = delete;
-  CudaStream& operator=(const CudaStream&) = delete;
-  cudaStream_t get() const { return stream_; }
-
- private:
-  cudaStream_t stream_ = nullptr;
-};
-
 class GpuDownload final : public Download {
  public:
   GpuDownload(void* to, const void* from, size_t bytes, cudaStream_t stream) {
     DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
-    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&arrived_, cudaEventDisableTiming));
-    DEEPER_CUDA_CHECK(cudaEventRecord(arrived_, stream));
+    DEEPER_CUDA_CHECK(cudaEventRecord(arrived_.get(), stream));
   }
-  ~GpuDownload() override { cudaEventDestroy(arrived_); }
-  void Wait() override { DEEPER_CUDA_CHECK(cudaEventSynchronize(arrived_)); }
+  void Wait() override { DEEPER_CUDA_CHECK(cudaEventSynchronize(arrived_.get())); }
 
  private:
-  cudaEvent_t arrived_ = nullptr;
+  const CudaEvent arrived_ = MakeCudaEvent();
 };
 
 class GpuDevice final : public CudaDevice {
@@ -104,18 +90,9 @@ class GpuDevice final : public CudaDevice {
     cudaStreamSynchronize(uploads_.get());
     cudaStreamSynchronize(downloads_.get());
     cudaStreamSynchronize(stream_.get());
-    cudaEventDestroy(uploaded_);
-    cudaEventDestroy(computed_);
-    cudaEventDestroy(forked_);
-    for (const BranchStream& branch : branches_) cudaEventDestroy(branch.done);
   }
 
   absl::Status Init() {
-    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&uploaded_, cudaEventDisableTiming));
-    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&computed_, cudaEventDisableTiming));
-    DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming));
-    for (BranchStream& branch : branches_)
-      DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&branch.done, cudaEventDisableTiming));
     ASSIGN_OR_RETURN(convolutions_, cudnn::MakeGpuTarget());
     ASSIGN_OR_RETURN(matmuls_, cublaslt::MakeTarget());
     return absl::OkStatus();
@@ -144,7 +121,7 @@ class GpuDevice final : public CudaDevice {
   }
 
   Stream stream() const override { return {branch_ == nullptr ? stream_.get() : branch_}; }
-  void Fork() override { DEEPER_CUDA_CHECK(cudaEventRecord(forked_, stream_.get())); }
+  void Fork() override { DEEPER_CUDA_CHECK(cudaEventRecord(forked_.get(), stream_.get())); }
   void Branch(int index) override {
     if (profiling_ || index == 0) {  // launch by launch, a profile times them one after the other
       branch_ = nullptr;
@@ -152,14 +129,15 @@ class GpuDevice final : public CudaDevice {
     }
     BranchStream& branch = branches_[index - 1];
     branch_ = branch.stream.get();
-    if (!std::exchange(branch.in_use, true)) DEEPER_CUDA_CHECK(cudaStreamWaitEvent(branch_, forked_, 0));
+    if (!std::exchange(branch.in_use, true))
+      DEEPER_CUDA_CHECK(cudaStreamWaitEvent(branch_, forked_.get(), 0));
   }
   void Join() override {
     branch_ = nullptr;
     for (BranchStream& branch : branches_) {
       if (!std::exchange(branch.in_use, false)) continue;
-      DEEPER_CUDA_CHECK(cudaEventRecord(branch.done, branch.stream.get()));
-      DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), branch.done, 0));
+      DEEPER_CUDA_CHECK(cudaEventRecord(branch.done.get(), branch.stream.get()));
+      DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), branch.done.get(), 0));
     }
   }
   void Synchronize() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_.get())); }
@@ -170,13 +148,13 @@ class GpuDevice final : public CudaDevice {
     if (bytes > 0) DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, uploads_.get()));
   }
   void JoinUploads() override {
-    DEEPER_CUDA_CHECK(cudaEventRecord(uploaded_, uploads_.get()));
-    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), uploaded_, 0));
+    DEEPER_CUDA_CHECK(cudaEventRecord(uploaded_.get(), uploads_.get()));
+    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), uploaded_.get(), 0));
   }
   void WaitForUploads() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(uploads_.get())); }
   std::unique_ptr<Download> StartDownload(void* to, const void* from, size_t bytes) override {
-    DEEPER_CUDA_CHECK(cudaEventRecord(computed_, stream_.get()));
-    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_, 0));
+    DEEPER_CUDA_CHECK(cudaEventRecord(computed_.get(), stream_.get()));
+    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_.get(), 0));
     return std::make_unique<GpuDownload>(to, from, bytes, downloads_.get());
   }
   std::unique_ptr<Recording> MakeRecording() override;
@@ -202,10 +180,6 @@ class GpuDevice final : public CudaDevice {
       profile.push_back({timed.scope, timed.launch, Milliseconds(timed_.front().start, timed.start),
                          Milliseconds(timed.start, timed.stop)});
     }
-    for (const TimedLaunch& timed : timed_) {
-      cudaEventDestroy(timed.start);
-      cudaEventDestroy(timed.stop);
-    }
     timed_.clear();
     return profile;
   }
@@ -213,12 +187,8 @@ class GpuDevice final : public CudaDevice {
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
     const auto reference =
         cudnn::Choose(*convolutions_, ConvolutionCheck::LibraryProblem(problem), options_.deterministic);
-    const auto check =
-        std::make_shared<ConvolutionCheck>(problem, reference.ok() ? reference->get() : nullptr, *this);
-    return MakePlan(problem, ChooseConvolution(problem),
-                    [check](Algorithm& algorithm, const PlanOperands& operands) {
-                      return (*check)(algorithm, operands);
-                    });
+    ConvolutionCheck check(problem, reference.ok() ? reference->get() : nullptr, *this);
+    return MakePlan(problem, ChooseConvolution(problem), std::ref(check));
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
     return MakePlan(problem, cublaslt::Choose(*matmuls_, problem), nullptr);  // the library's need no check
@@ -230,18 +200,17 @@ class GpuDevice final : public CudaDevice {
   struct TimedLaunch {
     std::string scope;
     Launch launch;
-    cudaEvent_t start, stop;
+    CudaEvent start, stop;
   };
 
-  cudaEvent_t Now() {
-    cudaEvent_t event = nullptr;
-    DEEPER_CUDA_CHECK(cudaEventCreate(&event));
-    DEEPER_CUDA_CHECK(cudaEventRecord(event, stream_.get()));
+  CudaEvent Now() {
+    CudaEvent event = MakeCudaEvent(cudaEventDefault);
+    DEEPER_CUDA_CHECK(cudaEventRecord(event.get(), stream_.get()));
     return event;
   }
-  static double Milliseconds(cudaEvent_t from, cudaEvent_t to) {
+  static double Milliseconds(const CudaEvent& from, const CudaEvent& to) {
     float milliseconds = 0;
-    DEEPER_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, from, to));
+    DEEPER_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, from.get(), to.get()));
     return milliseconds;
   }
 
@@ -279,31 +248,25 @@ class GpuDevice final : public CudaDevice {
       // The clock decides differently from run to run, and another algorithm may round differently.
       const int contenders = options_.deterministic ? 1 : kContenders;
       ASSIGN_OR_RETURN(algorithm, ChooseFastest(**choice, words, SizesOf(problem), *this, contenders, check));
-      RETURN_IF_ERROR(Remember(words, **algorithm));
+      const absl::StatusOr<std::string> text = (*algorithm)->Serialize();  // some plans cannot be kept
+      if (text.ok()) RETURN_IF_ERROR(plans_.Put(words, *text));
     }
     const size_t workspace_bytes = (*algorithm)->workspace_bytes();
     return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), *std::move(algorithm), workspace_bytes);
   }
 
-  absl::Status Remember(const std::string& problem, const Algorithm& algorithm) {
-    const absl::StatusOr<std::string> text = algorithm.Serialize();
-    if (!text.ok()) return absl::OkStatus();  // some plans cannot be kept
-    return plans_.Put(problem, *text);
-  }
-
   const CudaOptions options_;
   const std::string description_, address_;
   const int compute_capability_;  // 90
-  CudaStream stream_, uploads_, downloads_;
-  cudaEvent_t uploaded_ = nullptr, computed_ = nullptr;
+  const CudaStream stream_ = MakeCudaStream(), uploads_ = MakeCudaStream(), downloads_ = MakeCudaStream();
+  const CudaEvent uploaded_ = MakeCudaEvent(), computed_ = MakeCudaEvent(), forked_ = MakeCudaEvent();
   struct BranchStream {
-    CudaStream stream;
-    cudaEvent_t done = nullptr;
+    CudaStream stream = MakeCudaStream();
+    CudaEvent done = MakeCudaEvent();
     bool in_use = false;  // since Fork
   };
   BranchStream branches_[kBranches - 1];  // branch 0 is the stream itself
-  cudaEvent_t forked_ = nullptr;
-  cudaStream_t branch_ = nullptr;  // what is enqueued next goes to; nullptr: the stream itself
+  cudaStream_t branch_ = nullptr;         // what is enqueued next goes to; nullptr: the stream itself
   std::unique_ptr<cudnn::Target> convolutions_;
   std::unique_ptr<cublaslt::Target> matmuls_;
   PlanCache plans_;

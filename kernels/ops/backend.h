@@ -26,6 +26,14 @@ struct OpSetup {
   Device& device;
 
   bool wants_dx() const { return options.training && options.want_dx; }
+  // Of an op with that y, and with dx, if it is wanted, in one part.
+  OpNeeds Needs(const TensorDesc& y) const {
+    OpNeeds needs;
+    needs.x = x;
+    needs.y = y;
+    if (wants_dx()) needs.dx_parts = {x.Dense()};
+    return needs;
+  }
 };
 using MadeOp = absl::StatusOr<std::unique_ptr<Op>>;
 

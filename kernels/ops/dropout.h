@@ -6,6 +6,7 @@
 // Errors: InvalidArgument unless 0 <= p < 1.
 #pragma once
 
+#include "kernels/base/status.h"
 #include "kernels/ops/backend.h"
 
 namespace deeper {
@@ -17,7 +18,10 @@ struct DropoutParams {
   float p = 0.5f;
 };
 
-absl::StatusOr<OpShape> Infer(const DropoutParams& params, const Shape& x);
+inline absl::StatusOr<OpShape> Infer(const DropoutParams& params, const Shape& x) {
+  if (params.p >= 0 && params.p < 1) return OpShape{x, {}};
+  return InvalidArgument("dropout: p must lie in [0, 1), but is ", params.p);
+}
 MadeOp MakeCpu(const DropoutParams& params, const OpSetup& setup);
 MadeOp MakeCuda(const DropoutParams& params, const OpSetup& setup);
 

@@ -53,8 +53,7 @@ class DropoutCpu final : public Op {
  public:
   DropoutCpu(const DropoutParams& params, const OpSetup& s)
       : p_(params.p), training_(s.options.training), stream_(RandomStream(s.options.name)) {
-    needs_.x = needs_.y = s.x;
-    if (s.wants_dx()) needs_.dx_parts = {s.x};
+    needs_ = s.Needs(s.x);
   }
 
   void Forward() override {

@@ -70,8 +70,7 @@ class DropoutCuda final : public Op {
         p_(params.p),
         training_(s.options.training),
         stream_(RandomStream(s.options.name)) {
-    needs_.x = needs_.y = s.x;
-    if (s.wants_dx()) needs_.dx_parts = {s.x};
+    needs_ = s.Needs(s.x);
   }
 
   void Forward() override {
@@ -83,7 +82,7 @@ class DropoutCuda final : public Op {
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
-    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
+    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0]);
     Drop("dropout gradient", binding_.dy[0], binding_.dx[0]);
   }
 

@@ -11,7 +11,9 @@ struct FlattenParams {
   static constexpr bool kTakesSlices = false;
 };
 
-absl::StatusOr<OpShape> Infer(const FlattenParams& params, const Shape& x);
+inline absl::StatusOr<OpShape> Infer(const FlattenParams&, const Shape& x) {
+  return OpShape{{x.n, x.c * x.h * x.w}, {}};
+}
 MadeOp MakeCpu(const FlattenParams& params, const OpSetup& setup);
 MadeOp MakeCuda(const FlattenParams& params, const OpSetup& setup);
 

@@ -36,11 +36,7 @@ void ToFeatureMap(const TensorDesc& desc, const T* y, T* x) {
 
 class FlattenCpu final : public Op {
  public:
-  explicit FlattenCpu(const OpSetup& s) {
-    needs_.x = s.x;
-    needs_.y = {s.shape.y, s.x.dtype};
-    if (s.wants_dx()) needs_.dx_parts = {s.x};
-  }
+  explicit FlattenCpu(const OpSetup& s) { needs_ = s.Needs({s.shape.y, s.x.dtype}); }
 
   void Forward() override {
     WithFloatType(needs_.x.dtype, [&]<class T>() {

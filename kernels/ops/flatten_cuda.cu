@@ -34,9 +34,7 @@ struct ToFeatureMap {
 class FlattenCuda final : public Op {
  public:
   explicit FlattenCuda(const OpSetup& s) : device_(AsCuda(s.device)) {
-    needs_.x = s.x;
-    needs_.y = {s.shape.y, s.x.dtype};
-    if (s.wants_dx()) needs_.dx_parts = {s.x};
+    needs_ = s.Needs({s.shape.y, s.x.dtype});
   }
 
   void Forward() override {
@@ -47,7 +45,7 @@ class FlattenCuda final : public Op {
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
-    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
+    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0]);
     WithFloatType(needs_.x.dtype, [&]<class T>() {
       ForEach(
           device_, {"flatten gradient", bytes()}, needs_.x.stored_elements(),

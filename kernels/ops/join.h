@@ -51,6 +51,6 @@ size_t JoinWorkspaceBytes(const TensorDesc& desc);
 
 // The same with one dense target `out`, for ops whose y is dense.
 void JoinGradientsCuda(Device& device, const std::vector<void*>& parts, const void* y, const TensorDesc& desc,
-                       void* out, float* sums, void* workspace);
+                       void* out, float* sums = nullptr, void* workspace = nullptr);
 
 }  // namespace deeper

@@ -12,8 +12,7 @@ namespace {
 
 // `sum` stays in the nearest cache, and lets `out` be one of the parts.
 template <class T>
-[[gnu::always_inline]] inline void JoinAnySpan(const std::vector<void*>& parts, int64_t at, const T* y,
-                                               T* out, int64_t count) {
+DEEPER_SIMD void JoinSpan(const std::vector<void*>& parts, int64_t at, const T* y, T* out, int64_t count) {
   constexpr int64_t kChunk = 1024;
   alignas(64) float sum[kChunk];
   for (int64_t begin = 0; begin < count; begin += kChunk) {
@@ -30,16 +29,6 @@ template <class T>
     }
     for (int64_t i = 0; i < n; ++i) out[begin + i] = FromFloat<T>(sum[i]);
   }
-}
-
-DEEPER_SIMD void JoinSpan(const std::vector<void*>& parts, int64_t at, const float* y, float* out,
-                          int64_t count) {
-  JoinAnySpan(parts, at, y, out, count);
-}
-
-DEEPER_SIMD void JoinSpan(const std::vector<void*>& parts, int64_t at, const bf16* y, bf16* out,
-                          int64_t count) {
-  JoinAnySpan(parts, at, y, out, count);
 }
 
 // Whether the channels [first, first + part.c) of `whole` lie in one run of memory per image, as in a tensor
@@ -83,7 +72,7 @@ void Join(const std::vector<void*>& parts, const T* y, const TensorDesc& from, i
     for (int64_t s = 0; s < out.desc.shape.spatial(); ++s) {
       T& to = out.as<T>()[out.desc.Offset(n, c, 0, s)];
       to = T{};
-      if (c < out.desc.shape.c) JoinAnySpan(parts, from.Offset(n, first + c, 0, s), y, &to, 1);
+      if (c < out.desc.shape.c) JoinSpan(parts, from.Offset(n, first + c, 0, s), y, &to, 1);
     }
   });
 }

@@ -54,9 +54,7 @@ struct Joined {
       const Pack<T, N> mask = LoadPack<T, N>(y + pixel * y_pitch + channel);
       for (int j = 0; j < N; ++j) sum[j] = ToFloat(mask.v[j]) > 0 ? sum[j] : 0.0f;
     }
-    Pack<T, N> joined;
-    for (int j = 0; j < N; ++j) joined.v[j] = FromFloat<T>(sum[j]);
-    return joined;
+    return Rounded<T>(sum);
   }
 };
 

@@ -14,9 +14,7 @@ class LinearCpu final : public Op {
  public:
   LinearCpu(const LinearParams& params, const OpSetup& s, onednn::Weighted passes, onednn::Primitive cast)
       : relu_(params.relu), passes_(std::move(passes)), cast_(std::move(cast)) {
-    needs_.x = s.x;
-    needs_.y = {s.shape.y, s.x.dtype};
-    if (s.wants_dx()) needs_.dx_parts = {s.x};
+    needs_ = s.Needs({s.shape.y, s.x.dtype});
     for (const ParamSpec& spec : s.shape.params) needs_.params.push_back(MakeParamLayout(spec, 1));
     needs_.saved_bytes = cast_.ArgBytes(DNNL_ARG_TO);
     needs_.workspace_bytes = std::max({passes_.forward.scratch_bytes(), passes_.backward_data.scratch_bytes(),
@@ -71,7 +69,7 @@ MadeOp MakeCpu(const LinearParams& params, const OpSetup& s) {
   const onednn::Desc used = MatrixOf({{weight.shape[0], weight.shape[1]}, s.x.dtype});
   ASSIGN_OR_RETURN(auto passes, onednn::MakeInnerProduct({MatrixOf(s.x), used, master, bias,
                                                           MatrixOf({s.shape.y, s.x.dtype}), params.relu},
-                                                         {s.options.training, s.options.want_dx}));
+                                                         {s.options.training, s.wants_dx()}));
   ASSIGN_OR_RETURN(auto cast, onednn::MakeReorder(master, used));
   return std::make_unique<LinearCpu>(params, s, std::move(passes), std::move(cast));
 }

@@ -47,31 +47,23 @@ class LinearCuda final : public Op {
 
 absl::Status LinearCuda::Prepare(const OpSetup& s) {
   const bool training = s.options.training;
-  needs_.x = s.x;
-  needs_.y = {s.shape.y, s.x.dtype};
-  if (s.wants_dx()) needs_.dx_parts = {s.x};
+  needs_ = s.Needs({s.shape.y, s.x.dtype});
   for (const ParamSpec& spec : s.shape.params) needs_.params.push_back(MakeParamLayout(spec, 1));
   needs_.backward_reads_x = training;
   needs_.backward_reads_y = training && relu_;
 
-  const int64_t rows = s.x.shape.n, in = s.x.shape.c, out = s.shape.y.c;
-  MatmulProblem y = {.m = rows, .n = out, .k = in, .in = s.x.dtype, .out = s.x.dtype};  // x w^T + b
-  y.transpose_b = true;
-  y.a_stride = in, y.b_stride = in, y.d_stride = out;
+  using Pass = ConvolutionProblem::Pass;
+  const auto product = [&s](Pass pass) {
+    return ProductOf(pass, s.x.dtype, s.x.shape.n, s.x.shape.c, s.shape.y.c);
+  };
+  MatmulProblem y = product(Pass::kForward);
   y.bias = true;
   y.relu = relu_;
   RETURN_IF_ERROR(MakePlan(y, forward_));
-  if (s.wants_dx()) {
-    MatmulProblem dx = {.m = rows, .n = in, .k = out, .in = s.x.dtype, .out = s.x.dtype};  // dy w
-    dx.a_stride = out, dx.b_stride = in, dx.d_stride = in;
-    RETURN_IF_ERROR(MakePlan(dx, backward_data_));
-  }
+  if (s.wants_dx()) RETURN_IF_ERROR(MakePlan(product(Pass::kBackwardData), backward_data_));
   if (!training) return absl::OkStatus();
   needs_.workspace_bytes = std::max(needs_.workspace_bytes, JoinWorkspaceBytes(needs_.y));
-  MatmulProblem dw = {.m = out, .n = in, .k = rows, .in = s.x.dtype, .out = DType::kF32};  // dy^T x
-  dw.transpose_a = true;
-  dw.a_stride = out, dw.b_stride = in, dw.d_stride = in;
-  return MakePlan(dw, backward_weights_);
+  return MakePlan(product(Pass::kBackwardWeights), backward_weights_);
 }
 
 }  // namespace

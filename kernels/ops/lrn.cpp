@@ -8,9 +8,7 @@ absl::StatusOr<OpShape> Infer(const LrnParams& params, const Shape& x) {
   if (params.size < 1 || params.size % 2 == 0) {
     return InvalidArgument("lrn: size must be odd and positive, but is ", params.size);
   }
-  OpShape shape;
-  shape.y = x;
-  return shape;
+  return OpShape{x, {}};
 }
 
 absl::Status Check(const LrnParams&, const OpSetup& s) {

@@ -92,8 +92,7 @@ class LrnCuda final : public Op {
       : device_(AsCuda(s.device)),
         norm_{s.x.shape.c, params.size / 2, params.alpha / static_cast<float>(params.size), params.beta,
               params.k} {
-    needs_.x = needs_.y = s.x;
-    if (s.wants_dx()) needs_.dx_parts = {s.x};
+    needs_ = s.Needs(s.x);
     needs_.backward_reads_x = !needs_.dx_parts.empty();
   }
 
@@ -105,7 +104,7 @@ class LrnCuda final : public Op {
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
-    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
+    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0]);
     WithPacks(needs_.x.dtype, norm_.channels, [&]<class T, int N>() {
       ForEach(device_, {"lrn gradient", 3 * bytes()}, needs_.x.stored_elements() / N,
               LrnGradient<T, N>{norm_, static_cast<const T*>(binding_.x),

@@ -33,13 +33,12 @@ absl::StatusOr<OpShape> Infer(const PoolParams& p, const Shape& x) {
   if (p.mask_dx && p.kind != PoolParams::Kind::kMax) {
     return InvalidArgument("pool: mask_dx works for max pooling only");
   }
-  OpShape shape;
-  shape.y = {x.n, x.c, CountWindows(p, x.h), CountWindows(p, x.w)};
-  if (shape.y.spatial() == 0) {
+  const Shape y = {x.n, x.c, CountWindows(p, x.h), CountWindows(p, x.w)};
+  if (y.spatial() == 0) {
     return InvalidArgument("pool: a kernel of ", p.kernel, " with pad ", p.pad, " does not fit the image of ",
                            x.ToString(), ": use larger images");
   }
-  return shape;
+  return OpShape{y, {}};
 }
 
 absl::Status Check(const PoolParams&, const OpSetup& setup) {
@@ -47,9 +46,7 @@ absl::Status Check(const PoolParams&, const OpSetup& setup) {
 }
 
 absl::StatusOr<OpShape> Infer(const GlobalAvgPoolParams&, const Shape& x) {
-  OpShape shape;
-  shape.y = {x.n, x.c};
-  return shape;
+  return OpShape{{x.n, x.c}, {}};
 }
 
 absl::Status Check(const GlobalAvgPoolParams&, const OpSetup& setup) {

@@ -3,47 +3,12 @@
 #include "kernels/base/bf16.h"
 #include "kernels/base/parallel.h"
 #include "kernels/base/status.h"
-#include "kernels/cpu/onednn.h"
 #include "kernels/ops/join.h"
 #include "kernels/ops/pool.h"
+#include "kernels/ops/primitive_op_cpu.h"
 
 namespace deeper {
 namespace {
-
-// oneDNN's max pooling keeps the position of the first maximum of each window for the backward pass
-// (pool_test.cpp).
-class PoolCpu final : public Op {
- public:
-  PoolCpu(const PoolParams& params, const OpSetup& s, onednn::ForwardBackward passes)
-      : mask_dx_(params.mask_dx), forward_(std::move(passes.forward)), backward_(std::move(passes.backward)) {
-    needs_.x = needs_.y = s.x;
-    needs_.y.shape = s.shape.y;
-    if (s.wants_dx()) needs_.dx_parts = {s.x};
-    needs_.saved_bytes = forward_.ArgBytes(DNNL_ARG_WORKSPACE);
-    needs_.workspace_bytes = std::max(forward_.scratch_bytes(), backward_.scratch_bytes());
-    needs_.backward_reads_y = mask_dx_ && !needs_.dx_parts.empty();
-  }
-
-  void Bind(const OpBinding& b) override {
-    Op::Bind(b);
-    forward_.Bind({{DNNL_ARG_SRC, b.x}, {DNNL_ARG_DST, b.y}, {DNNL_ARG_WORKSPACE, b.saved}}, b.workspace);
-    if (needs_.dx_parts.empty()) return;
-    backward_.Bind(
-        {{DNNL_ARG_DIFF_DST, b.dy[0]}, {DNNL_ARG_DIFF_SRC, b.dx[0]}, {DNNL_ARG_WORKSPACE, b.saved}},
-        b.workspace);
-  }
-  void Forward() override { forward_.Run(); }
-  void Backward() override {
-    if (needs_.dx_parts.empty()) return;
-    // Masking dy masks dx: the x that takes the gradient of a window equals its y.
-    JoinGradientsCpu(binding_.dy, mask_dx_ ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
-    backward_.Run();
-  }
-
- private:
-  bool mask_dx_;
-  onednn::Primitive forward_, backward_;
-};
 
 constexpr int64_t kMaxBlock = 16;
 
@@ -67,11 +32,7 @@ void Spread(const T* dy, int64_t pixels, int64_t block, int64_t channels, T* dx)
 
 class GlobalAvgPoolCpu final : public Op {
  public:
-  explicit GlobalAvgPoolCpu(const OpSetup& s) {
-    needs_.x = s.x;
-    needs_.y = {s.shape.y, s.x.dtype};
-    if (s.wants_dx()) needs_.dx_parts = {s.x};
-  }
+  explicit GlobalAvgPoolCpu(const OpSetup& s) { needs_ = s.Needs({s.shape.y, s.x.dtype}); }
 
   void Forward() override {
     ForEachBlock(binding_.x, binding_.y,
@@ -110,13 +71,16 @@ class GlobalAvgPoolCpu final : public Op {
 MadeOp MakeCpu(const PoolParams& params, const OpSetup& s) {
   const auto algorithm = params.kind == PoolParams::Kind::kMax ? dnnl::algorithm::pooling_max
                                                                : dnnl::algorithm::pooling_avg_exclude_padding;
-  TensorDesc y = s.x;
-  y.shape = s.shape.y;
+  OpNeeds needs = s.Needs(s.device.FeatureMap(s.shape.y, s.x.dtype));
+  // Masking dy masks dx: the x that takes the gradient of a window equals its y.
+  needs.backward_reads_y = params.mask_dx && s.wants_dx();
   const onednn::Window window = {params.window(s.x.shape.h), params.window(s.x.shape.w), params.stride,
                                  params.pad};
-  ASSIGN_OR_RETURN(auto passes, onednn::MakePooling(algorithm, onednn::DescOf(s.x), onednn::DescOf(y), window,
-                                                    {s.options.training, s.options.want_dx}));
-  return std::make_unique<PoolCpu>(params, s, std::move(passes));
+  // oneDNN's max pooling keeps the position of the first maximum of each window for the backward pass
+  // (pool_test.cpp).
+  ASSIGN_OR_RETURN(auto passes, onednn::MakePooling(algorithm, onednn::DescOf(s.x), onednn::DescOf(needs.y),
+                                                    window, {s.options.training, s.wants_dx()}));
+  return std::make_unique<PrimitiveOp>(std::move(needs), std::move(passes));
 }
 
 MadeOp MakeCpu(const GlobalAvgPoolParams&, const OpSetup& setup) {

@@ -42,9 +42,7 @@ struct MaxPool {
         }
       }
     }
-    Pack<T, N> out;
-    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(best[j]);
-    StorePack(y + i * N, out);
+    StorePack(y + i * N, Rounded<T>(best));
     if (argmax != nullptr) StorePack(argmax + i * N, first);
   }
 };
@@ -57,9 +55,7 @@ struct SpreadMaxPool {
     const int64_t packs = gradient.channels / N;
     float sum[N] = {};
     gradient.AddTo(sum, PlaceOf(i / packs, gradient.g.rows.size, gradient.g.columns.size), i % packs * N);
-    Pack<T, N> out;
-    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(sum[j]);
-    StorePack(dx + i * N, out);
+    StorePack(dx + i * N, Rounded<T>(sum));
   }
 };
 
@@ -83,10 +79,8 @@ struct AveragePool {
         for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]);
       }
     }
-    const float count = CountOf(rows, columns);
-    Pack<T, N> out;
-    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(sum[j] / count);
-    StorePack(y + i * N, out);
+    for (float& value : sum) value /= CountOf(rows, columns);
+    StorePack(y + i * N, Rounded<T>(sum));
   }
 };
 
@@ -108,9 +102,7 @@ struct AveragePoolGradient {
         for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]) * share;
       }
     }
-    Pack<T, N> out;
-    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(sum[j]);
-    StorePack(dx + i * N, out);
+    StorePack(dx + i * N, Rounded<T>(sum));
   }
 };
 
@@ -125,7 +117,7 @@ class PoolCuda final : public Op {
     needs_.y = device_.FeatureMap(y, s.x.dtype);
     if (!s.wants_dx()) return;
     wants_dx_ = true;
-    masks_dy_ = needs_.backward_reads_y = params.mask_dx;
+    needs_.backward_reads_y = params.mask_dx;
     needs_.takes_pooled_gradients = s.options.fuse;
     if (s.options.fuse) needs_.workspace_bytes = needs_.y.bytes();
     if (max_) needs_.saved_bytes = static_cast<size_t>(needs_.y.stored_elements());  // the argmax
@@ -157,7 +149,11 @@ class PoolCuda final : public Op {
     void* const dy = needs_.pooled_dx.has_value() ? binding_.pooled_dx
                      : binding_.dy.empty()        ? binding_.workspace
                                                   : binding_.dy[0];
-    Join(dy);
+    JoinGradientsCuda(device_, {.desc = needs_.y,
+                                .parts = binding_.dy,
+                                .pooled = binding_.pooled_dy,
+                                .y = needs_.backward_reads_y ? binding_.y : nullptr,
+                                .targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}}});
     if (needs_.pooled_dx.has_value()) return;
     const int64_t count = needs_.dx_parts[0].stored_elements();
     const int64_t bytes =
@@ -178,37 +174,9 @@ class PoolCuda final : public Op {
   }
 
  private:
-  void Join(void* dy) {
-    JoinGradientsCuda(device_, {.desc = needs_.y,
-                                .parts = binding_.dy,
-                                .pooled = binding_.pooled_dy,
-                                .y = masks_dy_ ? binding_.y : nullptr,
-                                .targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}},
-                                .sums = nullptr,
-                                .workspace = nullptr});
-  }
-
   CudaDevice& device_;
-  bool max_, wants_dx_ = false, masks_dy_ = false;
+  bool max_, wants_dx_ = false;
   PoolGeometry geometry_;
-};
-
-template <class T, int N>
-struct Average {
-  Pixels<T> x;
-  int64_t pixels;  // of an image
-  T* y;
-  DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = x.channels / N;
-    float sum[N] = {};
-    for (int64_t p = 0; p < pixels; ++p) {
-      const Pack<T, N> pack = LoadPack<T, N>(x.At(i / packs * pixels + p, i % packs * N));
-      for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]);
-    }
-    Pack<T, N> out;
-    for (int j = 0; j < N; ++j) out.v[j] = FromFloat<T>(sum[j] / static_cast<float>(pixels));
-    StorePack(y + i * N, out);
-  }
 };
 
 template <class T, int N>
@@ -227,22 +195,20 @@ struct Spread {
 class GlobalAvgPoolCuda final : public Op {
  public:
   explicit GlobalAvgPoolCuda(const OpSetup& s) : device_(AsCuda(s.device)) {
-    needs_.x = s.x;
-    needs_.y = {s.shape.y, s.x.dtype};
-    if (s.wants_dx()) needs_.dx_parts = {s.x.Dense()};
+    needs_ = s.Needs({s.shape.y, s.x.dtype});
   }
 
   void Forward() override {
-    const int64_t bytes = BytesOf(needs_.x) + BytesOf(needs_.y);
+    const int64_t bytes = BytesOf(needs_.x) + BytesOf(needs_.y), h = needs_.x.shape.h, w = needs_.x.shape.w;
+    const PoolGeometry whole = {{h, 1, h, 1, 0}, {w, 1, w, 1, 0}};
     WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&]<class T, int N>() {
       ForEach(device_, {"global average", bytes}, needs_.y.stored_elements() / N,
-              Average<T, N>{Pixels<T>(needs_.x, binding_.x), needs_.x.shape.spatial(),
-                            static_cast<T*>(binding_.y)});
+              AveragePool<T, N>{Pixels<T>(needs_.x, binding_.x), whole, static_cast<T*>(binding_.y)});
     });
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
-    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0], nullptr, nullptr);
+    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0]);
     const int64_t bytes = BytesOf(needs_.dx_parts[0]) + BytesOf(needs_.y);
     WithPacks(needs_.x.dtype, needs_.x.shape.c, [&]<class T, int N>() {
       ForEach(device_, {"global average gradient", bytes}, needs_.dx_parts[0].stored_elements() / N,

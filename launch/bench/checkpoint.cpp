@@ -1,6 +1,5 @@
 #include <fcntl.h>
 
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -14,7 +13,7 @@
 #include "kernels/base/status.h"
 #include "launch/bench/harness.h"
 #include "launch/cli/command.h"
-#include "launch/cli/run_flags.h"
+#include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/checkpoint_saver.h"
@@ -27,13 +26,12 @@ constexpr CommandText kText = {
     .summary = "times saving and resuming against bare writes and reads",
     .operands = "",
     .details =
-        "Each round trains a step, saves the state, trains a step while it is being written, and loads\n"
-        "it. Then it writes and flushes as many bytes to one file per rank, and reads them again into new\n"
-        "memory, with nothing else around. A file is dropped from the page cache before it is read, as far\n"
-        "as the file system does so. Prints medians as JSON; times are those of the slowest rank.",
-    .examples =
-        "deeper bench checkpoint --dir=/scratch/bench\n"
-        "mpirun -n 4 deeper bench checkpoint --dir=/scratch/bench --model=googlenet --batch=32",
+        R"(Each round trains a step, saves the state, trains a step while it is being written, and loads
+it. Then it writes and flushes as many bytes to one file per rank, and reads them again into new
+memory, with nothing else around. A file is dropped from the page cache before it is read, as far
+as the file system does so. Prints medians as JSON; times are those of the slowest rank.)",
+    .examples = R"(deeper bench checkpoint --dir=/scratch/bench
+mpirun -n 4 deeper bench checkpoint --dir=/scratch/bench --model=googlenet --batch=32)",
     .distributed = true,
 };
 
@@ -72,13 +70,12 @@ class BenchCheckpointCommand final : public Command {
             MachineFlags(config_),
             {"Measuring",
              {{"dir", &dir_, "where to write: a new directory, which is removed in the end"},
-              {"batch", &batch_, "images a step on each rank"},
-              {"repeats", &repeats_, "rounds"}}}};
+              {"batch", &batch_, "images a step on each rank", Range(1)},
+              {"repeats", &repeats_, "rounds", Range(1)}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
-    if (dir_.empty() || batch_ < 1 || repeats_ < 1)
-      return InvalidArgument("needs --dir=DIR; --batch and --repeats must be at least 1");
+    if (dir_.empty()) return InvalidArgument("needs --dir=DIR");
     comm_ = &call.comm;
     absl::Status status;
     if (call.is_root() && std::filesystem::exists(dir_))
@@ -134,10 +131,10 @@ class BenchCheckpointCommand final : public Command {
       if (status.ok()) status = DropFromCache(file);
     RETURN_IF_ERROR(Agree(*comm_, status));
 
-    const absl::StatusOr<std::unique_ptr<ParamStore>> resumed = training_.params().MakeEmpty();
-    RETURN_IF_ERROR(Agree(*comm_, resumed.status()));
+    ASSIGN_OR_RETURN(const std::unique_ptr<ParamStore> resumed,
+                     Agree(*comm_, training_.params().MakeEmpty()));
     figures_.restore.push_back(Milliseconds(
-        [&] { status = LoadCheckpoint(path, StateOf(step), Match::kExact, **resumed, *comm_).status(); }));
+        [&] { status = LoadCheckpoint(path, StateOf(step), Match::kExact, *resumed, *comm_).status(); }));
     RETURN_IF_ERROR(status);
     figures_.bare_read.push_back(Milliseconds([&] { status = ReadBare(bare, bytes_.size()); }));
     return Agree(*comm_, status);

@@ -6,71 +6,69 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_format.h"
 #include "comm/agree.h"
-#include "comm/mpi/mpi_baseline.h"
+#include "comm/mpi/mpi_communicator.h"
 #include "comm/nccl/device_communicator.h"
 #include "kernels/base/status.h"
 #include "launch/bench/harness.h"
 #include "launch/cli/command.h"
-#include "launch/cli/placement.h"
+#include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
 
 namespace deeper {
 namespace {
+
+using nlohmann::ordered_json;
 
 constexpr CommandText kText = {
     .name = "bench comm",
     .summary = "times collectives between ranks by size, next to MPI's own",
     .operands = "",
     .details =
-        "All-reduce (also as in elastic runs, and as with --wire=bf16), reduce-scatter and all-gather of\n"
-        "floats in memory, from --min_bytes to --max_bytes; on MPI, in turns with MPI's blocking calls.\n"
-        "With --device=cuda the floats are in the memory of GPUs, and --comm says which way they go.\n"
-        "Checks each result before it is timed. Times are medians over the repeats, each that of the\n"
-        "slowest rank. Bus bandwidth is bytes / time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n\n"
-        "for the others: what the busiest link must carry, whatever the algorithm (the formula of NVIDIA's\n"
-        "nccl-tests, doc/PERFORMANCE.md). bytes is the size of the whole buffer of floats: the input of a\n"
-        "reduce-scatter, the output of an all-gather. Prints a table on standard error and JSON on standard\n"
-        "output.",
-    .examples =
-        "mpirun -n 2 --bind-to core deeper bench comm\n"
-        "mpirun -n 4 deeper bench comm --min_bytes=1048576 --repeats=50\n"
-        "mpirun -n 8 deeper bench comm --device=cuda --comm=nccl --max_bytes=268435456",
+        R"(All-reduce (also as in elastic runs, and as with --wire=bf16), reduce-scatter and all-gather of
+floats in memory, from --min_bytes to --max_bytes; on MPI, in turns with MPI's blocking calls.
+With --device=cuda the floats are in the memory of GPUs, and --comm says which way they go.
+Checks each result before it is timed. Times are medians over the repeats, each that of the
+slowest rank. Bus bandwidth is bytes / time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n
+for the others: what the busiest link must carry, whatever the algorithm (the formula of NVIDIA's
+nccl-tests, doc/PERFORMANCE.md). bytes is the size of the whole buffer of floats: the input of a
+reduce-scatter, the output of an all-gather. Prints a table on standard error and JSON on standard
+output.)",
+    .examples = R"(mpirun -n 2 --bind-to core deeper bench comm
+mpirun -n 4 deeper bench comm --min_bytes=1048576 --repeats=50
+mpirun -n 8 deeper bench comm --device=cuda --comm=nccl --max_bytes=268435456)",
     .distributed = true,
 };
 
 // Floats in the memory of a device.
-class DeviceFloats {
- public:
-  DeviceFloats(size_t count, Device& device)
-      : device_(device), count_(count), memory_(device.Allocate(count * sizeof(float))) {}
+struct DeviceFloats {
+  DeviceFloats(size_t floats, Device& owner)
+      : device(owner), size(floats), memory(owner.Allocate(floats * sizeof(float))) {}
 
-  bool allocated() const { return memory_.data() != nullptr; }
-  float* data() const { return memory_.as<float>(); }
-  size_t size() const { return count_; }
+  float* data() const { return memory.as<float>(); }
   void Fill(float value) {
-    const std::vector<float> values(count_, value);
-    device_.Copy(data(), values.data(), count_ * sizeof(float));
-    device_.Synchronize();
+    const std::vector<float> values(size, value);
+    device.Copy(data(), values.data(), size * sizeof(float));
+    device.Synchronize();
   }
   std::vector<float> Read() const {
-    std::vector<float> values(count_);
-    device_.Copy(values.data(), data(), count_ * sizeof(float));
-    device_.Synchronize();
+    std::vector<float> values(size);
+    device.Copy(values.data(), data(), size * sizeof(float));
+    device.Synchronize();
     return values;
   }
 
- private:
-  Device& device_;
-  const size_t count_;
-  const Buffer memory_;
+  Device& device;
+  const size_t size;
+  const Buffer memory;
 };
 
 // What collectives work on: whole [count], shard [count / ranks]; residual [count] is the host's.
 struct Buffers {
   Buffers(size_t elements, int ranks, Device& device)
       : whole(elements, device), shard(elements / static_cast<size_t>(ranks), device), residual(elements) {}
-  bool allocated() const { return whole.allocated() && shard.allocated(); }
+  bool allocated() const { return whole.data() != nullptr && shard.data() != nullptr; }
   DeviceFloats whole, shard;
   std::vector<float> residual;
 };
@@ -80,15 +78,8 @@ struct Collective {
   double bus_factor;  // of bytes / time
   std::function<Request(Buffers&)> start;
   std::function<void(MpiBaseline&, Buffers&)> baseline;
-  std::function<bool(const Buffers&)> right;  // the output, from the inputs of Fill
+  std::function<bool(const Buffers&)> right;  // the output, where each rank's input is its number, from 1
 };
-
-// With this rank's input.
-void Fill(Buffers& b, int rank) {
-  b.whole.Fill(static_cast<float>(rank + 1));
-  b.shard.Fill(static_cast<float>(rank + 1));
-  std::fill(b.residual.begin(), b.residual.end(), 0.0f);
-}
 
 // On `stream`, which is the device's.
 std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
@@ -98,12 +89,12 @@ std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
   };
   const auto all_reduce = [&](const char* name, const std::function<Request(Buffers&)>& start) -> Collective {
     return {name, 2 * share, start,
-            [](MpiBaseline& mpi, Buffers& b) { mpi.AllReduce(b.whole.data(), b.whole.size()); },
+            [](MpiBaseline& mpi, Buffers& b) { mpi.AllReduce(b.whole.data(), b.whole.size); },
             [=](const Buffers& b) { return is_sum(b.whole); }};
   };
   const auto reduce_by = [&comm, stream](ReduceOp op) {
     return [&comm, stream, op](Buffers& b) {
-      return comm.AllReduce(b.whole.data(), b.whole.size(), CommType::kF32, op, stream);
+      return comm.AllReduce(b.whole.data(), b.whole.size, CommType::kF32, op, stream);
     };
   };
   std::vector<Collective> all = {all_reduce("all_reduce", reduce_by(ReduceOp::kSum))};
@@ -111,29 +102,28 @@ std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
     if (std::has_single_bit(static_cast<unsigned>(comm.size())))
       all.push_back(all_reduce("all_reduce_tree", reduce_by(ReduceOp::kTreeSum)));
     all.push_back(all_reduce("all_reduce_bf16", [&comm, stream](Buffers& b) {
-      return comm.SumInBf16(b.whole.data(), b.residual.data(), b.whole.size(), stream);
+      return comm.SumInBf16(b.whole.data(), b.residual.data(), b.whole.size, stream);
     }));
   }
-  all.push_back({"reduce_scatter", share,
-                 [&comm, stream](Buffers& b) {
-                   return comm.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size(), stream);
-                 },
-                 [](MpiBaseline& mpi, Buffers& b) {
-                   mpi.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size());
-                 },
-                 [=](const Buffers& b) { return is_sum(b.shard); }});
+  all.push_back(
+      {"reduce_scatter", share,
+       [&comm, stream](Buffers& b) {
+         return comm.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size, stream);
+       },
+       [](MpiBaseline& mpi, Buffers& b) { mpi.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size); },
+       [=](const Buffers& b) { return is_sum(b.shard); }});
   all.push_back({"all_gather", share,
                  [&comm, stream](Buffers& b) {
-                   return comm.AllGather(b.shard.data(), b.whole.data(), b.shard.size() * sizeof(float),
+                   return comm.AllGather(b.shard.data(), b.whole.data(), b.shard.size * sizeof(float),
                                          stream);
                  },
                  [](MpiBaseline& mpi, Buffers& b) {
-                   mpi.AllGather(b.shard.data(), b.whole.data(), b.shard.size() * sizeof(float));
+                   mpi.AllGather(b.shard.data(), b.whole.data(), b.shard.size * sizeof(float));
                  },
                  [](const Buffers& b) {
                    const std::vector<float> whole = b.whole.Read();
                    for (size_t i = 0; i < whole.size(); ++i) {
-                     const size_t rank = i / b.shard.size();
+                     const size_t rank = i / b.shard.size;
                      if (whole[i] != static_cast<float>(rank + 1)) return false;
                    }
                    return true;
@@ -150,8 +140,8 @@ class BenchCommCommand final : public Command {
              {{"collective", &collective_, "all | one of the names in the table"},
               {"min_bytes", &min_bytes_, "the smallest buffer"},
               {"max_bytes", &max_bytes_, "the largest; each size is 4 times the one before"},
-              {"warmup", &warmup_, "rounds before the first that is timed"},
-              {"repeats", &repeats_, "rounds that are timed"}}},
+              {"warmup", &warmup_, "rounds before the first that is timed", Range(1)},
+              {"repeats", &repeats_, "rounds that are timed", Range(1)}}},
             {"Machine",
              {{"device", &config_.device, "cpu | cuda: where the floats are"},
               {"comm", &config_.comm, "cuda: auto | nccl | mpi, as for `train`"}}}};
@@ -163,22 +153,20 @@ class BenchCommCommand final : public Command {
     if (min_bytes_ < 4 * comm.size() || max_bytes_ < min_bytes_ || max_bytes_ > int64_t{1} << 30)
       return InvalidArgument(
           "--min_bytes must hold a float a rank, and --max_bytes be no less and at most 1 GiB");
-    if (warmup_ < 1 || repeats_ < 1) return InvalidArgument("--warmup and --repeats must be at least 1");
     config_.synthetic = true;  // no data are asked for
     RETURN_IF_ERROR(Validate(config_));
     ASSIGN_OR_RETURN(device_, MakeDeviceFor(config_, comm));
     ASSIGN_OR_RETURN(const DeviceCommunicator made, MakeDeviceCommunicator(comm, *device_, config_.comm));
     Communicator& measured = made.comm == nullptr ? comm : *made.comm;
     if (comm.name() == "mpi" && made.comm == nullptr) baseline_.emplace();
-    if (call.is_root()) {
-      std::fprintf(stderr, "%-16s %10s %10s %10s %10s %10s %14s\n", "collective", "bytes", "ms", "bus GB/s",
-                   "MPI ms", "bus GB/s", "time / MPI's");
-    }
-    nlohmann::ordered_json results = nlohmann::ordered_json::array();
+    if (call.is_root())
+      std::fputs("collective            bytes         ms   bus GB/s     MPI ms   bus GB/s   time / MPI's\n",
+                 stderr);
+    ordered_json results = ordered_json::array();
     for (const Collective& collective : Collectives(measured, device_->stream())) {
       if (collective_ != "all" && collective_ != collective.name) continue;
       for (int64_t bytes = min_bytes_; bytes <= max_bytes_; bytes *= 4) {
-        ASSIGN_OR_RETURN(nlohmann::ordered_json result, Measure(collective, bytes, comm));
+        ASSIGN_OR_RETURN(ordered_json result, Measure(collective, bytes, comm));
         if (call.is_root()) PrintRow(result);
         results.push_back(std::move(result));
       }
@@ -197,8 +185,7 @@ class BenchCommCommand final : public Command {
   }
 
  private:
-  absl::StatusOr<nlohmann::ordered_json> Measure(const Collective& collective, int64_t bytes,
-                                                 Communicator& comm) {
+  absl::StatusOr<ordered_json> Measure(const Collective& collective, int64_t bytes, Communicator& comm) {
     const auto ranks = static_cast<size_t>(comm.size());
     const size_t elements = static_cast<size_t>(bytes) / sizeof(float) / ranks * ranks;
     Buffers buffers(elements, comm.size(), *device_);
@@ -210,7 +197,9 @@ class BenchCommCommand final : public Command {
     };
     const auto theirs = [&] { collective.baseline(*baseline_, buffers); };
     const auto is_right = [&](const auto& run) {
-      Fill(buffers, comm.rank());
+      for (DeviceFloats* input : {&buffers.whole, &buffers.shard})
+        input->Fill(static_cast<float>(comm.rank() + 1));
+      std::fill(buffers.residual.begin(), buffers.residual.end(), 0.0f);
       run();
       return collective.right(buffers);
     };
@@ -229,18 +218,15 @@ class BenchCommCommand final : public Command {
     }
     for (std::vector<double>* times : {&our_ms, &their_ms})
       comm.AllReduce(times->data(), times->size(), CommType::kF64, ReduceOp::kMax, {}).Wait();
-    return ResultOf(collective, elements * sizeof(float), our_ms, their_ms);
-  }
-
-  static nlohmann::ordered_json ResultOf(const Collective& collective, size_t bytes,
-                                         const std::vector<double>& our_ms,
-                                         const std::vector<double>& their_ms) {
+    const size_t whole_bytes = elements * sizeof(float);
     const auto bus_gb_per_s = [&](double ms) {
-      return collective.bus_factor * static_cast<double>(bytes) / ms / 1e6;
+      return collective.bus_factor * static_cast<double>(whole_bytes) / ms / 1e6;
     };
     const double ms = Median(our_ms);
-    nlohmann::ordered_json result = {
-        {"collective", collective.name}, {"bytes", bytes}, {"ms", ms}, {"bus_gb_per_s", bus_gb_per_s(ms)}};
+    ordered_json result = {{"collective", collective.name},
+                           {"bytes", whole_bytes},
+                           {"ms", ms},
+                           {"bus_gb_per_s", bus_gb_per_s(ms)}};
     if (their_ms.empty()) return result;
     const double mpi_ms = Median(their_ms);
     result["mpi_ms"] = mpi_ms;
@@ -249,13 +235,13 @@ class BenchCommCommand final : public Command {
     return result;
   }
 
-  static void PrintRow(const nlohmann::ordered_json& r) {
-    std::fprintf(stderr, "%-16s %10lld %10.3f %10.2f", r["collective"].get<std::string>().c_str(),
-                 r["bytes"].get<long long>(), r["ms"].get<double>(), r["bus_gb_per_s"].get<double>());
-    if (r.contains("mpi_ms")) {
-      std::fprintf(stderr, " %10.3f %10.2f %14.2f", r["mpi_ms"].get<double>(),
-                   r["mpi_bus_gb_per_s"].get<double>(), r["time_of_mpi"].get<double>());
-    }
+  static void PrintRow(const ordered_json& r) {
+    const auto number = [&](const char* name) { return r[name].get<double>(); };
+    absl::FPrintF(stderr, "%-16s %10d %10.3f %10.2f", r["collective"].get<std::string>(),
+                  r["bytes"].get<int64_t>(), number("ms"), number("bus_gb_per_s"));
+    if (r.contains("mpi_ms"))
+      absl::FPrintF(stderr, " %10.3f %10.2f %14.2f", number("mpi_ms"), number("mpi_bus_gb_per_s"),
+                    number("time_of_mpi"));
     std::fputc('\n', stderr);
   }
 

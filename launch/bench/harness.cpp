@@ -5,7 +5,7 @@
 
 #include "comm/agree.h"
 #include "kernels/base/status.h"
-#include "launch/cli/placement.h"
+#include "launch/cli/run_config.h"
 #include "trainer/run/inputs.h"
 
 namespace deeper {

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <fstream>
-#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -23,7 +22,7 @@
 #include "kernels/base/jobs.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
-#include "launch/cli/run_flags.h"
+#include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
 #include "trainer/run/inputs.h"
 #include "trainer/scaling/statistics.h"
@@ -36,15 +35,14 @@ constexpr CommandText kText = {
     .summary = "times reading, decoding and augmenting packed images, next to bare loops over the same bytes",
     .operands = "",
     .details =
-        "Rounds that alternate, on the same threads: the loader as training uses it; pread and CRC32C of\n"
-        "the same samples in the same order; of JPEGs, deeper's decoder and a bare libjpeg loop over the\n"
-        "same files in memory. Prints medians, and the medians of the rounds' ratios, as JSON. Read the\n"
-        "data once before, so that the page cache is warm. Under mpirun, only opens the split: rank 0 for\n"
-        "all, then every rank all files.",
-    .examples =
-        "deeper bench loader --data=datasets/imagenet --augment=inception --workers=2\n"
-        "deeper bench loader --data=datasets/imagenet-raw --packed --workers=2\n"
-        "mpirun -n 8 deeper bench loader --data=datasets/imagenet",
+        R"(Rounds that alternate, on the same threads: the loader as training uses it; pread and CRC32C of
+the same samples in the same order; of JPEGs, deeper's decoder and a bare libjpeg loop over the
+same files in memory. Prints medians, and the medians of the rounds' ratios, as JSON. Read the
+data once before, so that the page cache is warm. Under mpirun, only opens the split: rank 0 for
+all, then every rank all files.)",
+    .examples = R"(deeper bench loader --data=datasets/imagenet --augment=inception --workers=2
+deeper bench loader --data=datasets/imagenet-raw --packed --workers=2
+mpirun -n 8 deeper bench loader --data=datasets/imagenet)",
     .distributed = true,
 };
 
@@ -96,17 +94,15 @@ class BenchLoaderCommand final : public Command {
                   {"image_size", &image_size_, "height and width of what comes out"},
                   {"packed", &packed_, "what a GPU is fed: stored pixels, not yet cut and normalised"}}),
             {"Measuring",
-             {{"workers", &c.workers, "threads, of the loader and of every loop"},
-              {"batch", &batch_, "images a batch"},
-              {"images", &images_, "images a round; more than the split has: several epochs"},
-              {"rounds", &rounds_, "of each"}}}};
+             {{"workers", &c.workers, "threads, of the loader and of every loop", Range(1)},
+              {"batch", &batch_, "images a batch", Range(1)},
+              {"images", &images_, "images a round; more than the split has: several epochs", Range(1)},
+              {"rounds", &rounds_, "of each", Range(1)}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     config_.global_batch = batch_;
     RETURN_IF_ERROR(Validate(config_));
-    if (config_.workers < 1 || images_ < 1 || rounds_ < 1 || config_.synthetic)
-      return InvalidArgument("--workers, --images and --rounds must be at least 1");
     if (call.comm.size() > 1) return MeasureOpening(call);
     ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> data,
                      OpenDataset(config_, config_.data, config_.train_split, call.comm));
@@ -158,12 +154,11 @@ class BenchLoaderCommand final : public Command {
     std::map<std::string, std::vector<double>> rates;
     StageTimes stages{};
     absl::Status status;
-    const auto time = [&](const char* name, const std::function<absl::Status()>& work) {
+    const auto time = [&](const char* name, const auto& work) {
       const double seconds = SecondsOf([&] { status.Update(work()); });
       rates[name].push_back(static_cast<double>(images_) / seconds);
     };
-    uint32_t longest = 0;
-    for (const Place& place : places) longest = std::max(longest, place.length);
+    const uint32_t longest = std::ranges::max(places, {}, &Place::length).length;
     const int64_t buffers = std::max<int64_t>(3 * batch_, config_.workers);
     std::vector<std::vector<uint8_t>> ring(static_cast<size_t>(buffers), std::vector<uint8_t>(longest));
     for (int round = 0; round < rounds_ && status.ok(); ++round) {

@@ -9,8 +9,7 @@
 #include "kernels/cuda/planning_device.h"
 #include "launch/bench/harness.h"
 #include "launch/cli/command.h"
-#include "launch/cli/placement.h"
-#include "launch/cli/run_flags.h"
+#include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
 #include "trainer/engine/op_chain.h"
 #include "trainer/run/inputs.h"
@@ -24,14 +23,13 @@ constexpr CommandText kText = {
     .summary = "times modules, the stem and the head by themselves, fused and not",
     .operands = "",
     .details =
-        "Runs a layer, or the chain of layers called stem or head, forward and backward on random data. On\n"
-        "CUDA, runs it with fused kernels and with separate ones; their results must agree before anything\n"
-        "is timed. Next to the times stands the floor: for each launch the larger of bytes / bandwidth and\n"
-        "operations / peak. Prints a table on standard error, and JSON.",
-    .examples =
-        "deeper bench op --op=inception4e --device=cuda --precision=bf16 --batch=256\n"
-        "deeper bench op --op=all --device=cuda --precision=bf16 --batch=256\n"
-        "deeper bench op --op=stem --batch=32",
+        R"(Runs a layer, or the chain of layers called stem or head, forward and backward on random data. On
+CUDA, runs it with fused kernels and with separate ones; their results must agree before anything
+is timed. Next to the times stands the floor: for each launch the larger of bytes / bandwidth and
+operations / peak. Prints a table on standard error, and JSON.)",
+    .examples = R"(deeper bench op --op=inception4e --device=cuda --precision=bf16 --batch=256
+deeper bench op --op=all --device=cuda --precision=bf16 --batch=256
+deeper bench op --op=stem --batch=32)",
 };
 
 // Of one way to compute a chain; microseconds.
@@ -63,17 +61,14 @@ class BenchOpCommand final : public Command {
             MachineFlags(config_),
             {"Measuring",
              {{"op", &op_, "all | stem | head | the name of a layer"},
-              {"batch", &batch_, "images"},
-              {"warmup", &warmup_, "runs before the first that is timed"},
-              {"repeats", &repeats_, "measurements, of which the median counts"},
-              {"runs", &runs_, "runs of a measurement"},
+              {"batch", &batch_, "images", Range(1)},
+              {"warmup", &warmup_, "runs before the first that is timed", Range(2)},
+              {"repeats", &repeats_, "measurements, of which the median counts", Range(1)},
+              {"runs", &runs_, "runs of a measurement", Range(1)},
               {"seed", &config_.seed, "of parameters and data"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
-    if (batch_ < 1 || warmup_ < 2 || repeats_ < 1 || runs_ < 1) {
-      return InvalidArgument("--batch, --repeats and --runs must be at least 1, --warmup at least 2");
-    }
     RETURN_IF_ERROR(Validate(config_));
     DatasetInfo images;
     images.channels = 3;

@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <cstdio>
 #include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "kernels/base/status.h"
 #include "launch/bench/harness.h"
@@ -23,15 +23,15 @@ constexpr CommandText kText = {
     .summary = "measures how training scales over numbers of ranks, and predicts how it goes on",
     .operands = "[-- FLAGS OF train...]",
     .details =
-        "Starts `mpirun -n RANKS deeper train` for each number of ranks, a few steps each, in rounds that\n"
-        "take turns. Weak scaling: --batch images a rank. Strong scaling: the first --batch times the most\n"
-        "ranks, divided over them. For each point the median over the rounds, an interval of 95 %\n"
-        "confidence, the efficiency (images/s a rank over those of the fewest ranks), and where the time\n"
-        "goes; other_ms is waiting for the slowest rank. Next to it what a model (docs/design/scaling-model.md)\n"
-        "predicts: calibrated on `bench comm` and on the smallest and largest batch, on one rank and on the\n"
-        "most; all other points are held out. Then what it predicts for --predict. Flags of train follow\n"
-        "after --; without any it is GoogLeNet on synthetic images. Run it as one process, without mpirun.\n"
-        "Prints a table on standard error and JSON on standard output.",
+        R"(Starts `mpirun -n RANKS deeper train` for each number of ranks, a few steps each, in rounds that
+take turns. Weak scaling: --batch images a rank. Strong scaling: the first --batch times the most
+ranks, divided over them. For each point the median over the rounds, an interval of 95 %
+confidence, the efficiency (images/s a rank over those of the fewest ranks), and where the time
+goes; other_ms is waiting for the slowest rank. Next to it what a model (docs/design/scaling-model.md)
+predicts: calibrated on `bench comm` and on the smallest and largest batch, on one rank and on the
+most; all other points are held out. Then what it predicts for --predict. Flags of train follow
+after --; without any it is GoogLeNet on synthetic images. Run it as one process, without mpirun.
+Prints a table on standard error and JSON on standard output.)",
     .examples =
         "deeper bench scaling --ranks=1,2 --batch=16\n"
         "deeper bench scaling --ranks=1,2,4,8 --mpirun='mpirun --hostfile hosts --bind-to core' -- "
@@ -56,14 +56,15 @@ class BenchScalingCommand final : public Command {
   BenchScalingCommand() : Command(kText) {}
 
   std::vector<FlagGroup> Flags() override {
+    constexpr double kAny = Range::kAny;
     return {
         {"What to measure",
          {{"ranks", &ranks_text_, "numbers of ranks, with commas"},
-          {"kind", &study_.kind, "weak | strong | both"},
+          {"kind", OneOf(&study_.kind, {"weak", "strong", "both"}), "of scaling"},
           {"batch", &batch_text_, "images a rank; several with commas: weak scaling with each"},
-          {"rounds", &study_.rounds, "runs of each point, in turns"},
-          {"steps", &study_.steps, "of a run that are timed"},
-          {"warmup", &study_.warmup, "steps of a run before them"}}},
+          {"rounds", &study_.rounds, "runs of each point, in turns", Range(2)},
+          {"steps", &study_.steps, "of a run that are timed", Range(2)},
+          {"warmup", &study_.warmup, "steps of a run before them", Range(1)}}},
         {"How to start ranks",
          {{"mpirun", &study_.mpirun, "the launcher and its arguments, but for -n and the program"}}},
         {"Prediction",
@@ -71,17 +72,23 @@ class BenchScalingCommand final : public Command {
            "JSON of an earlier study of the same network, whose figures of computing count; empty: as "
            "measured now"},
           {"predict", &predict_text_, "numbers of ranks to predict, with commas"},
-          {"ranks_per_node", &ranks_per_node_, "of what is predicted; 0: the most ranks measured"},
-          {"node_latency_us", &node_latency_us_, "of a message between nodes; 0: as measured between ranks"},
-          {"node_gb_per_s", &node_gb_per_s_,
-           "bandwidth of a node's network, each way, in 1e9 bytes a second; 0: as measured between "
-           "ranks"}}}};
+          {"ranks_per_node", &ranks_per_node_, "of what is predicted",
+           Range(0, kAny, "the most ranks measured")},
+          {"node_latency_us", &node_latency_us_, "of a message between nodes",
+           Range(0, kAny, "as measured between ranks")},
+          {"node_gb_per_s", &node_gb_per_s_, "bandwidth of a node's network, each way, in 1e9 bytes a second",
+           Range(0, kAny, "as measured between ranks")}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     if (call.comm.name() != "single")
       return InvalidArgument("it starts mpirun by itself: leave out mpirun, and see --mpirun");
-    RETURN_IF_ERROR(Check());
+    ASSIGN_OR_RETURN(study_.ranks, ParseList("ranks", ranks_text_));
+    ASSIGN_OR_RETURN(study_.batches, ParseList("batch", batch_text_));
+    ASSIGN_OR_RETURN(predict_, ParseList("predict", predict_text_));
+    if (study_.ranks.empty() || study_.batches.empty())
+      return InvalidArgument("--ranks and --batch want a number at least");
+    std::sort(study_.ranks.begin(), study_.ranks.end());
     study_.train_flags = call.operands;
     if (call.operands.empty()) study_.train_flags = {"--synthetic", "--num_classes=1000"};
     ScalingStudy study(study_);
@@ -91,46 +98,40 @@ class BenchScalingCommand final : public Command {
   }
 
  private:
-  absl::Status Check() {
-    ASSIGN_OR_RETURN(study_.ranks, ParseList("ranks", ranks_text_));
-    ASSIGN_OR_RETURN(study_.batches, ParseList("batch", batch_text_));
-    ASSIGN_OR_RETURN(predict_, ParseList("predict", predict_text_));
-    if (study_.ranks.empty() || study_.batches.empty())
-      return InvalidArgument("--ranks and --batch want a number at least");
-    std::sort(study_.ranks.begin(), study_.ranks.end());
-    if (study_.kind != "weak" && study_.kind != "strong" && study_.kind != "both")
-      return InvalidArgument("--kind=", study_.kind, ": weak, strong or both");
-    if (study_.rounds < 2 || study_.steps < 2 || study_.warmup < 1)
-      return InvalidArgument("--rounds and --steps must be at least 2, --warmup at least 1");
-    if (node_gb_per_s_ < 0 || node_latency_us_ < 0 || ranks_per_node_ < 0)
-      return InvalidArgument("--node_gb_per_s, --node_latency_us and --ranks_per_node must not be negative");
-    return absl::OkStatus();
-  }
-
   void Report(const ScalingStudy& study) const {
-    std::fprintf(stderr, "\n%-7s %5s %7s %10s %21s %7s %9s %9s %9s %9s %10s %7s\n", "kind", "ranks", "batch",
-                 "images/s", "95 % interval", "effic.", "compute", "exposed", "data", "other", "predicted",
-                 "error");
+    absl::FPrintF(stderr, "\n%-7s %5s %7s %10s %21s %7s %9s %9s %9s %9s %10s %7s\n", "kind", "ranks", "batch",
+                  "images/s", "95 % interval", "effic.", "compute", "exposed", "data", "other", "predicted",
+                  "error");
     ordered_json rows = ordered_json::array();
     for (const Point& point : study.points()) {
       rows.push_back(RowOf(study, point));
       PrintRow(rows.back());
     }
-    PrintBenchmark({{"benchmark", "scaling"},
-                    {"points", rows},
-                    {"predictions", Predictions(study)},
-                    {"calibration", Calibration(study.step(), study.cluster())}},
-                   {{"ranks", study_.ranks},
-                    {"kind", study_.kind},
-                    {"batch", study_.batches},
-                    {"rounds", study_.rounds},
-                    {"steps", study_.steps},
-                    {"warmup", study_.warmup},
-                    {"mpirun", study_.mpirun},
-                    {"train", study.options().train_flags},
-                    {"network", study.network()},
-                    {"calibration", study_.calibration_path}},
-                   study.device());
+    const RankStep& step = study.step();
+    const Cluster& cluster = study.cluster();
+    PrintBenchmark(
+        {{"benchmark", "scaling"},
+         {"points", rows},
+         {"predictions", Predictions(study)},
+         {"calibration",
+          {{"fixed_ms", step.update_ms},
+           {"ms_per_image", (step.forward_ms + step.backward_ms) / static_cast<double>(step.batch)},
+           {"sharing", cluster.sharing},
+           {"sending_ms_per_byte", cluster.sending_ms_per_byte},
+           {"jitter", cluster.jitter},
+           {"latency_us", cluster.within.latency_us},
+           {"bytes_per_second", cluster.within.bytes_per_second}}}},
+        {{"ranks", study_.ranks},
+         {"kind", study_.kind},
+         {"batch", study_.batches},
+         {"rounds", study_.rounds},
+         {"steps", study_.steps},
+         {"warmup", study_.warmup},
+         {"mpirun", study_.mpirun},
+         {"train", study_.train_flags},
+         {"network", study.network()},
+         {"calibration", study_.calibration_path}},
+        study.device());
   }
 
   static ordered_json RowOf(const ScalingStudy& study, const Point& point) {
@@ -156,13 +157,13 @@ class BenchScalingCommand final : public Command {
   static void PrintRow(const ordered_json& row) {
     const auto number = [&](const char* name) { return row[name].get<double>(); };
     const ordered_json& rate = row["images_per_second"];
-    std::fprintf(
-        stderr, "%-7s %5d %7lld %10.1f [%8.1f, %8.1f] %6.1f%% %9.1f %9.1f %9.1f %9.1f %10.1f %6.1f%% %s\n",
-        row["kind"].get<std::string>().c_str(), row["ranks"].get<int>(), row["global_batch"].get<long long>(),
-        rate["median"].get<double>(), rate["ci95"][0].get<double>(), rate["ci95"][1].get<double>(),
-        100 * number("efficiency"), number("compute_ms"), number("comm_exposed_ms"), number("data_wait_ms"),
-        number("other_ms"), number("predicted"), 100 * number("error"),
-        row["held_out"].get<bool>() ? "held out" : "calibrates");
+    absl::FPrintF(stderr,
+                  "%-7s %5d %7d %10.1f [%8.1f, %8.1f] %6.1f%% %9.1f %9.1f %9.1f %9.1f %10.1f %6.1f%% %s\n",
+                  row["kind"].get<std::string>(), row["ranks"].get<int>(), row["global_batch"].get<int64_t>(),
+                  rate["median"].get<double>(), rate["ci95"][0].get<double>(), rate["ci95"][1].get<double>(),
+                  100 * number("efficiency"), number("compute_ms"), number("comm_exposed_ms"),
+                  number("data_wait_ms"), number("other_ms"), number("predicted"), 100 * number("error"),
+                  row["held_out"].get<bool>() ? "held out" : "calibrates");
   }
 
   // With the first batch, weak scaling on. Between the ranks as measured, wherever they are, except for what
@@ -191,24 +192,13 @@ class BenchScalingCommand final : public Command {
                              {"bucket_mib", exchange.bucket_bytes >> 20},
                              {"bf16_wire_images_per_second", halved.images_per_second},
                              {"batch_for_90_percent", batch}});
-      std::fprintf(stderr,
-                   "predicted: %d ranks: %.1f images/s, efficiency %.1f %%, buckets of %lld MiB; with "
-                   "--wire=bf16 %.1f images/s; 90 %% efficient from %lld images a rank on (0: never)\n",
-                   ranks, p.images_per_second, 100 * p.efficiency,
-                   static_cast<long long>(exchange.bucket_bytes >> 20), halved.images_per_second,
-                   static_cast<long long>(batch));
+      absl::FPrintF(stderr,
+                    "predicted: %d ranks: %.1f images/s, efficiency %.1f %%, buckets of %d MiB; with "
+                    "--wire=bf16 %.1f images/s; 90 %% efficient from %d images a rank on (0: never)\n",
+                    ranks, p.images_per_second, 100 * p.efficiency, exchange.bucket_bytes >> 20,
+                    halved.images_per_second, batch);
     }
     return predictions;
-  }
-
-  static ordered_json Calibration(const RankStep& step, const Cluster& cluster) {
-    return {{"fixed_ms", step.update_ms},
-            {"ms_per_image", (step.forward_ms + step.backward_ms) / static_cast<double>(step.batch)},
-            {"sharing", cluster.sharing},
-            {"sending_ms_per_byte", cluster.sending_ms_per_byte},
-            {"jitter", cluster.jitter},
-            {"latency_us", cluster.within.latency_us},
-            {"bytes_per_second", cluster.within.bytes_per_second}};
   }
 
   StudyOptions study_;

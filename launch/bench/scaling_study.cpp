@@ -1,9 +1,16 @@
 #include "launch/bench/scaling_study.h"
 
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
-#include <cstdio>
+#include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -11,16 +18,78 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "data/io/file.h"
+#include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
-#include "launch/bench/job.h"
 #include "trainer/scaling/statistics.h"
 
 namespace deeper {
 namespace {
 
 using nlohmann::ordered_json;
+
+// The child's code when the program cannot be started; a shell's.
+constexpr int kNotStarted = 127;
+
+std::string TextOf(int fd) {
+  const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFile(absl::StrCat("/proc/self/fd/", fd));
+  return bytes.ok() ? std::string(bytes->begin(), bytes->end()) : "";
+}
+
+// The last lines of what a program printed.
+std::string LastLines(const std::string& text) {
+  std::vector<absl::string_view> lines = absl::StrSplit(text, '\n', absl::SkipWhitespace());
+  constexpr ptrdiff_t kLines = 12;
+  if (std::ssize(lines) > kLines) lines.erase(lines.begin(), lines.end() - kLines);
+  return absl::StrJoin(lines, "\n");
+}
+
+// Runs `LAUNCHER -n RANKS deeper ARGUMENTS` to its end and returns its standard output. `launcher`: a
+// program, looked for in PATH, and its arguments. The job gets SIGTERM when this process ends. A job that
+// fails has its last lines in the message and its own exit code, or kCommunication for one that is not
+// deeper's. NotFound: there is no such launcher. Unavailable: no process can be made.
+absl::StatusOr<std::string> RunJob(const std::string& launcher, int ranks,
+                                   const std::vector<std::string>& arguments) {
+  std::vector<std::string> line = absl::StrSplit(launcher, ' ', absl::SkipEmpty());
+  if (line.empty()) return InvalidArgument("--mpirun names no launcher");
+  line.insert(line.end(),
+              {"-n", absl::StrCat(ranks), std::filesystem::read_symlink("/proc/self/exe").string()});
+  line.insert(line.end(), arguments.begin(), arguments.end());
+
+  const int output = memfd_create("output", MFD_CLOEXEC), errors = memfd_create("errors", MFD_CLOEXEC);
+  const absl::Cleanup close_both = [&] {
+    close(output);
+    close(errors);
+  };
+  const pid_t pid = output < 0 || errors < 0 ? -1 : fork();
+  if (pid == 0) {
+    std::vector<char*> words;
+    for (std::string& word : line) words.push_back(word.data());
+    words.push_back(nullptr);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    dup2(output, STDOUT_FILENO);
+    dup2(errors, STDERR_FILENO);
+    execvp(words[0], words.data());
+    _exit(kNotStarted);
+  }
+  if (pid < 0) return Unavailable("cannot start ", line[0], ": ", std::strerror(errno));
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  if (code == 0) return TextOf(output);
+  const std::string text = TextOf(output) + TextOf(errors);
+  if (code == kNotStarted && text.empty()) return NotFound("there is no program ", line[0]);
+  const bool ours =
+      code >= static_cast<int>(ExitCode::kUsage) && code <= static_cast<int>(ExitCode::kNotFinite);
+  return WithExitCode(absl::UnknownError(absl::StrCat("exit code ", code, " from: ", absl::StrJoin(line, " "),
+                                                      "\n", LastLines(text))),
+                      ours ? static_cast<ExitCode>(code) : ExitCode::kCommunication);
+}
 
 std::vector<Point> PointsOf(const StudyOptions& options) {
   std::vector<Point> points;
@@ -84,8 +153,8 @@ absl::Status ScalingStudy::Run() {
   for (int round = 0; round < options_.rounds; ++round) {
     for (const Point& point : points_) {
       if (std::ssize(runs_[point.key()]) > round) continue;  // of both kinds
-      std::fprintf(stderr, "round %d of %d: %d ranks, %lld images a step\n", round + 1, options_.rounds,
-                   point.ranks, static_cast<long long>(point.global_batch));
+      absl::FPrintF(stderr, "round %d of %d: %d ranks, %d images a step\n", round + 1, options_.rounds,
+                    point.ranks, point.global_batch);
       RETURN_IF_ERROR(MeasurePoint(point, scratch + "/metrics"));
     }
     RETURN_IF_ERROR(MeasureLink());

@@ -37,7 +37,8 @@ struct Point {
 class ScalingStudy {
  public:
   explicit ScalingStudy(StudyOptions options);
-  // Runs all of it, with progress on standard error, and calibrates the model. Failures of jobs are RunJob's.
+  // Runs all of it, with progress on standard error, and calibrates the model. Where a job fails, the message
+  // has its last lines, and the status its exit code.
   absl::Status Run();
 
   const std::vector<Point>& points() const { return points_; }
@@ -56,7 +57,6 @@ class ScalingStudy {
   const Cluster& cluster() const { return cluster_; }
   Exchange exchange() const;
 
-  const StudyOptions& options() const { return options_; }
   const nlohmann::ordered_json& network() const { return network_; }  // as the metrics of a run describe it
   const std::string& device() const { return device_; }               // as `train` announces it
 

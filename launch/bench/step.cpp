@@ -12,7 +12,7 @@
 #include "kernels/base/status.h"
 #include "launch/bench/harness.h"
 #include "launch/cli/command.h"
-#include "launch/cli/run_flags.h"
+#include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
 #include "trainer/monitor/step_profile.h"
 #include "trainer/monitor/trace_file.h"
@@ -25,15 +25,13 @@ constexpr CommandText kText = {
     .name = "bench step",
     .summary = "times a training step on data that is already in memory",
     .operands = "",
-    .details =
-        "Trains on one batch of synthetic images again and again: forward, backward, update; no\n"
-        "reading, no other ranks. After a warm-up, in which the loss must fall, prints medians over the\n"
-        "repeats as JSON. On CUDA a step is one recording, as in training. --profile times one more step\n"
-        "launch by launch: a trace for Perfetto (ui.perfetto.dev) or Chrome, and tables on standard error.",
-    .examples =
-        "deeper bench step --model=googlenet --batch=32\n"
-        "deeper bench step --model=googlenet --batch=32 --precision=bf16 --threads=1\n"
-        "deeper bench step --model=googlenet --batch=256 --precision=bf16 --device=cuda --profile=step.json",
+    .details = R"(Trains on one batch of synthetic images again and again: forward, backward, update; no
+reading, no other ranks. After a warm-up, in which the loss must fall, prints medians over the
+repeats as JSON. On CUDA a step is one recording, as in training. --profile times one more step
+launch by launch: a trace for Perfetto (ui.perfetto.dev) or Chrome, and tables on standard error.)",
+    .examples = R"(deeper bench step --model=googlenet --batch=32
+deeper bench step --model=googlenet --batch=32 --precision=bf16 --threads=1
+deeper bench step --model=googlenet --batch=256 --precision=bf16 --device=cuda --profile=step.json)",
 };
 
 class BenchStepCommand final : public Command {
@@ -48,9 +46,9 @@ class BenchStepCommand final : public Command {
                    "cuda: true: library calls as for a run that can be repeated bit by bit | false: the "
                    "fastest"}}),
             {"Measuring",
-             {{"batch", &batch_, "images a step"},
-              {"warmup", &warmup_, "steps before the first that is timed"},
-              {"repeats", &repeats_, "steps that are timed"},
+             {{"batch", &batch_, "images a step", Range(1)},
+              {"warmup", &warmup_, "steps before the first that is timed", Range(2)},
+              {"repeats", &repeats_, "steps that are timed", Range(1)},
               {"lr", &config_.lr, "learning rate"},
               {"seed", &config_.seed, "of weights and images"},
               {"trace", &trace_, "file for a timeline of the steps that are timed, which Perfetto opens"},
@@ -58,8 +56,6 @@ class BenchStepCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
-    if (batch_ < 1 || warmup_ < 2 || repeats_ < 1)
-      return InvalidArgument("--batch and --repeats must be at least 1, --warmup at least 2");
     if (!profile_.empty() && config_.device != DeviceType::kCuda)
       return InvalidArgument("--profile needs --device=cuda: it times launches on a GPU");
     BenchTraining training;
@@ -138,10 +134,7 @@ class BenchStepCommand final : public Command {
     getrusage(RUSAGE_SELF, &usage);
     json["peak_rss_bytes"] = int64_t{usage.ru_maxrss} * 1024;
     json["warmup_losses"] = losses;
-    PrintBenchmark(std::move(json), Settings(training.net().model()), training.device().Describe());
-  }
-
-  nlohmann::ordered_json Settings(const Model& model) const {
+    const Model& model = training.net().model();
     nlohmann::ordered_json settings = {{"model", model.name},
                                        {"stem", NameOf(config_.stem)},
                                        {"image_size", model.image_size},
@@ -159,7 +152,7 @@ class BenchStepCommand final : public Command {
       settings["cuda_graph"] = config_.cuda_graph;
       settings["deterministic"] = NameOf(config_.deterministic);
     }
-    return settings;
+    PrintBenchmark(std::move(json), std::move(settings), training.device().Describe());
   }
 
   RunConfig config_;

@@ -1,6 +1,7 @@
 #include "launch/cli/command.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"

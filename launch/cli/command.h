@@ -1,4 +1,4 @@
-// What `deeper NAME` is: its words, its flags, and what it does. One file a command.
+// What `deeper NAME` is: its words, its flags, and what it does.
 #pragma once
 
 #include <memory>
@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "comm/communicator.h"
-#include "launch/cli/flags.h"
+#include "trainer/run/flag.h"
 
 namespace deeper {
 
@@ -21,8 +22,7 @@ struct CommandText {
 };
 
 struct Invocation {
-  std::vector<std::string> arguments;  // all that follow the command's name
-  std::vector<std::string> operands;   // those of them that are no flags
+  std::vector<std::string> operands;  // all that follow the command's name and are no flags
   Communicator& comm;
 
   bool is_root() const { return comm.rank() == 0; }
@@ -43,6 +43,15 @@ class Command {
 
   const CommandText text;
 };
+
+// Abseil's syntax, and its rules for values; but every command has flags of its own, bound to fields. Sets
+// the fields of the flags in `arguments`, in order, and leaves the others: --name=value, --name value, for
+// bools also --name and --noname, and --flagfile=FILE: one argument a line, with empty lines and # comments,
+// nested as deep as one likes. Returns the arguments that are no flags; all of them after "--".
+// InvalidArgument: an unknown flag (with the nearest known one), a bad value, a file that cannot be read; an
+// argument of a file is named with its line.
+absl::StatusOr<std::vector<std::string>> ParseFlags(const std::vector<std::string>& arguments,
+                                                    const std::vector<FlagGroup>& groups);
 
 // The manual, from the commands' own words and flags: on the terminal, and as docs/reference/cli.md.
 std::string Overview(const std::vector<std::unique_ptr<Command>>& commands);

@@ -1,5 +1,4 @@
-#include "launch/cli/flags.h"
-
+// ParseFlags, of launch/cli/command.h.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -7,6 +6,7 @@
 #include "absl/strings/strip.h"
 #include "data/io/file.h"
 #include "kernels/base/status.h"
+#include "launch/cli/command.h"
 
 namespace deeper {
 namespace {
@@ -15,10 +15,6 @@ namespace {
 struct Argument {
   std::string text, place;
 };
-
-absl::Status Error(const Argument& argument, const std::string& message) {
-  return InvalidArgument(argument.place, message);
-}
 
 class Parser {
  public:
@@ -66,14 +62,14 @@ class Parser {
     if (negated) flag = Find(name.substr(2));
     if (flag == nullptr) return Unknown(argument, parts[0]);
     const bool takes_next = !has_value && !IsBool(flag);
-    if (takes_next && next == nullptr) return Error(argument, absl::StrCat(parts[0], " needs a value"));
+    if (takes_next && next == nullptr) return InvalidArgument(argument.place, parts[0], " needs a value");
     const std::string value = has_value ? parts[1] : takes_next ? next->text : negated ? "false" : "true";
     if (flag == &flagfile_) {
       RETURN_IF_ERROR(ParseFile(argument, value));
     } else if (value.empty() && flag->ValueText().empty()) {
       return takes_next;  // a choice that is left to the checkpoint
     } else if (const absl::Status set = flag->Set(value); !set.ok()) {
-      return Error(argument, std::string(set.message()));
+      return InvalidArgument(argument.place, set.message());
     }
     return takes_next;
   }
@@ -81,14 +77,14 @@ class Parser {
   absl::Status Unknown(const Argument& argument, const std::string& written) const {
     std::vector<std::string> names = {"--help"};
     for (const Flag* flag : flags_) names.push_back("--" + flag->name);
-    return Error(argument, absl::StrCat("there is no flag ", written, DidYouMean(written, names)));
+    return InvalidArgument(argument.place, "there is no flag ", written, DidYouMean(written, names));
   }
 
   absl::Status ParseFile(const Argument& argument, const std::string& path) {
     if (std::find(open_files_.begin(), open_files_.end(), path) != open_files_.end())
-      return Error(argument, absl::StrCat("--flagfile=", path, ": the file includes itself"));
+      return InvalidArgument(argument.place, "--flagfile=", path, ": the file includes itself");
     const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFile(path);
-    if (!bytes.ok()) return Error(argument, absl::StrCat("--flagfile: ", bytes.status().message()));
+    if (!bytes.ok()) return InvalidArgument(argument.place, "--flagfile: ", bytes.status().message());
     const std::string text(bytes->begin(), bytes->end());
     std::vector<Argument> lines;
     int number = 0;
@@ -97,7 +93,7 @@ class Parser {
       const absl::string_view stripped = absl::StripAsciiWhitespace(line);
       if (stripped.empty() || stripped[0] == '#') continue;
       Argument in_file{std::string(stripped), absl::StrCat(path, ":", number, ": ")};
-      if (stripped[0] != '-') return Error(in_file, absl::StrCat(in_file.text, " is no flag"));
+      if (stripped[0] != '-') return InvalidArgument(in_file.place, in_file.text, " is no flag");
       lines.push_back(std::move(in_file));
     }
     open_files_.push_back(path);

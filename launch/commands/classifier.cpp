@@ -8,12 +8,11 @@
 #include "comm/node_places.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
-#include "launch/cli/run_flags.h"
+#include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/weights_file.h"
 #include "trainer/run/inputs.h"
-#include "trainer/run/network_json.h"
 
 namespace deeper {
 namespace {
@@ -36,28 +35,7 @@ absl::StatusOr<json> FindWeights(const std::string& path) {
   return json{{"path", choice.path}, {"step", manifest.step}, {"config", manifest.config}};
 }
 
-// Rank 0 looks, and tells the others.
-absl::StatusOr<json> FindWeightsForAll(const std::string& path, Communicator& comm) {
-  absl::StatusOr<json> found = json();
-  if (comm.rank() == 0) found = FindWeights(path);
-  RETURN_IF_ERROR(Agree(comm, found.status()));
-  std::string text = found->dump();
-  Broadcast(comm, 0, &text);
-  return json::parse(text);
-}
-
-absl::Status Prepare(const Model& model, int64_t rows, Device& device, Classifier& classifier) {
-  const NetworkOptions options = {rows, classifier.config.precision, /*training=*/false,
-                                  FusionOf(classifier.config)};
-  ASSIGN_OR_RETURN(std::unique_ptr<Network> net, Network::Prepare(model, options, device));
-  ASSIGN_OR_RETURN(std::unique_ptr<ParamStore> params,
-                   ParamStore::Create(net->Params(), device, /*training=*/false, net->wants_narrow_params()));
-  classifier.params = std::move(params);
-  classifier.net = std::move(net);
-  return classifier.net->Bind(*classifier.params);
-}
-
-absl::Status FillIn(const json& weights, int64_t rows, int cores, Device& device, Classifier& classifier) {
+absl::Status FillIn(const json& weights, int64_t rows, int cores, Classifier& classifier) {
   RunConfig& config = classifier.config;
   absl::StatusOr<DatasetInfo> trained_on = ReadNetworkJson(weights.at("config"), config);
   if (!trained_on.ok()) {
@@ -72,7 +50,12 @@ absl::Status FillIn(const json& weights, int64_t rows, int cores, Device& device
   classifier.input.stats = std::move(stats);
   ConfigureEvaluationInput(config, classifier.input);
   classifier.input.max_workers = cores;
-  return Prepare(model, rows, device, classifier);
+  const NetworkOptions options = {rows, config.precision, /*training=*/false, FusionOf(config)};
+  ASSIGN_OR_RETURN(classifier.net, Network::Prepare(model, options, *classifier.device));
+  ASSIGN_OR_RETURN(classifier.params,
+                   ParamStore::Create(classifier.net->Params(), *classifier.device, /*training=*/false,
+                                      classifier.net->wants_narrow_params()));
+  return classifier.net->Bind(*classifier.params);
 }
 
 }  // namespace
@@ -95,18 +78,25 @@ std::vector<FlagGroup> ClassifierFlags::Groups() {
       With(MachineFlags(config), {{"batch", &batch, "images per forward pass of a rank", Range(1)}})};
 }
 
-absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Device& device, Communicator& comm) {
+absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communicator& comm) {
+  Classifier classifier;
+  ASSIGN_OR_RETURN(classifier.device, MakeDeviceFor(flags.config, comm));
   if (flags.checkpoint.empty() == flags.config.init_from.empty())
     return InvalidArgument("give either --checkpoint=DIR or --init_from=FILE");
   const std::string& path = flags.checkpoint.empty() ? flags.config.init_from : flags.checkpoint;
-  ASSIGN_OR_RETURN(const json weights, WithExitCode(FindWeightsForAll(path, comm), ExitCode::kCheckpoint));
+  // Rank 0 looks, and tells the others.
+  ASSIGN_OR_RETURN(json weights, WithExitCode(Agree(comm, comm.rank() == 0 ? FindWeights(path)
+                                                                           : absl::StatusOr<json>(json())),
+                                              ExitCode::kCheckpoint));
+  std::string text = weights.dump();
+  Broadcast(comm, 0, &text);
+  weights = json::parse(text);
 
-  Classifier classifier;
   classifier.weights = weights.at("path").get<std::string>();
   classifier.step = weights.at("step").get<int64_t>();
   classifier.config = flags.config;
   const int cores = OwnCores(comm);
-  RETURN_IF_ERROR(Agree(comm, FillIn(weights, flags.batch, cores, device, classifier)));
+  RETURN_IF_ERROR(Agree(comm, FillIn(weights, flags.batch, cores, classifier)));
   ASSIGN_OR_RETURN(
       const std::vector<std::string> warnings,
       WithExitCode(LoadWeights(classifier.weights, *classifier.params, comm), ExitCode::kCheckpoint));

@@ -9,7 +9,6 @@
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
 #include "kernels/base/device.h"
-#include "launch/cli/flags.h"
 #include "trainer/engine/network.h"
 #include "trainer/run/config.h"
 
@@ -31,11 +30,12 @@ struct Classifier {
   RunConfig config;     // complete
   LoaderOptions input;  // how images are prepared
   std::vector<std::string> classes;
+  std::unique_ptr<Device> device;
   std::unique_ptr<ParamStore> params;
   std::unique_ptr<Network> net;
 };
 
 // Collective. Failures to find or load weights carry ExitCode::kCheckpoint.
-absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Device& device, Communicator& comm);
+absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communicator& comm);
 
 }  // namespace deeper

@@ -4,11 +4,10 @@
 #include <cstdio>
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
-#include "launch/cli/run_flags.h"
+#include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
 #include "trainer/run/inputs.h"
 #include "trainer/scaling/cuda_plan.h"
@@ -46,40 +45,27 @@ int64_t BytesPerImage(const StepPlan& plan) {
   return TotalCost(plan).bytes / plan.batch;
 }
 
-// `separate`: the same without fusion, or nullptr.
-std::string Row(const PlanCost& cost, const PlanCost* separate) {
-  std::string row =
-      absl::StrFormat("%-18s %9d %9d %9d %11.1f %10.2f %10.1f", cost.module, cost.launches, cost.forward,
-                      cost.backward, MB(cost.bytes), GMac(cost.macs), cost.floor_us);
-  if (separate != nullptr) {
-    absl::StrAppendFormat(&row, "   | %9d %11.1f %10.1f", separate->launches, MB(separate->bytes),
-                          separate->floor_us);
-  }
-  return row + "\n";
+// Of each module, and of all.
+std::vector<PlanCost> Costs(const StepPlan& plan) {
+  std::vector<PlanCost> costs = ModuleCosts(plan);
+  costs.push_back(TotalCost(plan));
+  return costs;
 }
 
+// `separate`: the same without fusion, or nullptr.
 std::string Table(const StepPlan& plan, const StepPlan* separate) {
   std::string text = absl::StrFormat("%-18s %9s %9s %9s %11s %10s %10s", "module", "launches", "forward",
                                      "backward", "MB", "GMAC", "floor us");
   if (separate != nullptr) absl::StrAppendFormat(&text, "   | %9s %11s %10s", "unfused", "MB", "floor us");
   text += "\n";
-  const std::vector<PlanCost> costs = ModuleCosts(plan);
-  const std::vector<PlanCost> others = separate == nullptr ? std::vector<PlanCost>() : ModuleCosts(*separate);
-  for (const PlanCost& cost : costs) {
-    const auto other = std::find_if(others.begin(), others.end(),
-                                    [&](const PlanCost& c) { return c.module == cost.module; });
-    text += Row(cost, other == others.end() ? nullptr : &*other);
-  }
-  const PlanCost total = separate == nullptr ? PlanCost() : TotalCost(*separate);
-  return text + Row(TotalCost(plan), separate == nullptr ? nullptr : &total);
-}
-
-std::string LaunchesText(const StepPlan& plan) {
-  std::string text =
-      absl::StrFormat("\n%-18s %-40s %11s %10s %10s\n", "module", "launch", "MB", "GMAC", "floor us");
-  for (const auto& [phase, module, launch] : plan.launches) {
-    absl::StrAppendFormat(&text, "%-18s %-40s %11.1f %10.2f %10.1f\n", module, launch.name, MB(launch.bytes),
-                          GMac(launch.macs), FloorMicroseconds(launch, plan.gpu, plan.precision));
+  const std::vector<PlanCost> others = separate == nullptr ? std::vector<PlanCost>() : Costs(*separate);
+  for (const PlanCost& cost : Costs(plan)) {
+    absl::StrAppendFormat(&text, "%-18s %9d %9d %9d %11.1f %10.2f %10.1f", cost.module, cost.launches,
+                          cost.forward, cost.backward, MB(cost.bytes), GMac(cost.macs), cost.floor_us);
+    if (const auto other = std::ranges::find(others, cost.module, &PlanCost::module); other != others.end())
+      absl::StrAppendFormat(&text, "   | %9d %11.1f %10.1f", other->launches, MB(other->bytes),
+                            other->floor_us);
+    text += "\n";
   }
   return text;
 }
@@ -101,7 +87,14 @@ std::string PlanText(const Model& model, const StepPlan& plan, const StepPlan* s
                           "images/s           %.0f at the most, matrix products at %.0f %% of their peak\n",
                           MostImagesPerSecond(plan, efficiency), 100 * efficiency);
   }
-  return launches ? text + LaunchesText(plan) : text;
+  if (!launches) return text;
+  absl::StrAppendFormat(&text, "\n%-18s %-40s %11s %10s %10s\n", "module", "launch", "MB", "GMAC",
+                        "floor us");
+  for (const auto& [phase, module, launch] : plan.launches) {
+    absl::StrAppendFormat(&text, "%-18s %-40s %11.1f %10.2f %10.1f\n", module, launch.name, MB(launch.bytes),
+                          GMac(launch.macs), FloorMicroseconds(launch, plan.gpu, plan.precision));
+  }
+  return text;
 }
 
 constexpr const char* kPhaseNames[] = {"forward", "backward", "update"};  // by StepPlan::Phase

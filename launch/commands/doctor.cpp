@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -10,8 +9,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
-#include "launch/cli/placement.h"
-#include "launch/cli/run_flags.h"
+#include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/train_step.h"
@@ -31,14 +29,14 @@ constexpr CommandText kText = {
     .summary = "under mpirun: is this cluster fit to train on, how fast would it be, what holds it back",
     .operands = "",
     .details =
-        "Before an expensive job, in less than a minute, on the ranks that it will have: what each rank\n"
-        "runs on; latency and bandwidth of every link of the ring of ranks, one at a time, and of\n"
-        "all-reduces; how fast the loader delivers; whether the directory for checkpoints has room and\n"
-        "locks; how far clocks are apart; a few training steps. Names links that are far below what their\n"
-        "interface says, and links and ranks that are far slower than the others. Says how fast training\n"
-        "would be, what bounds it and what to change. Exit code 0: fit. 5: a link or a rank is slow.\n"
-        "3: data are not there, or slow on a rank. 4: the directory for checkpoints cannot be locked, or is\n"
-        "too full. Of several, the first of 5, 3, 4.",
+        R"(Before an expensive job, in less than a minute, on the ranks that it will have: what each rank
+runs on; latency and bandwidth of every link of the ring of ranks, one at a time, and of
+all-reduces; how fast the loader delivers; whether the directory for checkpoints has room and
+locks; how far clocks are apart; a few training steps. Names links that are far below what their
+interface says, and links and ranks that are far slower than the others. Says how fast training
+would be, what bounds it and what to change. Exit code 0: fit. 5: a link or a rank is slow.
+3: data are not there, or slow on a rank. 4: the directory for checkpoints cannot be locked, or is
+too full. Of several, the first of 5, 3, 4.)",
     .examples =
         "mpirun -n 8 --bind-to core deeper doctor --synthetic\n"
         "mpirun --hostfile hosts deeper doctor --data=datasets/photos --checkpoint_dir=runs/photos "
@@ -62,17 +60,15 @@ class DoctorCommand final : public Command {
             With(Pick(c, "Data", {"data", "train_split", "synthetic", "augment"}), InputFlags(c).flags),
             With(MachineFlags(c), Pick(c, "", {"watchdog_seconds", "comm"}).flags),
             {"What to do",
-             {{"batch", &batch_, "images a rank, of the steps"},
-              {"steps", &steps_, "that are timed, after one that is not"},
+             {{"batch", &batch_, "images a rank, of the steps", Range(1, 1 << 16)},
+              {"steps", &steps_, "that are timed, after one that is not", Range(2)},
               {"checkpoint_dir", &c.checkpoint_dir, "where checkpoints would go; empty: not looked at"},
-              {"keep", &c.keep, "checkpoints that there must be room for"},
+              {"keep", &c.keep, "checkpoints that there must be room for", Range(1)},
               {"json", &json_, "file to write all of it to"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     Communicator& comm = call.comm;
-    if (batch_ < 1 || batch_ > 1 << 16 || steps_ < 2 || config_.keep < 1)
-      return InvalidArgument("--batch and --keep must be at least 1, --steps at least 2");
     config_.global_batch = batch_ * comm.size();
     config_.num_classes = config_.synthetic && config_.num_classes == 0 ? 1000 : config_.num_classes;
     RETURN_IF_ERROR(Validate(config_));
@@ -82,9 +78,8 @@ class DoctorCommand final : public Command {
     absl::Status verdict = VerdictOf(findings_);
     if (!call.is_root()) return verdict;
     Print(verdict.ok());
-    absl::Status written =
-        json_.empty() ? absl::OkStatus() : WriteFileAtomically(json_, Json(verdict.ok()).dump(2) + "\n");
-    return verdict.ok() ? written : verdict;
+    if (!json_.empty()) verdict.Update(WriteFileAtomically(json_, Json(verdict.ok()).dump(2) + "\n"));
+    return verdict;
   }
 
  private:
@@ -138,15 +133,14 @@ class DoctorCommand final : public Command {
   }
 
   absl::Status MeasureSteps(TrainSetup& setup, RankHealth& mine) {
-    const absl::StatusOr<std::unique_ptr<Loader>> loader =
-        MakeLoader(*setup.train_data, setup.TrainingInput());
-    RETURN_IF_ERROR(Agree(setup.comm, loader.status()));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Loader> loader,
+                     Agree(setup.comm, MakeLoader(*setup.train_data, setup.TrainingInput())));
     GradientAccumulator accumulator(*setup.params, setup.device);
     GradientReducer reducer(setup.device_comm(), setup.params->grads(), setup.net->gradient_pieces(),
                             Exchange().bucket_bytes);
     FiniteGuard guard(*setup.net, *setup.params, setup.comm, setup.device);
     Optimizer optimizer({}, *setup.params, setup.device);
-    TrainStep train_step(**loader, *setup.net, accumulator, reducer, guard, optimizer, setup.device,
+    TrainStep train_step(*loader, *setup.net, accumulator, reducer, guard, optimizer, setup.device,
                          config_.seed);
     std::vector<double> computes, steps;  // ms
     for (int step = 0; step <= steps_; ++step) {
@@ -184,35 +178,32 @@ class DoctorCommand final : public Command {
   }
 
   void Print(bool fit) const {
-    for (size_t i = 0; i < ranks_.size(); ++i) PrintRank(i);
+    for (size_t i = 0; i < ranks_.size(); ++i) {
+      const RankHealth& rank = ranks_[i];
+      absl::PrintF(
+          "rank %d on %s: %s; %d cores, %.0f MHz, %.1f GB free memory; %s %.0f MB/s nominal\n"
+          "  from the rank before it %.1f us, %.1f MB/s; compute %.1f ms a step; data %.1f images/s; "
+          "clock %+.3f s%s\n",
+          i, rank.host, rank.device, rank.cores, rank.clock_mhz, rank.memory_bytes / 1e9,
+          rank.network[0] == '\0' ? "no interface" : rank.network, rank.nominal_bytes_per_second / 1e6,
+          rank.link_latency_us, rank.link_bytes_per_second / 1e6, rank.compute_ms,
+          rank.data_images_per_second, rank.clock_skew_seconds,
+          config_.checkpoint_dir.empty()
+              ? ""
+              : absl::StrFormat("; %.1f GB free for checkpoints", rank.free_bytes / 1e9));
+    }
     for (const auto& [bytes, ms] : all_reduces_)
-      std::printf("all-reduce of %8.0f bytes: %9.3f ms\n", bytes, ms);
-    std::printf(
-        "a step of %lld images a rank: %.1f ms measured, %.1f predicted: %.1f computing, %.1f communication, "
+      absl::PrintF("all-reduce of %8.0f bytes: %9.3f ms\n", bytes, ms);
+    absl::PrintF(
+        "a step of %d images a rank: %.1f ms measured, %.1f predicted: %.1f computing, %.1f communication, "
         "%.1f data, %.1f slower ranks\n%.1f images/s predicted on %d ranks, efficiency %.1f %%\n"
         "bound by %s; to change: %s\n",
-        static_cast<long long>(batch_), measured_step_ms_, prediction_.step_ms, prediction_.compute_ms,
-        prediction_.comm_exposed_ms, prediction_.data_wait_ms, prediction_.peer_wait_ms,
-        prediction_.images_per_second, prediction_.ranks, 100 * prediction_.efficiency,
-        Bottleneck(prediction_).c_str(), Advice(step_, cluster_, kRing, prediction_).c_str());
+        batch_, measured_step_ms_, prediction_.step_ms, prediction_.compute_ms, prediction_.comm_exposed_ms,
+        prediction_.data_wait_ms, prediction_.peer_wait_ms, prediction_.images_per_second, prediction_.ranks,
+        100 * prediction_.efficiency, Bottleneck(prediction_), Advice(step_, cluster_, kRing, prediction_));
     for (const Finding& finding : findings_)
-      std::printf("%s: %s\n", finding.fit ? "note" : "UNFIT", finding.text.c_str());
-    if (fit) std::printf("fit\n");
-  }
-
-  void PrintRank(size_t i) const {
-    const RankHealth& rank = ranks_[i];
-    std::printf(
-        "rank %zu on %s: %s; %d cores, %.0f MHz, %.1f GB free memory; %s %.0f MB/s nominal\n"
-        "  from the rank before it %.1f us, %.1f MB/s; compute %.1f ms a step; data %.1f images/s; "
-        "clock %+.3f s%s\n",
-        i, rank.host, rank.device, rank.cores, rank.clock_mhz, rank.memory_bytes / 1e9,
-        rank.network[0] == '\0' ? "no interface" : rank.network, rank.nominal_bytes_per_second / 1e6,
-        rank.link_latency_us, rank.link_bytes_per_second / 1e6, rank.compute_ms, rank.data_images_per_second,
-        rank.clock_skew_seconds,
-        config_.checkpoint_dir.empty()
-            ? ""
-            : absl::StrFormat("; %.1f GB free for checkpoints", rank.free_bytes / 1e9).c_str());
+      absl::PrintF("%s: %s\n", finding.fit ? "note" : "UNFIT", finding.text);
+    if (fit) absl::PrintF("fit\n");
   }
 
   ordered_json Json(bool fit) const {

@@ -2,18 +2,17 @@
 
 #include <fcntl.h>
 
-#include <chrono>
 #include <cstdio>
 #include <utility>
 
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
 #include "data/io/hdf5_file.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
-#include "launch/cli/placement.h"
-#include "launch/cli/run_flags.h"
+#include "launch/cli/run_config.h"
 #include "launch/commands/classifier.h"
 #include "trainer/monitor/metrics.h"
 #include "trainer/run/inputs.h"
@@ -44,12 +43,9 @@ class LogitsFile {
     LogitsFile logits;
     logits.path_ = path;
     logits.classes_ = classes;
-    const absl::Status laid = comm.rank() == 0 ? logits.Lay(dataset) : absl::OkStatus();
-    RETURN_IF_ERROR(Agree(comm, laid));
+    RETURN_IF_ERROR(Agree(comm, comm.rank() == 0 ? logits.Lay(dataset) : absl::OkStatus()));
     comm.Broadcast(&logits.offset_, sizeof logits.offset_, 0, {}).Wait();
-    absl::StatusOr<File> file = File::Open(path + kTemporarySuffix, O_WRONLY);
-    RETURN_IF_ERROR(Agree(comm, file.status()));
-    logits.file_ = *std::move(file);
+    ASSIGN_OR_RETURN(logits.file_, Agree(comm, File::Open(path + kTemporarySuffix, O_WRONLY)));
     return logits;
   }
 
@@ -93,7 +89,7 @@ class EvalCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     RunConfig& c = flags_.config;
     std::vector<FlagGroup> groups = flags_.Groups();
-    groups.back().flags.push_back(WatchdogFlag(c));
+    groups.back() = With(groups.back(), Pick(c, "", {"watchdog_seconds"}).flags);
     groups.push_back(
         With(Pick(c, "Data and results", {"data", "synthetic", "synthetic_samples"}),
              {{"split", &c.val_split, "split of --data"},
@@ -104,18 +100,17 @@ class EvalCommand final : public Command {
 
   absl::Status Run(const Invocation& call) override {
     ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(flags_.config, call.comm));
-    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(flags_.config, call.comm));
-    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, *device, call.comm));
+    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, call.comm));
     const RunConfig& config = classifier.config;
     const absl::StatusOr<std::unique_ptr<Dataset>> dataset =
         OpenDataset(config, config.data, config.val_split, call.comm);
     const absl::Status opened =
         dataset.ok() ? CheckClasses((*dataset)->info(), classifier) : dataset.status();
     RETURN_IF_ERROR(Agree(call.comm, opened));
-    const auto start = std::chrono::steady_clock::now();
-    ASSIGN_OR_RETURN(const EvalResult result, Count(classifier, **dataset, *device, call.comm));
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    return Agree(call.comm, call.is_root() ? Report(classifier, result, seconds.count()) : absl::OkStatus());
+    const double start = Seconds();
+    ASSIGN_OR_RETURN(const EvalResult result, Count(classifier, **dataset, call.comm));
+    const double seconds = Seconds() - start;
+    return Agree(call.comm, call.is_root() ? Report(classifier, result, seconds) : absl::OkStatus());
   }
 
  private:
@@ -127,8 +122,8 @@ class EvalCommand final : public Command {
                         ExitCode::kData);
   }
 
-  absl::StatusOr<EvalResult> Count(Classifier& classifier, const Dataset& dataset, Device& device,
-                                   Communicator& comm) const {
+  absl::StatusOr<EvalResult> Count(Classifier& classifier, const Dataset& dataset, Communicator& comm) const {
+    Device& device = *classifier.device;
     if (logits_out_.empty()) return Evaluate(*classifier.net, device, dataset, classifier.input, comm);
     ASSIGN_OR_RETURN(LogitsFile file,
                      LogitsFile::Create(logits_out_, dataset, classifier.net->model().num_classes, comm));

@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -46,9 +45,6 @@ deeper pack --format=folder --input=photos/train --output=datasets/photos --enco
 deeper pack --format=imagenet --input=tars --output=datasets/imagenet --encoding=jpeg --strict)",
   };
 }
-
-constexpr Choice<Encoding> kEncodings[] = {{"raw", Encoding::kRaw, "pixels"},
-                                           {"jpeg", Encoding::kJpeg, "JPEG files, unchanged where possible"}};
 
 // What is done of a phase, with its rate and the time left: on a line of the terminal that is written over
 // and over, else as a line a minute.
@@ -109,7 +105,7 @@ class PackCommand final : public Command {
               {"output", &o.output, "directory to write; several splits may share one"},
               {"split", &o.split, "name of this part of the data: train, val, ..."}}},
             {"Shards",
-             {{"encoding", OneOf(&o.encoding, kEncodings), "how samples are stored"},
+             {{"encoding", OneOf(&o.encoding), "how samples are stored"},
               {"resize", &o.resize, "length of the short side", Range(0, kAny, "as it is"), "pixels"},
               {"quality", &o.quality, "quality of JPEGs made of PNGs and resized images", Range(1, 100)},
               {"shuffle", &shuffle_, "seed of a random order of the samples; 0: the input's order",

@@ -10,7 +10,6 @@
 #include "data/io/file.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
-#include "launch/cli/placement.h"
 #include "launch/commands/classifier.h"
 #include "trainer/engine/evaluate.h"
 
@@ -89,8 +88,7 @@ class PredictCommand final : public Command {
   absl::Status Run(const Invocation& call) override {
     if (call.operands.empty()) return InvalidArgument("name at least one image file");
     flags_.batch = std::min(flags_.batch, std::ssize(call.operands));
-    ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDeviceFor(flags_.config, call.comm));
-    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, *device, call.comm));
+    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, call.comm));
     const auto classes = static_cast<size_t>(classifier.net->model().num_classes);
     const ImageFiles files(call.operands, classifier.input.channels);
     std::vector<float> logits(call.operands.size() * classes);
@@ -99,7 +97,8 @@ class PredictCommand final : public Command {
         std::copy_n(rows + row * static_cast<int64_t>(classes), classes,
                     logits.data() + batch.samples[row] * classes);
     };
-    RETURN_IF_ERROR(Evaluate(*classifier.net, *device, files, classifier.input, call.comm, keep).status());
+    RETURN_IF_ERROR(
+        Evaluate(*classifier.net, *classifier.device, files, classifier.input, call.comm, keep).status());
     for (size_t i = 0; i < call.operands.size(); ++i)
       Print(call.operands[i], std::span(logits).subspan(i * classes, classes), classifier.classes,
             static_cast<size_t>(top_));

@@ -2,7 +2,7 @@
 
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
-#include "launch/cli/placement.h"
+#include "launch/cli/run_config.h"
 #include "trainer/run/config.h"
 #include "trainer/run/train.h"
 

@@ -47,7 +47,7 @@ class VerifyCommand final : public Command {
 
   absl::Status CheckData() const {
     ASSIGN_OR_RETURN(const VerifyReport report, WithExitCode(VerifyShards(data_, jobs_), ExitCode::kData));
-    for (const ShardProblem& problem : report.problems) std::printf("%s\n", problem.what.c_str());
+    for (const std::string& problem : report.problems) std::printf("%s\n", problem.c_str());
     if (!report.problems.empty()) return Damaged(data_, report.problems.size(), ExitCode::kData);
     std::printf("%s: %ld shards, %ld samples, %.1f MB: all sound\n", data_.c_str(), report.shards,
                 report.samples, static_cast<double>(report.bytes) / 1e6);

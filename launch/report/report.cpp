@@ -1,15 +1,29 @@
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <filesystem>
+#include <initializer_list>
+#include <string_view>
+#include <system_error>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "data/io/atomic_file.h"
+#include "data/io/file.h"
+#include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
-#include "launch/report/report_data.h"
+#include "nlohmann/json.hpp"
 
 namespace deeper {
+
+// The page without its data. CMake makes it of what is in launch/report/ and of dygraphs.
+extern const char kReportPage[];
+
 namespace {
 
 constexpr CommandText kText = {
@@ -17,22 +31,186 @@ constexpr CommandText kText = {
     .summary = "one HTML page of a run, of several, or of a scaling study",
     .operands = "FILE|DIR...",
     .details =
-        "Reads files of `train --metrics_out`, or directories of them, and writes one self-contained page:\n"
-        "losses of all heads, accuracy, images a second and where the time went, the learning rate, and\n"
-        "what happened: checkpoints, resumes, skipped steps, slow ranks. Several runs are laid over each\n"
-        "other. The JSON of `bench scaling` becomes scaling curves. The page works offline, in light and\n"
-        "dark, and on paper.",
-    .examples =
-        "deeper report runs/photos/metrics.jsonl --output=report.html\n"
-        "deeper report runs/photos runs/photos-lr0.02 --output=compare.html\n"
-        "deeper report runs/photos --watch",
+        R"(Reads files of `train --metrics_out`, or directories of them, and writes one self-contained page:
+losses of all heads, accuracy, images a second and where the time went, the learning rate, and
+what happened: checkpoints, resumes, skipped steps, slow ranks. Several runs are laid over each
+other. The JSON of `bench scaling` becomes scaling curves. The page works offline, in light and
+dark, and on paper.)",
+    .examples = R"(deeper report runs/photos/metrics.jsonl --output=report.html
+deeper report runs/photos runs/photos-lr0.02 --output=compare.html
+deeper report runs/photos --watch)",
 };
 
 using Json = nlohmann::ordered_json;
 
-// Text that ends no script element, whatever is in it.
-std::string ForScript(const Json& json) {
-  return absl::StrReplaceAll(json.dump(-1, ' ', false, Json::error_handler_t::replace), {{"<", "\\u003c"}});
+absl::Status Foreign(const std::string& path, const std::string& why) {
+  return InvalidArgument(path, ": ", why,
+                         "; `report` reads files of `train --metrics_out` and the JSON of `bench scaling`");
+}
+
+// Six digits are more than a plot can show, and a long run has millions of numbers. What was not finite when
+// it was written is null.
+Json Rounded(const Json& value) {
+  if (!value.is_number_float()) return value;
+  const double number = value.get<double>();
+  if (number == 0 || !std::isfinite(number)) return number;
+  const double scale = std::pow(10, 5 - std::floor(std::log10(std::abs(number))));
+  return std::isfinite(scale) ? std::round(number * scale) / scale : number;
+}
+
+// Rows of numbers, as columns by name; where a row has no such number, there is false.
+class Columns {
+ public:
+  void Add(const Json& event) {
+    for (const auto& [name, value] : event.items()) {
+      if (!value.is_number() && !value.is_null()) continue;
+      auto [column, added] = columns_.emplace(name, Json::array());
+      if (added) column->insert(column->end(), rows_, false);
+      column->push_back(name == "time" ? value : Rounded(value));
+    }
+    Resize(rows_ + 1);
+  }
+
+  // Forgets the rows after `step`; how many these were.
+  size_t CutAfter(int64_t step) {
+    const size_t before = rows_;
+    size_t left = before;
+    while (left > 0 && columns_["step"][left - 1] > step) --left;
+    Resize(left);
+    return before - left;
+  }
+
+  Json Take() { return std::move(columns_); }
+
+ private:
+  void Resize(size_t rows) {
+    rows_ = rows;
+    for (auto& column : columns_) column.get_ref<Json::array_t&>().resize(rows, false);
+  }
+
+  Json columns_ = Json::object();
+  size_t rows_ = 0;
+};
+
+bool IsAny(const Json& event, std::initializer_list<std::string_view> kinds) {
+  return std::ranges::find(kinds, event["event"].get<std::string_view>()) != kinds.end();
+}
+
+bool IsEvent(const Json& event) {
+  if (!event.is_object() || !event.contains("event") || !event["event"].is_string()) return false;
+  const bool needs_step = !IsAny(event, {"start", "restart", "failure"});
+  return event.contains("step") ? event["step"].is_number_integer() : !needs_step;
+}
+
+// The run of a file of --metrics_out, as ReadReportData has it.
+class RunReader {
+ public:
+  RunReader(const std::string& path, Json& warnings)
+      : path_(path), warnings_(warnings), run_{{"name", path}, {"events", Json::array()}} {}
+
+  absl::StatusOr<Json> Read(absl::string_view text) {
+    absl::ConsumeSuffix(&text, "\n");
+    for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+      ++line_;
+      RETURN_IF_ERROR(ReadLine(line));
+    }
+    if (cut_line_ > 0) warnings_.push_back(absl::StrCat(path_, ": the last line is cut off"));
+    if (cut_lines_ == line_) return Foreign(path_, "holds no event of a run");
+    run_["steps"] = steps_.Take();
+    run_["evals"] = evals_.Take();
+    run_["repeated"] = repeated_;
+    run_["cut_lines"] = cut_lines_;
+    return std::move(run_);
+  }
+
+ private:
+  // A killed process may leave a line cut off: it is the last one, or deeper-run or a resumed run wrote on
+  // below it.
+  absl::Status ReadLine(absl::string_view line) {
+    const Json event = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const bool is_event = IsEvent(event);
+    if (cut_line_ > 0 && !(is_event && IsAny(event, {"resume", "restart", "failure"})))
+      return Foreign(absl::StrCat(path_, ":", cut_line_), "is no JSON object with an \"event\"");
+    cut_line_ = is_event ? 0 : line_;
+    cut_lines_ += is_event ? 0 : 1;
+    if (is_event) AddEvent(event);
+    return absl::OkStatus();
+  }
+
+  void AddEvent(const Json& event) {
+    const std::string kind = event["event"];
+    if (event.contains("time")) {
+      if (!run_.contains("first_time")) run_["first_time"] = event["time"];
+      run_["last_time"] = event["time"];
+    }
+    if (kind == "step") return steps_.Add(event);
+    if (kind == "eval") return evals_.Add(event);
+    if (kind == "resume") {
+      repeated_ += steps_.CutAfter(event.value("step", int64_t{0}));
+      evals_.CutAfter(event.value("step", int64_t{0}));
+    }
+    Json shown = event;
+    for (const char* key : {"config", "run"}) {
+      if (event.contains(key)) run_[key] = event[key];
+      shown.erase(key);
+    }
+    run_["events"].push_back(std::move(shown));
+  }
+
+  const std::string& path_;
+  Json& warnings_;
+  Json run_;
+  Columns steps_, evals_;
+  int64_t line_ = 0, cut_line_ = 0, cut_lines_ = 0;  // cut_line_: the line before, if it is cut off
+  size_t repeated_ = 0;
+};
+
+absl::Status ReadReportFile(const std::string& path, Json& data) {
+  ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
+  const absl::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (text.empty()) return Foreign(path, "is empty");
+  Json whole = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!whole.is_object() || whole.contains("event")) {
+    ASSIGN_OR_RETURN(Json run, RunReader(path, data["warnings"]).Read(text));
+    data["runs"].push_back(std::move(run));
+    return absl::OkStatus();
+  }
+  if (whole.value("benchmark", "") != "scaling" || !whole.contains("points") || whole["points"].empty())
+    return Foreign(path, "is JSON of something else");
+  whole["name"] = path;
+  data["studies"].push_back(std::move(whole));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& operand) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(operand, error)) return std::vector<std::string>{operand};
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(operand, error)) {
+    if (entry.is_regular_file(error) && entry.path().extension() == ".jsonl") files.push_back(entry.path());
+  }
+  if (error) return IoError("list", operand, error.value());
+  if (files.empty()) return Foreign(operand, "a directory without *.jsonl");
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+// What report.js draws. "runs", each with "name"; "config" and "run", of its latest start or resume; "steps"
+// and "evals", columns of equal length by name; "events", all others in order; "first_time" and "last_time"
+// of what it wrote; "repeated", logged steps that were done again after a resume; "cut_lines". "studies":
+// those of `deeper bench scaling`, with a "name". "warnings": about files that were used nevertheless. Each
+// operand is a file of --metrics_out, the JSON of a scaling study, or a directory with some of the former
+// (*.jsonl). Errors name the file, and the line where there is one.
+absl::StatusOr<Json> ReadReportData(const std::vector<std::string>& operands) {
+  Json data = {{"version", DEEPER_VERSION},
+               {"runs", Json::array()},
+               {"studies", Json::array()},
+               {"warnings", Json::array()}};
+  for (const std::string& operand : operands) {
+    ASSIGN_OR_RETURN(const std::vector<std::string> files, FilesOf(operand));
+    for (const std::string& file : files) RETURN_IF_ERROR(ReadReportFile(file, data));
+  }
+  return data;
 }
 
 bool IsDone(const Json& run) {
@@ -48,17 +226,19 @@ class ReportCommand final : public Command {
              {{"output", &output_, "file to write"},
               {"watch", &watch_,
                "writes it anew as runs go on, until all are done; the page, once open, follows"},
-              {"watch_seconds", &watch_seconds_, "between two looks"}}}};
+              {"watch_seconds", &watch_seconds_, "between two looks", Range(1)}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     if (call.operands.empty()) return InvalidArgument("of what? give files of --metrics_out");
-    if (watch_seconds_ < 1) return InvalidArgument("--watch_seconds must be at least 1");
     std::string written;
     while (true) {
-      ASSIGN_OR_RETURN(const ReportData data, ReadReportData(call.operands));
-      const bool live = watch_ && !std::all_of(data.runs.begin(), data.runs.end(), IsDone);
-      std::string page = Page(data, live);
+      ASSIGN_OR_RETURN(Json data, WithExitCode(ReadReportData(call.operands), ExitCode::kData));
+      const bool live = watch_ && !std::ranges::all_of(data["runs"], IsDone);
+      data["reload_seconds"] = live ? watch_seconds_ : 0;
+      const std::string json = data.dump(-1, ' ', false, Json::error_handler_t::replace);
+      const std::string harmless = absl::StrReplaceAll(json, {{"<", "\\u003c"}});  // ends no script element
+      std::string page = absl::StrReplaceAll(kReportPage, {{"<!--data-->", harmless}});
       if (page != written) {
         RETURN_IF_ERROR(WriteFileAtomically(output_, page));
         if (!watch_ || written.empty()) Announce(data);
@@ -70,19 +250,10 @@ class ReportCommand final : public Command {
   }
 
  private:
-  std::string Page(const ReportData& data, bool live) const {
-    const Json json = {{"version", DEEPER_VERSION},
-                       {"runs", data.runs},
-                       {"studies", data.studies},
-                       {"warnings", data.warnings},
-                       {"reload_seconds", live ? watch_seconds_ : 0}};
-    return absl::StrReplaceAll(kReportPage, {{"<!--data-->", ForScript(json)}});
-  }
-
-  void Announce(const ReportData& data) const {
-    for (const std::string& warning : data.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
-    std::printf("%s: %zu runs, %zu scaling studies\n", output_.c_str(), data.runs.size(),
-                data.studies.size());
+  void Announce(const Json& data) const {
+    for (const std::string warning : data["warnings"]) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+    std::printf("%s: %zu runs, %zu scaling studies\n", output_.c_str(), data["runs"].size(),
+                data["studies"].size());
     std::fflush(stdout);
   }
 

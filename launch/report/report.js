@@ -1,5 +1,5 @@
 "use strict";
-// Draws the report of the data that the page holds (launch/report/report_data.h says in which shape).
+// Draws the report of the data that the page holds (launch/report/report.cpp says in which shape).
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const report = document.getElementById("report");
@@ -47,19 +47,21 @@
   // ---- Charts ----
 
   const charts = [];
+  const update = (which, options) => charts.filter((c) => c[which]).forEach((c) => c.graph.updateOptions(options));
 
-  // {labels, rows} of curves {label, x, y}, as dygraphs wants them: one row an x. In y, false is no value here, null one
-  // that was not finite: a gap.
+  // A column of a run, for table(). Without a colour it is that of its place among the curves.
+  const curve = (run, group, key, label, colour) => ({ label, colour, x: run[group].step || [], y: run[group][key] || [] });
+
+  // {labels, rows, colours} of curves, as dygraphs wants them: one row an x. In y, false is no value here, null one that
+  // was not finite: a gap.
   function table(curves) {
     const rows = new Map();
-    curves.forEach((curve, i) => {
-      curve.x.forEach((x, j) => {
-        if (!rows.has(x)) rows.set(x, [x, ...curves.map(() => null)]);
-        const y = curve.y[j];
-        if (y !== false) rows.get(x)[i + 1] = y === null ? NaN : y;
-      });
-    });
-    return { labels: ["step", ...curves.map((c) => c.label)], rows: [...rows.values()].sort((a, b) => a[0] - b[0]) };
+    curves.forEach(({ x: xs, y: ys }, i) => xs.forEach((x, j) => {
+      if (!rows.has(x)) rows.set(x, [x, ...curves.map(() => null)]);
+      if (ys[j] !== false) rows.get(x)[i + 1] = ys[j] === null ? NaN : ys[j];
+    }));
+    return { labels: ["step", ...curves.map((c) => c.label)], rows: [...rows.values()].sort((a, b) => a[0] - b[0]),
+             colours: curves.map((c, i) => c.colour || seriesColour(i)) };
   }
 
   function legend(graph) {
@@ -128,7 +130,7 @@
   function zoom(origin, window) {
     const extremes = origin.graph.xAxisExtremes();
     stepWindow = window[0] <= extremes[0] && window[1] >= extremes[1] ? allOfIt : window;
-    charts.filter((c) => c.steps).forEach((c) => c.graph.updateOptions({ dateWindow: stepWindow }));
+    update("steps", { dateWindow: stepWindow });
   }
 
   const smoothingSelect = make("select", { id: "smoothing" },
@@ -136,10 +138,8 @@
   const logarithmsBox = make("input", { type: "checkbox", id: "logarithms" });
   const smoothing = () => Number(smoothingSelect.value);
   const logarithms = () => logarithmsBox.checked;
-  smoothingSelect.addEventListener("change", () =>
-    charts.filter((c) => c.smooth).forEach((c) => c.graph.updateOptions({ rollPeriod: smoothing() })));
-  logarithmsBox.addEventListener("change", () =>
-    charts.filter((c) => c.logarithmic).forEach((c) => c.graph.updateOptions({ logscale: logarithms() })));
+  smoothingSelect.addEventListener("change", () => update("smooth", { rollPeriod: smoothing() }));
+  logarithmsBox.addEventListener("change", () => update("logarithmic", { logscale: logarithms() }));
 
   // Not by new plots: a canvas made while the browser prints stays blank.
   const restyle = () => charts.forEach((chart) => chart.graph.updateOptions(chart.style()));
@@ -168,7 +168,9 @@
   // ---- What happened ----
 
   const markColours = { resume: "series-6", nonfinite: "bad", straggler: "warn", checkpoint: "other", done: "good", start: "good", restart: "bad", failure: "bad" };
-  const eventNames = { resume: "resumed", nonfinite: "step skipped", straggler: "straggler", checkpoint: "checkpoint", done: "done", start: "start", restart: "failed, restarted", failure: "failed" };
+  const eventNames = { resume: "resumed", nonfinite: "step skipped", restart: "failed, restarted", failure: "failed" };
+  const marked = ["resume", "nonfinite", "straggler"];
+  const swatch = (name) => make("span", { class: "swatch", style: `background:var(--${name})` });
 
   // The fields of an event that are not in columns of their own: commands may add some.
   function eventText(event) {
@@ -193,8 +195,7 @@
 
   function best(run) {
     const { step = [], top1 = [], top5 = [] } = run.evals;
-    let at = -1;
-    top1.forEach((value, i) => { if (isNumber(value) && (at < 0 || value > top1[at])) at = i; });
+    const at = top1.indexOf(Math.max(...top1.filter(isNumber)));
     return at < 0 ? null : { step: step[at], top1: top1[at], top5: top5[at] };
   }
 
@@ -226,21 +227,15 @@
       ["File", run.name],
     ].filter(([, text]) => text);
     return make("section", { class: "card run" },
-      make("h3", {}, make("span", { class: "swatch", style: `background:var(--${seriesColour(i)})` }), names[i],
-        make("span", { class: `state ${mood}` }, state)),
+      make("h3", {}, swatch(seriesColour(i)), names[i],
+        make("span", { class: "state", style: `color:var(--${mood})` }, state)),
       make("div", { class: "tiles" }, ...tiles),
       make("dl", {}, ...facts.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, String(text))])));
   }
 
-  const columnsOf = (run, group, key) => ({ x: run[group].step || [], y: run[group][key] || [] });
   // A curve for each run that has this column.
-  function overRuns(group, key) {
-    const having = data.runs.map((run, i) => ({ run, i })).filter(({ run }) => run[group][key]);
-    return {
-      ...table(having.map(({ run, i }) => ({ label: names[i], ...columnsOf(run, group, key) }))),
-      colours: having.map(({ i }) => seriesColour(i)),
-    };
-  }
+  const overRuns = (group, key) =>
+    table(data.runs.flatMap((run, i) => (run[group][key] ? [curve(run, group, key, names[i], seriesColour(i))] : [])));
 
   const points = { drawPoints: true, pointSize: 3 };
   const headName = (key) => key.replace(/^loss_/, "");
@@ -258,30 +253,27 @@
     }
     const [run] = data.runs;
     const curves = keys.length > 1
-      ? [{ label: "all heads, weighted", ...columnsOf(run, "steps", "loss") }, ...keys.map((key) => ({ label: headName(key), ...columnsOf(run, "steps", key) }))]
-      : [{ label: "training", ...columnsOf(run, "steps", "loss") }];
+      ? [curve(run, "steps", "loss", "all heads, weighted"), ...keys.map((key) => curve(run, "steps", key, headName(key)))]
+      : [curve(run, "steps", "loss", "training")];
     const options = {};
     if (run.evals.loss) {
-      curves.push({ label: "evaluation", ...columnsOf(run, "evals", "loss") });
+      curves.push(curve(run, "evals", "loss", "evaluation"));
       options.series = { evaluation: { ...points, strokePattern: [5, 3] } };
     }
-    addChart(parent, { title: "Loss", note: keys.length > 1 ? "of each head, and their weighted sum" : "", ...table(curves),
-                       colours: curves.map((_, i) => seriesColour(i)), options, ...switches });
+    addChart(parent, { title: "Loss", note: keys.length > 1 ? "of each head, and their weighted sum" : "", ...table(curves), options, ...switches });
   }
 
   function addAccuracies(parent, marks) {
-    const style = { axis: percentAxis, options: points, marks };
     const inPercent = (rows) => rows.map(([x, ...ys]) => [x, ...ys.map((y) => (y === null ? null : 100 * y))]);
-    const add = (title, note, { labels, rows, colours }) => addChart(parent, { title, note, labels, rows: inPercent(rows), colours, ...style });
+    const add = (title, note, curves) =>
+      addChart(parent, { title, note, ...curves, rows: inPercent(curves.rows), axis: percentAxis, options: points, marks });
     if (data.runs.length > 1) {
       add("Top-1 accuracy", "in evaluation", overRuns("evals", "top1"));
       add("Top-5 accuracy", "in evaluation", overRuns("evals", "top5"));
     } else {
       const [run] = data.runs;
-      add("Accuracy", `over ${count(run.evals.count[run.evals.count.length - 1])} images`, {
-        ...table(["top1", "top5"].map((key, i) => ({ label: ["top-1", "top-5"][i], ...columnsOf(run, "evals", key) }))),
-        colours: ["series-1", "series-2"],
-      });
+      add("Accuracy", `over ${count(run.evals.count[run.evals.count.length - 1])} images`,
+        table([curve(run, "evals", "top1", "top-1"), curve(run, "evals", "top5", "top-5")]));
     }
   }
 
@@ -294,8 +286,7 @@
     const keys = splitKeys.filter(([key]) => run.steps[key]).reverse();
     addChart(parent, {
       title: data.runs.length > 1 ? `Time of a step: ${names[i]}` : "Time of a step", note: "milliseconds, of rank 0", marks, smooth: true,
-      ...table(keys.map(([key, label]) => ({ label, ...columnsOf(run, "steps", key) }))),
-      colours: keys.map(([, , name]) => name),
+      ...table(keys.map(([key, label, name]) => curve(run, "steps", key, label, name))),
       options: { stackedGraph: true, fillAlpha: 0.75, strokeWidth: 0.5, includeZero: true },
       axis: milliseconds,
     });
@@ -304,14 +295,13 @@
   function addEvents(parent) {
     const rows = data.runs.flatMap((run, i) => run.events.map((event) => ({ run, i, event })));
     rows.sort((a, b) => (a.event.time || 0) - (b.event.time || 0));
-    const cell = (text, kind = "") => make("td", { class: kind }, text);
+    const cell = (kind, ...content) => make("td", { class: kind }, ...content);
     const headings = ["Time", "Step", "What", ""];
     if (data.runs.length > 1) headings.splice(2, 0, "Run");
     const lines = rows.map(({ run, i, event }) => make("tr", {},
-      cell(event.time ? `+${duration(event.time - run.first_time)}` : "", "number"), cell(event.step === undefined ? "" : count(event.step), "number"),
-      ...(data.runs.length > 1 ? [cell(names[i], "what")] : []),
-      make("td", { class: "what" }, make("span", { class: "swatch", style: `background:var(--${markColours[event.event] || "other"})` }), ` ${eventNames[event.event] || event.event}`),
-      cell(eventText(event))));
+      cell("number", event.time ? `+${duration(event.time - run.first_time)}` : ""), cell("number", event.step === undefined ? "" : count(event.step)),
+      ...(data.runs.length > 1 ? [cell("what", names[i])] : []),
+      cell("what", swatch(markColours[event.event] || "other"), ` ${eventNames[event.event] || event.event}`), cell("", eventText(event))));
     parent.append(make("h2", {}, "What happened"), make("div", { class: "card scroll" },
       make("table", {}, make("thead", {}, make("tr", {}, ...headings.map((h, i) => make("th", { class: i < 2 ? "number" : "" }, h)))), make("tbody", {}, ...lines))));
   }
@@ -323,7 +313,7 @@
       "Drag to zoom, double-click to see all again; a click on a name hides its curve."));
     const area = make("div", { class: "charts" });
     report.append(area);
-    const marksOf = (runs) => runs.flatMap((run) => run.events).filter((event) => ["resume", "nonfinite", "straggler"].includes(event.event));
+    const marksOf = (runs) => runs.flatMap((run) => run.events).filter((event) => marked.includes(event.event));
     const marks = marksOf(data.runs);
     if (data.runs.some((run) => run.steps.loss)) addLosses(area, marks);
     if (data.runs.some((run) => run.evals.top1)) addAccuracies(area, marks);
@@ -332,8 +322,8 @@
     data.runs.forEach((run, i) => { if (run.steps.compute_ms) addSplit(area, run, i, marksOf([run])); });
     if (data.runs.some((run) => run.steps.lr)) addChart(area, { title: "Learning rate", ...overRuns("steps", "lr"), marks });
     if (marks.length > 0)
-      report.append(make("p", { class: "quiet" }, "Marks: ", ...["resume", "nonfinite", "straggler"].filter((kind) => marks.some((m) => m.event === kind))
-        .flatMap((kind) => [make("span", { class: "swatch", style: `background:var(--${markColours[kind]})` }), ` ${eventNames[kind]}  `])));
+      report.append(make("p", { class: "quiet" }, "Marks: ", ...marked.filter((kind) => marks.some((m) => m.event === kind))
+        .flatMap((kind) => [swatch(markColours[kind]), ` ${eventNames[kind] || kind}  `])));
     addEvents(report);
   }
 

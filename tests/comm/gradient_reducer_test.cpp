@@ -90,12 +90,8 @@ TEST_P(OnEveryBackend, TunedBucketsAreSummedAsWell) {
 // Two ranks as far as the reducer can tell; notes what is sent.
 class RecordingCommunicator final : public Communicator {
  public:
-  RecordingCommunicator(const float* arena, int size) : arena_(arena), size_(size) {}
+  RecordingCommunicator(const float* arena, int size) : Communicator({0, size, 0, size}), arena_(arena) {}
   std::string name() const override { return "recording"; }
-  int rank() const override { return 0; }
-  int size() const override { return size_; }
-  int local_rank() const override { return 0; }
-  int local_size() const override { return size_; }
   Request AllReduce(void* data, size_t count, CommType, ReduceOp, Stream) override {
     sent.emplace_back(static_cast<const float*>(data) - arena_, count);
     return {};
@@ -111,7 +107,6 @@ class RecordingCommunicator final : public Communicator {
 
  private:
   const float* arena_;
-  const int size_;
 };
 
 TEST(GradientReducer, SendsEachBucketOnceCompleteAndInOrder) {

@@ -15,8 +15,8 @@ namespace {
 bool Keeps(const std::vector<int>& nodes) {
   std::map<int, int> sizes, next;
   for (const int node : nodes) ++sizes[node];
-  std::vector<NodePlace> places;
-  for (const int node : nodes) places.push_back({next[node]++, sizes[node]});
+  std::vector<RankPlace> places;
+  for (const int node : nodes) places.push_back({.local_rank = next[node]++, .local_size = sizes[node]});
   return TreeKeepsToNodes(places);
 }
 
@@ -42,7 +42,7 @@ TEST(GatherNodePlaces, TellsEveryRankOfAll) {
   std::vector<std::jthread> ranks;
   for (auto& comm : comms) {
     ranks.emplace_back([&comm] {
-      const std::vector<NodePlace> places = GatherNodePlaces(*comm);
+      const std::vector<RankPlace> places = GatherNodePlaces(*comm);
       ASSERT_EQ(places.size(), 3u);
       for (int rank = 0; rank < 3; ++rank) {
         EXPECT_EQ(places[static_cast<size_t>(rank)].local_rank, rank);

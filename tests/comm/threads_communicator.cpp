@@ -217,13 +217,10 @@ void BroadcastAll(const Collective& collective, int root) {
 
 class ThreadCommunicator final : public Communicator {
  public:
-  ThreadCommunicator(std::shared_ptr<Group> group, int rank) : group_(std::move(group)), rank_(rank) {}
+  ThreadCommunicator(std::shared_ptr<Group> group, int rank)
+      : Communicator({rank, group->size(), rank, group->size()}), group_(std::move(group)) {}
 
   std::string name() const override { return "threads"; }
-  int rank() const override { return rank_; }
-  int size() const override { return group_->size(); }
-  int local_rank() const override { return rank_; }
-  int local_size() const override { return group_->size(); }
 
   Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override {
     const Signature signature{"AllReduce", count, static_cast<int>(type) * 8 + static_cast<int>(op)};
@@ -249,10 +246,10 @@ class ThreadCommunicator final : public Communicator {
     Join({"Barrier", 0, 0}, nullptr, nullptr, [](const Collective&) {}).Wait();
   }
   std::unique_ptr<Communicator> Duplicate() override {
-    return std::make_unique<ThreadCommunicator>(group_->Duplicate(duplicates_++), rank_);
+    return std::make_unique<ThreadCommunicator>(group_->Duplicate(duplicates_++), rank());
   }
   void Abort(int exit_code, const std::string& reason) override {
-    std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank_, size(), reason.c_str());
+    std::fprintf(stderr, "deeper: rank %d of %d: %s\n", rank(), size(), reason.c_str());
     std::_Exit(exit_code);
   }
 
@@ -260,11 +257,10 @@ class ThreadCommunicator final : public Communicator {
   Request Join(const Signature& signature, const void* in, void* out, const Group::Work& work,
                float* residual = nullptr) {
     return Request(std::make_unique<Pending>(
-        group_, group_->Join(rank_, sequence_++, signature, in, out, residual, work)));
+        group_, group_->Join(rank(), sequence_++, signature, in, out, residual, work)));
   }
 
   std::shared_ptr<Group> group_;
-  const int rank_;
   uint64_t sequence_ = 0;
   size_t duplicates_ = 0;
 };

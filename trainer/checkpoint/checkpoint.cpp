@@ -5,9 +5,7 @@
 #include <future>
 #include <memory>
 #include <set>
-#include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -28,17 +26,15 @@ absl::StatusOr<CheckpointManifest> ReadManifestTogether(const std::string& path,
   return ParseCheckpointManifest(*text, CheckpointManifestPath(path));
 }
 
-struct Difference {
-  std::string text;
-  bool forcible;  // harmless enough for Match::kForced
-};
-
-std::vector<Difference> RunDifferences(const CheckpointManifest& saved, const TrainState& expected) {
-  std::vector<Difference> differences;
+// Those differences that are forced.
+absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const CheckpointManifest& saved,
+                                                  const TrainState& expected, Match match) {
+  std::vector<std::string> refused, forced;
   const auto compare = [&](const std::string& field, const nlohmann::json& before, const nlohmann::json& now,
                            bool forcible) {
     if (before == now) return;
-    differences.push_back({absl::StrCat(field, " was ", before.dump(), " and is ", now.dump()), forcible});
+    (forcible && match == Match::kForced ? forced : refused)
+        .push_back(absl::StrCat(field, " was ", before.dump(), " and is ", now.dump()));
   };
   const bool epoch_begins = saved.data.batch == 0;
   compare("dataset", saved.data.dataset_uuid, expected.data.dataset_uuid, false);
@@ -49,15 +45,6 @@ std::vector<Difference> RunDifferences(const CheckpointManifest& saved, const Tr
   for (const auto& [field, value] : expected.config.items()) {
     compare(field, saved.config.value(field, nlohmann::json()), value, kHarmless.contains(field));
   }
-  return differences;
-}
-
-// Those differences that are forced.
-absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const CheckpointManifest& saved,
-                                                  const TrainState& expected, Match match) {
-  std::vector<std::string> refused, forced;
-  for (const auto& [text, forcible] : RunDifferences(saved, expected))
-    (forcible && match == Match::kForced ? forced : refused).push_back(text);
   if (refused.empty()) return forced;
   return FailedPrecondition("checkpoint ", path, " is of another run: ", absl::StrJoin(refused, "; "),
                             "; use the same settings, or start afresh in another directory");
@@ -111,13 +98,12 @@ class TensorPlacer {
 
   // Each range of the state once, in any order.
   void Add(StateRange range) {
-    auto tensor = std::partition_point(tensors_.begin(), tensors_.end(), [&](const StateTensor& t) {
-      return t.entry.first + t.entry.count <= range.begin;
-    });
+    auto tensor = std::partition_point(tensors_.begin(), tensors_.end(),
+                                       [&](const StateTensor& t) { return t.entry.end() <= range.begin; });
     for (; tensor != tensors_.end() && tensor->entry.first < range.end; ++tensor) {
       const auto& [entry, param, arena] = *tensor;
       int64_t& missing = missing_[static_cast<size_t>(tensor - tensors_.begin())];
-      missing -= std::min(entry.first + entry.count, range.end) - std::max(entry.first, range.begin);
+      missing -= std::min(entry.end(), range.end) - std::max(entry.first, range.begin);
       if (missing == 0) params_.Write(*param, state_ + entry.first, arena);
     }
   }
@@ -136,8 +122,7 @@ struct Piece {
   int64_t turn;
 };
 
-// All pieces in the order in which ranks give them to each other: of each rank the first, of each the second.
-// Shard s is read by rank s mod size.
+// In turn: of each rank the first piece, of each the second, and so on. Rank s mod `ranks` reads shard s.
 std::vector<Piece> PiecesInTurn(const CheckpointManifest& manifest, int ranks) {
   constexpr int64_t kPiece = int64_t{1} << 20;  // elements
   const auto shard_count = static_cast<int64_t>(manifest.shards.size());
@@ -149,8 +134,7 @@ std::vector<Piece> PiecesInTurn(const CheckpointManifest& manifest, int ranks) {
     for (int64_t at = range.begin; at < range.end; at += kPiece)
       pieces.push_back({{at, std::min(at + kPiece, range.end)}, root, turns[static_cast<size_t>(root)]++});
   }
-  std::stable_sort(pieces.begin(), pieces.end(),
-                   [](const Piece& a, const Piece& b) { return a.turn < b.turn; });
+  std::ranges::stable_sort(pieces, {}, &Piece::turn);
   return pieces;
 }
 
@@ -206,7 +190,7 @@ absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainS
   ASSIGN_OR_RETURN(const std::unique_ptr<ParamStore> loading, Agree(comm, params.MakeEmpty()));
   RETURN_IF_ERROR(ReadInto(*loading, path, manifest, comm));
   params.Swap(*loading);
-  LoadedState loaded{{manifest.step, manifest.data, manifest.config, manifest.top1}, *std::move(forced)};
+  LoadedState loaded{manifest, *std::move(forced)};
   loaded.data.seed = expected.data.seed;
   loaded.data.order = expected.data.order;
   return loaded;

@@ -1,29 +1,18 @@
-// Choosing a checkpoint and resuming from it (trainer/checkpoint/checkpoint_saver.h saves them). Collective:
-// rank 0 decides, each rank reads its part of the files, and all have the whole state in the end, or none of
-// it.
+// Choosing a checkpoint and resuming from it (checkpoint_saver.h saves them). Collective: rank 0 decides,
+// each rank reads its part of the files, and all have the whole state in the end, or none of it.
 #pragma once
 
-#include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
-#include "nlohmann/json.hpp"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/checkpoint_manifest.h"
 #include "trainer/engine/params.h"
 
 namespace deeper {
-
-struct TrainState {
-  int64_t step = 0;  // steps done
-  DataState data;
-  nlohmann::json config;            // an object; "model" and "num_classes" name the network
-  std::optional<double> top1 = {};  // of these very weights, if they were evaluated
-};
 
 // ChooseCheckpointIn, decided by rank 0 for all. Only rank 0 gets the warnings.
 absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, const std::string& resume,

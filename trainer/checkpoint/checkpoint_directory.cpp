@@ -68,31 +68,27 @@ absl::StatusOr<Steps> StepsIn(const std::string& directory) {
   return steps;
 }
 
-std::vector<std::string> VerifyStep(const std::string& path) {
+CheckpointInfo Inspect(const std::string& path) {
+  CheckpointInfo info{.path = path};
   const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
-  if (!manifest.ok()) return {std::string(manifest.status().message())};
-  std::vector<std::string> problems;
-  const auto shard_count = static_cast<int64_t>(manifest->shards.size());
-  for (int64_t shard = 0; shard < shard_count; ++shard) {
-    const absl::Status status = ReadCheckpointShards(path, *manifest, shard, shard_count, nullptr);
-    if (!status.ok()) problems.emplace_back(status.message());
+  if (!manifest.ok()) {
+    info.problems.emplace_back(manifest.status().message());
+    return info;
   }
-  return problems;
-}
-
-CheckpointInfo InfoOf(const std::string& path) {
-  CheckpointInfo info{.path = path, .problems = VerifyStep(path)};
-  const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
-  if (!manifest.ok()) return info;
   info.step = manifest->step;
   info.shards = manifest->shards.size();
   info.top1 = manifest->top1;
-  for (const CheckpointShard& shard : manifest->shards) info.bytes += shard.bytes;
+  for (size_t shard = 0; shard < info.shards; ++shard) {
+    info.bytes += manifest->shards[shard].bytes;
+    const absl::Status status = ReadCheckpointShards(path, *manifest, static_cast<int64_t>(shard),
+                                                     static_cast<int64_t>(info.shards), nullptr);
+    if (!status.ok()) info.problems.emplace_back(status.message());
+  }
   return info;
 }
 
 absl::Status CheckUsable(const std::string& path) {
-  const std::vector<std::string> problems = VerifyStep(path);
+  const std::vector<std::string> problems = Inspect(path).problems;
   if (problems.empty()) return absl::OkStatus();
   return DataLoss("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; "));
 }
@@ -102,10 +98,7 @@ absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
   CheckpointChoice choice;
   for (const auto& [step, path] : steps) {
     const absl::Status usable = CheckUsable(path);
-    if (usable.ok()) {
-      choice.path = path;
-      return choice;
-    }
+    if (usable.ok()) return CheckpointChoice{path, std::move(choice.warnings)};
     choice.warnings.emplace_back(usable.message());
   }
   if (steps.empty()) return choice;
@@ -140,8 +133,7 @@ absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
                     " already: they are never overwritten, so saving the same steps again will fail")}};
 }
 
-// Of the steps up to `newest`. What has no valid manifest does not count as kept, and is for the user to look
-// into.
+// Of steps up to `newest`. What has no valid manifest does not count, and stays for the user to look into.
 std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Retention& retention) {
   std::vector<int64_t> candidates;
   int kept = 0;
@@ -198,15 +190,6 @@ absl::StatusOr<CheckpointManifest> ReadCheckpointManifest(const std::string& ste
   return ParseCheckpointManifest(text, CheckpointManifestPath(step_directory));
 }
 
-std::vector<std::string> VerifyCheckpoint(const std::string& path) {
-  const absl::StatusOr<std::vector<CheckpointInfo>> checkpoints = ListCheckpoints(path);
-  if (!checkpoints.ok()) return {std::string(checkpoints.status().message())};
-  std::vector<std::string> problems;
-  for (const CheckpointInfo& info : *checkpoints)
-    problems.insert(problems.end(), info.problems.begin(), info.problems.end());
-  return problems;
-}
-
 absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& step_directory) {
   ASSIGN_OR_RETURN(CheckpointManifest manifest, ReadCheckpointManifest(step_directory));
   std::vector<float> state(static_cast<size_t>(manifest.elements()));
@@ -215,12 +198,12 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& step_directory) {
 }
 
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(const std::string& path) {
-  if (Exists(CheckpointManifestPath(path))) return std::vector<CheckpointInfo>{InfoOf(path)};
+  if (Exists(CheckpointManifestPath(path))) return std::vector<CheckpointInfo>{Inspect(path)};
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(path));
   if (steps.empty()) return NotFound(path, " is not a checkpoint and holds none");
   std::vector<CheckpointInfo> checkpoints;
   for (auto entry = steps.rbegin(); entry != steps.rend(); ++entry) {
-    checkpoints.push_back(InfoOf(entry->second));
+    checkpoints.push_back(Inspect(entry->second));
     checkpoints.back().step = entry->first;
   }
   return checkpoints;
@@ -239,10 +222,8 @@ absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
     RETURN_IF_ERROR(CheckUsable(path));
     return CheckpointChoice{path, {}};
   }
-  absl::StatusOr<CheckpointChoice> choice = ChooseLatest(path);
-  if (choice.ok() && choice->path.empty()) {
-    return NotFound(path, " is not a checkpoint and holds none");
-  }
+  ASSIGN_OR_RETURN(CheckpointChoice choice, ChooseLatest(path));
+  if (choice.path.empty()) return NotFound(path, " is not a checkpoint and holds none");
   return choice;
 }
 
@@ -252,7 +233,7 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
   const std::string text = RenderCheckpointManifest(manifest);
   if (Exists(finished)) {
     const absl::StatusOr<std::string> there = ReadCheckpointManifestText(finished);
-    if (there.ok() && *there == text && VerifyStep(finished).empty()) return RemoveAll(unfinished);
+    if (there.ok() && *there == text && CheckUsable(finished).ok()) return RemoveAll(unfinished);
     return absl::AlreadyExistsError(absl::StrCat(
         finished,
         " is there already, with another state or damaged, and checkpoints are never overwritten; "
@@ -283,8 +264,7 @@ absl::Status CreateUnfinished(const std::string& directory, int64_t step) {
 }
 
 void RemoveUnfinished(const std::string& directory, int64_t step) {
-  std::error_code ignored;
-  fs::remove_all(UnfinishedStepDirectory(directory, step), ignored);
+  RemoveAll(UnfinishedStepDirectory(directory, step)).IgnoreError();
 }
 
 }  // namespace deeper

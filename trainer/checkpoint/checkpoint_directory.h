@@ -1,5 +1,4 @@
-// Where checkpoints lie: DIR/step-000120000/{manifest.json, shard-*.h5}. One process at a time looks after
-// DIR; in a job, rank 0.
+// DIR/step-000120000/{manifest.json, shard-*.h5}. One process at a time looks after DIR; in a job, rank 0.
 #pragma once
 
 #include <cstdint>
@@ -26,10 +25,6 @@ std::string CheckpointManifestPath(const std::string& step_directory);
 absl::StatusOr<std::string> ReadCheckpointManifestText(const std::string& step_directory);
 absl::StatusOr<CheckpointManifest> ReadCheckpointManifest(const std::string& step_directory);
 
-// Every checksum of a step directory, or of all that a directory of them holds: what is wrong, and with which
-// file. Empty if nothing is.
-std::vector<std::string> VerifyCheckpoint(const std::string& path);
-
 // All of a step directory, whoever wrote it, verified.
 struct Checkpoint {
   CheckpointManifest manifest;
@@ -43,7 +38,7 @@ struct CheckpointInfo {
   uint64_t bytes = 0;  // of its shards; 0 where the manifest cannot be read, and so on
   size_t shards = 0;
   std::optional<double> top1 = {};
-  std::vector<std::string> problems = {};  // VerifyCheckpoint's
+  std::vector<std::string> problems = {};  // of every checksum: what is wrong, and with which file
 };
 // Of a directory of checkpoints, oldest first; or of the one step directory that `path` is. NotFound: none.
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(const std::string& path);
@@ -64,8 +59,7 @@ absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path);
 // if there is another one of that step, which is left alone; the very same one counts as success.
 absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest);
 
-// Which checkpoints stay: the `keep` newest (0: all), those of steps that keep_every divides (0: none), and
-// the one with the best top-1.
+// What stays: the `keep` newest (0: all), steps that keep_every divides (0: none), and the best top-1.
 struct Retention {
   int keep = 0;
   int64_t keep_every = 0;

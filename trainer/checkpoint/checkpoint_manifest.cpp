@@ -10,7 +10,6 @@
 #include "kernels/base/status.h"
 
 namespace deeper {
-
 namespace {
 
 using Json = nlohmann::ordered_json;  // keeps the order of fields, for people who read the file
@@ -44,28 +43,18 @@ Json ToJson(const DataState& data) {
           {"samples_trained", data.samples_trained}};
 }
 
-DataState DataStateFrom(const Json& json) {
-  return {.dataset_uuid = json.at("dataset_uuid"),
-          .seed = json.at("seed"),
-          .global_batch = json.at("global_batch"),
-          .order = json.at("order"),
-          .epoch = json.at("epoch"),
-          .batch = json.at("batch"),
-          .samples_trained = json.at("samples_trained")};
-}
-
 Hash128 HashFrom(const std::string& hex) {
   if (hex.size() != 32) return {};
   return {std::stoull(hex.substr(0, 16), nullptr, 16), std::stoull(hex.substr(16), nullptr, 16)};
 }
 
 CheckpointManifest ManifestFrom(const Json& document) {
-  CheckpointManifest manifest{.step = document.at("step"),
-                              .data = DataStateFrom(document.at("data")),
-                              .config = document.at("config"),
-                              .shards = {},
-                              .tensors = {},
-                              .top1 = {}};
+  const Json& data = document.at("data");
+  CheckpointManifest manifest;
+  manifest.step = document.at("step");
+  manifest.data = {data.at("dataset_uuid"), data.at("seed"),  data.at("global_batch"),   data.at("order"),
+                   data.at("epoch"),        data.at("batch"), data.at("samples_trained")};
+  manifest.config = document.at("config");
   if (document.contains("top1")) manifest.top1 = document.at("top1").get<double>();
   for (const Json& shard : document.at("shards")) {
     manifest.shards.push_back({shard.at("bytes"), HashFrom(shard.at("xxh3_128"))});

@@ -17,7 +17,7 @@ namespace deeper {
 // Roles of tensors. Any other one names an arena of the optimizer's state (StateArenas::names).
 inline constexpr char kWeightRole[] = "weight", kStatisticRole[] = "statistic";
 
-// One tensor in the canonical layout: elements [first, first + count) of the flat state.
+// One tensor in the canonical layout: elements [first, end) of the flat state.
 struct TensorEntry {
   std::string name;
   std::vector<int64_t> shape;
@@ -27,6 +27,7 @@ struct TensorEntry {
   friend bool operator==(const TensorEntry&, const TensorEntry&) = default;
   std::string ToString() const;  // "conv1.conv.weight [64, 3, 7, 7]"
   std::string NameAndRole() const { return name + " (" + role + ")"; }
+  int64_t end() const { return first + count; }
   bool is_optimizer_state() const { return role != kWeightRole && role != kStatisticRole; }
 };
 
@@ -37,8 +38,7 @@ struct StateTensor {
   float* arena = nullptr;
 };
 
-// All weights, the optimizer's state arena by arena if it is wanted, all statistics: the order of the files.
-// Points into `params`.
+// Weights, the optimizer's state arena by arena if wanted, statistics: the order of the files, in `params`.
 enum class WithOptimizer { kNo, kYes };
 std::vector<StateTensor> StateTensors(const ParamStore& params, WithOptimizer optimizer);
 
@@ -61,20 +61,23 @@ struct DataState {
   friend bool operator==(const DataState&, const DataState&) = default;
 };
 
+struct TrainState {
+  int64_t step = 0;  // steps done
+  DataState data;
+  nlohmann::json config;            // an object; "model" and "num_classes" name the network
+  std::optional<double> top1 = {};  // of these very weights, if they were evaluated
+};
+
 struct CheckpointShard {
   uint64_t bytes = 0;
   Hash128 hash;  // of the whole file
 };
 
-struct CheckpointManifest {
-  int64_t step = 0;
-  DataState data;
-  nlohmann::json config;                // an object; "model" and "num_classes" name the network
+struct CheckpointManifest : TrainState {
   std::vector<CheckpointShard> shards;  // as many as there were ranks
   std::vector<TensorEntry> tensors;     // back to back
-  std::optional<double> top1 = {};      // of an evaluation of these weights
 
-  int64_t elements() const { return tensors.empty() ? 0 : tensors.back().first + tensors.back().count; }
+  int64_t elements() const { return tensors.empty() ? 0 : tensors.back().end(); }
 };
 
 // Elements of the flat state that shard `shard` of `shard_count` holds.
@@ -89,8 +92,7 @@ std::string ShardName(int64_t shard, int64_t shard_count);  // "shard-00000-of-0
 // The file's text. It ends with a checksum of all that precedes it.
 std::string RenderCheckpointManifest(const CheckpointManifest& manifest);
 
-// DataLoss: any byte differs from what RenderCheckpointManifest wrote; Unimplemented: a version that this
-// build does not read. `path` is for messages.
+// DataLoss: not what RenderCheckpointManifest wrote; Unimplemented: a version that this build does not read.
 absl::StatusOr<CheckpointManifest> ParseCheckpointManifest(const std::string& text, const std::string& path);
 
 }  // namespace deeper

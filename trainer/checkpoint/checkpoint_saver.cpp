@@ -18,20 +18,15 @@
 namespace deeper {
 namespace {
 
-// Between two looks whether the peers are there. Request::Wait looks without a pause, at the cost of a core
-// that computes.
+// Between looks whether the peers are there. Request::Wait makes no pause and costs a core that computes.
 constexpr std::chrono::milliseconds kPause{1};
-
-StateRange ShardOf(const std::vector<StateTensor>& tensors, const Communicator& comm) {
-  return ShardRange(tensors.back().entry.first + tensors.back().entry.count, comm.rank(), comm.size());
-}
 
 }  // namespace
 
 absl::StatusOr<Snapshot> Snapshot::Create(std::vector<StateTensor> tensors, StateRange range,
                                           Device& device) {
   std::erase_if(tensors, [&](const StateTensor& tensor) {
-    return tensor.entry.first >= range.end || tensor.entry.first + tensor.entry.count <= range.begin;
+    return tensor.entry.first >= range.end || tensor.entry.end() <= range.begin;
   });
   Snapshot snapshot;
   for (const auto& [entry, param, arena] : tensors) {
@@ -74,7 +69,7 @@ void Snapshot::Visit(const std::function<void(const float* values, int64_t count
     UnpackParam(param->spec, param->layout, buffer_.as<float>() + block->copy + param->offset - block->begin,
                 whole.data());
     const int64_t begin = std::max(range_.begin, entry.first);
-    const int64_t end = std::min(range_.end, entry.first + entry.count);
+    const int64_t end = std::min(range_.end, entry.end());
     visit(whole.data() + (begin - entry.first), end - begin);
   }
 }
@@ -104,7 +99,7 @@ CheckpointSaver::CheckpointSaver(std::string directory, const Retention& retenti
       peers_(comm.Duplicate()),
       device_(device),
       tensors_(StateTensors(params, WithOptimizer::kYes)),
-      range_(ShardOf(tensors_, comm)),
+      range_(ShardRange(tensors_.back().entry.end(), comm.rank(), comm.size())),
       thread_([this] { Run(); }) {}
 
 CheckpointSaver::~CheckpointSaver() {
@@ -161,8 +156,7 @@ std::vector<SaveReport> CheckpointSaver::Finish() {
   return TakeReports();
 }
 
-// Whoever waits for a save is where the save is, as far as the watchdog is concerned: at work, or waiting for
-// peers.
+// To the watchdog, whoever waits for a save is where the save is: at work, or waiting for peers.
 void CheckpointSaver::AwaitFewerJobsThan(size_t count) {
   std::unique_lock lock(mutex_);
   while (jobs_.size() >= count) {
@@ -186,6 +180,7 @@ void CheckpointSaver::Run() {
     report.status = WithExitCode(Write(job), ExitCode::kCheckpoint);
     TraceEnd(TraceLevel::kStep);
     report.seconds = Seconds() - job.start;
+    if (is_chief() && !report.status.ok()) RemoveUnfinished(directory_, report.step);
     if (is_chief() && report.status.ok())
       report.warning = std::string(RemoveOldCheckpoints(directory_, report.step, retention_).message());
     lock.lock();
@@ -198,21 +193,13 @@ void CheckpointSaver::Run() {
 
 // Makes the directory, writes the shards, commits; the ranks agree in between.
 absl::Status CheckpointSaver::Write(const Job& job) {
-  const int64_t step = job.state.step;
-  absl::Status status = AgreeWithPeers(is_chief() ? CreateUnfinished(directory_, step) : absl::OkStatus());
-  if (status.ok()) {
-    absl::StatusOr<std::vector<CheckpointShard>> shards = WriteShards(job);
-    status = shards.status();
-    if (shards.ok()) {
-      if (is_chief()) {
-        status = CommitCheckpoint(directory_, {step, job.state.data, job.state.config, *std::move(shards),
-                                               EntriesOf(tensors_), job.state.top1});
-      }
-      status = AgreeWithPeers(status);
-    }
-  }
-  if (!status.ok() && is_chief()) RemoveUnfinished(directory_, step);
-  return status;
+  RETURN_IF_ERROR(
+      AgreeWithPeers(is_chief() ? CreateUnfinished(directory_, job.state.step) : absl::OkStatus()));
+  ASSIGN_OR_RETURN(std::vector<CheckpointShard> shards, WriteShards(job));
+  absl::Status committed;
+  if (is_chief())
+    committed = CommitCheckpoint(directory_, {job.state, std::move(shards), EntriesOf(tensors_)});
+  return AgreeWithPeers(committed);
 }
 
 // Those of all ranks, on every rank.

@@ -31,8 +31,7 @@ class Snapshot {
   // Of elements `range` of the state that `tensors` make up. ResourceExhausted if there is no memory for it.
   static absl::StatusOr<Snapshot> Create(std::vector<StateTensor> tensors, StateRange range, Device& device);
 
-  // Copies what the range has of `arena`, which as a whole is at `whole`. Layouts stay as they are: training
-  // waits for this, and for nothing else.
+  // Copies what the range has of `arena`, all of which is at `whole`, as it lies. Training waits for this onl
   void Take(Device& device, const float* arena, const float* whole);
   // What was taken, in the order of the state and the canonical layout, tensor by tensor: as they are
   // arranged they are still in the cache when they are hashed and written.
@@ -54,8 +53,7 @@ class Snapshot {
 // How a save went.
 struct SaveReport {
   int64_t step = 0;
-  // The same on every rank. OK: the checkpoint is on disk and whole. Otherwise, with ExitCode::kCheckpoint,
-  // all older ones are as they were.
+  // The same on every rank. OK: it is on disk and whole. Else, with kCheckpoint, older ones are as they were.
   absl::Status status;
   std::string warning;  // on rank 0: old checkpoints could not be removed; empty: none
   double stall_ms = 0;  // that training waited, on this rank

@@ -49,14 +49,13 @@ absl::Status WriteResharded(const Checkpoint& checkpoint, int64_t shards, const 
 }  // namespace
 
 absl::StatusOr<CheckpointDelta> CompareCheckpoints(const std::string& a, const std::string& b) {
-  const absl::StatusOr<Checkpoint> first = Find(a), second = Find(b);
-  for (const auto* checkpoint : {&first, &second})
-    if (!checkpoint->ok()) return checkpoint->status();
+  ASSIGN_OR_RETURN(const Checkpoint first, Find(a));
+  ASSIGN_OR_RETURN(const Checkpoint second, Find(b));
   std::map<std::string, const TensorEntry*> others;
-  for (const TensorEntry& tensor : second->manifest.tensors) others[tensor.NameAndRole()] = &tensor;
+  for (const TensorEntry& tensor : second.manifest.tensors) others[tensor.NameAndRole()] = &tensor;
 
   CheckpointDelta delta;
-  for (const TensorEntry& tensor : first->manifest.tensors) {
+  for (const TensorEntry& tensor : first.manifest.tensors) {
     const std::string name = tensor.NameAndRole();
     const auto other = others.find(name);
     if (other == others.end()) {
@@ -67,8 +66,8 @@ absl::StatusOr<CheckpointDelta> CompareCheckpoints(const std::string& a, const s
       delta.unlike.push_back(absl::StrCat(name, ": ", tensor.ToString(), " and ", other->second->ToString()));
     } else {
       ++delta.tensors;
-      TensorDelta found = Compare(name, first->state.data() + tensor.first,
-                                  second->state.data() + other->second->first, tensor.count);
+      TensorDelta found = Compare(name, first.state.data() + tensor.first,
+                                  second.state.data() + other->second->first, tensor.count);
       if (found.elements > 0) delta.different.push_back(std::move(found));
     }
     others.erase(other);

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <system_error>
 #include <utility>
 
@@ -92,24 +91,17 @@ absl::Status WriteAndSync(const Weights& weights, const std::string& path) {
   return written.ok() ? written->Sync() : written.status();
 }
 
-bool IsAuxiliary(const std::string& name) {
-  return name.starts_with("aux");
-}
-
 // `entries` without the auxiliary tensors that `others` lacks.
-std::vector<TensorEntry> WithoutSpareHeads(const std::vector<TensorEntry>& entries,
+std::vector<TensorEntry> WithoutSpareHeads(std::vector<TensorEntry> entries,
                                            const std::vector<TensorEntry>& others) {
-  std::vector<TensorEntry> kept;
-  for (const TensorEntry& entry : entries) {
-    const auto same_name = [&](const TensorEntry& other) { return other.name == entry.name; };
-    if (!IsAuxiliary(entry.name) || std::any_of(others.begin(), others.end(), same_name))
-      kept.push_back(entry);
-  }
-  return kept;
+  std::erase_if(entries, [&](const TensorEntry& entry) {
+    return entry.name.starts_with("aux") &&
+           std::ranges::find(others, entry.name, &TensorEntry::name) == others.end();
+  });
+  return entries;
 }
 
-// The values of the model's tensors, back to back: the file's, and what `params` has where only the file
-// lacks a tensor.
+// The values of the model's tensors, back to back: the file's, or those of `params` that the file lacks.
 absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore& params,
                                        const std::vector<StateTensor>& tensors,
                                        std::vector<std::string>& warnings) {
@@ -126,15 +118,13 @@ absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore
   if (wanted.size() < model.size()) {
     warnings.push_back(absl::StrCat(path, " has no auxiliary heads: they keep their initial weights"));
   }
-  std::map<std::string, const TensorEntry*> in_file;
-  for (const TensorEntry& entry : weights.tensors) in_file[entry.name] = &entry;
-  std::vector<float> values(static_cast<size_t>(model.back().first + model.back().count));
+  std::vector<float> values(static_cast<size_t>(model.back().end()));
   for (const auto& [entry, param, arena] : tensors) {
-    const auto found = in_file.find(entry.name);
-    if (found == in_file.end()) {
+    const auto found = std::ranges::find(weights.tensors, entry.name, &TensorEntry::name);
+    if (found == weights.tensors.end()) {
       params.Read(*param, arena, values.data() + entry.first);
     } else {
-      std::copy_n(weights.values.begin() + found->second->first, entry.count, values.begin() + entry.first);
+      std::copy_n(weights.values.begin() + found->first, entry.count, values.begin() + entry.first);
     }
   }
   return values;
@@ -158,10 +148,9 @@ absl::Status WriteWeights(const Weights& weights, const std::string& path) {
 absl::StatusOr<std::vector<std::string>> LoadWeights(const std::string& path, ParamStore& params,
                                                      Communicator& comm) {
   const std::vector<StateTensor> tensors = StateTensors(params, WithOptimizer::kNo);
-  const TensorEntry& last = tensors.back().entry;
   std::vector<std::string> warnings;
   absl::StatusOr<std::vector<float>> values =
-      std::vector<float>(static_cast<size_t>(last.first + last.count));
+      std::vector<float>(static_cast<size_t>(tensors.back().entry.end()));
   if (comm.rank() == 0) values = Fit(path, params, tensors, warnings);
   RETURN_IF_ERROR(Agree(comm, values.status()));
   comm.Broadcast(values->data(), values->size() * sizeof(float), 0, {}).Wait();

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/base/tensor.h"
+
 namespace deeper {
 namespace {
 
 constexpr size_t kAlignment = 256;  // what cuDNN and cuBLASLt want of a workspace
-
-size_t Aligned(size_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 bool Overlap(const Lifetime& a, const Lifetime& b) {
   return a.first <= b.last && b.first <= a.last;
@@ -27,12 +25,12 @@ MemoryPlan PlanMemory(const std::vector<Lifetime>& lifetimes) {
   MemoryPlan plan{std::vector<size_t>(lifetimes.size(), 0), 0};
   std::vector<size_t> by_offset;  // the buffers placed so far
   for (const size_t buffer : by_size) {
-    const size_t bytes = Aligned(lifetimes[buffer].bytes);
+    const size_t bytes = RoundUp(lifetimes[buffer].bytes, kAlignment);
     size_t offset = 0;
     for (const size_t placed : by_offset) {
       if (!Overlap(lifetimes[buffer], lifetimes[placed])) continue;
       if (offset + bytes <= plan.offsets[placed]) break;  // fits in the gap before it
-      offset = std::max(offset, plan.offsets[placed] + Aligned(lifetimes[placed].bytes));
+      offset = std::max(offset, plan.offsets[placed] + RoundUp(lifetimes[placed].bytes, kAlignment));
     }
     plan.offsets[buffer] = offset;
     plan.bytes = std::max(plan.bytes, offset + bytes);

@@ -1,5 +1,4 @@
-// Places buffers whose lifetimes are known in one arena, so that buffers that never live at the same time
-// share memory.
+// Places buffers in one arena, so that those which never live at the same time share memory.
 #pragma once
 
 #include <cstddef>

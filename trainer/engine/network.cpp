@@ -14,8 +14,14 @@
 namespace deeper {
 namespace {
 
-absl::Status Annotate(const absl::Status& status, const std::string& what) {
-  return absl::Status(status.code(), absl::StrCat(what, ": ", status.message()));
+// [node] whether everything that reads its output takes slices of channels.
+std::vector<bool> OutputsThatMayBeSlices(const Model& model) {
+  std::vector<bool> may_be(model.nodes.size(), true);
+  for (const Node& node : model.nodes) {
+    if (node.input != kImages && !TakesSlices(node.op)) may_be[static_cast<size_t>(node.input)] = false;
+  }
+  for (const Head& head : model.heads) may_be[static_cast<size_t>(head.logits)] = false;
+  return may_be;
 }
 
 }  // namespace
@@ -28,26 +34,20 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Prepare(const Model& model, co
   return network;
 }
 
-// [node] whether everything that reads its output takes slices of channels.
-std::vector<bool> OutputsThatMayBeSlices(const Model& model) {
-  std::vector<bool> may_be(model.nodes.size(), true);
-  for (const Node& node : model.nodes) {
-    if (node.input != kImages && !TakesSlices(node.op)) may_be[static_cast<size_t>(node.input)] = false;
-  }
-  for (const Head& head : model.heads) may_be[static_cast<size_t>(head.logits)] = false;
-  return may_be;
-}
-
 absl::Status Network::PrepareOps() {
   images_desc_ = options_.input.value_or(device_.Images(
       {options_.rows, model_.channels, model_.image_size, model_.image_size}, options_.precision));
   const std::vector<bool> may_be_slice = OutputsThatMayBeSlices(model_);
   for (const Node& node : model_.nodes) {
+    const auto named = [&](const absl::Status& status) {
+      return absl::Status(status.code(),
+                          absl::StrCat(model_.name, ", layer ", node.name, ": ", status.message()));
+    };
     const OpNeeds* const input =
         node.input == kImages ? nullptr : &ops_[static_cast<size_t>(node.input)]->needs();
     const TensorDesc& x = input == nullptr ? images_desc_ : input->y;
     absl::StatusOr<OpShape> shape = InferOp(node.op, x.shape);
-    if (!shape.ok()) return Annotate(shape.status(), absl::StrCat(model_.name, ", layer ", node.name));
+    if (!shape.ok()) return named(shape.status());
     absl::StatusOr<std::unique_ptr<Op>> op =
         MakeOp(node.op, x,
                {.name = node.name,
@@ -57,7 +57,7 @@ absl::Status Network::PrepareOps() {
                 .fuse = options_.fusion && may_be_slice[ops_.size()],
                 .sum_over_ranks = options_.sum_statistics},
                device_);
-    if (!op.ok()) return Annotate(op.status(), absl::StrCat(model_.name, ", layer ", node.name));
+    if (!op.ok()) return named(op.status());
     ops_.push_back(*std::move(op));
     specs_.push_back(std::move(shape->params));
   }
@@ -66,8 +66,23 @@ absl::Status Network::PrepareOps() {
 
 std::vector<Param> Network::Params() const {
   std::vector<Param> params;
+  int run = 0;
   for (size_t node = 0; node < ops_.size(); ++node) {
-    AppendParams(model_.nodes[node].name, static_cast<int>(node), specs_[node], ops_[node]->needs(), params);
+    const OpNeeds& needs = ops_[node]->needs();
+    const size_t first = params.size();
+    for (size_t i = 0; i < specs_[node].size(); ++i) {
+      params.push_back({.name = absl::StrCat(model_.nodes[node].name, ".", specs_[node][i].name),
+                        .spec = specs_[node][i],
+                        .layout = needs.params[i],
+                        .node = static_cast<int>(node)});
+    }
+    for (const std::vector<size_t>& adjacent : needs.adjacent_params) {
+      for (size_t place = 0; place < adjacent.size(); ++place) {
+        params[first + adjacent[place]].run = run;
+        params[first + adjacent[place]].place = static_cast<int>(place);
+      }
+      ++run;
+    }
   }
   return params;
 }

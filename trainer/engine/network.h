@@ -1,5 +1,4 @@
-// A model made runnable: prepared ops in order, bound to one arena planned from tensor lifetimes. Nothing is
-// allocated after Create.
+// A model made runnable: prepared ops in order, bound to one arena planned from tensor lifetimes.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +35,7 @@ struct NetworkOptions {
 // output_gradient(). No buffers share memory there, so that Forward and Backward can each be repeated.
 class Network {
  public:
-  // Prepares every op and plans the memory; allocates nothing large yet. InvalidArgument names the node that
-  // does not fit.
+  // Prepares every op and plans the memory; allocates nothing large. InvalidArgument names a misfit node.
   static absl::StatusOr<std::unique_ptr<Network>> Prepare(const Model& model, const NetworkOptions& options,
                                                           Device& device);
 
@@ -60,15 +58,13 @@ class Network {
   // At most one batch may be staged and not loaded, and the batch before it must have been computed.
   void Stage(const Batch& batch);
   // Makes a batch the input of Forward; it must stay valid until Device::Synchronize. The loss gradient is
-  // scaled by 1 / batch.global_rows, so that the sum over micro-batches and ranks is the gradient of the mean
-  // loss over the global batch.
+  // scaled by 1 / batch.global_rows: summed over micro-batches and ranks it is that of the global mean loss.
   void Load(const Batch& batch, uint64_t seed);
   // Load without the images.
   void LoadLabels(const Batch& batch, uint64_t seed);
   // Logits, then per head: loss, accuracy counts and, in training, the logits' gradient.
   void Forward();
-  // Gradients of all trained parameters, overwritten. on_ready(i) is called as soon as gradient_pieces()[i]
-  // is final.
+  // Overwrites the gradients of all trained parameters. on_ready(i): gradient_pieces()[i] is final.
   void Backward(const std::function<void(size_t)>& on_ready);
 
   // In the order Backward finishes them; together they cover every trained parameter once.
@@ -125,8 +121,7 @@ class Network {
   Control ControlAt(const Buffer& memory) const;
 
   Buffer arena_, control_, staged_control_;
-  // Batches as they come from the host: one in use and one on its way; allocated by the first. Empty on the
-  // CPU, where the loader's memory will do.
+  // Batches from the host, one in use and one on its way; allocated by the first. On the CPU the loader's do.
   Buffer incoming_[2];
   bool in_use_ = false, staged_ = false;  // index of the one in use; whether the other one is on its way
   std::vector<GradientPiece> gradient_pieces_;

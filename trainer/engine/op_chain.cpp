@@ -12,19 +12,6 @@
 namespace deeper {
 namespace {
 
-bool IsModule(const Node& node) {
-  return std::holds_alternative<InceptionParams>(node.op);
-}
-
-// The last nodes on the way to the main head, from `first` on.
-NodeRange RangeToMainHead(const Model& model, const std::string& name, int after) {
-  NodeRange range = {name, model.heads.front().logits, model.heads.front().logits};
-  while (model.nodes[static_cast<size_t>(range.first)].input > after) {
-    range.first = model.nodes[static_cast<size_t>(range.first)].input;
-  }
-  return range;
-}
-
 std::vector<NodeRange> AllNodes(const Model& model) {
   std::vector<NodeRange> ranges;
   for (int i = 0; i < static_cast<int>(model.nodes.size()); ++i) {
@@ -45,12 +32,15 @@ size_t OffsetOf(const TensorDesc& desc, int64_t i) {
 std::vector<NodeRange> BenchmarkedRanges(const Model& model) {
   std::vector<NodeRange> ranges;
   for (const NodeRange& node : AllNodes(model)) {
-    if (!IsModule(model.nodes[static_cast<size_t>(node.first)])) continue;
+    if (!std::holds_alternative<InceptionParams>(model.nodes[static_cast<size_t>(node.first)].op)) continue;
     if (ranges.empty() && node.first > 0) ranges.push_back({"stem", 0, node.first - 1});
     ranges.push_back(node);
   }
   if (ranges.empty()) return AllNodes(model);
-  ranges.push_back(RangeToMainHead(model, "head", ranges.back().last));
+  NodeRange head = {"head", model.heads.front().logits, model.heads.front().logits};
+  const auto input = [&] { return model.nodes[static_cast<size_t>(head.first)].input; };
+  while (input() > ranges.back().last) head.first = input();
+  ranges.push_back(head);
   return ranges;
 }
 

@@ -1,5 +1,4 @@
-// A chain of neighbouring layers of a model as a network of its own, on random data: what `deeper bench op`
-// measures.
+// Neighbouring layers of a model as a network of its own, on random data: what `deeper bench op` measures.
 #pragma once
 
 #include <cstdint>
@@ -53,8 +52,7 @@ class OpChain {
   std::unique_ptr<ParamStore> params_;
 };
 
-// The largest over tensors of |a - b| / |b|, in the Euclidean norm; NaN if one of them is. a, b: Results of
-// the same nodes.
+// The largest |a - b| / |b| of a tensor, in the Euclidean norm, or NaN. a, b: Results of the same nodes.
 double Difference(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b);
 
 }  // namespace deeper

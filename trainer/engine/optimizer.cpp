@@ -15,24 +15,19 @@ struct Row {
   UpdateRule (*rule)(const OptimizerOptions&);
 };
 
+template <bool kNesterov>
+UpdateRule Sgd(const OptimizerOptions& o) {
+  return SgdRule{o.momentum, o.weight_decay, kNesterov};
+}
+
 const std::vector<Row>& Table() {
-  static const std::vector<Row> rows = {
-      {"sgd",
-       {"momentum"},
-       [](const OptimizerOptions& o) -> UpdateRule {
-         return SgdRule{o.momentum, o.weight_decay, false};
-       }},
-      {"nesterov",
-       {"momentum"},
-       [](const OptimizerOptions& o) -> UpdateRule {
-         return SgdRule{o.momentum, o.weight_decay, true};
-       }},
-  };
+  static const std::vector<Row> rows = {{"sgd", {"momentum"}, Sgd<false>},
+                                        {"nesterov", {"momentum"}, Sgd<true>}};
   return rows;
 }
 
 const Row& Find(std::string_view name) {
-  const auto row = std::find_if(Table().begin(), Table().end(), [&](const Row& r) { return r.name == name; });
+  const auto row = std::ranges::find(Table(), name, &Row::name);
   DEEPER_CHECK(row != Table().end(), std::string(name));
   return *row;
 }
@@ -86,10 +81,7 @@ void Optimizer::Step() {
                          .count = params_.state_elements()};
   for (size_t i = 0; i < params_.state_names().size(); ++i) arrays.states[i] = params_.state(i);
   Update(device_, rule_, now_.as<StepScalars>(), arrays);
-  if (params_.state_is_sharded()) GatherWeights();
-}
-
-void Optimizer::GatherWeights() {
+  if (!params_.state_is_sharded()) return;
   const double start = Milliseconds();
   const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(float);
   comm_->AllGather(params_.values() + params_.state_first(), params_.values(), bytes, device_.stream())

@@ -39,8 +39,7 @@ class Optimizer {
   Optimizer(const OptimizerOptions& options, ParamStore& params, Device& device,
             Communicator* comm = nullptr);
 
-  // Begins the next step of the training, skipped ones included, at this rate. Not before the work enqueued
-  // earlier is done.
+  // Begins the next step of the training, skipped or not, at this rate. Not before earlier work is done.
   void BeginStep(float lr);
   // values and states updated in place from grads, on the device's stream. Reads the rate from memory, so
   // that a recorded step follows BeginStep. Collective where the state is sharded.
@@ -49,8 +48,6 @@ class Optimizer {
   double wait_ms() const { return wait_ms_; }
 
  private:
-  void GatherWeights();
-
   const UpdateRule rule_;
   ParamStore& params_;
   Device& device_;

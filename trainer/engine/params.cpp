@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "kernels/base/check.h"
 #include "kernels/base/parallel.h"
 #include "kernels/base/rng.h"
@@ -22,32 +21,23 @@ namespace {
 constexpr int64_t kAlignment = 64 / sizeof(float);
 static_assert(kAlignment % kDecayGroup == 0, "a decay group holds parameters of one role only");
 
-int64_t RoundUp(int64_t elements, int64_t unit) {
-  return (elements + unit - 1) / unit * unit;
-}
-
 // Assigns the offsets of one arena and returns its size.
 int64_t Place(std::vector<Param>& table) {
   int64_t elements = 0;
   std::set<int> placed;  // runs
-  const auto append = [&](std::vector<Param*> run) {
-    std::sort(run.begin(), run.end(), [](const Param* a, const Param* b) { return a->place < b->place; });
+  for (Param& first : table) {
+    const bool alone = first.run < 0;
+    if (!alone && !placed.insert(first.run).second) continue;
+    std::vector<Param*> run;
+    for (Param& param : table) {
+      if (alone ? &param == &first : param.run == first.run) run.push_back(&param);
+    }
+    std::ranges::sort(run, {}, &Param::place);
     for (Param* param : run) {
       param->offset = elements;
       elements += param->layout.stored_elements;
     }
     elements = RoundUp(elements, kAlignment);
-  };
-  for (Param& param : table) {
-    if (param.run < 0) {
-      append({&param});
-    } else if (placed.insert(param.run).second) {
-      std::vector<Param*> run;
-      for (Param& other : table) {
-        if (other.run == param.run) run.push_back(&other);
-      }
-      append(run);
-    }
   }
   return elements;
 }
@@ -61,8 +51,7 @@ absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer, DType dt
                            " left; take a smaller model or a device with more memory");
 }
 
-// Two normal deviates from two uniform words: Box and Muller 1958. 1 - u is in (0, 1], so its logarithm is
-// finite.
+// Two normal deviates from two uniform words (Box and Muller 1958). 1 - u is in (0, 1]: its log is finite.
 void BoxMuller(uint32_t a, uint32_t b, float out[2]) {
   const double radius = std::sqrt(-2 * std::log(1 - double{UnitFloat(a)}));
   const double angle = 2 * std::numbers::pi * double{UnitFloat(b)};
@@ -104,29 +93,6 @@ std::vector<float> InitialValues(const Param& param, uint64_t seed) {
 }
 
 }  // namespace
-
-void AppendParams(const std::string& node_name, int node, const std::vector<ParamSpec>& specs,
-                  const OpNeeds& needs, std::vector<Param>& params) {
-  const size_t first = params.size();
-  for (size_t i = 0; i < specs.size(); ++i) {
-    Param param;
-    param.name = absl::StrCat(node_name, ".", specs[i].name);
-    param.spec = specs[i];
-    param.layout = needs.params[i];
-    param.node = node;
-    params.push_back(std::move(param));
-  }
-  int run = 0;
-  for (const Param& param : params) run = std::max(run, param.run + 1);
-  for (const std::vector<size_t>& adjacent : needs.adjacent_params) {
-    for (size_t place = 0; place < adjacent.size(); ++place) {
-      Param& param = params[first + adjacent[place]];
-      param.run = run;
-      param.place = static_cast<int>(place);
-    }
-    ++run;
-  }
-}
 
 ParamStore::ParamStore(std::vector<Param> params, Device& device, StateArenas states)
     : state_arenas_(std::move(states)), device_(device) {

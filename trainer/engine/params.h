@@ -23,10 +23,6 @@ struct Param {
   int run = -1, place = 0;
 };
 
-// The parameters of one op, as ParamStore::Create wants them, appended to those of the ops before.
-void AppendParams(const std::string& node_name, int node, const std::vector<ParamSpec>& specs,
-                  const OpNeeds& needs, std::vector<Param>& params);
-
 // One of `count` equal parts of an arena.
 struct ArenaSlice {
   int index = 0, count = 1;

@@ -22,8 +22,7 @@ constexpr auto Choices(ScheduleKind) {
        {"cosine", ScheduleKind::kCosine, "falls to --lr_min as (1 + cos(pi t)) / 2"}});
 }
 
-// t is the part of the steps after warm-up that is done: (step - warmup_steps) / (total_steps -
-// warmup_steps), at most 1.
+// t is the part done after warm-up: (step - warmup_steps) / (total_steps - warmup_steps), at most 1.
 struct ScheduleOptions {
   ScheduleKind kind = ScheduleKind::kConstant;
   double base_lr = 0.01;

@@ -19,18 +19,16 @@ class StatisticsSum {
 
   // For OpOptions::sum_over_ranks; it refers to this.
   SumOverRanks Function() {
-    return [this](double* values, size_t count) { Sum(values, count); };
+    return [this](double* values, size_t count) {
+      const double start = Milliseconds();
+      comm_.AllReduce(values, count, CommType::kF64, ReduceOp::kSum, {}).Wait();
+      wait_ms_ += Milliseconds() - start;
+    };
   }
   // Time spent waiting for other ranks since the last call.
   double TakeWaitMs() { return std::exchange(wait_ms_, 0.0); }
 
  private:
-  void Sum(double* values, size_t count) {
-    const double start = Milliseconds();
-    comm_.AllReduce(values, count, CommType::kF64, ReduceOp::kSum, {}).Wait();
-    wait_ms_ += Milliseconds() - start;
-  }
-
   Communicator& comm_;
   double wait_ms_ = 0;
 };

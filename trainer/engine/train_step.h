@@ -59,8 +59,7 @@ class TrainStep {
             FiniteGuard& guard, Optimizer& optimizer, Device& device, uint64_t seed,
             StatisticsSum* statistics = nullptr);
 
-  // One step on the next global batch. Errors are the loader's: OutOfRange at the end, DataLoss for a bad
-  // sample.
+  // One step on the next global batch. Errors are the loader's: OutOfRange: the end, DataLoss: a bad sample.
   absl::StatusOr<StepReport> Run(float lr);
 
  private:

@@ -1,5 +1,4 @@
-// The table of models, and what they are built with. A model is a file that defines its builder, and a row
-// here.
+// The table of models, and what they are built with. A model is a file with its builder, and a row here.
 #pragma once
 
 #include <string>
@@ -12,8 +11,7 @@ namespace deeper {
 // Appends nodes and heads to a model, of which all else is set.
 using ModelBuilder = void(const ModelOptions& options, Model& model);
 
-ModelBuilder BuildGoogLeNet, BuildGoogLeNetNaive, BuildGoogLeNetBn, BuildGoogLeNetTorchvision;
-ModelBuilder BuildNin, BuildNinCifar, BuildAlexNet, BuildVgg16;
+ModelBuilder BuildGoogLeNet, BuildNin, BuildNinCifar, BuildAlexNet, BuildVgg16;
 
 struct Architecture {
   const char* name;
@@ -23,9 +21,9 @@ struct Architecture {
 };
 inline constexpr Architecture kArchitectures[] = {
     {"googlenet", 224, true, BuildGoogLeNet},
-    {"googlenet-naive", 224, true, BuildGoogLeNetNaive},
-    {"googlenet-bn", 224, true, BuildGoogLeNetBn},
-    {"googlenet-torchvision", 224, true, BuildGoogLeNetTorchvision},
+    {"googlenet-naive", 224, true, BuildGoogLeNet},
+    {"googlenet-bn", 224, true, BuildGoogLeNet},
+    {"googlenet-torchvision", 224, true, BuildGoogLeNet},
     {"nin", 224, false, BuildNin},
     {"nin-cifar", 32, false, BuildNinCifar},
     {"alexnet", 224, false, BuildAlexNet},

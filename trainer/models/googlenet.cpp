@@ -1,13 +1,10 @@
-// GoogLeNet: Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015), without local response
-// normalisation.
+// GoogLeNet: Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015), without LRN.
 #include <string>
 
 #include "trainer/models/architectures.h"
 
 namespace deeper {
 namespace {
-
-enum class Kind { kArticle, kNaive, kBatchNorm, kTorchvision };
 
 struct Module {
   const char* name;
@@ -25,8 +22,8 @@ constexpr Module kModules[] = {
 
 class Builder {
  public:
-  Builder(Kind kind, const ModelOptions& options, Model& model)
-      : kind_(kind), options_(options), model_(model), trunk_(model, options) {}
+  Builder(const ModelOptions& options, Model& model)
+      : options_(options), model_(model), trunk_(model, options) {}
 
   void Build() {
     Stem();
@@ -46,8 +43,8 @@ class Builder {
   }
 
  private:
-  bool torchvision() const { return kind_ == Kind::kTorchvision; }
-  bool batch_norm() const { return kind_ == Kind::kBatchNorm || torchvision(); }
+  bool torchvision() const { return model_.name == "googlenet-torchvision"; }
+  bool batch_norm() const { return model_.name == "googlenet-bn" || torchvision(); }
 
   void Stem() {
     if (options_.small_stem) {
@@ -64,7 +61,8 @@ class Builder {
   void AuxHead(const std::string& name) {
     if (!options_.aux) return;
     NodeChain branch(model_, options_, trunk_.last());
-    branch.Add(name + ".pool", AuxPool());
+    branch.Add(name + ".pool",
+               PoolParams{.kind = PoolParams::Kind::kAverage, .kernel = 5, .stride = 3, .clamp = true});
     branch.Add(name + ".conv", Conv(128, 1));
     branch.Add(name + ".flatten", FlattenParams{});
     branch.Add(name + ".fc1", LinearParams{.out_features = 1024, .relu = true});
@@ -82,7 +80,7 @@ class Builder {
   }
 
   InceptionParams Inception(const Module& m) const {
-    if (kind_ == Kind::kNaive) return {.c1 = m.c1, .c2 = m.c2, .c3 = m.c3};
+    if (model_.name == "googlenet-naive") return {.c1 = m.c1, .c2 = m.c2, .c3 = m.c3};
     return {.c1 = m.c1,
             .c2_reduce = m.c2_reduce,
             .c2 = m.c2,
@@ -98,11 +96,6 @@ class Builder {
     return {.kernel = kernel, .stride = 2, .pad = 1};
   }
 
-  PoolParams AuxPool() const {
-    return {.kind = PoolParams::Kind::kAverage, .kernel = 5, .stride = 3, .clamp = true};
-  }
-
-  Kind kind_;
   const ModelOptions& options_;
   Model& model_;
   NodeChain trunk_;
@@ -110,17 +103,9 @@ class Builder {
 
 }  // namespace
 
+// The model's name says which of them.
 void BuildGoogLeNet(const ModelOptions& options, Model& model) {
-  Builder(Kind::kArticle, options, model).Build();
-}
-void BuildGoogLeNetNaive(const ModelOptions& options, Model& model) {
-  Builder(Kind::kNaive, options, model).Build();
-}
-void BuildGoogLeNetBn(const ModelOptions& options, Model& model) {
-  Builder(Kind::kBatchNorm, options, model).Build();
-}
-void BuildGoogLeNetTorchvision(const ModelOptions& options, Model& model) {
-  Builder(Kind::kTorchvision, options, model).Build();
+  Builder(options, model).Build();
 }
 
 }  // namespace deeper

@@ -1,5 +1,4 @@
-// Networks as topology only: named nodes, each an op's parameters and the node it reads. No memory, no
-// device.
+// Networks as topology only, without memory or device: nodes, each an op's parameters and the node it reads.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +19,7 @@ struct Node {
   int input = kImages;  // index of an earlier node
 };
 
-// A classifier: cross-entropy of node `logits`, weighted. The first is the main one; only training uses the
-// rest.
+// A classifier: weighted cross-entropy of node `logits`. The first is the main one; the rest only train.
 struct Head {
   std::string name;  // "main", "aux1", "aux2"
   int logits = 0;
@@ -39,15 +37,13 @@ struct ModelOptions {
   int64_t num_classes = 1000;
   int64_t channels = 3;
   int64_t image_size = 0;  // 0: the model's own, 224; 32 for nin-cifar and with the small stem
-  bool small_stem =
-      false;        // GoogLeNets on images of 28-64 px: conv1 is 3x3 with stride 1 and no pool follows it
+  // GoogLeNets on images of 28-64 px: conv1 is 3x3 with stride 1 and no pool follows it.
+  bool small_stem = false;
   bool aux = true;  // heads "aux1", "aux2" on the GoogLeNets; false for inference
   float aux_weight = 0.3f;
   bool dropout = true;
 };
 
-// "googlenet", "googlenet-naive", "googlenet-bn", "googlenet-torchvision", "nin", "nin-cifar", "alexnet",
-// "vgg16".
 std::vector<std::string> ModelNames();
 
 // Where a max pool alone reads a layer's ReLU, the pool applies its mask (PoolParams::mask_dx).

@@ -13,8 +13,7 @@ namespace {
 
 constexpr int64_t kSmallStemImageSize = 32;
 
-// The flag of a layer whose whole output is a ReLU's, or nullptr. (A naive module passes its pool's output on
-// as it is.)
+// Of a layer whose whole output is a ReLU's, or nullptr. (A naive module passes on its pool's output.)
 bool* DyIsMasked(OpParams& op) {
   if (auto* conv = std::get_if<Conv2dParams>(&op)) return conv->relu ? &conv->dy_is_masked : nullptr;
   if (auto* module = std::get_if<InceptionParams>(&op))
@@ -69,8 +68,7 @@ std::vector<std::string> ModelNames() {
 }
 
 absl::StatusOr<Model> MakeModel(std::string_view name, const ModelOptions& options) {
-  const auto* architecture = std::find_if(std::begin(kArchitectures), std::end(kArchitectures),
-                                          [&](const Architecture& a) { return a.name == name; });
+  const auto* architecture = std::ranges::find(kArchitectures, name, &Architecture::name);
   if (architecture == std::end(kArchitectures)) {
     return InvalidArgument("no model is called \"", std::string(name), "\": take one of ",
                            absl::StrJoin(ModelNames(), ", "));

@@ -13,19 +13,13 @@ struct MlpConv {
   int64_t channels[3];
 };
 
-// A convolution, then a two-layer perceptron over the channels of each position, which is two 1x1
-// convolutions.
+// A convolution, then a two-layer perceptron over the channels of each position: two 1x1 convolutions.
 void AddMlpConv(NodeChain& chain, const std::string& name, const MlpConv& m) {
   chain.Add(
       absl::StrCat(name, ".0"),
       Conv2dParams{.out_channels = m.channels[0], .kernel = m.kernel, .stride = m.stride, .pad = m.pad});
   chain.Add(absl::StrCat(name, ".1"), Conv2dParams{.out_channels = m.channels[1]});
   chain.Add(absl::StrCat(name, ".2"), Conv2dParams{.out_channels = m.channels[2]});
-}
-
-void AddClassifier(NodeChain& chain) {
-  chain.Add("avgpool", GlobalAvgPoolParams{});
-  chain.AddHead("main");
 }
 
 }  // namespace
@@ -40,7 +34,8 @@ void BuildNin(const ModelOptions& options, Model& model) {
   chain.Add("pool3", PoolParams{});
   chain.AddDropout("dropout", 0.5f);
   AddMlpConv(chain, "mlpconv4", {3, 1, 1, {1024, 1024, model.num_classes}});
-  AddClassifier(chain);
+  chain.Add("avgpool", GlobalAvgPoolParams{});
+  chain.AddHead("main");
 }
 
 void BuildNinCifar(const ModelOptions& options, Model& model) {
@@ -52,7 +47,8 @@ void BuildNinCifar(const ModelOptions& options, Model& model) {
   chain.Add("pool2", PoolParams{.kind = PoolParams::Kind::kAverage});
   chain.AddDropout("dropout2", 0.5f);
   AddMlpConv(chain, "mlpconv3", {3, 1, 1, {192, 192, model.num_classes}});
-  AddClassifier(chain);
+  chain.Add("avgpool", GlobalAvgPoolParams{});
+  chain.AddHead("main");
 }
 
 }  // namespace deeper

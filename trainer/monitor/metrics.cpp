@@ -15,8 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Whether the file's last line lacks its newline, as after a process that was killed in the middle of a
-// write.
+// Whether the file's last line lacks its newline, as when its process was killed in the middle of a write.
 bool EndsMidLine(const File& file) {
   const uint64_t size = file.Size().value_or(0);
   char last = '\n';

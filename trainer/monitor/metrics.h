@@ -30,8 +30,7 @@ Event EvalEvent(int64_t step, const EvalResult& result);
 // that are not finite are written as null. Errors (a full disk) name the file; later events are still tried.
 class MetricsWriter {
  public:
-  // kRestart empties an existing file; kAppend, for a resumed run, keeps it and completes a line that was cut
-  // off.
+  // kRestart empties an existing file; kAppend, for a resumed run, keeps it and ends a line that was cut off.
   enum class Mode { kRestart, kAppend };
 
   MetricsWriter() = default;

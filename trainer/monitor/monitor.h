@@ -1,5 +1,4 @@
-// What a run watches itself for while it trains. A monitor is a file that defines its factory, and a row of
-// kMonitors.
+// What a run watches itself for as it trains. A monitor is a file with its factory, and a row of kMonitors.
 #pragma once
 
 #include <cstdint>
@@ -56,8 +55,7 @@ MonitorFactory WatchDataBottleneck;
 MonitorFactory WatchNonFinite;
 // Warns of a classifier that has not learned anything.
 MonitorFactory WatchStuckHeads;
-// Counts the samples that cannot be read, over all ranks; ends the run with ExitCode::kData once they are
-// more than are allowed.
+// Ends the run with ExitCode::kData once more samples than are allowed cannot be read, over all ranks.
 MonitorFactory WatchBadSamples;
 
 // In the order in which they observe a step.

@@ -15,16 +15,6 @@ namespace {
 constexpr int kSmallestBar = 10;  // a shorter one says nothing
 constexpr int kWidestBar = 40;
 
-double SecondsLeft(const ProgressState& state) {
-  const auto images = static_cast<double>((state.total_steps - state.step) * state.global_batch);
-  return images / state.images_per_second;
-}
-
-double DonePart(const ProgressState& state) {
-  if (state.total_steps <= 0) return 0;
-  return std::clamp(static_cast<double>(state.step) / static_cast<double>(state.total_steps), 0.0, 1.0);
-}
-
 int TerminalColumns(std::FILE* out) {
   winsize size{};
   return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
@@ -44,14 +34,16 @@ std::string FormatDuration(double seconds) {
 std::string FormatProgressLine(const ProgressState& state) {
   std::string line = absl::StrFormat("step %d/%d", state.step, state.total_steps);
   if (state.epochs > 0) absl::StrAppendFormat(&line, "  epoch %d/%d", state.epoch + 1, state.epochs);
+  const auto images_left = static_cast<double>((state.total_steps - state.step) * state.global_batch);
   absl::StrAppendFormat(&line, "  loss %.4f  lr %.4g  %.*f images/s  ETA %s", state.loss, state.lr,
                         state.images_per_second < 100 ? 1 : 0, state.images_per_second,
-                        FormatDuration(SecondsLeft(state)));
+                        FormatDuration(images_left / state.images_per_second));
   return line;
 }
 
 std::string FormatProgressBar(const ProgressState& state, int columns) {
-  const double done = DonePart(state);
+  const auto total = static_cast<double>(state.total_steps);
+  const double done = total <= 0 ? 0 : std::clamp(static_cast<double>(state.step) / total, 0.0, 1.0);
   std::string line = absl::StrFormat("%3d%% ", static_cast<int>(done * 100));
   const std::string text = FormatProgressLine(state);
   // "[", "]  " around the bar take four columns.

@@ -7,12 +7,7 @@
 namespace deeper {
 namespace {
 
-double Sum(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0);
-}
-
-// [head], over all ranks. Added up in the order of the samples, so that in elastic runs the number of ranks
-// does not show.
+// [head], over all ranks; added up in the order of the samples: in elastic runs the ranks do not show.
 std::vector<double> LossSums(const StepReport& report, Communicator& comm) {
   const std::vector<double>& mine = report.micro_losses;
   std::vector<double> all(mine.size() * static_cast<size_t>(comm.size())), sums(report.heads.size());
@@ -22,8 +17,6 @@ std::vector<double> LossSums(const StepReport& report, Communicator& comm) {
 }
 
 }  // namespace
-
-StepMeter::StepMeter(const Model& model, Communicator& comm) : model_(model), comm_(comm) {}
 
 void StepMeter::Add(const StepReport& report) {
   last_ = report;
@@ -49,7 +42,8 @@ Event StepMeter::Read(int64_t step, float lr, const StageTimes& loader) {
     head_losses["loss_" + model_.heads[i].name] = mean;
   }
   const double steps = static_cast<double>(waits_ms_.size());
-  const double waited_ms = Sum(waits_ms_), exposed = Sum(exposed_ms) / steps;
+  const double waited_ms = std::accumulate(waits_ms_.begin(), waits_ms_.end(), 0.0);
+  const double exposed = std::accumulate(exposed_ms.begin(), exposed_ms.end(), 0.0) / steps;
   const auto a_step = [&](Stage stage) {
     const auto i = static_cast<size_t>(stage);
     return (loader[i] - loader_ms_[i]) / steps;

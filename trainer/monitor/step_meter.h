@@ -13,7 +13,7 @@ namespace deeper {
 
 class StepMeter {
  public:
-  StepMeter(const Model& model, Communicator& comm);
+  StepMeter(const Model& model, Communicator& comm) : model_(model), comm_(comm) {}
 
   void Add(const StepReport& report);
   // Collective. The event "step", for the metrics alone. Losses are those of the latest step, exact over all

@@ -1,6 +1,5 @@
 // Names ranks that are slower than the others again and again: every step waits for the slowest, so one bad
-// disk, throttled processor or busy machine slows the whole job down, and no other figure of a log shows
-// which.
+// disk, throttled processor or busy machine slows the whole job, and no other figure of a log shows which.
 #include "absl/strings/str_format.h"
 #include "trainer/monitor/monitor.h"
 #include "trainer/scaling/statistics.h"
@@ -40,8 +39,7 @@ class Stragglers final : public Monitor {
   explicit Stragglers(const MonitorContext& context)
       : comm_(context.comm), states_(static_cast<size_t>(context.comm.size())) {}
 
-  // Compares the means over each window. Names a rank that was slow in this window and the one before, once
-  // until it has caught up.
+  // Compares the means over windows. Names a rank slow in two in a row, once until it has caught up.
   absl::Status Observe(const Observation& now, std::vector<Event>& events) override {
     if (comm_.size() == 1) return absl::OkStatus();
     sum_.data_wait_ms += now.report.data_wait_ms;

@@ -1,6 +1,5 @@
-// Notices a classifier that has not learned anything: a mean loss that sits at ln(classes), the loss of
-// guessing. GoogLeNets trained from scratch do this (BVLC/caffe #1598, #6256), and nothing else in a log
-// shows it early.
+// Notices a classifier that has not learned anything: its mean loss sits at ln(classes), that of guessing.
+// GoogLeNets trained from scratch do this (BVLC/caffe #1598, #6256); nothing else in a log shows it early.
 #include <algorithm>
 #include <cmath>
 

@@ -44,11 +44,6 @@ std::string Event(int64_t step, double time, int what, const std::string& conten
 }
 constexpr int kFileVersion = 3, kSummary = 5, kSessionLog = 7;
 
-std::string SummaryValue(const Scalar& scalar) {
-  return Message(
-      1, absl::StrCat(Message(1, scalar.first), Key(2, kFixed32), Bytes(static_cast<float>(scalar.second))));
-}
-
 // TFRecord stores the checksums of data that may hold checksums itself in this disguise.
 std::string MaskedCrc(const std::string& bytes) {
   return Bytes(std::rotr(Crc32c(bytes.data(), bytes.size()), 15) + 0xa282ead8u);
@@ -73,7 +68,8 @@ absl::StatusOr<EventFile> EventFile::Create(const std::string& directory, int64_
 
 absl::Status EventFile::Append(int64_t step, double time, const std::vector<Scalar>& scalars) {
   std::string summary;
-  for (const Scalar& scalar : scalars) summary += SummaryValue(scalar);
+  for (const auto& [tag, value] : scalars)
+    summary += Message(1, absl::StrCat(Message(1, tag), Key(2, kFixed32), Bytes(static_cast<float>(value))));
   return AppendRecord(Event(step, time, kSummary, summary));
 }
 

@@ -14,13 +14,11 @@ namespace deeper {
 
 using Scalar = std::pair<std::string, double>;  // tag, value; stored as float
 
-// Every record is appended whole, by one write: after a crash, readers find all records before it. Times are
-// seconds since 1970.
+// One write appends a whole record: after a crash, all before it can be read. Times are seconds since 1970.
 class EventFile {
  public:
-  // A new file in `directory`, which is made if need be. TensorBoard shows all event files of a directory as
-  // one run; what earlier ones say of `first_step` and later steps, it forgets: a resumed run does those
-  // again.
+  // A new file in `directory`, made if need be. TensorBoard shows all files of a directory as one run; what
+  // earlier ones say of `first_step` and later steps, it forgets: a resumed run does those again.
   static absl::StatusOr<EventFile> Create(const std::string& directory, int64_t first_step, double time);
 
   absl::Status Append(int64_t step, double time, const std::vector<Scalar>& scalars);

@@ -69,8 +69,7 @@ Json Metadata(const char* name, int rank, int64_t thread, const char* key, const
   return {{"name", name}, {"ph", "M"}, {"pid", rank}, {"tid", thread}, {"args", {{key, value}}}};
 }
 
-// The events of this rank as JSON, with commas, and their lanes' names. `origin_ns` on this rank's clock is
-// 0.
+// The events of this rank as JSON, with commas, and their lanes' names. Times count from `origin_ns`.
 std::string RankJson(std::vector<TraceEvent> events, int rank, double origin_ns) {
   GiveRows(events);
   std::map<std::pair<int64_t, int64_t>, std::pair<std::string, std::vector<const TraceEvent*>>> lanes;
@@ -111,14 +110,11 @@ std::string RankJson(std::vector<TraceEvent> events, int rank, double origin_ns)
 
 // [rank], on rank 0; elsewhere empty ones.
 std::vector<std::string> Gather(const std::string& mine, Communicator& comm) {
-  const auto size = static_cast<int64_t>(mine.size());
-  std::vector<int64_t> sizes(static_cast<size_t>(comm.size()));
-  comm.AllGather(&size, sizes.data(), sizeof size, {}).Wait();
-  std::vector<std::string> all(sizes.size());
+  std::vector<std::string> all(static_cast<size_t>(comm.size()));
   for (int rank = 0; rank < comm.size(); ++rank) {
-    std::string text = rank == comm.rank() ? mine : std::string(static_cast<size_t>(sizes[rank]), ' ');
-    comm.Broadcast(text.data(), text.size(), rank, {}).Wait();
-    if (comm.rank() == 0) all[rank] = std::move(text);
+    std::string text = rank == comm.rank() ? mine : "";
+    Broadcast(comm, rank, &text);
+    if (comm.rank() == 0) all[static_cast<size_t>(rank)] = std::move(text);
   }
   return all;
 }

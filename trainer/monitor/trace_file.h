@@ -12,9 +12,8 @@
 
 namespace deeper {
 
-// Collective: rank 0 writes what all ranks saw. Their clocks are compared by barriers: nobody leaves one
-// before everybody has entered it, which bounds the offset of two clocks from both sides; the file states how
-// closely. Fails alike on all ranks.
+// Collective, errors too: rank 0 writes what all ranks saw. Barriers compare clocks: nobody leaves one before
+// all have entered it, which bounds the offset of two clocks from both sides; the file says how closely.
 absl::Status WriteTrace(const std::string& path, std::vector<TraceEvent> events, Communicator& comm);
 
 // Traces steps [first, first + steps) of a run, or its last ones up to there, and writes them as they end. A

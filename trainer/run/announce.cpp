@@ -29,19 +29,15 @@ std::string DescribeAugmentation(const RunConfig& config) {
 
 // The flags whose values are not their defaults: "--lr=0.05 --augment=crop".
 std::string FlagsThatDiffer(RunConfig config) {
-  const auto texts = [](RunConfig& of) {
-    std::vector<std::string> all;
-    for (const FlagGroup& group : ConfigFlags(of)) {
-      for (const Flag& flag : group.flags)
-        all.push_back(absl::StrCat("--", flag.name, "=", flag.ValueText()));
-    }
-    return all;
-  };
   RunConfig defaults;
+  const std::vector<FlagGroup> given = ConfigFlags(config), by_default = ConfigFlags(defaults);
   std::vector<std::string> differ;
-  std::vector<std::string> given = texts(config), by_default = texts(defaults);
   for (size_t i = 0; i < given.size(); ++i) {
-    if (given[i] != by_default[i]) differ.push_back(given[i]);
+    for (size_t j = 0; j < given[i].flags.size(); ++j) {
+      const std::string value = given[i].flags[j].ValueText();
+      if (value != by_default[i].flags[j].ValueText())
+        differ.push_back(absl::StrCat("--", given[i].flags[j].name, "=", value));
+    }
   }
   return absl::StrJoin(differ, " ");
 }

@@ -115,8 +115,7 @@ absl::Status Validate(const RunConfig& c) {
   return absl::OkStatus();
 }
 
-// Tuned sizes differ from run to run, and with them the order of sums on more than two ranks; and what a GPU
-// has recorded stays as it is.
+// Tuned sizes differ by run, and so the order of sums on more than two ranks; what a GPU has recorded stays.
 size_t BucketBytesOf(const RunConfig& config) {
   constexpr double kMiB = 1 << 20;
   if (config.bucket_mib > 0) return std::max<size_t>(1, static_cast<size_t>(config.bucket_mib * kMiB));

@@ -142,8 +142,7 @@ struct RunConfig {
 // A row per field, in groups: all flags of `train`. They are bound to `config`.
 std::vector<FlagGroup> ConfigFlags(RunConfig& config);
 
-// InvalidArgument names the flag, its value and what is allowed. Checks each field, and fields against each
-// other, but nothing against data.
+// InvalidArgument names the flag, its value and what is allowed. Checks fields, alone and against each other.
 absl::Status Validate(const RunConfig& config);
 inline bool IsElastic(const RunConfig& config) {
   return config.deterministic == Determinism::kElastic;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "data/load/synthetic.h"
 #include "data/shards/read_shards.h"
@@ -12,6 +14,15 @@
 #include "kernels/base/status.h"
 
 namespace deeper {
+namespace {
+
+template <class E>
+E Known(const std::string& name) {
+  if (const auto value = ValueOf<E>(name)) return *value;
+  throw std::out_of_range(absl::StrCat("this version knows no \"", name, "\""));
+}
+
+}  // namespace
 
 void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options) {
   options.augment = config.val_preset;
@@ -60,15 +71,13 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
   if (config.num_classes != 0 && config.num_classes < classes) {
     return InvalidArgument("--num_classes=", config.num_classes, ": the dataset has ", classes, " classes");
   }
-  ModelOptions options;
-  options.num_classes = config.num_classes != 0 ? config.num_classes : classes;
-  options.channels = data.channels;
-  options.image_size = config.image_size;
-  options.small_stem = config.stem == Stem::kSmall;
-  options.aux = config.aux && training;
-  options.aux_weight = static_cast<float>(config.aux_weight);
-  options.dropout = config.dropout && training;
-  return MakeModel(config.model, options);
+  return MakeModel(config.model, {.num_classes = config.num_classes != 0 ? config.num_classes : classes,
+                                  .channels = data.channels,
+                                  .image_size = config.image_size,
+                                  .small_stem = config.stem == Stem::kSmall,
+                                  .aux = config.aux && training,
+                                  .aux_weight = static_cast<float>(config.aux_weight),
+                                  .dropout = config.dropout && training});
 }
 
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data) {
@@ -91,6 +100,40 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
     return InvalidArgument("--std: every channel's standard deviation must be positive");
   }
   return stats;
+}
+
+nlohmann::json NetworkJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
+                           const PixelStats& stats) {
+  nlohmann::json json = {{"model", model.name},
+                         {"num_classes", model.num_classes},
+                         {"image_size", model.image_size},
+                         {"channels", model.channels},
+                         {"stem", NameOf(config.stem)},
+                         {"aux", config.aux},
+                         {"classes", data.classes},
+                         {"mean", stats.mean},
+                         {"std", stats.stddev}};
+  if (config.val_preset != Augment::kNone) json["val_preset"] = NameOf(config.val_preset);
+  if (IsElastic(config)) json["elastic"] = {{"slices", config.elastic_slices}, {"threads", config.threads}};
+  return json;
+}
+
+absl::StatusOr<DatasetInfo> ReadNetworkJson(const nlohmann::json& json, RunConfig& config) {
+  try {
+    if (config.model.empty()) config.model = json.at("model").get<std::string>();
+    if (config.stem == kNotGiven<Stem>) config.stem = Known<Stem>(json.at("stem"));
+    if (config.val_preset == kNotGiven<Augment>)
+      config.val_preset = Known<Augment>(json.value("val_preset", NameOf(Augment::kNone)));
+    if (config.num_classes == 0) config.num_classes = json.at("num_classes").get<int64_t>();
+    if (config.image_size == 0) config.image_size = json.at("image_size").get<int64_t>();
+    DatasetInfo data;
+    data.channels = json.at("channels").get<int>();
+    data.classes = json.at("classes").get<std::vector<std::string>>();
+    data.stats = {json.at("mean").get<std::vector<float>>(), json.at("std").get<std::vector<float>>()};
+    return data;
+  } catch (const std::exception& error) {
+    return FailedPrecondition("its config does not describe a network: ", error.what());
+  }
 }
 
 }  // namespace deeper

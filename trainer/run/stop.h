@@ -24,8 +24,7 @@ class StopSignals {
 enum class Wish : int64_t { kNone, kSave, kStop };
 
 // The strongest wish of all ranks. Collective: a signal may reach one rank sooner than another, and all must
-// do the same. Asked at the end of a step, where ranks have just waited for each other's gradients, it costs
-// but the time of one small message.
+// do the same. At the end of a step, where ranks have just waited for each other, it costs one small message.
 Wish StrongestWish(Wish mine, Communicator& comm);
 
 }  // namespace deeper

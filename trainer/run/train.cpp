@@ -49,7 +49,6 @@ class TrainLoop {
   absl::Status EvaluateNow();
   void SynchronizeStatistics();
   void Save();
-  void ReportTrace(const absl::StatusOr<bool>& written);
   absl::Status ReportSaves(const std::vector<SaveReport>& reports);
   bool Due(int64_t every) const { return every > 0 && run_.step % every == 0; }
   bool log_is_due() const { return Due(run_.config.log_every) || done(); }
@@ -108,7 +107,10 @@ absl::Status TrainLoop::Run() {
   while (status.ok() && !done() && !stopped_) {
     trace_.BeginStep(run_.step + 1);
     status = Step();
-    if (status.ok()) ReportTrace(trace_.EndStep(run_.step, done() || stopped_));
+    if (!status.ok()) break;
+    const absl::StatusOr<bool> traced = trace_.EndStep(run_.step, done() || stopped_);
+    run_.Warn(traced.status());
+    if (traced.value_or(false)) run_.progress.Print(absl::StrCat("timeline written to ", run_.config.trace));
   }
   if (run_.saver != nullptr) {
     EnterPhase(Phase::kCheckpoint);
@@ -216,11 +218,6 @@ void TrainLoop::Save() {
   last_save_ = Seconds();
   SynchronizeStatistics();
   run_.saver->Save({run_.step, run_.data_state, run_.model_config, top1_});
-}
-
-void TrainLoop::ReportTrace(const absl::StatusOr<bool>& written) {
-  run_.Warn(written.status());
-  if (written.value_or(false)) run_.progress.Print(absl::StrCat("timeline written to ", run_.config.trace));
 }
 
 // How the last of them went.

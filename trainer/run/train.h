@@ -1,5 +1,4 @@
-// A training run from start to end: opens, checks and announces everything before step 0, then steps,
-// evaluates, saves and reports.
+// A training run: opens, checks and announces all before step 0; then steps, evaluates, saves and reports.
 #pragma once
 
 #include <cstdio>
@@ -13,8 +12,7 @@ namespace deeper {
 
 // Collective. Progress and announcements go to `out` (nullptr on ranks other than 0). The failure is the same
 // on every rank and carries its exit code: kNotFinite; kCheckpoint if the last state could not be saved;
-// kPreempted after a signal, everything saved. One that strikes a single rank in mid-step ends the job
-// through Communicator::Abort.
+// kPreempted after a signal, everything saved. One of a single rank in mid-step ends in Communicator::Abort.
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out);
 
 }  // namespace deeper

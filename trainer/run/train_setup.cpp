@@ -11,15 +11,13 @@
 #include "trainer/checkpoint/weights_file.h"
 #include "trainer/engine/optimizer.h"
 #include "trainer/run/inputs.h"
-#include "trainer/run/network_json.h"
 
 namespace deeper {
 namespace {
 
 constexpr double kShareOfMemory = 0.8;  // of what is available to a rank, for an automatic micro-batch
 
-// Open MPI gives every rank a terminal of its own, wherever its output goes: so ranks draw a bar only when
-// told to.
+// Open MPI gives every rank a terminal, wherever its output goes: so ranks draw a bar only when told to.
 ProgressStyle StyleOf(const RunConfig& config, const Communicator& comm) {
   return config.progress == ProgressStyle::kAuto && comm.name() == "mpi" ? ProgressStyle::kLines
                                                                          : config.progress;
@@ -181,13 +179,9 @@ absl::StatusOr<bool> TrainSetup::Resume() {
     decisions_.push_back("from scratch; no --checkpoint_dir, so nothing will be saved");
     return false;
   }
-  absl::Status opened;
-  if (comm.rank() == 0) {
-    absl::StatusOr<File> lock = OpenCheckpointDirectory(config.checkpoint_dir);
-    opened = lock.status();
-    if (lock.ok()) directory_lock_ = *std::move(lock);
-  }
-  RETURN_IF_ERROR(Agree(comm, opened));
+  absl::StatusOr<File> lock = File();
+  if (comm.rank() == 0) lock = OpenCheckpointDirectory(config.checkpoint_dir);
+  ASSIGN_OR_RETURN(directory_lock_, Agree(comm, std::move(lock)));
   ASSIGN_OR_RETURN(CheckpointChoice choice, ChooseCheckpoint(config.checkpoint_dir, config.resume, comm));
   decisions_ = choice.warnings;
   if (choice.path.empty()) {

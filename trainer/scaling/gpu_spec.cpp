@@ -1,7 +1,6 @@
 #include "trainer/scaling/gpu_spec.h"
 
 #include <algorithm>
-#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -45,10 +44,10 @@ absl::StatusOr<GpuSpec> FindGpu(const std::string& flag) {
 }
 
 const GpuSpec* GpuOf(std::string_view description) {
-  const auto* const found = std::find_if(std::begin(kGpus), std::end(kGpus), [&](const GpuSpec& gpu) {
-    return description.starts_with(absl::StrCat(gpu.name, ","));
-  });
-  return found == std::end(kGpus) ? nullptr : found;
+  for (const GpuSpec& gpu : kGpus) {
+    if (description.starts_with(absl::StrCat(gpu.name, ","))) return &gpu;
+  }
+  return nullptr;
 }
 
 std::string DevicePropertiesJson(const GpuSpec& gpu) {

@@ -1,5 +1,4 @@
-// What GPUs can do at best, and so the least time that work on them takes: the roofline (Williams et al.
-// 2009).
+// What GPUs can do at best, and so the least time that work takes: the roofline (Williams et al. 2009).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,4 @@
-// Is a cluster fit to train on, and what bounds training there: the judgement of `deeper doctor` over what it
-// measured on every rank.
+// Is a cluster fit to train on, and what bounds training there: `deeper doctor` on what every rank measured.
 #pragma once
 
 #include <string>

@@ -29,10 +29,6 @@ constexpr size_t kLinkBytes = size_t{4} << 20;
 constexpr int kLinkRounds = 3, kPings = 50, kClockRounds = 9;
 constexpr size_t kAllReduceBytes[] = {4 << 10, 64 << 10, 1 << 20, 4 << 20};
 
-void CopyText(const std::string& text, char* to, size_t size) {
-  std::snprintf(to, size, "%s", text.c_str());
-}
-
 // Of the first processor; 0 where the system does not say.
 double ClockMhz() {
   std::ifstream file("/proc/cpuinfo");
@@ -55,8 +51,7 @@ double SpeedOf(int socket, const char* name) {
   return mbit == static_cast<uint32_t>(SPEED_UNKNOWN) ? 0 : mbit;
 }
 
-// Among the interfaces that are up and have an address, except loopback; asks the kernel of this network
-// namespace.
+// Of the interfaces that are up and have an address, except loopback, in this network namespace.
 void FindFastestInterface(RankHealth& mine) {
   const int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   ifaddrs* all = nullptr;
@@ -67,7 +62,7 @@ void FindFastestInterface(RankHealth& mine) {
       const double speed = usable ? SpeedOf(socket_fd, it->ifa_name) * 1e6 / 8 : 0;
       if (speed <= mine.nominal_bytes_per_second) continue;
       mine.nominal_bytes_per_second = speed;
-      CopyText(it->ifa_name, mine.network, sizeof mine.network);
+      std::snprintf(mine.network, sizeof mine.network, "%s", it->ifa_name);
     }
     freeifaddrs(all);
   }
@@ -97,7 +92,7 @@ double TimeLink(Communicator& comm, std::byte* to_next, std::byte* from_previous
 
 void DescribeRank(const Device& device, RankHealth& mine) {
   gethostname(mine.host, sizeof mine.host - 1);
-  CopyText(device.Describe(), mine.device, sizeof mine.device);
+  std::snprintf(mine.device, sizeof mine.device, "%s", device.Describe().c_str());
   FindFastestInterface(mine);
   mine.memory_bytes = static_cast<double>(device.AvailableBytes());
   mine.clock_mhz = ClockMhz();
@@ -146,17 +141,12 @@ void MeasureClockSkew(Communicator& comm, RankHealth& mine) {
 }
 
 absl::Status ExamineDirectory(const std::string& directory, Communicator& comm, RankHealth& mine) {
-  File lock;
-  absl::Status taken;
+  absl::StatusOr<File> lock = File();
   if (comm.rank() == 0) {
-    taken = CreateDirectories(directory);
-    if (taken.ok()) {
-      absl::StatusOr<File> locked = LockDirectory(directory);
-      taken = locked.status();
-      if (locked.ok()) lock = *std::move(locked);
-    }
+    const absl::Status created = CreateDirectories(directory);
+    lock = created.ok() ? LockDirectory(directory) : created;
   }
-  RETURN_IF_ERROR(Agree(comm, WithExitCode(taken, ExitCode::kCheckpoint)));
+  RETURN_IF_ERROR(Agree(comm, WithExitCode(lock.status(), ExitCode::kCheckpoint)));
   if (comm.rank() != 0) mine.sees_lock = absl::IsFailedPrecondition(LockDirectory(directory).status());
   struct statvfs space = {};
   const absl::Status there =

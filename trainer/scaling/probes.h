@@ -1,5 +1,4 @@
-// What `deeper doctor` measures of a cluster besides training: hosts, links, clocks, the checkpoint
-// directory.
+// What `deeper doctor` measures besides training: hosts, links, clocks, the checkpoint directory.
 #pragma once
 
 #include <string>
@@ -16,11 +15,9 @@ namespace deeper {
 // Names, memory, clock, cores and the fastest network interface of this rank.
 void DescribeRank(const Device& device, RankHealth& mine);
 
-// All others are collective. On at least two ranks: latency and bandwidth of the link from the rank before
-// this one, one link at a time.
+// All others are collective. On two ranks at least; the link from the rank before, one link at a time.
 void MeasureLink(Communicator& comm, RankHealth& mine);
-// `comm` works on the device's memory. On at least two ranks, four sizes: the least of the rounds on this
-// rank.
+// `comm` is over the device's memory. At least two ranks, four sizes: this rank's least of some rounds.
 std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device);
 void MeasureClockSkew(Communicator& comm, RankHealth& mine);
 // Creates the directory where it is missing. Rank 0 takes the lock that a training job would take, and no

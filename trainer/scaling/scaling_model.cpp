@@ -54,10 +54,9 @@ double HierarchicalMs(const Cluster& cluster, const Placement& placed, double by
               Scatter(cluster.across, placed.nodes, placed.nodes - 1, bytes));
 }
 
-// A bucket: complete when this part of backward is done, and how long it takes to sum.
+// A bucket: complete when this part of backward is done, what is sent of it, and how long it takes to sum.
 struct Bucket {
-  double ready = 0;
-  double comm_ms = 0;
+  double ready = 0, bytes = 0, comm_ms = 0;
 };
 
 std::vector<Bucket> BucketsOf(const RankStep& step, const Cluster& cluster, const Exchange& exchange,
@@ -65,22 +64,18 @@ std::vector<Bucket> BucketsOf(const RankStep& step, const Cluster& cluster, cons
   if (ranks == 1) return {};
   const std::vector<size_t> bucket_of = PackPieces(step.pieces, exchange.bucket_bytes);
   std::vector<Bucket> buckets;
-  std::vector<double> bytes;
   for (size_t i = 0; i < bucket_of.size(); ++i) {
-    if (bucket_of[i] == buckets.size()) {
-      buckets.emplace_back();
-      bytes.push_back(0);
-    }
+    if (bucket_of[i] == buckets.size()) buckets.emplace_back();
     buckets.back().ready = std::max(buckets.back().ready, step.ready[i]);
-    bytes.back() += static_cast<double>(step.pieces[i].count * sizeof(float)) * exchange.wire;
+    buckets.back().bytes += static_cast<double>(step.pieces[i].count * sizeof(float)) * exchange.wire;
   }
-  for (size_t i = 0; i < buckets.size(); ++i)
-    buckets[i].comm_ms = AllReduceMs(exchange.algorithm, cluster, ranks, bytes[i]);
+  for (Bucket& bucket : buckets)
+    bucket.comm_ms = AllReduceMs(exchange.algorithm, cluster, ranks, bucket.bytes);
   return buckets;
 }
 
-// How long after backward the last bucket is summed. The channel serves one bucket at a time, in their order,
-// each when it is ready on the slowest rank.
+// How long after backward the last bucket is summed. The channel serves one at a time, in their order, each
+// when it is ready on the slowest rank.
 double ExposedMs(double backward_ms, const std::vector<Bucket>& buckets) {
   double summed = 0;
   for (const Bucket& bucket : buckets) summed = std::max(summed, bucket.ready * backward_ms) + bucket.comm_ms;
@@ -176,18 +171,10 @@ double GradientBytes(const RankStep& step) {
 double AllReduceMs(AllReduceAlgorithm algorithm, const Cluster& cluster, int ranks, double bytes) {
   if (ranks == 1) return 0;
   const Placement placed(cluster, ranks);
-  switch (algorithm) {
-    case AllReduceAlgorithm::kRing:
-      return RingMs(cluster, placed, ranks, bytes);
-    case AllReduceAlgorithm::kTree:
-      return TreeMs(cluster, placed, ranks, bytes);
-    case AllReduceAlgorithm::kHierarchical:
-      return HierarchicalMs(cluster, placed, bytes);
-    case AllReduceAlgorithm::kBest:
-      return std::min({RingMs(cluster, placed, ranks, bytes), TreeMs(cluster, placed, ranks, bytes),
-                       HierarchicalMs(cluster, placed, bytes)});
-  }
-  return 0;
+  const double times[] = {RingMs(cluster, placed, ranks, bytes), TreeMs(cluster, placed, ranks, bytes),
+                          HierarchicalMs(cluster, placed, bytes)};  // in the order of AllReduceAlgorithm
+  return algorithm == AllReduceAlgorithm::kBest ? std::ranges::min(times)
+                                                : times[static_cast<size_t>(algorithm)];
 }
 
 Prediction Predict(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks) {

@@ -31,8 +31,7 @@ struct Cluster {
   double loader_images_per_second = 0;  // of a rank; 0: no limit
   // Per image, how much longer computing takes for each other rank on its node: they share memory and caches.
   double sharing = 0;
-  // Of computing, for each byte of gradients that a rank sends: on CPUs sending and summing want the same
-  // cores.
+  // Of computing, for each byte of gradients that a rank sends: on CPUs sending and summing want the cores.
   double sending_ms_per_byte = 0;
 };
 
@@ -48,8 +47,7 @@ struct RankStep {
 };
 
 // The step of a network: `compute_ms` on `batch` images divided by the layers' multiply-accumulates, of which
-// backward does twice as many as forward, but for the layer that reads the images. InvalidArgument as
-// InferShapes.
+// backward does twice forward's, but for the layer that reads the images. InvalidArgument as InferShapes.
 absl::StatusOr<RankStep> StepOf(const Model& model, int64_t batch, double compute_ms);
 // The same on another number of images: forward and backward in proportion.
 RankStep WithBatch(RankStep step, int64_t batch);

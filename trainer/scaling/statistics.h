@@ -24,8 +24,7 @@ double MedianRatio(const std::vector<double>& over, const std::vector<double>& u
 struct Interval {
   double low = 0, high = 0;
 };
-// In which the mean lies with a confidence of 95 %, if the values are normal and independent (Student 1908).
-// values: at least two.
+// Of the mean, with a confidence of 95 %, of at least two normal and independent values (Student 1908).
 Interval MeanInterval(const std::vector<double>& values);
 
 }  // namespace deeper

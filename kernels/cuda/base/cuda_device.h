@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "kernels/base/device.h"
@@ -61,6 +62,25 @@ struct MatmulProblem {
   int64_t macs() const { return m * n * k; }
   friend bool operator==(const MatmulProblem&, const MatmulProblem&) = default;
 };
+
+// Of y = x w^T, where a row of x has `in` elements and a row of y `out`; of dx = dy w; or of dw = dy^T x,
+// which is fp32. All dense.
+inline MatmulProblem ProductOf(ConvolutionProblem::Pass pass, DType dtype, int64_t rows, int64_t in,
+                               int64_t out) {
+  MatmulProblem p = {.m = rows, .n = in, .k = out, .in = dtype, .out = dtype};
+  if (pass == ConvolutionProblem::Pass::kForward) {
+    std::swap(p.n, p.k);
+    p.transpose_b = true;
+  } else if (pass == ConvolutionProblem::Pass::kBackwardWeights) {
+    std::swap(p.m, p.k);
+    p.transpose_a = true;
+    p.out = DType::kF32;
+  }
+  p.a_stride = p.transpose_a ? p.m : p.k;
+  p.b_stride = in;
+  p.d_stride = p.n;
+  return p;
+}
 
 // What a plan works on. Convolution forward: a x, b w, d y; backward data: a dy, b w, d dx; backward weights:
 // a x, b dy, d dw; matmul: a, b, d. bias, mask, sums and argmax are for the problems that have them. d, sums

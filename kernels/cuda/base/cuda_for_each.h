@@ -64,6 +64,13 @@ DEEPER_HD void StorePack(T* to, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
+template <class T, int N>
+DEEPER_HD Pack<T, N> Rounded(const float (&values)[N]) {
+  Pack<T, N> pack;
+  for (int j = 0; j < N; ++j) pack.v[j] = FromFloat<T>(values[j]);
+  return pack;
+}
+
 // Calls make.operator()<T, N>() with the element type and with 16 bytes' worth of elements, or with single
 // ones where `channels` is no multiple of that.
 template <class Make>

@@ -25,42 +25,22 @@ constexpr double kHopeless = 2;  // times the best: not worth repetitions
 constexpr std::chrono::seconds kPatience(5);
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-class Event {
- public:
-  Event() { DEEPER_CUDA_CHECK(cudaEventCreate(&event_)); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
-
 // Numbers in [-1, 1): zeros cost a GPU less power, and so less time.
-template <class T>
-std::vector<T> RandomNumbers() {
-  std::vector<T> numbers(size_t{1} << 18);
-  std::minstd_rand generator;
-  std::uniform_real_distribution<float> uniform(-1, 1);
-  for (T& number : numbers) number = FromFloat<T>(uniform(generator));
-  return numbers;
-}
-
-template <class T>
-void FillWith(const std::vector<T>& numbers, const Buffer& buffer, Device& device) {
-  size_t done = std::min(numbers.size() * sizeof(T), buffer.bytes());
-  device.Copy(buffer.data(), numbers.data(), done);
-  while (done < buffer.bytes()) {
-    const size_t more = std::min(done, buffer.bytes() - done);
-    device.Copy(buffer.data() + done, buffer.data(), more);
-    done += more;
-  }
-  device.Synchronize();
-}
-
 void FillRandomly(DType dtype, const Buffer& buffer, Device& device) {
-  WithFloatType(dtype, [&]<class T>() { FillWith(RandomNumbers<T>(), buffer, device); });
+  WithFloatType(dtype, [&]<class T>() {
+    std::vector<T> numbers(size_t{1} << 18);
+    std::minstd_rand generator;
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    for (T& number : numbers) number = FromFloat<T>(uniform(generator));
+    size_t done = std::min(numbers.size() * sizeof(T), buffer.bytes());
+    device.Copy(buffer.data(), numbers.data(), done);
+    while (done < buffer.bytes()) {
+      const size_t more = std::min(done, buffer.bytes() - done);
+      device.Copy(buffer.data() + done, buffer.data(), more);
+      done += more;
+    }
+    device.Synchronize();  // before the numbers go
+  });
 }
 
 class Stopwatch {
@@ -79,10 +59,8 @@ class Stopwatch {
                                  device_.AvailableBytes(), " are free: use a smaller batch");
       }
     }
-    FillRandomly(sizes.in, a_, device_);
-    FillRandomly(sizes.in, b_, device_);
-    FillRandomly(sizes.in, mask_, device_);
-    FillRandomly(sizes.in, bias_, device_);  // two of bf16 are one of fp32, in the same range
+    // Of the bias, two of bf16 are one of fp32, in the same range.
+    for (const Buffer* buffer : {&a_, &b_, &mask_, &bias_}) FillRandomly(sizes.in, *buffer, device_);
     return absl::OkStatus();
   }
 
@@ -134,7 +112,7 @@ class Stopwatch {
   Device& device_;
   const cudaStream_t stream_;
   Buffer a_, b_, d_, bias_, mask_, sums_, argmax_, workspace_;
-  Event start_, stop_;
+  const CudaEvent start_ = MakeCudaEvent(cudaEventDefault), stop_ = MakeCudaEvent(cudaEventDefault);
 };
 
 }  // namespace

@@ -49,62 +49,50 @@ struct TargetImpl final : Target {
 // A problem in cuBLASLt's words. It thinks in columns, and a matrix by rows is its transpose by columns: so
 // it is asked for the transpose of d, op(b)^T op(a)^T, from b as its first operand and a as its second. Its
 // rows are then our columns, one for each element of the bias.
-class Description {
- public:
-  static absl::StatusOr<std::shared_ptr<const Description>> Make(const MatmulProblem& problem) {
-    auto made = std::make_shared<Description>();
-    if (absl::Status status = made->Init(problem); !status.ok()) return Named(status, problem);
-    return made;
+struct Description {
+  template <class T>
+  absl::Status Set(cublasLtMatmulDescAttributes_t name, const T& value) const {
+    return StatusOf(cublasLtMatmulDescSetAttribute(operation.get(), name, &value, sizeof value));
   }
-
-  cublasLtMatmulDesc_t operation() const { return operation_.get(); }
-  cublasLtMatrixLayout_t a() const { return a_.get(); }
-  cublasLtMatrixLayout_t b() const { return b_.get(); }
-  cublasLtMatrixLayout_t d() const { return d_.get(); }
-
   // Only its alignment counts until it runs.
   absl::Status SetBias(const void* bias) const { return Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias); }
 
- private:
-  absl::Status Init(const MatmulProblem& p) {
-    for (const DType dtype : {p.in, p.out}) {
-      if (dtype != DType::kBf16 && dtype != DType::kF32) {
-        return Unimplemented("element type ", NameOf(dtype));
-      }
-    }
-    cublasLtMatmulDesc_t operation = nullptr;
-    absl::Status status = StatusOf(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    operation_.reset(operation);
-    if (!status.ok()) return status;
-    status.Update(Set(CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N));
-    status.Update(Set(CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N));
-    cublasLtEpilogue_t epilogue = p.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT;
-    if (p.bias) epilogue = p.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
-    status.Update(Set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue));
-    if (p.bias) {
-      status.Update(Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TypeOf(p.out)));
-      status.Update(SetBias(reinterpret_cast<const void*>(uintptr_t{kAlignment})));
-    }
-    const auto layout = [&status](DType dtype, int64_t rows, int64_t columns, int64_t stride) {
-      cublasLtMatrixLayout_t made = nullptr;
-      status.Update(StatusOf(cublasLtMatrixLayoutCreate(&made, TypeOf(dtype), static_cast<uint64_t>(columns),
-                                                        static_cast<uint64_t>(rows), stride)));
-      return Owned<cublasLtMatrixLayoutOpaque_t>(made);
-    };
-    a_ = layout(p.in, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.a_stride);
-    b_ = layout(p.in, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.b_stride);
-    d_ = layout(p.out, p.m, p.n, p.d_stride);
-    return status;
-  }
-
-  template <class T>
-  absl::Status Set(cublasLtMatmulDescAttributes_t name, const T& value) const {
-    return StatusOf(cublasLtMatmulDescSetAttribute(operation_.get(), name, &value, sizeof value));
-  }
-
-  Owned<cublasLtMatmulDescOpaque_t> operation_;
-  Owned<cublasLtMatrixLayoutOpaque_t> a_, b_, d_;
+  Owned<cublasLtMatmulDescOpaque_t> operation;
+  Owned<cublasLtMatrixLayoutOpaque_t> a, b, d;
 };
+
+absl::StatusOr<std::shared_ptr<const Description>> Describe(const MatmulProblem& p) {
+  for (const DType dtype : {p.in, p.out}) {
+    if (dtype != DType::kBf16 && dtype != DType::kF32) {
+      return Named(Unimplemented("element type ", NameOf(dtype)), p);
+    }
+  }
+  auto made = std::make_shared<Description>();
+  cublasLtMatmulDesc_t operation = nullptr;
+  absl::Status status = StatusOf(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  made->operation.reset(operation);
+  if (!status.ok()) return Named(status, p);
+  status.Update(made->Set(CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N));
+  status.Update(made->Set(CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N));
+  cublasLtEpilogue_t epilogue = p.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT;
+  if (p.bias) epilogue = p.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+  status.Update(made->Set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue));
+  if (p.bias) {
+    status.Update(made->Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TypeOf(p.out)));
+    status.Update(made->SetBias(reinterpret_cast<const void*>(uintptr_t{kAlignment})));
+  }
+  const auto layout = [&status](DType dtype, int64_t rows, int64_t columns, int64_t stride) {
+    cublasLtMatrixLayout_t raw = nullptr;
+    status.Update(StatusOf(cublasLtMatrixLayoutCreate(&raw, TypeOf(dtype), static_cast<uint64_t>(columns),
+                                                      static_cast<uint64_t>(rows), stride)));
+    return Owned<cublasLtMatrixLayoutOpaque_t>(raw);
+  };
+  made->a = layout(p.in, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.a_stride);
+  made->b = layout(p.in, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.b_stride);
+  made->d = layout(p.out, p.m, p.n, p.d_stride);
+  if (!status.ok()) return Named(status, p);
+  return made;
+}
 
 class MatmulAlgorithm final : public Algorithm {
  public:
@@ -123,10 +111,10 @@ class MatmulAlgorithm final : public Algorithm {
   absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
     if (bias_) RETURN_IF_ERROR(description_->SetBias(o.bias));
     const float one = 1, zero = 0;
-    return StatusOf(cublasLtMatmul(target_.handle, description_->operation(), &one, o.b, description_->b(),
-                                   o.a, description_->a(), &zero, o.d, description_->d(), o.d,
-                                   description_->d(), &algo_, o.workspace, workspace_bytes_,
-                                   static_cast<cudaStream_t>(stream.native)));
+    return StatusOf(cublasLtMatmul(target_.handle, description_->operation.get(), &one, o.b,
+                                   description_->b.get(), o.a, description_->a.get(), &zero, o.d,
+                                   description_->d.get(), o.d, description_->d.get(), &algo_, o.workspace,
+                                   workspace_bytes_, static_cast<cudaStream_t>(stream.native)));
   }
 
  private:
@@ -162,8 +150,8 @@ class MatmulChoice final : public AlgorithmChoice {
     int found = 0;
     if (status.ok()) {
       status = StatusOf(cublasLtMatmulAlgoGetHeuristic(
-          target_.handle, description_->operation(), description_->b(), description_->a(), description_->d(),
-          description_->d(), raw, kMaxProposals, results.data(), &found));
+          target_.handle, description_->operation.get(), description_->b.get(), description_->a.get(),
+          description_->d.get(), description_->d.get(), raw, kMaxProposals, results.data(), &found));
     }
     if (!status.ok()) return Named(status, problem_);
     results.resize(static_cast<size_t>(found));
@@ -189,9 +177,9 @@ class MatmulChoice final : public AlgorithmChoice {
     const std::string bytes = absl::HexStringToBytes(serialized);
     cublasLtMatmulAlgo_t algo;
     std::memcpy(&algo, bytes.data(), sizeof algo);
-    const absl::Status status = StatusOf(
-        cublasLtMatmulAlgoCheck(target_.handle, description_->operation(), description_->b(),
-                                description_->a(), description_->d(), description_->d(), &algo, &result));
+    const absl::Status status = StatusOf(cublasLtMatmulAlgoCheck(
+        target_.handle, description_->operation.get(), description_->b.get(), description_->a.get(),
+        description_->d.get(), description_->d.get(), &algo, &result));
     if (!status.ok()) return Named(status, problem_);
     result.algo = algo;
     if (result.workspaceSize > kMaxWorkspaceBytes) {
@@ -225,7 +213,7 @@ absl::StatusOr<std::unique_ptr<Target>> MakeTarget() {
 }
 
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target, const MatmulProblem& problem) {
-  ASSIGN_OR_RETURN(auto description, Description::Make(problem));
+  ASSIGN_OR_RETURN(auto description, Describe(problem));
   return std::make_unique<MatmulChoice>(static_cast<const TargetImpl&>(target), problem,
                                         std::move(description));
 }

@@ -93,8 +93,8 @@ OperandSizes SizesOf(const ConvolutionProblem& p) {
   std::tie(sizes.a, sizes.b, sizes.d) = std::tuple(x, w, y);
   if (p.pass == ConvolutionProblem::Pass::kBackwardData) std::swap(sizes.a, sizes.d);
   if (p.pass == ConvolutionProblem::Pass::kBackwardWeights) std::swap(sizes.b, sizes.d);
-  sizes.in = sizes.out = p.dtype;
-  if (p.pass == ConvolutionProblem::Pass::kBackwardWeights) sizes.out = TypeOfWeights(p);
+  sizes.in = p.dtype;
+  sizes.out = TypeOfWeights(p);
   sizes.argmax = SizeOfArgmax(p);
   if (p.bias) sizes.bias = Bytes(p.k, p.bias_dtype());
   if (p.mask_dx) {

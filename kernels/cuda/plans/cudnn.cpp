@@ -38,17 +38,10 @@ class GraphBuilder {
   }
 
   absl::StatusOr<Descriptor> Build(cudnnHandle_t handle) {
-    switch (p_.pass) {
-      case ConvolutionProblem::Pass::kForward:
-        Forward();
-        break;
-      case ConvolutionProblem::Pass::kBackwardData:
-        BackwardData();
-        break;
-      case ConvolutionProblem::Pass::kBackwardWeights:
-        BackwardWeights();
-        break;
-    }
+    using Pass = ConvolutionProblem::Pass;
+    if (p_.pass == Pass::kForward) Forward();
+    if (p_.pass == Pass::kBackwardData) BackwardData();
+    if (p_.pass == Pass::kBackwardWeights) BackwardWeights();
     Descriptor graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
     graph.Set(CUDNN_ATTR_OPERATIONGRAPH_OPS, operations_);
     if (handle != nullptr) graph.Set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, handle);

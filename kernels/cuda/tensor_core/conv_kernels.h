@@ -9,6 +9,14 @@
 
 namespace deeper::conv {
 
+// Calls launch.operator()<size>() if there are kernels for tiles of that size.
+template <int... kSizes, class Launch>
+cudaError_t WithTile(int size, const Launch& launch) {
+  cudaError_t error = cudaErrorInvalidValue;
+  (void)((size == kSizes && (error = launch.template operator()<kSizes>(), true)) || ...);
+  return error;
+}
+
 struct Arguments {
   Gemm gemm;
   const bf16* in = nullptr;       // aligned to 16 bytes, like all that is read and written in chunks

@@ -122,14 +122,7 @@ cudaError_t Launch(const PooledGradientArguments& a, cudaStream_t stream) {
 
 cudaError_t LaunchPooledGradientSm80(int tile_filters, const PooledGradientArguments& arguments,
                                      cudaStream_t stream) {
-  switch (tile_filters) {
-    case 64:
-      return Launch<64>(arguments, stream);
-    case 128:
-      return Launch<128>(arguments, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  return WithTile<64, 128>(tile_filters, [&]<int kFilters>() { return Launch<kFilters>(arguments, stream); });
 }
 
 }  // namespace deeper::conv

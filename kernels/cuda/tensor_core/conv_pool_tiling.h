@@ -52,7 +52,7 @@ DEEPER_HD inline Pooled PoolChunk(const Gemm& g, const bf16* in, const Source& a
 template <class Store>
 DEEPER_HD void PoolPixels(const Gemm& g, const Tile& tile, const bf16* in, const Step& step, int thread,
                           uint8_t* positions, const Store& store) {
-  const int channel = thread % (kStepDepth / kChunk) * kChunk;
+  const int channel = CopyElement(thread);
   for (int i = 0; i < kPixelCopies; ++i) {
     const Source source = SourceOf(g, tile, thread, i);
     Pooled pooled = {};
@@ -63,7 +63,7 @@ DEEPER_HD void PoolPixels(const Gemm& g, const Tile& tile, const bf16* in, const
         *reinterpret_cast<decltype(pooled.positions)*>(pixel + step.depth + channel) = pooled.positions;
       }
     }
-    store(RowOffset(thread / (kStepDepth / kChunk) + i * kCopyRows, channel), pooled.values);
+    store(RowOffset(CopyRow(thread, i), channel), pooled.values);
   }
 }
 
@@ -165,9 +165,9 @@ DEEPER_HD inline Chunk MaxChunk(const Gemm& g, const bf16* in, int index, int ch
 template <int kFilters, class Copy>
 DEEPER_HD void CopyGradients(const Gemm& g, const GradientTile& tile, int step, int thread,
                              const Copy& copy) {
-  const int element = thread % (kStepDepth / kChunk) * kChunk;
+  const int element = CopyElement(thread);
   for (int i = 0; i < kFilters / kCopyRows; ++i) {
-    const int row = thread / (kStepDepth / kChunk) + i * kCopyRows;
+    const int row = CopyRow(thread, i);
     const int pixel = tile.first_pixel + step * kStepPixels + row % kBoxRows;
     const int filter = tile.filter + row / kBoxRows * kBoxRows + element;
     copy(RowOffset(row, element), pixel * g.out_pitch + filter, pixel < g.pixels() && filter < g.columns);
@@ -176,9 +176,9 @@ DEEPER_HD void CopyGradients(const Gemm& g, const GradientTile& tile, int step, 
 template <int kFilters, class Store>
 DEEPER_HD void PoolChannels(const Gemm& g, const GradientTile& tile, const bf16* in, int step, int thread,
                             const Store& store) {
-  const int element = thread % (kStepDepth / kChunk) * kChunk, channel = tile.channel + element;
+  const int element = CopyElement(thread), channel = tile.channel + element;
   for (int i = 0; i < kPooledCopies; ++i) {
-    const int row = thread / (kStepDepth / kChunk) + i * kCopyRows;
+    const int row = CopyRow(thread, i);
     const int pixel = tile.first_pixel + step * kStepPixels + row;
     Chunk maxima = {};
     if (pixel < g.pixels() && channel < g.depth) maxima = MaxChunk(g, in, pixel, channel);

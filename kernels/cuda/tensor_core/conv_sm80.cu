@@ -129,14 +129,8 @@ cudaError_t Launch(const Arguments& a, cudaStream_t stream) {
 
 template <Input kInput>
 cudaError_t LaunchTile(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
-  switch (tile_columns) {
-    case 64:
-      return Launch<kInput, 64>(arguments, stream);
-    case 128:
-      return Launch<kInput, 128>(arguments, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  return WithTile<64, 128>(tile_columns,
+                           [&]<int kColumns>() { return Launch<kInput, kColumns>(arguments, stream); });
 }
 
 }  // namespace

@@ -344,17 +344,10 @@ cudaError_t Launch(const Arguments& a, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t LaunchSm90(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
-  const bool backward = arguments.gemm.backward;
-  switch (tile_columns) {
-    case 64:
-      return backward ? Launch<true, 64>(arguments, stream) : Launch<false, 64>(arguments, stream);
-    case 128:
-      return backward ? Launch<true, 128>(arguments, stream) : Launch<false, 128>(arguments, stream);
-    case 192:
-      return backward ? Launch<true, 192>(arguments, stream) : Launch<false, 192>(arguments, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  return WithTile<64, 128, 192>(tile_columns, [&]<int kColumns>() {
+    return arguments.gemm.backward ? Launch<true, kColumns>(arguments, stream)
+                                   : Launch<false, kColumns>(arguments, stream);
+  });
 }
 
 }  // namespace deeper::conv

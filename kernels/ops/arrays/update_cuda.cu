@@ -39,10 +39,7 @@ struct UpdatePack {
     }
     StorePack(a.w + at, w);
     for (int s = 0; s < Rule::kStates; ++s) StorePack(a.states[s] + at, states[s]);
-    if (a.narrow == nullptr) return;
-    Pack<bf16, Width> narrow;
-    for (int j = 0; j < Width; ++j) narrow.v[j] = ToBf16(w.v[j]);
-    StorePack(static_cast<bf16*>(a.narrow) + at, narrow);
+    if (a.narrow != nullptr) StorePack(static_cast<bf16*>(a.narrow) + at, Rounded<bf16>(w.v));
   }
 };
 

@@ -35,7 +35,6 @@ class CpuConv2d final : public Op {
   void BindNorm(const OpBinding& b, void* z);
   int64_t MeasureAllRanks();
   void UpdateRunningStatistics(int64_t count) const;
-  void CompleteGradient();
   float* Statistic(size_t at) const {
     return reinterpret_cast<float*>(static_cast<std::byte*>(binding_.saved) + at);
   }
@@ -63,13 +62,8 @@ bool WinogradPays(const Conv2dParams& params, const TensorDesc& x) {
 absl::Status CpuConv2d::Prepare(const OpSetup& s) {
   const TensorDesc& x = s.x;
   const std::vector<ParamSpec>& params = s.shape.params;
-  needs_.x = x;
-  needs_.y = s.device.FeatureMap(s.shape.y, x.dtype);
-  if (s.wants_dx()) needs_.dx_parts = {x};
-  for (const ParamSpec& spec : params) {
-    const bool blocked = spec.role == ParamRole::kWeight && x.layout == Layout::kBlocked;
-    needs_.params.push_back(MakeParamLayout(spec, blocked ? x.block : 1));
-  }
+  needs_ = s.Needs(s.device.FeatureMap(s.shape.y, x.dtype));
+  for (const ParamSpec& spec : params) needs_.params.push_back(MakeParamLayout(spec, x.block));
   needs_.backward_reads_x = training_;
   needs_.backward_reads_y = training_ && masks_dy();
 
@@ -86,7 +80,7 @@ absl::Status CpuConv2d::Prepare(const OpSetup& s) {
   }
   ASSIGN_OR_RETURN(const onednn::Weighted passes,
                    onednn::MakeConvolution(descs, params_.stride, params_.pad - middle_.idle(),
-                                           WinogradPays(params_, x), {training_, s.options.want_dx}));
+                                           WinogradPays(params_, x), {training_, s.wants_dx()}));
   ASSIGN_OR_RETURN(conv_, ConvolutionCpu::Make(passes, stored));
   needs_.workspace_bytes = 2 * middle_.bytes() + conv_.workspace_bytes();
   return params_.batch_norm ? PrepareNorm() : absl::OkStatus();
@@ -139,26 +133,21 @@ void CpuConv2d::BindNorm(const OpBinding& b, void* z) {
   void* mean = training_ ? saved + saved_.mean : static_cast<void*>(b.params[kMeanParam]);
   void* variance = training_ ? saved + saved_.variance : static_cast<void*>(b.params[kVarianceParam]);
   void* mask = training_ ? saved + saved_.mask : nullptr;
-  norm_.forward.Bind({{DNNL_ARG_SRC, z},
-                      {DNNL_ARG_DST, b.y},
-                      {DNNL_ARG_SCALE, b.params[kScaleParam]},
-                      {DNNL_ARG_SHIFT, b.params[kShiftParam]},
-                      {DNNL_ARG_MEAN, mean},
-                      {DNNL_ARG_VARIANCE, variance},
-                      {DNNL_ARG_WORKSPACE, mask}},
-                     b.workspace);
-  if (!training_) return;
-  norm_.backward.Bind({{DNNL_ARG_SRC, z},
-                       {DNNL_ARG_DIFF_DST, b.dy[0]},
-                       {DNNL_ARG_DIFF_SRC, b.dy[0]},
-                       {DNNL_ARG_SCALE, b.params[kScaleParam]},
-                       {DNNL_ARG_SHIFT, b.params[kShiftParam]},
-                       {DNNL_ARG_MEAN, mean},
-                       {DNNL_ARG_VARIANCE, variance},
-                       {DNNL_ARG_WORKSPACE, mask},
-                       {DNNL_ARG_DIFF_SCALE, b.grads[kScaleParam]},
-                       {DNNL_ARG_DIFF_SHIFT, b.grads[kShiftParam]}},
-                      b.workspace);
+  void* const dy = training_ ? b.dy[0] : nullptr;
+  const std::initializer_list<std::pair<int, void*>> args = {
+      {DNNL_ARG_SRC, z},
+      {DNNL_ARG_DST, b.y},
+      {DNNL_ARG_SCALE, b.params[kScaleParam]},
+      {DNNL_ARG_SHIFT, b.params[kShiftParam]},
+      {DNNL_ARG_MEAN, mean},
+      {DNNL_ARG_VARIANCE, variance},
+      {DNNL_ARG_WORKSPACE, mask},
+      {DNNL_ARG_DIFF_DST, dy},
+      {DNNL_ARG_DIFF_SRC, dy},
+      {DNNL_ARG_DIFF_SCALE, training_ ? b.grads[kScaleParam] : nullptr},
+      {DNNL_ARG_DIFF_SHIFT, training_ ? b.grads[kShiftParam] : nullptr}};
+  norm_.forward.Bind(args, b.workspace);
+  norm_.backward.Bind(args, b.workspace);
 }
 
 void CpuConv2d::Forward() {
@@ -197,22 +186,20 @@ void CpuConv2d::UpdateRunningStatistics(int64_t count) const {
 void CpuConv2d::Backward() {
   JoinGradientsCpu(binding_.dy, masks_dy() ? binding_.y : nullptr, needs_.y, binding_.dy[0]);
   norm_.backward.Run();
-  if (sync_) CompleteGradient();
+  if (sync_) {
+    sync_->Complete({.x = binding_.saved,
+                     .rows = binding_.step->rows,
+                     .mean = Statistic(saved_.mean),
+                     .variance = Statistic(saved_.variance),
+                     .scale = binding_.params[kScaleParam],
+                     .eps = params_.norm.eps,
+                     .dscale = binding_.grads[kScaleParam],
+                     .dshift = binding_.grads[kShiftParam],
+                     .dx = binding_.dy[0]});
+  }
   middle_.CopyOut(binding_.params[kWeightParam], middle_weight_);
   conv_.Backward();
   middle_.CopyIn(middle_gradient_, binding_.grads[kWeightParam]);
-}
-
-void CpuConv2d::CompleteGradient() {
-  sync_->Complete({.x = binding_.saved,
-                   .rows = binding_.step->rows,
-                   .mean = Statistic(saved_.mean),
-                   .variance = Statistic(saved_.variance),
-                   .scale = binding_.params[kScaleParam],
-                   .eps = params_.norm.eps,
-                   .dscale = binding_.grads[kScaleParam],
-                   .dshift = binding_.grads[kShiftParam],
-                   .dx = binding_.dy[0]});
 }
 
 }  // namespace

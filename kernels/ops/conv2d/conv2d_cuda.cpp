@@ -31,7 +31,6 @@ class CudaConv2d final : public Op {
 
   absl::Status PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan);
   MatmulProblem Product(Pass pass) const;
-  void JoinGradients();  // into dy_
   // What batch norm keeps for Backward follows the convolution's output.
   BatchNormArguments Norm(void* z) const;
 
@@ -64,13 +63,8 @@ class CudaConv2d final : public Op {
 
 absl::Status CudaConv2d::Prepare(const OpSetup& s) {
   const TensorDesc& x = s.x;
-  needs_.x = x;
-  needs_.y = device_.FeatureMap(s.shape.y, x.dtype);
-  if (s.wants_dx()) needs_.dx_parts = {x.Dense()};
-  for (const ParamSpec& spec : s.shape.params) {
-    needs_.params.push_back(spec.role == ParamRole::kWeight ? MakeChannelsLastLayout(spec, x.block)
-                                                            : MakeParamLayout(spec, 1));
-  }
+  needs_ = s.Needs(device_.FeatureMap(s.shape.y, x.dtype));
+  for (const ParamSpec& spec : s.shape.params) needs_.params.push_back(MakeChannelsLastLayout(spec, x.block));
   needs_.backward_reads_x = training_;
   needs_.backward_reads_y = training_ && masks_dy();
   needs_.takes_pooled_gradients = training_ && s.options.fuse;
@@ -81,11 +75,11 @@ absl::Status CudaConv2d::Prepare(const OpSetup& s) {
     if (s.options.want_dx) status.Update(PreparePlan(Pass::kBackwardData, backward_data_));
     needs_.workspace_bytes = std::max(needs_.workspace_bytes, JoinWorkspaceBytes(needs_.y));
   }
-  if (params_.batch_norm)
+  if (params_.batch_norm) {
     needs_.workspace_bytes = std::max(needs_.workspace_bytes, BatchNormWorkspaceBytes(needs_.y));
+    if (training_) needs_.saved_bytes = Align(needs_.y.bytes()) + 2 * statistics_bytes();
+  }
   if (needs_.takes_pooled_gradients) needs_.workspace_bytes += Align(needs_.y.bytes());
-  if (!params_.batch_norm) return status;
-  if (training_) needs_.saved_bytes = Align(needs_.y.bytes()) + 2 * statistics_bytes();
   return status;
 }
 
@@ -124,31 +118,16 @@ absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan)
   return absl::OkStatus();
 }
 
-// Rows are pixels: y = x w^T, dx = dy w, dw = dy^T x.
+// Rows are pixels.
 MatmulProblem CudaConv2d::Product(Pass pass) const {
-  const int64_t pixels = needs_.y.shape.n * needs_.y.shape.spatial();
-  const int64_t in = needs_.x.padded_channels(), out = params_.out_channels;
-  MatmulProblem p;
-  p.in = p.out = needs_.x.dtype;
-  switch (pass) {
-    case Pass::kForward:
-      p.m = pixels, p.n = out, p.k = in;
-      p.transpose_b = true;
-      p.a_stride = PitchOfX(), p.b_stride = in, p.d_stride = out;
-      p.bias = !params_.batch_norm;
-      p.relu = p.bias && params_.relu;
-      break;
-    case Pass::kBackwardData:
-      p.m = pixels, p.n = in, p.k = out;
-      p.a_stride = out, p.b_stride = in, p.d_stride = in;
-      break;
-    case Pass::kBackwardWeights:
-      p.m = out, p.n = in, p.k = pixels;
-      p.transpose_a = true;
-      p.a_stride = out, p.b_stride = PitchOfX(), p.d_stride = in;
-      p.out = DType::kF32;
-      break;
+  MatmulProblem p = ProductOf(pass, needs_.x.dtype, needs_.y.shape.n * needs_.y.shape.spatial(),
+                              needs_.x.padded_channels(), params_.out_channels);
+  if (pass == Pass::kForward) {
+    p.a_stride = PitchOfX();
+    p.bias = !params_.batch_norm;
+    p.relu = p.bias && params_.relu;
   }
+  if (pass == Pass::kBackwardWeights) p.b_stride = PitchOfX();
   return p;
 }
 
@@ -179,19 +158,15 @@ void CudaConv2d::Forward() {
   BatchNormForwardCuda(device_, params_.norm, Norm(z), binding_.params[kMean], binding_.params[kVariance]);
 }
 
-void CudaConv2d::JoinGradients() {
+void CudaConv2d::Backward() {
+  void* const dy = dy_;
   JoinGradientsCuda(device_, {.desc = needs_.y,
                               .parts = binding_.dy,
                               .pooled = binding_.pooled_dy,
                               .y = masks_dy() ? binding_.y : nullptr,
-                              .targets = {{needs_.y.shape.c, dy_, needs_.y.shape.c}},
+                              .targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}},
                               .sums = params_.batch_norm ? nullptr : binding_.grads[kBias],
                               .workspace = binding_.workspace});
-}
-
-void CudaConv2d::Backward() {
-  JoinGradients();
-  void* const dy = dy_;
   if (params_.batch_norm)
     BatchNormBackwardCuda(device_, Norm(binding_.saved), {dy, needs_.y},
                           {{needs_.y.shape.c, dy, needs_.y.shape.c}}, binding_.grads[kScale],

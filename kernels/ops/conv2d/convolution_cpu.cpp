@@ -22,14 +22,11 @@ void ForEachTap(const ParamLayout& middle, int64_t kernel, int64_t idle, const V
 }
 
 }  // namespace
-size_t ConvolutionCpu::Pass::workspace_bytes() const {
-  return copy_bytes + std::max(run.scratch_bytes(), change.scratch_bytes());
-}
 
 absl::StatusOr<ConvolutionCpu> ConvolutionCpu::Make(const onednn::Weighted& passes,
                                                     const onednn::Desc& stored) {
   ConvolutionCpu made;
-  const auto prepare = [&stored](Pass& pass, const onednn::Primitive& run, int weight_arg) -> absl::Status {
+  const auto prepare = [&](Pass& pass, const onednn::Primitive& run, int weight_arg) -> absl::Status {
     if (run.empty()) return absl::OkStatus();
     pass.run = run;
     const onednn::Desc wanted = run.ArgDesc(weight_arg);
@@ -37,6 +34,8 @@ absl::StatusOr<ConvolutionCpu> ConvolutionCpu::Make(const onednn::Weighted& pass
     ASSIGN_OR_RETURN(pass.change,
                      is_gradient ? onednn::MakeReorder(wanted, stored) : onednn::MakeReorder(stored, wanted));
     if (!pass.change.empty()) pass.copy_bytes = RoundUp(wanted.get_size(), onednn::kAlignment);
+    const size_t scratch = std::max(run.scratch_bytes(), pass.change.scratch_bytes());
+    made.workspace_bytes_ = std::max(made.workspace_bytes_, pass.copy_bytes + scratch);
     return absl::OkStatus();
   };
   RETURN_IF_ERROR(prepare(made.forward_, passes.forward, DNNL_ARG_WEIGHTS));
@@ -45,39 +44,27 @@ absl::StatusOr<ConvolutionCpu> ConvolutionCpu::Make(const onednn::Weighted& pass
   return made;
 }
 
-size_t ConvolutionCpu::workspace_bytes() const {
-  return std::max(
-      {forward_.workspace_bytes(), backward_data_.workspace_bytes(), backward_weights_.workspace_bytes()});
-}
-
 void ConvolutionCpu::Bind(const Memory& m) {
-  // Where a pass finds its weights: in the parameters, or in the copy at the start of the workspace.
-  const auto weights = [&m](const Pass& pass, void* stored) -> void* {
-    return pass.change.empty() ? stored : m.workspace;
+  const auto bind = [&m](Pass& pass, float* stored) {
+    // Where a pass has its weights: in the parameters, or in the copy at the start of the workspace.
+    void* const weights = pass.change.empty() ? static_cast<void*>(stored) : m.workspace;
+    void* const scratch = m.workspace == nullptr ? nullptr : m.workspace + pass.copy_bytes;
+    pass.run.Bind({{DNNL_ARG_SRC, m.x},
+                   {DNNL_ARG_WEIGHTS, weights},
+                   {DNNL_ARG_BIAS, m.bias},
+                   {DNNL_ARG_DST, m.y},
+                   {DNNL_ARG_DIFF_DST, m.dy},
+                   {DNNL_ARG_DIFF_SRC, m.dx},
+                   {DNNL_ARG_DIFF_WEIGHTS, weights},
+                   {DNNL_ARG_DIFF_BIAS, m.bias_grad}},
+                  scratch);
+    const bool reads = stored == m.weight;
+    pass.change.Bind({{DNNL_ARG_FROM, reads ? stored : weights}, {DNNL_ARG_TO, reads ? weights : stored}},
+                     scratch);
   };
-  const auto bind = [&m](Pass& pass, std::initializer_list<std::pair<int, void*>> args, void* from,
-                         void* to) {
-    void* scratch = m.workspace == nullptr ? nullptr : m.workspace + pass.copy_bytes;
-    pass.run.Bind(args, scratch);
-    pass.change.Bind({{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}}, scratch);
-  };
-  bind(forward_,
-       {{DNNL_ARG_SRC, m.x},
-        {DNNL_ARG_WEIGHTS, weights(forward_, m.weight)},
-        {DNNL_ARG_BIAS, m.bias},
-        {DNNL_ARG_DST, m.y}},
-       m.weight, m.workspace);
-  bind(backward_data_,
-       {{DNNL_ARG_DIFF_DST, m.dy},
-        {DNNL_ARG_WEIGHTS, weights(backward_data_, m.weight)},
-        {DNNL_ARG_DIFF_SRC, m.dx}},
-       m.weight, m.workspace);
-  bind(backward_weights_,
-       {{DNNL_ARG_SRC, m.x},
-        {DNNL_ARG_DIFF_DST, m.dy},
-        {DNNL_ARG_DIFF_WEIGHTS, weights(backward_weights_, m.weight_grad)},
-        {DNNL_ARG_DIFF_BIAS, m.bias_grad}},
-       m.workspace, m.weight_grad);
+  bind(forward_, m.weight);
+  bind(backward_data_, m.weight);
+  bind(backward_weights_, m.weight_grad);
 }
 
 void ConvolutionCpu::Forward() const {

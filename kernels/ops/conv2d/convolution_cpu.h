@@ -24,7 +24,7 @@ class ConvolutionCpu {
   static absl::StatusOr<ConvolutionCpu> Make(const onednn::Weighted& passes,
                                              const onednn::Desc& stored_weight);
 
-  size_t workspace_bytes() const;
+  size_t workspace_bytes() const { return workspace_bytes_; }
   void Bind(const Memory& memory);
   void Forward() const;
   // Overwrites the gradients of the parameters, and dx if it was asked for.
@@ -35,11 +35,10 @@ class ConvolutionCpu {
   struct Pass {
     onednn::Primitive run, change;
     size_t copy_bytes = 0;
-
-    size_t workspace_bytes() const;
   };
 
   Pass forward_, backward_data_, backward_weights_;
+  size_t workspace_bytes_ = 0;
 };
 
 // A convolution whose window reaches past the image on both sides, as in the last modules of a GoogLeNet on

@@ -12,8 +12,7 @@ namespace {
 
 // A block of channels of one image: [pixels][block].
 template <class T>
-[[gnu::always_inline]] inline void AddAnyMoments(const T* x, int64_t pixels, int64_t block, double* sum,
-                                                 double* squares) {
+DEEPER_SIMD void AddMoments(const T* x, int64_t pixels, int64_t block, double* sum, double* squares) {
   for (int64_t p = 0; p < pixels; ++p) {
     for (int64_t j = 0; j < block; ++j) {
       const double value = ToFloat(x[p * block + j]);
@@ -23,34 +22,15 @@ template <class T>
   }
 }
 
-DEEPER_SIMD void AddMoments(const float* x, int64_t pixels, int64_t block, double* sum, double* squares) {
-  AddAnyMoments(x, pixels, block, sum, squares);
-}
-
-DEEPER_SIMD void AddMoments(const bf16* x, int64_t pixels, int64_t block, double* sum, double* squares) {
-  AddAnyMoments(x, pixels, block, sum, squares);
-}
-
 template <class T>
-[[gnu::always_inline]] inline void SubtractAnyLine(const T* x, int64_t pixels, int64_t block,
-                                                   const float* constant, const float* slope,
-                                                   const float* mean, T* dx) {
+DEEPER_SIMD void SubtractLine(const T* x, int64_t pixels, int64_t block, const float* constant,
+                              const float* slope, const float* mean, T* dx) {
   for (int64_t p = 0; p < pixels; ++p) {
     for (int64_t j = 0; j < block; ++j) {
       const float line = constant[j] + slope[j] * (ToFloat(x[p * block + j]) - mean[j]);
       dx[p * block + j] = FromFloat<T>(ToFloat(dx[p * block + j]) - line);
     }
   }
-}
-
-DEEPER_SIMD void SubtractLine(const float* x, int64_t pixels, int64_t block, const float* constant,
-                              const float* slope, const float* mean, float* dx) {
-  SubtractAnyLine(x, pixels, block, constant, slope, mean, dx);
-}
-
-DEEPER_SIMD void SubtractLine(const bf16* x, int64_t pixels, int64_t block, const float* constant,
-                              const float* slope, const float* mean, bf16* dx) {
-  SubtractAnyLine(x, pixels, block, constant, slope, mean, dx);
 }
 
 }  // namespace

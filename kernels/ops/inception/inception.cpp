@@ -5,25 +5,28 @@
 namespace deeper {
 
 std::array<InceptionBranch, 4> InceptionBranches(const InceptionParams& p) {
-  const auto convolution = [&p](const char* prefix, int64_t channels, int64_t kernel) {
-    Conv2dParams conv = {.out_channels = channels, .kernel = kernel, .pad = kernel / 2};
-    conv.batch_norm = p.batch_norm;
-    conv.norm = p.norm;
-    return InceptionBranch::Convolution{prefix, conv};
+  struct Convolution {
+    const char* prefix;
+    int64_t channels, kernel;
   };
-  std::array<InceptionBranch, 4> branches;
-  branches[0].convolutions = {convolution("branch1.", p.c1, 1)};
-  branches[1].convolutions = {convolution(p.c2_reduce > 0 ? "branch2.1." : "branch2.", p.c2, 3)};
-  branches[2].convolutions = {
-      convolution(p.c3_reduce > 0 ? "branch3.1." : "branch3.", p.c3, p.branch3_kernel)};
+  const auto chain = [&p](std::initializer_list<Convolution> convolutions) {
+    InceptionBranch branch;
+    for (const auto& [prefix, channels, kernel] : convolutions) {
+      if (channels == 0) continue;
+      Conv2dParams conv = {.out_channels = channels, .kernel = kernel, .pad = kernel / 2};
+      conv.batch_norm = p.batch_norm;
+      conv.norm = p.norm;
+      branch.convolutions.push_back({prefix, conv});
+    }
+    return branch;
+  };
+  const char* const second = p.c2_reduce > 0 ? "branch2.1." : "branch2.";
+  const char* const third = p.c3_reduce > 0 ? "branch3.1." : "branch3.";
+  std::array<InceptionBranch, 4> branches = {
+      chain({{"branch1.", p.c1, 1}}), chain({{"branch2.0.", p.c2_reduce, 1}, {second, p.c2, 3}}),
+      chain({{"branch3.0.", p.c3_reduce, 1}, {third, p.c3, p.branch3_kernel}}),
+      chain({{"branch4.1.", p.c4, 1}})};
   branches[3].pool = true;
-  const auto reduce = [&](InceptionBranch& branch, const char* prefix, int64_t channels) {
-    if (channels > 0)
-      branch.convolutions.insert(branch.convolutions.begin(), convolution(prefix, channels, 1));
-  };
-  reduce(branches[1], "branch2.0.", p.c2_reduce);
-  reduce(branches[2], "branch3.0.", p.c3_reduce);
-  reduce(branches[3], "branch4.1.", p.c4);
   return branches;
 }
 

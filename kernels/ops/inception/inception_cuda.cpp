@@ -14,24 +14,17 @@ absl::Status FusedInception::Prepare(const OpSetup& s) {
   needs_.y = buffer_.Output(s.x);
   needs_.backward_reads_x = needs_.backward_reads_y = training_;
   needs_.takes_pooled_gradients = training_;
-  for (const ParamSpec& spec : s.shape.params) {
-    needs_.params.push_back(spec.role == ParamRole::kWeight ? MakeChannelsLastLayout(spec, 1)
-                                                            : MakeParamLayout(spec, 1));
-  }
+  for (const ParamSpec& spec : s.shape.params) needs_.params.push_back(MakeChannelsLastLayout(spec, 1));
   needs_.adjacent_params = {{Weight(kR2), Weight(kR3), Weight(kO1)}};
   for (size_t v = 1; v < params_per_convolution(); ++v) {
     auto& run = needs_.adjacent_params.emplace_back();
     for (const Convolution c : {kR2, kR3, kO1, kO2, kO3, kO4}) run.push_back(Weight(c) + v);
   }
-  chains_[0].Set(buffer_.r2, buffer_.o2, 3, kR2, kO2);
-  chains_[1].Set(buffer_.r3, buffer_.o3, params_.branch3_kernel, kR3, kO3);
-  chains_[1].branch = 1;
-
   RETURN_IF_ERROR(PreparePool(s.options));
   RETURN_IF_ERROR(PrepareForward());
   if (training_) RETURN_IF_ERROR(PrepareBackward(s.options));
 
-  const size_t pooled = keeps_pooled() ? Bytes(channels()) : 0;
+  const size_t pooled = pool_ != nullptr ? Bytes(channels()) : 0;
   if (training_) {
     needs_.saved_bytes = argmax_bytes_ + pooled;
     if (params_.batch_norm) needs_.saved_bytes += Align(needs_.y.bytes()) + 2 * statistics_bytes();
@@ -105,11 +98,9 @@ absl::Status FusedInception::PrepareForward(Chain& chain) {
 
 absl::Status FusedInception::PrepareForward() {
   // Rows are pixels: [R2|R3|O1] = x W^T, O4 = pooled W4^T.
-  MatmulProblem p = {.m = pixels(), .n = buffer_.first_width(), .k = channels()};
-  p.in = p.out = needs_.x.dtype;
-  p.transpose_b = true;
+  MatmulProblem p = Product(Pass::kForward, buffer_.first_width());
   p.bias = p.relu = !params_.batch_norm;
-  p.a_stride = needs_.x.pixel_pitch(), p.b_stride = channels(), p.d_stride = buffer_.pitch;
+  p.a_stride = needs_.x.pixel_pitch(), p.d_stride = buffer_.pitch;
   absl::Status status = MakePlan(p, 0, first_);
   if (pool_ != nullptr) {
     p.n = params_.c4;
@@ -149,25 +140,14 @@ absl::Status FusedInception::PrepareBackward(const OpOptions& options) {
   absl::Status status;
   for (Chain& chain : chains_) status.Update(PrepareBackward(chain));
   // dW = G^T x, dW4 = dO4^T pooled.
-  MatmulProblem dw = {.m = buffer_.first_width(), .n = channels(), .k = pixels()};
-  dw.in = needs_.x.dtype;
-  dw.out = DType::kF32;
-  dw.transpose_a = true;
-  dw.a_stride = dw.m, dw.b_stride = needs_.x.pixel_pitch(), dw.d_stride = channels();
+  MatmulProblem dw = Product(Pass::kBackwardWeights, buffer_.first_width());
+  dw.b_stride = needs_.x.pixel_pitch();
   status.Update(MakePlan(dw, 1, dfirst_));
-  if (pool_ != nullptr) {
-    dw.m = dw.a_stride = params_.c4;
-    dw.b_stride = channels();
-    status.Update(MakePlan(dw, 2, dproject_));
-  }
+  if (pool_ != nullptr) status.Update(MakePlan(Product(Pass::kBackwardWeights, params_.c4), 2, dproject_));
   if (!options.want_dx) return status;
   // dx = G W, dP = dO4 W4.
-  MatmulProblem dx = {.m = pixels(), .n = channels(), .k = buffer_.first_width()};
-  dx.in = dx.out = needs_.x.dtype;
-  dx.a_stride = dx.k, dx.b_stride = dx.d_stride = channels();
-  status.Update(MakePlan(dx, 0, dx_));
-  dx.k = dx.a_stride = params_.c4;
-  status.Update(MakePlan(dx, 2, dpooled_));
+  status.Update(MakePlan(Product(Pass::kBackwardData, buffer_.first_width()), 0, dx_));
+  status.Update(MakePlan(Product(Pass::kBackwardData, params_.c4), 2, dpooled_));
   needs_.dx_parts = {needs_.x.Dense()};
   if (options.x_takes_pooled_gradients) needs_.pooled_dx = pooled_dx_;
   return status;

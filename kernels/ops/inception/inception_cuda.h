@@ -26,7 +26,12 @@ namespace deeper {
 class FusedInception final : public Op {
  public:
   FusedInception(const InceptionParams& params, const OpSetup& s)
-      : params_(params), buffer_(params), training_(s.options.training), device_(AsCuda(s.device)) {}
+      : params_(params),
+        buffer_(params),
+        training_(s.options.training),
+        device_(AsCuda(s.device)),
+        chains_{{buffer_.r2, buffer_.o2, 3, kR2, kO2, 0},
+                {buffer_.r3, buffer_.o3, params.branch3_kernel, kR3, kO3, 1}} {}
   absl::Status Prepare(const OpSetup& s);
   void Bind(const OpBinding& b) override;
   void Forward() override;
@@ -41,20 +46,15 @@ class FusedInception final : public Op {
   // A 1x1 convolution before a larger one, and that.
   struct Chain {
     ChannelSlice in, out;  // of the buffer
-    int64_t kernel = 0;
-    Convolution reduce = kR2, convolve = kO2;
-    std::unique_ptr<CudaPlan> forward, backward_data, backward_weights;
+    int64_t kernel;
+    Convolution reduce, convolve;
+    int branch;  // that it runs in, but for its weights' gradient
+    std::unique_ptr<CudaPlan> forward = nullptr, backward_data = nullptr, backward_weights = nullptr;
     bool wide_bias = true;     // of the forward plan
     bool masks_dx = true;      // the plan of backward_data does, and sums the bias gradient
     void* dy = nullptr;        // dense
     void* unmasked = nullptr;  // the gradient of R, where the plan does not mask it
-    int branch = 0;            // that it runs in, but for its weights' gradient
 
-    void Set(const ChannelSlice& from, const ChannelSlice& to, int64_t size, Convolution before,
-             Convolution after) {
-      in = from, out = to, kernel = size;
-      reduce = before, convolve = after;
-    }
     // The other one of the two: branch 0 is busy with the gradient of x.
     int weights_branch() const { return 2 - branch; }
   };
@@ -65,6 +65,9 @@ class FusedInception final : public Op {
   absl::Status PrepareForward(Chain& chain);
   absl::Status PrepareBackward(Chain& chain);
   ConvolutionProblem Problem(const Chain& chain, Pass pass) const;
+  MatmulProblem Product(Pass pass, int64_t outputs) const {  // rows are pixels, of x and of some outputs
+    return ProductOf(pass, needs_.x.dtype, pixels(), channels(), outputs);
+  }
   template <class LibraryProblem>
   absl::Status MakePlan(const LibraryProblem& problem, int branch, std::unique_ptr<CudaPlan>& plan);
   void Reserve(int branch, size_t bytes) {
@@ -107,7 +110,6 @@ class FusedInception final : public Op {
   // The buffer's channels that are no padding, and the outputs among them.
   int64_t width() const { return buffer_.o4.end() - buffer_.r2.first; }
   ChannelSlice outputs() const { return {buffer_.o1.first, buffer_.o4.end() - buffer_.o1.first}; }
-  bool keeps_pooled() const { return pool_ != nullptr; }
   size_t statistics_bytes() const { return Align(static_cast<size_t>(width()) * sizeof(float)); }
 
   const InceptionParams params_;

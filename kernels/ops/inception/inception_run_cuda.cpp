@@ -21,14 +21,14 @@ void FusedInception::Bind(const OpBinding& b) {
     do4_ = take(Bytes(params_.c4));
     dp_ = needs_.pooled_dx.has_value() ? b.pooled_dx : take(Bytes(channels()));
     if (params_.batch_norm) joined_ = take(Bytes(outputs().count));
-  } else if (keeps_pooled()) {
+  } else if (pool_ != nullptr) {
     pooled_ = take(Bytes(channels()));
   }
   for (int branch = 0; branch < CudaDevice::kBranches; ++branch)
     scratch_[branch] = take(scratch_bytes_[branch]);
   z_ = b.y;
   if (training_ && params_.batch_norm) {
-    z_ = static_cast<std::byte*>(pooled_) + (keeps_pooled() ? Bytes(channels()) : 0);
+    z_ = static_cast<std::byte*>(pooled_) + (pool_ != nullptr ? Bytes(channels()) : 0);
     std::byte* const statistics = static_cast<std::byte*>(z_) + Align(needs_.y.bytes());
     mean_ = reinterpret_cast<float*>(statistics);
     inverse_ = reinterpret_cast<float*>(statistics + statistics_bytes());

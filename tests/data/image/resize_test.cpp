@@ -54,6 +54,12 @@ void ExpectInterpolated(const Image& image, const Window& w, int height, int wid
   }
 }
 
+// The whole of `src`.
+Image ResizeBilinear(const Image& src, int height, int width, bool antialias) {
+  const Window whole{0, 0, static_cast<float>(src.width), static_cast<float>(src.height)};
+  return ResizeWindow(src, whole, antialias ? Filter::kAntialias : Filter::kBilinear, height, width);
+}
+
 TEST(ResizeBilinear, EnlargesAtHalfPixelCentres) {
   EXPECT_THAT(ResizeBilinear({1, 2, 1, {0, 100}}, 1, 4, false).pixels, ElementsAre(0, 25, 75, 100));
   EXPECT_THAT(ResizeBilinear({2, 1, 1, {0, 100}}, 4, 1, false).pixels, ElementsAre(0, 25, 75, 100));

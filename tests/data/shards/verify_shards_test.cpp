@@ -34,7 +34,7 @@ TEST_F(VerifyTest, SoundDataHasNoProblems) {
   val.split = "val";
   ASSERT_TRUE(Pack(val).ok());
   const VerifyReport report = Verify();
-  EXPECT_TRUE(report.problems.empty()) << report.problems[0].what;
+  EXPECT_TRUE(report.problems.empty()) << report.problems[0];
   EXPECT_EQ(report.shards, 4);
   EXPECT_EQ(report.samples, 29);
   EXPECT_GT(report.bytes, 4 * 64u * 8u);
@@ -47,12 +47,10 @@ TEST_F(VerifyTest, ListsEveryProblemOfEveryShard) {
   std::filesystem::remove(last);
   const VerifyReport report = Verify();
   ASSERT_EQ(report.problems.size(), 4u);
-  EXPECT_EQ(report.problems[0].file, last);
-  EXPECT_THAT(report.problems[0].what, HasSubstr("No such file"));
-  EXPECT_EQ(report.problems[1].sample, 2);
-  EXPECT_THAT(report.problems[1].what, HasSubstr("train-images-idx3-ubyte[2]"));
-  EXPECT_EQ(report.problems[2].sample, 7);
-  EXPECT_THAT(report.problems[3].what, HasSubstr("the manifest says"));
+  EXPECT_THAT(report.problems[0], HasSubstr(last + ": No such file"));
+  EXPECT_THAT(report.problems[1], HasSubstr(first + ", sample 2 (train-images-idx3-ubyte[2])"));
+  EXPECT_THAT(report.problems[2], HasSubstr(first + ", sample 7 ("));
+  EXPECT_THAT(report.problems[3], HasSubstr("the manifest says"));
 }
 
 // Bytes that nothing reads, between the arrays: only the file's own checksum covers them.
@@ -61,7 +59,7 @@ TEST_F(VerifyTest, FindsFlipsInPadding) {
   FlipBit(path, DataOffset(path) + 63);
   const VerifyReport report = Verify();
   ASSERT_EQ(report.problems.size(), 1u);
-  EXPECT_THAT(report.problems[0].what, HasSubstr("train-00001-of-00003.h5 has XXH3-128"));
+  EXPECT_THAT(report.problems[0], HasSubstr("train-00001-of-00003.h5 has XXH3-128"));
 }
 
 TEST_F(VerifyTest, WithoutAManifestThereIsNothingToCheckAgainst) {

@@ -55,6 +55,16 @@ inline TrainState ExampleState(int64_t step) {
           {{"model", "nin-cifar"}, {"num_classes", 10}, {"dropout", true}}};
 }
 
+// What is wrong with a step directory, or with those of a directory of checkpoints.
+inline std::vector<std::string> VerifyCheckpoint(const std::string& path) {
+  const absl::StatusOr<std::vector<CheckpointInfo>> checkpoints = ListCheckpoints(path);
+  if (!checkpoints.ok()) return {Message(checkpoints.status())};
+  std::vector<std::string> problems;
+  for (const CheckpointInfo& info : *checkpoints)
+    problems.insert(problems.end(), info.problems.begin(), info.problems.end());
+  return problems;
+}
+
 class CheckpointTest : public ::testing::Test {
  protected:
   CheckpointTest()

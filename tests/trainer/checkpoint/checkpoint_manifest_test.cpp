@@ -12,9 +12,7 @@ using ::testing::HasSubstr;
 TEST(CheckpointManifest, HasTheDocumentedFields) {
   const TrainState state = ExampleState(7);
   const CheckpointManifest manifest{
-      7,
-      state.data,
-      state.config,
+      state,
       {{4096, {0x12, 0x34}}},
       {{"w", {2, 3}, kWeightRole, 0, 6}, {"w", {2, 3}, "momentum", 6, 6}, {"m", {2}, kStatisticRole, 12, 2}}};
   const nlohmann::json json = nlohmann::json::parse(RenderCheckpointManifest(manifest));
@@ -34,7 +32,7 @@ TEST(CheckpointManifest, HasTheDocumentedFields) {
 }
 
 TEST(CheckpointManifest, AnotherVersionIsNamed) {
-  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, kWeightRole, 0, 2}}};
+  CheckpointManifest manifest{{1, {}, nlohmann::json::object()}, {{}}, {{"w", {2}, kWeightRole, 0, 2}}};
   std::string text = RenderCheckpointManifest(manifest);
   EXPECT_TRUE(ParseCheckpointManifest(text, "m").ok());
   const std::string version = R"("format_version": 1)";
@@ -44,7 +42,7 @@ TEST(CheckpointManifest, AnotherVersionIsNamed) {
 }
 
 TEST(CheckpointManifest, ATableThatDoesNotAddUpIsRefused) {
-  CheckpointManifest manifest{1, {}, nlohmann::json::object(), {{}}, {{"w", {2}, kWeightRole, 0, 3}}};
+  CheckpointManifest manifest{{1, {}, nlohmann::json::object()}, {{}}, {{"w", {2}, kWeightRole, 0, 3}}};
   EXPECT_THAT(Message(ParseCheckpointManifest(RenderCheckpointManifest(manifest), "m").status()),
               HasSubstr("do not fit together"));
 }

@@ -9,7 +9,6 @@
 #include <set>
 
 #include "trainer/run/inputs.h"
-#include "trainer/run/network_json.h"
 
 namespace deeper {
 namespace {

@@ -1,0 +1,83 @@
+#include "launch/cli/run_config.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+#include "comm/agree.h"
+#include "comm/node_places.h"
+#include "kernels/base/check.h"
+
+namespace deeper {
+namespace {
+
+// Where plans that were tuned once are kept for the next time, unless the flag says otherwise; empty where
+// nothing can be kept.
+std::string DefaultPlanCache() {
+  const auto of = [](const char* variable) {
+    const char* const value = std::getenv(variable);
+    return std::filesystem::path(value == nullptr ? "" : value);
+  };
+  std::filesystem::path directory = of("XDG_CACHE_HOME");
+  if (directory.empty() && !of("HOME").empty()) directory = of("HOME") / ".cache";
+  if (directory.empty()) return "";
+  directory /= "deeper";
+  std::error_code failed;
+  std::filesystem::create_directories(directory, failed);
+  return access(directory.c_str(), W_OK) == 0 ? directory / "plans.json" : "";
+}
+
+absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const Communicator& comm) {
+  CudaOptions options;
+  options.index = comm.local_rank();
+  options.deterministic = config.deterministic != Determinism::kFalse;
+  options.graphs = config.cuda_graph;
+  options.plan_cache = config.plan_cache == "default" ? DefaultPlanCache() : config.plan_cache;
+  return MakeCudaDevice(options);
+}
+
+}  // namespace
+
+FlagGroup Pick(RunConfig& config, const char* title, const std::vector<std::string_view>& names) {
+  std::vector<Flag> all;
+  for (const FlagGroup& group : ConfigFlags(config))
+    all.insert(all.end(), group.flags.begin(), group.flags.end());
+  FlagGroup picked = {title, {}};
+  for (const std::string_view name : names) {
+    const auto flag = std::find_if(all.begin(), all.end(), [&](const Flag& f) { return f.name == name; });
+    DEEPER_CHECK(flag != all.end(), std::string(name));
+    picked.flags.push_back(*flag);
+  }
+  return picked;
+}
+
+FlagGroup ModelFlags(RunConfig& config) {
+  return Pick(config, "Network", {"model", "num_classes", "image_size", "stem"});
+}
+
+FlagGroup InputFlags(RunConfig& config) {
+  return Pick(config, "Input", {"mean", "std", "val_preset", "workers", "stage_dir", "direct_io"});
+}
+
+FlagGroup MachineFlags(RunConfig& config) {
+  return Pick(config, "Machine", {"device", "precision", "fusion", "cuda_graph", "plan_cache", "threads"});
+}
+
+Flag CheckpointFlag(std::string& path) {
+  return {"checkpoint", &path, "step directory, or a directory of them: the newest valid one is taken"};
+}
+
+FlagGroup With(FlagGroup group, const std::vector<Flag>& more) {
+  group.flags.insert(group.flags.end(), more.begin(), more.end());
+  return group;
+}
+
+absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm) {
+  if (config.device == DeviceType::kCuda) return Agree(comm, MakeGpu(config, comm));
+  const int cores = OwnCores(comm);
+  return MakeCpuDevice(config.threads > 0 ? config.threads : cores);
+}
+
+}  // namespace deeper
