@@ -23,7 +23,7 @@ import numpy
 import PIL.Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<key>not run|setup|shortened): (?P<value>.*?) -->)|(?:^```(?P<kind>sh|console)[^\n]*\n(?P<text>.*?)^```$)", re.DOTALL | re.MULTILINE)
 REASONS = "needs a GPU", "needs a cluster"
 LIMIT_S = 300
