@@ -111,7 +111,7 @@ TEST(Dropout, IsTheIdentityOutsideTraining) {
 TEST(Dropout, Errors) {
   for (const float p : {-0.1f, 1.0f, std::nanf("")}) {
     EXPECT_THAT(std::string(Infer(DropoutParams{p}, {1, 16}).status().message()),
-                HasSubstr("p must lie in [0, 1)"))
+                HasSubstr("p must be in [0, 1)"))
         << p;
   }
 }

@@ -146,7 +146,7 @@ TEST(ConvolutionCheckTest, FindsOneWrongElement) {
   EXPECT_THAT(message(false, [](const PlanOperands& o) { Element(o, 7, 3) = {0xFFFF}; }),  // not written
               HasSubstr("at pixel 7, channel 3"));
   EXPECT_THAT(message(false, [](const PlanOperands& o) { Element(o, 7, 16) = {0}; }),
-              HasSubstr("beyond its channels, at pixel 7"));
+              HasSubstr("outside its channels, at pixel 7"));
   EXPECT_THAT(message(true,
                       [](const PlanOperands& o) {  // no mask
                         const auto* const mask = static_cast<const bf16*>(o.mask);
