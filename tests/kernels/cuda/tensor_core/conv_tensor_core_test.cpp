@@ -1,4 +1,4 @@
-// Which kernels a tensor core convolution chooses from, what it loads, and what it refuses.
+// Tests the kernels that a tensor core convolution can choose from, what it loads, and what it rejects.
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 
 #include <gmock/gmock.h>
