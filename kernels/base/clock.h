@@ -1,4 +1,4 @@
-// Seconds on a monotonic clock, since an arbitrary point in the past.
+// Time on a monotonic clock, since an arbitrary point in the past.
 #pragma once
 
 #include <chrono>

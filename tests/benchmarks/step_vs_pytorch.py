@@ -51,7 +51,7 @@ def compare(args, precision):
             print(f"{precision} round {round_number + 1}: {name:<22} {rate:6.2f} images/s, peak {gib:.2f} GiB", file=sys.stderr)
     best = [max(pair) for pair in zip(rates["pytorch default"], rates["pytorch channels_last"])]
     ratio = summary([mine / peer for mine, peer in zip(rates["deeper"], best)])
-    print(f"{precision}: {ratio['median']:.2f} times PyTorch's better format ({ratio['min']:.2f} to {ratio['max']:.2f})", file=sys.stderr)
+    print(f"{precision}: {ratio['median']:.2f} times PyTorch's faster format ({ratio['min']:.2f} to {ratio['max']:.2f})", file=sys.stderr)
     return {"images_per_second": {name: summary(values) for name, values in rates.items()}, "peak_gib": memory,
             "ratio_to_best_pytorch": ratio}
 
