@@ -1,4 +1,4 @@
-// Where tensors live and ops run. One Device per process and rank.
+// The device that stores tensors and runs ops. One Device per process and rank.
 #pragma once
 
 #include <cstddef>

@@ -36,7 +36,7 @@ void ParallelFor(int64_t count, int64_t grain, const Body& body) {
     const int64_t end = std::min(count, chunks * (self + 1) / threads * grain);
     if (begin < end) body(begin, end);
   };
-#ifdef __SANITIZE_THREAD__  // it does not see the barriers of libgomp: threads that it understands
+#ifdef __SANITIZE_THREAD__  // TSan does not see libgomp's barriers, so use std::jthread
   std::vector<std::jthread> threads;
   for (int self = 0; self < omp_get_max_threads(); ++self)
     threads.emplace_back(part, self, omp_get_max_threads());

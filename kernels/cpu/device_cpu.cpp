@@ -20,7 +20,8 @@ namespace {
 
 constexpr size_t kUnlimited = std::numeric_limits<size_t>::max();
 
-// Returns the text after `key` and its separator in a file such as /proc/cpuinfo; empty if there is none.
+// Returns the rest of the line after `key` and its separator, in a file such as /proc/cpuinfo; empty if
+// absent.
 std::string FindField(const std::filesystem::path& file, const std::string& key) {
   std::ifstream in(file);
   for (std::string line; std::getline(in, line);) {

@@ -1,6 +1,6 @@
 // The table of ops. An op is a parameter struct `P` in kernels/ops/x.h with:
 //   P::name(), P::kTakesSlices    as KindOf and TakesSlices below
-//   Infer(P, Shape)               in x.cpp, or beside P if it is short: the shape rule
+//   Infer(P, Shape)               in x.cpp, or next to P if it is short: the shape rule
 //   Check(P, OpSetup)             in x.cpp: which layouts and types of x it takes, if not all (backend.h)
 //   MakeCpu, MakeCuda(P, OpSetup) in x_cpu.cpp and x_cuda.cu: prepare the op from valid arguments
 // Its row is an alternative of OpParams. See also CONTRIBUTING.md.

@@ -100,7 +100,7 @@ __device__ void LoadWeights(uint32_t to, const CUtensorMap& map, const WeightBox
       : "memory");
 }
 
-// "wgmma.fence": before the first wgmma that sees these registers.
+// "wgmma.fence": required before the first wgmma that uses these registers.
 __device__ void BeginMultiply() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
