@@ -1,15 +1,15 @@
-# The archive: `cmake --install BUILD --prefix DIR`, or `cpack` in BUILD for tarballs. It is built where there is no GPU and
-# runs where there is one, from any path, with the driver and this machine's glibc or a later one: docs/guides/gpus.md.
+# The binary archive: `cmake --install BUILD --prefix DIR`, or `cpack` in BUILD for tarballs. The build machine needs no GPU. The archive
+# runs from any path on a machine with a GPU, its driver, and the build machine's glibc or a later one: docs/guides/gpus.md.
 #
-#   bin/   deeper, the tests that a GPU is needed for, Open MPI's launcher, run, gpu-check
-#   lib/   every shared library that these load, but glibc's
+#   bin/   deeper, the tests that need a GPU, Open MPI's launcher, run, gpu-check
+#   lib/   every shared library that these load, except glibc's
 #   tests/ recipes/ docs/ share/
 #
-# Component `cuda-libraries` is NVIDIA's share of lib/, most of the bytes; `deeper` is the rest.
+# Component `cuda-libraries` contains NVIDIA's libraries, which are most of the bytes. Component `deeper` is the rest.
 get_filename_component(mpi_bin ${MPIEXEC_EXECUTABLE} DIRECTORY)
 find_program(DEEPER_OMPI_INFO ompi_info HINTS ${mpi_bin})
 if(NOT DEEPER_OMPI_INFO)
-  message(STATUS "No install rules: an archive is made with Open MPI")
+  message(STATUS "No install rules: the archive needs Open MPI")
   return()
 endif()
 
@@ -20,19 +20,19 @@ endif()
 install(TARGETS ${programs} RUNTIME DESTINATION bin COMPONENT deeper)
 install(PROGRAMS cmake/archive-run DESTINATION bin COMPONENT deeper RENAME run)
 install(PROGRAMS launch/gpu-check launch/deeper-run DESTINATION bin COMPONENT deeper)
-install(FILES launch/mpirun_line.py DESTINATION bin COMPONENT deeper)  # which deeper-run imports
+install(FILES launch/mpirun_line.py DESTINATION bin COMPONENT deeper)  # imported by deeper-run
 install(DIRECTORY docs recipes DESTINATION . COMPONENT deeper)
 install(DIRECTORY tests/parity tests/kernels/cuda/devices DESTINATION tests COMPONENT deeper FILES_MATCHING PATTERN *.json)
 install(DIRECTORY tests/benchmarks DESTINATION tests COMPONENT deeper USE_SOURCE_PERMISSIONS FILES_MATCHING PATTERN *.py)
 install(FILES README.md LICENSE DESTINATION . COMPONENT deeper)
 
-# What gpu-check runs on the GPU: "EXECUTABLE FILTER", a line each.
+# The tests that gpu-check runs on the GPU, one "EXECUTABLE FILTER" per line.
 get_property(gpu_tests GLOBAL PROPERTY DEEPER_GPU_TESTS)
 list(JOIN gpu_tests "\n" gpu_tests)
 file(CONFIGURE OUTPUT gpu-tests.txt CONTENT "${gpu_tests}\n")
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/gpu-tests.txt DESTINATION tests COMPONENT deeper)
 
-# Open MPI opens its parts at run time and, without mpirun, starts orted.
+# Open MPI loads its plugins at run time and, without mpirun, starts orted.
 foreach(name pkglibdir pkgdatadir)
   execute_process(COMMAND ${DEEPER_OMPI_INFO} --path ${name} --parsable OUTPUT_VARIABLE path OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX REPLACE ".*:" "" mpi_${name} "${path}")
@@ -41,12 +41,12 @@ file(REAL_PATH ${MPIEXEC_EXECUTABLE} mpirun)
 install(PROGRAMS ${mpirun} DESTINATION bin COMPONENT deeper RENAME mpirun)
 install(PROGRAMS ${mpi_bin}/orted DESTINATION bin COMPONENT deeper)
 install(DIRECTORY ${mpi_pkgdatadir}/ DESTINATION share/openmpi COMPONENT deeper FILES_MATCHING PATTERN *.txt)
-# Without the parts for networks and schedulers that bring more libraries along: an archive is for one machine.
+# Excludes plugins for networks and schedulers, which need more libraries: an archive is for one machine.
 file(GLOB plugins ${mpi_pkglibdir}/mca_*.so)
 list(FILTER plugins EXCLUDE REGEX "_(ucx|ofi|openib|psm2?|slurm|flux|gridengine|jsm|monitoring|netlink)\\.so$|/mca_(atomic|memheap|scoll|spml|sshmem)_")
 
-# cuDNN opens its parts at run time, and these open NVRTC. Not cudnn_ops, _cnn, _adv: only cuDNN's older interface, which deeper does not
-# call, leads there.
+# cuDNN loads its sublibraries at run time, and these load NVRTC. Excludes cudnn_ops, _cnn and _adv: only cuDNN's older interface uses them,
+# and deeper does not call it.
 set(cuda_libraries)
 if(DEEPER_CUDA)
   get_filename_component(cudnn_directory ${CUDNN_LIBRARY} DIRECTORY)
@@ -56,7 +56,7 @@ if(DEEPER_CUDA)
   file(GLOB nvrtc ${CUDAToolkit_LIBRARY_DIR}/libnvrtc.so.${CUDAToolkit_VERSION_MAJOR}
        ${CUDAToolkit_LIBRARY_DIR}/libnvrtc-builtins.so.${CUDAToolkit_VERSION_MAJOR}.${CUDAToolkit_VERSION_MINOR})
   list(APPEND cuda_libraries ${nvrtc})
-  if(NCCL_LIBRARY)  # which deeper opens at run time, for several ranks
+  if(NCCL_LIBRARY)  # loaded at run time for several ranks
     list(APPEND cuda_libraries ${NCCL_LIBRARY})
   endif()
 endif()

@@ -1,16 +1,16 @@
-# At install time: copies the shared libraries of one component, and makes everything find them wherever the archive lies.
-# Given by archive.cmake: component, patchelf, programs (of the build tree), plugins, cuda_libraries (opened at run time).
+# Runs at install time. Copies the shared libraries of one component, and sets the search paths so that the archive works at any path.
+# Variables from archive.cmake: component, patchelf, programs (of the build tree), plugins, cuda_libraries (loaded at run time).
 if(NOT patchelf)
   message(FATAL_ERROR "the archive needs patchelf: ./launch/install-deps, then configure again")
 endif()
 set(prefix "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}")
 
-# DT_RPATH, not DT_RUNPATH: it goes before LD_LIBRARY_PATH, so that what is in the archive is never mixed with what the machine has.
+# DT_RPATH instead of DT_RUNPATH: it precedes LD_LIBRARY_PATH, so that the archive's libraries are never mixed with the machine's.
 function(set_rpath file rpath)
   execute_process(COMMAND ${patchelf} --force-rpath --set-rpath ${rpath} ${file} COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
 
-# Under the name that it is loaded by, without links: these get lost on the way between machines.
+# Copies the library under the name that programs load, without links, which copying between machines may lose.
 function(install_library file directory rpath)
   get_filename_component(name ${file} NAME)
   message(STATUS "Installing: ${CMAKE_INSTALL_PREFIX}/${directory}/${name}")

@@ -1,5 +1,5 @@
-# deeper_room(TARGET): the sources of this folder become part of TARGET. Every room calls it, so that a new file needs no list.
-# *_cuda.cpp and *.cu are for builds with CUDA only.
+# deeper_room(TARGET): adds the sources of this folder to TARGET. Every room calls it, so new files are found automatically. Only builds
+# with CUDA include *_cuda.cpp and *.cu.
 function(deeper_room target)
   file(GLOB cuda_sources CONFIGURE_DEPENDS *_cuda.cpp *.cu)
   file(GLOB sources CONFIGURE_DEPENDS *.cpp)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The rooms of the source tree, their order, and which room may include which: checked against every #include.
+"""Checks every #include against the rooms of the source tree, their order, and the includes that each room allows.
 
     architecture_test.py               prints the rooms in their order, then checks the sources
     architecture_test.py --markdown    prints the table for docs/design/index.md
@@ -14,8 +14,8 @@ SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 MOST_FILES = 40  # in one folder
 MOST_LINES = 450  # in one file, tests included
 
-# room: (content, the rooms it may include besides itself). A room includes only rooms listed above it. A name stands for
-# itself and all rooms below it: "comm" for comm, comm/mpi, ... but only for those listed above the room.
+# room: (content, other rooms that it may include). A room includes only rooms listed above it. A name includes all rooms below it, if
+# listed above the room: "comm" stands for comm, comm/mpi, ...
 ROOMS = {
     "kernels/base": ("tensor, buffer, device, interface of an op, checks, statuses, random numbers, bf16, tracing", ()),
     "kernels/cpu": ("the CPU device and its use of oneDNN", ("kernels/base",)),
@@ -46,7 +46,7 @@ ROOMS = {
     "launch/commands": ("the other commands, one file each", ("kernels", "data", "comm", "trainer", "launch")),
     "launch": ("main, and the scripts", ("kernels", "data", "comm", "trainer", "launch")),
 }
-# Libraries that only these files may touch, so that the rest neither compiles nor thinks in their terms.
+# Libraries that only these files may use, so that no other file depends on them.
 OWNERS = {
     "dnnl.hpp": re.compile(r"kernels/(ops/.*_cpu\.cpp|cpu/\w+\.(h|cpp))"),
     "cudnn_backend.h": re.compile(r"kernels/cuda/plans/cudnn_descriptor\.h"),
@@ -68,7 +68,7 @@ def room_of(path):
 
 
 def forbidden_arrows(sources):
-    """sources: {path: text}. Yields a sentence for each include that the rooms forbid."""
+    """sources: {path: text}. Yields a sentence for each forbidden include."""
     order = list(ROOMS)
     for path, text in sources.items():
         room = room_of(path)
@@ -112,7 +112,7 @@ def markdown():
 
 
 class Rules(unittest.TestCase):
-    """The checks find what they are there to find."""
+    """Each check finds the violation that it is made for."""
 
     def check(self, check, sources, finds=()):
         found = list(check(sources))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""--deterministic=elastic: a GoogLeNet with auxiliary heads, dropout and augmentation, trained by 1, 2 and 4 ranks, and by 4, then 2, then 1
-that hand it on through checkpoints, with momentum sharded or not, must come out the same, bit for bit.
+"""--deterministic=elastic gives the same bits for every number of ranks. Trains a GoogLeNet with auxiliary heads, dropout and augmentation
+on 1, 2 and 4 ranks, and on 4, then 2, then 1 ranks, resuming from checkpoints, with sharded and unsharded momentum.
 
-elastic_test.py DEEPER MPIRUN [--steps=30] [--data=DIR]     DIR: what `deeper pack` wrote; otherwise images of 28 x 28 px are made up
+elastic_test.py DEEPER MPIRUN [--steps=30] [--data=DIR]     DIR: packed by `deeper pack`; the default is generated images of 28 x 28 px
 """
 import argparse
 import hashlib
@@ -19,7 +19,7 @@ CHECKPOINT = 4  # exit code
 
 
 def pack_fashion_like(deeper, directory, samples):
-    """Grey images of 28 x 28: class k has a bright band k, in noise."""
+    """Grey images of 28 x 28: class k has a bright band k on noise."""
     rng = numpy.random.default_rng(1)
     for name, split, count in ("train", "train", samples), ("t10k", "val", 32):
         labels = rng.integers(0, 10, count, dtype=numpy.uint8)
@@ -37,7 +37,7 @@ class Trial:
     def __init__(self, options, directory):
         self.directory = directory
         self.mpirun = [options.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root"]
-        # 3 batches an epoch, the last of them cut short and some of its slices empty.
+        # 3 batches per epoch. The last one is incomplete, and some of its slices are empty.
         data = options.data or pack_fashion_like(options.deeper, directory, 39)
         self.train = [options.deeper, "train", f"--data={data}", "--model=googlenet", "--stem=small", "--image_size=28",
                       "--augment=inception", "--global_batch=16", "--weight_decay=1e-4", "--lr=0.003", "--threads=1", "--log_every=1"]
@@ -48,7 +48,7 @@ class Trial:
         return subprocess.run(command, capture_output=True, text=True)
 
     def fingerprint(self, name, steps, mode, ranks):
-        """Trains on so many ranks in turn, each going on where the one before stopped. -> of the state, of all losses and evaluations."""
+        """Trains on these numbers of ranks in turn; each run resumes the previous one. Returns digests of the state and of all losses."""
         for turn, size in enumerate(ranks, start=1):
             result = self.run(name, size, f"--max_steps={steps * turn // len(ranks)}", "--eval_every=1000000", *mode)
             assert result.returncode == 0, result.stdout + result.stderr
@@ -78,10 +78,10 @@ def main():
                 for name, ranks in {"1": [1], "2": [2], "4": [4], "4-2-1": [4, 2, 1]}.items()}
         runs["sharded-4-2-1"] = trial.fingerprint("sharded-4-2-1", options.steps, [*elastic, "--shard_optimizer"], [4, 2, 1])
         assert len({tuple(digest) for digest in runs.values()}) == 1, "elastic runs differ"
-        # The comparison can fail: without it, the number of ranks does show.
+        # Shows that the comparison can fail: without elastic mode, the number of ranks changes the result.
         plain = [trial.fingerprint(f"plain-{ranks}", options.steps, ["--deterministic=true"], [ranks]) for ranks in (1, 4)]
-        assert plain[0][0] != plain[1][0] and plain[0][0] != runs["1"][0], "nothing depends on the ranks here"
-        # A run goes on with the slices that it began with, or not at all.
+        assert plain[0][0] != plain[1][0] and plain[0][0] != runs["1"][0], "the results do not depend on the number of ranks"
+        # A run resumes only with the number of slices that it started with.
         other = trial.run("1", 1, f"--max_steps={options.steps + 1}", "--deterministic=elastic", "--elastic_slices=4")
         assert other.returncode == CHECKPOINT and "elastic was" in other.stderr, other.stderr
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Fingerprints of what a build computes: packed shards, and the training state of every model after some steps.
+"""Prints fingerprints of a build's results: packed shards, and the training state of every model after some steps.
 
     same_bits.py DEEPER [--against=OTHER_DEEPER] [--mpirun=mpirun] [--steps=20] [--only=REGEX]
 
-A change that only moves code must not change one bit. Run this with the build before and the build after, on the same
-machine: the bits depend on the processor and on the version of oneDNN, so no value is stored here. With --against, both
-builds run, the differences are listed, and a checkpoint of the other build, written half-way, must resume to the same bits.
+A change that only moves code must not change any bit. Run this with the builds before and after the change, on the same
+machine. The bits depend on the processor and the version of oneDNN, so the script stores no values. With --against, it runs
+both builds and lists the differences. A checkpoint of the other build, written half-way, must also resume to the same bits.
 """
 import argparse
 import hashlib
@@ -18,7 +18,7 @@ import tempfile
 IMAGE_SIZES = {"googlenet": 64, "googlenet-naive": 64, "googlenet-bn": 64, "googlenet-torchvision": 64, "nin": 67, "nin-cifar": 28,
                "alexnet": 63, "vgg16": 32}
 SMALL_STEM = {"googlenet"}
-# Everything that draws random numbers, and the optimizer's less usual terms.
+# Covers every random draw, and rarely used terms of the optimizer.
 TRAINING = ["--synthetic", "--synthetic_samples=56", "--num_classes=10", "--global_batch=8", "--lr=0.003", "--weight_decay=1e-4",
             "--optimizer=nesterov", "--lr_schedule=cosine", "--augment=inception", "--random_erasing=0.2", "--mixup=0.2", "--cutmix=0.5",
             "--label_smoothing=0.1", "--deterministic=true", "--seed=3", "--log_every=1", "--threads=1", "--eval_every=7"]
@@ -39,7 +39,7 @@ def digest(paths):
 
 
 def final_state(directory):
-    """Of the newest checkpoint: weights, optimizer state and statistics, as the shards hold them."""
+    """Digest of the newest checkpoint's shards: weights, optimizer state and statistics."""
     return digest(sorted(max(directory.glob("step-*")).glob("shard-*.h5")))
 
 
@@ -60,7 +60,7 @@ class Build:
         return final_state(directory)
 
     def resume(self, model, precision, ranks, other):
-        """From the checkpoint that `other` wrote half-way."""
+        """Resumes from the checkpoint that `other` wrote half-way."""
         name = f"{model}-{precision}-{ranks}"
         half = f"step-{self.options.steps // 2:09d}"
         directory = self.directory / f"{name}-resumed"

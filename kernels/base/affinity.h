@@ -1,4 +1,4 @@
-// Which cores this process may run on.
+// The set of cores that this process may run on.
 #pragma once
 
 #include <string>
@@ -6,11 +6,12 @@
 
 namespace deeper {
 
-// "0-3,8,10-11", as the kernel writes sets of CPUs; empty if it is none.
+// Parses a CPU list of the kernel such as "0-3,8,10-11". Returns an empty set if the text is not a valid
+// list.
 std::vector<int> ParseCpuList(const std::string& list);
 
-// Keeps this thread, and those it makes from now on, to those of `cpus` that it may run on already; changes
-// nothing if that leaves none.
+// Restricts this thread, and the threads that it starts later, to those of `cpus` that it may already run on.
+// Changes nothing if none of them remains.
 void KeepTo(const std::vector<int>& cpus);
 
 }  // namespace deeper

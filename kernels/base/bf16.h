@@ -1,4 +1,4 @@
-// bfloat16 as 16 bits, round to nearest even, NaN kept.
+// bfloat16 as 16 bits. Rounds to nearest even and keeps NaN.
 #pragma once
 
 #include <bit>

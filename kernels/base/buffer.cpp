@@ -11,7 +11,7 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 Buffer AllocateHost(size_t bytes) {
   if (bytes == 0) return {};
-  // mmap gives zeroed pages aligned to 4 KiB only, so map one huge page more and trim the ends.
+  // mmap aligns the zeroed pages to 4 KiB only. Map one huge page more and trim the ends.
   const bool huge = bytes >= kHugePage;
   const size_t size = RoundUp(bytes, huge ? kHugePage : 4096);
   const size_t mapped = huge ? size + kHugePage : size;
@@ -32,7 +32,7 @@ Buffer AllocateHost(size_t bytes) {
 }
 
 void Populate(void* data, size_t bytes) {
-  // Where it fails, as on Linux before 5.14, the pages come when they are touched.
+  // Where madvise fails, as on Linux before 5.14, the first access allocates the pages.
   if (bytes > 0) madvise(data, bytes, MADV_POPULATE_WRITE);
 }
 

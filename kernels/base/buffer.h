@@ -30,11 +30,13 @@ class Buffer {
   std::unique_ptr<void, Free> data_;
 };
 
-// Zeroed host memory on 2 MiB boundaries where it is large enough, advised to use huge pages (5-7 % of a CPU
-// training step). An empty Buffer if the system has no memory left; `bytes` == 0 gives a valid empty buffer.
+// Zeroed host memory. Large allocations are aligned to 2 MiB and request huge pages, which saves 5-7 % of a
+// CPU training step. Returns an empty Buffer if the system is out of memory; `bytes` == 0 gives a valid empty
+// buffer.
 Buffer AllocateHost(size_t bytes);
 
-// Has the system find the pages of memory from AllocateHost now: on one thread while another fills them.
+// Populates the pages of memory from AllocateHost now, so that one thread can do this while another fills
+// them.
 void Populate(void* data, size_t bytes);
 
 }  // namespace deeper

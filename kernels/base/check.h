@@ -1,16 +1,15 @@
-// Unrecoverable faults: a broken invariant, a library call that failed inside a prepared step.
+// Unrecoverable faults: a broken invariant, or a library call that fails inside a prepared step.
 //
-// Anything a user can cause is a Status instead (docs/design/index.md, "Errors"). A failed check reports the
-// expression, file and line, then calls the injected abort handler, so that a multi-rank job goes down
-// together instead of hanging.
+// Anything that a user can cause is a Status instead (docs/design/index.md, "Errors"). A failed check reports
+// the expression, file and line, then calls the injected abort handler. The handler ends all ranks of a job,
+// which would otherwise hang.
 #pragma once
 
 #include <string>
 
 namespace deeper {
 
-// Called once with the full report; expected not to return. The default prints to stderr and calls
-// std::abort.
+// Receives the full report once and should not return. The default prints it to stderr and calls std::abort.
 using AbortHandler = void (*)(const std::string& report);
 void SetAbortHandler(AbortHandler handler);
 

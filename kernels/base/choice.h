@@ -1,4 +1,5 @@
-// The values of an enum by the names that flags and files give them: one table per enum, next to the enum:
+// The names that flags and files use for the values of an enum. Each enum has one table, next to its
+// definition:
 //   constexpr auto Choices(Stem) {
 //     return std::to_array<Choice<Stem>>({{"default", Stem::kDefault, "as published"}, ...});
 //   }
@@ -22,7 +23,7 @@ concept HasChoices = requires(E value) {
   Choices(value);
 };
 
-// "" for a value that is not in the table, such as kNotGiven.
+// Returns "" for a value that is not in the table, such as kNotGiven.
 template <HasChoices E>
 const char* NameOf(E value) {
   for (const auto& choice : Choices(value)) {
@@ -31,7 +32,7 @@ const char* NameOf(E value) {
   return "";
 }
 
-// nullopt: the table has no such name.
+// Returns nullopt if the table has no such name.
 template <HasChoices E>
 std::optional<E> ValueOf(std::string_view name) {
   for (const auto& choice : Choices(E{})) {
@@ -40,7 +41,7 @@ std::optional<E> ValueOf(std::string_view name) {
   return std::nullopt;
 }
 
-// Of a flag that leaves the choice to another source, such as a checkpoint.
+// The value of a flag that leaves the choice to another source, such as a checkpoint.
 template <HasChoices E>
 constexpr E kNotGiven = static_cast<E>(-1);
 

@@ -1,4 +1,4 @@
-// The time on a clock that never goes back, since some moment in the past.
+// Time on a monotonic clock, since an arbitrary point in the past.
 #pragma once
 
 #include <chrono>

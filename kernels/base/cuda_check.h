@@ -1,5 +1,5 @@
-// Faults of CUDA and its libraries on the way: unrecoverable, reported with the call and what it said. And
-// what ends with its owner: events and streams.
+// Checks for calls of CUDA and its libraries inside a step. A failure is unrecoverable; the report names the
+// call and the error. Also owners of CUDA events and streams.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -8,7 +8,7 @@ class JustRuns final : public Recording {
   void Run(const std::function<void()>& work) override { work(); }
 };
 
-// On the device's own stream.
+// Runs on the device's own stream.
 class DownloadInLine final : public Download {
  public:
   explicit DownloadInLine(Device& device) : device_(device) {}

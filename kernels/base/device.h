@@ -1,4 +1,4 @@
-// Where tensors live and ops run. One Device per process and rank.
+// The device that stores tensors and runs ops. One Device per process and rank.
 #pragma once
 
 #include <cstddef>
@@ -16,44 +16,44 @@ namespace deeper {
 
 enum class DeviceType { kCpu, kCuda };
 
-// An order of work on a device. On the CPU everything is done when the call returns, and `native` is null;
-// on CUDA `native` is the cudaStream_t.
+// A queue of work on a device. On the CPU all work is done when the call returns, and `native` is null. On
+// CUDA `native` is the cudaStream_t.
 struct Stream {
   void* native = nullptr;
 };
 
-// One launch, for profiles and for the roofline.
+// One kernel launch, for profiles and for the roofline.
 struct Launch {
-  const char* name = "";  // static
-  int64_t bytes = 0;      // that it reads and writes at the least
+  const char* name = "";  // static storage
+  int64_t bytes = 0;      // minimum that it reads and writes
   int64_t macs = 0;
 };
 
-// One launch as it ran.
+// One launch with its measured time.
 struct ProfiledLaunch {
-  std::string scope;  // the device's Annotate before it
+  std::string scope;  // name of the last Annotate before the launch
   Launch launch;
-  double start_ms = 0;  // since the first one of the profile began
+  double start_ms = 0;  // since the first launch of the profile
   double duration_ms = 0;
 };
 
-// A copy from the device to the host that is under way.
+// A copy in progress from the device to the host.
 class Download {
  public:
   virtual ~Download() = default;
-  virtual void Wait() = 0;  // returns when it has arrived
+  virtual void Wait() = 0;  // returns when the copy is complete
 };
 
-// Work that is enqueued again and again, always the same: all that changes from run to run, it reads from
-// memory. CUDA runs it the first time, records it the second, and replays it as one graph from then on;
-// elsewhere it just runs.
+// Work that is enqueued repeatedly without change. Everything that varies between runs is read from memory.
+// CUDA runs it the first time, records it the second time, and replays it as one graph afterwards. Other
+// devices run it directly every time.
 class Recording {
  public:
   virtual ~Recording() = default;
   virtual void Run(const std::function<void()>& work) = 0;
 };
 
-// One that just runs, every time.
+// A Recording that runs the work directly every time.
 std::unique_ptr<Recording> MakePlainRecording();
 
 class Device {
@@ -63,76 +63,77 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   virtual DeviceType type() const = 0;
-  // For people and for reports: model, cores or SMs, instruction set.
+  // For display and reports: model, cores or SMs, instruction set.
   virtual std::string Describe() const = 0;
-  // What tells the GPU of this rank from others of its machine, and is the same where ranks share one: the
-  // address on the PCI bus. Empty where there is no GPU.
+  // Identifies the GPU of this rank within its machine by its PCI bus address. Ranks that share a GPU have
+  // the same address. Empty without a GPU.
   virtual std::string address() const { return ""; }
   // Channels per block of an activation: 16 with AVX-512, 8 below; 1 where activations are kNhwc.
   virtual int64_t channel_block() const = 0;
-  // Zeroed device memory. An empty Buffer when there is not enough.
+  // Zeroed device memory. Returns an empty Buffer when there is not enough.
   virtual Buffer Allocate(size_t bytes) = 0;
-  // Zeroed host memory that Copy reads and writes without waiting. An empty Buffer when there is not enough.
+  // Zeroed host memory that Copy accesses asynchronously. Returns an empty Buffer when there is not enough.
   virtual Buffer AllocateStaging(size_t bytes) { return AllocateHost(bytes); }
-  // Bytes that could still be allocated, as far as the system tells.
+  // Bytes that can still be allocated, as far as the system reports them.
   virtual size_t AvailableBytes() const = 0;
   virtual Stream stream() const = 0;
   virtual void Synchronize() = 0;
-  // Between host and device, or within the device, on the device's stream; on the CPU a memcpy. Host memory
-  // must stay as it is until Synchronize.
+  // Copies between host and device, or within the device, on the device's stream; on the CPU this is a
+  // memcpy. Host memory must not change until Synchronize.
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
-  // As Copy, but beside the work on the device's stream: work that is enqueued after JoinUploads finds it
-  // done, and after WaitForUploads the host memory may change. Nobody may be using `to`.
+  // Like Copy, but runs concurrently with the work on the device's stream. Work that is enqueued after
+  // JoinUploads sees the copied data. The host memory may change after WaitForUploads. No other work may use
+  // `to`.
   virtual void Upload(void* to, const void* from, size_t bytes) { Copy(to, from, bytes); }
   virtual void JoinUploads() {}
   virtual void WaitForUploads() {}
-  // The other way: finds what was enqueued before done, and holds up nothing that is enqueued after. `to`
-  // comes from AllocateStaging. Not to be recorded.
+  // Copies from the device to the host. The copy waits for work enqueued before it and does not delay work
+  // enqueued after it. `to` comes from AllocateStaging. Must not be called inside a Recording.
   virtual std::unique_ptr<Download> StartDownload(void* to, const void* from, size_t bytes);
   virtual std::unique_ptr<Recording> MakeRecording();
-  // Names the work that is enqueued next, in profiles.
+  // Names the work that is enqueued next in profiles.
   virtual void Annotate(const std::string& name) { (void)name; }
-  // Times every launch from one call to the other; on the CPU there are none. Meanwhile recordings just run.
-  // Where the host is slower than the device, the time of a launch includes the wait for it.
+  // Times every launch between the two calls; the CPU reports none. Recordings are not replayed meanwhile.
+  // Where the host is slower than the device, the time of a launch includes the wait for the host.
   virtual void StartProfile() {}
   virtual std::vector<ProfiledLaunch> StopProfile() { return {}; }
 
-  // The layout ops exchange feature maps in: kBlocked on the CPU, kNhwc on CUDA. Vectors (h = w = 1 after
-  // pooling or a linear layer) are kNchw.
+  // The layout in which ops exchange feature maps: kBlocked on the CPU, kNhwc on CUDA. Vectors (h = w = 1
+  // after pooling or a linear layer) are kNchw.
   TensorDesc FeatureMap(const Shape& shape, DType dtype) const {
     const int64_t block = channel_block();
     return {shape, dtype, block > 1 ? Layout::kBlocked : Layout::kNhwc, block};
   }
-  // The layout of a network's input: kNchw on the CPU. On CUDA one block of 16 bytes a pixel, the rest of it
-  // zeros: NHWC with the channels that tensor cores want.
+  // The layout of a network's input: kNchw on the CPU. On CUDA it is NHWC in blocks of 16 bytes per pixel,
+  // padded with zeros to the number of channels that tensor cores need.
   TensorDesc Images(const Shape& shape, DType dtype) const {
     if (type() == DeviceType::kCpu) return {shape, dtype};
     return {shape, dtype, Layout::kBlocked, static_cast<int64_t>(16 / SizeOf(dtype))};
   }
-  // Whether ops want OpBinding::narrow_params where activations are bf16.
+  // Whether ops need OpBinding::narrow_params where activations are bf16.
   bool wants_narrow_params() const { return type() == DeviceType::kCuda; }
 
  protected:
   Device() = default;
 };
 
-// Cores among the CPUs that this process may run on: hyperthreads of one core count once.
+// Number of physical cores among the CPUs that this process may run on. Hyperthreads of one core count once.
 int AvailableCores();
 
-// `threads` > 0: OpenMP threads of every parallel loop and oneDNN primitive; 0: one per core the process may
-// use. OpenMP keeps this number for each calling thread: make the device on the thread that runs the ops.
+// `threads` is the number of OpenMP threads of every parallel loop and oneDNN primitive; 0: one per available
+// core. OpenMP keeps this number per calling thread, so make the device on the thread that runs the ops.
 std::unique_ptr<Device> MakeCpuDevice(int threads = 0);
 
 struct CudaOptions {
-  int index = 0;               // of the GPUs this process sees, counted round where it is beyond the last
-  bool deterministic = false;  // library kernels that give the same bits every time only
-  bool graphs = true;          // false: recordings just run, every time
-  std::string plan_cache;      // file of tuned plans; empty: none is read or written
+  int index = 0;               // among the GPUs that this process sees, modulo their number
+  bool deterministic = false;  // uses only library kernels with reproducible results
+  bool graphs = true;          // false: recordings run directly every time
+  std::string plan_cache;      // file of tuned plans; empty: no file is read or written
 };
 
-// Keeps this thread, and those it makes later, to the cores near the GPU. Unimplemented: built without CUDA.
-// NotFound: no GPU. FailedPrecondition: a driver too old for this build, or a GPU it has no code for.
-// Each says what to do.
+// Restricts this thread, and the threads that it starts later, to the cores near the GPU. Errors:
+// Unimplemented if built without CUDA, NotFound without a GPU, FailedPrecondition if the driver is too old
+// for this build or the build has no code for the GPU. Each message says what to do.
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options);
 
 }  // namespace deeper

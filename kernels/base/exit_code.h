@@ -1,5 +1,4 @@
-// What the process's exit code says, and how a Status carries it from where the failure was understood to
-// main().
+// The meaning of the process's exit codes. A Status carries its code from the place of the failure to main().
 #pragma once
 
 #include <string>
@@ -23,7 +22,7 @@ enum class ExitCode : int {
 
 constexpr char kExitCodePayload[] = "deeper/exit_code";
 
-// The same status, marked with the exit code it should end the process with. The first mark stays.
+// Returns the same status, marked with the exit code of the process. An existing mark takes precedence.
 inline absl::Status WithExitCode(absl::Status status, ExitCode code) {
   if (!status.ok() && !status.GetPayload(kExitCodePayload).has_value()) {
     status.SetPayload(kExitCodePayload, absl::Cord(std::to_string(static_cast<int>(code))));
@@ -36,7 +35,7 @@ absl::StatusOr<T> WithExitCode(absl::StatusOr<T> result, ExitCode code) {
   return WithExitCode(std::move(result).status(), code);
 }
 
-// kUsage for an unmarked failure.
+// Returns kUsage for an unmarked failure.
 inline ExitCode ExitCodeOf(const absl::Status& status) {
   if (status.ok()) return ExitCode::kDone;
   const auto payload = status.GetPayload(kExitCodePayload);

@@ -1,4 +1,4 @@
-// For functions that run on the host and on the GPU: what CI checks on the one is what the other computes.
+// Marks functions that run on the host and on the GPU, so that CI can check on the CPU what the GPU computes.
 #pragma once
 
 #ifdef __CUDACC__

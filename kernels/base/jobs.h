@@ -1,4 +1,4 @@
-// A loop over independent pieces of file work on a number of threads.
+// A loop over independent pieces of file work, on several threads.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace deeper {
 
-// Calls work(i) once for each i in [0, count), on `jobs` threads (0: one a core), in no order. After an error
-// no more pieces begin; of several errors the one of the smallest i is returned.
+// Calls work(i) once for each i in [0, count), on `jobs` threads (0: one per core), in any order. After an
+// error no new pieces start. Of several errors it returns that of the smallest i.
 absl::Status RunJobs(int jobs, int64_t count, const std::function<absl::Status(int64_t)>& work);
 
 }  // namespace deeper

@@ -7,8 +7,8 @@ namespace deeper {
 namespace {
 
 // Calls visit(canonical index, stored index) for every element of an [O, I, ...] parameter. Checkpoints wait
-// for this: hence no division, and tile after tile, which stays in cache until it is whole. On one thread, as
-// it runs behind the disk: others that wait for the next parameter would take the cores of the reading.
+// for this function. It avoids divisions and finishes one tile, which fits into cache, before the next. It
+// uses one thread, because it overlaps with disk reads: more threads would take cores from the reader.
 template <class Visit>
 void ForEachElement(const ParamSpec& spec, const ParamLayout& layout, const Visit& visit) {
   const int64_t outputs = spec.shape[0], inputs = spec.shape[1], taps = spec.elements() / (outputs * inputs);

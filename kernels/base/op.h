@@ -1,9 +1,8 @@
-// What every op is: prepared once, then only run.
+// The interface of an op. An op is prepared once and then only run.
 //
-// An op has one input x and one output y. Preparing it (MakeOp in ops.h)
-// validates shapes, builds the backend's primitives and states what memory it wants; Bind hands it that
-// memory for good; Forward and Backward afterwards only enqueue work on the device's stream, allocate nothing
-// and cannot fail in a way a caller could handle.
+// An op has one input x and one output y. MakeOp (ops.h) validates shapes, builds the backend's primitives
+// and states the memory requirements. Bind assigns that memory permanently. Forward and Backward then only
+// enqueue work on the device's stream; they allocate nothing and return no errors.
 #pragma once
 
 #include <cstddef>
@@ -17,13 +16,13 @@
 
 namespace deeper {
 
-// What ops must know of the step under way. Lives at a fixed address for the life of a network, in memory of
-// the device, so that recorded work reads what is new.
+// What ops read about the current step. It stays at a fixed address in device memory while the network
+// exists, so that recorded work reads the current values.
 struct StepContext {
   uint64_t seed = 0;
   const uint64_t* samples =
-      nullptr;       // [n] index in the dataset of the sample in each row: the key of all per-sample draws
-  int64_t rows = 0;  // that count: the others, behind them, pad the batch
+      nullptr;       // [n] dataset index of the sample in each row: the key of all per-sample draws
+  int64_t rows = 0;  // rows that count; the rows after them pad the batch
   uint32_t epoch = 0;
   float loss_scale = 1;  // 1 / samples of the step over all ranks and micro-batches
 };
@@ -42,7 +41,7 @@ enum class Init : uint8_t {
   kOne,
 };
 
-// A parameter as files and people see it: float32, convolutions OIHW, linear layers OI, vectors C.
+// A parameter in the form of files and reports: float32, convolutions OIHW, linear layers OI, vectors C.
 struct ParamSpec {
   std::string name;  // within the op: "conv.weight", "branch2.1.conv.bias"
   std::vector<int64_t> shape;
@@ -54,13 +53,12 @@ struct ParamSpec {
     for (int64_t d : shape) n *= d;
     return n;
   }
-  // Inputs of one output element, and outputs one input element feeds: shape[1] * kh * kw and shape[0] * kh *
-  // kw.
+  // Inputs per output element, and outputs per input element: shape[1] * kh * kw and shape[0] * kh * kw.
   int64_t fan_in() const { return shape.size() < 2 ? 1 : elements() / shape[0]; }
   int64_t fan_out() const { return shape.size() < 2 ? 1 : elements() / shape[1]; }
 };
 
-// A parameter as the op keeps it in memory, always float32.
+// A parameter in the form that the op keeps in memory, always float32.
 //   kPlain         as in ParamSpec; block is 1
 //   kBlocked       OIhw{b}i{b}o with O and I padded to multiples of b = block (oneDNN)
 //   kChannelsLast  OhwI with I padded to a multiple of block (cuDNN's NHWC filters)
@@ -73,16 +71,16 @@ struct ParamLayout {
   friend constexpr bool operator==(const ParamLayout&, const ParamLayout&) = default;
 };
 
-// Vectors are plain, in both; so is what has blocks of 1 in the first, and is not channels last.
+// Vectors are plain in both forms. So is a parameter whose blocks have size 1, unless it is channels last.
 ParamLayout MakeParamLayout(const ParamSpec& spec, int64_t block);
 ParamLayout MakeChannelsLastLayout(const ParamSpec& spec, int64_t block);
-// Between the two forms; `stored` holds layout.stored_elements floats, `canonical` spec.elements(). Both
-// overwrite. Packing is a parallel loop; unpacking, which is done beside training, is not.
+// Convert between the two forms; `stored` holds layout.stored_elements floats, `canonical` spec.elements().
+// Both overwrite. Packing is a parallel loop. Unpacking uses one thread, because it runs during training.
 void PackParam(const ParamSpec& spec, const ParamLayout& layout, const float* canonical, float* stored);
 void UnpackParam(const ParamSpec& spec, const ParamLayout& layout, const float* stored, float* canonical);
 
-// What an op is before it is prepared: enough for `describe`, for a parameter table and for a memory
-// estimate. No device.
+// The properties of an op before it is prepared, without a device. `describe`, the parameter table and the
+// memory estimate use them.
 struct OpShape {
   Shape y;
   std::vector<ParamSpec> params;
@@ -90,8 +88,8 @@ struct OpShape {
   int64_t inner_elements = 0;  // activations inside the op that backward needs, besides x and y
 };
 
-// The gradient of a max pool of a tensor in place of the tensor's own: dense, of the pool's output. Whoever
-// reads it spreads it, to where the pool found the maximum of each window.
+// Replaces the gradient of a tensor by the gradient of its max pool: dense, in the shape of the pool's
+// output. The reader spreads it to the positions where the pool found the maximum of each window.
 struct PooledPart {
   TensorDesc desc;
   int64_t kernel = 1, stride = 1, pad = 0;
@@ -99,23 +97,22 @@ struct PooledPart {
 struct PooledGradient {
   PooledPart part;
   const void* data = nullptr;
-  // [pixels][channels] position of the first maximum in its window, row * kernel + column.
+  // [pixels][channels] position of the first maximum in its window: row * kernel + column.
   const uint8_t* argmax = nullptr;
 };
 
-// What a prepared op wants.
+// The requirements of a prepared op.
 struct OpNeeds {
   TensorDesc x, y;
-  // Backward writes the gradient of x as the SUM of these tensors, all of x's shape and layout, but dense: an
-  // op that has it in parts hands over the parts, and whoever reads them adds them up in a pass it makes
-  // anyway. Empty where no gradient of x is wanted.
+  // Backward writes the gradient of x as the SUM of these tensors. All have the shape and layout of x, but
+  // are dense. An op that computes parts returns the parts; their reader adds them in a pass that it makes in
+  // any case. Empty if no gradient of x is needed.
   std::vector<TensorDesc> dx_parts;
-  // One more part, where OpOptions::x_takes_pooled_gradients; its argmax is the beginning of `saved`.
+  // An additional part, with OpOptions::x_takes_pooled_gradients. Its argmax is at the start of `saved`.
   std::optional<PooledPart> pooled_dx;
   bool takes_pooled_gradients = false;  // Backward reads OpBinding::pooled_dy
   std::vector<ParamLayout> params;      // in the order of OpShape::params
-  // Parameters, by their indexes, that must lie one right behind the other: several of these runs, each of
-  // one role.
+  // Indexes of parameters that must be contiguous in memory: several runs, each of one role.
   std::vector<std::vector<size_t>> adjacent_params;
   size_t saved_bytes = 0;      // written by Forward, read by the Backward that follows
   size_t workspace_bytes = 0;  // scratch, alive within one call of Forward or Backward
@@ -123,24 +120,24 @@ struct OpNeeds {
   bool backward_reads_y = false;
 };
 
-// Parts of `saved` and `workspace` begin on 256 bytes, as libraries want them on a GPU.
+// Parts of `saved` and `workspace` are aligned to 256 bytes, as GPU libraries require.
 constexpr size_t Align(size_t bytes) {
   return RoundUp(bytes, 256);
 }
 
-// Device memory for the life of the op; 64-byte aligned (stored channels padded with zeros, see
-// Layout::kBlocked).
+// Device memory of the op, valid for its lifetime. 64-byte aligned; stored channels are padded with zeros
+// (Layout::kBlocked).
 struct OpBinding {
   void* x = nullptr;
   void* y = nullptr;
   std::vector<void*>
       dy;  // parts whose sum is dL/dy, any number >= 1. Backward may overwrite them. Training only.
-  std::vector<PooledGradient> pooled_dy;  // more parts, where OpNeeds::takes_pooled_gradients
+  std::vector<PooledGradient> pooled_dy;  // additional parts, with OpNeeds::takes_pooled_gradients
   std::vector<void*> dx;                  // one for each of OpNeeds::dx_parts; overwritten, never added to
   void* pooled_dx = nullptr;              // likewise
   std::vector<float*> params;             // one for each of OpShape::params
-  // The same in bf16, kept up to date by whoever writes params, for devices that want it
-  // (Device::wants_narrow_params) and bf16 activations; else nullptrs or empty.
+  // The same in bf16, kept up to date by the writer of params. Present on devices that need it
+  // (Device::wants_narrow_params) with bf16 activations; else nullptrs or empty.
   std::vector<const void*> narrow_params;
   std::vector<float*> grads;  // likewise, nullptr for statistics; overwritten, never added to. Training only.
   void* saved = nullptr;
@@ -155,8 +152,8 @@ class Op {
   Op& operator=(const Op&) = delete;
 
   const OpNeeds& needs() const { return needs_; }
-  // Once, before the first Forward. x may alias nothing else; y may alias x only where an op's header says
-  // so.
+  // Called once, before the first Forward. x must not alias other memory. y may alias x only where the op's
+  // header allows it.
   virtual void Bind(const OpBinding& binding) { binding_ = binding; }
   // y is overwritten.
   virtual void Forward() = 0;
@@ -165,7 +162,7 @@ class Op {
 
  protected:
   Op() = default;
-  // A parameter in the type of the activations, for devices that want it.
+  // A parameter in the type of the activations, for devices that need it.
   const void* Param(size_t i) const {
     return needs_.x.dtype == DType::kF32 ? binding_.params[i] : binding_.narrow_params[i];
   }
@@ -174,22 +171,22 @@ class Op {
   OpBinding binding_;
 };
 
-// values: [count], replaced on every rank by the sum over ranks, the same bits everywhere; returns when it is
-// there. Every rank calls it as often and with the same counts.
+// values: [count], overwritten on every rank with the sum over ranks, with the same bits everywhere. Returns
+// when the sums are complete. Every rank must make the same number of calls with the same counts.
 using SumOverRanks = std::function<void(double* values, size_t count)>;
 
-// How an op is to be prepared.
+// Options for preparing an op.
 struct OpOptions {
   std::string name;  // of the node; names the op's random stream
   bool training =
       true;  // false: Forward only, dropout is the identity, batch norm uses its running statistics
   bool want_dx = true;                    // false for the op that reads the images
-  bool x_takes_pooled_gradients = false;  // the op that makes x does
-  // An op may be prepared as fused kernels, and y be a slice. False: as the separate kernels that fused ones
-  // are checked against.
+  bool x_takes_pooled_gradients = false;  // the op that produces x accepts them
+  // True allows fused kernels, and y as a slice. False uses separate kernels, the reference for the fused
+  // ones.
   bool fuse = false;
-  // In training, batch norm takes its statistics over the rows of all ranks that count (StepContext::rows),
-  // and exchanges them by this, in Forward and in Backward. Empty: over all rows of its own x. CPU only.
+  // In training, batch norm takes its statistics over the counted rows of all ranks (StepContext::rows). It
+  // calls this function in Forward and in Backward. Empty: over all rows of its own x. CPU only.
   SumOverRanks sum_over_ranks = nullptr;
 };
 

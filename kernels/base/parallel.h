@@ -10,9 +10,9 @@
 #include <vector>
 #endif
 
-// A function compiled once per instruction set and chosen when the program starts, so that one portable
-// binary uses AVX-512 where there is AVX-512. Only for leaf loops: an OpenMP region or a lambda inside would
-// not inherit the target. Off under sanitizers, whose runtimes are not ready yet when the choice is made.
+// Compiles a function once per instruction set and selects one at program start, so that a portable binary
+// uses AVX-512 where available. Only for leaf loops: an OpenMP region or a lambda inside would not inherit
+// the target. Off under sanitizers, whose runtimes are not ready at the time of selection.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
 #define DEEPER_SIMD __attribute__((target_clones("arch=skylake-avx512", "avx2", "default")))
@@ -22,8 +22,8 @@
 
 namespace deeper {
 
-// Calls body(begin, end) on contiguous parts of [0, count), one part a thread; parts are multiples of `grain`
-// but the last. The split depends on `count`, `grain` and the number of threads only.
+// Calls body(begin, end) on contiguous parts of [0, count), one part per thread. All parts but the last are
+// multiples of `grain`. The split depends only on `count`, `grain` and the number of threads.
 template <class Body>
 void ParallelFor(int64_t count, int64_t grain, const Body& body) {
   const int64_t chunks = (count + grain - 1) / grain;
@@ -36,7 +36,7 @@ void ParallelFor(int64_t count, int64_t grain, const Body& body) {
     const int64_t end = std::min(count, chunks * (self + 1) / threads * grain);
     if (begin < end) body(begin, end);
   };
-#ifdef __SANITIZE_THREAD__  // it does not see the barriers of libgomp: threads that it understands
+#ifdef __SANITIZE_THREAD__  // TSan does not see libgomp's barriers, so use std::jthread
   std::vector<std::jthread> threads;
   for (int self = 0; self < omp_get_max_threads(); ++self)
     threads.emplace_back(part, self, omp_get_max_threads());

@@ -1,7 +1,7 @@
-// The counter-based generator every random draw comes from: weights, dropout, augmentation, sample order.
+// The counter-based generator of all random draws: weights, dropout, augmentation, sample order.
 //
-// Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011);
-// the known-answer vectors of their Random123 library are in tests/kernels/base/rng_test.cpp. The same (key,
+// Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+// The known-answer vectors of their Random123 library are in tests/kernels/base/rng_test.cpp. The same (key,
 // counter) gives the same bits on every device, for any number of threads and ranks, in any order of calls.
 #pragma once
 
@@ -40,16 +40,15 @@ DEEPER_HD inline float UnitFloat(uint32_t bits) {
   return static_cast<float>(bits >> 8) * (1.0f / 16777216.0f);
 }
 
-// The name of a place that draws (an op, an augmentation, a parameter) as a number: FNV-1a. Stable for ever:
-// checkpoints and the order of samples depend on it.
+// Maps the name of a consumer of draws (an op, an augmentation, a parameter) to a number: FNV-1a. This
+// function must never change: checkpoints and the order of samples depend on it.
 constexpr uint32_t RandomStream(std::string_view name) {
   uint32_t hash = 2166136261u;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
   return hash;
 }
 
-// One sequence of draws, keyed by what DESIGN calls (seed, epoch, sample, op): draw i of it is Philox word i
-// % 4 of block i / 4.
+// One sequence of draws, keyed by (seed, epoch, sample, op). Draw i is Philox word i % 4 of block i / 4.
 class Rng {
  public:
   DEEPER_HD Rng(uint64_t seed, uint32_t stream, uint32_t epoch, uint64_t sample)
@@ -57,13 +56,13 @@ class Rng {
 
   // Block `index` (< 2^32) of the sequence.
   DEEPER_HD Random4 Block(uint32_t index) const { return Philox(key_, hi_, lo_ | index); }
-  // The next draw, in order.
+  // The next draw of the sequence.
   DEEPER_HD uint32_t Next() {
     if (next_ % 4 == 0) block_ = Block(next_ / 4);
     return block_.v[next_++ % 4];
   }
   DEEPER_HD float NextUnit() { return UnitFloat(Next()); }
-  // Uniform in [0, bound), bound > 0; the bias of at most bound / 2^32 does not matter here.
+  // Uniform in [0, bound), bound > 0. The bias of at most bound / 2^32 is negligible here.
   DEEPER_HD uint32_t NextBelow(uint32_t bound) {
     return static_cast<uint32_t>((uint64_t{Next()} * bound) >> 32);
   }

@@ -1,12 +1,12 @@
-// How errors leave a function.
+// Macros and functions that return errors from a function.
 //
 // RETURN_IF_ERROR(expression) takes an absl::Status and returns it from the function unless it is OK.
 // ASSIGN_OR_RETURN(variable, expression) takes an absl::StatusOr. It returns the status unless that is OK;
 // otherwise it moves the value to `variable`, which may be declared in place:
 //   ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
 // A type with a comma in it does not fit into a macro's argument: use auto.
-// InvalidArgument("batch ", batch, ": ...") and its siblings make a status whose message joins the words, as
-// absl::StrCat does.
+// InvalidArgument("batch ", batch, ": ...") and its siblings create a status and join the words of its
+// message, as absl::StrCat does.
 #pragma once
 
 #include <utility>

@@ -1,4 +1,4 @@
-// Shapes, element types and views. No ownership here: see buffer.h.
+// Shapes, element types and views. Nothing here owns memory: see buffer.h.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 
 namespace deeper {
 
-// The first multiple of `unit` that is not below n.
+// The smallest multiple of `unit` that is at least n.
 template <class T>
 constexpr T RoundUp(T n, std::type_identity_t<T> unit) {
   return (n + unit - 1) / unit * unit;
@@ -28,7 +28,7 @@ constexpr const char* NameOf(DType t) {
   return kNames[static_cast<size_t>(t)];
 }
 
-// Calls body.operator()<T>() with the type of elements that are float or bf16.
+// Calls body.operator()<T>() with the element type T, float or bf16.
 template <class Body>
 void WithFloatType(DType dtype, const Body& body) {
   DEEPER_CHECK(dtype == DType::kF32 || dtype == DType::kBf16, NameOf(dtype));
@@ -52,11 +52,10 @@ struct Shape {
   }
 };
 
-// How a tensor lies in memory.
+// The order of a tensor's elements in memory.
 //   kNchw     dense N,C,H,W; feature vectors [N,C] are kNchw with h = w = 1.
-//   kBlocked  N, ceil(C/b), H, W, b with b = TensorDesc::block (oneDNN's nChw16c / nChw8c). The channels that
-//   pad C up to a
-//             multiple of b are zero, always: every writer keeps them so.
+//   kBlocked  N, ceil(C/b), H, W, b with b = TensorDesc::block (oneDNN's nChw16c / nChw8c). Channels that
+//             pad C to a multiple of b are always zero: every writer preserves this.
 //   kNhwc     N,H,W,C, dense or a slice of the channels of wider pixels (TensorDesc::pitch).
 enum class Layout : uint8_t { kNchw, kBlocked, kNhwc };
 
@@ -65,21 +64,21 @@ struct TensorDesc {
   DType dtype = DType::kF32;
   Layout layout = Layout::kNchw;
   int64_t block = 1;  // channels per block; 1 unless kBlocked
-  // kNhwc only. A slice is channels [first, first + shape.c) of pixels of `pitch` channels: what it is handed
-  // around by is the address of the whole pixels. pitch 0: dense.
+  // kNhwc only. A slice is the channels [first, first + shape.c) of pixels of `pitch` channels. Its address
+  // is that of the whole pixels. pitch 0: dense.
   int64_t pitch = 0, first = 0;
 
   constexpr int64_t pixel_pitch() const { return pitch > 0 ? pitch : shape.c; }
   constexpr TensorDesc Dense() const { return {shape, dtype, layout, block}; }
   constexpr int64_t padded_channels() const { return RoundUp(shape.c, block); }
-  // Elements in memory, padding channels and what lies beside a slice included.
+  // Elements in memory, including padding channels and the channels outside a slice.
   constexpr int64_t stored_elements() const {
     return shape.n * (pitch > 0 ? pitch : padded_channels()) * shape.h * shape.w;
   }
   constexpr size_t bytes() const { return static_cast<size_t>(stored_elements()) * SizeOf(dtype); }
   friend constexpr bool operator==(const TensorDesc&, const TensorDesc&) = default;
 
-  // Position in memory of logical element (n, c, h, w).
+  // The position in memory of the logical element (n, c, h, w).
   constexpr int64_t Offset(int64_t n, int64_t c, int64_t h, int64_t w) const {
     switch (layout) {
       case Layout::kNchw:
@@ -94,7 +93,7 @@ struct TensorDesc {
   }
 };
 
-// A view: somebody else owns the memory.
+// A view of memory that another object owns.
 struct Tensor {
   void* data = nullptr;
   TensorDesc desc;

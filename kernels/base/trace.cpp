@@ -26,13 +26,13 @@ void PushRange(const std::string&) {}
 void PopRange() {}
 #endif
 
-std::mutex mutex;                    // guards what follows, for writing
-std::atomic<bool> recording{false};  // between StartTrace and StopTrace
+std::mutex mutex;                    // guards the writes to the variables below
+std::atomic<bool> recording{false};  // true between StartTrace and StopTrace
 std::vector<TraceEvent> events;
 
 struct Open {
   std::string name;
-  int64_t start_ns = 0;  // 0: nobody traced
+  int64_t start_ns = 0;  // 0: no trace was active
   bool open = false;
 };
 

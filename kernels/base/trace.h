@@ -1,6 +1,6 @@
-// What the threads of this process do, and when: for timelines (trainer/monitor/trace_file.h) and, in CUDA
-// builds, as NVTX ranges for NVIDIA's profilers. While nobody traces, a call costs a load and a branch;
-// NVTX's cost as much again.
+// Records what the threads of this process do, and when. Timelines use it (trainer/monitor/trace_file.h);
+// CUDA builds also emit NVTX ranges for NVIDIA's profilers. While no trace is active, a call costs a load and
+// a branch, and about the same again for NVTX.
 #pragma once
 
 #include <atomic>
@@ -11,36 +11,36 @@
 namespace deeper {
 
 struct TraceEvent {
-  std::string lane;  // of the thread; "communication" for collectives
-  int64_t row = 0;   // within the lane: a thread. -1: any one that is free then
+  std::string lane;  // of the thread, or "communication" for collectives
+  int64_t row = 0;   // thread within the lane; -1: any free row
   std::string name;
   int64_t start_ns = 0, end_ns = 0;  // TraceClock
 };
 
-// A thread's work nests in these.
+// The nesting of a thread's work.
 enum class TraceLevel : int { kStep, kPhase, kDetail };
 
 namespace trace_internal {
 extern std::atomic<bool> tracing;
 }
 
-// Whether it is worth making up names for the calls below.
+// Whether a trace is active. Skip building names for the calls below if not.
 inline bool Tracing() {
   return trace_internal::tracing.load(std::memory_order_relaxed);
 }
 
-int64_t TraceClock();  // nanoseconds; never goes back
+int64_t TraceClock();  // nanoseconds, monotonic
 
-// One trace a process. Stop ends what this thread has begun; what others are still at is left out.
+// Only one trace per process. StopTrace ends this thread's open events and omits those of other threads.
 void StartTrace();
 std::vector<TraceEvent> StopTrace();
 
-// This thread's lane; "other" without it.
+// Sets this thread's lane; the default is "other".
 void TraceLane(const char* lane);
-// From here on this thread is at `name`: ends what it did at this level and those below.
+// Starts `name` on this thread. Ends the thread's events at this level and the levels below.
 void TraceBegin(TraceLevel level, const std::string& name);
 void TraceEnd(TraceLevel level);
-// What ran beside the threads, from start_ns (0: nobody traced then) to now.
+// Records work that ran concurrently with the threads, from start_ns (0: no trace was active then) to now.
 void TraceAsync(const char* lane, const std::string& name, int64_t start_ns);
 
 }  // namespace deeper

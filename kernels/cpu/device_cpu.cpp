@@ -1,4 +1,4 @@
-// The CPU as a device: everything is done when a call returns, memory is the host's.
+// The CPU as a device. All work is done when a call returns; memory is host memory.
 #include <omp.h>
 #include <sched.h>
 
@@ -20,7 +20,8 @@ namespace {
 
 constexpr size_t kUnlimited = std::numeric_limits<size_t>::max();
 
-// What follows `key` and its separator on its line in a file such as /proc/cpuinfo; empty if there is none.
+// Returns the rest of the line after `key` and its separator, in a file such as /proc/cpuinfo; empty if
+// absent.
 std::string FindField(const std::filesystem::path& file, const std::string& key) {
   std::ifstream in(file);
   for (std::string line; std::getline(in, line);) {
@@ -31,7 +32,7 @@ std::string FindField(const std::filesystem::path& file, const std::string& key)
   return {};
 }
 
-// A file of one number, such as memory.max; unlimited where there is none ("max", or no such file).
+// Reads a file of one number, such as memory.max; unlimited if it contains "max" or does not exist.
 size_t ReadLimit(const std::filesystem::path& file) {
   size_t value = kUnlimited;
   std::ifstream in(file);
@@ -42,10 +43,10 @@ size_t ParseBytes(const std::string& text) {
   return text.empty() ? 0 : std::stoull(text);
 }
 
-// One version of the control groups' memory controller, as far as it bounds us.
+// The files of one version of the control groups' memory controller.
 struct CgroupMemory {
   const char* root;
-  const char* line;  // how our line in /proc/self/cgroup contains the path: after this
+  const char* line;  // precedes the path in our line of /proc/self/cgroup
   const char* limit;
   const char* usage;
   const char* stat_prefix;
@@ -55,15 +56,15 @@ constexpr CgroupMemory kCgroups[] = {
     {"/sys/fs/cgroup/memory", ":memory:", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"},
 };
 
-// The least that our group or one above it leaves us. Cached files count as free: the kernel drops them
-// first.
+// The smallest amount of memory that our group and its ancestors leave. Cached files count as free, since the
+// kernel evicts them first.
 size_t CgroupAvailable(const CgroupMemory& v) {
   size_t available = kUnlimited;
   std::ifstream in("/proc/self/cgroup");
   for (std::string line; std::getline(in, line);) {
     const size_t at = line.find(v.line);
     if (at == std::string::npos) continue;
-    // In a container the path may be the host's: what is missing on the way to the root sets no limit.
+    // In a container the path may be that of the host. Directories that do not exist here set no limit.
     std::filesystem::path group = line.substr(at + std::strlen(v.line));
     for (bool more = true; more; group = group.parent_path()) {
       more = group.has_relative_path();
@@ -111,7 +112,7 @@ class CpuDevice final : public Device {
            (threads_ == 1 ? " thread, " : " threads, ") + NameOfIsa(dnnl::get_effective_cpu_isa());
   }
   int64_t channel_block() const override {
-    // dnnl::cpu_isa's values are bit sets, a later instruction set holding the bits of those it extends.
+    // The values of dnnl::cpu_isa are bit sets. An extension contains the bits of its base instruction set.
     const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
     const auto avx512 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
     return (isa & avx512) == avx512 ? 16 : 8;

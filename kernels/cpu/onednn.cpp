@@ -8,7 +8,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
 
-// Descriptors of version 3 say more.
+// Descriptors of version 3 take additional arguments.
 #if DNNL_VERSION_MAJOR >= 3
 #define DEEPER_SINCE_3(...) __VA_ARGS__,
 #else
@@ -38,7 +38,7 @@ dnnl::memory::data_type TypeOf(DType dtype) {
   return dtype == DType::kF32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
 }
 
-// The caller owns scratch memory, so that nothing is allocated while training.
+// The caller owns scratch memory, so that training allocates nothing.
 dnnl::primitive_attr Attributes(bool relu = false) {
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -54,8 +54,8 @@ dnnl::primitive_attr Attributes(bool relu = false) {
   return attr;
 }
 
-// Version 2 creates a primitive descriptor from an operation descriptor, version 3 at once. Empty if oneDNN
-// has no code for it.
+// Version 2 creates a primitive descriptor from an operation descriptor, version 3 directly. Empty if oneDNN
+// does not support it.
 template <class P, class... Args>
 typename P::primitive_desc Describe(const dnnl::primitive_attr& attr, const Args&... args) {
 #if DNNL_VERSION_MAJOR >= 3
@@ -74,8 +74,8 @@ typename P::primitive_desc DescribeBackward(const Hint& forward, const Args&... 
 #endif
 }
 
-// The first of `algorithms` with optimised code for it, else with any: describe(algorithm) gives a
-// descriptor.
+// Selects the first of `algorithms` with optimised code, otherwise the first that is supported.
+// describe(algorithm) returns a descriptor.
 template <class Descr>
 auto FirstFast(std::initializer_list<algorithm> algorithms, const Descr& describe) {
   decltype(describe(algorithm::undef)) fallback;
@@ -88,7 +88,7 @@ auto FirstFast(std::initializer_list<algorithm> algorithms, const Descr& describ
   return fallback;
 }
 
-// oneDNN reports failures of creation by exceptions; beyond this file they are Statuses.
+// oneDNN reports creation failures as exceptions. This file converts them to Statuses.
 template <class Make>
 auto Guarded(const char* what, const Desc& x, const Make& make) -> absl::StatusOr<decltype(make())> {
   try {
@@ -104,7 +104,7 @@ auto Guarded(const char* what, const Desc& x, const Make& make) -> absl::StatusO
 }  // namespace
 
 Desc DescOf(const TensorDesc& t) {
-  DEEPER_CHECK(t.layout != Layout::kNhwc, "the CPU backend has no NHWC");
+  DEEPER_CHECK(t.layout != Layout::kNhwc, "the CPU backend does not support NHWC");
   const bool blocked = t.layout == Layout::kBlocked;
   DEEPER_CHECK(!blocked || t.block == 16 || t.block == 8, std::to_string(t.block));
   const Tag tag = !blocked ? Tag::nchw : t.block == 16 ? Tag::nChw16c : Tag::nChw8c;
@@ -156,7 +156,8 @@ absl::StatusOr<Weighted> MakeConvolution(const WeightedDescs& d, int64_t stride,
   const auto first = winograd ? algorithm::convolution_winograd : algorithm::convolution_direct;
   const auto algorithms = {first, algorithm::convolution_direct, algorithm::convolution_auto};
   return Guarded("a convolution", d.x, [&] {
-    // Training's forward even for evaluation: inference's Winograd wants its weights transformed beforehand.
+    // Evaluation also uses the forward pass of training: Winograd for inference needs weights transformed in
+    // advance.
     const auto forward = FirstFast(algorithms, [&](algorithm a) {
       return Describe<dnnl::convolution_forward>(Attributes(d.relu), prop_kind::forward_training, a, d.x, d.w,
                                                  d.b, d.y, strides, pads, pads);

@@ -1,5 +1,5 @@
-// A GPU as a device: one stream for all work, and one each for uploads and downloads beside it; libraries
-// tuned problem by problem, recordings as CUDA graphs.
+// A GPU as a device. It has one stream for work and one each for uploads and downloads. It tunes library
+// algorithms per problem and replays recordings as CUDA graphs.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -30,10 +30,9 @@
 namespace deeper {
 namespace {
 
-// The first whose bf16 tensor cores and kernels this build has code for.
+// The lowest major compute capability with bf16 tensor cores, and with code in this build.
 constexpr int kLeastMajor = 8;
-// Heuristics propose some 50 algorithms, in a good order: what comes after the first two dozen is not the
-// best.
+// Heuristics propose about 50 algorithms in a good order. The best one is among the first two dozen.
 constexpr int kContenders = 24;
 
 std::string ToString(cudaError_t error) {
@@ -49,7 +48,7 @@ struct Gpu {
   std::string address;
   int driver = 0;  // the newest version of CUDA that the driver supports
 
-  // What a tuned plan depends on.
+  // The properties that a tuned plan depends on.
   std::string Environment(bool deterministic) const {
     return absl::StrCat(Model(), ", driver for CUDA ", CudaVersion(driver), ", cuDNN ", cudnn::Version(),
                         ", cuBLASLt ", cublaslt::Version(), deterministic ? ", deterministic" : "");
@@ -123,7 +122,7 @@ class GpuDevice final : public CudaDevice {
   Stream stream() const override { return {branch_ == nullptr ? stream_.get() : branch_}; }
   void Fork() override { DEEPER_CUDA_CHECK(cudaEventRecord(forked_.get(), stream_.get())); }
   void Branch(int index) override {
-    if (profiling_ || index == 0) {  // launch by launch, a profile times them one after the other
+    if (profiling_ || index == 0) {  // a profile times launches one after the other
       branch_ = nullptr;
       return;
     }
@@ -191,7 +190,7 @@ class GpuDevice final : public CudaDevice {
     return MakePlan(problem, ChooseConvolution(problem), std::ref(check));
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
-    return MakePlan(problem, cublaslt::Choose(*matmuls_, problem), nullptr);  // the library's need no check
+    return MakePlan(problem, cublaslt::Choose(*matmuls_, problem), nullptr);  // no check needed
   }
 
  private:
@@ -214,7 +213,7 @@ class GpuDevice final : public CudaDevice {
     return milliseconds;
   }
 
-  // False where there is not enough memory: the caller's business, and no error of CUDA's from then on.
+  // Returns false if memory is insufficient. Clears CUDA's error, since the caller handles it.
   static bool Allocated(cudaError_t error) {
     if (error == cudaErrorMemoryAllocation) {
       cudaGetLastError();
@@ -224,8 +223,8 @@ class GpuDevice final : public CudaDevice {
     return true;
   }
 
-  // Our own kernels, which are built at once, before cuDNN's proposals. A deterministic device keeps to one
-  // choice: cuDNN's, or ours where cuDNN has none.
+  // Custom kernels come before cuDNN's proposals, since they are built at once. A deterministic device always
+  // uses the same choice: cuDNN's first, or a custom kernel if cuDNN has none.
   absl::StatusOr<std::unique_ptr<AlgorithmChoice>> ChooseConvolution(const ConvolutionProblem& problem) {
     auto library = cudnn::Choose(*convolutions_, problem, options_.deterministic);
     if (library.ok() && options_.deterministic) return library;
@@ -235,7 +234,7 @@ class GpuDevice final : public CudaDevice {
     return std::make_unique<BothChoices>(*std::move(own), *std::move(library));
   }
 
-  // Known plans first: tuned by this run for an equal problem, or by an earlier one.
+  // Known plans come first: tuned by this run for an equal problem, or by an earlier run.
   template <class Problem>
   absl::StatusOr<std::unique_ptr<CudaPlan>> MakePlan(const Problem& problem,
                                                      absl::StatusOr<std::unique_ptr<AlgorithmChoice>> choice,
@@ -245,10 +244,10 @@ class GpuDevice final : public CudaDevice {
     absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = NotFound("not tuned yet");
     if (const std::optional<std::string> known = plans_.Find(words)) algorithm = (*choice)->Load(*known);
     if (!algorithm.ok()) {
-      // The clock decides differently from run to run, and another algorithm may round differently.
+      // Timing varies between runs, and another algorithm may round differently.
       const int contenders = options_.deterministic ? 1 : kContenders;
       ASSIGN_OR_RETURN(algorithm, ChooseFastest(**choice, words, SizesOf(problem), *this, contenders, check));
-      const absl::StatusOr<std::string> text = (*algorithm)->Serialize();  // some plans cannot be kept
+      const absl::StatusOr<std::string> text = (*algorithm)->Serialize();  // some plans cannot be saved
       if (text.ok()) RETURN_IF_ERROR(plans_.Put(words, *text));
     }
     const size_t workspace_bytes = (*algorithm)->workspace_bytes();
@@ -266,7 +265,7 @@ class GpuDevice final : public CudaDevice {
     bool in_use = false;  // since Fork
   };
   BranchStream branches_[kBranches - 1];  // branch 0 is the stream itself
-  cudaStream_t branch_ = nullptr;         // what is enqueued next goes to; nullptr: the stream itself
+  cudaStream_t branch_ = nullptr;         // target of the next work; nullptr: the stream itself
   std::unique_ptr<cudnn::Target> convolutions_;
   std::unique_ptr<cublaslt::Target> matmuls_;
   PlanCache plans_;
@@ -275,8 +274,8 @@ class GpuDevice final : public CudaDevice {
   std::vector<TimedLaunch> timed_;
 };
 
-// The first run just runs: it makes CUDA and its libraries load what they load lazily, which a capture would
-// forbid. The second is captured.
+// The first run executes directly, so that CUDA and its libraries finish lazy loading, which a capture
+// forbids. The second run is captured.
 class GraphRecording final : public Recording {
  public:
   explicit GraphRecording(const GpuDevice& device) : device_(device) {}
@@ -294,7 +293,7 @@ class GraphRecording final : public Recording {
   void Capture(const std::function<void()>& work) {
     const cudaStream_t stream = device_.stream_.get();
     cudaGraph_t captured = nullptr;
-    // What other threads do with CUDA meanwhile is their own affair.
+    // The capture ignores CUDA calls of other threads.
     DEEPER_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     work();
     DEEPER_CUDA_CHECK(cudaStreamEndCapture(stream, &captured));
@@ -313,7 +312,7 @@ std::unique_ptr<Recording> GpuDevice::MakeRecording() {
   return std::make_unique<GraphRecording>(*this);
 }
 
-// How many GPUs this process sees, or why it can use none.
+// Returns the number of GPUs that this process sees, or the reason why it can use none.
 absl::StatusOr<int> CountGpus(int driver) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
@@ -326,11 +325,10 @@ absl::StatusOr<int> CountGpus(int driver) {
                               ": update the driver, or use --device=cpu");
   }
   if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
-    return NotFound(
-        "--device=cuda: CUDA finds no GPU (or CUDA_VISIBLE_DEVICES hides them all): use --device=cpu");
+    return NotFound("--device=cuda: CUDA finds no GPU; check CUDA_VISIBLE_DEVICES, or use --device=cpu");
   }
   if (error != cudaSuccess) {
-    return FailedPrecondition("--device=cuda: CUDA does not start: ", ToString(error));
+    return FailedPrecondition("--device=cuda: CUDA failed to start: ", ToString(error));
   }
   return count;
 }
@@ -344,10 +342,10 @@ absl::StatusOr<Gpu> OpenGpu(int index) {
   if (error == cudaSuccess && gpu.properties.major < kLeastMajor) {
     return FailedPrecondition("--device=cuda: GPU ", index, " is a ", gpu.properties.name,
                               " of compute capability ", gpu.properties.major, ".", gpu.properties.minor,
-                              ", and this program has code for 8.0 (A100) and later: use --device=cpu");
+                              "; this program needs 8.0 (A100) or later: use --device=cpu");
   }
   if (error == cudaSuccess) error = cudaSetDevice(index);
-  if (error == cudaSuccess) error = cudaFree(nullptr);  // makes the context, if nothing did before
+  if (error == cudaSuccess) error = cudaFree(nullptr);  // creates the context if there is none
   char address[32] = "";
   if (error == cudaSuccess) error = cudaDeviceGetPCIBusId(address, sizeof address, index);
   if (error != cudaSuccess) {
@@ -358,7 +356,7 @@ absl::StatusOr<Gpu> OpenGpu(int index) {
   return gpu;
 }
 
-// Uploads and launches come fastest from the cores on the GPU's side of the machine.
+// Uploads and launches are fastest from the cores near the GPU.
 void KeepNear(const std::string& address) {
   std::string path = absl::StrCat("/sys/bus/pci/devices/", address, "/local_cpulist");
   std::transform(path.begin(), path.end(), path.begin(), [](unsigned char c) { return std::tolower(c); });

@@ -1,4 +1,4 @@
-// In place of the CUDA devices, in a build without CUDA.
+// Replaces the CUDA devices in a build without CUDA.
 #include "kernels/base/status.h"
 #include "kernels/cuda/planning_device.h"
 

@@ -16,7 +16,7 @@ namespace deeper {
 namespace {
 
 constexpr uintptr_t kFirstAddress = uintptr_t{1} << 40;
-constexpr uintptr_t kGuard = 4096;  // between two allocations, and what their addresses are multiples of
+constexpr uintptr_t kGuard = 4096;  // gap between allocations, and their alignment
 
 class DevicelessGpu final : public PlanningDevice {
  public:

@@ -1,5 +1,5 @@
-// A GPU that is not there, and of which only the properties are known: ops can be prepared and "run" on it,
-// and what they would launch is written down.
+// A simulated GPU with known properties. Ops can be prepared and run on it; it records their launches instead
+// of executing them.
 #pragma once
 
 #include <memory>
@@ -12,17 +12,17 @@
 namespace deeper {
 
 struct PlannedLaunch {
-  std::string scope;  // the device's Annotate before it
+  std::string scope;  // name of the last Annotate before the launch
   Launch launch;
 };
 
-// Memory from Allocate has addresses and nothing else: it costs nothing, whatever its size, and nobody may
-// touch it. Staging memory is real. Convolutions get the workspace of the plan that cuDNN's heuristics like
-// best, and are Unimplemented where no engine can be built; masked ones that of our own kernels; matrix
-// products always get cublaslt::kMaxWorkspaceBytes, since cuBLASLt tells nothing without a GPU.
+// Allocate returns addresses without memory. They cost nothing at any size and must not be accessed. Staging
+// memory is real. A convolution gets the workspace of the first plan that cuDNN's heuristics propose, and is
+// Unimplemented if no engine can be built. A masked convolution gets the workspace of our kernels. Matrix
+// products always get cublaslt::kMaxWorkspaceBytes, since cuBLASLt needs a GPU.
 class PlanningDevice : public CudaDevice {
  public:
-  // Since the last call of Clear.
+  // Launches since the last call of Clear.
   const std::vector<PlannedLaunch>& launches() const { return launches_; }
   void Clear() { launches_.clear(); }
 
@@ -31,8 +31,8 @@ class PlanningDevice : public CudaDevice {
   std::vector<PlannedLaunch> launches_;
 };
 
-// device_property_json: what cuDNN writes about a GPU (CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION).
-// InvalidArgument if cuDNN cannot read it. Unimplemented: built without CUDA.
+// device_property_json: cuDNN's description of a GPU (CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION). Errors:
+// InvalidArgument if cuDNN cannot read it, Unimplemented if built without CUDA.
 absl::StatusOr<std::unique_ptr<PlanningDevice>> MakePlanningDevice(const std::string& device_property_json);
 
 }  // namespace deeper

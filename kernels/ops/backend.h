@@ -1,11 +1,12 @@
-// How ops, and passes over arrays, come by a body for each backend.
+// How an op, or a pass over arrays, selects its implementation for each backend.
 //
-// A pass is one row in a header, under its contract:
+// A pass has one row in a header, below its contract:
 //   DEEPER_BACKENDS(void, Scale, Device& device, float factor, float* x, int64_t count);
-// It makes Scale(device, factor, x, count) call ScaleCpu or ScaleCuda with the same arguments, as the device
-// asks for. x_cpu.cpp defines the one, x_cuda.cu the other.
+// This makes Scale(device, factor, x, count) call ScaleCpu or ScaleCuda with the same arguments, depending on
+// the device. x_cpu.cpp defines ScaleCpu, x_cuda.cu defines ScaleCuda.
 //
-// An op is what ops.h lists for its parameter struct; MakeOp calls its MakeCpu or MakeCuda with an OpSetup.
+// ops.h lists what an op defines for its parameter struct. MakeOp calls its MakeCpu or MakeCuda with an
+// OpSetup.
 #pragma once
 
 #include <memory>
@@ -18,15 +19,15 @@
 
 namespace deeper {
 
-// What an op is prepared for. It lives for the call only.
+// The arguments for preparing an op. Valid during the call only.
 struct OpSetup {
-  const OpShape& shape;  // what Infer says of x
+  const OpShape& shape;  // Infer's result for x
   const TensorDesc& x;
   const OpOptions& options;
   Device& device;
 
   bool wants_dx() const { return options.training && options.want_dx; }
-  // Of an op with that y, and with dx, if it is wanted, in one part.
+  // The needs of an op with that y and, if dx is needed, one dx part.
   OpNeeds Needs(const TensorDesc& y) const {
     OpNeeds needs;
     needs.x = x;
@@ -37,7 +38,7 @@ struct OpSetup {
 };
 using MadeOp = absl::StatusOr<std::unique_ptr<Op>>;
 
-// Ops that declare no Check of their own take every x that their Infer accepts.
+// The default Check: ops without their own accept every x that their Infer accepts.
 template <class Params>
 absl::Status Check(const Params&, const OpSetup&) {
   return absl::OkStatus();

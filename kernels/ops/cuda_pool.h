@@ -1,5 +1,5 @@
-// Where windows of a pool lie in an image, and how the gradient of a max pool finds its way back. For .cu
-// files only.
+// The positions of pooling windows in an image, and how the gradient of a max pool maps back. For .cu files
+// only.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ struct Range {
 struct Side {
   int64_t size, windows, kernel, stride, pad;
 
-  // Where a window begins, maybe in the padding, and which of its pixels lie in the image.
+  // The start of a window, possibly in the padding, and the range of its pixels inside the image.
   DEEPER_HD int64_t Start(int64_t window) const { return window * stride - pad; }
   DEEPER_HD Range Pixels(int64_t window) const {
     const int64_t start = Start(window);
@@ -36,7 +36,7 @@ struct Place {
   int64_t n, row, column;
 };
 
-// Of a pixel, counted through all images of that many rows and columns.
+// The index of a pixel across all images of that size.
 DEEPER_HD inline Place PlaceOf(int64_t pixel, int64_t height, int64_t width) {
   const int64_t line = pixel / width;
   return {line / height, line % height, pixel % width};
@@ -45,7 +45,7 @@ DEEPER_HD inline Place PlaceOf(int64_t pixel, int64_t height, int64_t width) {
 struct PoolGeometry {
   Side rows, columns;
 
-  // Pixels of x and of y, counted through all images.
+  // Indexes of pixels of x and of y, across all images.
   DEEPER_HD int64_t X(int64_t n, int64_t row, int64_t column) const {
     return (n * rows.size + row) * columns.size + column;
   }

@@ -1,10 +1,10 @@
-// Feature maps (kNhwc) and vectors as matrices [rows][channels], and reductions over their rows, channel by
-// channel. For .cu files only.
+// Feature maps (kNhwc) and vectors as matrices [rows][channels], with reductions over rows per channel. For
+// .cu files only.
 //
-// A reduction takes two or three launches. In the first, of the op's own making, a thread goes over the rows
-// of one tile and a pack of channels and stores its partial sums; MergeTiles then merges the tiles of each
-// channel in their order, by way of groups of tiles where there are many. How rows are cut depends on the
-// shape alone: the same input gives the same bits.
+// A reduction takes two or three launches. In the first, which the op defines, a thread processes the rows of
+// one tile and a pack of channels and stores partial sums. MergeTiles then merges the tiles of each channel
+// in order, in groups if there are many. The partition of rows depends only on the shape, so the same input
+// gives the same bits.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@
 
 namespace deeper {
 
-// A feature map, maybe a slice of channels.
+// A feature map, possibly a slice of channels.
 template <class T>
 struct Pixels {
   T* data;
@@ -30,22 +30,22 @@ struct Pixels {
   DEEPER_HD T* At(int64_t pixel, int64_t channel) const { return data + pixel * pitch + channel; }
 };
 
-// Elements that can be moved as one divide this.
+// The size of a pack must divide this number of elements.
 inline int64_t PackDivisor(const TensorDesc& desc) {
   return std::gcd(std::gcd(desc.shape.c, desc.pixel_pitch()), desc.first);
 }
 
-// Of its own elements.
+// The bytes of the tensor's own elements only.
 inline int64_t BytesOf(const TensorDesc& desc) {
   return desc.shape.elements() * static_cast<int64_t>(SizeOf(desc.dtype));
 }
 
 struct RowTiles {
-  int64_t rows = 0;  // in all
-  int64_t size = 1;  // rows of a tile; the last may have fewer
+  int64_t rows = 0;  // in total
+  int64_t size = 1;  // rows per tile; the last may have fewer
 
   DEEPER_HD int64_t count() const { return (rows + size - 1) / size; }
-  // A tile ends where the next one begins.
+  // Number of the tile's first row. A tile ends where the next one starts.
   DEEPER_HD int64_t begin(int64_t tile) const { return std::min(tile * size, rows); }
 };
 
@@ -53,7 +53,7 @@ inline bool IsRows(const TensorDesc& desc) {
   return desc.layout == Layout::kNhwc || (desc.layout == Layout::kNchw && desc.shape.spatial() == 1);
 }
 
-// Few enough tiles that their partial sums cost little next to the rows, enough of them to fill a GPU.
+// Chooses few enough tiles that their partial sums are cheap, and enough tiles to occupy a GPU.
 inline RowTiles TilesOf(const TensorDesc& desc) {
   DEEPER_CHECK(IsRows(desc), desc.shape.ToString());
   constexpr int64_t kFewestRows = 16, kMostSums = int64_t{1} << 20;
@@ -61,8 +61,8 @@ inline RowTiles TilesOf(const TensorDesc& desc) {
           std::max(kFewestRows, (desc.shape.elements() + kMostSums - 1) / kMostSums)};
 }
 
-// The partial sums of a tensor's tiles, [tile][value][channel]. Sums is an aggregate of floats v[kValues] and
-// has Merge(float own_rows, const Sums& next, float next_rows).
+// The partial sums of a tensor's tiles, [tile][value][channel]. Sums is an aggregate of floats v[kValues]
+// with a method Merge(float own_rows, const Sums& next, float next_rows).
 template <class Sums>
 struct TileSums {
   static size_t Bytes(const TensorDesc& desc) {
@@ -84,7 +84,7 @@ struct TileSums {
     for (int i = 0; i < Sums::kValues; ++i) sums.v[i] = from[i * channels];
     return sums;
   }
-  // Of `count` neighbouring groups of `step` tiles. The sums of a group lie where those of its first tile do.
+  // Merges `count` neighbouring groups of `step` tiles. The sums of a group replace those of its first tile.
   DEEPER_HD Sums Merged(int64_t channel, int64_t first, int64_t step, int64_t count) const {
     Sums sums = Load(first, channel);
     for (int64_t i = 1; i < count; ++i) {
@@ -96,12 +96,12 @@ struct TileSums {
   }
 };
 
-// Where the channels of a pixel go.
+// The destinations of the channels of a pixel.
 template <class T, int N>
 struct Targets {
-  T* data[kMaxChannelTargets];  // nullptr: nowhere, it is there already
+  T* data[kMaxChannelTargets];  // nullptr: do not write
   int64_t pitch[kMaxChannelTargets];
-  int64_t end[kMaxChannelTargets];  // of a target's channels
+  int64_t end[kMaxChannelTargets];  // end of each target's channels
 
   explicit Targets(const std::vector<ChannelTarget>& targets) : data{}, pitch{}, end{} {
     int64_t channel = 0;
@@ -129,7 +129,7 @@ struct Targets {
   }
 };
 
-// Elements that can be moved as one, wherever the channels go, divide this and `divisor`.
+// The size of a pack for all destinations must divide this number, which divides `divisor`.
 inline int64_t CommonDivisor(int64_t divisor, const std::vector<ChannelTarget>& targets, DType dtype) {
   for (const ChannelTarget& target : targets) {
     const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(target.data) / SizeOf(dtype));
@@ -158,7 +158,7 @@ struct MergeAll {
   }
 };
 
-// finish(channel, sums over all rows), for each channel. Overwrites the partial sums.
+// Calls finish(channel, sums over all rows) for each channel. Overwrites the partial sums.
 template <class Sums, class Finish>
 void MergeTiles(CudaDevice& device, const char* name, const TileSums<Sums>& sums, const Finish& finish) {
   constexpr int64_t kFew = 32;

@@ -10,9 +10,9 @@
 namespace deeper {
 namespace {
 
-constexpr int64_t kRun = 256;  // channels that are drawn at once
+constexpr int64_t kRun = 256;  // channels per draw
 
-// What the elements of `blocks` random blocks are multiplied by.
+// The factors for the elements of `blocks` random blocks.
 void DrawScales(const Rng& rng, float p, uint32_t first_block, uint32_t blocks, float* scales) {
   const float kept = 1 / (1 - p);
   for (uint32_t b = 0; b < blocks; ++b) {
@@ -21,7 +21,7 @@ void DrawScales(const Rng& rng, float p, uint32_t first_block, uint32_t blocks, 
   }
 }
 
-// Channels of one pixel that are neighbours in memory.
+// A run of channels of one pixel that are adjacent in memory.
 int64_t NeighbouringChannels(const TensorDesc& desc) {
   if (desc.layout == Layout::kBlocked) return desc.block;
   return desc.layout == Layout::kNhwc || desc.shape.spatial() == 1 ? desc.shape.c : 1;

@@ -8,22 +8,22 @@ namespace deeper {
 namespace {
 
 struct Mask {
-  const StepContext* step;  // in the device's memory
+  const StepContext* step;  // in device memory
   uint32_t stream;
   float p;
 
   DEEPER_HD Rng Draws(int64_t n) const { return Rng(step->seed, stream, step->epoch, step->samples[n]); }
-  // What an element is multiplied by.
+  // The factor for an element.
   DEEPER_HD float Scale(uint32_t random) const { return UnitFloat(random) < p ? 0.0f : 1 / (1 - p); }
 };
 
-// Where the elements of a sample lie in the order of their numbers, N of them at a time: all or none of a
+// The positions of a sample's elements in the order of their numbers, N at a time. N is a multiple of a
 // random block.
 template <class T, int N>
 struct DropPacks {
   static_assert(N % 4 == 0);
   Mask mask;
-  int64_t packs;  // of a sample
+  int64_t packs;  // per sample
   const T* from;
   T* to;
   DEEPER_HD void operator()(int64_t i) const {
@@ -40,7 +40,7 @@ struct DropPacks {
   }
 };
 
-// Any layout; i counts samples, pixels and stored channels.
+// Works in any layout; i counts samples, pixels and stored channels.
 template <class T>
 struct DropElements {
   Mask mask;

@@ -1,5 +1,5 @@
-// Feature map to vector: y [N, C*H*W, 1, 1] kNchw, elements in the order C, H, W (PyTorch's flatten), from x
-// in any layout. Backward: one dx part in x's layout, overwritten.
+// Feature map to vector. y: [N, C*H*W, 1, 1] kNchw, elements in the order C, H, W (PyTorch's flatten); x: any
+// layout. Backward: one dx part in x's layout, overwritten.
 #pragma once
 
 #include "kernels/ops/backend.h"

@@ -6,7 +6,7 @@ namespace deeper {
 namespace {
 
 // Calls move(position in x, position in y, pixels, stride in x) for each plane of one channel. In every
-// layout the pixels of a plane lie at equal distances. Planes that pad the blocks have the position -1 in y.
+// layout the pixels of a plane have equal distances. Planes of padding channels have the position -1 in y.
 template <class Move>
 void ForEachPlane(const TensorDesc& x, const Move& move) {
   const int64_t pixels = x.shape.spatial(), stored = x.padded_channels();

@@ -5,7 +5,7 @@
 namespace deeper {
 namespace {
 
-// In the order of y.
+// Iterates in the order of y.
 template <class T>
 struct ToVector {
   TensorDesc desc;  // of x
@@ -17,7 +17,7 @@ struct ToVector {
   }
 };
 
-// Stored channels innermost, the order of x where it is kNhwc. Those that pad the blocks become zero.
+// Stored channels are innermost, as in x if it is kNhwc. Padding channels become zero.
 template <class T>
 struct ToFeatureMap {
   TensorDesc desc;

@@ -13,7 +13,7 @@ void PlaceImagesCpu(Device& device, const float* normalised, const TensorDesc& d
 }
 
 void SampleImagesCpu(Device&, const std::byte*, const PixelScales&, const TensorDesc&, void*) {
-  DEEPER_CHECK(false, "packed batches are for CUDA");
+  DEEPER_CHECK(false, "packed batches need CUDA");
 }
 
 }  // namespace deeper

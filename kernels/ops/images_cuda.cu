@@ -4,7 +4,7 @@
 namespace deeper {
 namespace {
 
-// One pixel of the output, all its channels and their padding: 16 bytes.
+// One pixel of the output with all channels and padding: 16 bytes.
 template <class T>
 struct SamplePixel {
   static constexpr int kChannels = 16 / sizeof(T);
@@ -27,7 +27,7 @@ struct SamplePixel {
     StorePack(images + i * kChannels, out);
   }
 
-  // `value` is zeros.
+  // `value` must be zeros.
   DEEPER_HD void Normalised(const PackedImage& image, int row, int column, float* value) const {
     const Sampling& s = image.sampling;
     float rgb[3];
@@ -38,7 +38,7 @@ struct SamplePixel {
     }
   }
 
-  // False: the centre lies beyond the image.
+  // False if the centre is outside the image.
   DEEPER_HD bool Sample(const PackedImage& image, int row, int column, float* rgb) const {
     const Window& w = image.sampling.window;
     const float centre_y = SourceCentre(w.y, w.height, height, row),
@@ -73,7 +73,7 @@ struct PlacePixel {
   static constexpr int kChannels = 16 / sizeof(T);
 
   const float* normalised;
-  int64_t pixels;  // of a plane
+  int64_t pixels;  // per plane
   int channels;
   T* images;
 

@@ -10,7 +10,7 @@
 namespace deeper {
 namespace {
 
-// `sum` stays in the nearest cache, and lets `out` be one of the parts.
+// `sum` fits into the L1 cache and allows `out` to be one of the parts.
 template <class T>
 DEEPER_SIMD void JoinSpan(const std::vector<void*>& parts, int64_t at, const T* y, T* out, int64_t count) {
   constexpr int64_t kChunk = 1024;
@@ -31,14 +31,14 @@ DEEPER_SIMD void JoinSpan(const std::vector<void*>& parts, int64_t at, const T* 
   }
 }
 
-// Whether the channels [first, first + part.c) of `whole` lie in one run of memory per image, as in a tensor
-// of their own.
+// Whether the channels [first, first + part.c) of `whole` are contiguous in memory per image, as in a
+// separate tensor.
 bool IsRun(const TensorDesc& part, int64_t first, const TensorDesc& whole) {
   const bool ends_block = part.shape.c % part.block == 0 || first + part.shape.c == whole.shape.c;
   return first % whole.block == 0 && ends_block;
 }
 
-// Calls body(offset in part, offset in whole, count) on runs of memory, in parallel.
+// Calls body(offset in part, offset in whole, count) on contiguous runs of memory, in parallel.
 template <class Body>
 void ForEachRun(const TensorDesc& part, int64_t first, const TensorDesc& whole, const Body& body) {
   const int64_t run = part.stored_elements() / part.shape.n;
@@ -51,7 +51,7 @@ void ForEachRun(const TensorDesc& part, int64_t first, const TensorDesc& whole, 
   });
 }
 
-// Calls body(n, channel of the part), channels that pad it included, in parallel.
+// Calls body(n, channel of the part), including padding channels, in parallel.
 template <class Body>
 void ForEachPlane(const TensorDesc& part, int64_t channels, const Body& body) {
   ParallelFor(part.shape.n * channels, 1, [&](int64_t begin, int64_t end) {

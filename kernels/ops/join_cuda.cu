@@ -9,8 +9,8 @@
 namespace deeper {
 namespace {
 
-// The masked sum of all parts. The loops over parts have a fixed end, so that they unroll and the pointers
-// stay in registers.
+// The masked sum of all parts. The loops over parts have a constant bound, so that they unroll and the
+// pointers stay in registers.
 template <class T, int N, bool kPooled>
 struct Joined {
   int64_t channels;  // of the parts
@@ -64,12 +64,12 @@ struct Sum {
   DEEPER_HD void Merge(float, const Sum& next, float) { v[0] += next.v[0]; }
 };
 
-// The index counts tiles of pixels, and in them packs of channels.
+// The index counts tiles of pixels and, within a tile, packs of channels.
 template <class T, int N, bool kPooled>
 struct Join {
   Joined<T, N, kPooled> from;
   Targets<T, N> to;
-  TileSums<Sum> sums;  // at = nullptr: not wanted
+  TileSums<Sum> sums;  // at = nullptr: not needed
   DEEPER_HD void operator()(int64_t i) const {
     const int64_t packs = from.channels / N, tile = i / packs, channel = i % packs * N;
     float sum[N] = {};
@@ -110,7 +110,7 @@ struct PasteIntoChannels {
   }
 };
 
-// What `tensors` tensors of `count` elements take.
+// The bytes of `tensors` tensors of `count` elements.
 int64_t Bytes(size_t tensors, int64_t count, DType dtype) {
   return static_cast<int64_t>(tensors * SizeOf(dtype)) * count;
 }
@@ -129,7 +129,7 @@ int64_t BytesOf(const GradientJoin& join) {
   return bytes;
 }
 
-// Elements that can be moved as one divide this, wherever they lie.
+// The size of a pack must divide this number of elements, at all addresses.
 int64_t CommonDivisor(const GradientJoin& join) {
   const int64_t divisor = join.y != nullptr ? PackDivisor(join.desc) : join.desc.shape.c;
   return CommonDivisor(divisor, join.targets, join.desc.dtype);

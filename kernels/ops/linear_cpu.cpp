@@ -8,8 +8,7 @@
 namespace deeper {
 namespace {
 
-// The weight stays as it is kept, [K,C]: bringing it into another order would cost more than the small
-// products gain.
+// The weight stays in its stored order, [K,C]. Reordering it would cost more than the small products gain.
 class LinearCpu final : public Op {
  public:
   LinearCpu(const LinearParams& params, const OpSetup& s, onednn::Weighted passes, onednn::Primitive cast)
@@ -54,7 +53,7 @@ class LinearCpu final : public Op {
  private:
   bool relu_;
   onednn::Weighted passes_;
-  onednn::Primitive cast_;  // the float32 weight to x's type; empty where that is float32
+  onednn::Primitive cast_;  // converts the float32 weight to x's type; empty if that is float32
 };
 
 onednn::Desc MatrixOf(const TensorDesc& x) {

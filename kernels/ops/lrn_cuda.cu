@@ -10,17 +10,17 @@ namespace deeper {
 namespace {
 
 struct Norm {
-  int64_t channels, half;  // the sums go over the channels at most `half` away
-  float alpha, beta, k;    // alpha is divided by the size already
+  int64_t channels, half;  // each sum covers the channels at most `half` away
+  float alpha, beta, k;    // alpha is already divided by the size
 
-  // The channels that a pack of N takes part in.
+  // The range of channels whose sums include a pack of `width` channels.
   DEEPER_HD int64_t Begin(int64_t channel) const { return std::max<int64_t>(channel - half, 0); }
   DEEPER_HD int64_t End(int64_t channel, int width) const {
     return std::min(channel + width + half, channels);
   }
   DEEPER_HD bool Near(int64_t a, int64_t b) const { return a - b <= half && b - a <= half; }
 
-  // What is raised to -beta at a channel of a pixel.
+  // The base of the power -beta at a channel of a pixel.
   template <class T>
   DEEPER_HD float Base(const T* pixel, int64_t channel) const {
     float sum = 0;
@@ -59,7 +59,7 @@ struct Lrn {
 };
 
 // dx[j] = dy[j] base[j]^-beta - 2 alpha beta x[j] * sum of dy[c] x[c] base[c]^(-beta - 1) over the channels
-// around j. Reading x again is cheaper than keeping the bases.
+// around j. Reading x again is cheaper than saving the bases.
 template <class T, int N>
 struct LrnGradient {
   Norm norm;

@@ -1,8 +1,8 @@
-// The table of ops. An op is a parameter struct `P` in kernels/ops/x.h and, beside it:
+// The table of ops. An op is a parameter struct `P` in kernels/ops/x.h with:
 //   P::name(), P::kTakesSlices    as KindOf and TakesSlices below
-//   Infer(P, Shape)               in x.cpp, or beside P if it is short: the shape rule
+//   Infer(P, Shape)               in x.cpp, or next to P if it is short: the shape rule
 //   Check(P, OpSetup)             in x.cpp: which layouts and types of x it takes, if not all (backend.h)
-//   MakeCpu, MakeCuda(P, OpSetup) in x_cpu.cpp and x_cuda.cu: the prepared op; the arguments are valid
+//   MakeCpu, MakeCuda(P, OpSetup) in x_cpu.cpp and x_cuda.cu: prepare the op from valid arguments
 // Its row is an alternative of OpParams. See also CONTRIBUTING.md.
 #pragma once
 
@@ -26,15 +26,15 @@ using OpParams = std::variant<Conv2dParams, InceptionParams, PoolParams, GlobalA
 // "conv2d", "inception", ... for tables.
 std::string_view KindOf(const OpParams& params);
 
-// Whether x may be a slice of channels (TensorDesc::pitch), on devices that have such.
+// Whether x may be a slice of channels (TensorDesc::pitch) on devices that support slices.
 bool TakesSlices(const OpParams& params);
 
-// Shape rule: InvalidArgument if the op does not fit x (a kernel larger than the padded image, a zero-sized
-// output, ...).
+// Shape rule. Errors: InvalidArgument if the op does not fit x (a kernel larger than the padded image, a
+// zero-sized output, ...).
 absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x);
 
-// Prepares the op on the device. Same errors as InferOp, and Unimplemented for what the backend has no kernel
-// for: a layout, a type, OpOptions::sum_over_ranks.
+// Prepares the op on the device. Errors: as InferOp, and Unimplemented if the backend has no kernel for a
+// layout, a type, or OpOptions::sum_over_ranks.
 MadeOp MakeOp(const OpParams& params, const TensorDesc& x, const OpOptions& options, Device& device);
 
 }  // namespace deeper

@@ -5,12 +5,12 @@
 namespace deeper {
 namespace {
 
-// Windows along a side of the image; 0 if none fits.
+// Number of windows along a side of the image; 0 if none fits.
 int64_t CountWindows(const PoolParams& p, int64_t size) {
   const int64_t room = size + 2 * p.pad - p.window(size);
   if (room < 0) return 0;
   const int64_t count = (room + (p.ceil ? p.stride - 1 : 0)) / p.stride + 1;
-  // The last window must not lie in the padding on the right alone.
+  // The last window must not be entirely in the right padding.
   return (count - 1) * p.stride >= size + p.pad ? count - 1 : count;
 }
 
@@ -31,7 +31,7 @@ absl::StatusOr<OpShape> Infer(const PoolParams& p, const Shape& x) {
                            "; kernel and stride must be at least 1, pad 0 to half the kernel");
   }
   if (p.mask_dx && p.kind != PoolParams::Kind::kMax) {
-    return InvalidArgument("pool: mask_dx works for max pooling only");
+    return InvalidArgument("pool: only max pooling supports mask_dx");
   }
   const Shape y = {x.n, x.c, CountWindows(p, x.h), CountWindows(p, x.w)};
   if (y.spatial() == 0) {

@@ -1,12 +1,12 @@
-// Max and average pooling, and the global average that ends NIN and GoogLeNet.
+// Max and average pooling, and the global average pooling at the end of NIN and GoogLeNet.
 //
-// x: [N,C,H,W], y: [N,C,OH,OW], both feature maps (Device::FeatureMap), same dtype, fp32 or bf16. OH = (H + 2
-// pad - kernel) / stride + 1, rounded down, or up with `ceil` (PyTorch's ceil_mode: the last window must
-// still start inside the image or its left padding). Max: the first maximum in scan order (rows, then
-// columns) takes the whole gradient. Average: padding is not counted in the divisor. Backward: one dx part,
+// x: [N,C,H,W], y: [N,C,OH,OW], both feature maps (Device::FeatureMap) of the same dtype, fp32 or bf16. OH =
+// (H + 2 pad - kernel) / stride + 1, rounded down, or up with `ceil` (PyTorch's ceil_mode: the last window
+// must still start inside the image or its left padding). Max: the first maximum in scan order (rows, then
+// columns) receives the whole gradient. Average: the divisor does not count padding. Backward: one dx part,
 // overwritten. Aux heads on small images: a kernel larger than the padded input is an error, unless `clamp`
-// is set: then the window is cut to the input (a 5x5/3 pool on a 4x4, 2x2 or 1x1 map becomes a 4x4, 2x2 or
-// 1x1 average, with output 1x1).
+// is set. `clamp` reduces the window to the input size (a 5x5/3 pool on a 4x4, 2x2 or 1x1 map becomes a 4x4,
+// 2x2 or 1x1 average, with output 1x1).
 #pragma once
 
 #include <algorithm>
@@ -25,11 +25,11 @@ struct PoolParams {
   int64_t pad = 0;
   bool ceil = false;
   bool clamp = false;
-  bool mask_dx = false;  // max only: x is the output of a ReLU, whose mask is applied to dx here (where it is
-                         // stride^2 cheaper)
+  bool mask_dx = false;  // max only: x is the output of a ReLU. Its mask is applied to dx here, stride^2
+                         // cheaper than later
 
   constexpr std::string_view name() const { return kind == Kind::kMax ? "max_pool" : "avg_pool"; }
-  // Side of the window along a side of the image.
+  // The side of the window for a given side of the image.
   int64_t window(int64_t size) const { return clamp ? std::min(kernel, size + 2 * pad) : kernel; }
 };
 

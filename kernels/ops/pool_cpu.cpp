@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kMaxBlock = 16;
 
-// One block of channels: x [pixels, block] -> y [channels].
+// Pools one block of channels: x [pixels, block] -> y [channels].
 template <class T>
 void Average(const T* x, int64_t pixels, int64_t block, int64_t channels, T* y) {
   float sums[kMaxBlock] = {};
@@ -24,7 +24,7 @@ void Average(const T* x, int64_t pixels, int64_t block, int64_t channels, T* y) 
 
 template <class T>
 void Spread(const T* dy, int64_t pixels, int64_t block, int64_t channels, T* dx) {
-  T values[kMaxBlock] = {};  // the channels beyond `channels` stay zero
+  T values[kMaxBlock] = {};  // lanes beyond `channels` stay zero
   for (int64_t c = 0; c < channels; ++c)
     values[c] = FromFloat<T>(ToFloat(dy[c]) / static_cast<float>(pixels));
   for (int64_t p = 0; p < pixels; ++p) std::copy_n(values, block, dx + p * block);
@@ -72,11 +72,11 @@ MadeOp MakeCpu(const PoolParams& params, const OpSetup& s) {
   const auto algorithm = params.kind == PoolParams::Kind::kMax ? dnnl::algorithm::pooling_max
                                                                : dnnl::algorithm::pooling_avg_exclude_padding;
   OpNeeds needs = s.Needs(s.device.FeatureMap(s.shape.y, s.x.dtype));
-  // Masking dy masks dx: the x that takes the gradient of a window equals its y.
+  // Masking dy masks dx: the x that receives the gradient of a window equals its y.
   needs.backward_reads_y = params.mask_dx && s.wants_dx();
   const onednn::Window window = {params.window(s.x.shape.h), params.window(s.x.shape.w), params.stride,
                                  params.pad};
-  // oneDNN's max pooling keeps the position of the first maximum of each window for the backward pass
+  // oneDNN's max pooling saves the position of the first maximum of each window for the backward pass
   // (pool_test.cpp).
   ASSIGN_OR_RETURN(auto passes, onednn::MakePooling(algorithm, onednn::DescOf(s.x), onednn::DescOf(needs.y),
                                                     window, {s.options.training, s.wants_dx()}));

@@ -10,15 +10,15 @@
 namespace deeper {
 namespace {
 
-constexpr int64_t kMostPositions = 256;  // of the maximum in its window: one byte
+constexpr int64_t kMostPositions = 256;  // positions in a window: one byte
 
-// A NaN is larger than everything, so that it shows.
+// Treats NaN as larger than every number, so that it propagates.
 template <class T, int N>
 struct MaxPool {
   Pixels<T> x;
   PoolGeometry g;
   T* y;
-  uint8_t* argmax;  // nullptr: not wanted
+  uint8_t* argmax;  // nullptr: not needed
   DEEPER_HD void operator()(int64_t i) const {
     const int64_t packs = x.channels / N, channel = i % packs * N;
     const Place at = PlaceOf(i / packs, g.rows.windows, g.columns.windows);
@@ -143,7 +143,7 @@ class PoolCuda final : public Op {
     });
   }
 
-  // Masking dy masks dx: the x that takes the gradient of a window equals its y.
+  // Masking dy masks dx: the x that receives the gradient of a window equals its y.
   void Backward() override {
     if (!wants_dx_) return;
     void* const dy = needs_.pooled_dx.has_value() ? binding_.pooled_dx
@@ -226,8 +226,8 @@ class GlobalAvgPoolCuda final : public Op {
 MadeOp MakeCuda(const PoolParams& params, const OpSetup& setup) {
   const int64_t window = params.window(setup.x.shape.h) * params.window(setup.x.shape.w);
   if (params.kind == PoolParams::Kind::kMax && window > kMostPositions) {
-    return Unimplemented("pool: the maximum of ", window, " pixels; CUDA has kernels for ", kMostPositions,
-                         " at most");
+    return Unimplemented("pool: the window has ", window, " pixels; CUDA supports max pooling of ",
+                         kMostPositions, " at most");
   }
   return std::make_unique<PoolCuda>(params, setup);
 }

@@ -1,4 +1,4 @@
-// An op without parameters that is one primitive of oneDNN's for each direction.
+// An op without parameters that uses one oneDNN primitive per direction.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace deeper {
 
 class PrimitiveOp final : public Op {
  public:
-  // needs: but for memory. Where Backward reads y, y masks dy.
+  // needs: all fields except memory sizes. If Backward reads y, y masks dy.
   PrimitiveOp(OpNeeds needs, onednn::ForwardBackward passes) : passes_(std::move(passes)) {
     needs_ = std::move(needs);
     needs_.saved_bytes = passes_.forward.ArgBytes(DNNL_ARG_WORKSPACE);

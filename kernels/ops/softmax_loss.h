@@ -1,11 +1,11 @@
-// Softmax cross-entropy of one classifier head: loss, accuracy counts and the gradient of the logits in one
-// pass.
+// Softmax cross-entropy of one classifier head. One pass computes the loss, accuracy counts and the gradient
+// of the logits.
 //
-// logits: [N,K,1,1] kNchw, fp32 or bf16; labels: [N] int32, -1 for a row that does not count (padding).
-// loss of a row = -sum over classes of target * log softmax(logits), with the maximum subtracted first. The
-// target is 1 at the label; or of a mixed row 1 - w there and w at its partner's label; less `smoothing`,
-// which is spread evenly over all K classes. All sums in double, in a fixed order: the same bits for any
-// number of threads.
+// logits: [N,K,1,1] kNchw, fp32 or bf16; labels: [N] int32, -1 for a padding row, which does not count. The
+// loss of a row is -sum over classes of target * log softmax(logits), with the maximum subtracted first. The
+// target is 1 at the label. In a mixed row it is 1 - w there and w at the partner's label. `smoothing` takes
+// its share of the target and spreads it evenly over all K classes. All sums are double, in a fixed order:
+// the same bits for any number of threads.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +16,11 @@
 namespace deeper {
 
 struct HeadResult {
-  double loss_sum = 0;  // over the rows that count
+  double loss_sum = 0;  // over the counted rows
   int64_t rows = 0;
-  int64_t top1 = 0;  // rows whose label (never the partner's) has the largest logit; of equal logits the
-                     // lowest class wins
-  int64_t top5 = 0;  // rows whose label is among the five largest, likewise (all rows where K <= 5)
+  int64_t top1 = 0;  // rows whose label (never the partner's) has the largest logit; equal logits count for
+                     // the lowest class
+  int64_t top5 = 0;  // likewise, among the five largest (all rows if K <= 5)
 
   HeadResult& operator+=(const HeadResult& other) {
     loss_sum += other.loss_sum;
@@ -34,13 +34,13 @@ struct HeadResult {
 struct SoftmaxLossArguments {
   Tensor logits;
   const int32_t* labels = nullptr;
-  const int32_t* partner_labels = nullptr;  // [N], where `labels` count; nullptr: no row is mixed
+  const int32_t* partner_labels = nullptr;  // [N], set where `labels` count; nullptr: no row is mixed
   const float* partner_weights = nullptr;   // [N], w; with partner_labels
   float smoothing = 0;
-  float weight = 1;                   // of the head
+  float weight = 1;                   // weight of the head
   const StepContext* step = nullptr;  // for loss_scale
   void* dlogits = nullptr;  // logits' desc, overwritten with weight * loss_scale * (softmax - target), 0 for
-                            // rows that do not count; nullptr: not wanted
+                            // rows that do not count; nullptr: not needed
   HeadResult* result = nullptr;  // overwritten
   void* workspace = nullptr;     // SoftmaxLossWorkspaceBytes(device, logits.desc)
 
@@ -50,7 +50,7 @@ struct SoftmaxLossArguments {
   }
 };
 
-// Everything in the device's memory; on its stream.
+// All arguments are in device memory. Runs on the device's stream.
 DEEPER_BACKENDS(void, SoftmaxLoss, Device& device, const SoftmaxLossArguments& arguments);
 DEEPER_BACKENDS(size_t, SoftmaxLossWorkspaceBytes, Device& device, const TensorDesc& logits);
 

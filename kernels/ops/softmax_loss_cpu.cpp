@@ -13,7 +13,7 @@ struct RowResult {
   int64_t ahead = 0;  // classes that rank before the label
 };
 
-// A NaN ranks everything before the label, so that a diverged network does not count as accurate.
+// A NaN ranks all other classes before the label, so that a diverged network does not count as accurate.
 template <class T>
 int64_t CountAhead(const T* logits, int64_t classes, int64_t label) {
   const float own = ToFloat(logits[label]);
@@ -23,7 +23,7 @@ int64_t CountAhead(const T* logits, int64_t classes, int64_t label) {
   return ahead;
 }
 
-// What a row should be classified as.
+// The target of a row.
 struct Target {
   int32_t label = -1, partner = -1;
   float partner_weight = 0, smoothing = 0;

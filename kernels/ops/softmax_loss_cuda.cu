@@ -7,12 +7,12 @@
 namespace deeper {
 namespace {
 
-// Every kLanes-th class of a row is one lane's: neighbouring lanes read neighbouring logits.
+// A lane takes every kLanes-th class of a row, so neighbouring lanes read neighbouring logits.
 constexpr int64_t kLanes = 32;
 
 struct LaneResult {
   double sum;     // of exp(logit - max), over the lane's classes
-  double logits;  // their sum
+  double logits;  // sum of the logits
   float max;
   int32_t ahead;  // classes that rank before the label
 };
@@ -33,7 +33,7 @@ struct Rows {
   int64_t classes;
 
   DEEPER_HD float Logit(int64_t n, int64_t c) const { return ToFloat(logits[n * classes + c]); }
-  // Of a label that counts (is not negative). One that is no class gives a NaN, and so does the loss.
+  // Requires a counted label (not negative). A label outside the classes gives a NaN loss.
   DEEPER_HD float LogitOf(int64_t n, int32_t label) const { return label < classes ? Logit(n, label) : NAN; }
   DEEPER_HD float OwnLogit(int64_t n) const { return LogitOf(n, labels[n]); }
   DEEPER_HD float PartnerWeight(int64_t n) const {
@@ -45,7 +45,7 @@ struct Rows {
     const float hard = (c == labels[n] ? 1 - w : 0) + (w > 0 && c == partner_labels[n] ? w : 0);
     return (1 - smoothing) * hard + smoothing / static_cast<float>(classes);
   }
-  // Sum over the classes of target * logit, `sum` being that of all logits.
+  // Sum over the classes of target * logit. `sum` is the sum of all logits.
   DEEPER_HD double TargetLogit(int64_t n, double sum) const {
     const double w = PartnerWeight(n);
     double hard = OwnLogit(n);
@@ -68,10 +68,11 @@ struct ReduceLane {
       const float logit = rows.Logit(n, c);
       result.max = std::max(result.max, logit);
       result.logits += logit;
-      // A NaN ranks everything before the label, so that a diverged network does not count as accurate.
+      // A NaN ranks all other classes before the label, so that a diverged network does not count as
+      // accurate.
       if (c != label) result.ahead += c < label ? !(logit < own) : !(logit <= own);
     }
-    // A lane without a finite logit adds zeros (or NaNs) to those of the row.
+    // A lane without a finite logit adds zeros (or NaNs) to the sums of the row.
     const double base = result.max == -INFINITY ? 0.0 : double{result.max};
     for (int64_t c = first; c < rows.classes; c += kLanes) {
       result.sum += std::exp(double{rows.Logit(n, c)} - base);
@@ -111,7 +112,7 @@ template <class T>
 struct Gradient {
   Rows<T> rows;
   const RowResult* results;
-  const StepContext* step;  // in the device's memory
+  const StepContext* step;  // in device memory
   float weight;
   T* dlogits;
   DEEPER_HD void operator()(int64_t i) const {
@@ -126,7 +127,7 @@ struct Gradient {
   }
 };
 
-// One index: all rows, in their order. No branches, so that many loads are under way at once.
+// One index adds all rows in order. It has no branches, so that many loads overlap.
 struct AddRows {
   const RowResult* rows;
   int64_t count;
@@ -144,7 +145,7 @@ struct AddRows {
   }
 };
 
-// The lanes' results are a multiple of 256 bytes.
+// The size of the lanes' results is a multiple of 256 bytes.
 static_assert(kLanes * sizeof(LaneResult) % 256 == 0);
 
 }  // namespace

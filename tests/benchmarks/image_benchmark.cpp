@@ -1,9 +1,9 @@
-// What a training image costs a core: decoded whole or in part, and brought to size.
+// Measures the CPU time per training image: decoded whole or in part, and resized.
 //
 //   image_benchmark PHOTOGRAPH.jpg... [--benchmark_...]
 //
-// The photographs' middles become 500x375, JPEG of quality 96 with chroma at half the size: about what
-// ImageNet holds. Every iteration is one image, at the windows of --augment=inception for 224 px.
+// The photographs' centres are encoded as 500x375 JPEG of quality 96 with chroma at half the size, similar to
+// ImageNet. Every iteration is one image, at the windows of --augment=inception for 224 px.
 #include <benchmark/benchmark.h>
 
 #include <cstdio>

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Training crops from JPEGs, deeper's loader against torchvision with PIL and NVIDIA's DALI, on the same cores in turn.
+"""Compares deeper's loader with torchvision (PIL) and NVIDIA's DALI for training crops from JPEGs, in turn on the same cores.
 
   tests/benchmarks/loader_vs_torchvision.py --deeper build/cpu-release/launch/deeper --images DIR [--workers 2] [--rounds 5]
 
-DIR has a folder of JPEGs a class. deeper packs them byte for byte; both then make 224 px crops of random area and aspect, mirrored at
-random and normalised, in `workers` threads or processes. Rounds alternate; ratios are round by round. JSON on the last line.
-Needs an interpreter with torch and torchvision: Debian's python3-torchvision. DALI, on the CPU, takes part where it can be imported:
+DIR has one folder of JPEGs per class. deeper packs them byte for byte. All loaders then make 224 px crops of random area and aspect,
+randomly mirrored and normalised, in `workers` threads or processes. Rounds alternate, and ratios are per round. JSON on the last line.
+Needs an interpreter with torch and torchvision: Debian's python3-torchvision. Includes DALI, on the CPU, if it can be imported:
 `pip install nvidia-dali-cuda120` in a virtual environment with --system-site-packages.
 """
 import argparse
@@ -28,7 +28,7 @@ def torchvision_rate(images, workers, count, batch):
     dataset = ImageFolder(images, transform)
     sampler = torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=count + workers * batch)
     batches = iter(torch.utils.data.DataLoader(dataset, batch_size=batch, sampler=sampler, num_workers=workers))
-    for _ in range(workers):  # processes have started
+    for _ in range(workers):  # until the processes have started
         next(batches)
     start = time.perf_counter()
     seen = sum(len(labels) for _, labels in batches)
@@ -48,7 +48,7 @@ def dali_rate(images, workers, count, batch):
 
     pipeline = crops()
     pipeline.build()
-    pipeline.run()  # threads have started
+    pipeline.run()  # until the threads have started
     start = time.perf_counter()
     runs = -(-count // batch)
     for _ in range(runs):
@@ -73,7 +73,7 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=3, help="of a round")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs per round")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as data:
         packed = subprocess.run([args.deeper, "pack", "--format=folder", f"--input={args.images}", f"--output={data}", "--split=train",

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""How much of the all-reduce backward hides: comm_exposed_ms of a training run on 2 ranks of one core each, over the time of an all-reduce of as
-many bytes, measured before and after it. JSON on standard output.
+"""Measures the share of the all-reduce that is not hidden by backward: comm_exposed_ms of a training run on 2 ranks of one core each, divided by
+the time of an all-reduce of the same size, measured before and after the run. JSON on standard output.
 
 overlap.py --deeper=BINARY [--steps=40] [--bucket_mib=0]
 """

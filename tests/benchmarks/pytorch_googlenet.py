@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Training-throughput benchmark of GoogLeNet in PyTorch, the peer set-up to beat. Runs on torch 1.13 .. 2.11, CUDA or CPU.
+"""Benchmark of GoogLeNet's training throughput in PyTorch, for comparison. Runs on torch 1.13 .. 2.11, CUDA or CPU.
 
-Best expected on a Hopper GPU (synthetic data resident on the GPU, no loader):
+Fastest expected settings on a Hopper GPU (synthetic data resident on the GPU, no loader):
   python3 pytorch_googlenet.py --device cuda --batch 256 --compile max-autotune --amp bf16 --model seed
   python3 pytorch_googlenet.py --device cuda --batch 256 --compile max-autotune --amp bf16 --model torchvision
-Sweep for the best peer number:  --batch 256,512,1024 --compile none,default,max-autotune (comma lists are tried in turn)
+Search for the best settings:  --batch 256,512,1024 --compile none,default,max-autotune (comma lists are tried in turn)
 CPU smoke test:  python3 pytorch_googlenet.py --device cpu --batch 2 --compile none --amp none --model seed --steps 1 --warmup 0
 
 One step = (optional uint8->normalised input cast) + forward (+2 aux heads) + loss + backward + SGD(momentum 0.9, wd 1e-4).
@@ -51,7 +51,7 @@ class AuxHead(nn.Module):
 
 
 class SeedGoogLeNet(nn.Module):
-    """GoogLeNet of the d2l.ai book, 224x224x3 in, no BN (bn=True adds torchvision-style conv-BN-ReLU), optional aux heads."""
+    """GoogLeNet of the d2l.ai book, 224x224x3 input, no BN (bn=True adds torchvision-style conv-BN-ReLU), optional aux heads."""
     CFG = dict(a3=(192, 64, (96, 128), (16, 32), 32), b3=(256, 128, (128, 192), (32, 96), 64),
                a4=(480, 192, (96, 208), (16, 48), 64), b4=(512, 160, (112, 224), (24, 64), 64), c4=(512, 128, (128, 256), (24, 64), 64),
                d4=(512, 112, (144, 288), (32, 64), 64), e4=(528, 256, (160, 320), (32, 128), 128),
@@ -207,10 +207,11 @@ def bench(a, batch, comp, name):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    ap.add_argument("--batch", default="256", help="comma list")
-    ap.add_argument("--compile", default="none", help="comma list of none,cudagraph,default,reduce-overhead,max-autotune,max-autotune-no-cudagraphs")
+    ap.add_argument("--batch", default="256", help="comma-separated list")
+    ap.add_argument("--compile", default="none", help="comma-separated list of "
+                    "none,cudagraph,default,reduce-overhead,max-autotune,max-autotune-no-cudagraphs")
     ap.add_argument("--amp", default="bf16", choices=("bf16", "fp16", "none"), help="fp16 is for throughput only (no GradScaler)")
-    ap.add_argument("--model", default="seed", help="comma list of seed,seed-bn,torchvision")
+    ap.add_argument("--model", default="seed", help="comma-separated list of seed,seed-bn,torchvision")
     ap.add_argument("--steps", type=int, default=30)
     ap.add_argument("--repeats", type=int, default=5)
     ap.add_argument("--warmup", type=int, default=10)
@@ -218,7 +219,7 @@ def main():
     ap.add_argument("--no-aux", action="store_true")
     ap.add_argument("--nchw", action="store_true")
     ap.add_argument("--fullgraph", action="store_true")
-    ap.add_argument("--inductor", default="", help="torch._inductor.config settings, ; between them: "
+    ap.add_argument("--inductor", default="", help="torch._inductor.config settings, separated by semicolons: "
                     "\"conv_1x1_as_mm=True;coordinate_descent_tuning=True;max_autotune_conv_backends='ATEN,TRITON'\"")
     ap.add_argument("--deterministic", action="store_true")
     ap.add_argument("--tensor-lr", action="store_true", help="lr as a device tensor (schedulable without recompiling / inside a CUDA graph)")
@@ -240,7 +241,7 @@ def main():
             for b in a.batch.split(","):
                 try:
                     bench(a, int(b), comp, name)
-                except Exception as e:  # out of memory, unsupported mode: say so and go on with the next configuration
+                except Exception as e:  # out of memory or unsupported mode: report it and continue with the next configuration
                     print(f"model={name} batch={b} compile={comp} FAILED {type(e).__name__}: {str(e)[:300]}", flush=True)
                 if hasattr(torch, "_dynamo") and hasattr(torch._dynamo, "reset"):
                     torch._dynamo.reset()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A training step of googlenet, deeper against PyTorch, on the same cores in turn.
+"""Compares a training step of googlenet in deeper and in PyTorch, in turn on the same cores.
 
   tests/benchmarks/step_vs_pytorch.py --deeper build/cpu-release/launch/deeper [--batch 32] [--precision fp32,bf16] [--repeats 5]
 
-PyTorch runs in both memory formats; the ratio is against the better. Runs of the contenders alternate, so that a machine whose
-speed drifts treats them alike. Ratios are pair by pair within a round: median, minimum, maximum. JSON on the last line.
+PyTorch runs in both memory formats, and the ratio uses the faster one. Runs alternate, so that drift of the machine's speed affects
+both equally. Ratios are per pair within a round: median, minimum, maximum. JSON on the last line.
 """
 import argparse
 import json
@@ -51,7 +51,7 @@ def compare(args, precision):
             print(f"{precision} round {round_number + 1}: {name:<22} {rate:6.2f} images/s, peak {gib:.2f} GiB", file=sys.stderr)
     best = [max(pair) for pair in zip(rates["pytorch default"], rates["pytorch channels_last"])]
     ratio = summary([mine / peer for mine, peer in zip(rates["deeper"], best)])
-    print(f"{precision}: {ratio['median']:.2f} times PyTorch's better format ({ratio['min']:.2f} to {ratio['max']:.2f})", file=sys.stderr)
+    print(f"{precision}: {ratio['median']:.2f} times PyTorch's faster format ({ratio['min']:.2f} to {ratio['max']:.2f})", file=sys.stderr)
     return {"images_per_second": {name: summary(values) for name, values in rates.items()}, "peak_gib": memory,
             "ratio_to_best_pytorch": ratio}
 
@@ -59,11 +59,11 @@ def compare(args, precision):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deeper", required=True)
-    parser.add_argument("--python", default="/usr/bin/python3", help="an interpreter that has torch")
+    parser.add_argument("--python", default="/usr/bin/python3", help="Python interpreter with torch")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--precision", default="fp32,bf16")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps a run")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps per run")
+    parser.add_argument("--repeats", type=int, default=5, help="number of rounds")
     args = parser.parse_args()
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     print(json.dumps({"cpu": cpu, "batch": args.batch, "steps": args.steps, "rounds": args.repeats,

@@ -1,4 +1,4 @@
-// Fuzz targets of the parsers, one a file: libFuzzer's entry point, and what they check with.
+// Fuzz targets of the parsers, one per file: libFuzzer's entry point and a check.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
-// A parser has accepted what it should not have.
+// Ends the run: the parser accepted invalid input.
 #define FUZZ_CHECK(condition)                                                       \
   do {                                                                              \
     if (!(condition)) {                                                             \

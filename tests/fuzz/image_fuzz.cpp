@@ -1,4 +1,4 @@
-// JPEG and PNG files: the size in the header, and the pixels where these are few.
+// JPEG and PNG files: the size in the header, and the pixels of small images.
 #include "data/image/image_codec.h"
 #include "tests/fuzz/fuzz.h"
 

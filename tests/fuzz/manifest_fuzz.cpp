@@ -1,4 +1,4 @@
-// The text of a manifest.json, as it is and with its checksum put right, since no mutation would.
+// The text of a manifest.json, unchanged and with a corrected checksum, which mutations would not find.
 #include <nlohmann/json.hpp>
 #include <string>
 

@@ -1,4 +1,4 @@
-// MAT-files; an odd first byte stands for a sound header before the rest.
+// MAT-files. An odd first byte adds a valid header before the rest.
 #include <vector>
 
 #include "data/io/mat_file.h"

@@ -1,5 +1,4 @@
-// Stands in for libFuzzer: runs the target once on every file of the given folders. Arguments of libFuzzer's
-// are passed over.
+// Replaces libFuzzer: runs the target once on every file of the given folders. Ignores libFuzzer's options.
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -15,7 +14,7 @@ int main(int argc, char** argv) {
     for (const auto& entry : std::filesystem::directory_iterator(argv[i])) {
       std::ifstream in(entry.path(), std::ios::binary);
       const std::vector<char> bytes(std::istreambuf_iterator<char>(in), {});
-      // Exactly as large as the input, so that AddressSanitizer sees what lies beyond.
+      // The allocation has the size of the input, so that AddressSanitizer detects reads after its end.
       const std::vector<uint8_t> input(bytes.begin(), bytes.end());
       std::printf("%s\n", entry.path().c_str());
       LLVMFuzzerTestOneInput(input.data(), input.size());

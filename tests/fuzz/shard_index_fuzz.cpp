@@ -1,4 +1,4 @@
-// A shard's header and index, as they come out of HDF5: arrays of any length with any numbers in them.
+// A shard's header and index as read from HDF5: arrays of any length with arbitrary numbers.
 #include <algorithm>
 #include <cstring>
 
@@ -7,7 +7,7 @@
 
 namespace {
 
-// The input, piece by piece; zeros after its end.
+// Reads the input in pieces. Returns zeros after its end.
 class Input {
  public:
   Input(const uint8_t* data, size_t size) : data_(data), left_(size) {}
@@ -21,7 +21,7 @@ class Input {
     left_ -= bytes;
     return value;
   }
-  // Mostly of `size` entries.
+  // Usually has `size` entries.
   template <class T>
   void Fill(size_t size, std::vector<T>* values) {
     const auto odd = Take<uint8_t>();

@@ -1,5 +1,5 @@
-// Tar archives. The first byte chooses a beginning within the rest, and whether the checksums of headers are
-// put right, since no mutation would.
+// Tar archives. The first byte selects the start within the rest, and whether the checksums of headers are
+// corrected, which mutations would not achieve.
 #include <algorithm>
 #include <cstring>
 #include <vector>

@@ -1,5 +1,5 @@
-// GoogleTest's main for tests that run on a device of choice (test_device.h): where it is missing, none of
-// them counts as passed.
+// GoogleTest's main for tests on a selectable device (test_device.h). Without that device, none of the tests
+// counts as passed.
 #include <gtest/gtest.h>
 
 #include "tests/kernels/test_device.h"

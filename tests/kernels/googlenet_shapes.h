@@ -1,4 +1,5 @@
-// Convolutions of trainer/models/googlenet.cpp at 224 pixels, all of stride 1 and "same" padding, each once.
+// Convolutions of trainer/models/googlenet.cpp at 224 pixels, all with stride 1 and "same" padding, without
+// repetition.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ constexpr ConvolutionShape kGoogLeNetShapes[] = {
     {7, 160, 320, 3},  {7, 32, 128, 5},   // 5a
     {7, 192, 384, 3},  {7, 48, 128, 5},   // 5b
 };
-// The 1x1 behind the pool of an Inception module.
+// The 1x1 after the pool of an Inception module.
 constexpr ConvolutionShape kPoolBranches[] = {
     {28, 192, 32, 1},  {28, 256, 64, 1},  // 3a, 3b
     {14, 480, 64, 1},  {14, 512, 64, 1},  // 4a, 4b to 4d

@@ -26,7 +26,7 @@ Floats Load(const void* from, DType dtype, int64_t count) {
   return values;
 }
 
-// `rows` rows of `columns` elements, `pitch` elements from one to the next, as a dense matrix.
+// `rows` rows of `columns` elements, with a distance of `pitch` elements, as a dense matrix.
 Floats LoadRows(const void* from, DType dtype, int64_t rows, int64_t columns, int64_t pitch) {
   Floats values;
   for (int64_t row = 0; row < rows; ++row) {
@@ -66,7 +66,7 @@ void AddScaled(float factor, const float* x, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] += factor * x[i];
 }
 
-// Calls visit(output row or column, tap) for the taps through which input position `at` reaches an output.
+// Calls visit(output row or column, tap) for the taps by which input position `at` contributes to an output.
 template <class Visit>
 void ForEachOutput(int64_t at, const ConvolutionProblem& p, int64_t outputs, const Visit& visit) {
   for (int64_t tap = 0; tap < p.kernel; ++tap) {
@@ -75,7 +75,7 @@ void ForEachOutput(int64_t at, const ConvolutionProblem& p, int64_t outputs, con
   }
 }
 
-// Calls visit(input row or column, tap) for the taps of output `out` that lie inside the image.
+// Calls visit(input row or column, tap) for the taps of output `out` inside the image.
 template <class Visit>
 void ForEachInput(int64_t out, const ConvolutionProblem& p, int64_t inputs, const Visit& visit) {
   for (int64_t tap = 0; tap < p.kernel; ++tap) {
@@ -125,7 +125,7 @@ class HostConvolution final : public CudaPlan {
     }
   }
 
-  // 3x3, stride 1, pad 1. A NaN is larger than everything.
+  // 3x3, stride 1, pad 1. A NaN is larger than every number.
   Floats MaxPool(const Floats& x, uint8_t* argmax) const {
     Floats pooled(x.size());
     ForEachPixel(p_.n, p_.h, p_.w, [&](int64_t n, int64_t h, int64_t w) {
@@ -171,7 +171,7 @@ class HostConvolution final : public CudaPlan {
             sum += Dot(&x[PixelOfX(n, ih, iw)], &w[Tap(k, kh, kw)], p_.c);
           });
         });
-        // Not std::max: a NaN must stay.
+        // Not std::max, which would drop a NaN.
         y[PixelOfY(n, oh, ow) + k] = p_.relu && sum < 0 ? 0.0f : static_cast<float>(sum);
       }
     });
@@ -235,7 +235,7 @@ class HostMatmul final : public CudaPlan {
   }
 
  private:
-  // [count, k] dense, of a matrix stored that way or, transposed, as [k, count].
+  // [count, k] dense, from a matrix stored as [count, k] or, transposed, as [k, count].
   Floats Rows(const void* from, int64_t count, bool transposed, int64_t stride) const {
     Floats rows(static_cast<size_t>(count * p_.k));
     const int64_t stored_rows = transposed ? p_.k : count, stored_columns = transposed ? count : p_.k;

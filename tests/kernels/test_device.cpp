@@ -26,7 +26,7 @@ std::unique_ptr<Device> MakeTestDevice() {
     std::cerr << "not run: " << device.status().message() << std::endl;
     std::_Exit(kNotRun);
   }
-  std::cerr << "DEEPER_TEST_DEVICE=" << wanted << ": not in this build" << std::endl;
+  std::cerr << "DEEPER_TEST_DEVICE=" << wanted << ": this build does not support it" << std::endl;
   std::_Exit(1);
 }
 

@@ -1,4 +1,4 @@
-// The device that the tests of ops run on: $DEEPER_TEST_DEVICE is cpu (if unset), cuda-host or cuda.
+// The device of the op tests: $DEEPER_TEST_DEVICE is cpu (default), cuda-host or cuda.
 #pragma once
 
 #include <memory>
@@ -9,12 +9,12 @@
 namespace deeper::testing {
 
 Device& TestDevice();
-// Another one of the same kind.
+// Returns another device of the same kind.
 std::unique_ptr<Device> MakeTestDevice();
 
-// cuda-host: every CUDA op on host memory, its functors called one after the other and naive loops in place
-// of cuDNN and cuBLASLt. It checks all of a CUDA network, layouts and arithmetic, but the libraries and the
-// launches. Built with CUDA only.
+// cuda-host runs every CUDA op on host memory. It calls functors sequentially and replaces cuDNN and cuBLASLt
+// by naive loops. It checks the layouts and arithmetic of a CUDA network, but not the libraries and launches.
+// Needs a build with CUDA.
 std::unique_ptr<Device> MakeHostCudaDevice();
 
 // One array on a device.

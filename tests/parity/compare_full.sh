@@ -1,6 +1,6 @@
 #!/bin/sh
-# compare_full.sh TRAINER_TESTS: every element of every gradient against PyTorch run now.
-# Exit 77 (ctest: not run) where there is no PyTorch.
+# compare_full.sh TRAINER_TESTS: compares every element of every gradient with a new run of PyTorch. Exits with 77 (ctest: not run) if
+# PyTorch is missing.
 set -eu
 here=$(dirname "$0")
 for python in python3 /usr/bin/python3 none; do

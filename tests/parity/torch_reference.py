@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The networks of docs/reference/models.md written independently in PyTorch: what they compute for weights and images that a formula gives.
+"""An independent PyTorch implementation of the networks in docs/reference/models.md, with weights and images given by a formula.
 
-  torch_reference.py MODEL...              writes MODEL.json beside this file: logits, losses, a fingerprint of each gradient
+  torch_reference.py MODEL...              writes MODEL.json in this folder: logits, losses, a fingerprint of each gradient
   torch_reference.py --dump DIR MODEL...   writes DIR/MODEL.h5: each gradient in full
 
-tests/trainer/engine/parity_test.cpp computes the same weights and images from the project's own generator (kernels/base/rng.h) and compares.
+tests/trainer/engine/parity_test.cpp creates the same weights and images with the project's generator (kernels/base/rng.h) and compares the results.
 """
 import argparse
 import json
@@ -22,19 +22,19 @@ PROJECTIONS = 4
 
 
 class Case(typing.NamedTuple):
-    """Small, but every layer still has something to do."""
+    """A small network in which every layer still has an effect."""
     image_size: int
-    image_seed: int  # gives images that keep the network away from kinks
+    image_seed: int  # chosen so that values stay away from kinks
     batch: int = 2
     classes: int = 20
-    aux: bool = False  # not with batch norm, which would see one value a sample there
-    # Of a tensor's norm; the first for logits, losses and statistics.
+    aux: bool = False  # not with batch norm, which would see one value per sample there
+    # Relative to a tensor's norm. The first is for logits, losses and statistics.
     tolerance: float = 1e-4
     gradient_tolerance: float = 1e-4
 
 
-# Batch norm amplifies rounding from layer to layer, until some value falls on the other side of a ReLU: PyTorch's own float32
-# gradients are then up to 6 % away from float64. What is wrong with a network, rather than with a kernel, changes more than that.
+# Batch norm amplifies rounding from layer to layer, until a ReLU switches. PyTorch's own float32 gradients differ by up to 6 % from
+# float64. An error in a network, as opposed to a kernel, causes a larger difference.
 CASES = {
     "googlenet": Case(48, 1, aux=True),
     "nin": Case(100, 3),
@@ -42,10 +42,10 @@ CASES = {
     "googlenet-bn": Case(64, 1, batch=4, tolerance=5e-4, gradient_tolerance=0.1),
     "googlenet-torchvision": Case(64, 4, batch=4, tolerance=5e-4, gradient_tolerance=0.1),
 }
-# For tight tolerances: how close to a ReLU's zero, or to each other in a pool's window, values may come. Several times what rounding
-# does to them.
+# Minimum distance, for tight tolerances, of values from a ReLU's zero and from each other within a pool's window. It is several times the
+# rounding error.
 MIN_MARGIN = 3e-6
-margin = np.inf  # the closest so far, relative to the tensor's root mean square
+margin = np.inf  # the smallest so far, relative to the tensor's root mean square
 
 
 def random_blocks(name, count, seed=1):
@@ -97,7 +97,7 @@ def max_pool(x, kernel, stride, pad=0, ceil_mode=False):
     side = (y.shape[-1] - 1) * stride + kernel - x.shape[-1] - pad
     windows = F.pad(x.detach(), (pad, side, pad, side), value=-1).unfold(2, kernel, stride).unfold(3, kernel, stride)
     first, second = windows.flatten(4).topk(2).values.unbind(-1)
-    gaps = (first - second)[first > second]  # equal values are copies of one, or a ReLU's zeros: no kink
+    gaps = (first - second)[first > second]  # equal values are copies of one value or zeros of a ReLU: no kink
     note_margin(gaps, x)
     return y
 
@@ -144,7 +144,7 @@ class Aux(nn.Module):
         self.fc2 = nn.Linear(1024, classes)
 
     def forward(self, x):
-        x = self.conv(x.mean((2, 3), keepdim=True)).flatten(1)  # what the 5x5/3 average is on maps up to 5x5
+        x = self.conv(x.mean((2, 3), keepdim=True)).flatten(1)  # equals the 5x5/3 average on maps up to 5x5
         return self.fc2(relu(self.fc1(x)))
 
 
@@ -215,7 +215,7 @@ def make_nin(model, classes):
 
 
 def run(model):
-    """Logits and loss of each head, and all tensors that a training step yields: gradients and new BN statistics."""
+    """Returns logits, the loss of each head, and all tensors that a training step produces: gradients and new BN statistics."""
     case = CASES[model]
     net = make_nin(model, case.classes) if model.startswith("nin") else GoogLeNet(model, case)
     for name, value in net.state_dict().items():
@@ -237,7 +237,7 @@ def rounded(values):
 
 
 def fingerprint(name, tensor):
-    """Norm, and products with random vectors of variance 1/3: they show an error of any kind at its own size."""
+    """Norm, and products with random vectors of variance 1/3, which change by about the size of any error."""
     weights = symmetric(random_blocks(name + "/projection", tensor.size))[:, :PROJECTIONS].astype(np.float64)
     return rounded([np.linalg.norm(tensor), *(tensor.ravel() @ weights)])
 
@@ -253,7 +253,7 @@ def main():
         logits, losses, tensors = run(model)
         print(f"{model}: margin {margin:.1e}")
         if margin < MIN_MARGIN and CASES[model].gradient_tolerance < 1e-3:
-            sys.exit(f"{model}: too close to a kink, where rounding alone changes gradients: take another image_seed")
+            sys.exit(f"{model}: too close to a kink, where rounding alone changes gradients: choose another image_seed")
         if args.dump:
             with h5py.File(args.dump / f"{model}.h5", "w") as file:
                 for name, tensor in tensors.items():

@@ -1,10 +1,11 @@
-// What CUDA ops are made of: kernels of our own, functors over an index space (cuda_for_each.h), and plans:
-// prepared calls of cuDNN, of cuBLASLt, and of tensor core kernels of our own (conv_tensor_core.h).
+// The building blocks of CUDA ops: custom kernels, which are functors over an index space (cuda_for_each.h),
+// and plans. A plan is a prepared call of cuDNN, cuBLASLt or a custom tensor core kernel
+// (conv_tensor_core.h).
 //
-// Ops see a CudaDevice in one of three modes. kGpu is the real thing. kHost runs the same ops on host memory,
-// functor by functor, with naive loops in place of the libraries: how tests check, where there is no GPU, all
-// of a CUDA network but its library calls (tests/kernels/host_cuda.cpp). kPlan enqueues nothing and counts
-// what would be: how `describe --device=cuda` knows launches and bytes.
+// A CudaDevice has one of three modes. kGpu runs on a GPU. kHost runs the functors on host memory and
+// replaces the libraries by naive loops; tests use it to check a CUDA network without a GPU, except its
+// library calls (tests/kernels/host_cuda.cpp). kPlan enqueues nothing and counts what a step would enqueue;
+// `describe --device=cuda` gets launches and bytes from it.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +19,8 @@
 
 namespace deeper {
 
-// y = relu(conv(x, w) + bias), or one of its gradients: x [N,H,W,C], w [K,kernel,kernel,C], y [N,OH,OW,K];
-// C counts padding channels. All of type `dtype`, accumulation and bias addition in fp32. x and y, or their
+// y = relu(conv(x, w) + bias), or one of its gradients: x [N,H,W,C], w [K,kernel,kernel,C], y [N,OH,OW,K]. C
+// includes padding channels. All have type `dtype`; accumulation and bias addition in fp32. x and y, or their
 // gradients, may be slices of the channels of wider tensors; w is dense.
 struct ConvolutionProblem {
   enum class Pass : uint8_t { kForward, kBackwardData, kBackwardWeights };
@@ -29,13 +30,14 @@ struct ConvolutionProblem {
   int64_t k = 1, kernel = 1, stride = 1, pad = 0;
   int64_t x_pitch = 0, y_pitch = 0;  // elements from pixel to pixel of x and y; 0: dense
   bool bias = false, relu = false;   // forward only; bias is [K] of type dtype
-  bool wide_bias = false;            // bias is fp32 whatever dtype
-  // Backward data only: dx is 0 where x, the output of a ReLU, is not positive, and sums[c] = sum over pixels
-  // of dx, fp32, in a fixed order. Of the operands x is then the mask, with a pitch of its own.
+  bool wide_bias = false;            // bias is fp32 for every dtype
+  // Backward data only: dx is 0 where x, the output of a ReLU, is not positive. sums[c] = sum over pixels of
+  // dx, fp32, in a fixed order. The mask operand is x, with its own pitch.
   bool mask_dx = false;
   int64_t mask_pitch = 0;
-  // Forward and backward weights of a 1x1 of stride 1 in bf16: max pool 3x3, stride 1, pad 1, of x takes the
-  // place of x. It is never written; forward writes the places of the maxima, if they are wanted. dw is fp32.
+  // Forward and backward weights of a 1x1 of stride 1 in bf16: the convolution reads max pool 3x3, stride 1,
+  // pad 1, of x. The pooled tensor is never written. Forward writes the positions of the maxima if requested.
+  // dw is fp32.
   bool pool_x = false;
 
   int64_t out_h() const { return (h + 2 * pad - kernel) / stride + 1; }
@@ -49,9 +51,9 @@ struct ConvolutionProblem {
   friend bool operator==(const ConvolutionProblem&, const ConvolutionProblem&) = default;
 };
 
-// d[m,n] = op(a) op(b), row-major, where op(a) is [m,k] and op(b) [k,n]; a is stored as [m,k] or, transposed,
-// as [k,m]; b as [k,n] or, transposed, as [n,k]. Strides count elements between the rows as stored.
-// Accumulation in fp32; then relu(d + bias[n]).
+// d[m,n] = op(a) op(b), row-major, where op(a) is [m,k] and op(b) [k,n]. a is stored as [m,k] or, transposed,
+// as [k,m]; b as [k,n] or, transposed, as [n,k]. Strides are elements between stored rows. Accumulation in
+// fp32, then relu(d + bias[n]).
 struct MatmulProblem {
   int64_t m = 1, n = 1, k = 1;
   DType in = DType::kBf16, out = DType::kBf16;  // bias has the type of out
@@ -63,8 +65,8 @@ struct MatmulProblem {
   friend bool operator==(const MatmulProblem&, const MatmulProblem&) = default;
 };
 
-// Of y = x w^T, where a row of x has `in` elements and a row of y `out`; of dx = dy w; or of dw = dy^T x,
-// which is fp32. All dense.
+// The problem of y = x w^T, where a row of x has `in` elements and a row of y `out`; of dx = dy w; or of dw =
+// dy^T x, which is fp32. All dense.
 inline MatmulProblem ProductOf(ConvolutionProblem::Pass pass, DType dtype, int64_t rows, int64_t in,
                                int64_t out) {
   MatmulProblem p = {.m = rows, .n = in, .k = out, .in = dtype, .out = dtype};
@@ -82,9 +84,9 @@ inline MatmulProblem ProductOf(ConvolutionProblem::Pass pass, DType dtype, int64
   return p;
 }
 
-// What a plan works on. Convolution forward: a x, b w, d y; backward data: a dy, b w, d dx; backward weights:
-// a x, b dy, d dw; matmul: a, b, d. bias, mask, sums and argmax are for the problems that have them. d, sums
-// and argmax are overwritten.
+// The operands of a plan. Convolution forward: a x, b w, d y; backward data: a dy, b w, d dx; backward
+// weights: a x, b dy, d dw; matmul: a, b, d. bias, mask, sums and argmax apply to problems that have them. d,
+// sums and argmax are overwritten.
 struct PlanOperands {
   const void* a = nullptr;
   const void* b = nullptr;
@@ -93,13 +95,13 @@ struct PlanOperands {
   const void* bias = nullptr;
   const void* mask = nullptr;
   float* sums = nullptr;
-  // Forward of pool_x: of each maximum, the row * 3 + column in its window, the first in scan order, dense
-  // [pixels][c]. nullptr: not wanted.
+  // Forward of pool_x: the position row * 3 + column of each maximum in its window, the first in scan order,
+  // dense [pixels][c]. nullptr: not needed.
   uint8_t* argmax = nullptr;
   friend bool operator==(const PlanOperands&, const PlanOperands&) = default;
 };
 
-// A prepared call of a library, or of a tensor core kernel of our own.
+// A prepared call of a library or of a custom tensor core kernel.
 class CudaPlan {
  public:
   virtual ~CudaPlan() = default;
@@ -118,19 +120,19 @@ class CudaDevice : public Device {
   int64_t channel_block() const final { return 1; }
   Mode mode() const { return mode_; }
 
-  // Bracket every launch. Begin is false where nothing is to be enqueued (kPlan).
+  // Called before and after every launch. Begin returns false if nothing should be enqueued (kPlan).
   virtual bool Begin(const Launch& launch) = 0;
   virtual void End() = 0;
 
-  // Branches of work that may run side by side, as nodes of a graph: from Fork to Join, what is enqueued
-  // after Branch(i) waits for what came before Fork and for earlier work of branch i; work after Join waits
-  // for all. Branches share no memory that one of them writes. Where there is one queue, no-ops.
+  // Branches of work that may run concurrently, as nodes of a graph. Between Fork and Join, work enqueued
+  // after Branch(i) waits for the work before Fork and for earlier work of branch i. Work after Join waits
+  // for all branches. A branch must not write memory that another one uses. No-ops on a single queue.
   static constexpr int kBranches = 3;
   virtual void Fork() {}
   virtual void Branch(int index) { (void)index; }
   virtual void Join() {}
 
-  // Unimplemented if no engine supports the problem; the message holds it.
+  // Unimplemented if no engine supports the problem; the message contains the problem.
   virtual absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) = 0;
   virtual absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) = 0;
 

@@ -1,5 +1,5 @@
-// How every kernel of our own but convolutions (conv_tiling.h) is written: a functor called with each index
-// of a range, in any order. For .cu files only.
+// The form of all custom kernels except convolutions (conv_tiling.h): a functor called with each index of a
+// range, in any order. For .cu files only.
 //
 //   struct Scale {
 //     float factor;
@@ -8,10 +8,9 @@
 //   };
 //   ForEach(device, {"scale", 8 * count}, count, Scale{factor, x});
 //
-// Neighbouring indices run side by side in a warp and should touch neighbouring memory. There is no shared
-// memory and there are no atomics: sums are made in two stages, partial sums over tiles and then their sum,
-// in a fixed order, so that the same input always gives the same bits. The very functors run on the host in
-// CI.
+// Neighbouring indices run in the same warp and should access neighbouring memory. Kernels use no shared
+// memory and no atomics. A sum has two stages, partial sums over tiles and then their sum, in a fixed order,
+// so that the same input always gives the same bits. CI runs the same functors on the host.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +23,7 @@
 
 namespace deeper {
 
-constexpr int kThreads = 256;  // of a block
+constexpr int kThreads = 256;  // per block
 
 template <class Body>
 __global__ void __launch_bounds__(kThreads) ForEachKernel(int64_t count, Body body) {
@@ -40,7 +39,7 @@ void ForEach(CudaDevice& device, const Launch& launch, int64_t count, const Body
       for (int64_t i = begin; i < end; ++i) body(i);
     });
   } else {
-    constexpr int64_t kMaxBlocks = int64_t{1} << 30;  // below the limit of a grid's x
+    constexpr int64_t kMaxBlocks = int64_t{1} << 30;  // below the maximum x of a grid
     const int64_t blocks = (count + kThreads - 1) / kThreads;
     const auto stream = static_cast<cudaStream_t>(device.stream().native);
     ForEachKernel<<<static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kThreads, 0, stream>>>(
@@ -50,7 +49,7 @@ void ForEach(CudaDevice& device, const Launch& launch, int64_t count, const Body
   device.End();
 }
 
-// N neighbouring elements, moved as one.
+// N neighbouring elements that move as one unit.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
   T v[N];
@@ -71,8 +70,8 @@ DEEPER_HD Pack<T, N> Rounded(const float (&values)[N]) {
   return pack;
 }
 
-// Calls make.operator()<T, N>() with the element type and with 16 bytes' worth of elements, or with single
-// ones where `channels` is no multiple of that.
+// Calls make.operator()<T, N>() with the element type T. N is the number of elements in 16 bytes, or 1 if
+// `channels` is not a multiple of that.
 template <class Make>
 void WithPacks(DType dtype, int64_t channels, const Make& make) {
   WithFloatType(dtype, [&]<class T>() {

@@ -20,12 +20,12 @@ namespace deeper {
 namespace {
 
 constexpr int kRepetitions = 5;
-constexpr double kHopeless = 2;  // times the best: not worth repetitions
-// For one problem: what has to be compiled first takes a second each, and is rarely the best.
+constexpr double kHopeless = 2;  // relative to the best time: a slower algorithm is timed once
+// Time limit per problem. An algorithm that needs compilation takes about a second and is rarely the best.
 constexpr std::chrono::seconds kPatience(5);
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-// Numbers in [-1, 1): zeros cost a GPU less power, and so less time.
+// Numbers in [-1, 1). Zeros would reduce the GPU's power draw and so the measured time.
 void FillRandomly(DType dtype, const Buffer& buffer, Device& device) {
   WithFloatType(dtype, [&]<class T>() {
     std::vector<T> numbers(size_t{1} << 18);
@@ -39,7 +39,7 @@ void FillRandomly(DType dtype, const Buffer& buffer, Device& device) {
       device.Copy(buffer.data() + done, buffer.data(), more);
       done += more;
     }
-    device.Synchronize();  // before the numbers go
+    device.Synchronize();  // before the numbers are freed
   });
 }
 
@@ -55,22 +55,22 @@ class Stopwatch {
           std::pair(&argmax_, sizes.argmax)}) {
       *buffer = device_.Allocate(wanted);
       if (wanted > 0 && buffer->data() == nullptr) {
-        return ResourceExhausted("not enough GPU memory to tune: ", wanted, " bytes are wanted, and ",
+        return ResourceExhausted("not enough GPU memory to tune: it needs ", wanted, " bytes, and ",
                                  device_.AvailableBytes(), " are free: use a smaller batch");
       }
     }
-    // Of the bias, two of bf16 are one of fp32, in the same range.
+    // Two random bf16 numbers of the bias also form one fp32 number in the same range.
     for (const Buffer* buffer : {&a_, &b_, &mask_, &bias_}) FillRandomly(sizes.in, *buffer, device_);
     return absl::OkStatus();
   }
 
   absl::Status Check(const AlgorithmCheck& check, Algorithm& algorithm) {
     const absl::Status status = check(algorithm, Operands());
-    cudaGetLastError();  // a launch that was refused leaves its error behind
+    cudaGetLastError();  // clears the error of a launch that failed
     return status;
   }
 
-  // Of one run, in milliseconds; not exact where it is hopeless beside `best`. kNever where it fails.
+  // Returns the milliseconds of one run, less exact if far above `best`. Returns kNever if it fails.
   double Time(Algorithm& algorithm, double best) {
     if (algorithm.workspace_bytes() > workspace_.bytes()) {
       workspace_ = {};
@@ -105,7 +105,7 @@ class Stopwatch {
     float milliseconds = 0;
     DEEPER_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, start_.get(), stop_.get()));
     if (status.ok()) return milliseconds;
-    cudaGetLastError();  // a launch that was refused leaves its error behind
+    cudaGetLastError();  // clears the error of a launch that failed
     return kNever;
   }
 
@@ -125,7 +125,7 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice) 
     if (built.ok()) return built;
     status.Update(built.status());
   }
-  return Unimplemented(status.message());  // of the most promising one
+  return Unimplemented(status.message());  // error of the most promising one
 }
 
 absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice, const std::string& name,
@@ -146,15 +146,15 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
       status.Update(built.status());
       continue;
     }
-    // Several heuristics may propose the same.
+    // Several heuristics may propose the same algorithm.
     const absl::StatusOr<std::string> text = (*built)->Serialize();
     if (text.ok() && !seen.insert(*text).second) continue;
     if ((*built)->needs_check()) {
       const auto began = std::chrono::steady_clock::now();
       const absl::Status checked = stopwatch.Check(check, **built);
-      deadline += std::chrono::steady_clock::now() - began;  // who is checked costs the others no chance
+      deadline += std::chrono::steady_clock::now() - began;  // the limit excludes the time of checks
       if (!checked.ok()) {
-        std::cerr << name << ": " << text.value_or("an algorithm") << " is left out: " << checked.message()
+        std::cerr << name << ": " << text.value_or("an algorithm") << " is excluded: " << checked.message()
                   << std::endl;
         status.Update(checked);
         continue;

@@ -16,7 +16,7 @@ namespace deeper::cublaslt {
 namespace {
 
 constexpr int kMaxProposals = 16;
-constexpr uint32_t kAlignment = 16;  // that all operands have at the least
+constexpr uint32_t kAlignment = 16;  // minimum alignment of all operands
 
 absl::Status StatusOf(cublasStatus_t status) {
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
@@ -46,15 +46,15 @@ struct TargetImpl final : Target {
   cublasLtHandle_t handle = nullptr;
 };
 
-// A problem in cuBLASLt's words. It thinks in columns, and a matrix by rows is its transpose by columns: so
-// it is asked for the transpose of d, op(b)^T op(a)^T, from b as its first operand and a as its second. Its
-// rows are then our columns, one for each element of the bias.
+// A problem in cuBLASLt's terms. cuBLASLt is column-major, and a row-major matrix is the transpose of a
+// column-major one. The call therefore computes the transpose of d, op(b)^T op(a)^T, with b as first and a as
+// second operand. Its rows are our columns, one per element of the bias.
 struct Description {
   template <class T>
   absl::Status Set(cublasLtMatmulDescAttributes_t name, const T& value) const {
     return StatusOf(cublasLtMatmulDescSetAttribute(operation.get(), name, &value, sizeof value));
   }
-  // Only its alignment counts until it runs.
+  // Before the run, only the pointer's alignment matters.
   absl::Status SetBias(const void* bias) const { return Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias); }
 
   Owned<cublasLtMatmulDescOpaque_t> operation;
@@ -103,7 +103,7 @@ class MatmulAlgorithm final : public Algorithm {
     workspace_bytes_ = proposal.workspaceSize;
   }
 
-  // The library's own promise: valid for the version of the library that made it.
+  // The library guarantees this only for the version that created the algorithm.
   absl::StatusOr<std::string> Serialize() const override {
     return absl::BytesToHexString({reinterpret_cast<const char*>(&algo_), sizeof algo_});
   }
@@ -138,7 +138,7 @@ class MatmulChoice final : public AlgorithmChoice {
       status.Update(StatusOf(cublasLtMatmulPreferenceSetAttribute(raw, name, &value, sizeof value)));
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kMaxWorkspaceBytes);
-    // Parts of a sum are added up in fp32, not in the type of the output.
+    // Adds partial sums in fp32, not in the type of the output.
     set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
         static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     for (const auto operand :
@@ -158,7 +158,7 @@ class MatmulChoice final : public AlgorithmChoice {
     std::erase_if(results, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
     proposals_ = std::move(results);
     if (!proposals_.empty()) return absl::OkStatus();
-    return Named(Unimplemented("cuBLASLt has no algorithm for it"), problem_);
+    return Named(Unimplemented("cuBLASLt has no algorithm for this problem"), problem_);
   }
 
   size_t size() const override { return proposals_.size(); }
@@ -183,7 +183,7 @@ class MatmulChoice final : public AlgorithmChoice {
     if (!status.ok()) return Named(status, problem_);
     result.algo = algo;
     if (result.workspaceSize > kMaxWorkspaceBytes) {
-      return Named(ResourceExhausted("cuBLASLt: too much workspace"), problem_);
+      return Named(ResourceExhausted("cuBLASLt: the algorithm needs too much workspace"), problem_);
     }
     return Make(result);
   }

@@ -1,6 +1,6 @@
-// cuBLASLt behind one door: the only file that knows its API.
+// The wrapper around cuBLASLt. Only this file uses its API.
 //
-// Its heuristics, unlike cuDNN's, need a GPU.
+// Unlike those of cuDNN, its heuristics need a GPU.
 #pragma once
 
 #include <cstddef>
@@ -13,22 +13,22 @@
 
 namespace deeper::cublaslt {
 
-// That an algorithm may want: NVIDIA's advice for Hopper.
+// The workspace limit of an algorithm: NVIDIA's recommendation for Hopper.
 constexpr size_t kMaxWorkspaceBytes = size_t{32} << 20;
 
-// Of the library that is loaded: "13.1.0".
+// The version of the loaded library: "13.1.0".
 std::string Version();
 
-// The GPU that plans are made for; lives longer than they.
+// The GPU of the plans. It must outlive them.
 class Target {
  public:
   virtual ~Target() = default;
 };
-// The calling thread's current GPU.
+// Uses the calling thread's current GPU.
 absl::StatusOr<std::unique_ptr<Target>> MakeTarget();
 
-// Every algorithm gives the same bits every time, on GPUs of one model. Sums are in fp32 always, and products
-// of fp32 operands too: no TF32.
+// Every algorithm gives the same bits every time, on GPUs of one model. Sums, and products of fp32 operands,
+// are always in fp32: no TF32.
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target, const MatmulProblem& problem);
 
 }  // namespace deeper::cublaslt

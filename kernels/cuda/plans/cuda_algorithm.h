@@ -1,4 +1,4 @@
-// The ways in which a library can compute a problem, whichever library it is; our own kernels are one, too.
+// The algorithms for a problem, from a library or from our own kernels.
 #pragma once
 
 #include <cstddef>
@@ -14,21 +14,21 @@
 
 namespace deeper {
 
-// The status with the problem put before its message.
+// Returns the status with the problem prepended to its message.
 template <class Problem>
 absl::Status Named(const absl::Status& status, const Problem& problem) {
   return status.ok() ? status
                      : absl::Status(status.code(), absl::StrCat(ToString(problem), ": ", status.message()));
 }
 
-// One way, ready to run.
+// One algorithm, ready to run.
 class Algorithm {
  public:
   virtual ~Algorithm() = default;
   size_t workspace_bytes() const { return workspace_bytes_; }
-  // Whether its results are to be compared with a library's before it is used.
+  // Whether its results must be compared with a library's before use.
   virtual bool needs_check() const { return false; }
-  // What AlgorithmChoice::Load makes it from again.
+  // The form from which AlgorithmChoice::Load recreates it.
   virtual absl::StatusOr<std::string> Serialize() const = 0;
   virtual absl::Status Enqueue(const PlanOperands& operands, Stream stream) = 0;
 
@@ -36,20 +36,20 @@ class Algorithm {
   size_t workspace_bytes_ = 0;
 };
 
-// All ways that the library proposes for one problem, the most promising first.
+// All algorithms that the library proposes for one problem, the most promising first.
 class AlgorithmChoice {
  public:
   virtual ~AlgorithmChoice() = default;
-  // Makes the library propose: before size and Build. Unimplemented if it has no proposal; the message holds
-  // the problem.
+  // Requests the library's proposals; call it before size and Build. Unimplemented if there are none; the
+  // message contains the problem.
   virtual absl::Status Ask() = 0;
   virtual size_t size() const = 0;
-  // An error where it turns out not to work: proposals are no promises.
+  // Fails if the proposal turns out not to work: the library does not guarantee its proposals.
   virtual absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const = 0;
   virtual absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const = 0;
 };
 
-// The proposals of one, then those of another.
+// Joins the proposals of two choices.
 class BothChoices final : public AlgorithmChoice {
  public:
   BothChoices(std::unique_ptr<AlgorithmChoice> first, std::unique_ptr<AlgorithmChoice> second)
@@ -72,7 +72,7 @@ class BothChoices final : public AlgorithmChoice {
   const std::unique_ptr<AlgorithmChoice> first_, second_;
 };
 
-// An algorithm as ops see it. Where Begin is always false (CudaDevice::Mode::kPlan) it need not be there.
+// An algorithm as ops use it. It may be absent if Begin always returns false (CudaDevice::Mode::kPlan).
 class AlgorithmPlan final : public CudaPlan {
  public:
   AlgorithmPlan(CudaDevice& device, const Launch& launch, std::unique_ptr<Algorithm> algorithm,

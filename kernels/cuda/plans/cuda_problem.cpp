@@ -9,7 +9,7 @@
 namespace deeper {
 namespace {
 
-// Launches name themselves by static strings, of which there are a handful.
+// Launches need static names. There are few of them.
 const char* Intern(std::string name) {
   static auto& names = *new std::set<std::string>;
   return names.insert(std::move(name)).first->c_str();
@@ -24,7 +24,7 @@ std::string Epilogue(bool bias, bool relu) {
   return absl::StrCat(bias ? " + bias" : "", relu ? " + relu" : "");
 }
 
-// "" where pixels are dense.
+// Returns "" if pixels are dense.
 std::string Pitch(int64_t pitch, int64_t channels) {
   return pitch == channels ? "" : absl::StrCat(" in pixels of ", pitch);
 }
@@ -33,12 +33,12 @@ size_t Bytes(int64_t elements, DType dtype) {
   return static_cast<size_t>(elements) * SizeOf(dtype);
 }
 
-// Of a matrix as stored, the last row without what follows it.
+// The size of a stored matrix, excluding the gap after the last row.
 size_t Bytes(int64_t rows, int64_t columns, int64_t stride, DType dtype) {
   return Bytes((rows - 1) * stride + columns, dtype);
 }
 
-// Of w or its gradient.
+// The size of w or its gradient.
 DType TypeOfWeights(const ConvolutionProblem& p) {
   return p.pass == ConvolutionProblem::Pass::kBackwardWeights ? p.dw_dtype() : p.dtype;
 }

@@ -11,11 +11,11 @@
 namespace deeper::cudnn {
 namespace {
 
-// Of memory that one call may want, so that one greedy algorithm does not cost a batch size.
+// Limit per call, so that one algorithm's workspace does not reduce the possible batch size.
 constexpr int64_t kMaxWorkspaceBytes = int64_t{1} << 30;
 constexpr int64_t kAlignment = 16;
 
-// A GPU has a handle; one that is only described has its properties instead.
+// A real GPU has a handle; a described GPU has its properties instead.
 struct TargetImpl final : Target {
   ~TargetImpl() override {
     if (handle != nullptr) cudnnDestroy(handle);
@@ -27,7 +27,7 @@ struct TargetImpl final : Target {
 
 enum Uid : int64_t { kA = 1, kB, kBias, kD, kSum, kBiased };
 
-// The graph of operations of a problem, made operation by operation. The first error sticks.
+// The graph of operations of a problem, built step by step. Keeps the first error.
 class GraphBuilder {
  public:
   explicit GraphBuilder(const ConvolutionProblem& problem)
@@ -53,7 +53,7 @@ class GraphBuilder {
  private:
   void Forward() {
     const Descriptor x = X(kA), w = W(kB), y = Y(kD);
-    // What lies between the operations is never stored, and is fp32.
+    // Tensors between operations are virtual (never stored) and fp32.
     const Descriptor sum = Virtual(kSum), biased = Virtual(kBiased);
     Descriptor convolution(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
     convolution.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, Window())
@@ -126,8 +126,7 @@ class GraphBuilder {
     return Tensor(uid, CUDNN_DATA_FLOAT, {p_.n, p_.k, p_.out_h(), p_.out_w()}, p_.k, true);
   }
 
-  // dims in the order N, C, H, W; in memory C varies fastest, and a pixel follows the one before after
-  // `pitch` elements.
+  // dims in the order N, C, H, W. In memory C varies fastest, and pixels are `pitch` elements apart.
   Descriptor Tensor(int64_t uid, cudnnDataType_t dtype, const std::vector<int64_t>& dims, int64_t pitch,
                     bool is_virtual = false) {
     const int64_t h = dims[2], w = dims[3];
@@ -155,7 +154,7 @@ class GraphBuilder {
 
 class ExecutionPlan final : public Algorithm {
  public:
-  // `plan` is finalized; `graph` is what it was made of.
+  // `plan` is finalized; `graph` is its graph.
   ExecutionPlan(const TargetImpl& target, bool bias, std::shared_ptr<const Descriptor> graph, Descriptor plan,
                 int64_t workspace_bytes)
       : target_(target), bias_(bias), graph_(std::move(graph)), plan_(std::move(plan)) {
@@ -169,7 +168,7 @@ class ExecutionPlan final : public Algorithm {
 
   absl::Status Enqueue(const PlanOperands& operands, Stream stream) override {
     if (target_.handle == nullptr) return FailedPrecondition("cuDNN: a plan without a GPU cannot run");
-    // Ops are bound to their memory for good, so that this happens once.
+    // Ops are bound to their memory permanently, so this happens once.
     if (!pack_.has_value() || operands != packed_) RETURN_IF_ERROR(Pack(operands));
     const auto native = static_cast<cudaStream_t>(stream.native);
     RETURN_IF_ERROR(StatusOf(cudnnSetStream(target_.handle, native)));
@@ -217,7 +216,7 @@ class EngineChoice final : public AlgorithmChoice {
       status.Update(Ask(mode));
     }
     if (size() > 0) return absl::OkStatus();
-    status.Update(Unimplemented("cuDNN has no engine of the accuracy asked for"));
+    status.Update(Unimplemented("cuDNN has no engine of the required accuracy"));
     return Named(Unimplemented(status.message()), problem_);
   }
 
@@ -236,7 +235,7 @@ class EngineChoice final : public AlgorithmChoice {
   }
 
  private:
-  // Appends what the heuristics of this mode propose, as far as it is allowed.
+  // Appends the permitted proposals of this mode of the heuristics.
   absl::Status Ask(cudnnBackendHeurMode_t mode) {
     Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     heuristics.Set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, *graph_).Set(CUDNN_ATTR_ENGINEHEUR_MODE, mode);
@@ -276,7 +275,7 @@ class EngineChoice final : public AlgorithmChoice {
     const auto workspace = plan.Get<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE);
     if (!workspace.ok()) return Named(workspace.status(), problem_);
     if (workspace->at(0) > kMaxWorkspaceBytes) {
-      return ResourceExhausted(ToString(problem_), ": cuDNN: the plan wants ", workspace->at(0),
+      return ResourceExhausted(ToString(problem_), ": cuDNN: the plan needs ", workspace->at(0),
                                " bytes of workspace");
     }
     return std::make_unique<ExecutionPlan>(target_, problem_.bias, graph_, std::move(plan), workspace->at(0));
@@ -308,7 +307,7 @@ absl::StatusOr<std::unique_ptr<Target>> MakeDevicelessTarget(const std::string& 
   target->properties.emplace(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
   target->properties->Set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, device_property_json);
   if (absl::Status status = target->properties->Finalize(); !status.ok()) {
-    return InvalidArgument("the device properties: ", status.message());
+    return InvalidArgument("cannot read the device properties: ", status.message());
   }
   return target;
 }
@@ -316,8 +315,8 @@ absl::StatusOr<std::unique_ptr<Target>> MakeDevicelessTarget(const std::string& 
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target,
                                                         const ConvolutionProblem& problem,
                                                         bool deterministic) {
-  if (problem.mask_dx) return Named(Unimplemented("cuDNN masks no gradients"), problem);
-  if (problem.pool_x) return Named(Unimplemented("cuDNN pools no inputs on the way"), problem);
+  if (problem.mask_dx) return Named(Unimplemented("cuDNN does not mask gradients"), problem);
+  if (problem.pool_x) return Named(Unimplemented("cuDNN does not pool inputs"), problem);
   const auto& impl = static_cast<const TargetImpl&>(target);
   absl::StatusOr<Descriptor> graph = GraphBuilder(problem).Build(impl.handle);
   if (!graph.ok()) return Named(graph.status(), problem);

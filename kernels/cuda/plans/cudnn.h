@@ -1,9 +1,8 @@
-// cuDNN behind one door: only cudnn.cpp knows its backend API (cudnn_descriptor.h).
+// The wrapper around cuDNN. Only cudnn.cpp uses its backend API (cudnn_descriptor.h).
 //
-// A convolution is described to cuDNN as a graph of operations; its heuristics answer with configurations of
-// engines, and any of them can be built into an execution plan. All of this works without a GPU too, for one
-// that is described by its properties: such plans tell what exists and how much workspace it wants, and
-// cannot run.
+// A convolution is described to cuDNN as a graph of operations. cuDNN's heuristics return engine
+// configurations, and each can be built into an execution plan. A GPU that is described by its properties is
+// sufficient. Its plans show which engines exist and how much workspace they need, but cannot run.
 #pragma once
 
 #include <memory>
@@ -15,21 +14,21 @@
 
 namespace deeper::cudnn {
 
-// Of the library that is loaded: "9.19", or "9.19.1".
+// The version of the loaded library: "9.19", or "9.19.1".
 std::string Version();
 
-// The GPU that plans are made for; lives longer than they.
+// The GPU of the plans. It must outlive them.
 class Target {
  public:
   virtual ~Target() = default;
 };
-// The calling thread's current GPU.
+// Uses the calling thread's current GPU.
 absl::StatusOr<std::unique_ptr<Target>> MakeGpuTarget();
-// One that need not be there: what cuDNN writes about a GPU as JSON. InvalidArgument if it cannot read it.
+// Uses a described GPU: cuDNN's JSON about a GPU. InvalidArgument if cuDNN cannot read it.
 absl::StatusOr<std::unique_ptr<Target>> MakeDevicelessTarget(const std::string& device_property_json);
 
-// With `deterministic`, only engines that give the same bits every time. Sums are in fp32 always, and
-// products of fp32 operands too: no TF32.
+// With `deterministic`, uses only engines that always give the same bits. Sums, and products of fp32
+// operands, are always in fp32: no TF32.
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target,
                                                         const ConvolutionProblem& problem,
                                                         bool deterministic);

@@ -1,4 +1,4 @@
-// Objects of cuDNN's backend API (version 9), and its errors as statuses. For cudnn.cpp.
+// Objects of cuDNN's backend API (version 9), with errors as statuses. For cudnn.cpp.
 #pragma once
 
 #include <cudnn_backend.h>
@@ -15,7 +15,7 @@
 #include "kernels/base/status.h"
 
 #if CUDNN_VERSION < 90800
-#error "cuDNN 9.8 or later is needed: earlier versions know no devices by their properties"
+#error "cuDNN 9.8 or later is needed: earlier versions cannot describe devices by properties"
 #endif
 
 namespace deeper::cudnn {
@@ -30,7 +30,7 @@ inline absl::Status StatusOf(cudnnStatus_t status) {
   return Internal(message);
 }
 
-// What the API calls the type of an attribute. An unknown one does not compile.
+// The API's name for the type of an attribute. An unknown type does not compile.
 template <class T>
 consteval cudnnBackendAttributeType_t TypeOf() {
   if (std::is_same_v<T, int64_t>) return CUDNN_TYPE_INT64;
@@ -47,8 +47,8 @@ consteval cudnnBackendAttributeType_t TypeOf() {
   throw "no attribute has this type";
 }
 
-// An object of the backend API: attributes are set, then it is finalized, and does not change any more. The
-// first error sticks, and comes out of Finalize.
+// An object of the backend API. Attributes are set, then it is finalized and no longer changes. Finalize
+// returns the first error.
 class Descriptor {
  public:
   explicit Descriptor(cudnnBackendDescriptorType_t type) {
@@ -92,7 +92,7 @@ class Descriptor {
     values.resize(static_cast<size_t>(count));
     return values;
   }
-  // An attribute that is made of descriptors of the given type.
+  // Sets an attribute that consists of descriptors of the given type.
   absl::StatusOr<std::vector<Descriptor>> Get(cudnnBackendAttributeName_t name,
                                               cudnnBackendDescriptorType_t type) const {
     ASSIGN_OR_RETURN(int64_t count, Get(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, nullptr));
@@ -115,7 +115,7 @@ class Descriptor {
     return raw;
   }
 
-  // Up to `room` values; returns how many there are.
+  // Reads up to `room` values and returns how many there are.
   absl::StatusOr<int64_t> Get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
                               int64_t room, void* values) const {
     int64_t count = 0;

@@ -21,7 +21,7 @@ using Json = nlohmann::json;
 constexpr int kFormat = 1;
 constexpr char kPlans[] = "plans";
 
-// The file's plans by environment; an empty object for whatever is not such a file.
+// The file's plans by environment. An empty object if the file is not a plan cache.
 Json ReadPlans(const std::string& file) {
   std::ifstream in(file);
   const Json read = Json::parse(in, nullptr, /*allow_exceptions=*/false);
@@ -36,12 +36,12 @@ absl::Status Failed(const std::string& file) {
 }
 
 absl::Status WriteAtomically(const std::string& file, const std::string& text) {
-  std::error_code ignored;  // mkstemp says what is wrong
+  std::error_code ignored;  // mkstemp reports the error
   std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
-  std::string temporary = file + ".XXXXXX";  // a name of its own for every rank
+  std::string temporary = file + ".XXXXXX";  // unique for every rank
   const int fd = mkstemp(temporary.data());
   if (fd < 0) return Failed(file);
-  fchmod(fd, 0644);  // mkstemp's files are for their owner alone
+  fchmod(fd, 0644);  // mkstemp's files are readable by their owner only
   std::FILE* out = fdopen(fd, "w");
   const bool written = std::fwrite(text.data(), 1, text.size(), out) == text.size();
   const bool closed = std::fclose(out) == 0;
@@ -74,7 +74,7 @@ absl::Status PlanCache::Put(const std::string& problem, const std::string& plan)
   plans_[problem] = plan;
   if (file_.empty()) return absl::OkStatus();
   Json plans = ReadPlans(file_);
-  // Our older entries are in the file already, unless another's write crossed ours.
+  // The file already contains our older entries, unless a concurrent write of another process dropped them.
   Json& ours = plans[environment_];
   if (!ours.is_object()) ours = Json::object();
   for (const auto& [known, text] : plans_) {

@@ -1,10 +1,10 @@
-// What tuning found, kept from run to run: for each environment (a GPU and the versions of its software) and
-// each problem, in words, what the library made of its choice. One JSON file, which ranks and runs may share:
+// A persistent cache of tuned plans. For each environment (a GPU and the versions of its software) and each
+// problem's description, it keeps the library's serialized choice. Ranks and runs may share one JSON file:
 //
 //   {"format": 1, "plans": {"NVIDIA H100 80GB HBM3, ...": {"convolution forward bf16: ...": "..."}}}
 //
-// Nothing in it is trusted: what cannot be read is as good as absent, and what is found must still be loaded
-// by the library that it came from.
+// The content is not trusted. An unreadable file counts as absent, and the library of an entry must still
+// accept it.
 #pragma once
 
 #include <map>
@@ -17,12 +17,12 @@ namespace deeper {
 
 class PlanCache {
  public:
-  // Reads `file` if it exists. Empty: nothing is read or written, and plans last as long as the object.
+  // Reads `file` if it exists. Empty: reads and writes no file, and plans last as long as the object.
   PlanCache(std::string file, std::string environment);
 
   std::optional<std::string> Find(const std::string& problem) const;
-  // Replaces the entry, and writes the file: atomically, and with all that others wrote into it meanwhile. An
-  // error names the file; the entry is kept in memory nevertheless.
+  // Replaces the entry and writes the file atomically, including the entries that others wrote meanwhile. An
+  // error names the file; the entry stays in memory in any case.
   absl::Status Put(const std::string& problem, const std::string& plan);
 
  private:

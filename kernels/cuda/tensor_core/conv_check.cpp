@@ -18,7 +18,7 @@ namespace {
 
 using Pass = ConvolutionProblem::Pass;
 
-constexpr bf16 kUntouched = {0xFFFF};  // a NaN that no sum is; two of them are one in fp32
+constexpr bf16 kUntouched = {0xFFFF};  // a NaN that no sum produces; two of them form one in fp32
 constexpr uint8_t kNoArgmax = 0xFF;
 
 template <class T>
@@ -29,7 +29,7 @@ std::vector<T> Read(const void* from, size_t bytes, Device& device) {
   return values;
 }
 
-// d, as pixels of some channels; a gradient of weights has filters in place of pixels.
+// d as pixels of several channels. A gradient of weights has filters instead of pixels.
 struct Written {
   explicit Written(const ConvolutionProblem& p)
       : pixels(p.n * p.out_h() * p.out_w()),
@@ -49,17 +49,17 @@ struct Written {
   }
   const char* row = "pixel";
   int64_t pixels, channels, pitch;
-  int64_t products;  // that make an element
+  int64_t products;  // summed per element
 };
 
-// One unit in the last place of bf16; and what sums of operands up to 1 may differ by near 0, a small part of
-// their usual size, which is the root of the number of products.
+// Relative tolerance: one unit in the last place of bf16. Absolute tolerance near 0, for sums of operands up
+// to 1: a small part of their usual size, the square root of the number of products.
 bool IsClose(float actual, float expected, int64_t products) {
   const float relative = std::ldexp(1.0f, -7), absolute = std::ldexp(static_cast<float>(products), -16);
   return std::abs(actual - expected) <= relative * std::abs(expected) + absolute;  // false for a NaN
 }
 
-// What was computed beside what should have been.
+// The computed and the expected results.
 struct Comparison {
   const Written& d;
   const std::vector<bf16>& actual;
@@ -67,7 +67,7 @@ struct Comparison {
   const std::vector<bf16>& mask;      // empty: none
   int64_t mask_pitch;
 
-  // Of `channel` of the pixels in memory, those of other slices included.
+  // `channel` counts all channels of the pixel in memory, including those of other slices.
   bool Agrees(int64_t pixel, int64_t channel) const {
     const bf16 value = actual[static_cast<size_t>(pixel * d.pitch + channel)];
     if (channel >= d.channels) return value.bits == kUntouched.bits;
@@ -81,7 +81,7 @@ struct Comparison {
 
 absl::Status CompareElements(const Comparison& c) {
   const auto count = static_cast<int64_t>(c.actual.size());
-  std::atomic<int64_t> wrong = count;  // one of them, if it is less
+  std::atomic<int64_t> wrong = count;  // index of a wrong element, or count if there is none
   ParallelFor(count, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       if (!c.Agrees(i / c.d.pitch, i % c.d.pitch)) wrong = i;
@@ -90,7 +90,7 @@ absl::Status CompareElements(const Comparison& c) {
   if (wrong == count) return absl::OkStatus();
   const int64_t pixel = wrong / c.d.pitch, channel = wrong % c.d.pitch;
   if (channel >= c.d.channels) {
-    return DataLoss("writes beyond its channels, at pixel ", pixel);
+    return DataLoss("writes outside its channels, at pixel ", pixel);
   }
   return DataLoss("at ", c.d.row, " ", pixel, ", channel ", channel, ": ",
                   ToFloat(c.actual[static_cast<size_t>(wrong)]), ", and the library has ",
@@ -173,7 +173,7 @@ absl::Status ConvolutionCheck::RunLibrary(PlanOperands operands) {
   return NotFound("no library algorithm to compare with runs");
 }
 
-// maxpool(x), dense, on the device; where the maxima are, in expected_argmax_.
+// Computes maxpool(x), dense, on the device, and the positions of the maxima in expected_argmax_.
 Buffer ConvolutionCheck::Pool(const void* x) {
   const conv::Gemm g = tensor_core::GemmOf(problem_);
   const std::vector<bf16> in = Read<bf16>(x, SizesOf(problem_).a, device_);
@@ -196,7 +196,7 @@ Buffer ConvolutionCheck::Pool(const void* x) {
   return pooled;
 }
 
-// An fp32 one as precise as the library's.
+// Rounds an fp32 gradient to the precision of the library's.
 std::vector<bf16> ConvolutionCheck::ReadD(const PlanOperands& operands) {
   const OperandSizes sizes = SizesOf(problem_);
   if (sizes.out == DType::kBf16) return Read<bf16>(operands.d, sizes.d, device_);

@@ -1,5 +1,5 @@
-// Whether a convolution kernel of our own computes what a library computes. Asked by the tuner, before it may
-// use the kernel.
+// Checks whether a custom convolution kernel computes the same result as a library. The tuner runs this check
+// before it uses the kernel.
 #pragma once
 
 #include <cstdint>
@@ -16,19 +16,19 @@ namespace deeper {
 
 class ConvolutionCheck {
  public:
-  // What a library computes in place of a problem of ours: nothing masked, of an x that is pooled already and
-  // dense, a gradient of weights in bf16.
+  // The problem that a library computes for the comparison: without mask, with a dense x that is already
+  // pooled, and weight gradients in bf16.
   static ConvolutionProblem LibraryProblem(const ConvolutionProblem& problem);
 
-  // For a problem in bf16 that our kernels compute. `library` computes LibraryProblem(problem); nullptr:
-  // there is none, and nothing passes. They live longer than this.
+  // For a bf16 problem that our kernels support. `library` computes LibraryProblem(problem); with nullptr
+  // every check fails. Both must outlive this object.
   ConvolutionCheck(const ConvolutionProblem& problem, AlgorithmChoice* library, Device& device)
       : problem_(problem), library_(library), device_(device) {}
 
-  // Runs the library's first algorithm that runs, once for all checks on the same operands, then `own`, and
-  // compares: every element of d, up to the rounding of bf16 and the order of sums; what lies between the
-  // pixels of d, which must stay as it was; the sums; every argmax. Maxima for the library are found on the
-  // host. Overwrites d, sums and argmax. The message names a difference.
+  // Runs the library's first working algorithm, once for all checks on the same operands, and `own`. Compares
+  // every element of d, up to bf16 rounding and the order of sums; the sums; and every argmax. The memory
+  // between the pixels of d must not change. The host finds the maxima for the library. Overwrites d, sums
+  // and argmax. The message names a difference.
   absl::Status operator()(Algorithm& own, const PlanOperands& operands);
 
  private:

@@ -1,4 +1,4 @@
-// From accumulators in registers to pixels in memory, for both tensor core kernels. For .cu files only.
+// Stores accumulators from registers to pixels in memory, for both tensor core kernels. For .cu files only.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,8 @@ __device__ inline void TransposeQuad(uint32_t (&v)[4], int lane) {
   }
 }
 
-// Adds what lanes have of the same columns, 8 lanes of every fourth; in the same order whatever the lane.
+// Adds the values that lanes hold for the same columns: 8 lanes, every fourth one. The order is the same for
+// every lane.
 __device__ inline void AddRows(float (&sums)[kChunk]) {
 #pragma unroll
   for (int distance = 4; distance < 32; distance *= 2) {
@@ -35,9 +36,9 @@ __device__ inline void AddRows(float (&sums)[kChunk]) {
   }
 }
 
-// What a warp has: kFragments times 16 pixels from `pixel` on, by kBlocks times 8 columns from `column` on.
-// `sums` is in shared memory and gets the warp's sums of its columns, if there is a mask. Of the epilogue,
-// only what belongs to the direction is looked at.
+// The values of a warp: kFragments times 16 pixels from `pixel`, by kBlocks times 8 columns from `column`.
+// `sums` is in shared memory and receives the warp's sums of its columns, if there is a mask. Only the fields
+// of Epilogue for this direction are used.
 template <bool kBackward, int kFragments, int kBlocks>
 __device__ void StoreWarp(const Gemm& g, const Epilogue& e, int pixel, int column,
                           const float (&acc)[kFragments][kBlocks][4], float* sums) {
@@ -56,7 +57,7 @@ __device__ void StoreWarp(const Gemm& g, const Epilogue& e, int pixel, int colum
 #pragma unroll
     for (int fragment = 0; fragment < kFragments; ++fragment) {
 #pragma unroll
-      for (int i = 0; i < 4; i += 2) {  // of FragmentRow: the upper 8 rows, the lower
+      for (int i = 0; i < 4; i += 2) {  // FragmentRow: the upper 8 rows, then the lower
         uint32_t pairs[4];
 #pragma unroll
         for (int block = 0; block < kGroupBlocks; ++block) {

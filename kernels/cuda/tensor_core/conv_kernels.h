@@ -1,4 +1,4 @@
-// Our tensor core convolutions as launches. Neither checks what it is given: conv_tensor_core.cpp does.
+// Launches of our tensor core convolutions. They check nothing: conv_tensor_core.cpp validates the arguments.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -9,7 +9,7 @@
 
 namespace deeper::conv {
 
-// Calls launch.operator()<size>() if there are kernels for tiles of that size.
+// Calls launch.operator()<size>() if there are kernels for tiles of this size.
 template <int... kSizes, class Launch>
 cudaError_t WithTile(int size, const Launch& launch) {
   cudaError_t error = cudaErrorInvalidValue;
@@ -19,11 +19,11 @@ cudaError_t WithTile(int size, const Launch& launch) {
 
 struct Arguments {
   Gemm gemm;
-  const bf16* in = nullptr;       // aligned to 16 bytes, like all that is read and written in chunks
+  const bf16* in = nullptr;       // aligned to 16 bytes, like all data that moves in chunks
   const bf16* weights = nullptr;  // [filter][tap][channel], dense
   Epilogue epilogue;
-  // Pooled: the place of each maximum, [pixel][channel], as row * 3 + column; nullptr: not wanted. Aligned to
-  // 8 bytes.
+  // Pooled: the position of each maximum, [pixel][channel], as row * 3 + column. nullptr: not needed. Aligned
+  // to 8 bytes.
   uint8_t* positions = nullptr;
 };
 
@@ -46,8 +46,7 @@ struct PooledGradientArguments {
 cudaError_t LaunchPooledGradientSm80(int tile_filters, const PooledGradientArguments& arguments,
                                      cudaStream_t stream);
 
-// sums[column] = the sum of partial[tile][column] over the tiles, in an order that depends on their number
-// alone.
+// sums[column] = the sum of partial[tile][column] over the tiles. The order depends only on their number.
 cudaError_t LaunchSums(const float* partial, int tiles, int columns, float* sums, cudaStream_t stream);
 
 }  // namespace deeper::conv

@@ -1,4 +1,4 @@
-// Instructions of compute capability 8.0 and later: asynchronous copies, and products of small matrices by a
+// Instructions of compute capability 8.0 and later: asynchronous copies, and products of small matrices per
 // warp. For .cu files only.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace deeper::conv {
 
-// PTX ISA, "cp.async": 16 bytes, or zeros where there is nothing to copy.
+// PTX ISA, "cp.async": copies 16 bytes, or writes zeros if the source is outside.
 __device__ inline void CopyAsync(uint32_t to, const bf16* from, bool inside) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                :

@@ -1,9 +1,9 @@
 // The gradient of the weights of a 1x1 convolution that reads 3x3 maxima, by mma.sync, for compute capability
-// 8.0 and later. What is where: conv_pool_tiling.h.
+// 8.0 and later. Memory layout: conv_pool_tiling.h.
 //
-// A block has 8 warps and a tile of 64 or 128 filters by 64 channels; a warp has a quarter of the filters by
-// 32 channels. Three stages go round in shared memory, as in conv_sm80.cu: dy comes by cp.async, the maxima
-// of x by way of registers.
+// A block has 8 warps and a tile of 64 or 128 filters by 64 channels. A warp computes a quarter of the
+// filters by 32 channels. Three stages rotate in shared memory, as in conv_sm80.cu. cp.async copies dy; the
+// maxima of x pass through registers.
 #include <cstdint>
 
 #include "kernels/cuda/tensor_core/conv_kernels.h"
@@ -22,9 +22,9 @@ static_assert(kCopyThreads == 32 * kFilterWarps * kChannelWarps);
 constexpr int SharedBytes(int filters) {
   return kStages * GradientStageBytes(filters);
 }
-static_assert(SharedBytes(128) <= 99 * 1024, "what the smallest GPUs of the 8 series give a block");
+static_assert(SharedBytes(128) <= 99 * 1024, "the smallest GPUs of the 8 series allow 99 KB per block");
 
-// A warp's part of a step.
+// The part of a step that a warp computes.
 template <int kFilters, int kFragments>
 __device__ void MultiplyStep(uint32_t stage, int filter, int channel,
                              float (&acc)[kFragments][kChannelBlocks][4]) {
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kCopyThreads, 2)
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   const GradientTile tile = GradientTileOf(g, kFilters, static_cast<int>(blockIdx.x));
 
-  // One group of copies a step, an empty one after the last step, so that waiting can count them.
+  // Each step has one group of copies, empty after the last step, so that waiting can count groups.
   const auto copy = [&](int step) {
     if (step < tile.steps) {
       const int stage = step % kStages * GradientStageBytes(kFilters);
@@ -97,8 +97,8 @@ __global__ void __launch_bounds__(kCopyThreads, 2)
   float acc[kFragments][kChannelBlocks][4] = {};
   for (int step = 0; step < kStages - 1; ++step) copy(step);
   for (int step = 0; step < tile.steps; ++step) {
-    WaitForCopies<kStages - 2>();  // this step's; of this thread only,
-    __syncthreads();               // of all. And all are done with the stage that is filled next
+    WaitForCopies<kStages - 2>();  // of this step, by this thread only
+    __syncthreads();  // copies of all threads; all are also done with the stage that is filled next
     copy(step + kStages - 1);
     MultiplyStep<kFilters>(base + step % kStages * GradientStageBytes(kFilters), filter, channel, acc);
   }

@@ -1,6 +1,6 @@
-// Max pooling 3x3 of stride 1 on the way to the tensor cores (sm_80): what a 1x1 convolution reads, forward
-// or for the gradient of its weights, is the maximum of each pixel's neighbours instead of the pixel. The
-// pooled tensor is never written. More of the index math: conv_tiling.h.
+// Fused 3x3 max pooling of stride 1 (sm_80). A 1x1 convolution, forward or for the gradient of its weights,
+// reads the maximum of each pixel's neighbours instead of the pixel. The pooled tensor is never written. More
+// of the index math: conv_tiling.h.
 #pragma once
 
 #include <cmath>
@@ -13,8 +13,8 @@
 namespace deeper::conv {
 
 // ---- Forward ------------------------------------------------------------------------------------------
-// Which neighbour it was is: its row * 3 + column, of the first in scan order. As MaxPool in pool_cuda.cu: a
-// NaN is larger than everything.
+// The position of the maximum is row * 3 + column of the first in scan order. As in pool_cuda.cu, a NaN is
+// larger than every number.
 
 struct Pooled {
   Chunk values;
@@ -47,8 +47,8 @@ DEEPER_HD inline Pooled PoolChunk(const Gemm& g, const bf16* in, const Source& a
   return pooled;
 }
 
-// In place of CopyPixels: calls store(offset in shared memory, chunk). Positions go to [pixel][channel], if
-// they are wanted.
+// Replaces CopyPixels: calls store(offset in shared memory, chunk). Writes positions to [pixel][channel] if
+// requested.
 template <class Store>
 DEEPER_HD void PoolPixels(const Gemm& g, const Tile& tile, const bf16* in, const Step& step, int thread,
                           uint8_t* positions, const Store& store) {
@@ -69,19 +69,19 @@ DEEPER_HD void PoolPixels(const Gemm& g, const Tile& tile, const bf16* in, const
 
 // ---- Gradient of the weights --------------------------------------------------------------------------
 //   dw[k, c] = sum over p of  dy[p, k] maxpool(x)[p, c]    rows K, columns C, depth pixels
-// The Gemm is that of the forward convolution: x is what it reads, dy lies as what it writes, K are its
-// columns, C its depth.
+// The Gemm is that of the forward convolution. x is its input, and dy has the layout of its output. K is its
+// number of columns, C its depth.
 //
-// A tile is 64 or 128 filters by 64 channels. Its pixels, in steps of 64, are split over several blocks, each
-// of which writes sums of its own. A step's stage holds dy in boxes of [64 pixels][64 filters], and then the
-// maxima, [64 pixels][64 channels], in rows as those of conv_tiling.h. Neither has its depth contiguous:
-// ldmatrix transposes both.
+// A tile is 64 or 128 filters by 64 channels. Its pixels, in steps of 64, are split over several blocks, and
+// each block writes separate sums. The stage of a step holds dy in boxes of [64 pixels][64 filters], then the
+// maxima, [64 pixels][64 channels], in rows as in conv_tiling.h. Neither has a contiguous depth, so ldmatrix
+// transposes both.
 
 constexpr int kStepPixels = 64;
 constexpr int kTileChannels = 64;
-// Of a launch, at most, unless there are more tiles: two on each SM of the largest GPUs.
+// The maximum number of blocks per launch, unless there are more tiles: two per SM of the largest GPUs.
 constexpr int kGradientBlocks = 2 * 132;
-constexpr int kPooledCopies = kStepPixels / kCopyRows;  // of a thread, for each step
+constexpr int kPooledCopies = kStepPixels / kCopyRows;  // per thread and step
 
 constexpr int GradientStageBytes(int tile_filters) {
   return (tile_filters + kTileChannels) / kBoxRows * kBoxBytes;
@@ -89,11 +89,11 @@ constexpr int GradientStageBytes(int tile_filters) {
 
 struct GradientTiles {
   int of_filters, of_channels;
-  int steps;   // of a split: the last may have fewer
+  int steps;   // per split; the last may have fewer
   int splits;  // of the pixels
   DEEPER_HD int count() const { return of_filters * of_channels; }
 };
-// From the shape alone: the order of sums depends on it.
+// Depends only on the shape, since it determines the order of sums.
 DEEPER_HD inline GradientTiles GradientTilesOf(const Gemm& g, int tile_filters) {
   GradientTiles tiles = {CeilDiv(g.columns, tile_filters), CeilDiv(g.depth, kTileChannels), 0, 0};
   const int steps = CeilDiv(g.pixels(), kStepPixels);
@@ -104,10 +104,10 @@ DEEPER_HD inline GradientTiles GradientTilesOf(const Gemm& g, int tile_filters) 
 }
 
 struct GradientTile {
-  int split, filter, channel;  // the split's number, and the first of each
+  int split, filter, channel;  // the split's number, its first filter and channel
   int first_pixel, steps;
 };
-// Blocks that read the same pixels follow each other.
+// Blocks that read the same pixels are consecutive.
 DEEPER_HD inline GradientTile GradientTileOf(const Gemm& g, int tile_filters, int block) {
   const GradientTiles tiles = GradientTilesOf(g, tile_filters);
   const int split = block / tiles.count(), tile = block % tiles.count();
@@ -116,7 +116,7 @@ DEEPER_HD inline GradientTile GradientTileOf(const Gemm& g, int tile_filters, in
           split * tiles.steps * kStepPixels, left < tiles.steps ? left : tiles.steps};
 }
 
-// Of partial sums, [split][filter][channel].
+// The index of partial sums, [split][filter][channel].
 DEEPER_HD inline int64_t PartialIndex(const Gemm& g, int split, int filter, int channel) {
   return (int64_t{split} * g.columns + filter) * g.depth + channel;
 }
@@ -125,11 +125,11 @@ DEEPER_HD inline int64_t PartialSums(const Gemm& g, int tile_filters) {
   return PartialIndex(g, GradientTilesOf(g, tile_filters).splits, 0, 0);
 }
 
-// The larger of each two; a NaN is larger than everything.
+// The maximum of each pair of numbers. A NaN is larger than every number.
 DEEPER_HD inline Chunk Larger(const Chunk& a, const Chunk& b) {
   Chunk larger;
 #ifdef __CUDA_ARCH__
-  // PTX ISA, "max": two numbers at once.
+  // PTX ISA, "max": two numbers per instruction.
   const auto* const pairs_a = reinterpret_cast<const uint32_t*>(&a);
   const auto* const pairs_b = reinterpret_cast<const uint32_t*>(&b);
   for (int i = 0; i < kChunk / 2; ++i) {
@@ -146,7 +146,8 @@ DEEPER_HD inline Chunk Larger(const Chunk& a, const Chunk& b) {
   return larger;
 }
 
-// Of the neighbours of pixel `index`. Those outside are replaced by the nearest inside, another neighbour.
+// The maximum over the neighbours of pixel `index`. The nearest inside pixel, also a neighbour, replaces one
+// outside.
 DEEPER_HD inline Chunk MaxChunk(const Gemm& g, const bf16* in, int index, int channel) {
   const int row = index / g.width % g.height, column = index % g.width;
   const int up = row > 0 ? -g.width : 0, down = row + 1 < g.height ? g.width : 0;
@@ -161,7 +162,7 @@ DEEPER_HD inline Chunk MaxChunk(const Gemm& g, const bf16* in, int index, int ch
   return largest;
 }
 
-// Copies of a step, chunk by chunk; calls as CopyPixels and PoolPixels do.
+// The copies of a step by chunk. Calls its arguments as CopyPixels and PoolPixels do.
 template <int kFilters, class Copy>
 DEEPER_HD void CopyGradients(const Gemm& g, const GradientTile& tile, int step, int thread,
                              const Copy& copy) {
@@ -186,12 +187,12 @@ DEEPER_HD void PoolChannels(const Gemm& g, const GradientTile& tile, const bf16*
   }
 }
 
-// Which row each lane points ldmatrix.x4.trans to. dy of 16 filters, `filter` the first: a0 to a3 of
+// The row address that each lane passes to ldmatrix.x4.trans: dy of 16 filters from `filter`, a0 to a3 of
 // mma.m16n8k16.
 DEEPER_HD constexpr int FilterMatrixOffset(int filter, int slice, int lane) {
   return WeightOffset(true, filter + lane / 8 % 2 * 8, slice * kSliceDepth + lane % 8 + lane / 16 * 8);
 }
-// The maxima of 16 channels: b0, b1 of the first 8, then of the next.
+// The maxima of 16 channels: b0, b1 of the first 8, then of the next 8.
 template <int kFilters>
 DEEPER_HD constexpr int ChannelMatrixOffset(int channel, int slice, int lane) {
   return kFilters * kRowBytes +

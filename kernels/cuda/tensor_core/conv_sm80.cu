@@ -1,14 +1,14 @@
-// Convolution on the tensor cores of compute capability 8.0 and later: implicit GEMM by mma.sync, fed by
-// cp.async. What is where: conv_tiling.h.
+// Convolution on the tensor cores of compute capability 8.0 and later: implicit GEMM by mma.sync, with data
+// copied by cp.async. Memory layout: conv_tiling.h.
 //
-// A block has 8 warps and a tile of 128 pixels by 64 or 128 columns; a warp has 32 pixels by half of the
-// columns. Three stages go round in shared memory: two on their way while one is multiplied. Zeros for the
-// padding and for what is beyond the tensors are written by cp.async itself.
+// A block has 8 warps and a tile of 128 pixels by 64 or 128 columns. A warp computes 32 pixels by half of the
+// columns. Three stages rotate in shared memory: two load while one is multiplied. cp.async writes the zeros
+// for padding and for data outside the tensors.
 //
-//   columns of a tile | shared memory | FLOPs of a step | bytes read for it | FLOPs a byte
-//                  64 |         73 KB |             1 M |             24 KB |           43
-//                 128 |         98 KB |             2 M |             32 KB |           64
-// Nearly all these bytes come from the L2 cache: a pixel is read by each tap, w by each tile.
+//   columns of a tile | shared memory | FLOPs per step | bytes per step | FLOPs per byte
+//                  64 |         73 KB |            1 M |          24 KB |             43
+//                 128 |         98 KB |            2 M |          32 KB |             64
+// Nearly all these bytes come from the L2 cache: each tap reads a pixel again, and each tile reads w again.
 #include <cstdint>
 
 #include "kernels/cuda/tensor_core/conv_epilogue.h"
@@ -21,19 +21,19 @@ namespace {
 
 constexpr int kStages = 3;
 constexpr int kRowWarps = 4, kColumnWarps = 2;
-constexpr int kFragments = kTilePixels / kRowWarps / 16;  // of 16 pixels, of a warp
+constexpr int kFragments = kTilePixels / kRowWarps / 16;  // of 16 pixels, per warp
 static_assert(kCopyThreads == 32 * kRowWarps * kColumnWarps);
 
 constexpr int SharedBytes(int columns) {
   return kStages * StageBytes(columns) + kRowWarps * columns * static_cast<int>(sizeof(float));
 }
-// Of an A100, which has 164 KB.
+// An A100 has 164 KB per SM.
 constexpr int BlocksOnSm(int columns) {
   return columns == 64 ? 2 : 1;
 }
-static_assert(SharedBytes(128) <= 99 * 1024, "what the smallest GPUs of the 8 series give a block");
+static_assert(SharedBytes(128) <= 99 * 1024, "the smallest GPUs of the 8 series allow 99 KB per block");
 
-// A warp's part of a step.
+// The part of a step that a warp computes.
 template <bool kBackward, int kBlocks>
 __device__ void MultiplyStep(uint32_t stage, int slices, int row, int column,
                              float (&acc)[kFragments][kBlocks][4]) {
@@ -59,7 +59,7 @@ __device__ void MultiplyStep(uint32_t stage, int slices, int row, int column,
   }
 }
 
-// Where its pixels come from.
+// The source of the pixels.
 enum class Input { kForward, kBackward, kPooled };
 
 template <Input kInput, int kColumns>
@@ -76,13 +76,13 @@ __global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
 
   const int steps = g.steps();
   const auto stage_of = [base](int step) { return base + step % kStages * StageBytes(kColumns); };
-  // One group of copies a step, an empty one after the last step, so that waiting can count them.
+  // Each step has one group of copies, empty after the last step, so that waiting can count groups.
   const auto copy = [&](int index) {
     if (index < steps) {
       const Step step = StepAt(g, index);
       const uint32_t stage = stage_of(index);
       if constexpr (kInput == Input::kPooled) {
-        // Of the blocks that read the same pixels, one writes the positions.
+        // Of the blocks that read the same pixels, only one writes the positions.
         PoolPixels(g, tile, in, step, thread, tile.column == 0 ? positions : nullptr,
                    [&](int to, const Chunk& chunk) {
                      *reinterpret_cast<Chunk*>(shared + (stage - base) + to) = chunk;
@@ -104,8 +104,8 @@ __global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
   float acc[kFragments][kWarpColumns / 8][4] = {};
   for (int index = 0; index < kStages - 1; ++index) copy(index);
   for (int index = 0; index < steps; ++index) {
-    WaitForCopies<kStages - 2>();  // this step's; of this thread only,
-    __syncthreads();               // of all. And all are done with the stage that is filled next
+    WaitForCopies<kStages - 2>();  // of this step, by this thread only
+    __syncthreads();  // copies of all threads; all are also done with the stage that is filled next
     copy(index + kStages - 1);
     MultiplyStep<kBackward>(stage_of(index), StepAt(g, index).slices, row, column, acc);
   }

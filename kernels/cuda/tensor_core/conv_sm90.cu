@@ -1,20 +1,19 @@
-// Convolution on the tensor cores of compute capability 9.0: implicit GEMM by wgmma, fed by TMA. What is
-// where: conv_tiling.h.
+// Convolution on the tensor cores of compute capability 9.0: implicit GEMM by wgmma, with data copied by TMA.
+// Memory layout: conv_tiling.h.
 //
-// A block has a tile of 128 pixels by 64, 128 or 192 columns. Warps 0 to 7, two warpgroups, have 64 pixels by
-// all columns each and multiply; one lane of warp 8 keeps their stages full. TMA's im2col mode reads 128
-// pixels, of whichever rows and images, shifted by a tap, and writes the zeros: no thread computes an
-// address.
+// A block has a tile of 128 pixels by 64, 128 or 192 columns. Warps 0 to 7 form two warpgroups, each of which
+// multiplies 64 pixels by all columns. One lane of warp 8 keeps their stages full. TMA's im2col mode reads
+// 128 pixels across rows and images, shifted by a tap, and writes the zeros. No thread computes an address.
 //
-//   columns of a tile | stages | shared memory | blocks on an SM | FLOPs of a step | bytes | FLOPs a byte
-//                  64 |      4 |         99 KB |               2 |             1 M | 24 KB |           43
-//                 128 |      3 |        101 KB |               2 |             2 M | 32 KB |           64
-//                 192 |      5 |        207 KB |               1 |             3 M | 40 KB |           77
-// Nearly all these bytes come from the L2 cache: a pixel is read by each tap, w by each tile.
+//   columns of a tile | stages | shared memory | blocks on an SM | FLOPs per step | bytes | FLOPs per byte
+//                  64 |      4 |         99 KB |               2 |            1 M | 24 KB |             43
+//                 128 |      3 |        101 KB |               2 |            2 M | 32 KB |             64
+//                 192 |      5 |        207 KB |               1 |            3 M | 40 KB |             77
+// Nearly all these bytes come from the L2 cache: each tap reads a pixel again, and each tile reads w again.
 //
-// Each stage has two barriers. `full` completes when all its bytes are there; `empty` when the 8 warps are
-// done with them. Round r of the stages waits for phase r of `full` and, to fill, for phase r - 1 of
-// `empty`; a wait names its phase by the lowest bit.
+// Each stage has two barriers. `full` completes when all its bytes have arrived, `empty` when the 8 warps
+// have read them. Round r of the stages waits for phase r of `full` and, to fill, for phase r - 1 of `empty`.
+// A wait identifies its phase by the lowest bit.
 #include <cuda.h>
 
 #include <cstdint>
@@ -37,12 +36,12 @@ constexpr int StagesOf(int columns) {
 constexpr int BlocksOnSm(int columns) {
   return columns <= 128 ? 2 : 1;
 }
-// Stages, barriers, sums; and what it may take to begin at a multiple of kSwizzleBytes.
+// Stages, barriers, sums, and the padding to start at a multiple of kSwizzleBytes.
 constexpr int SharedBytes(int columns) {
   return StagesOf(columns) * (StageBytes(columns) + 2 * static_cast<int>(sizeof(uint64_t))) +
          kRowWarps * columns * static_cast<int>(sizeof(float)) + kSwizzleBytes;
 }
-// An SM has 228 KB, of which a block takes 1 KB besides.
+// An SM has 228 KB, and each block uses 1 KB in addition.
 constexpr bool Fits(int columns) {
   return BlocksOnSm(columns) * (SharedBytes(columns) + 1024) <= 228 * 1024;
 }
@@ -101,7 +100,7 @@ __device__ void LoadWeights(uint32_t to, const CUtensorMap& map, const WeightBox
       : "memory");
 }
 
-// "wgmma.fence": before the first wgmma that sees these registers.
+// "wgmma.fence": required before the first wgmma that uses these registers.
 __device__ void BeginMultiply() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
@@ -120,8 +119,8 @@ __device__ void WaitForMultiply() {
   DEEPER_BLOCK(acc, i), DEEPER_BLOCK(acc, i + 1), DEEPER_BLOCK(acc, i + 2), DEEPER_BLOCK(acc, i + 3), \
       DEEPER_BLOCK(acc, i + 4), DEEPER_BLOCK(acc, i + 5), DEEPER_BLOCK(acc, i + 6), DEEPER_BLOCK(acc, i + 7)
 
-// "wgmma.mma_async": acc += a b for 64 pixels and a slice of depth; signs as they are, a with its depth
-// contiguous, b with its columns contiguous if kBackward.
+// "wgmma.mma_async": acc += a b for 64 pixels and a slice of depth. No negation; a has contiguous depth, b
+// has contiguous columns if kBackward.
 template <bool kBackward>
 __device__ void Multiply(float (&acc)[1][8][4], uint64_t a, uint64_t b) {
   asm volatile(
@@ -163,7 +162,7 @@ __device__ void Multiply(float (&acc)[1][24][4], uint64_t a, uint64_t b) {
 
 // ---- The kernel ---------------------------------------------------------------------------------------
 
-// Where things lie in shared memory.
+// The layout of shared memory.
 template <int kColumns>
 struct Layout {
   static constexpr int kStages = StagesOf(kColumns);
@@ -174,17 +173,17 @@ struct Layout {
     return base + kStages * StageBytes(kColumns) + step % kStages * int{sizeof(uint64_t)};
   }
   __device__ uint32_t Empty(int step) const { return Full(step) + kStages * int{sizeof(uint64_t)}; }
-  static constexpr int kSums = kStages * (StageBytes(kColumns) + 2 * int{sizeof(uint64_t)});  // from base on
+  static constexpr int kSums = kStages * (StageBytes(kColumns) + 2 * int{sizeof(uint64_t)});  // from base
   __device__ static int Parity(int step) { return step / kStages % 2; }
 };
 
-// One lane's work.
+// The work of the lane that loads.
 template <int kColumns>
 __device__ void FillStages(const Gemm& g, const Tile& tile, const Layout<kColumns>& at,
                            const CUtensorMap& pixels, const CUtensorMap& weights) {
   const int steps = g.steps();
   for (int index = 0; index < steps; ++index) {
-    // In the first round there is no phase before: a fresh barrier lets through who waits for parity 1.
+    // The first round has no earlier phase: a new barrier does not block a wait for parity 1.
     Wait(at.Empty(index), 1 - at.Parity(index));
     const Step step = StepAt(g, index);
     const uint32_t full = at.Full(index), stage = at.Stage(index);
@@ -197,7 +196,7 @@ __device__ void FillStages(const Gemm& g, const Tile& tile, const Layout<kColumn
   }
 }
 
-// Of a warpgroup; they are not waited for.
+// Starts a warpgroup's products without waiting for them.
 template <int kSlices, bool kBackward, int kBlocks>
 __device__ void MultiplyStep(uint32_t stage, int warpgroup, float (&acc)[1][kBlocks][4]) {
   BeginMultiply();
@@ -209,7 +208,7 @@ __device__ void MultiplyStep(uint32_t stage, int warpgroup, float (&acc)[1][kBlo
   CommitMultiply();
 }
 
-// A warpgroup's work. The products of a step are on their way while the next is waited for.
+// The work of a warpgroup. The products of a step run while it waits for the next step.
 template <bool kBackward, int kColumns>
 __device__ void MultiplyStages(const Gemm& g, const Layout<kColumns>& at, int warpgroup,
                                float (&acc)[1][kColumns / 8][4]) {
@@ -218,7 +217,7 @@ __device__ void MultiplyStages(const Gemm& g, const Layout<kColumns>& at, int wa
   for (int index = 0; index < steps; ++index) {
     Wait(at.Full(index), at.Parity(index));
     const uint32_t stage = at.Stage(index);
-    switch (StepAt(g, index).slices) {  // with a branch between two wgmma, ptxas would put fences there
+    switch (StepAt(g, index).slices) {  // ptxas would insert fences at a branch between two wgmma
       case 1:
         MultiplyStep<1, kBackward>(stage, warpgroup, acc);
         break;
@@ -238,7 +237,7 @@ __device__ void MultiplyStages(const Gemm& g, const Layout<kColumns>& at, int wa
   WaitForMultiply<0>();
 #pragma unroll
   for (auto& block : acc[0]) {
-    asm volatile("" : DEEPER_BLOCK((&block), 0)::"memory");  // they are not to be read before
+    asm volatile("" : DEEPER_BLOCK((&block), 0)::"memory");  // prevents earlier reads
   }
 }
 
@@ -252,7 +251,7 @@ __global__ void __launch_bounds__(kBlockThreads, BlocksOnSm(kColumns))
   const Layout<kColumns> at = {base};
   float* const sums = reinterpret_cast<float*>(unaligned + (base - start) + at.kSums);
   const Tile tile = TileOf(g, kColumns, static_cast<int>(blockIdx.x));
-  // By shuffle, so that the compiler sees that a warp takes one way: it serializes wgmma otherwise.
+  // The shuffle shows the compiler that a warp takes only one path. Otherwise it serializes wgmma.
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
 
   if (threadIdx.x == 0) {
@@ -278,10 +277,10 @@ __global__ void __launch_bounds__(kBlockThreads, BlocksOnSm(kColumns))
 
 // ---- Launching ----------------------------------------------------------------------------------------
 
-// The driver's function, without linking to the driver: machines that build have none.
+// Finds the driver's function at run time, since machines that build may have no driver.
 template <class Function>
 cudaError_t FindInDriver(const char* name, Function*& function) {
-  constexpr unsigned int kSince = 12000;  // the CUDA version that brought both of them
+  constexpr unsigned int kSince = 12000;  // the CUDA version that introduced both
   void* found = nullptr;
   cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
   const cudaError_t error =

@@ -1,4 +1,4 @@
-// The sums of columns over all tiles of pixels: one block for 32 columns, 32 threads a column. Thread j adds
+// Sums columns over all tiles of pixels. A block handles 32 columns with 32 threads per column. Thread j adds
 // the tiles j, j + 32, ..., and a tree adds the threads.
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 

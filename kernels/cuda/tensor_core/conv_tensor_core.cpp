@@ -20,16 +20,16 @@ namespace {
 using Pass = ConvolutionProblem::Pass;
 
 constexpr uintptr_t kAlignment = 16;
-constexpr int64_t kMaxKernel = 255;  // TMA's corners are bytes
+constexpr int64_t kMaxKernel = 255;  // TMA stores corners as bytes
 
-// Why not; nullptr if the kernels compute it.
+// Returns the reason why the kernels do not support the problem; nullptr if they do.
 const char* Reason(const ConvolutionProblem& p) {
   if (p.dtype != DType::kBf16) return "for bf16 only";
-  if (p.pool_x && (p.kernel != 1 || p.pass == Pass::kBackwardData)) return "pooled inputs of 1x1 only";
-  if (!p.pool_x && p.pass == Pass::kBackwardWeights) return "no gradients of weights, but of pooled inputs";
+  if (p.pool_x && (p.kernel != 1 || p.pass == Pass::kBackwardData)) return "pooled inputs for 1x1 only";
+  if (!p.pool_x && p.pass == Pass::kBackwardWeights) return "gradients of weights for pooled inputs only";
   if (p.stride != 1) return "for stride 1 only";
   if (p.kernel % 2 == 0 || p.pad != p.kernel / 2 || p.kernel > kMaxKernel) {
-    return "for odd filters with the padding that keeps the size only";
+    return "for odd filters with \"same\" padding only";
   }
   for (const int64_t channels : {p.c, p.k, p.PitchOfX(), p.PitchOfY(), p.mask_dx ? p.PitchOfMask() : 0}) {
     if (channels % conv::kChunk != 0) return "for multiples of 8 channels only";
@@ -134,8 +134,8 @@ struct Kernel {
   const char* name;
   Work work;
   int first, last;           // compute capability
-  int rows, columns;         // of a tile
-  LaunchConvolution launch;  // none for gradients
+  int rows, columns;         // per tile
+  LaunchConvolution launch;  // nullptr for gradients
 
   std::string ToString() const { return absl::StrCat("deeper ", name, " ", rows, "x", columns); }
 };
@@ -152,7 +152,7 @@ constexpr Kernel kKernels[] = {
     {"sm80 pooled gradient", Work::kPooledGradient, 80, kNewest, 64, kChannels, nullptr},
 };
 
-// Of what is written, with the parts of tiles that lie beyond it.
+// The number of elements written, including parts of tiles outside the output.
 int64_t PaddedElements(const Kernel& kernel, const conv::Gemm& g) {
   const bool gradient = kernel.work == Work::kPooledGradient;
   const int rows = gradient ? g.columns : g.pixels(), columns = gradient ? g.depth : g.columns;

@@ -1,5 +1,5 @@
-// Convolutions by tensor core kernels of our own (conv_sm80.cu, conv_sm90.cu, conv_pool_gradient.cu), as
-// algorithms beside cuDNN's.
+// Convolutions by custom tensor core kernels (conv_sm80.cu, conv_sm90.cu, conv_pool_gradient.cu), which
+// complement cuDNN's algorithms.
 #pragma once
 
 #include <memory>
@@ -11,15 +11,15 @@
 
 namespace deeper::tensor_core {
 
-// The kernels that a GPU of that compute capability, 80 or 90, can run: one algorithm for each size of tile,
-// with the least padding first. They give the same bits every time, and want operands
-// aligned to 16 bytes; the sums of a masked dx are those of its elements as stored. Unimplemented, with the
-// reason: all but bf16, forward and backward data, stride 1, odd filters with the padding that keeps the
-// size, channels and pitches that are multiples of 8; with pool_x, forward and backward weights of 1x1.
+// The kernels for a GPU of compute capability 80 or 90: one algorithm per tile size, with the least padding
+// first. They always give the same bits and need operands aligned to 16 bytes. The sums of a masked dx are
+// those of its stored elements. They support bf16, forward and backward data, stride 1, odd filters with
+// "same" padding, and channels and pitches that are multiples of 8; with pool_x, forward and backward weights
+// of 1x1. Otherwise Unimplemented, with the reason.
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability,
                                                         const ConvolutionProblem& problem);
 
-// The problem as the kernels see it; for gradients of weights, as the forward convolution.
+// The problem in the form of the kernels; for gradients of weights, the forward convolution.
 conv::Gemm GemmOf(const ConvolutionProblem& problem);
 
 }  // namespace deeper::tensor_core

@@ -1,19 +1,19 @@
-// The index math of our tensor core convolutions (conv_sm80.cu, conv_sm90.cu): where each number lies in
-// memory, in shared memory and in registers. All of it runs on the host too: there
-// tests/kernels/cuda/tensor_core/conv_tiling_test.cpp checks it, and conv_emulation_test.cpp computes whole
+// The index math of our tensor core convolutions (conv_sm80.cu, conv_sm90.cu): the position of each number in
+// memory, in shared memory and in registers. All of it also runs on the host, where
+// tests/kernels/cuda/tensor_core/conv_tiling_test.cpp checks it and conv_emulation_test.cpp computes whole
 // convolutions with it.
 //
-// A convolution of stride 1 with "same" padding is a product of matrices. Its rows are the pixels, of what is
-// read and of what is written alike; inside, it goes over the taps of the filter and, tap by tap, over the
-// channels that are read ("depth"); its columns are the channels that are written:
+// A convolution of stride 1 with "same" padding is a product of matrices. Its rows are the pixels, both of
+// the input and of the output. Its inner dimension ("depth") covers the taps of the filter and, within a tap,
+// the input channels. Its columns are the output channels:
 //   forward        y[p, k]  = sum over t, c of  x[p + at(t), c] w[k, t, c]             depth C, columns K
 //   backward data  dx[p, c] = sum over t, k of dy[p + at(t), k] w[k, taps - 1 - t, c]  depth K, columns C
-// where at(t) is the tap's place relative to the filter's centre. Backward data meets the filter turned by
-// half a turn, and reads w with its columns, not its depth, contiguous.
+// where at(t) is the tap's position relative to the filter's centre. Backward data uses the filter rotated by
+// 180 degrees, and reads w with contiguous columns instead of contiguous depth.
 //
-// A block computes a tile of 128 pixels by 64, 128 or, on sm_90, 192 columns. It goes through its depth in
-// steps of 64 channels of one tap, each in slices of 16: what one instruction of the tensor cores takes. Of a
-// step's slices, those that lie wholly beyond the last channel are left out.
+// A block computes a tile of 128 pixels by 64, 128 or, on sm_90, 192 columns. It processes the depth in steps
+// of 64 channels of one tap, and a step in slices of 16, the depth of one tensor core instruction. Slices
+// entirely after the last channel are skipped.
 #pragma once
 
 #include <cmath>
@@ -27,12 +27,12 @@ namespace deeper::conv {
 constexpr int kTilePixels = 128;
 constexpr int kStepDepth = 64;
 constexpr int kSliceDepth = 16;
-constexpr int kChunk = 8;                             // channels that move as one: 16 bytes
-constexpr int kBoxRows = 64;                          // of weights that move as one
-constexpr int kRowBytes = kStepDepth * 2;             // of a row in shared memory
-constexpr int kPixelBytes = kTilePixels * kRowBytes;  // of a step
-constexpr int kBoxBytes = kBoxRows * kRowBytes;       // of a box of weights
-constexpr int kSwizzleBytes = 8 * kRowBytes;          // after which the swizzle repeats itself
+constexpr int kChunk = 8;                             // channels that move as one unit: 16 bytes
+constexpr int kBoxRows = 64;                          // of weights that move as one unit
+constexpr int kRowBytes = kStepDepth * 2;             // per row in shared memory
+constexpr int kPixelBytes = kTilePixels * kRowBytes;  // per step
+constexpr int kBoxBytes = kBoxRows * kRowBytes;       // per box of weights
+constexpr int kSwizzleBytes = 8 * kRowBytes;          // period of the swizzle
 constexpr int StageBytes(int columns) {
   return kPixelBytes + columns * kRowBytes;
 }
@@ -62,10 +62,10 @@ struct Gemm {
 // ---- Tiles and steps ----------------------------------------------------------------------------------
 
 struct Tile {
-  int index, pixel, column;  // of the tile among those of pixels; of its first element
+  int index, pixel, column;  // tile number among those of pixels; its first pixel and column
 };
 
-// Blocks that read the same pixels follow each other.
+// Blocks that read the same pixels are consecutive.
 DEEPER_HD inline Tile TileOf(const Gemm& g, int tile_columns, int block) {
   const int across = CeilDiv(g.columns, tile_columns);
   return {block / across, block / across * kTilePixels, block % across * tile_columns};
@@ -83,9 +83,9 @@ DEEPER_HD inline Pixel PixelAt(const Gemm& g, int index) {
 
 struct Step {
   int row, column;  // of the tap: 0 to kernel - 1
-  int weight_tap;   // where w has it
-  int depth;        // its first channel
-  int slices;       // with channels in them: 1 to 4
+  int weight_tap;   // position of the tap in w
+  int depth;        // first channel of the step
+  int slices;       // slices that contain channels: 1 to 4
 };
 DEEPER_HD inline Step StepAt(const Gemm& g, int index) {
   const int per_tap = CeilDiv(g.depth, kStepDepth), tap = index / per_tap;
@@ -94,7 +94,7 @@ DEEPER_HD inline Step StepAt(const Gemm& g, int index) {
           left < kStepDepth ? CeilDiv(left, kSliceDepth) : kStepDepth / kSliceDepth};
 }
 
-// Of an element of w, [filter][tap][channel].
+// The index of an element of w, [filter][tap][channel].
 DEEPER_HD inline int64_t WeightIndex(const Gemm& g, int weight_tap, int column, int depth) {
   const int filter = g.backward ? depth : column, channel = g.backward ? column : depth;
   return (int64_t{filter} * g.taps() + weight_tap) * (g.backward ? g.columns : g.depth) + channel;
@@ -102,12 +102,11 @@ DEEPER_HD inline int64_t WeightIndex(const Gemm& g, int weight_tap, int column, 
 
 // ---- Shared memory ------------------------------------------------------------------------------------
 // A stage holds the pixels of a step, [128 pixels][64 depth], then its weights: forward [columns][64 depth],
-// backward one box of [64 depth][64 columns] after the other. Either way they are rows of 64 elements, of
-// which the 16-byte chunks are exchanged within the row so that 8 rows' chunks of one number lie in
-// different banks: the pattern that TMA and wgmma call a swizzle of 128 bytes, if the stage begins at a
-// multiple of 1024.
+// backward a sequence of boxes of [64 depth][64 columns]. All consist of rows of 64 elements. The 16-byte
+// chunks within a row are permuted so that equal chunks of 8 rows are in different banks. TMA and wgmma call
+// this pattern a swizzle of 128 bytes; the stage must start at a multiple of 1024.
 
-// In bytes.
+// Offset in bytes.
 DEEPER_HD constexpr int RowOffset(int row, int element) {
   return row * kRowBytes + ((element / kChunk) ^ (row % 8)) * 16 + element % kChunk * 2;
 }
@@ -117,12 +116,12 @@ DEEPER_HD constexpr int WeightOffset(bool backward, int column, int depth) {
 }
 
 // ---- Copies, chunk by chunk (sm_80) -------------------------------------------------------------------
-// Thread t moves chunk t % 8 of the rows t / 8, t / 8 + 32, ...
+// Thread t copies chunk t % 8 of the rows t / 8, t / 8 + 32, ...
 
 constexpr int kCopyThreads = 256;
 constexpr int kRowChunks = kStepDepth / kChunk;
 constexpr int kCopyRows = kCopyThreads / kRowChunks;
-constexpr int kPixelCopies = kTilePixels / kCopyRows;  // of a thread, for each step
+constexpr int kPixelCopies = kTilePixels / kCopyRows;  // per thread and step
 
 DEEPER_HD constexpr int CopyRow(int thread, int i) {
   return thread / kRowChunks + i * kCopyRows;
@@ -131,10 +130,10 @@ DEEPER_HD constexpr int CopyElement(int thread) {
   return thread % kRowChunks * kChunk;
 }
 
-// A pixel that a thread copies from. One that is not there is too far away for every tap.
+// The source pixel of a thread. A missing pixel has coordinates that are too far away for every tap.
 struct Source {
   int row = -(1 << 20), column = 0;
-  int64_t index = 0;  // of its first channel
+  int64_t index = 0;  // index of its first channel
 };
 DEEPER_HD inline Source SourceOf(const Gemm& g, const Tile& tile, int thread, int i) {
   const int index = tile.pixel + CopyRow(thread, i);
@@ -143,7 +142,7 @@ DEEPER_HD inline Source SourceOf(const Gemm& g, const Tile& tile, int thread, in
   return {pixel.row, pixel.column, index * g.in_pitch};
 }
 
-// Calls copy(offset in shared memory, index in memory, whether there is anything; zeros, if not).
+// Calls copy(offset in shared memory, index in memory, whether the source exists; otherwise zeros).
 template <class Copy>
 DEEPER_HD void CopyPixels(const Gemm& g, const Source (&sources)[kPixelCopies], const Step& step, int thread,
                           const Copy& copy) {
@@ -171,11 +170,11 @@ DEEPER_HD void CopyWeights(const Gemm& g, const Tile& tile, const Step& step, in
 }
 
 // ---- Boxes (sm_90) ------------------------------------------------------------------------------------
-// TMA moves the pixels of a step as one box of 128 pixels, in the order of their index, whatever rows and
-// images it runs across, and the weights as boxes of 64 rows. It writes zeros for what is outside.
+// TMA moves the pixels of a step as one box of 128 pixels in the order of their index, across rows and
+// images, and the weights as boxes of 64 rows. It writes zeros for what is outside.
 
-// cuTensorMapEncodeIm2col: the corners of the pixels that a filter's first tap meets, against those of the
-// image. The same for rows and columns.
+// cuTensorMapEncodeIm2col: the corners of the pixels under a filter's first tap, relative to the corners of
+// the image. The same for rows and columns.
 DEEPER_HD inline int LowerCorner(const Gemm& g) {
   return -g.pad();
 }
@@ -183,7 +182,7 @@ DEEPER_HD inline int UpperCorner(const Gemm& g) {
   return g.pad() - (g.kernel - 1);
 }
 
-// Where the first tap of the tile's first pixel lies.
+// The position of the first tap of the tile's first pixel.
 struct PixelBox {
   int channel, column, row, image;
 };
@@ -192,7 +191,7 @@ DEEPER_HD inline PixelBox PixelBoxOf(const Gemm& g, const Tile& tile, const Step
   return {step.depth, first.column - g.pad(), first.row - g.pad(), first.image};
 }
 
-// The first element of box number `box`. It goes to kPixelBytes + box * kBoxBytes.
+// The first element of box number `box`. Its destination is kPixelBytes + box * kBoxBytes.
 struct WeightBox {
   int channel, tap, filter;
 };
@@ -204,20 +203,20 @@ DEEPER_HD inline WeightBox WeightBoxOf(const Gemm& g, const Tile& tile, const St
 
 // ---- Operands of wgmma (sm_90) ------------------------------------------------------------------------
 
-// PTX ISA, "Matrix descriptor format": addresses and offsets in units of 16 bytes; 1 in the two highest bits
-// is the swizzle of 128 bytes.
+// PTX ISA, "Matrix descriptor format": addresses and offsets in units of 16 bytes. 1 in the two highest bits
+// selects the swizzle of 128 bytes.
 DEEPER_HD constexpr uint64_t Descriptor(uint32_t address, int leading_bytes, int stride_bytes) {
   return uint64_t{(address & 0x3FFFF) >> 4} | uint64_t(leading_bytes >> 4) << 16 |
          uint64_t(stride_bytes >> 4) << 32 | uint64_t{1} << 62;
 }
 
-// Depth is contiguous: from 8 rows to the next 8, a stride; there is no leading offset. A slice is 32 bytes
-// into the rows.
+// Depth is contiguous. The stride is the distance from 8 rows to the next 8; there is no leading offset. A
+// slice is 32 bytes of each row.
 DEEPER_HD constexpr uint64_t PixelDescriptor(uint32_t stage, int warpgroup, int slice) {
   return Descriptor(stage + warpgroup * 64 * kRowBytes + slice * kSliceDepth * 2, 16, kSwizzleBytes);
 }
-// Backward, columns are contiguous: from 64 of them to the next 64, the leading offset; from 8 of depth to
-// the next 8, the stride. A slice is 16 rows.
+// Backward: columns are contiguous. The leading offset is the distance from 64 columns to the next 64, the
+// stride that from 8 of depth to the next 8. A slice is 16 rows.
 DEEPER_HD constexpr uint64_t WeightDescriptor(bool backward, uint32_t stage, int slice) {
   const uint32_t weights = stage + kPixelBytes;
   return backward ? Descriptor(weights + slice * kSliceDepth * kRowBytes, kBoxBytes, kSwizzleBytes)
@@ -225,14 +224,14 @@ DEEPER_HD constexpr uint64_t WeightDescriptor(bool backward, uint32_t stage, int
 }
 
 // ---- Operands of mma.sync (sm_80) ---------------------------------------------------------------------
-// Which row each lane points ldmatrix.x4 to: lanes 0 to 7 to the rows of the first 8x8 matrix, and so on.
+// The row that each lane passes to ldmatrix.x4: lanes 0 to 7 the rows of the first 8x8 matrix, and so on.
 
-// Pixels [16][16 depth], `row` the first: matrices a0 to a3 of mma.m16n8k16.
+// Pixels [16][16 depth] from `row`: matrices a0 to a3 of mma.m16n8k16.
 DEEPER_HD constexpr int PixelMatrixOffset(int row, int slice, int lane) {
   return RowOffset(row + lane % 16, slice * kSliceDepth + lane / 16 * 8);
 }
-// Weights of 16 columns, `column` the first: b0, b1 of the first 8, then b0, b1 of the next. Backward, they
-// are transposed on the way.
+// Weights of 16 columns from `column`: b0, b1 of the first 8, then b0, b1 of the next 8. Backward transposes
+// them during the load.
 DEEPER_HD constexpr int WeightMatrixOffset(bool backward, int column, int slice, int lane) {
   const int second = lane / 8 % 2 * 8, next = lane / 16 * 8;
   return kPixelBytes + (backward
@@ -241,8 +240,8 @@ DEEPER_HD constexpr int WeightMatrixOffset(bool backward, int column, int slice,
 }
 
 // ---- Accumulators -------------------------------------------------------------------------------------
-// Both instructions leave a warp with 16 rows in blocks of 8 columns; of each block a lane holds four
-// numbers. Number i:
+// Both instructions leave a warp with 16 rows in blocks of 8 columns. A lane holds four numbers of each
+// block. Number i:
 DEEPER_HD constexpr int FragmentRow(int lane, int i) {
   return lane / 4 + i / 2 * 8;
 }
@@ -250,43 +249,43 @@ DEEPER_HD constexpr int FragmentColumn(int lane, int i) {
   return lane % 4 * 2 + i % 2;
 }
 
-// A quad, 4 neighbouring lanes, has 8 columns of a row between them, 2 each, in each of 4 neighbouring
-// blocks. It transposes these 4x4 pairs, by exchanging with the neighbours at distance 1 and then 2, and
-// each lane has one whole block, of 16 bytes: v[i] of lane q becomes what v[q] of lane i was. i here is one
-// without the bit of the distance.
+// A quad of 4 neighbouring lanes holds 8 columns of a row, 2 per lane, in each of 4 neighbouring blocks. It
+// transposes these 4x4 pairs by exchanging with the neighbours at distance 1 and then 2. Each lane then holds
+// one whole block of 16 bytes: v[i] of lane q becomes the former v[q] of lane i. Here i is an index without
+// the bit of the distance.
 constexpr int kGroupColumns = 32;
 DEEPER_HD inline uint32_t Outgoing(const uint32_t (&v)[4], int lane, int distance, int i) {
   return (lane & distance) != 0 ? v[i] : v[i | distance];
 }
-// Selections rather than a chosen element: registers have no addresses.
+// Uses selections instead of an index, since registers have no addresses.
 DEEPER_HD inline void Incoming(uint32_t (&v)[4], int lane, int distance, int i, uint32_t value) {
   const bool odd = (lane & distance) != 0;
   v[i] = odd ? value : v[i];
   v[i | distance] = odd ? v[i | distance] : value;
 }
-// Then the first column of the lane's block within the group.
+// The first column of the lane's block within the group, after the exchange.
 DEEPER_HD constexpr int ChunkColumn(int lane) {
   return lane % 4 * kChunk;
 }
 
-// Partial sums of columns, [tile of pixels][column].
+// The index of partial sums of columns, [tile of pixels][column].
 DEEPER_HD inline int64_t SumIndex(const Gemm& g, const Tile& tile, int column) {
   return int64_t{tile.index} * g.columns + tile.column + column;
 }
 
 // ---- Results ------------------------------------------------------------------------------------------
 
-// What happens to the sums before they are stored, and where they go.
+// The operations on the sums before they are stored, and their destination.
 struct Epilogue {
   bf16* out = nullptr;
-  const bf16* bias = nullptr;        // forward: this one,
-  const float* wide_bias = nullptr;  // this one, or none
+  const bf16* bias = nullptr;        // forward: this bias,
+  const float* wide_bias = nullptr;  // or this one, or neither
   bool relu = false;
-  const bf16* mask = nullptr;  // backward: with the partial sums of columns, see SumIndex; or neither
+  const bf16* mask = nullptr;  // backward: together with the partial sums of columns (SumIndex), or neither
   float* sums = nullptr;
 };
 
-// For two neighbouring columns, the first an even one.
+// For two neighbouring columns; the first one is even.
 struct Bias {
   float low = 0, high = 0;
 };
@@ -298,10 +297,10 @@ DEEPER_HD inline Bias BiasOf(const Gemm& g, const Epilogue& e, int column) {
 }
 DEEPER_HD inline float Activated(const Epilogue& e, float value) {
   const float least = e.relu ? 0.0f : -INFINITY;
-  return value < least ? least : value;  // a NaN stays
+  return value < least ? least : value;  // keeps NaN
 }
 
-// Masks and stores 8 columns of a pixel, packed in pairs, and adds what is stored to their sums.
+// Masks and stores 8 columns of a pixel, packed in pairs, and adds the stored values to their sums.
 template <bool kBackward>
 DEEPER_HD void StoreChunk(const Gemm& g, const Epilogue& e, int pixel, int column, const uint32_t (&pairs)[4],
                           float (&sums)[kChunk]) {

@@ -1,4 +1,4 @@
-// Passes over flat arrays in the device's memory, on the device's stream.
+// Passes over flat arrays in device memory, on the device's stream.
 #pragma once
 
 #include <cstddef>
@@ -20,8 +20,8 @@ DEEPER_BACKENDS(void, Narrow, Device& device, const float* x, void* to, int64_t 
 // to[i] = float(x[i]), x bf16.
 void WidenCuda(Device& device, const void* x, float* to, int64_t count);
 
-// *found = 1 if some x[i] is NaN or infinite, else 0: what decides if a step's gradients may be used. x:
-// fp32. workspace: FindNonFiniteWorkspaceBytes(device), 16-byte aligned.
+// *found = 1 if any x[i] is NaN or infinite, else 0. The result decides whether a step's gradients are
+// usable. x: fp32. workspace: FindNonFiniteWorkspaceBytes(device), 16-byte aligned.
 DEEPER_BACKENDS(void, FindNonFinite, Device& device, const float* x, int64_t count, uint32_t* found,
                 void* workspace);
 DEEPER_BACKENDS(size_t, FindNonFiniteWorkspaceBytes, Device& device);

@@ -22,7 +22,8 @@ DEEPER_SIMD void Round(const float* from, bf16* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = ToBf16(from[i]);
 }
 
-// In bits, since a comparison of floats may be optimised away: NaN and infinity have all ones as exponent.
+// Compares bits, since the compiler may optimise a float comparison away. NaN and infinity have an exponent
+// of all ones.
 DEEPER_SIMD bool HasNonFinite(const float* x, int64_t count) {
   constexpr uint32_t kExponent = 0x7F800000;
   uint32_t found = 0;

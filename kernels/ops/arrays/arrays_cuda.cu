@@ -25,7 +25,8 @@ struct Convert {
   DEEPER_HD void operator()(int64_t i) const { to[i] = FromFloat<To>(ToFloat(x[i])); }
 };
 
-// Every kLanes-th element is one lane's, then every kGroups-th lane one group's: neighbours read neighbours.
+// A lane takes every kLanes-th element, a group takes every kGroups-th lane. Neighbouring threads read
+// neighbouring elements.
 constexpr int64_t kLanes = 1 << 16, kGroups = 1 << 8;
 
 struct FindInLane {

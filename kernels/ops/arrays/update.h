@@ -1,5 +1,5 @@
-// The update of parameters from their gradients. A rule says what happens to one parameter; the pass over the
-// arrays is the same for every rule, on the CPU and on CUDA.
+// The update of parameters from their gradients. A rule updates one parameter; one pass over the arrays
+// serves every rule, on the CPU and on CUDA.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,10 @@
 
 namespace deeper {
 
-// What changes from step to step.
+// The values that change from step to step.
 struct StepScalars {
   float lr = 0;
-  int32_t step = 1;  // of the training, counted from 1: for the correction of a bias
+  int32_t step = 1;  // step of the training, from 1, for bias correction
 };
 
 // A rule has
@@ -22,9 +22,9 @@ struct StepScalars {
 //   operator()         updates the parameter `w` and its `state` [kStates]; `decay` is weight_decay, or 0
 //                      where the parameter does not decay
 
-// Stochastic gradient descent with momentum:
+// Stochastic gradient descent with momentum, in the form of Sutskever et al. 2013 that PyTorch implements:
 //   g += weight_decay * w;  m = momentum * m + g;  w -= lr * (nesterov ? g + momentum * m : m)
-// the form of Sutskever et al. 2013 that PyTorch implements, the learning rate outside the momentum buffer.
+// The learning rate is applied outside the momentum buffer.
 struct SgdRule {
   static constexpr const char* kName = "sgd";
   static constexpr int kStates = 1;
@@ -43,21 +43,20 @@ struct SgdRule {
 using UpdateRule = std::variant<SgdRule>;
 constexpr int kMostStates = 2;
 
-// Parameters decay or do not in groups of this many neighbours.
+// Weight decay is switched on or off for groups of this many neighbouring parameters.
 constexpr int64_t kDecayGroup = 16;
 
 // `count` neighbouring parameters, fp32, in the device's memory.
 struct UpdateArrays {
   float* w = nullptr;  // updated in place
   const float* g = nullptr;
-  float* states[kMostStates] = {};  // as many as the rule keeps, updated in place
-  void* narrow = nullptr;           // overwritten with the new w in bf16; nullptr: not wanted
-  const uint8_t* decays = nullptr;  // [ceil(count / kDecayGroup)] 0 where weight_decay is not for them;
-                                    // nullptr: all decay
+  float* states[kMostStates] = {};  // the first kStates of them, updated in place
+  void* narrow = nullptr;           // overwritten with the new w in bf16; nullptr: not needed
+  const uint8_t* decays = nullptr;  // [ceil(count / kDecayGroup)] 0: no weight decay; nullptr: all decay
   int64_t count = 0;
 };
 
-// On the device's stream. `now` is read from the device's memory when the work runs.
+// Runs on the device's stream. The work reads `now` from device memory when it runs.
 DEEPER_BACKENDS(void, Update, Device& device, const UpdateRule& rule, const StepScalars* now,
                 const UpdateArrays& arrays);
 

@@ -7,7 +7,7 @@
 namespace deeper {
 namespace {
 
-// The rule and the scalars are copies, so that the compiler sees they do not change under the stores.
+// Copies the rule and the scalars, so that the compiler can assume that the stores do not change them.
 template <class Rule>
 DEEPER_SIMD void UpdateRange(const Rule rule, const StepScalars now, const UpdateArrays& a, int64_t begin,
                              int64_t end) {

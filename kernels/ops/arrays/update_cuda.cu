@@ -11,7 +11,7 @@ template <class Rule, int N>
 struct UpdatePack {
   static_assert(kDecayGroup % N == 0);
   Rule rule;
-  const StepScalars* now;  // in the device's memory
+  const StepScalars* now;  // in device memory
   UpdateArrays a;
 
   DEEPER_HD void operator()(int64_t i) const {
@@ -43,7 +43,7 @@ struct UpdatePack {
   }
 };
 
-// A shard of the parameters may begin anywhere.
+// A shard of the parameters may start at any address.
 bool Aligned(const UpdateArrays& a) {
   const auto at = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };
   uintptr_t all = at(a.w) | at(a.g);

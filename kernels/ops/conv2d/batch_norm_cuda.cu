@@ -10,8 +10,8 @@
 namespace deeper {
 namespace {
 
-// Mean, and sum of the squares of the distances to it. Merged by the formula of Chan, Golub and LeVeque 1979,
-// which does not cancel as the difference of sums of squares does.
+// The mean, and the sum of squared distances to it. The merge formula of Chan, Golub and LeVeque 1979 avoids
+// the cancellation of a difference of sums of squares.
 struct Moments {
   static constexpr int kValues = 2;
   float v[kValues];
@@ -22,7 +22,7 @@ struct Moments {
   }
 };
 
-// Of the gradient g of what the ReLU reads: sum of g, and of g times the normalised x.
+// For the gradient g of the ReLU's input: the sum of g, and the sum of g times the normalised x.
 struct GradientSums {
   static constexpr int kValues = 2;
   float v[kValues];
@@ -32,7 +32,7 @@ struct GradientSums {
   }
 };
 
-// Which rows and channels one index stands for.
+// The rows and channels that one index covers.
 template <int N>
 struct Part {
   int64_t tile, channel, begin, end;
@@ -81,7 +81,7 @@ struct FinishMoments {
   }
 };
 
-// One channel's statistics and parameters.
+// Statistics and parameters of one channel.
 struct Channel {
   float mean, inverse, scale, shift;
 
@@ -112,14 +112,14 @@ struct Normalize {
       Pack<T, N> pack = LoadPack<T, N>(x.At(row, part.channel));
       for (int j = 0; j < N; ++j) {
         const float out = channel[j].Output(ToFloat(pack.v[j]));
-        pack.v[j] = FromFloat<T>(relu && out < 0 ? 0.0f : out);  // a NaN stays one
+        pack.v[j] = FromFloat<T>(relu && out < 0 ? 0.0f : out);  // keeps NaN
       }
       StorePack(y.At(row, part.channel), pack);
     }
   }
 };
 
-// What both passes of Backward read.
+// The inputs of both passes of Backward.
 template <class T, int N>
 struct Gradients {
   Pixels<T> x, dy;
@@ -130,7 +130,7 @@ struct Gradients {
   bool relu;
 
   DEEPER_HD Channel ChannelOf(int64_t c) const { return {mean[c], inverse[c], scale[c], shift[c]}; }
-  // Of what the ReLU reads.
+  // The gradient of the ReLU's input.
   DEEPER_HD float Masked(const Channel& channel, float x_value, float gradient) const {
     return relu && !(channel.Output(x_value) > 0) ? 0.0f : gradient;
   }

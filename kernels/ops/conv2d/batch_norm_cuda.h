@@ -1,6 +1,6 @@
 // Batch normalisation of a feature map with optional ReLU, for Conv2d and Inception on CUDA (NormParams in
-// conv2d.h). x, y and their gradients: kNhwc, dense or slices, fp32 or bf16; statistics and parameters [C]
-// fp32. All sums in a fixed order.
+// conv2d.h). x, y and their gradients are kNhwc, dense or slices, fp32 or bf16. Statistics and parameters are
+// [C] fp32. All sums have a fixed order.
 #pragma once
 
 #include <vector>
@@ -13,7 +13,7 @@
 namespace deeper {
 
 struct BatchNormArguments {
-  TensorDesc x_desc, y_desc;  // x_desc alone for Backward
+  TensorDesc x_desc, y_desc;  // Backward uses x_desc only
   bool relu = false;
   const float* scale = nullptr;
   const float* shift = nullptr;
@@ -26,12 +26,12 @@ struct BatchNormArguments {
 
 size_t BatchNormWorkspaceBytes(const TensorDesc& desc);
 
-// y is overwritten. Training: mean and inverse too, and the running statistics are moved as NormParams says.
-// Evaluation, where `mean` is nullptr: y from the running statistics, which stay.
+// Overwrites y. Training also writes mean and inverse and updates the running statistics as in NormParams.
+// Evaluation (`mean` is nullptr) normalises by the running statistics and does not change them.
 void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
                           float* running_mean, float* running_var);
-// From dy (masked here by the ReLU, recomputed from x): dx, dscale, dshift overwritten. dx may be dy, pixel
-// by pixel.
+// Overwrites dx, dscale and dshift, computed from dy. Recomputes the ReLU from x to mask dy. dx may be dy;
+// each pixel is read before it is written.
 void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const Tensor& dy,
                            const std::vector<ChannelTarget>& dx, float* dscale, float* dshift);
 

@@ -25,7 +25,7 @@ absl::StatusOr<OpShape> Infer(const Conv2dParams& p, const Shape& x) {
     shape.params.push_back({"bn.bias", vector, ParamRole::kShift, Init::kZero});
     shape.params.push_back({"bn.running_mean", vector, ParamRole::kRunningMean, Init::kZero});
     shape.params.push_back({"bn.running_var", vector, ParamRole::kRunningVar, Init::kOne});
-    shape.inner_elements = y.elements();  // what batch norm reads
+    shape.inner_elements = y.elements();  // the input of batch norm
   } else {
     shape.params.push_back({"conv.bias", vector, ParamRole::kBias, Init::kZero});
   }

@@ -1,21 +1,20 @@
-// 2-D convolution (cross-correlation, as everyone's), with bias or batch norm, with ReLU.
+// 2-D convolution (cross-correlation, as in other frameworks), with bias or batch norm, and optional ReLU.
 //
 //   y = act(norm(conv(x, weight) + bias))
 //
 // x: [N,C,H,W] in the device's layout of feature maps (Device::FeatureMap: kBlocked on the CPU, kNhwc on
-// CUDA), or of images (Device::Images); y: [N,K,OH,OW], a feature map; same dtype (fp32 or bf16). OH = (H + 2
-// pad - kernel) / stride + 1, rounded down.  Accumulation in fp32. Backward: dx is one part, overwritten;
-// weight and bias gradients overwritten, fp32. dy parts are summed and, with ReLU, masked by y > 0 in one
-// pass.
+// CUDA) or of images (Device::Images). y: [N,K,OH,OW], a feature map. Same dtype (fp32 or bf16). OH = (H + 2
+// pad - kernel) / stride + 1, rounded down. Accumulation in fp32. Backward: one dx part, overwritten; weight
+// and bias gradients overwritten, fp32. One pass sums the dy parts and, with ReLU, masks them by y > 0.
 #pragma once
 
 #include "kernels/ops/backend.h"
 
 namespace deeper {
 
-// Batch normalisation after a convolution; biased variance over N,H,W normalises, the unbiased one enters
-// running_var (as PyTorch): running = (1 - momentum) * running + momentum * batch. With
-// OpOptions::sum_over_ranks, N is the rows of all ranks that count.
+// Batch normalisation after a convolution, as in PyTorch. The biased variance over N,H,W normalises; the
+// unbiased variance updates running_var: running = (1 - momentum) * running + momentum * batch. With
+// OpOptions::sum_over_ranks, N is the number of counted rows on all ranks.
 struct NormParams {
   float eps = 1e-3f;
   float momentum = 0.1f;

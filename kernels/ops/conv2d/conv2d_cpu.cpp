@@ -26,7 +26,7 @@ class CpuConv2d final : public Op {
   void Backward() override;
 
  private:
-  // What batch norm keeps for Backward, as offsets into OpBinding::saved, after the convolution's output.
+  // What batch norm saves for Backward, as offsets into OpBinding::saved, after the convolution's output.
   struct Saved {
     size_t mean = 0, variance = 0, mask = 0;
   };
@@ -38,7 +38,7 @@ class CpuConv2d final : public Op {
   float* Statistic(size_t at) const {
     return reinterpret_cast<float*>(static_cast<std::byte*>(binding_.saved) + at);
   }
-  // With batch norm, its backward masks by the ReLU.
+  // With batch norm, its backward pass applies the ReLU mask.
   bool masks_dy() const { return params_.relu && !params_.dy_is_masked && !params_.batch_norm; }
 
   Conv2dParams params_;
@@ -48,8 +48,8 @@ class CpuConv2d final : public Op {
   ConvolutionCpu conv_;
   onednn::ForwardBackward norm_;
   Saved saved_;
-  SumOverRanks sum_over_ranks_;           // empty: batch norm is this rank's
-  std::optional<SyncBatchNormCpu> sync_;  // where it is not
+  SumOverRanks sum_over_ranks_;           // empty: batch norm of this rank only
+  std::optional<SyncBatchNormCpu> sync_;  // set if sum_over_ranks_ is
 };
 
 // Winograd computes 4x4 outputs at a time: on smaller maps its transforms cost more than they save.
@@ -158,8 +158,7 @@ void CpuConv2d::Forward() {
   if (params_.batch_norm && training_ && count > 0) UpdateRunningStatistics(count);
 }
 
-// Where no rank has a row that counts, what was measured before will do: nobody asks for the result, but it
-// must be finite.
+// If no rank has a counted row, the previous statistics stay. The result is not used, but it must be finite.
 int64_t CpuConv2d::MeasureAllRanks() {
   float *const mean = Statistic(saved_.mean), *const variance = Statistic(saved_.variance);
   const int64_t count = sync_->Measure(binding_.saved, binding_.step->rows, mean, variance);
@@ -170,7 +169,7 @@ int64_t CpuConv2d::MeasureAllRanks() {
   return count;
 }
 
-// count: values that a channel's statistics are of.
+// count: number of values in a channel's statistics.
 void CpuConv2d::UpdateRunningStatistics(int64_t count) const {
   const float *const mean = Statistic(saved_.mean), *const variance = Statistic(saved_.variance);
   const auto values = static_cast<float>(count);
@@ -208,7 +207,7 @@ MadeOp MakeCpu(const Conv2dParams& params, const OpSetup& s) {
   const bool known_type = s.x.dtype == DType::kF32 || s.x.dtype == DType::kBf16;
   if (!known_type || (s.x != s.device.FeatureMap(s.x.shape, s.x.dtype) && s.x.layout != Layout::kNchw)) {
     return Unimplemented("conv2d ", s.options.name,
-                         ": the CPU reads fp32 or bf16, plain images or feature maps in blocks of ",
+                         ": the CPU supports fp32 and bf16, plain images and feature maps in blocks of ",
                          s.device.channel_block(), " channels");
   }
   auto op = std::make_unique<CpuConv2d>(params, s.options);

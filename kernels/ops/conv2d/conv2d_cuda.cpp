@@ -1,5 +1,5 @@
-// Convolutions through cuDNN; those of one pixel are matrix products, through cuBLASLt. Bias and ReLU are
-// part of the forward call; the ReLU mask and the bias gradient are one pass of our own before the two
+// Convolutions through cuDNN. A 1x1 convolution is a matrix product through cuBLASLt. The forward call
+// includes bias and ReLU. One custom pass applies the ReLU mask and sums the bias gradient before the two
 // backward calls.
 #include <algorithm>
 #include <utility>
@@ -31,13 +31,13 @@ class CudaConv2d final : public Op {
 
   absl::Status PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan);
   MatmulProblem Product(Pass pass) const;
-  // What batch norm keeps for Backward follows the convolution's output.
+  // What batch norm saves for Backward follows the convolution's output.
   BatchNormArguments Norm(void* z) const;
 
   bool pointwise() const { return params_.kernel == 1 && params_.stride == 1 && params_.pad == 0; }
-  // With batch norm, its backward masks by the ReLU.
+  // With batch norm, its backward pass applies the ReLU mask.
   bool masks_dy() const { return params_.relu && !params_.dy_is_masked && !params_.batch_norm; }
-  // cuDNN gives weight gradients in the type of the activations.
+  // cuDNN writes weight gradients in the type of the activations.
   bool widens() const { return !pointwise() && needs_.x.dtype != DType::kF32; }
   size_t narrow_gradient_bytes() const {
     return widens()
@@ -86,8 +86,8 @@ absl::Status CudaConv2d::Prepare(const OpSetup& s) {
 void CudaConv2d::Bind(const OpBinding& b) {
   Op::Bind(b);
   if (!training_) return;
-  // dy comes in other ops' memory, all of it. Where there is none, as it comes from a pool, it is made in the
-  // workspace.
+  // All of dy is in the memory of other ops. If there is no dense dy, because the gradient comes from a pool,
+  // the workspace holds it.
   dy_ = b.dy.empty() ? b.workspace : b.dy[0];
   if (needs_.takes_pooled_gradients) binding_.workspace = workspace() + Align(needs_.y.bytes());
 }

@@ -7,8 +7,8 @@
 namespace deeper {
 namespace {
 
-// Calls visit(first element in the whole, first element in the middle, count) for every row of a tap's block
-// of weights.
+// Calls visit(first element in the whole, first element in the middle, count) for every row of a block of
+// weights of one tap.
 template <class Visit>
 void ForEachTap(const ParamLayout& middle, int64_t kernel, int64_t idle, const Visit& visit) {
   const int64_t inner = kernel - 2 * idle, count = middle.block * middle.block;
@@ -46,7 +46,7 @@ absl::StatusOr<ConvolutionCpu> ConvolutionCpu::Make(const onednn::Weighted& pass
 
 void ConvolutionCpu::Bind(const Memory& m) {
   const auto bind = [&m](Pass& pass, float* stored) {
-    // Where a pass has its weights: in the parameters, or in the copy at the start of the workspace.
+    // The weights of a pass: the parameters, or their copy at the start of the workspace.
     void* const weights = pass.change.empty() ? static_cast<void*>(stored) : m.workspace;
     void* const scratch = m.workspace == nullptr ? nullptr : m.workspace + pass.copy_bytes;
     pass.run.Bind({{DNNL_ARG_SRC, m.x},

@@ -1,6 +1,6 @@
-// A bare convolution on the CPU: its passes over fixed memory. The weights lie in fp32 in the stored format;
-// a pass that wants another (bf16, or transposed for the gradient of x) converts them in scratch memory each
-// time, since they change every step.
+// A bare convolution on the CPU, with passes bound to fixed memory. The weights are stored in fp32. A pass
+// that needs another format (bf16, or transposed for the gradient of x) converts them in scratch memory on
+// every call, since they change every step.
 #pragma once
 
 #include <cstddef>
@@ -27,11 +27,11 @@ class ConvolutionCpu {
   size_t workspace_bytes() const { return workspace_bytes_; }
   void Bind(const Memory& memory);
   void Forward() const;
-  // Overwrites the gradients of the parameters, and dx if it was asked for.
+  // Overwrites the gradients of the parameters, and dx if it was requested.
   void Backward() const;
 
  private:
-  // One primitive and the change of format of its weights, before it or, for their gradient, after it.
+  // One primitive and the format conversion of its weights (before it) or of their gradient (after it).
   struct Pass {
     onednn::Primitive run, change;
     size_t copy_bytes = 0;
@@ -41,28 +41,28 @@ class ConvolutionCpu {
   size_t workspace_bytes_ = 0;
 };
 
-// A convolution whose window reaches past the image on both sides, as in the last modules of a GoogLeNet on
-// small images: rows and columns of taps at its edge only ever see padding. A 5x5 on a 2x2 map is the 3x3 in
-// its middle, a 3x3 on a 1x1 map is a 1x1. oneDNN has only reference code for such windows, or multiplies by
-// zeros; so the middle is cut out and convolved with.
+// A convolution whose window exceeds the image on both sides, as in the last modules of GoogLeNet on small
+// images. Its outer rows and columns of taps only see padding: on a 2x2 map a 5x5 equals the 3x3 in its
+// middle, on a 1x1 map a 3x3 equals a 1x1. For such windows oneDNN uses reference code or multiplies by
+// zeros. This class extracts the middle and convolves with it.
 class MiddleTaps {
  public:
   MiddleTaps() = default;  // no idle taps: copies nothing
   MiddleTaps(const Conv2dParams& params, const Shape& x, const ParamSpec& weight, const ParamLayout& layout);
 
-  int64_t idle() const { return idle_; }               // taps left out at each edge
-  const ParamSpec& weight() const { return weight_; }  // the middle as a parameter of its own
+  int64_t idle() const { return idle_; }               // taps omitted at each edge
+  const ParamSpec& weight() const { return weight_; }  // the middle as a separate parameter
   const ParamLayout& layout() const { return layout_; }
-  // Of a copy of the middle, rounded up to 64; 0 if there are no idle taps.
+  // Bytes of a copy of the middle, rounded up to 64; 0 without idle taps.
   size_t bytes() const {
     return idle_ == 0
                ? 0
                : RoundUp(static_cast<size_t>(layout_.stored_elements) * sizeof(float), onednn::kAlignment);
   }
 
-  // whole: as the op stores the weight; middle: layout().stored_elements floats.
+  // whole: the weight as the op stores it; middle: layout().stored_elements floats.
   void CopyOut(const float* whole, float* middle) const;
-  // The other taps of `whole` become 0: that is their gradient.
+  // Sets the other taps of `whole` to 0, which is their gradient.
   void CopyIn(const float* middle, float* whole) const;
 
  private:

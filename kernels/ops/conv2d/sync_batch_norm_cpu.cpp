@@ -43,8 +43,8 @@ SyncBatchNormCpu::SyncBatchNormCpu(const TensorDesc& x, SumOverRanks sum) : x_(x
   mean_.resize(channels);
 }
 
-// The sums are doubles, in which the squares of floats are exact: so the difference of two large numbers that
-// a variance is has no error that a float would show.
+// The sums are doubles, which hold squares of floats exactly. The variance, a difference of two large sums,
+// therefore has no error that is visible in a float.
 int64_t SyncBatchNormCpu::Measure(const void* x, int64_t rows, float* mean, float* variance) {
   const int64_t block = x_.block, channels = x_.padded_channels(), pixels = x_.shape.spatial();
   std::fill(sums_.begin(), sums_.end(), 0.0);
@@ -72,7 +72,7 @@ int64_t SyncBatchNormCpu::Measure(const void* x, int64_t rows, float* mean, floa
 }
 
 // With g, the gradient of the normalised x: dx = scale / deviation * (g - mean of g - normalised x * mean of
-// g times normalised x), of which the first term is there. dshift is the sum of g, dscale of g times
+// g times normalised x). dx already holds the first term. dshift is the sum of g, dscale the sum of g times
 // normalised x; the means are over all ranks.
 void SyncBatchNormCpu::Complete(const Gradient& gradient) {
   const auto channels = static_cast<size_t>(x_.shape.c);

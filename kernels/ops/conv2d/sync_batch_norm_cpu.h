@@ -1,10 +1,9 @@
-// Batch normalisation over the rows of all ranks: what comes on top of oneDNN's, which knows this rank's
-// only.
+// Batch normalisation over the rows of all ranks. It complements oneDNN's, which covers this rank only.
 //
-// oneDNN normalises by statistics that it is given, and its backward pass then takes them for constants. Here
-// they are measured, by one exchange between the ranks, and the gradient gets what they contribute to it, by
-// another. Rows that only pad the batch (StepContext::rows) do not count: they are normalised like the
-// others, and where their dy is zero, their dx is.
+// oneDNN normalises by given statistics, and its backward pass treats them as constants. This class measures
+// the statistics with one exchange between the ranks and adds their contribution to the gradient with
+// another. Rows that pad the batch (StepContext::rows) do not enter the statistics. They are normalised like
+// the others, and their dx is zero if their dy is zero.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +16,11 @@ namespace deeper {
 
 class SyncBatchNormCpu {
  public:
-  // x: a feature map of the CPU, fp32 or bf16: of all that is called x or dx below.
+  // x: a feature map on the CPU, fp32 or bf16. It describes all arguments named x or dx below.
   SyncBatchNormCpu(const TensorDesc& x, SumOverRanks sum);
 
-  // mean, variance (biased): [channels] over the first `rows` images of every rank's x. Returns the values
-  // that a channel has on all ranks together; where it has none, mean and variance are left as they are.
+  // mean, variance (biased): [channels] over the first `rows` images of every rank's x. Returns the number of
+  // values per channel on all ranks. If it is 0, mean and variance do not change.
   int64_t Measure(const void* x, int64_t rows, float* mean, float* variance);
 
   struct Gradient {
@@ -32,15 +31,15 @@ class SyncBatchNormCpu {
     const float *dscale = nullptr, *dshift = nullptr;  // [channels] of this rank
     void* dx = nullptr;                                // with constant statistics; completed in place
   };
-  // After Measure of the same x.
+  // Requires a previous Measure of the same x.
   void Complete(const Gradient& gradient);
 
  private:
   TensorDesc x_;
   SumOverRanks sum_;
   int64_t count_ = 0;         // of the last Measure
-  std::vector<double> sums_;  // what ranks exchange
-  // [padded channels] dx -= constant + slope * (x - mean); zero where channels are padding.
+  std::vector<double> sums_;  // exchanged between ranks
+  // [padded channels] dx -= constant + slope * (x - mean); zero for padding channels.
   std::vector<float> constant_, slope_, mean_;
 };
 

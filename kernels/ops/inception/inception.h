@@ -6,12 +6,12 @@
 //   y = concat over channels (branch1, branch2, branch3, branch4); bias (or batch norm) and ReLU on every
 //   convolution
 //
-// x: [N,C,H,W], y: [N, c1+c2+c3+c4, H, W], both feature maps (Device::FeatureMap), same dtype; on CUDA x may
-// be a slice, and y is one where the module is fused (OpOptions::fuse). c1..c4 must be multiples of the CPU's
-// channel block, and on CUDA of 8, to be fast; other widths work, slower. Backward: dx may come in up to four
-// parts, or in one and the gradient of a pool (OpNeeds::pooled_dx). Parameter gradients overwritten, fp32.
-// The naive module (fig. 2a) has c2_reduce = c3_reduce = 0: the 3x3 and 5x5 read x itself, and c4 = 0: the
-// pool's output is concatenated as it is (C channels).
+// x: [N,C,H,W], y: [N, c1+c2+c3+c4, H, W], both feature maps (Device::FeatureMap) of the same dtype. On CUDA
+// x may be a slice, and y is a slice if the module is fused (OpOptions::fuse). Fast widths c1..c4 are
+// multiples of the CPU's channel block, on CUDA of 8; others also work. Backward: dx has up to four parts, or
+// one part and the gradient of a pool (OpNeeds::pooled_dx). Parameter gradients overwritten, fp32. The naive
+// module (fig. 2a) has c2_reduce = c3_reduce = 0: the 3x3 and 5x5 read x. It also has c4 = 0: y contains the
+// pool's output (C channels) directly.
 #pragma once
 
 #include <array>
@@ -41,18 +41,17 @@ struct InceptionParams {
 };
 
 // Parameters, in this order: branch1.conv.*, branch2.0.conv.*, branch2.1.conv.*, branch3.0.conv.*,
-// branch3.1.conv.*, branch4.1.conv.*
-// (".conv.weight", ".conv.bias", or ".conv.weight", ".bn.*"). A naive module has branch2.conv.* and
-// branch3.conv.* and no branch4.
+// branch3.1.conv.*, branch4.1.conv.* (".conv.weight", ".conv.bias", or ".conv.weight", ".bn.*"). A naive
+// module has branch2.conv.* and branch3.conv.* and no branch4.
 absl::StatusOr<OpShape> Infer(const InceptionParams& params, const Shape& x);
 absl::Status Check(const InceptionParams& params, const OpSetup& setup);
 MadeOp MakeCpu(const InceptionParams& params, const OpSetup& setup);
 MadeOp MakeCuda(const InceptionParams& params, const OpSetup& setup);
 
-// A branch as a backend builds it: the pool, if it has one, then a chain of convolutions.
+// A branch as a backend builds it: an optional pool, then a chain of convolutions.
 struct InceptionBranch {
   struct Convolution {
-    std::string prefix;  // of its parameters' names
+    std::string prefix;  // prefix of its parameters' names
     Conv2dParams params;
   };
   bool pool = false;
@@ -61,11 +60,11 @@ struct InceptionBranch {
 
 constexpr PoolParams kInceptionPool = {.kind = PoolParams::Kind::kMax, .kernel = 3, .stride = 1, .pad = 1};
 
-// In the order of y's channels.
+// Branches in the order of y's channels.
 std::array<InceptionBranch, 4> InceptionBranches(const InceptionParams& params);
 
-// The module as its branch ops, one after the other, on any device: what fused ones are checked against.
-// Arguments are valid already.
+// The module as a sequence of branch ops, on any device: the reference for fused modules. Requires valid
+// arguments.
 MadeOp MakeInceptionBranches(const InceptionParams& params, const OpSetup& setup);
 
 }  // namespace deeper

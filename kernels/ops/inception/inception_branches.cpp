@@ -1,6 +1,6 @@
-// Dense branches, pasted into y and cut out of dy by hand: oneDNN has only reference code for slices of
-// channels, and cuDNN packs them into hidden copies. Each branch is a chain of at most two ops, run from end
-// to end while its output is still in the cache.
+// Dense branches, copied into y and out of dy explicitly. For slices of channels oneDNN has only reference
+// code, and cuDNN makes hidden copies. Each branch is a chain of at most two ops. A branch runs from start to
+// end while its data is in the cache.
 #include <algorithm>
 
 #include "kernels/base/status.h"
@@ -22,7 +22,7 @@ class InceptionOfBranches final : public Op {
  private:
   struct Branch {
     std::vector<std::unique_ptr<Op>> ops;
-    Tensor out;                 // and its gradient
+    Tensor out;                 // memory of the output and of its gradient
     int64_t first_channel = 0;  // in y
     bool masks_dy = false;
   };
@@ -34,7 +34,7 @@ class InceptionOfBranches final : public Op {
   Device& device_;
   bool training_ = true;
   std::vector<Branch> branches_;
-  // The workspace: the output of a branch or its gradient, what lies between its two ops, and their own
+  // The workspace holds the output of a branch or its gradient, the tensor between its two ops, and their
   // scratch memory.
   size_t out_bytes_ = 0, between_bytes_ = 0, scratch_bytes_ = 0;
 };
@@ -70,12 +70,12 @@ absl::StatusOr<InceptionOfBranches::Branch> InceptionOfBranches::MakeBranch(
   if (description.pool) RETURN_IF_ERROR(add(kInceptionPool));
   for (size_t i = 0; i < description.convolutions.size(); ++i) {
     Conv2dParams conv = description.convolutions[i].params;
-    conv.dy_is_masked = i + 1 == description.convolutions.size();  // by us, as dy is cut out
+    conv.dy_is_masked = i + 1 == description.convolutions.size();  // the copy out of dy masks it
     inner.name = options.name + "." + description.convolutions[i].prefix;
     inner.want_dx = options.want_dx || i > 0;
     RETURN_IF_ERROR(add(conv));
   }
-  // Batch norm masks by itself, and what comes from the pool has seen no ReLU.
+  // Batch norm applies the mask itself, and the gradient of the pool's output has no ReLU.
   branch.masks_dy = !description.convolutions.empty() && !params.batch_norm && !params.dy_is_masked;
   return branch;
 }

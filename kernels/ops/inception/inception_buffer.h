@@ -1,19 +1,18 @@
-// How a fused module lies in memory: one pitched buffer of feature maps, whose pixels are
+// The memory layout of a fused module: one pitched buffer of feature maps with pixels of the form
 //
 //   [ padding | R2 | R3 | O1 | O2 | O3 | O4 | padding ]
 //
-// R2, R3: what the 1x1 convolutions before the 3x3 and the 5x5 make; O1..O4: the branches' outputs. One
-// matrix product writes [R2|R3|O1], the other convolutions write their own slices, and whoever reads the
-// module's output reads [O1..O4]: nothing is concatenated or cut. Its gradient is mirrored by one dense
-// buffer
+// R2, R3: outputs of the 1x1 convolutions before the 3x3 and the 5x5. O1..O4: outputs of the branches. One
+// matrix product writes [R2|R3|O1], and the other convolutions write their own slices. The module's readers
+// read [O1..O4], so nothing is copied. A dense buffer holds the gradient of the first three:
 //
 //   G = [ dR2 | dR3 | dO1 ]
 //
-// which is an operand of two matrix products, to the gradient of x and to that of all three 1x1 weights; dO2,
-// dO3 and dO4 are dense by themselves, as the libraries' backward kernels want them.
+// G is an operand of two matrix products: the gradient of x and that of all three 1x1 weights. dO2, dO3 and
+// dO4 are separate dense buffers, as the libraries' backward kernels require.
 //
-// O1 and the whole pixel begin on 128 bytes of bf16, so that a warp that reads [O1..O4] touches no sector in
-// vain; every slice begins on 16 bytes if all counts are multiples of 8.
+// O1 and the whole pixel are aligned to 128 bytes of bf16, so that a warp that reads [O1..O4] loads no unused
+// sector. Every slice is aligned to 16 bytes if all counts are multiples of 8.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +43,8 @@ struct InceptionBuffer {
     pitch = RoundUp(o4.end(), kLine);
   }
 
-  int64_t first_width() const { return r2.count + r3.count + o1.count; }  // of [R2|R3|O1], and of G
-  // A slice as a tensor, with the address of the whole buffer.
+  int64_t first_width() const { return r2.count + r3.count + o1.count; }  // channels of [R2|R3|O1], and of G
+  // A slice as a tensor. Its address is that of the whole buffer.
   TensorDesc Desc(const ChannelSlice& slice, const TensorDesc& x) const {
     TensorDesc desc = x.Dense();
     desc.shape.c = slice.count;

@@ -1,4 +1,4 @@
-// The fused module, prepared: its plans, and what memory they want.
+// Prepares the fused module: its plans and their memory requirements.
 #include "kernels/ops/inception/inception_cuda.h"
 
 #include <algorithm>
@@ -85,7 +85,7 @@ ConvolutionProblem FusedInception::Problem(const Chain& chain, Pass pass) const 
   return p;
 }
 
-// cuDNN writes slices without a copy only where the bias is fp32; the engines for a narrow one are more.
+// Without a copy, cuDNN writes slices only if the bias is fp32. A narrow bias has more engines.
 absl::Status FusedInception::PrepareForward(Chain& chain) {
   ConvolutionProblem p = Problem(chain, Pass::kForward);
   p.y_pitch = buffer_.pitch;
@@ -120,7 +120,7 @@ absl::Status FusedInception::PrepareBackward(Chain& chain) {
   p.x_pitch = buffer_.first_width();
   p.mask_dx = true;
   p.mask_pitch = buffer_.pitch;
-  absl::Status status = Unimplemented("batch norm masks by itself");
+  absl::Status status = Unimplemented("batch norm applies the mask");
   if (!params_.batch_norm) status = MakePlan(p, chain.branch, chain.backward_data);
   if (absl::IsUnimplemented(status)) {
     chain.masks_dx = p.mask_dx = false;
@@ -155,14 +155,13 @@ absl::Status FusedInception::PrepareBackward(const OpOptions& options) {
 
 namespace {
 
-// Unimplemented where it does not fit: the branch ops do.
+// Returns Unimplemented if the module cannot be fused; MakeCuda then uses the branch ops.
 MadeOp MakeFused(const InceptionParams& p, const OpSetup& s) {
   constexpr int64_t kUnit = 8;
   for (const int64_t n : {s.x.shape.c, p.c1, p.c2_reduce, p.c2, p.c3_reduce, p.c3, p.c4}) {
     if (n > 0 && n % kUnit == 0) continue;
-    return Unimplemented("inception ", s.options.name,
-                         ": fused kernels are for modules with all four branches, of ", "multiples of ",
-                         kUnit, " channels");
+    return Unimplemented("inception ", s.options.name, ": fused kernels need all four branches, with ",
+                         "multiples of ", kUnit, " channels");
   }
   auto op = std::make_unique<FusedInception>(p, s);
   RETURN_IF_ERROR(op->Prepare(s));
@@ -172,7 +171,7 @@ MadeOp MakeFused(const InceptionParams& p, const OpSetup& s) {
 }  // namespace
 
 MadeOp MakeCuda(const InceptionParams& params, const OpSetup& setup) {
-  auto fused = setup.options.fuse ? MakeFused(params, setup) : Unimplemented("not wanted");
+  auto fused = setup.options.fuse ? MakeFused(params, setup) : Unimplemented("fusing is off");
   return absl::IsUnimplemented(fused.status()) ? MakeInceptionBranches(params, setup) : std::move(fused);
 }
 

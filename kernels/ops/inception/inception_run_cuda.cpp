@@ -1,4 +1,4 @@
-// The fused module, bound to its memory and run.
+// Binds the fused module to its memory and runs it.
 #include <utility>
 
 #include "kernels/ops/arrays/arrays.h"
@@ -82,7 +82,7 @@ void FusedInception::PoolAndProject() {
   project_->Run(o);
 }
 
-// Neighbouring slices, of which `first` is the convolution of the first one.
+// Neighbouring slices. `first` is the convolution of the first slice.
 BatchNormArguments FusedInception::Norm(Convolution first, const ChannelSlice& slice, int branch) const {
   BatchNormArguments a;
   a.x_desc = a.y_desc = buffer_.Desc(slice, needs_.x);
@@ -129,7 +129,7 @@ void FusedInception::Backward() {
   if (dx_ != nullptr && !needs_.pooled_dx.has_value()) SpreadPoolGradient();
 }
 
-// dy, from all its parts, to where each branch wants it, and the bias gradients of all four.
+// Joins all parts of dy, writes the result to each branch's buffer, and sums the bias gradients of all four.
 void FusedInception::JoinGradients() {
   const std::vector<ChannelTarget> branches = {{params_.c1, G(buffer_.o1), buffer_.first_width()},
                                                {params_.c2, chains_[0].dy, params_.c2},
@@ -143,7 +143,7 @@ void FusedInception::JoinGradients() {
   if (!params_.batch_norm) {
     if (!params_.dy_is_masked) join.y = binding_.y;
     join.targets = branches;
-    join.sums = binding_.grads[Bias(kO1)];  // and those of its neighbours
+    join.sums = binding_.grads[Bias(kO1)];  // and the neighbouring bias gradients
     return JoinGradientsCuda(device_, join);
   }
   void* dy = joined_;
@@ -157,7 +157,7 @@ void FusedInception::JoinGradients() {
                         binding_.grads[Scale(kO1)], binding_.grads[Shift(kO1)]);
 }
 
-// The gradient of R, masked by its ReLU, in its slice of G, and the gradients of its bias or of its norm.
+// Masks the gradient of R by its ReLU in its slice of G, and computes the gradients of its bias or its norm.
 void FusedInception::ChainGradients(const Chain& chain) {
   device_.Branch(chain.branch);
   chain.backward_data->Run({.a = chain.dy,
@@ -184,7 +184,7 @@ void FusedInception::ChainGradients(const Chain& chain) {
   JoinGradientsCuda(device_, join);
 }
 
-// cuDNN gives weight gradients in the type of the activations.
+// cuDNN writes weight gradients in the type of the activations.
 void FusedInception::WeightGradients(const Chain& chain) {
   const int branch = chain.weights_branch();
   device_.Branch(branch);
@@ -196,7 +196,7 @@ void FusedInception::WeightGradients(const Chain& chain) {
   if (narrow > 0) WidenCuda(device_, out, gradient, needs_.params[Weight(chain.convolve)].stored_elements);
 }
 
-// For who made x and does not.
+// Spreads the gradient of the pool here if the op that produces x does not accept it.
 void FusedInception::SpreadPoolGradient() {
   GradientJoin join;
   join.desc = needs_.dx_parts[0];

@@ -27,7 +27,7 @@ cpu_set_t Mine() {
 }
 
 TEST(Affinity, KeepsToWhatItMayUse) {
-  std::thread([] {  // of its own, so that the other tests keep their cores
+  std::thread([] {  // a separate thread, so that the other tests keep their cores
     const cpu_set_t all = Mine();
     KeepTo({});
     const cpu_set_t after_nothing = Mine();

@@ -1,4 +1,4 @@
-// PackParam and UnpackParam of op.h.
+// Tests of PackParam and UnpackParam (op.h).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -31,7 +31,7 @@ TEST(ParamLayout, PlainIsACopy) {
   EXPECT_EQ(again, canonical);
 }
 
-// OIhw{b}i{b}o, by its definition: [O/b][I/b][h][w][i within the block][o within the block], the rest zero.
+// OIhw{b}i{b}o by definition: [O/b][I/b][h][w][i within the block][o within the block], zeros elsewhere.
 TEST(ParamLayout, BlocksAndPads) {
   const ParamSpec spec = Weight({10, 24, 3, 2});
   for (const int64_t b : {8, 16}) {

@@ -1,4 +1,4 @@
-// The device that only plans, and the words and sizes of problems.
+// The planning device, and the descriptions and sizes of problems.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -75,7 +75,7 @@ TEST(CudaProblemTest, SizesOfOperands) {
   EXPECT_EQ(sizes.b, kY);
   EXPECT_EQ(sizes.d, kW);
 
-  sizes = SizesOf(kMatmul);  // the last row ends where its elements end
+  sizes = SizesOf(kMatmul);  // the last row has no gap after it
   EXPECT_EQ(sizes.a, (3 * 24 + 16) * 2u);
   EXPECT_EQ(sizes.b, 10 * 16 * 2u);
   EXPECT_EQ(sizes.bias, 10 * 4u);
@@ -191,7 +191,7 @@ TEST(PlanningDeviceTest, PooledInputsAreOurOwnKernels) {
   problem.pass = ConvolutionProblem::Pass::kBackwardWeights;
   const auto gradient = device->Plan(problem);
   ASSERT_TRUE(gradient.ok()) << gradient.status();
-  // 588 pixels are 10 steps, each a split of its own.
+  // 588 pixels are 10 steps, and each step is a split.
   EXPECT_EQ((*gradient)->workspace_bytes(), 10u * 64 * 480 * sizeof(float));
   problem.dtype = DType::kF32;
   EXPECT_EQ(device->Plan(problem).status().code(), absl::StatusCode::kUnimplemented);

@@ -39,7 +39,7 @@ TEST(Finite, LooksAtEveryElement) {
   }
 }
 
-// Nothing before or behind the range counts.
+// Values before and after the range are ignored.
 TEST(Finite, LooksAtNothingElse) {
   Device& device = testing::TestDevice();
   Values values = RandomValues(100, 2);

@@ -23,11 +23,11 @@ Reference ConvReference(const Conv2dParams& p, const Shape& x_shape, bool traini
 }
 
 void Check(const Conv2dParams& p, const Shape& x, DType dtype, CheckOptions options = {}) {
-  options.samples = 12;  // CheckAllGradients looks at every element
+  options.samples = 12;  // CheckAllGradients checks every element
   CheckOp(p, x, dtype, ConvReference(p, x, options.op.training), options);
 }
 
-// Every element of every gradient against the definition, without ReLU, for shapes on which finite
+// Compares every element of every gradient with the definition, without ReLU, for shapes on which finite
 // differences would take long.
 void CheckAllGradients(Conv2dParams p, const Shape& x_shape, DType dtype) {
   SCOPED_TRACE(x_shape.ToString() + " by " + std::to_string(p.kernel) + " " + NameOf(dtype));
@@ -141,7 +141,7 @@ TEST(Conv2d, BatchNormTracksRunningStatistics) {
   ExpectClose(driver.Param(4), variance, 1e-5, "running_var");
 }
 
-// Adds up what `ranks` threads hand in, in rank order.
+// Adds the values of `ranks` threads in rank order.
 class Meeting {
  public:
   explicit Meeting(size_t ranks) : handed_in_(ranks), barrier_(static_cast<std::ptrdiff_t>(ranks)) {}
@@ -151,7 +151,7 @@ class Meeting {
       barrier_.arrive_and_wait();
       std::fill_n(values, count, 0.0);
       for (const Doubles& theirs : handed_in_) {
-        ASSERT_EQ(theirs.size(), count) << "ranks exchange different things";
+        ASSERT_EQ(theirs.size(), count) << "ranks exchange different counts";
         std::transform(values, values + count, theirs.begin(), values, std::plus<double>());
       }
       barrier_.arrive_and_wait();
@@ -163,7 +163,7 @@ class Meeting {
   std::barrier<> barrier_;
 };
 
-// What one rank makes of its rows, of which the first `rows` count.
+// The result of one rank for its rows, of which the first `rows` count.
 struct NormOutcome {
   Values y, dx, dweight, dscale, dshift, running_mean, running_var;
 };
@@ -184,8 +184,8 @@ NormOutcome RunNorm(const Conv2dParams& p, Shape shape, DType type, const Values
   return outcome;
 }
 
-// Three ranks, of which one has a row that only pads, and one has nothing else, against the same rows on one.
-// Its name keeps it from the CUDA devices, which refuse these (the next test).
+// Compares three ranks with the same rows on one rank. One of the three has one padding row, another has only
+// padding rows. The test's name excludes it on CUDA devices, which reject sync batch norm (the next test).
 class SyncBatchNormTest : public ::testing::TestWithParam<DType> {};
 
 TEST_P(SyncBatchNormTest, SameAsOnOneRank) {
@@ -262,7 +262,7 @@ TEST(Conv2d, BatchNormOfAllRanksOnCpusOnly) {
 TEST(Conv2d, TrustsAMaskedGradient) {
   const Conv2dParams p = {.out_channels = 16, .dy_is_masked = true};
   OpDriver driver(p, TestDevice().FeatureMap({1, 16, 4, 4}, DType::kF32), {.name = "conv"}, TestDevice());
-  driver.SetParams({RandomValues(256, 2), Values(16, -100)});  // every output is zero
+  driver.SetParams({RandomValues(256, 2), Values(16, -100)});  // all outputs are zero
   driver.Forward(RandomValues(256, 1));
   EXPECT_FALSE(driver.op().needs().backward_reads_y);
   driver.Backward({Values(256, 1)});

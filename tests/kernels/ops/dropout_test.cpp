@@ -93,7 +93,7 @@ TEST(Dropout, EachSampleEpochSeedAndOpDrawsAnew) {
   OpDriver other(DropoutParams{}, {shape}, {.name = "other"}, TestDevice());
   EXPECT_NE(other.Forward(ones), first);
 
-  // A sample's mask goes with the sample, not with its row.
+  // A mask belongs to the sample, not to its row.
   driver.SetStep(seed, epoch, {samples[1], samples[0]});
   Values expected(first.begin() + 256, first.end());
   expected.insert(expected.end(), first.begin(), first.begin() + 256);
@@ -111,7 +111,7 @@ TEST(Dropout, IsTheIdentityOutsideTraining) {
 TEST(Dropout, Errors) {
   for (const float p : {-0.1f, 1.0f, std::nanf("")}) {
     EXPECT_THAT(std::string(Infer(DropoutParams{p}, {1, 16}).status().message()),
-                HasSubstr("p must lie in [0, 1)"))
+                HasSubstr("p must be in [0, 1)"))
         << p;
   }
 }

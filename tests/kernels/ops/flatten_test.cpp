@@ -18,7 +18,7 @@ std::vector<TensorDesc> EveryLayout(const Shape& shape, DType dtype) {
   return descs;
 }
 
-// A flatten moves values and changes none: canonical x and y are the same list.
+// A flatten only moves values: canonical x and y are the same list.
 TEST(Flatten, KeepsTheCanonicalOrder) {
   for (const DType dtype : {DType::kF32, DType::kBf16}) {
     for (const Shape& shape : {Shape{3, 10, 7, 5}, Shape{1, 24, 1, 1}, Shape{1, 32, 3, 3}}) {

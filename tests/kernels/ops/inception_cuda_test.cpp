@@ -1,4 +1,4 @@
-// Fused modules: against the same module made of separate ops, and against the definition.
+// Compares fused modules with the same module of separate ops, and with the definition.
 #include <gmock/gmock.h>
 
 #include "kernels/ops/inception/inception.h"
@@ -15,7 +15,7 @@ struct Module {
   InceptionParams params;
 };
 
-// Those of trainer/models/googlenet.cpp, and one of the least numbers that are fused.
+// The modules of trainer/models/googlenet.cpp, and one with the smallest sizes that are fused.
 const Module kModules[] = {
     {"3a", 192, {.c1 = 64, .c2_reduce = 96, .c2 = 128, .c3_reduce = 16, .c3 = 32, .c4 = 32}},
     {"3b", 256, {.c1 = 128, .c2_reduce = 128, .c2 = 192, .c3_reduce = 32, .c3 = 96, .c4 = 64}},
@@ -44,19 +44,19 @@ const Module kModules[] = {
 
 struct Outcome {
   Values y, dx;
-  std::vector<Values> gradients;  // of parameters; of a statistic what became of it
+  std::vector<Values> gradients;  // of parameters; for a statistic its new value
 };
 
-// What a module is given.
+// The inputs of a module.
 struct Input {
   Values x;
   std::vector<Values> params, dy;
-  PooledPart pooled;  // one more part of dy, of a pool of y
+  PooledPart pooled;  // an additional part of dy, from a pool of y
   Values pooled_dy;
   std::vector<uint8_t> argmax;
 };
 
-// From few values, so that most windows of the pool have ties.
+// Draws from few values, so that most windows of the pool have ties.
 Values TieHeavyValues(int64_t count, uint64_t seed) {
   Values values = RandomValues(count, seed);
   for (float& v : values) v = std::round(2 * v) / 2;
@@ -73,13 +73,13 @@ Input MakeInput(const Module& module, const Shape& shape, DType dtype) {
     for (float& w : input.params.back()) w = ToFloat(ToBf16(w * spread));
   }
   for (uint64_t seed : {50, 51}) input.dy.push_back(RandomValues(op.y.elements(), seed, dtype));
-  // As of the pool of stride 2 that follows 3b and 4e. Which maximum it found does not matter here.
+  // As for the pool of stride 2 that follows 3b and 4e. The positions of its maxima are arbitrary here.
   const int64_t h = (op.y.h - 1) / 2 + 1, w = (op.y.w - 1) / 2 + 1;
   input.pooled = {TestDevice().FeatureMap({op.y.n, op.y.c, h, w}, dtype), 3, 2, 1};
   input.pooled_dy = RandomValues(input.pooled.desc.shape.elements(), 60, dtype);
   input.argmax.resize(input.pooled_dy.size());
   for (size_t i = 0; i < input.argmax.size(); ++i) {
-    // In NHWC: the middle row, which lies in every window, and its middle or, if the image has it, left
+    // In NHWC: the middle row, which is part of every window, and its middle or, if inside the image, left
     // pixel.
     const int64_t column = static_cast<int64_t>(i) / op.y.c % w;
     input.argmax[i] = static_cast<uint8_t>(column > 0 && i % 3 == 0 ? 3 : 4);
@@ -104,7 +104,7 @@ Outcome ForwardAndBackward(const Module& module, const TensorDesc& x, const Inpu
     return IsStatistic(driver.shape().params[i].role) ? driver.Param(i) : driver.Grad(i);
   };
   for (size_t i = 0; i < input.params.size(); ++i) outcome.gradients.push_back(gradient(i));
-  // Once more: the same bits.
+  // A second run gives the same bits.
   driver.SetParams(input.params);
   EXPECT_EQ(driver.Forward(input.x), outcome.y);
   EXPECT_EQ(driver.Backward(dy), outcome.dx);
@@ -158,7 +158,7 @@ TEST_P(FusedInceptionDefinition, Matches) {
   ASSERT_GT(driver.op().needs().y.pitch, 0) << "not fused";
   std::vector<Doubles> params;
   for (const Values& p : input.params) params.push_back(ToDoubles(p));
-  // bf16: a ReLU that falls the other way weighs much among the few outputs of a narrow branch.
+  // bf16: one ReLU that switches has a large weight among the few outputs of a narrow branch.
   const double tolerance = dtype == DType::kF32 ? 1e-5 : 0.12;
   ExpectNormClose(driver.Forward(input.x),
                   InceptionReference(module.params, shape, true)(ToDoubles(input.x), params), tolerance, "y");
@@ -183,7 +183,7 @@ std::string NameOfCase(const ::testing::TestParamInfo<Case>& test) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, FusedInception, ::testing::ValuesIn(Cases(true)), NameOfCase);
-// Batch norm has tests of its own, as a separate op.
+// Other tests cover batch norm as a separate op.
 INSTANTIATE_TEST_SUITE_P(, FusedInceptionDefinition, ::testing::ValuesIn(Cases(false)), NameOfCase);
 
 TEST(FusedInceptionOp, InferenceWithoutInputGradient) {

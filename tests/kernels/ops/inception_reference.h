@@ -31,7 +31,7 @@ inline Reference InceptionReference(const InceptionParams& p, const Shape& x_sha
   };
 }
 
-// The definition of every gradient, without batch norm; `dy` and `params` as the op takes them.
+// The definition of every gradient, without batch norm. `dy` and `params` are in the op's order.
 struct InceptionGradients {
   Doubles x;
   std::vector<Doubles> params;

@@ -16,7 +16,7 @@ constexpr InceptionParams kPartial = {.c1 = 5, .c2_reduce = 7, .c2 = 18, .c3_red
 constexpr InceptionParams kNaive = {.c1 = 16, .c2 = 16, .c3 = 16};
 
 void Check(const InceptionParams& p, const Shape& x, CheckOptions options = {}) {
-  options.samples = 8;  // CheckAllGradients looks at every element
+  options.samples = 8;  // CheckAllGradients checks every element
   CheckOp(p, x, DType::kF32, InceptionReference(p, x, options.op.training), options);
 }
 
@@ -41,7 +41,7 @@ void CheckAllGradients(const InceptionParams& p, const Shape& shape, DType dtype
   }
   driver.SetParams(params);
 
-  // bf16: of 1000 ReLUs near zero about one falls the other way, hence the square root of that.
+  // bf16: about one of 1000 ReLUs near zero switches, hence the square root of that.
   const double tolerance = dtype == DType::kF32 ? 1e-5 : 6e-2;
   ExpectNormClose(driver.Forward(x), InceptionReference(p, shape, true)(ToDoubles(x), params64), tolerance,
                   "y");
@@ -126,7 +126,7 @@ TEST(Inception, TrustsAMaskedGradient) {
   std::vector<Values> zeros;
   for (const ParamSpec& spec : driver.shape().params)
     zeros.emplace_back(static_cast<size_t>(spec.elements()));
-  driver.SetParams(zeros);  // every output is zero
+  driver.SetParams(zeros);  // all outputs are zero
   driver.Forward(RandomValues(256, 1));
   EXPECT_FALSE(driver.op().needs().backward_reads_y);
   driver.Backward({Values(static_cast<size_t>(driver.shape().y.elements()), 1)});

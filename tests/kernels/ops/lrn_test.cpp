@@ -25,7 +25,7 @@ testing::Reference ReferenceOf(const LrnParams& p, const Shape& x) {
   };
 }
 
-// Alpha is large, so that the norm shows.
+// Alpha is large, so that the normalisation has a visible effect.
 TEST(Lrn, MatchesTheReference) {
   for (const DType dtype : testing::TestTypes()) {
     for (const LrnParams& params :

@@ -1,6 +1,6 @@
-// Drives one op with canonical values (fp32, N,C,H,W), whatever its layout, type and device, and checks it
-// three ways: against a naive reference, against finite differences of that reference, and against its own
-// contract (what it may read and must write).
+// Runs one op on canonical values (fp32, N,C,H,W) for any layout, type and device. Checks it against a naive
+// reference, against finite differences of that reference, and against its contract (what it may read and
+// must write).
 //
 //   CheckOp(Conv2dParams{...}, {2, 24, 7, 7}, DType::kF32, reference);  // a whole test
 //   OpDriver driver(params, x_desc, options, device, dy_parts);         // its pieces, for benchmarks too
@@ -27,8 +27,8 @@
 
 namespace deeper::testing {
 
-// Offsets of an op's parameters in one array, and its size: each on 64 bytes, but for those that must lie one
-// behind the other.
+// The offsets of an op's parameters in one array, and its size. Each is aligned to 64 bytes, except those
+// that must be contiguous.
 inline std::vector<size_t> PlaceParams(const OpNeeds& needs, size_t& elements) {
   std::vector<size_t> offsets(needs.params.size());
   std::vector<std::vector<size_t>> runs = needs.adjacent_params;
@@ -50,8 +50,8 @@ inline std::vector<size_t> PlaceParams(const OpNeeds& needs, size_t& elements) {
   return offsets;
 }
 
-// The definition of PooledPart: adds the gradient of the pool, [n, c, h, w], to that of what was pooled.
-// `argmax` lies as the pool's output does.
+// The definition of PooledPart: adds the gradient of the pool, [n, c, h, w], to that of the pooled tensor.
+// `argmax` has the layout of the pool's output.
 inline void AddSpread(const PooledPart& part, const Values& dy, const std::vector<uint8_t>& argmax,
                       const Shape& x, Values& sum) {
   const Shape& y = part.desc.shape;
@@ -65,7 +65,7 @@ inline void AddSpread(const PooledPart& part, const Values& dy, const std::vecto
   }
 }
 
-// A prepared op bound to its own memory. Before each call everything the op must not rely on is poisoned.
+// A prepared op with its own memory. Before each call, all memory that the op must not rely on is poisoned.
 class OpDriver {
  public:
   OpDriver(const OpParams& params, const TensorDesc& x, const OpOptions& options, Device& device,
@@ -106,7 +106,7 @@ class OpDriver {
 
   Op& op() { return *op_; }
   const OpShape& shape() const { return shape_; }
-  // As ops see it, but for `samples`, which lie on the host.
+  // The context of the ops, except that `samples` is in host memory.
   const StepContext& step() const { return step_; }
   const std::vector<uint64_t>& samples() const { return samples_; }
   void SetStep(uint64_t seed, uint32_t epoch, const std::vector<uint64_t>& samples, int64_t rows = 0) {
@@ -117,7 +117,7 @@ class OpDriver {
     on_device.samples = device_samples_.data();
     device_step_.Write({on_device});
   }
-  // One more part of dy for every Backward: `dy` as canonical values, `argmax` as it lies in memory.
+  // Adds a part of dy to every Backward: `dy` as canonical values, `argmax` in the device's layout.
   void SetPooledGradient(const PooledPart& part, const Values& dy, const std::vector<uint8_t>& argmax) {
     ASSERT_TRUE(op_->needs().takes_pooled_gradients);
     pooled_dy_ = std::make_unique<DeviceTensor>(part.desc, device_);
@@ -142,7 +142,7 @@ class OpDriver {
     EXPECT_EQ(x_->Read(), x) << "Forward wrote to x";
     return y_->Read();
   }
-  // The sum of the parts that the op hands over; empty where no dx was wanted.
+  // Returns the sum of the dx parts; empty if no dx was requested.
   Values Backward(const std::vector<Values>& dy) {
     EXPECT_EQ(dy.size(), dy_.size());
     for (size_t i = 0; i < dy.size(); ++i) dy_[i]->Write(dy[i]);
@@ -201,7 +201,7 @@ class OpDriver {
   OpShape shape_;
   std::unique_ptr<Op> op_;
   Device& device_;
-  std::vector<DeviceTensor> tensors_;  // reserved: pointers into it stay
+  std::vector<DeviceTensor> tensors_;  // reserved, so that pointers to elements stay valid
   DeviceTensor *x_ = nullptr, *y_ = nullptr, *pooled_dx_ = nullptr;
   std::vector<DeviceTensor*> dy_, dx_;
   std::vector<DeviceParam> params_, grads_;
@@ -227,9 +227,9 @@ struct CheckOptions {
   Values x = {};         // empty: random
 };
 
-// Compares `actual`, the gradient the op computed of one input, with central differences of `loss` in double.
-// An element where the slopes to both sides or with a larger step disagree lies at a kink (ReLU, a tie of max
-// pooling), where there is no derivative: skipped.
+// Compares `actual`, the op's gradient of one input, with central differences of `loss` in double. Skips an
+// element if the slopes to both sides, or with a larger step, disagree: it is at a kink (ReLU, a tie of max
+// pooling) and has no derivative.
 inline void CheckGradient(const Values& actual, Doubles& input, const std::function<double()>& loss,
                           double tolerance, int64_t samples, const std::string& what) {
   const auto size = static_cast<int64_t>(input.size());
@@ -238,7 +238,7 @@ inline void CheckGradient(const Values& actual, Doubles& input, const std::funct
   Doubles expected;
   const double here = loss();
   const auto agree = [](double a, double b) { return std::abs(a - b) <= 1e-3 * (1 + std::abs(a)); };
-  // Steps of the golden ratio visit elements spread over the whole tensor.
+  // Steps of the golden ratio spread the elements over the whole tensor.
   const double stride = samples >= size ? 1.0 : 0.6180339887 * static_cast<double>(size);
   const int64_t tried = std::min(samples, size);
   for (int64_t t = 0; t < tried; ++t) {
@@ -256,12 +256,12 @@ inline void CheckGradient(const Values& actual, Doubles& input, const std::funct
     expected.push_back(fine);
   }
   EXPECT_GE(2 * static_cast<int64_t>(checked.size()), tried)
-      << what << ": most elements lie at kinks; the test shows little";
+      << what << ": most elements are at kinks; use other values";
   ExpectClose(checked, expected, tolerance, what);
 }
 
-// Forward, every gradient, and the op's contract: outputs overwritten, zero padding, the same bits when run
-// again.
+// Checks Forward, every gradient, and the op's contract: outputs overwritten, zero padding, the same bits on
+// a second run.
 inline void CheckOp(const OpParams& params, const Shape& x_shape, DType dtype, const Reference& reference,
                     const CheckOptions& options = {}) {
   SCOPED_TRACE(std::string(KindOf(params)) + " " + x_shape.ToString() + " " + NameOf(dtype));

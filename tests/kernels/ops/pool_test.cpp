@@ -18,7 +18,7 @@ using testing::Values;
 constexpr auto kMax = PoolParams::Kind::kMax;
 constexpr auto kAverage = PoolParams::Kind::kAverage;
 
-// For each element of y, where in x the pixels of its window lie, in scan order.
+// For each element of y, the positions in x of its window's pixels, in scan order.
 std::vector<std::vector<size_t>> WindowsOf(const PoolParams& p, const Shape& x) {
   const Shape y = Infer(p, x)->y;
   std::vector<std::vector<size_t>> windows(static_cast<size_t>(y.elements()));
@@ -88,7 +88,7 @@ TEST(Pool, WorksWithoutTraining) {
   CheckOp(params, x, DType::kF32, ReferenceOf(params, x), {.op = {.name = "op", .training = false}});
 }
 
-// Small whole numbers: nearly every window has ties, and all sums are exact.
+// Small integers: nearly every window has ties, and all sums are exact.
 TEST(MaxPool, FirstMaximumTakesTheGradient) {
   for (const DType dtype : testing::TestTypes()) {
     for (const Case& c : kCases) {
@@ -101,7 +101,7 @@ TEST(MaxPool, FirstMaximumTakesTheGradient) {
       Values dx(x.size());
       size_t i = 0;
       for (const std::vector<size_t>& window : WindowsOf(c.params, c.x)) {
-        // max_element returns the first of equal ones.
+        // max_element returns the first of equal elements.
         const auto first =
             std::max_element(window.begin(), window.end(), [&](size_t a, size_t b) { return x[a] < x[b]; });
         dx[*first] += dy[i++];
@@ -112,7 +112,7 @@ TEST(MaxPool, FirstMaximumTakesTheGradient) {
   }
 }
 
-// With the mask of the ReLU that made x, applied where it is cheap: the same as applying it to dx.
+// Applying the mask of the ReLU before x in the pool gives the same result as applying it to dx.
 TEST(MaxPool, MasksDx) {
   for (const DType dtype : testing::TestTypes()) {
     PoolParams params{kMax, 3, 2, 1};
@@ -137,14 +137,14 @@ TEST(MaxPool, MasksDx) {
   }
 }
 
-// Sizes as PyTorch's max_pool2d and avg_pool2d give them.
+// Sizes of PyTorch's max_pool2d and avg_pool2d.
 TEST(Pool, ShapeRule) {
   const auto side = [](const PoolParams& p, int64_t size) { return Infer(p, {1, 1, size, size})->y.h; };
   EXPECT_EQ(side({kMax, 3, 2, 1}, 112), 56);
   EXPECT_EQ(side({kMax, 3, 2, 0, true}, 112), 56);
   EXPECT_EQ(side({kMax, 3, 2, 0, false}, 112), 55);
   EXPECT_EQ(side({kMax, 2, 2, 0, true}, 7), 4);
-  EXPECT_EQ(side({kMax, 2, 2, 1, true}, 4), 3);  // a fourth would start in the padding on the right
+  EXPECT_EQ(side({kMax, 2, 2, 1, true}, 4), 3);  // a fourth window would start in the right padding
   EXPECT_EQ(side({kMax, 1, 2, 0, true}, 4), 2);
   EXPECT_EQ(side({kAverage, 5, 3}, 14), 4);
   EXPECT_EQ(side({kAverage, 5, 3, 0, false, true}, 4), 1);
@@ -163,7 +163,7 @@ TEST(Pool, Errors) {
   EXPECT_THAT(message({kMax, 3, 2, 2}, x), HasSubstr("pad 2"));
   EXPECT_THAT(message({kMax, 0, 2, 0}, x), HasSubstr("kernel 0"));
   EXPECT_THAT(message({kMax, 3, 0, 0}, x), HasSubstr("stride 0"));
-  EXPECT_THAT(message({.kind = kAverage, .mask_dx = true}, x), HasSubstr("max pooling only"));
+  EXPECT_THAT(message({.kind = kAverage, .mask_dx = true}, x), HasSubstr("only max pooling"));
   for (const OpParams& params : {OpParams(PoolParams{}), OpParams(GlobalAvgPoolParams{})}) {
     const auto op = MakeOp(params, {{1, 16, 4, 4}}, {}, TestDevice());
     EXPECT_EQ(op.status().code(), absl::StatusCode::kUnimplemented);

@@ -1,4 +1,4 @@
-// Naive references in double, canonical N,C,H,W: the definitions written down, nothing more.
+// Naive references in double on canonical N,C,H,W, written directly from the definitions.
 #pragma once
 
 #include <algorithm>
@@ -101,7 +101,7 @@ inline NaiveStatistics NaiveBatchStatistics(const NaiveTensor& x) {
   return s;
 }
 
-// Takes its parameters from params[next...], as the op orders them.
+// Reads its parameters from params[next...], in the op's order.
 inline NaiveTensor NaiveConv2d(const NaiveTensor& x, const Conv2dParams& p,
                                const std::vector<Doubles>& params, size_t& next, bool training) {
   const Doubles& weight = params[next++];
@@ -139,7 +139,7 @@ inline NaiveTensor NaiveMaxPool(const NaiveTensor& x, int64_t kernel, int64_t st
   return y;
 }
 
-// The first maximum of a window in scan order takes its gradient.
+// The first maximum of a window in scan order receives its gradient.
 inline Doubles NaiveMaxPoolBackward(const NaiveTensor& x, const NaiveTensor& y, const NaiveTensor& dy,
                                     int64_t kernel, int64_t stride, int64_t pad) {
   NaiveTensor dx = NaiveZeros(x.shape);
@@ -173,8 +173,8 @@ inline NaiveTensor NaiveCut(const NaiveTensor& x, int64_t first, int64_t channel
   return part;
 }
 
-// The L2 norm of the difference, relative to that of what is expected: for bf16, where a ReLU near zero may
-// fall either way.
+// The L2 norm of the difference, relative to that of the expected values. For bf16, where a ReLU near zero
+// may switch.
 inline void ExpectNormClose(const Values& actual, const Doubles& expected, double tolerance,
                             const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;

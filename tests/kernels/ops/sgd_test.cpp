@@ -14,7 +14,7 @@ struct State {
   Values w = RandomValues(10007, 1), g = RandomValues(10007, 2), m = RandomValues(10007, 3);
 };
 
-// The update as update.h states it, in double.
+// The update as defined in update.h, in double.
 State Reference(const SgdRule& p, float lr, State s) {
   for (size_t i = 0; i < s.w.size(); ++i) {
     const double g = double{s.g[i]} + double{p.weight_decay} * s.w[i];
@@ -25,7 +25,7 @@ State Reference(const SgdRule& p, float lr, State s) {
   return s;
 }
 
-// The parameters in [begin, end), in place; returns the copy in bf16.
+// Updates the parameters in [begin, end) in place and returns the copy in bf16.
 std::vector<bf16> Step(const SgdRule& params, float lr, State& s, size_t begin, size_t end,
                        const std::vector<uint8_t>& decays = {}) {
   Device& device = testing::TestDevice();
@@ -71,7 +71,7 @@ TEST(Sgd, DecaysTheGroupsItIsTold) {
   testing::ExpectClose(state.w, expected, 1e-6, "w");
 }
 
-// The same bits however the parameters are cut: over threads, ranks or tensors.
+// The bits do not depend on how the parameters are divided among threads, ranks or tensors.
 TEST(Sgd, DoesNotDependOnTheCut) {
   const SgdRule params{0.9f, 2e-4f, true};
   State whole, parts;

@@ -22,14 +22,14 @@ struct Outcome {
   Values dlogits;
 };
 
-// Of the targets, besides the labels.
+// Targets in addition to the labels.
 struct Softening {
   std::vector<int32_t> partner_labels;  // empty: none
   std::vector<float> partner_weights;
   float smoothing = 0;
 };
 
-// `scale` is split between the head's weight and the step's.
+// `scale` is divided between the head's weight and the step's loss_scale.
 Outcome LossOf(const Values& logits, int64_t classes, const std::vector<int32_t>& labels, float scale = 1,
                DType dtype = DType::kF32, bool gradient = true, const Softening& softening = {}) {
   Device& device = TestDevice();
@@ -59,7 +59,7 @@ Outcome LossOf(const Values& logits, int64_t classes, const std::vector<int32_t>
   return {result.Read()[0], gradient ? dx.Read() : Values{}};
 }
 
-// The definition, sorting the classes to rank them.
+// The definition. Ranks the classes by sorting.
 struct Expected {
   HeadResult result;
   Doubles dlogits;
@@ -120,7 +120,7 @@ TEST(SoftmaxLoss, MatchesTheReference) {
   }
 }
 
-// Rows of all kinds: mixed with another class, with the same one, not at all; and padding.
+// Rows of all kinds: mixed with another class, with the same class, unmixed, and padding.
 Softening SoftTargets(size_t rows, int64_t classes, float smoothing) {
   Softening softening = {{}, {}, smoothing};
   for (size_t n = 0; n < rows; ++n) {
@@ -231,7 +231,8 @@ TEST(SoftmaxLoss, SameBitsForAnyNumberOfThreads) {
 }
 
 TEST(SoftmaxLossDeathTest, LabelOutOfRange) {
-  if (TestDevice().type() != DeviceType::kCpu) GTEST_SKIP() << "the CPU checks; elsewhere the data set has";
+  if (TestDevice().type() != DeviceType::kCpu)
+    GTEST_SKIP() << "only the CPU checks labels; other devices rely on the data set";
   EXPECT_DEATH(LossOf(Values(3, 0.0f), 3, {3}), "label 3 of 3 classes");
 }
 

@@ -1,5 +1,5 @@
-// The numbers that tests of ops compute with: drawn, compared, and written to and read from a device as
-// canonical values (fp32, N,C,H,W), whatever their layout and type there.
+// The numbers in op tests: drawn, compared, and copied to and from a device as canonical values (fp32,
+// N,C,H,W) for any layout and type.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -24,14 +24,13 @@ namespace deeper::testing {
 using Values = std::vector<float>;
 using Doubles = std::vector<double>;
 
-// The types of activations that the device computes in: bf16 needs AVX-512 on the CPU.
+// The activation types that the device supports: bf16 needs AVX-512 on the CPU.
 inline std::vector<DType> TestTypes() {
   if (TestDevice().type() == DeviceType::kCpu && TestDevice().channel_block() < 16) return {DType::kF32};
   return {DType::kF32, DType::kBf16};
 }
 
-// Uniform in [-1, 1), rounded to what `dtype` can hold, so that an op and its reference start from the same
-// numbers.
+// Uniform in [-1, 1), rounded to `dtype`, so that an op and its reference start from the same numbers.
 inline Values RandomValues(int64_t count, uint64_t seed, DType dtype = DType::kF32) {
   Rng rng(seed, RandomStream("test"), 0, 0);
   Values values(static_cast<size_t>(count));
@@ -71,7 +70,7 @@ class DeviceTensor {
   void* data() const { return memory_.data(); }
   const TensorDesc& desc() const { return desc_; }
 
-  // All bits one: a NaN in either type, so that reading what was not written shows.
+  // Sets all bits to one, a NaN in either type, so that reading unwritten memory is visible.
   void Poison() {
     std::memset(staged_.data(), 0xFF, staged_.size());
     device_.Copy(memory_.data(), staged_.data(), staged_.size());
@@ -84,7 +83,7 @@ class DeviceTensor {
     device_.Copy(memory_.data(), staged_.data(), staged_.size());
     device_.Synchronize();
   }
-  // Also checks that the channels that pad the blocks are zero. What lies beside a slice is its maker's own.
+  // Also checks that padding channels are zero. Ignores the channels outside a slice.
   Values Read() {
     device_.Copy(staged_.data(), memory_.data(), staged_.size());
     device_.Synchronize();
@@ -131,8 +130,8 @@ class DeviceTensor {
   std::vector<std::byte> staged_;
 };
 
-// One float32 parameter or gradient on the device, in the op's own layout, and its copy in bf16, both in
-// somebody else's memory.
+// A float32 parameter or gradient on the device in the op's layout, and its bf16 copy. Another object owns
+// their memory.
 class DeviceParam {
  public:
   DeviceParam(const ParamSpec& spec, const ParamLayout& layout, float* data, uint16_t* narrow, Device& device)
@@ -149,7 +148,7 @@ class DeviceParam {
     PackParam(spec_, layout_, canonical.data(), stored.data());
     Store(stored);
   }
-  // Also checks that what pads the blocks is zero.
+  // Also checks that the padding of blocks is zero.
   Values Read() {
     Values stored(static_cast<size_t>(layout_.stored_elements));
     device_.Copy(stored.data(), data_, stored.size() * sizeof(float));

@@ -1,12 +1,12 @@
-// Whether cuDNN has an engine for every convolution of GoogLeNet, on GPUs that need not be there.
+// Checks that cuDNN has an engine for every convolution of GoogLeNet, on described GPUs.
 //
-// devices/*.json are reconstructed from data sheets, not written by cuDNN on those GPUs.
+// devices/*.json are reconstructed from data sheets. cuDNN did not write them on those GPUs.
 //
-// What is checked: cuDNN's heuristics propose, for the GPU described, an engine of the accuracy asked for,
-// and one of its configurations can be finalized into a plan of at most 1 GiB of workspace. What is not: that
-// the plan's code loads and runs, which takes a driver. Without one a refusal proves nothing either: the
-// engines that compile at run time want libcuda and are missing here. So only a problem that has no engine at
-// all fails.
+// For the described GPU, cuDNN's heuristics must propose an engine of the required accuracy, and one of its
+// configurations must be finalized into a plan of at most 1 GiB of workspace. The test does not check that
+// the plan's code loads and runs, which needs a driver. Without a driver a single refusal proves nothing:
+// engines that compile at run time need libcuda and are missing. The test therefore fails only for a problem
+// without any engine.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

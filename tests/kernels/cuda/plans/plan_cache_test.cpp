@@ -74,7 +74,7 @@ TEST_F(PlanCacheTest, MergesWhatAnotherRankWroteMeanwhile) {
   ASSERT_TRUE(first.Put("conv1", "first").ok());
   ASSERT_TRUE(second.Put("conv2", "second").ok());
   ASSERT_TRUE(first.Put("conv3", "first").ok());
-  ASSERT_TRUE(second.Put("conv1", "second").ok()) << "whoever tuned last";
+  ASSERT_TRUE(second.Put("conv1", "second").ok()) << "the last tuned plan";
   EXPECT_THAT(Open().Find("conv1"), Optional(StrEq("second")));
   EXPECT_THAT(Open().Find("conv2"), Optional(StrEq("second")));
   EXPECT_THAT(Open().Find("conv3"), Optional(StrEq("first")));
@@ -136,7 +136,7 @@ TEST_F(PlanCacheTest, MakesItsDirectory) {
   EXPECT_THAT(PlanCache(file, kGpu).Find("conv"), Optional(StrEq("engine 1")));
 }
 
-// Writers may lose entries to each other, but nobody ever sees half a file, and nothing is left lying about.
+// Concurrent writers may lose entries, but the file is always complete and no temporary file remains.
 TEST_F(PlanCacheTest, RanksThatWriteAtTheSameTime) {
   ASSERT_TRUE(Open().Put("base", "kept").ok());
   std::atomic<int> writing = 3;

@@ -1,4 +1,4 @@
-// The comparison that our kernels must pass before they are used, with naive convolutions in all roles.
+// The check that our kernels must pass before use, with naive convolutions as kernel and as library.
 #include "kernels/cuda/tensor_core/conv_check.h"
 
 #include <gmock/gmock.h>
@@ -25,7 +25,7 @@ CudaDevice& HostDevice() {
   return AsCuda(*device);
 }
 
-// The naive convolution, and what `spoil` does to its result.
+// The naive convolution, followed by `spoil` on its result.
 class NaiveAlgorithm final : public Algorithm {
  public:
   NaiveAlgorithm(std::string name, const ConvolutionProblem& problem, Spoil spoil = nullptr,
@@ -50,7 +50,7 @@ class NaiveAlgorithm final : public Algorithm {
   const absl::Status status_;
 };
 
-// Proposes `size` algorithms, of which the first does not run and the second is the convolution.
+// Proposes `size` algorithms. The first fails to run, and the second is the convolution.
 class NaiveChoice final : public AlgorithmChoice {
  public:
   NaiveChoice(std::string name, const ConvolutionProblem& problem, size_t size)
@@ -92,7 +92,7 @@ std::vector<bf16> Random(size_t bytes) {
   return numbers;
 }
 
-// The verdict on the convolution with `spoil` done to its result.
+// The check's status for the convolution with `spoil` applied to its result.
 absl::Status Verdict(const ConvolutionProblem& problem, const Spoil& spoil, size_t library_size = 2) {
   const OperandSizes sizes = SizesOf(problem);
   std::vector<bf16> a = Random(sizes.a), b = Random(sizes.b), bias = Random(sizes.bias),
@@ -110,7 +110,7 @@ absl::Status Verdict(const ConvolutionProblem& problem, const Spoil& spoil, size
                                  .sums = sums.data(),
                                  .argmax = argmax.data()};
   const absl::Status first = check(own, operands);
-  EXPECT_EQ(check(own, operands), first);  // the library's result is kept
+  EXPECT_EQ(check(own, operands), first);  // the library's result is reused
   return first;
 }
 
@@ -121,7 +121,7 @@ void Scale(bf16& value, float factor) {
   value = ToBf16(ToFloat(value) * factor);
 }
 
-// Sums as they are stored by the kernels: of the rounded elements.
+// The sums that the kernels store: those of the rounded elements.
 void SumStored(const PlanOperands& operands) {
   for (int64_t channel = 0; channel < 16; ++channel) {
     operands.sums[channel] = 0;
@@ -146,7 +146,7 @@ TEST(ConvolutionCheckTest, FindsOneWrongElement) {
   EXPECT_THAT(message(false, [](const PlanOperands& o) { Element(o, 7, 3) = {0xFFFF}; }),  // not written
               HasSubstr("at pixel 7, channel 3"));
   EXPECT_THAT(message(false, [](const PlanOperands& o) { Element(o, 7, 16) = {0}; }),
-              HasSubstr("beyond its channels, at pixel 7"));
+              HasSubstr("outside its channels, at pixel 7"));
   EXPECT_THAT(message(true,
                       [](const PlanOperands& o) {  // no mask
                         const auto* const mask = static_cast<const bf16*>(o.mask);
@@ -190,7 +190,7 @@ TEST(ConvolutionCheckTest, PooledInputs) {
               HasSubstr("the maximum of pixel 39, channel 3: at 7, not "));
   EXPECT_THAT(message(gradient, [](const PlanOperands& o) { static_cast<float*>(o.d)[5 * 16 + 3] += 0.5f; }),
               HasSubstr("at filter 5, channel 3: "));
-  // x as it is.
+  // Requests x without pooling.
   ConvolutionProblem plain = gradient;
   plain.pool_x = false;
   EXPECT_FALSE(message(gradient, [&](const PlanOperands& o) {

@@ -1,6 +1,6 @@
-// The index math of the tensor core convolutions at work: blocks of both kernels are emulated, instruction by
-// instruction as the PTX ISA describes them, with the functions that the kernels use. What remains for a GPU
-// to show is that barriers and instructions do as they are described.
+// Tests the index math of the tensor core convolutions in use. It emulates blocks of both kernels with the
+// kernels' own functions, instruction by instruction as the PTX ISA describes them. Only a GPU can test that
+// barriers and instructions behave as described.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -30,7 +30,7 @@ using Pass = ConvolutionProblem::Pass;
 
 // ---- Blocks -------------------------------------------------------------------------------------------
 
-// As StoreWarp of conv_epilogue.h.
+// Equivalent of StoreWarp (conv_epilogue.h).
 template <bool kBackward>
 void StoreWarp(const Gemm& g, const Epilogue& e, int pixel, int column, const Accumulators& acc,
                float* sums) {
@@ -84,7 +84,7 @@ void StoreSums(const Gemm& g, const Epilogue& e, const Tile& tile,
   }
 }
 
-// As ConvSm80.
+// Equivalent of ConvSm80.
 template <bool kBackward, int kColumns, bool kPooled = false>
 void BlockSm80(const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
   constexpr int kFragments = 2, kRowWarps = 4, kWarpColumns = kColumns / 2;
@@ -144,7 +144,7 @@ void BlockSm80(const Gemm& g, const Operands& operands, const Epilogue& e, int b
   StoreSums(g, e, tile, sums);
 }
 
-// As ConvSm90.
+// Equivalent of ConvSm90.
 template <bool kBackward, int kColumns>
 void BlockSm90(const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
   const Tile tile = TileOf(g, kColumns, block);
@@ -174,7 +174,7 @@ void BlockSm90(const Gemm& g, const Operands& operands, const Epilogue& e, int b
             for (int n = 0; n < kColumns; ++n) row[n] += a * b[k][n];
           }
           // PTX ISA, "Register fragments and shared memory matrix layouts", D of wgmma.m64nNk16: warp w has
-          // the rows from 16 w on; of these lane l has l / 4 and the one 8 below.
+          // the rows from 16 w; lane l has row l / 4 of these and the row 8 below it.
           const int warp = warpgroup * 4 + m / 16;
           for (int n = 0; n < kColumns; ++n) {
             acc[warp][0][n / 8][m % 8 * 4 + n % 8 / 2][m % 16 / 8 * 2 + n % 2] += row[n];
@@ -213,8 +213,8 @@ bool SameBits(const std::vector<bf16>& a, const std::vector<bf16>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0;
 }
 
-// Runs every block of the kernel, and the naive convolution; between the slices, memory is poisoned for
-// reading and must stay as it is when writing.
+// Runs every block of the kernel, and the naive convolution. The memory between slices is poisoned for
+// reading and must not change.
 void Check(const Kernel& kernel, const ConvolutionProblem& problem) {
   SCOPED_TRACE(ToString(problem));
   static const auto device = testing::MakeHostCudaDevice();
@@ -256,7 +256,7 @@ void Check(const Kernel& kernel, const ConvolutionProblem& problem) {
     (g.backward ? kernel.backward : kernel.forward)(g, operands, e, block);
   }
   EXPECT_TRUE(SameBits(operands.out, expected));
-  // The naive convolution sums before it rounds, the kernels after.
+  // The naive convolution adds before it rounds, the kernels add after rounding.
   std::fill(expected_sums.begin(), expected_sums.end(), 0.0f);
   for (size_t i = 0; i < sums.size(); ++i) {
     for (int tile = 0; tile < g.pixel_tiles(); ++tile) {
@@ -273,7 +273,8 @@ class ConvKernelTest : public ::testing::TestWithParam<Kernel> {};
 INSTANTIATE_TEST_SUITE_P(, ConvKernelTest, ::testing::ValuesIn(kKernels),
                          [](const auto& kernel) { return std::string(kernel.param.name); });
 
-// Pixels over several tiles and images, columns over several tiles, depths of one slice to several steps.
+// Covers pixels in several tiles and images, columns in several tiles, depths from one slice to several
+// steps.
 const ConvolutionProblem kProblems[] = {
     Problem(Pass::kForward, 3, 7, 7, 16, 24, 3),    Problem(Pass::kForward, 2, 9, 6, 24, 72, 5),
     Problem(Pass::kForward, 1, 12, 13, 112, 40, 1), Problem(Pass::kForward, 1, 6, 5, 144, 200, 3),
@@ -312,7 +313,7 @@ struct NaivelyPooled {
   std::vector<uint8_t> positions;
 };
 
-// The first maximum of the 3x3 neighbours in scan order; a NaN is larger than everything.
+// The first maximum of the 3x3 neighbours in scan order. A NaN is larger than every number.
 NaivelyPooled PoolNaively(const Gemm& g, const std::vector<bf16>& in) {
   NaivelyPooled pooled;
   for (int index = 0; index < g.pixels(); ++index) {
@@ -357,7 +358,7 @@ TEST(PooledConvTest, FirstMaximaAndTheirPlaces) {
 }
 
 TEST(PooledConvTest, Forward) {
-  // Three tiles of pixels, depths of one step and of two, columns of one tile of 64 and of two.
+  // Covers three tiles of pixels, depths of one and two steps, columns of one and two tiles of 64.
   for (ConvolutionProblem problem :
        {Problem(Pass::kForward, 6, 7, 7, 40, 32, 1), Problem(Pass::kForward, 1, 18, 15, 112, 136, 1)}) {
     problem.bias = problem.relu = true;

@@ -1,4 +1,4 @@
-// Our tensor core convolutions against cuDNN, on a GPU.
+// Compares our tensor core convolutions with cuDNN on a GPU.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -40,7 +40,7 @@ std::vector<T> Random(size_t bytes) {
   return numbers;
 }
 
-// Each of our kernels computes the problem as cuDNN does, and twice with the same bits.
+// Each of our kernels computes the same result as cuDNN, and the same bits twice.
 void Check(const ConvolutionProblem& problem) {
   SCOPED_TRACE(ToString(problem));
   Device& device = TestDevice();
@@ -138,7 +138,7 @@ TEST(ConvolutionOnGpuTest, PoolBranchesOfGoogLeNet) {
   }
 }
 
-// The maxima as the host finds them, then the plain kernel: the same products in the same order.
+// Finds the maxima on the host and runs the plain kernel: the same products in the same order.
 TEST(ConvolutionOnGpuTest, PooledIsPoolingThenConvolution) {
   const conv::Gemm pooled = tensor_core::GemmOf(Problem(Pass::kForward, 3, {14, 144, 64, 1}));
   conv::Gemm sliced = pooled;

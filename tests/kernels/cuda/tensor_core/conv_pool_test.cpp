@@ -1,5 +1,5 @@
-// The gradient of the weights of a convolution of maxima: its index math by itself, and blocks of the kernel
-// emulated with it.
+// The gradient of the weights of a convolution of maxima. Tests its index math alone and in emulated blocks
+// of the kernel.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -35,7 +35,7 @@ ConvolutionProblem Problem(int64_t n, int64_t h, int64_t w, int64_t c, int64_t k
   return p;
 }
 
-// GoogLeNet's at some batches, and odd ones.
+// GoogLeNet's shapes at several batches, and unusual ones.
 std::vector<ConvolutionProblem> Problems(const std::vector<int64_t>& batches) {
   std::vector<ConvolutionProblem> problems;
   for (const int64_t n : batches) {
@@ -93,7 +93,7 @@ TEST(PooledGradientTest, TwoBlocksForEachOf132Sms) {
   }
 }
 
-// A stage, chunk by chunk: what each should hold, from where RowOffset puts it.
+// The expected content of each chunk of a stage, at the position given by RowOffset.
 template <int kFilters>
 void CheckCopies(const Gemm& g, const GradientTile& tile, int step) {
   std::vector<int> written(GradientStageBytes(kFilters) / 16);
@@ -172,7 +172,7 @@ TEST(PooledGradientTest, MaximaAreThoseOfTheForwardPass) {
   }
 }
 
-// As PooledGradientSm80.
+// Equivalent of PooledGradientSm80.
 template <int kFilters>
 void Block(const Gemm& g, const std::vector<bf16>& x, const std::vector<bf16>& dy, int block,
            std::vector<float>& partial) {
@@ -242,7 +242,7 @@ std::vector<float> Gradient(const Gemm& g, const std::vector<bf16>& x, const std
   return dw;
 }
 
-// Bit for bit; between the slices memory is poisoned.
+// Requires identical bits. The memory between slices is poisoned.
 void Check(const ConvolutionProblem& problem) {
   SCOPED_TRACE(ToString(problem));
   const Gemm g = tensor_core::GemmOf(problem);

@@ -1,4 +1,4 @@
-// Which kernels a tensor core convolution chooses from, what it loads, and what it refuses.
+// Tests the kernels that a tensor core convolution can choose from, what it loads, and what it rejects.
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 
 #include <gmock/gmock.h>
@@ -90,14 +90,14 @@ TEST(TensorCoreChoiceTest, SaysWhatItDoesNotDo) {
   refuses(90, problem, "bf16");
   problem = good;
   problem.pass = Pass::kBackwardWeights;
-  refuses(90, problem, "no gradients of weights");
+  refuses(90, problem, "gradients of weights for pooled inputs only");
   problem.pool_x = true;
-  refuses(90, problem, "pooled inputs of 1x1 only");
+  refuses(90, problem, "pooled inputs for 1x1 only");
   problem.kernel = 1;
   problem.pad = 0;
   EXPECT_TRUE(tensor_core::Choose(90, problem).ok());
   problem.pass = Pass::kBackwardData;
-  refuses(90, problem, "pooled inputs of 1x1 only");
+  refuses(90, problem, "pooled inputs for 1x1 only");
   problem.pass = Pass::kForward;
   problem.dtype = DType::kF32;
   refuses(90, problem, "bf16");

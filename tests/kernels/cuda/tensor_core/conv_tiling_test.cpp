@@ -1,4 +1,5 @@
-// The index math of the tensor core convolutions alone; conv_emulation_test.cpp uses it in whole blocks.
+// Tests the index math of the tensor core convolutions alone. conv_emulation_test.cpp uses it in whole
+// blocks.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -25,7 +26,7 @@ using Pass = ConvolutionProblem::Pass;
 
 constexpr int kTiles[] = {64, 128, 192};
 
-// GoogLeNet's at three batches, and odd ones.
+// GoogLeNet's shapes at three batches, and unusual ones.
 std::vector<Gemm> Gemms() {
   std::vector<Gemm> gemms;
   for (const Pass pass : {Pass::kForward, Pass::kBackwardData}) {
@@ -51,7 +52,7 @@ std::string Words(const Gemm& g) {
          std::to_string(g.kernel) + (g.backward ? ", backward" : "");
 }
 
-// The first and the last tile, and some between.
+// The first and the last tile, and several between.
 std::vector<Tile> SomeTiles(const Gemm& g, int tile_columns) {
   std::vector<Tile> tiles;
   const int blocks = Blocks(g, tile_columns);
@@ -87,7 +88,7 @@ TEST(ConvTilingTest, StepsCoverAllTapsAndChannelsOnce) {
       const Step step = StepAt(g, index);
       ASSERT_GE(step.slices, 1);
       ASSERT_LE(step.slices * kSliceDepth, kStepDepth);
-      // What the slices leave out of a step is no channel.
+      // A slice that the step omits contains no channel.
       const bool last = step.depth + kStepDepth >= g.depth;
       ASSERT_TRUE(last || step.slices * kSliceDepth == kStepDepth);
       for (int d = step.depth; d < std::min(g.depth, step.depth + step.slices * kSliceDepth); ++d) {
@@ -163,13 +164,13 @@ void CheckCopiesOfWeights(const Gemm& g) {
 
 TEST(ConvTilingTest, CopiesOfWeightsReadTheTapTheyAreFor) {
   for (const Gemm& g : Gemms()) {
-    if (g.images != 3 && g.kernel != 1) continue;  // w knows no images
+    if (g.images != 3 && g.kernel != 1) continue;  // w does not depend on the number of images
     CheckCopiesOfWeights<64>(g);
     CheckCopiesOfWeights<128>(g);
   }
 }
 
-// The 8 rows of a matrix lie in different groups of 4 banks, and so do the 8 chunks of a row.
+// The 8 rows of a matrix are in different groups of 4 banks, and so are the 8 chunks of a row.
 TEST(ConvTilingTest, NoBankConflicts) {
   const auto check = [](const auto& offset) {
     for (int first = 0; first < kLanes; first += 8) {

@@ -1,5 +1,5 @@
-// ldmatrix and mma.sync as the PTX ISA describes them, for all lanes of a warp, on shared memory that is a
-// vector.
+// ldmatrix and mma.sync as the PTX ISA describes them, for all lanes of a warp. A vector replaces shared
+// memory.
 #pragma once
 
 #include <array>
@@ -15,8 +15,8 @@ namespace deeper::conv {
 constexpr int kLanes = 32;
 
 using Shared = std::vector<unsigned char>;
-constexpr uint32_t kBase = 3 * 1024;  // where the block's shared memory begins
-constexpr uint16_t kPoison = 0x7FC1;  // NaN: what nobody wrote shows
+constexpr uint32_t kBase = 3 * 1024;  // start of the block's shared memory
+constexpr uint16_t kPoison = 0x7FC1;  // NaN: makes unwritten memory visible
 
 inline float Read(const Shared& shared, uint32_t address) {
   bf16 value;
@@ -24,10 +24,10 @@ inline float Read(const Shared& shared, uint32_t address) {
   return ToFloat(value);
 }
 
-using Matrices = std::array<std::array<std::array<float, 2>, 4>, kLanes>;  // four, by lane
+using Matrices = std::array<std::array<std::array<float, 2>, 4>, kLanes>;  // four matrices, by lane
 
-// PTX ISA, "ldmatrix": lanes 8 m to 8 m + 7 point to the rows of matrix m, of which lane l receives elements
-// 2 (l % 4) and the next of row l / 4; transposed, of column l / 4.
+// PTX ISA, "ldmatrix": lanes 8 m to 8 m + 7 give the row addresses of matrix m. Lane l receives elements 2 (l
+// % 4) and the next one of row l / 4, or of column l / 4 if transposed.
 inline Matrices LoadMatrices(const Shared& shared, bool transposed,
                              const std::array<uint32_t, kLanes>& addresses) {
   Matrices registers;
@@ -43,7 +43,7 @@ inline Matrices LoadMatrices(const Shared& shared, bool transposed,
   return registers;
 }
 
-// PTX ISA, "Matrix fragments for mma.m16n8k16": the k of register r's element i, and a's row.
+// PTX ISA, "Matrix fragments for mma.m16n8k16": the index k of element i of register r, and the row of a.
 inline int DepthOfA(int lane, int r, int i) {
   return lane % 4 * 2 + i + (r >= 2 ? 8 : 0);
 }
@@ -68,14 +68,14 @@ inline void Multiply(Fragment& acc, const Matrices& a, const Matrices& b, int fi
   }
 }
 
-// Of a warp: some times 16 pixels by some times 8 columns.
+// The accumulators of a warp: several times 16 pixels by several times 8 columns.
 using Accumulators = std::vector<std::vector<Fragment>>;
 inline Accumulators MakeAccumulators(int fragments, int blocks) {
   return Accumulators(static_cast<size_t>(fragments),
                       std::vector<Fragment>(static_cast<size_t>(blocks), Fragment{}));
 }
 
-// Small whole numbers: sums of their products are exact, in whatever order.
+// Small integers, so that sums of their products are exact in any order.
 inline std::vector<bf16> WholeNumbers(size_t count, std::minstd_rand& generator) {
   std::uniform_int_distribution<int> uniform(-2, 2);
   std::vector<bf16> numbers(count);

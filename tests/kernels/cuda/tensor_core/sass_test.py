@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What the compiler made of the kernels:  sass_test.py LIBRARY [CUOBJDUMP]
+"""Checks the compiled code of the kernels:  sass_test.py LIBRARY [CUOBJDUMP]
 
-Every tensor core kernel uses the tensor cores of its GPU, keeps all it has in registers, and no kernel of the library has
-local memory. cuobjdump and nvdisasm come with the CUDA toolkit, and as nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm from
-PyPI; without them (exit code 77) nothing is checked.
+Every tensor core kernel must use the tensor cores of its GPU and keep all variables in registers. No kernel may use local memory.
+cuobjdump and nvdisasm come with the CUDA toolkit, or from PyPI as nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. Without them the
+script checks nothing and exits with 77.
 """
 import pathlib
 import re
@@ -14,7 +14,7 @@ import tempfile
 import unittest
 
 NOT_RUN = 77
-# object: (its kernels, how many, the first for two GPUs each, what they multiply with)
+# object: (kernel name, number of kernels, tensor core instruction). Each kernel of the first object exists for two GPUs.
 TENSOR_CORE = {
     "conv_sm80.cu.o": ("ConvSm80", 12, "HMMA.16816.F32.BF16"),
     "conv_pool_gradient.cu.o": ("PooledGradientSm80", 4, "HMMA.16816.F32.BF16"),
@@ -28,7 +28,7 @@ def run(*command, **options):
 
 
 def kernels(listing, line):
-    """Of cuobjdump's listing: {(arch, kernel): the lines below its name that match}."""
+    """Parses cuobjdump's listing: {(arch, kernel): the lines below its name that match}."""
     found, arch, lines = {}, None, []
     for text in listing.splitlines():
         if match := re.match(r"arch = (\S+)", text):
@@ -72,6 +72,6 @@ class Registers(unittest.TestCase):
 if __name__ == "__main__":
     library, cuobjdump = sys.argv[1], shutil.which(sys.argv[2] if len(sys.argv) > 2 else "cuobjdump")
     if cuobjdump is None:
-        print("not run: no cuobjdump here")
+        print("not run: cuobjdump not found")
         sys.exit(NOT_RUN)
     unittest.main(argv=sys.argv[:1])

@@ -1,5 +1,5 @@
-// The boxes of TMA and the matrix descriptors of wgmma as the PTX ISA describes them, on shared memory that
-// is a vector.
+// The boxes of TMA and the matrix descriptors of wgmma as the PTX ISA describes them. A vector replaces
+// shared memory.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -14,13 +14,13 @@
 
 namespace deeper::conv {
 
-// Operands as vectors, so that a read beyond them is found.
+// Operands in vectors, so that a read outside them is found.
 struct Operands {
   std::vector<bf16> in, weights, mask, out;
-  uint8_t* positions = nullptr;  // of maxima, where they are pooled
+  uint8_t* positions = nullptr;  // of maxima, for pooled inputs
 };
 
-// PTX ISA, "Swizzling modes", 128 bytes: bits 4 to 6 of an address are exchanged by its bits 7 to 9.
+// PTX ISA, "Swizzling modes", 128 bytes: bits 4 to 6 of an address are XORed with its bits 7 to 9.
 inline uint32_t Swizzled(uint32_t address) {
   return address ^ ((address >> 7 & 7) << 4);
 }
@@ -30,9 +30,9 @@ inline void WriteBox(Shared& shared, uint32_t to, int row, int element, bf16 val
   std::memcpy(&shared.at(address - kBase), &value, sizeof value);
 }
 
-// PTX ISA, "Im2col mode", and cuTensorMapEncodeIm2col: the box takes pixels in the order of their rows within
-// the bounding box, which goes from the lower corner to the last pixel plus the upper corner, then of images;
-// each is read where the offsets shift it. Outside the tensor there are zeros.
+// PTX ISA, "Im2col mode", and cuTensorMapEncodeIm2col: the box takes pixels in the order of rows within the
+// bounding box, then of images. The bounding box extends from the lower corner to the last pixel plus the
+// upper corner. The offsets shift each read. Outside the tensor there are zeros.
 inline void LoadPixels(Shared& shared, uint32_t to, const Gemm& g, const Operands& operands, PixelBox box,
                        const Step& step) {
   for (int i = 0; i < kTilePixels; ++i) {
@@ -72,7 +72,7 @@ inline void LoadWeights(Shared& shared, uint32_t to, const Gemm& g, const Operan
 }
 
 // PTX ISA, "Asynchronous warpgroup level matrix instructions", strides and canonical layouts for a swizzle of
-// 128 bytes: where a matrix descriptor says that an element lies. `major` counts along the contiguous side.
+// 128 bytes: the position of an element under a matrix descriptor. `major` counts along the contiguous side.
 struct MatrixDescriptor {
   explicit MatrixDescriptor(uint64_t bits)
       : start(static_cast<uint32_t>(bits & 0x3FFF) << 4),
@@ -80,7 +80,7 @@ struct MatrixDescriptor {
         stride(static_cast<uint32_t>(bits >> 32 & 0x3FFF) << 4) {
     EXPECT_EQ(bits >> 62, 1u);                                        // a swizzle of 128 bytes
     EXPECT_EQ(bits >> 49 & 7, 0u);                                    // base offset
-    EXPECT_EQ(bits & 0x3FFFC000C000C000 & ~(uint64_t{7} << 49), 0u);  // nothing else
+    EXPECT_EQ(bits & 0x3FFFC000C000C000 & ~(uint64_t{7} << 49), 0u);  // all other bits are 0
   }
   // K-major: rows of m or n by 16 of depth.
   uint32_t Rows(int row, int depth) const {
