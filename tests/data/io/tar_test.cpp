@@ -147,16 +147,16 @@ TEST(Tar, ReadsSizesInEveryNotation) {
 TEST(Tar, SizesThatLeadOutsideAreRefused) {
   for (const std::string& size : {"77777777777\0"s, "\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"s,
                                   "\x80\0\0\0\xff\xff\xff\xff\xff\xff\xfe\x01"s, "00000002001\0"s}) {
-    ExpectDamaged(Header("x", 0, '0', {{kSizeAt, size}}) + kEnd, "cut short: x");
+    ExpectDamaged(Header("x", 0, '0', {{kSizeAt, size}}) + kEnd, "truncated: x");
   }
   for (const std::string& size : {"\x80\0\0\x01\0\0\0\0\0\0\0\0"s, std::string(12, '\xff'), "0000000008\0\0"s,
                                   "-1\0\0\0\0\0\0\0\0\0\0"s, std::string(12, ' ')}) {
     ExpectDamaged(Header("x", 0, '0', {{kSizeAt, size}}) + kEnd, "damaged size");
   }
   ExpectDamaged(Member("pax", PaxRecord("size", "18446744073709551615"), 'x') + Header("x", 0) + kEnd,
-                "cut short: x");
+                "truncated: x");
   ExpectDamaged(Header("././@LongLink", 1 << 30, 'L') + kEnd, "extension too long");
-  ExpectDamaged(Header("././@LongLink", 4096, 'L') + kEnd, "cut short");
+  ExpectDamaged(Header("././@LongLink", 4096, 'L') + kEnd, "truncated");
 }
 
 TEST(Tar, WhatHasNoContentInOnePieceIsRefused) {
@@ -190,7 +190,7 @@ TEST(Tar, AnythingCutOffIsNoticed) {
   const size_t first_zero_block_ends = archive.size() - kBlock;
   for (size_t size = 0; size < first_zero_block_ends; ++size) {
     SCOPED_TRACE(size);
-    ExpectDamaged(archive.substr(0, size), "cut short");
+    ExpectDamaged(archive.substr(0, size), "truncated");
   }
   EXPECT_TRUE(List(archive.substr(0, first_zero_block_ends)).ok());
 }

@@ -218,7 +218,7 @@ TEST(PackIdx, PlainAndGzippedAreTheSame) {
 
   const std::string images = options.input + "/train-images-idx3-ubyte.gz";
   fs::resize_file(images, fs::file_size(images) - 9);
-  EXPECT_THAT(Error(options), HasSubstr("train-images-idx3-ubyte.gz is damaged or cut short"));
+  EXPECT_THAT(Error(options), HasSubstr("train-images-idx3-ubyte.gz is damaged or truncated"));
 }
 
 TEST(PackIdx, StatisticsOfThePixels) {

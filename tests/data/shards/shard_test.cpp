@@ -118,7 +118,7 @@ TEST_F(ShardsTest, PastThePageCache) {
     EXPECT_EQ(image.pixels, MakeImage(7, 9, 1, i).pixels);
   }
   fs::resize_file(dir_ / "out/train-00000-of-00003.h5", 1000);
-  EXPECT_THAT((*data)->Read(1, &image).message(), HasSubstr("is cut short"));
+  EXPECT_THAT((*data)->Read(1, &image).message(), HasSubstr("is truncated"));
 }
 
 TEST_F(ShardsTest, OpenSaysWhatIsMissing) {
@@ -232,7 +232,7 @@ TEST_F(ShardsTest, OpenFilesOutliveTheirNames) {
   WriteBytes(dir_ / kMiddle, Bytes(10));
   EXPECT_TRUE((*data)->Read(9, &image).ok());
   fs::resize_file(dir_ / "elsewhere", 1000);
-  EXPECT_THAT((*data)->Read(9, &image).message(), HasSubstr("is cut short"));
+  EXPECT_THAT((*data)->Read(9, &image).message(), HasSubstr("is truncated"));
 }
 
 TEST_F(ShardsTest, ShardsReplacedInMidRunAreFound) {
@@ -252,7 +252,7 @@ TEST_F(ShardsTest, ShardsReplacedInMidRunAreFound) {
   ASSERT_TRUE((*data)->Read(0, &image).ok());
   fs::resize_file(dir_ / "out/train-00000-of-00003.h5", 1000);
   EXPECT_THAT((*data)->Read(1, &image).message(),
-              AllOf(HasSubstr("is cut short"), HasSubstr("changed while it was in use")));
+              AllOf(HasSubstr("is truncated"), HasSubstr("changed while it was in use")));
 }
 
 TEST_F(ShardsTest, AnIndexThatWasSentOpensTheSplitWithoutReadingIt) {
