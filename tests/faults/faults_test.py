@@ -62,8 +62,8 @@ class Trials(Faults):
         delay = rng.uniform(0, 3)
         # mpirun's own exit code says how the first process died that it saw die.
         seconds, verb, codes = {
-            signal.SIGKILL: (GONE_WITHIN, "is gone", (COMMUNICATION, 128 + signal.SIGKILL)),
-            signal.SIGSTOP: (DEADLINE + GONE_WITHIN, "has not been heard of", (COMMUNICATION,)),
+            signal.SIGKILL: (GONE_WITHIN, "was lost", (COMMUNICATION, 128 + signal.SIGKILL)),
+            signal.SIGSTOP: (DEADLINE + GONE_WITHIN, "has sent no heartbeat", (COMMUNICATION,)),
         }[blow]
         train = [*TRAIN, "--synthetic", "--synthetic_samples=400", "--checkpoint_every=5", f"--checkpoint_dir={self.dir}/run"]
         with Job([*MPIRUN, "-n", str(ranks), *train], self.dir / "output") as job:
@@ -109,7 +109,7 @@ class Disk(Faults):
 
     def test_that_answers_no_more(self):
         with self.job(READS=300) as job:
-            self.ends(job, 60, r"rank 0 of 2: rank 1 is late: for .* in step \d+, in the loader", (COMMUNICATION,))
+            self.ends(job, 60, r"rank 0 of 2: rank 1 has made no progress for .*: step \d+, in the loader", (COMMUNICATION,))
 
     def test_that_is_slow(self):
         with self.job(READ_MS=50) as job:

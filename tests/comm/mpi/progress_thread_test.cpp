@@ -71,7 +71,7 @@ TEST(ProgressThreadDeathTest, MustNotEndBeforeItsOperations) {
         Request request = StartCountdown(*progress, 1 << 30, busy);
         progress.reset();
       },
-      "still under way");
+      "still in progress");
 }
 
 }  // namespace

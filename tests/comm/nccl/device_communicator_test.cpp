@@ -53,8 +53,8 @@ TEST(ChooseTransport, NamesRanksThatShareAGpu) {
 }
 
 TEST(ChooseTransport, NamesTheRankThatNcclCannotServe) {
-  ExpectNoNccl({Place("a", kGpu0), Place("b", kGpu0, "NCCL is not there: no such file")},
-               HasSubstr("rank 1 on host b: NCCL is not there: no such file"));
+  ExpectNoNccl({Place("a", kGpu0), Place("b", kGpu0, "cannot load NCCL: no such file")},
+               HasSubstr("rank 1 on host b: cannot load NCCL: no such file"));
   ExpectNoNccl({Place("a", kGpu0), Place("b", "")}, HasSubstr("rank 1 on host b has no GPU"));
 }
 

@@ -103,7 +103,7 @@ TEST(Watchdog, NamesARankThatIsStuck) {
       comm.AllReduce(nullptr, 0, CommType::kF32, ReduceOp::kSum, {}).Wait();
     });
     ASSERT_THAT(ranks.said(), SizeIs(1));
-    EXPECT_THAT(ranks.said()[0], AllOf(HasSubstr("rank 0 says: rank " + std::to_string(stuck) + " is late"),
+    EXPECT_THAT(ranks.said()[0], AllOf(HasSubstr("rank 0 says: rank " + std::to_string(stuck) + " has made no progress for"),
                                        HasSubstr("step 3, in the loader")));
   }
 }
@@ -119,7 +119,7 @@ TEST(Watchdog, NamesWhoGotLeastFarWhereAllWait) {
     ranks.Hang();
   });
   ASSERT_THAT(ranks.said(), SizeIs(1));
-  EXPECT_THAT(ranks.said()[0], HasSubstr("rank 1 got least far: step 7"));
+  EXPECT_THAT(ranks.said()[0], HasSubstr("rank 1 made the least progress: step 7"));
 }
 
 TEST(Watchdog, WatchesASingleRank) {
@@ -129,7 +129,7 @@ TEST(Watchdog, WatchesASingleRank) {
       *comm,
       {.deadline_seconds = 0.1, .on_failure = [&](const std::string& reason) { said.set_value(reason); }});
   ASSERT_TRUE(watchdog.ok());
-  EXPECT_THAT(said.get_future().get(), HasSubstr("rank 0 is late"));
+  EXPECT_THAT(said.get_future().get(), HasSubstr("rank 0 has made no progress"));
 }
 
 TEST(WatchdogDeathTest, EndsTheJob) {
@@ -139,7 +139,7 @@ TEST(WatchdogDeathTest, EndsTheJob) {
     EnterStep(7);
     std::this_thread::sleep_for(20s);
   };
-  EXPECT_EXIT(hang(), testing::ExitedWithCode(kCommunicationExitCode), "rank 0 is late: .* step 7");
+  EXPECT_EXIT(hang(), testing::ExitedWithCode(kCommunicationExitCode), "rank 0 has made no progress for .* step 7");
 }
 
 TEST(WatchdogDeathTest, SigtermTakesEffectLater) {

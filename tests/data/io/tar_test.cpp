@@ -162,7 +162,7 @@ TEST(Tar, SizesThatLeadOutsideAreRefused) {
 TEST(Tar, WhatHasNoContentInOnePieceIsRefused) {
   for (const char type : {'1', '2', '3', '4', '6', 'S', 'M', 'V', '\xff'}) {
     ExpectError(Member("x", "") + Member("odd", "", type) + kEnd, absl::StatusCode::kUnimplemented,
-                absl::StrCat("odd is no plain file (tar type ", int{static_cast<uint8_t>(type)}, ")"));
+                absl::StrCat("odd is not a regular file (tar type ", int{static_cast<uint8_t>(type)}, ")"));
   }
   ExpectError(Member("pax", PaxRecord("GNU.sparse.major", "1"), 'x') + Member("x", "") + kEnd,
               absl::StatusCode::kUnimplemented, "sparse");
@@ -200,9 +200,9 @@ TEST(Tar, AFlipInAHeaderIsNoticed) {
   for (size_t at = 0; at < kBlock; ++at) {
     std::string flipped = archive;
     flipped[2 * kBlock + at] ^= 1;
-    ExpectDamaged(flipped, absl::StrCat("no tar header, or a damaged one, at byte ", 3 * kBlock));
+    ExpectDamaged(flipped, absl::StrCat("missing or damaged tar header at byte ", 3 * kBlock));
   }
-  ExpectDamaged(std::string(2 * kBlock, 'x'), "no tar header");
+  ExpectDamaged(std::string(2 * kBlock, 'x'), "missing or damaged tar header");
 }
 
 TEST(Tar, ErrorsOfReadingArePassedOn) {

@@ -272,7 +272,7 @@ TEST(Loader, NamesTheBadSamplesAndStopsAtOneTooMany) {
   const absl::Status status = loader->Next().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()),
-              HasSubstr("sample 31 is broken; that is one bad sample more than the 2 that are allowed"));
+              HasSubstr("sample 31 is broken; there are more bad samples than --allow_bad=2"));
 }
 
 TEST(Loader, EndsWhereNoSampleCanBeRead) {

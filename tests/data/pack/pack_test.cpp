@@ -149,7 +149,7 @@ TEST(PackFolder, WarningsAreErrorsWhenStrict) {
   const absl::StatusOr<PackSummary> summary = Pack(options);
   ASSERT_TRUE(summary.ok());
   EXPECT_THAT(summary->warnings,
-              ElementsAre(HasSubstr("1 files outside the class folders are left out, the first is README"),
+              ElementsAre(HasSubstr("1 files outside the class folders are left out; the first is README"),
                           "class bird has no images"));
   options.strict = true;
   options.output = dir / "strict";
@@ -174,7 +174,7 @@ TEST(PackFolder, SplitsShareClassesAndTrainingStatistics) {
   EXPECT_NE(data->info().uuid, train->info().uuid);
 
   WriteBytes(dir / "val/eel/x.png", PngFile(MakeImage(5, 5, 3)));
-  EXPECT_THAT(Error(val), HasSubstr("folder eel of " + (dir / "val") + " is none of the 2 classes"));
+  EXPECT_THAT(Error(val), HasSubstr("folder eel of " + (dir / "val") + " is not one of the 2 classes"));
 }
 
 TEST(PackFolder, ClassesFileGivesTheOrder) {

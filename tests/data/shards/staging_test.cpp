@@ -100,7 +100,7 @@ TEST_F(StagingTest, LaterRunsUseTheCopiesAndRemoveLeftovers) {
   EXPECT_TRUE(fs::exists(dir_ / "local/mine.tmp"));
   Report report;
   const auto data = Open(&report);
-  EXPECT_THAT(report.Wait(), HasSubstr("3 shards were in"));
+  EXPECT_THAT(report.Wait(), HasSubstr("3 shards are already in"));
 }
 
 TEST_F(StagingTest, ADamagedOriginalIsNotStagedAndTheRunGoesOn) {
@@ -142,7 +142,7 @@ TEST(Stager, SaysBeforehandThatThereIsNoRoom) {
   const absl::Status started =
       Stager::Start({dir / "local", {}}, {{dir / "x.h5", uint64_t{1} << 60, "0"}}, {}).status();
   EXPECT_EQ(started.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(started.message(), HasSubstr("staging needs 1152921504.6 GB more"));
+  EXPECT_THAT(started.message(), HasSubstr("staging needs 1152921504.6 GB"));
 }
 
 }  // namespace

@@ -252,15 +252,15 @@ class Few(Case):
         missing = {name: content for name, content in tars.items() if name != last}
         folder = self.folder_of("missing", {**missing, "devkit.zip": b"", "ILSVRC2012_devkit_t12.tar.gz": devkit})
         packed = self.pack("missing-out", input=folder)
-        self.assertIn(f"1 classes have no images, the first is {self.made.wnids[-1]}", packed.stderr)
+        self.assertIn(f"1 classes have no images; the first is {self.made.wnids[-1]}", packed.stderr)
         folder = self.folder_of("extra", {**tars, "n99999999.tar": tars[last], "ILSVRC2012_devkit_t12.tar.gz": devkit})
-        self.refuses(["class n99999999 of", "none of the 20 classes"], "extra-out", input=folder)
+        self.refuses(["class n99999999 of", "not one of the 20 classes"], "extra-out", input=folder)
         # Without a devkit it is one more class, until the validation split says otherwise.
         (folder / "ILSVRC2012_devkit_t12.tar.gz").unlink()
         self.assertIn("21 classes; ImageNet", self.pack("more-out", input=folder).stderr)
         refused = run(*self.command("more-out", split="val"))
         self.assertEqual(refused.returncode, DATA)
-        self.assertIn("only one side has n99999999", refused.stderr)
+        self.assertIn("only one of the two has n99999999", refused.stderr)
 
     def test_damaged_archives(self):
         whole = (self.dir / "in" / synthetic_imagenet.TRAIN).read_bytes()
@@ -288,7 +288,7 @@ class Few(Case):
         for split in "train", "val":
             (folder / split).mkdir(parents=True)
             (folder / split / "x.JPEG").write_bytes(next(iter(self.made.val.values())))
-        self.refuses(['class "train" is no wnid', "one split of ImageNet?"], "both-out", input=folder)
+        self.refuses(['class "train" is not a wnid', "one split of ImageNet"], "both-out", input=folder)
 
     def test_labels_of_the_validation_images(self):
         rank = {wnid: label for label, wnid in enumerate(self.made.wnids)}
