@@ -35,7 +35,7 @@ struct Change {
   std::string bytes;
 };
 
-// A ustar header; `changes` are made before its checksum is.
+// A ustar header. Applies `changes` before computing its checksum.
 std::string Header(const std::string& name, uint64_t bytes, char type = '0',
                    const std::vector<Change>& changes = {}) {
   std::string block(kBlock, '\0');
@@ -78,7 +78,7 @@ absl::StatusOr<std::vector<TarMember>> List(const std::string& archive) {
   return List(archive, 0, archive.size());
 }
 
-// Names and contents of an archive that is sound.
+// Names and contents of a valid archive.
 std::vector<std::pair<std::string, std::string>> Files(const std::string& archive) {
   const absl::StatusOr<std::vector<TarMember>> members = List(archive);
   EXPECT_TRUE(members.ok()) << members.status();
@@ -168,7 +168,7 @@ TEST(Tar, WhatHasNoContentInOnePieceIsRefused) {
               absl::StatusCode::kUnimplemented, "sparse");
 }
 
-// As the training archive is: offsets count from the outer one's beginning.
+// As in the training archive: offsets count from the beginning of the outer archive.
 TEST(Tar, ListsAnArchiveWithinAnother) {
   const std::string inner = Member("x", "content") + Member("y", "more") + kEnd;
   const std::string outer = Member("before", "1") + Member("inner.tar", inner) + Member("after", "2") + kEnd;
@@ -179,7 +179,7 @@ TEST(Tar, ListsAnArchiveWithinAnother) {
   ASSERT_EQ(members->size(), 2u);
   EXPECT_EQ(members->at(1).name, "y");
   EXPECT_EQ(outer.substr(members->at(1).offset, members->at(1).bytes), "more");
-  // It ends where the outer member ends, whatever follows.
+  // The inner archive ends where its member ends, regardless of what follows.
   EXPECT_EQ(List(outer, place.offset, place.offset + 3 * kBlock).status().code(),
             absl::StatusCode::kDataLoss);
 }

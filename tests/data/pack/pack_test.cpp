@@ -38,7 +38,7 @@ std::map<std::string, Bytes> Contents(const std::string& dir) {
   return files;
 }
 
-// What a failed packing may leave: no file but the directory itself.
+// A failed packing may leave the directory itself, but no file.
 void ExpectNothingIn(const std::string& dir) {
   EXPECT_TRUE(!fs::exists(dir) || fs::is_empty(dir)) << dir;
 }
@@ -52,7 +52,7 @@ PackOptions FolderOptions(const ScratchDir& dir) {
   return options;
 }
 
-// cat/: a PNG named .JPEG, a grey JPEG, one pixel; dog/: 500 x 33, a CMYK JPEG a level down.
+// cat/: a PNG named .JPEG, a grey JPEG, one pixel; dog/: 500 x 33, a CMYK JPEG in a subfolder.
 PackOptions MixedFolder(const ScratchDir& dir) {
   WriteBytes(dir / "in/cat/a.JPEG", PngFile(MakeImage(20, 30, 3)));
   WriteBytes(dir / "in/cat/b.jpg", EncodeJpeg(MakeImage(16, 16, 1), 95));
@@ -276,7 +276,7 @@ TEST(Pack, SameBytesForAnyNumberOfJobs) {
   EXPECT_EQ(Contents(dir / "jpeg1"), Contents(dir / "jpeg4"));
 }
 
-// Packing again keeps what is sound; what is not is written again.
+// Packing again keeps valid shards and writes damaged ones again.
 TEST(Pack, RepairsWhatIsDamaged) {
   const ScratchDir dir;
   const PackOptions options = SmallIdx(dir);
@@ -312,7 +312,7 @@ TEST(PackDeathTest, KilledAndRunAgainGivesTheSameBytes) {
   EXPECT_EQ(Contents(dir / "killed"), Contents(dir / "out"));
 }
 
-// A limit on the size of files stands in for a full disk.
+// A limit on file sizes simulates a full disk.
 TEST(PackDeathTest, FullDiskLeavesNothingAndSaysSo) {
   const ScratchDir dir;
   PackOptions options = SmallIdx(dir);

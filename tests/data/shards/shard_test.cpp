@@ -1,4 +1,4 @@
-// Shards and the reader's answer to everything that can be wrong with them.
+// Shards, and how the reader handles each kind of damage.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -59,7 +59,7 @@ TEST_F(ShardsTest, RoundTrip) {
             (dir_ / "out/train-00002-of-00003.h5") + ", sample 1 (train-images-idx3-ubyte[17])");
 }
 
-// The sample that each row of the first packed batch is, by its pixels.
+// The sample in each row of the first packed batch, identified by its pixels.
 std::vector<int64_t> PackedSamples(const Dataset& data, int image_size) {
   LoaderOptions options;
   options.image_size = image_size;
@@ -204,7 +204,7 @@ TEST_F(ShardsTest, FlipInASampleFailsAtItsRead) {
       HasSubstr("train-00001-of-00003.h5, sample 3 (train-images-idx3-ubyte[11]): its bytes do not match"));
 }
 
-// Any bit of the file: an error when opened or read, or no difference to what is read.
+// Flips any bit of the file: opening or reading must fail, or give the same data.
 TEST_F(ShardsTest, NoFlipIsEverSilent) {
   const Bytes sound = ReadBytes(dir_ / kMiddle);
   int found = 0;
@@ -275,7 +275,7 @@ TEST_F(ShardsTest, AnIndexThatWasSentOpensTheSplitWithoutReadingIt) {
               HasSubstr("train-00000-of-00003.h5: No such file"));
 }
 
-// A shard whose index is hashed correctly but says `index`.
+// Opens a shard with the content `index` and a right hash of it.
 absl::Status OpenCrafted(const std::string& path, const ShardHeader& header, const ShardIndex& index) {
   absl::StatusOr<Hdf5File> file = Hdf5File::Create(path);
   WriteHeaderAndIndex(header, index, &*file);

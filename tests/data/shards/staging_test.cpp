@@ -20,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-// What a stager said, and that it is done: it says one thing, last.
+// The message of a stager. It is the stager's only one, and its last action.
 class Report {
  public:
   std::string Wait() {
@@ -122,7 +122,8 @@ TEST_F(StagingTest, ADamagedCopyIsReadFromTheOriginal) {
   ExpectAllSamples(*data);
 }
 
-// Another process holds the lock and copies; this one takes what appears, and takes over when the other ends.
+// Another process holds the lock and copies. This one adopts the copies as they appear, and continues copying
+// when the other process ends.
 TEST_F(StagingTest, OneProcessCopiesAndTheNextTakesOver) {
   Report report;
   ASSERT_TRUE(CreateDirectories(dir_ / "local/deeper-shards").ok());

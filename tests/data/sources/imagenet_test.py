@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A small ImageNet in the real one's layout, packed, then checked from outside with h5py and PIL, trained on and evaluated.
+"""Packs a small ImageNet in the layout of the real one, checks the result independently with h5py and PIL, trains on it and evaluates.
 
-    imagenet_test.py DEEPER [--trials=N] [unittest's options]      N times: killed while packing, and packed again (default 4)
+    imagenet_test.py DEEPER [--trials=N] [unittest's options]      --trials: how often to kill `pack` and run it again (default 4)
 """
 import io
 import json
@@ -205,7 +205,7 @@ class Few(Case):
         self.assertEqual(list(samples(self.dir / "sorted", "train")), sorted(self.kept))
         moments = random.Random(1)
         for trial in range(TRIALS):
-            for _ in range(3):  # killed while it goes on after having been killed
+            for _ in range(3):  # the second run is killed too
                 process = subprocess.Popen([DEEPER, *self.command(f"killed-{trial}", *options)], stdout=subprocess.DEVNULL,
                                            stderr=subprocess.DEVNULL)
                 time.sleep(moments.uniform(0, seconds))
@@ -255,7 +255,7 @@ class Few(Case):
         self.assertIn(f"1 classes have no images; the first is {self.made.wnids[-1]}", packed.stderr)
         folder = self.folder_of("extra", {**tars, "n99999999.tar": tars[last], "ILSVRC2012_devkit_t12.tar.gz": devkit})
         self.refuses(["class n99999999 of", "not one of the 20 classes"], "extra-out", input=folder)
-        # Without a devkit it is one more class, until the validation split says otherwise.
+        # Without a devkit it counts as one more class, until the validation split contradicts it.
         (folder / "ILSVRC2012_devkit_t12.tar.gz").unlink()
         self.assertIn("21 classes; ImageNet", self.pack("more-out", input=folder).stderr)
         refused = run(*self.command("more-out", split="val"))
