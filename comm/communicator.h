@@ -5,9 +5,9 @@
 // untouched until then.
 // Buffers are host memory, and `stream` is ignored: its work is complete when a call returns. Exception: the
 // communicators of MakeDeviceCommunicator use device memory, which is final once the work on `stream`, the
-// device's, is done. Their Request is complete when later work on that stream sees the result.
-// Errors: a lost peer or a library failure does not return. It reports rank, operation and reason and ends
-// the process through Abort (exit code 5), since peers would wait for ever.
+// device's stream, is done. Their Request is complete when later work on that stream sees the result.
+// Errors: after a lost peer or a library failure, a call does not return. It reports rank, operation and
+// reason and ends the process through Abort (exit code 5), since peers would wait for ever.
 #pragma once
 
 #include <cstddef>

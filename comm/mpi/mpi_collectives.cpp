@@ -11,7 +11,7 @@
 namespace deeper {
 namespace {
 
-constexpr int kTags = 32768;  // every MPI has as many
+constexpr int kTags = 32768;  // every MPI supports as many
 
 // The messages of one collective. Every rank makes its exchanges in the same order, which determines their
 // tags.

@@ -1,7 +1,7 @@
 // Ends a job in which a rank hangs or dies, and reports the cause.
 //
 // Every rank runs a thread that sends a heartbeat to rank 0 four times a second, over a TCP connection of its
-// own. It contains the phase of the rank's training thread (comm/phase.h). Rank 0 judges all ranks
+// own. The heartbeat contains the phase of the rank's training thread (comm/phase.h). Rank 0 judges all ranks
 // (comm/watchdog/lateness.h), including itself; the others judge only rank 0. A dead process is detected at
 // once, by the end of its connection. A stopped process or a broken network is detected by silence. A stuck
 // process is detected by a phase that does not change. The thread and the connections are independent of MPI:

@@ -32,7 +32,7 @@ struct LoaderOptions {
   // of an epoch are partners, for any batches and ranks; the last of an odd number has none. A batch whose
   // bounds separate two partners reads the other one too.
   double color_jitter = 0, random_erasing = 0, mixup = 0, cutmix = 0;
-  bool bgr = false;  // order of 3 output channels, and of stats
+  bool bgr = false;  // 3 output channels in this order, also in stats
   OrderKind order = OrderKind::kFull;
   uint64_t seed = 0;
   int64_t global_batch = 256;
@@ -47,7 +47,7 @@ struct LoaderOptions {
   int workers = 2;
   int max_workers = AvailableCores();
   // How many samples of this rank may be unreadable (DataLoss). Each is replaced by the next readable sample
-  // of the split, for any rank and epoch.
+  // of the split, the same one on every rank and in every epoch.
   int64_t allow_bad = 0;
   int prefetch = 3;  // batches in the ring
   // Batches contain decoded pixels and instructions for SampleImages to finish them (Batch::packed), instead
