@@ -13,7 +13,7 @@ namespace {
 
 constexpr SourceFormat kFormats[] = {
     {"idx", OpenIdx, false,
-     "IDX files as of MNIST, plain or gzipped; splits val and test read the t10k files"},
+     "IDX files such as MNIST's, plain or gzipped; splits val and test read the t10k files"},
     {"folder", OpenFolder, false,
      "one folder per class, with JPEG and PNG files; its name is the class name"},
     {"imagenet", OpenImagenet, true,
