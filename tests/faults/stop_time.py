@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Measures the time from SIGUSR1 to a run's end: GoogLeNet at 224 px on two ranks, stopped at random moments. Run by hand; docs/guides/failures.md has figures.
+"""Measures the time from SIGUSR1 to a run's end: GoogLeNet at 224 px on two ranks, stopped at random moments.
+
+Run by hand; docs/guides/failures.md has figures.
 
 stop_time.py DEEPER MPIRUN [--batch=32] [--stops=4] [--seed=S]
 """

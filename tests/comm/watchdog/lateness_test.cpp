@@ -57,9 +57,10 @@ TEST(Judge, NamesTheLatestAndCountsTheOthers) {
 
 TEST(Judge, BlamesAllWhereAllWait) {
   EXPECT_EQ(Said({Waiting(11), Waiting(9)}), "");
-  EXPECT_THAT(Said({Waiting(11, 100), Waiting(12, 98)}),
-              HasSubstr("all ranks have waited for each other for 12.0 s (--watchdog_seconds=10); rank 1 made "
-                        "the least progress: step 17"));
+  EXPECT_THAT(
+      Said({Waiting(11, 100), Waiting(12, 98)}),
+      HasSubstr("all ranks have waited for each other for 12.0 s (--watchdog_seconds=10); rank 1 made "
+                "the least progress: step 17"));
 }
 
 TEST(Judge, GivesUnhurriedPhasesLonger) {
@@ -79,9 +80,8 @@ TEST(Judge, NamesSilentAndGoneRanksFirst) {
   EXPECT_THAT(Said({late, silent}), HasSubstr("rank 1 has sent no heartbeat for 10.5 s"));
   EXPECT_THAT(Said({late, silent, gone}), HasSubstr("rank 2 was lost: its process ended"));
   gone.error = ETIMEDOUT;
-  EXPECT_THAT(Said({late, silent, gone}),
-              HasSubstr("rank 2 was lost: its connection failed: Connection "
-                        "timed out; last seen 0.2 s ago, in step 17"));
+  EXPECT_THAT(Said({late, silent, gone}), HasSubstr("rank 2 was lost: its connection failed: Connection "
+                                                    "timed out; last seen 0.2 s ago, in step 17"));
 }
 
 TEST(Judge, MindsNoRankThatLeft) {
