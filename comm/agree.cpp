@@ -16,7 +16,7 @@ absl::Status Agree(Communicator& comm, const absl::Status& mine) {
   if (first_failed == comm.size()) return absl::OkStatus();
 
   const int root = static_cast<int>(first_failed);
-  // A failure without an exit code gets none here: the caller may know it.
+  // Adds no exit code to a failure without one: the caller may know it.
   const bool marked = mine.GetPayload(kExitCodePayload).has_value();
   struct {
     int64_t code, exit_code;
@@ -26,7 +26,7 @@ absl::Status Agree(Communicator& comm, const absl::Status& mine) {
   std::string message(mine.message());
   Broadcast(comm, root, &message);
   const std::string prefix = absl::StrCat("rank ", root, ": ");
-  if (!absl::StartsWith(message, prefix)) message.insert(0, prefix);  // a failure agreed on before has it
+  if (!absl::StartsWith(message, prefix)) message.insert(0, prefix);  // an earlier Agree has added it
   absl::Status agreed(static_cast<absl::StatusCode>(header.code), message);
   const auto exit_code = static_cast<ExitCode>(header.exit_code);
   return exit_code == ExitCode::kDone ? agreed : WithExitCode(std::move(agreed), exit_code);

@@ -8,7 +8,7 @@
 namespace deeper {
 namespace {
 
-// An overflow must not come back in every later sum.
+// An overflow must not carry over to later sums.
 inline float Finite(float x) {
   return std::isfinite(x) ? x : 0.0f;
 }
@@ -23,7 +23,7 @@ DEEPER_SIMD void RoundWithFeedback(const float* data, float* residual, bf16* wir
   }
 }
 
-// In blocks, so that each inner loop is one that vectorizes.
+// In blocks, so that the inner loops vectorize.
 DEEPER_SIMD void SumParts(std::span<const bf16* const> parts, float* residual, bf16* sum, size_t count) {
   constexpr size_t kBlock = 512;
   float exact[kBlock];

@@ -1,12 +1,11 @@
-// The arithmetic of a sum over ranks that travels in bf16, with error feedback (Seide et al., "1-bit
-// stochastic gradient descent", 2014; both ways as in Tang et al., "DoubleSqueeze", 2019): what rounding
-// leaves out of a sum is kept in fp32 and added to the next one, so that over many sums nothing is lost.
+// The arithmetic of a sum over ranks that is transferred in bf16, with error feedback (Seide et al., "1-bit
+// stochastic gradient descent", 2014; in both directions as in Tang et al., "DoubleSqueeze", 2019). Rounding
+// errors of a sum are kept in fp32 and added to the next one, so that nothing is lost over many sums.
 //
-//   1. every rank rounds data + residual and keeps the rest            (RoundWithFeedback)
-//   2. the owner of a part of the data adds up all ranks' in fp32, in rank order, and rounds the sum; it
-//   keeps
-//      the rest in its own residual                                    (SumParts)
-//   3. every rank gets the rounded sums                                (Widen)
+//   1. every rank rounds data + residual and keeps the error           (RoundWithFeedback)
+//   2. the owner of a part of the data adds the parts of all ranks in fp32, in rank order,
+//      rounds the sum, and keeps the error in its own residual         (SumParts)
+//   3. every rank receives the rounded sums                            (Widen)
 #pragma once
 
 #include <cstddef>
@@ -16,7 +15,7 @@
 
 namespace deeper {
 
-// What each rank owns of `count` elements.
+// The part of `count` elements that a rank owns.
 struct OwnedPart {
   OwnedPart(size_t count, int ranks, int rank)
       : begin(count * static_cast<size_t>(rank) / static_cast<size_t>(ranks)),
@@ -25,9 +24,9 @@ struct OwnedPart {
   size_t begin, end;
 };
 
-// wire = bf16(data + residual); residual = what that left out.
+// wire = bf16(data + residual); residual = the rounding error.
 void RoundWithFeedback(const float* data, float* residual, bf16* wire, size_t count);
-// sum = bf16(parts[0] + parts[1] + ...); residual += what that left out. `sum` may be one of the parts.
+// sum = bf16(parts[0] + parts[1] + ...); residual += the rounding error. `sum` may be one of the parts.
 void SumParts(std::span<const bf16* const> parts, float* residual, bf16* sum, size_t count);
 void Widen(const bf16* wire, float* data, size_t count);
 

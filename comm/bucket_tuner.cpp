@@ -16,7 +16,7 @@ void BucketTuner::Observe(double step_ms) {
   if (++steps_ < kStepsEach) return;
   steps_ = 0;
   if (++current_ < candidates_.size()) return;
-  // The slowest rank's figures, so that all ranks choose alike.
+  // The slowest rank's times, so that all ranks choose the same size.
   comm_.AllReduce(fastest_ms_.data(), fastest_ms_.size(), CommType::kF64, ReduceOp::kMax, {}).Wait();
   current_ =
       static_cast<size_t>(std::min_element(fastest_ms_.begin(), fastest_ms_.end()) - fastest_ms_.begin());

@@ -1,5 +1,6 @@
-// Finds the size of gradient buckets in the first steps of a run: small ones leave early, large ones cost
-// less for each byte. Every candidate gets the same few steps; the one with the fastest step wins.
+// Chooses the size of gradient buckets in the first steps of a run. Small buckets are sent early; large ones
+// cost less per byte. Every candidate is used for the same few steps. The candidate with the fastest step
+// wins.
 #pragma once
 
 #include <cstddef>
@@ -16,11 +17,11 @@ class BucketTuner {
   // candidates: bytes; at least one.
   BucketTuner(Communicator& comm, std::vector<size_t> candidates);
 
-  // What to use in the coming step; the same on every rank.
+  // The size to use in the next step; the same on every rank.
   size_t bucket_bytes() const { return candidates_[current_]; }
   bool done() const { return done_; }
-  // After each step until done: how long it took from the first gradient of backward to the sum of the last.
-  // Collective.
+  // Call after each step until done, with the time from the first gradient of backward to the sum of the last
+  // one. Collective.
   void Observe(double step_ms);
 
  private:
@@ -28,7 +29,7 @@ class BucketTuner {
   const std::vector<size_t> candidates_;
   std::vector<double> fastest_ms_;  // [candidate], of this rank
   size_t current_ = 0;
-  int steps_ = 0;  // with the current one
+  int steps_ = 0;  // with the current candidate
   bool done_ = false;
 };
 

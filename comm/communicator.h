@@ -1,13 +1,13 @@
-// Collectives between the ranks of a job. Knows pointers, counts and streams; knows no model.
+// Collectives between the ranks of a job. They work on pointers, counts and streams, independently of models.
 //
-// Every rank calls the same collectives in the same order. Collectives are asynchronous and get on without
-// help from the caller: the returned Request completes when `data` may be used again; buffers must stay
-// untouched until then. Buffers are host memory, and `stream` is ignored (work on it is done when a call
-// returns), but for the communicators that MakeDeviceCommunicator makes: theirs are a device's memory, final
-// once the work on `stream`, the device's, is done; a Request is complete, there, when later work on the
-// device's stream finds the result.
-// Errors: a lost peer or a library failure does not come back: it reports rank, operation and reason and ends
-// the process through Abort (exit code 5), since peers would wait for ever.
+// Every rank calls the same collectives in the same order. Collectives are asynchronous and progress without
+// help from the caller. The returned Request completes when `data` may be used again; buffers must stay
+// untouched until then.
+// Buffers are host memory, and `stream` is ignored: its work is complete when a call returns. Exception: the
+// communicators of MakeDeviceCommunicator use device memory, which is final once the work on `stream`, the
+// device's stream, is done. Their Request is complete when later work on that stream sees the result.
+// Errors: after a lost peer or a library failure, a call does not return. It reports rank, operation and
+// reason and ends the process through Abort (exit code 5), since peers would wait for ever.
 #pragma once
 
 #include <cstddef>
@@ -24,12 +24,12 @@
 
 namespace deeper {
 
-// What the process exits with when communication failed.
+// Exit code after a communication failure.
 inline constexpr int kCommunicationExitCode = static_cast<int>(ExitCode::kCommunication);
 
-// kTreeSum, of kF32 and a power of two of ranks, has the order of a balanced binary tree, neighbours first:
-// ((r0 + r1) + (r2 + r3)) + ... Where each rank's value is the sum of its share of some parts in the same
-// manner, any number of ranks gives the same bits.
+// kTreeSum, for kF32 and a power of two of ranks, adds in the order of a balanced binary tree, neighbours
+// first: ((r0 + r1) + (r2 + r3)) + ... If each rank's value is such a sum of its share of some parts, any
+// number of ranks gives the same bits.
 // Backends have tables in the order of these.
 enum class ReduceOp { kSum, kMax, kMin, kTreeSum };
 enum class CommType { kF32, kF64, kI64, kU8 };
@@ -39,8 +39,8 @@ inline size_t SizeOf(CommType type) {
   return kBytes[static_cast<size_t>(type)];
 }
 
-// Handle of one collective under way. It must be complete before it is destroyed or assigned to, since the
-// buffers are still in use; a default-constructed one is complete.
+// Handle of one collective in progress. It must be complete before it is destroyed or assigned to, since the
+// buffers are still in use. A default-constructed one is complete.
 class Request {
  public:
   class State {
@@ -53,11 +53,11 @@ class Request {
   explicit Request(std::unique_ptr<State> state) : state_(std::move(state)) {}
   Request(Request&&) = default;
   Request& operator=(Request&& other) noexcept {
-    DEEPER_CHECK(state_ == nullptr, "a collective is still under way");
+    DEEPER_CHECK(state_ == nullptr, "a collective is still in progress");
     state_ = std::move(other.state_);
     return *this;
   }
-  ~Request() { DEEPER_CHECK(state_ == nullptr, "a collective is still under way"); }
+  ~Request() { DEEPER_CHECK(state_ == nullptr, "a collective is still in progress"); }
   void Wait() {
     if (!state_) return;
     const WaitingForPeers waiting;
@@ -73,7 +73,7 @@ class Request {
   std::unique_ptr<State> state_;
 };
 
-// Which of a job's ranks this is and, of those on its machine, which.
+// The number of this rank in the job, and among the ranks of its machine.
 struct RankPlace {
   int rank = 0, size = 1, local_rank = 0, local_size = 1;
 };
@@ -85,7 +85,7 @@ class Communicator {
   Communicator& operator=(const Communicator&) = delete;
 
   virtual std::string name() const = 0;  // "single", "threads", "mpi", "nccl"
-  // Whether collectives and their Requests are nothing but work on streams, and so can be recorded.
+  // Whether collectives and their Requests consist only of work on streams, and can therefore be recorded.
   virtual bool recordable() const { return false; }
   int rank() const { return place_.rank; }
   int size() const { return place_.size; }
@@ -93,13 +93,13 @@ class Communicator {
   int local_size() const { return place_.local_size; }
   const RankPlace& place() const { return place_; }
 
-  // data: [count], replaced on every rank by the reduction over ranks. The result is the same bits on every
-  // rank, and the same bits in every run with the same number of ranks.
+  // data: [count], replaced on every rank by the reduction over ranks. The result has the same bits on every
+  // rank, and in every run with the same number of ranks.
   virtual Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream stream) = 0;
-  // data, residual: [count]. data is replaced on every rank by the sum over ranks of data + residual as far
-  // as bf16 can tell, and this rank's residual by its share of what that left out: added up over many calls,
-  // with the residuals of all ranks, nothing is missing. Half the bytes of an AllReduce. The same bits on
-  // every rank and in every run with the same number of ranks.
+  // data, residual: [count]. Replaces data on every rank by the sum over ranks of data + residual, as
+  // precisely as bf16 allows, and this rank's residual by its share of the rounding error. Over many calls,
+  // the results plus the residuals of all ranks lose nothing. Transfers half the bytes of an AllReduce. The
+  // same bits on every rank and in every run with the same number of ranks.
   virtual Request SumInBf16(float* data, float* residual, size_t count, Stream stream) = 0;
   // shard: [count]; rank r receives elements [r * count, (r + 1) * count) of the sum over ranks of `data`
   // [size() * count] (fp32). Not in place.
@@ -107,19 +107,19 @@ class Communicator {
   // all: [size() * bytes]; every rank receives the concatenation of all ranks' `mine` [bytes], in rank order.
   // mine may be all + rank * bytes.
   virtual Request AllGather(const void* mine, void* all, size_t bytes, Stream stream) = 0;
-  // The ranks in a ring: to_next [bytes] goes to the next rank, whose from_previous [bytes] it becomes.
-  // nullptr where this rank sends, or receives, nothing; its neighbours know. Host memory only: not for
+  // Ring shift: to_next [bytes] goes to the next rank, which receives it as from_previous [bytes]. A rank
+  // that sends or receives nothing passes nullptr; its neighbour must do likewise. Host memory only: not for
   // communicators of a device.
   virtual Request Shift(const void* to_next, void* from_previous, size_t bytes);
   // data: [bytes], replaced by root's.
   virtual Request Broadcast(void* data, size_t bytes, int root, Stream stream) = 0;
-  // Many collectives will be on this memory, or parts of it: prepares for them where that helps. It must
-  // outlive the communicator.
+  // Prepares for many collectives on this memory or parts of it, where that helps. The memory must outlive
+  // the communicator.
   virtual void Register(void* data, size_t bytes) { (void)data, (void)bytes; }
   // Returns when every rank has called it.
   virtual void Barrier() = 0;
-  // Collective, over host memory only. The same ranks, with an order of collectives of its own: for another
-  // thread than the one that calls this communicator. Ends before this one, on every rank.
+  // Collective, over host memory only. A communicator of the same ranks with an independent order of
+  // collectives, for use by another thread. Must end before this one, on every rank.
   virtual std::unique_ptr<Communicator> Duplicate() {
     DEEPER_CHECK(false, "only communicators over host memory have duplicates");
     return nullptr;

@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
 
-// Joins spans that touch in the arena, whatever order they came in.
+// Merges spans that are adjacent in the arena, in any order.
 std::vector<GradientPiece> Merged(std::vector<GradientPiece> spans) {
   std::sort(spans.begin(), spans.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
   std::vector<GradientPiece> merged;
@@ -49,7 +49,7 @@ GradientReducer::GradientReducer(Communicator& comm, float* arena, const std::ve
     : comm_(comm), arena_(arena), pieces_(pieces), sum_(sum) {
   if (comm_.size() == 1) return;
   if (bucket_bytes == kTunedBuckets) {
-    DEEPER_CHECK(!comm_.recordable(), "recorded buckets stay as they are");
+    DEEPER_CHECK(!comm_.recordable(), "recorded buckets cannot change");
     tuner_.emplace(comm_, std::vector<size_t>{8 * kMiB, 2 * kMiB, 4 * kMiB, 16 * kMiB, 32 * kMiB});
     bucket_bytes = tuner_->bucket_bytes();
   }

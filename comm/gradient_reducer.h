@@ -1,14 +1,14 @@
-// Sums gradients over ranks in buckets that leave while backward still runs (PyTorch DDP, Li et al. 2020).
+// Sums gradients over ranks in buckets that are sent while backward still runs (PyTorch DDP, Li et al. 2020).
 //
-// The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order backward finishes
-// them; neighbours in that order are packed into buckets of at least bucket_bytes, contiguous in the arena
-// where their pieces are. Where bucket_bytes is kTunedBuckets, the first steps try several sizes: with more
-// than two ranks, the order of a kAnyOrder sum depends on the size of the bucket.
-// The arena is memory that the communicator's collectives work on: of the host, or of a device.
-// Ready(i) says that piece i is final on `stream`; a bucket is sent when all its pieces are ready and all
-// earlier buckets are sent, so that every rank sends in the same order whatever order its pieces come in.
-// Finish returns when all sums are visible to later work on `stream`. Between two Finish calls every piece
-// must become ready exactly once. A single rank has no buckets and does nothing.
+// The gradients are one fp32 arena. `pieces` are its parts (offset, count) in the order in which backward
+// finishes them. Neighbours in that order share buckets of at least bucket_bytes. A bucket is contiguous in
+// the arena where its pieces are. With bucket_bytes = kTunedBuckets, the first steps try several sizes; with
+// more than two ranks, the order of a kAnyOrder sum depends on the size of the bucket.
+// The arena is memory of the host or of a device, as the communicator's collectives require.
+// Ready(i) says that piece i is final on `stream`. A bucket is sent when all its pieces are ready and all
+// earlier buckets are sent, so every rank sends in the same order, even if pieces become ready in another
+// order. Finish returns when all sums are visible to later work on `stream`. Between two Finish calls every
+// piece must become ready exactly once. A single rank has no buckets and does nothing.
 #pragma once
 
 #include <cstddef>
@@ -27,15 +27,15 @@ struct GradientPiece {
 
 inline constexpr size_t kTunedBuckets = 0;
 
-// [piece] the bucket that it leaves in: buckets are filled in the order of the pieces, each until it has
+// [piece] The bucket of each piece. Buckets are filled in the order of the pieces, each until it has
 // bucket_bytes.
 std::vector<size_t> PackPieces(const std::vector<GradientPiece>& pieces, size_t bucket_bytes);
 
-// How ranks' gradients become one.
+// How to add the gradients of all ranks.
 enum class GradientSum {
   kAnyOrder,  // ReduceOp::kSum
-  kTree,      // ReduceOp::kTreeSum: the number of ranks does not show
-  kBf16,      // Communicator::SumInBf16: half the bytes; the residuals are the reducer's
+  kTree,      // ReduceOp::kTreeSum: independent of the number of ranks
+  kBf16,      // Communicator::SumInBf16: half the bytes; the reducer keeps the residuals
 };
 
 class GradientReducer {
@@ -46,10 +46,10 @@ class GradientReducer {
   void Ready(size_t piece, Stream stream);
   void Finish(Stream stream);
 
-  // Whether Ready and Finish may be part of a Recording: then buckets must not be tuned.
+  // Whether Ready and Finish may be part of a Recording, which excludes tuning of buckets.
   bool recordable() const { return comm_.size() == 1 || comm_.recordable(); }
   size_t bucket_count() const { return buckets_.size(); }
-  // Time the last Finish spent waiting: for communication that backward did not hide, and for slower ranks.
+  // Time that the last Finish waited for communication that backward did not hide, and for slower ranks.
   double wait_ms() const { return wait_ms_; }
 
  private:

@@ -12,7 +12,7 @@
 namespace deeper {
 namespace {
 
-// A machine, and the CPUs of it that a rank may use.
+// A machine, and the CPUs that a rank may use on it.
 struct CpuSet {
   char host[64] = {};
   cpu_set_t cpus = {};
@@ -26,8 +26,8 @@ std::vector<RankPlace> GatherNodePlaces(Communicator& comm) {
   return places;
 }
 
-// Ranks of a node are numbered in the order of their ranks in the job: only in whole blocks does every rank
-// have the number that the blocks give it.
+// Ranks of a node are numbered in the order of their ranks in the job. So every local rank has its expected
+// number only if the nodes hold whole blocks of ranks.
 bool TreeKeepsToNodes(std::span<const RankPlace> places) {
   const auto share = static_cast<size_t>(places.front().local_size);
   if (!std::has_single_bit(places.size()) || !std::has_single_bit(share)) return false;

@@ -1,4 +1,4 @@
-// How the ranks of a job lie on its machines and their cores.
+// How the ranks of a job are placed on its machines and cores.
 #pragma once
 
 #include <span>
@@ -8,17 +8,17 @@
 
 namespace deeper {
 
-// Collective. [rank]
+// Collective. Indexed by rank.
 std::vector<RankPlace> GatherNodePlaces(Communicator& comm);
 
-// places: [rank]. Whether a ReduceOp::kTreeSum of these ranks is hierarchical: its ranks pair with neighbours
-// first, so where 2, 4, 8, ... neighbours share each of 2, 4, 8, ... nodes, it adds up within the nodes, then
-// between them, where a rank exchanges its share alone, and hands round within the nodes again. As little as
-// can be goes between n nodes: 2 (n - 1) / n of the data each way, whatever the number of ranks.
+// places: [rank]. Whether a ReduceOp::kTreeSum of these ranks is hierarchical. Ranks pair with neighbours
+// first. So if 2, 4, 8, ... neighbours share each of 2, 4, 8, ... nodes, the sum runs within the nodes, then
+// between them, where a rank exchanges only its share, then back within the nodes. The traffic between n
+// nodes is then minimal: 2 (n - 1) / n of the data each way, for any number of ranks per node.
 bool TreeKeepsToNodes(std::span<const RankPlace> places);
 
-// Collective. This rank's fair share of the cores that it may use, at least 1: all of them where the launcher
-// bound every rank to its own, a part where ranks share them.
+// Collective. The number of cores for this rank, at least 1: all that it may use if the launcher bound every
+// rank to its own, or an equal share if ranks share them.
 int OwnCores(Communicator& comm);
 
 }  // namespace deeper

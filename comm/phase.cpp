@@ -10,7 +10,7 @@ namespace {
 thread_local PhaseBoard* carried = nullptr;
 thread_local Phase traced = Phase::kStart;
 
-// In the order of Phase; " $" is the item, where there is one.
+// In the order of Phase. " $" stands for the item, if there is one.
 constexpr const char* kNames[] = {"start-up",
                                   "in the loader",
                                   "computing micro-batch $",
@@ -66,7 +66,7 @@ void EnterStep(int64_t step) {
 }
 
 void EnterPhase(Phase phase, int64_t item) {
-  const bool backward = phase == Phase::kBackward;  // in a timeline all its gradients are one
+  const bool backward = phase == Phase::kBackward;  // one span in a timeline, for all its gradients
   if (Tracing() && !(backward && traced == phase)) {
     traced = phase;
     TraceBegin(TraceLevel::kPhase, NameOf(phase, backward ? -1 : item));

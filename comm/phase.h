@@ -1,7 +1,7 @@
-// Where a rank is in its work: what the watchdog (watchdog/watchdog.h) says of one that is late or lost.
+// The phase of work of a rank. The watchdog (watchdog/watchdog.h) reports it for a late or lost rank.
 //
-// The thread that trains says what it begins, in a few tens of nanoseconds. It says so to the PhaseBoard that
-// it carries, or to nobody: code below the loop tells where it is without being handed a board.
+// The training thread reports each phase that it begins to its thread-local PhaseBoard, if it has one, in a
+// few tens of nanoseconds. So code below the training loop can report phases without a board as an argument.
 #pragma once
 
 #include <cstdint>
@@ -23,12 +23,12 @@ enum class Phase : uint8_t {
 };
 
 struct PhaseMark {
-  int64_t step = 0;   // under way, from 1; 0: before the first
+  int64_t step = 0;   // current step, from 1; 0: before the first
   int64_t item = -1;  // within the phase: a micro-batch, an all-reduce, a batch of an evaluation; -1: none
-  int64_t marks = 0;  // so far: a rank whose number stands still makes no progress
+  int64_t marks = 0;  // so far; a rank whose number does not change makes no progress
   Phase phase = Phase::kStart;
   bool waiting = false;    // for its peers
-  bool unhurried = false;  // may take longer than others: what is done for the first time, and checkpoints
+  bool unhurried = false;  // may take longer than others: a phase's first time, and checkpoints
 };
 
 // "step 17, all-reduce 3 of the gradients, waiting for its peers".
@@ -48,17 +48,17 @@ class PhaseBoard {
 
   mutable std::mutex mutex_;
   PhaseMark mark_{.unhurried = true};
-  uint32_t finished_ = 0;  // phases that came to an end before, as bits
+  uint32_t finished_ = 0;  // phases that have ended at least once, as bits
 };
 
-// From now on this thread marks `board`; nullptr: none.
+// Sets this thread's board; nullptr: none.
 void CarryPhaseBoard(PhaseBoard* board);
 
-// This thread begins a step, or a phase of the step that is under way.
+// This thread begins a step, or a phase of the current step.
 void EnterStep(int64_t step);
 void EnterPhase(Phase phase, int64_t item = -1);
 
-// While it lives, this thread waits for what other ranks must do: it may be stuck, but is not to blame.
+// During its lifetime, this thread waits for other ranks: it may be stuck, but is not the cause.
 class WaitingForPeers {
  public:
   WaitingForPeers();

@@ -11,9 +11,10 @@
 namespace deeper {
 namespace {
 
-constexpr int kTags = 32768;  // that every MPI has
+constexpr int kTags = 32768;  // every MPI supports as many
 
-// One collective's messages: every rank makes its exchanges in the same order, which gives them their tags.
+// The messages of one collective. Every rank makes its exchanges in the same order, which determines their
+// tags.
 class Exchange : public ProgressThread::Operation {
  public:
   explicit Exchange(MpiPeers& peers) : peers_(peers), tag_(peers.tag = (peers.tag + 1) % kTags) {
@@ -28,14 +29,14 @@ class Exchange : public ProgressThread::Operation {
  protected:
   int rank() const { return peers_.place->rank; }
   int size() const { return peers_.place->size; }
-  // Memory for this exchange alone, once; not cleared.
+  // Scratch memory for this exchange; not cleared.
   template <class T>
   T* Scratch(size_t count) {
     const size_t bytes = count * sizeof(T);
     if (scratch_.size() < bytes) scratch_.assign(bytes, {});
     return reinterpret_cast<T*>(scratch_.data());
   }
-  // Between two ranks, messages arrive in the order they are sent in.
+  // Between two ranks, messages arrive in the order of sending.
   void Send(const void* data, size_t bytes, int to) {
     peers_.InParts("MPI_Isend", bytes, under_way_, [&](size_t first, int n, MPI_Request* request) {
       return MPI_Isend(static_cast<const std::byte*>(data) + first, n, MPI_BYTE, to, tag_, peers_.comm,
@@ -123,7 +124,7 @@ class TreeSum final : public Exchange {
     Send(data_ + give.begin, give.bytes(), Partner(level));
   }
 
-  // Halve(level) backwards: the partner has summed up the other half of kept_[level].
+  // Reverses Halve(level): the partner has summed the other half of kept_[level].
   void Double(size_t level) {
     const Range mine = kept_[level + 1], all = kept_[level];
     const Range theirs = mine.begin == all.begin ? Range{mine.end, all.end} : Range{all.begin, mine.begin};
@@ -132,10 +133,10 @@ class TreeSum final : public Exchange {
   }
 
   float* const data_;
-  float* const theirs_;      // of the half that is being added up
+  float* const theirs_;      // the partner's data of the half that is being summed
   const size_t levels_;      // halvings, and doublings
   size_t round_ = 0;         // of 2 levels_
-  std::vector<Range> kept_;  // [halvings begun + 1]: what this rank adds up from there on
+  std::vector<Range> kept_;  // [halvings begun + 1]: the range that this rank sums from then on
 };
 
 class Bf16Sum final : public Exchange {
@@ -170,7 +171,7 @@ class Bf16Sum final : public Exchange {
     Send(wire_ + sent.begin, sent.size() * sizeof(bf16), peer);
   }
 
-  // Everybody's parts are here, and what was sent of wire_ has left.
+  // All parts have arrived, and all parts of wire_ have been sent.
   void SumMine() {
     summed_ = true;
     const OwnedPart mine = PartOf(rank());
@@ -183,7 +184,7 @@ class Bf16Sum final : public Exchange {
   float* const residual_;
   const size_t count_;
   bf16* wire_ = nullptr;            // [count]
-  std::vector<const bf16*> parts_;  // [rank], of what this rank owns
+  std::vector<const bf16*> parts_;  // [rank], of the part that this rank owns
   bool summed_ = false;
 };
 

@@ -1,4 +1,4 @@
-// Collectives of our own, made of point-to-point messages: those that MPI lacks.
+// Collectives that MPI lacks, made of point-to-point messages.
 #pragma once
 
 #include <mpi.h>
@@ -13,17 +13,17 @@
 
 namespace deeper {
 
-// What the collectives of one communicator share. For use under the lock of its ProgressThread.
+// State shared by the collectives of one communicator. Use under the lock of its ProgressThread.
 struct MpiPeers {
   MPI_Comm comm = MPI_COMM_NULL;
   const RankPlace* place = nullptr;                       // of this rank
   size_t max_elements = 0;                                // of one MPI call
   std::function<void(const char* call, int code)> check;  // ends the job if the call failed
-  int tag = 0;                                            // of the newest collective
-  std::vector<std::vector<std::byte>> scratch;            // to be used again, so that steps allocate nothing
+  int tag = 0;                                            // of the latest collective
+  std::vector<std::vector<std::byte>> scratch;            // reused, so that steps allocate nothing
 
-  // One request from start(first, count, MPI_Request*) for each part of `elements` that a single call may
-  // handle.
+  // Calls start(first, count, MPI_Request*) for each part of `elements` that one MPI call may handle, and
+  // collects the requests.
   template <class Start>
   void InParts(const char* call, size_t elements, std::vector<MPI_Request>& requests,
                const Start& start) const {
@@ -32,7 +32,7 @@ struct MpiPeers {
       check(call, start(first, count, &requests.emplace_back(MPI_REQUEST_NULL)));
     }
   }
-  // Whether all of them are complete; then none are left.
+  // Whether all requests are complete; if so, removes them.
   bool Done(const char* call, std::vector<MPI_Request>& requests) const {
     int done = 0;
     check(call, MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE));
@@ -41,21 +41,21 @@ struct MpiPeers {
   }
 };
 
-// Each is under way from here on. `peers` and the memory that it works on must outlive it.
+// Each call starts the collective. `peers` and the buffers must outlive it.
 
-// Communicator::Shift.
+// See Communicator::Shift.
 std::unique_ptr<ProgressThread::Operation> StartShift(MpiPeers& peers, const void* to_next,
                                                       void* from_previous, size_t bytes);
 
 // ReduceOp::kTreeSum of data [count]: recursive halving, then recursive doubling (Thakur, Rabenseifner and
 // Gropp, "Optimization of collective communication operations in MPICH", 2005). Every rank sends and receives
-// 2 (size - 1) / size of the data, as little as any all-reduce can. Halving starts with neighbours: pairs,
-// then pairs of pairs, so that the order is ((r0 + r1) + (r2 + r3)) + ... whichever rank adds up an element.
-// The number of ranks must be a power of two.
+// 2 (size - 1) / size of the data, the minimum for an all-reduce. Halving starts with neighbours: pairs, then
+// pairs of pairs. So the order is ((r0 + r1) + (r2 + r3)) + ... for every element. The number of ranks must
+// be a power of two.
 std::unique_ptr<ProgressThread::Operation> StartTreeSum(MpiPeers& peers, float* data, size_t count);
 
-// Communicator::SumInBf16: every rank sends each owner its part, and gets the owners' sums. In both
-// directions 2 (size - 1) / size of count bf16s, half of what an all-reduce of floats takes.
+// Communicator::SumInBf16: every rank sends each owner its part, and receives the owners' sums. In both
+// directions 2 (size - 1) / size of count bf16s, half as much as an all-reduce of floats.
 std::unique_ptr<ProgressThread::Operation> StartBf16Sum(MpiPeers& peers, float* data, float* residual,
                                                         size_t count);
 

@@ -24,7 +24,7 @@ MPI_Datatype Native(CommType type) {
 }
 
 MPI_Op Native(ReduceOp op) {
-  const MPI_Op ops[] = {MPI_SUM, MPI_MAX, MPI_MIN};  // kTreeSum is no operation of MPI's
+  const MPI_Op ops[] = {MPI_SUM, MPI_MAX, MPI_MIN};  // MPI has no kTreeSum
   return ops[static_cast<size_t>(op)];
 }
 
@@ -37,7 +37,7 @@ std::string ErrorText(const char* call, int code) {
 
 using Requests = std::vector<MPI_Request>;
 
-// A collective of MPI's own.
+// A collective of the MPI library.
 class MpiOperation final : public ProgressThread::Operation {
  public:
   MpiOperation(const MpiPeers& peers, const char* call, Requests requests)
@@ -59,7 +59,7 @@ class MpiCommunicator final : public Communicator {
     peers_.max_elements = max_elements;
     peers_.check = [this](const char* call, int code) { Check(call, code); };
   }
-  // A duplicate: `comm` is its own, the thread that makes MPI calls the original's.
+  // A duplicate: owns `comm`, and shares the thread that makes the MPI calls with the original.
   MpiCommunicator(const MpiCommunicator& original, MPI_Comm comm)
       : MpiCommunicator(original.peers_.max_elements) {
     is_duplicate_ = true;
@@ -72,7 +72,7 @@ class MpiCommunicator final : public Communicator {
       progress_->Call([this] { MPI_Comm_free(&peers_.comm); });
       return;
     }
-    progress_.reset();  // before MPI is gone
+    progress_.reset();  // before MPI ends
     if (peers_.comm != MPI_COMM_NULL) MPI_Comm_free(&peers_.comm);
     MPI_Finalize();
   }
@@ -99,7 +99,7 @@ class MpiCommunicator final : public Communicator {
 
   Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override {
     if (op == ReduceOp::kTreeSum) {
-      DEEPER_CHECK(type == CommType::kF32, "tree sums are of floats");
+      DEEPER_CHECK(type == CommType::kF32, "tree sums need floats");
       return progress_->Start([&] { return StartTreeSum(peers_, static_cast<float*>(data), count); });
     }
     return Start("MPI_Iallreduce", 1, count, [&](int, size_t first, int n, MPI_Request* request) {
@@ -112,7 +112,7 @@ class MpiCommunicator final : public Communicator {
     return progress_->Start([&] { return StartBf16Sum(peers_, data, residual, count); });
   }
 
-  // A reduction to each rank of its shard: Open MPI's MPI_Ireduce_scatter_block sends everything through rank
+  // One reduction per rank, of its shard: Open MPI's MPI_Ireduce_scatter_block sends everything through rank
   // 0, which took two to four times as long (28 MB, 2 and 4 ranks of one machine).
   Request ReduceScatter(const float* data, float* shard, size_t count, Stream) override {
     return Start("MPI_Ireduce", size(), count, [&](int root, size_t first, int n, MPI_Request* request) {
@@ -169,13 +169,13 @@ class MpiCommunicator final : public Communicator {
   void Check(const char* call, int code) {
     if (code != MPI_SUCCESS) Abort(kCommunicationExitCode, ErrorText(call, code));
   }
-  // Starts one collective of MPI's, start(MPI_Request*).
+  // Starts one MPI collective with start(MPI_Request*).
   template <class Call>
   Request Start(const char* name, const Call& start) {
     return Start(name, 1, 1, [&](int, size_t, int, MPI_Request* request) { return start(request); });
   }
-  // Likewise one made of start(root, first, count, MPI_Request*) for every root below `roots` and each part
-  // of `elements` that a single call may handle.
+  // Starts several with start(root, first, count, MPI_Request*), for every root below `roots` and each part
+  // of `elements` that one MPI call may handle.
   template <class Call>
   Request Start(const char* name, int roots, size_t elements, const Call& start) {
     return progress_->Start([&] {
@@ -191,7 +191,7 @@ class MpiCommunicator final : public Communicator {
 
   bool is_duplicate_ = false;
   MpiPeers peers_;
-  std::shared_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from Init to the end
+  std::shared_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from MPI_Init to the end
 };
 
 }  // namespace
@@ -225,10 +225,10 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_ele
   MPI_Initialized(&started);
   if (started)
     return FailedPrecondition(
-        "MPI was started before in this process, and starts only once: share its communicator");
-  // The ring moves every byte twice for any number of ranks. Open MPI's own choice for reductions in place is
-  // a binomial tree through rank 0, which took 1.2 to 2.5 times as long from 4 MB on. Whoever chose an
-  // algorithm keeps it.
+        "MPI is already started in this process and can start only once; share its communicator");
+  // The ring moves every byte twice for any number of ranks. For reductions in place, Open MPI uses a
+  // binomial tree through rank 0 by default, which took 1.2 to 2.5 times as long from 4 MB on. Keeps an
+  // algorithm set by the user.
   setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "1", /*overwrite=*/0);
   int provided = MPI_THREAD_SINGLE;
   if (const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided); code != MPI_SUCCESS)
@@ -236,7 +236,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_ele
   auto communicator = std::make_unique<MpiCommunicator>(max_elements);
   if (provided < MPI_THREAD_SERIALIZED)
     return FailedPrecondition(
-        "this MPI library serves only one thread; use one built with thread support (MPI_THREAD_MULTIPLE)");
+        "this MPI library supports only one thread; use one built with thread support (MPI_THREAD_MULTIPLE)");
   RETURN_IF_ERROR(communicator->Init());
   return communicator;
 }

@@ -1,4 +1,4 @@
-// Ranks that are processes started by mpirun or srun, over host memory.
+// Ranks are processes started by mpirun or srun; buffers are host memory.
 #pragma once
 
 #include <cstddef>
@@ -9,25 +9,25 @@
 
 namespace deeper {
 
-// True where a launcher (mpirun, srun with PMI or PMIx) started this process as one of its ranks. Asks the
-// environment, not MPI: a plain `deeper train` never starts MPI's daemon.
+// Whether a launcher (mpirun, srun with PMI or PMIx) started this process as one of its ranks. Reads the
+// environment instead of starting MPI, so that a plain `deeper train` never starts MPI's daemon.
 bool LaunchedByMpi();
 
-// Starts MPI, asking for MPI_THREAD_MULTIPLE; at least MPI_THREAD_SERIALIZED is needed, as a progress thread
-// polls (comm/mpi/progress_thread.h). The collectives of a communicator come from one thread at a time, as
-// their order must be the same on every rank; Abort may be called by any. Works on a duplicate of
-// MPI_COMM_WORLD, with errors returned to us; the destructor ends MPI, so every rank must get there. MPI
-// starts once in the life of a process: share the communicator. No MPI call handles more than `max_elements`
-// elements: MPI counts in int, and Open MPI multiplies these. Errors: FailedPrecondition if MPI was started
-// before or cannot serve threads; Internal with MPI's own words.
+// Starts MPI with MPI_THREAD_MULTIPLE. It needs at least MPI_THREAD_SERIALIZED, as a progress thread polls
+// (comm/mpi/progress_thread.h). Only one thread at a time may call the collectives of a communicator, as
+// their order must be the same on every rank. Any thread may call Abort. Works on a duplicate of
+// MPI_COMM_WORLD whose errors are returned. The destructor ends MPI, so every rank must call it. MPI starts
+// only once in a process: share the communicator. No MPI call handles more than `max_elements` elements: MPI
+// counts in int, and Open MPI multiplies the counts. Errors: FailedPrecondition if MPI was started before or
+// does not support threads; Internal with MPI's message.
 absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_elements = size_t{1} << 28);
 
-// MPI's own blocking collectives, called as any MPI program would call them: what `bench comm` compares with.
-// Between MakeMpiCommunicator and the end of that communicator, while no collective of it is under way.
-// Counts are at most 2^28. A failure ends the job, as MPI does by default.
+// MPI's blocking collectives, called as in any MPI program, for comparison in `bench comm`. Use between
+// MakeMpiCommunicator and the end of that communicator, while none of its collectives is in progress. Counts
+// are at most 2^28. A failure ends the job, as MPI does by default.
 struct MpiBaseline {
   MpiBaseline();
-  // As the members of Communicator of these names, for float sums.
+  // As the members of Communicator with these names, for float sums.
   void AllReduce(float* data, size_t count);
   void ReduceScatter(const float* data, float* shard, size_t count);
   void AllGather(const void* mine, void* all, size_t bytes);

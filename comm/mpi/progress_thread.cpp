@@ -9,8 +9,8 @@
 namespace deeper {
 namespace {
 
-// Between two polls. The transfers of one poll take longer than that where they are worth hiding: an
-// all-reduce of 28 MB over shared memory was as fast polled this way as by MPI_Wait.
+// Time between two polls. It is shorter than any transfer worth hiding: polling at this interval made an
+// all-reduce of 28 MB over shared memory as fast as MPI_Wait.
 constexpr std::chrono::microseconds kPause{100};
 
 }  // namespace
@@ -44,7 +44,7 @@ ProgressThread::ProgressThread() : thread_([this](const std::stop_token& stop) {
 
 ProgressThread::~ProgressThread() {
   const std::lock_guard lock(mutex_);
-  DEEPER_CHECK(under_way_.empty(), "a collective is still under way");
+  DEEPER_CHECK(under_way_.empty(), "a collective is still in progress");
 }
 
 Request ProgressThread::Start(const std::function<std::unique_ptr<Operation>()>& start) {
@@ -78,7 +78,7 @@ void ProgressThread::Run(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   while (wake_.wait(lock, stop, [this] { return !under_way_.empty() && waiting_ == 0; })) {
     lock.unlock();
-    // First: most who start something and wait for it are served by then.
+    // Sleeps first: by then, most callers that wait for their collective have completed it.
     std::this_thread::sleep_for(kPause);
     lock.lock();
     if (waiting_ == 0) AdvanceAll();

@@ -1,9 +1,9 @@
-// Moves collectives along while everybody else computes.
+// Drives collectives in the background while other threads compute.
 //
-// MPI transfers data only while some thread is inside MPI: a collective that was started and left alone
-// stands still. Here, a thread of its own polls whatever is under way, a few microseconds out of every
-// hundred, so that it costs little even on the core that computes. Whoever waits polls in its place, without
-// pause: no hand-over between threads, no sleep in the way.
+// MPI transfers data only while a thread is inside MPI; otherwise a collective makes no progress. This thread
+// polls all collectives in progress, a few microseconds out of every hundred, so it costs little even on a
+// core that computes. A thread that waits polls in its place, without pause. That avoids delays by sleeping
+// or by switching threads.
 #pragma once
 
 #include <condition_variable>
@@ -22,7 +22,7 @@ class ProgressThread {
   class Operation {
    public:
     virtual ~Operation() = default;
-    // Does what can be done now without blocking; true once complete.
+    // Does what is possible without blocking; true once complete.
     virtual bool Advance() = 0;
     virtual const char* name() const = 0;  // static; for timelines
   };
@@ -33,9 +33,9 @@ class ProgressThread {
   ProgressThread(const ProgressThread&) = delete;
   ProgressThread& operator=(const ProgressThread&) = delete;
 
-  // `start` begins an operation; the request completes with it. `start` and Advance run one at a time, under
-  // one lock: the library that they call need not serve several threads at once. Operations are advanced in
-  // the order they were started in. Must outlive the request.
+  // Begins an operation with `start`; the request completes with it. `start` and Advance run one at a time,
+  // under one lock, so the library that they call need not be thread-safe. Operations advance in the order in
+  // which they started. This object must outlive the request.
   Request Start(const std::function<std::unique_ptr<Operation>()>& start);
   // Runs `call` under the same lock.
   void Call(const std::function<void()>& call);
@@ -54,8 +54,8 @@ class ProgressThread {
   std::mutex mutex_;  // guards everything below
   std::condition_variable_any wake_;
   std::vector<std::shared_ptr<Entry>> under_way_;
-  int waiting_ = 0;      // callers of Request::Wait, who poll themselves
-  std::jthread thread_;  // last: it ends before what it uses
+  int waiting_ = 0;      // callers of Request::Wait, which poll
+  std::jthread thread_;  // last: ends before the members that it uses
 };
 
 }  // namespace deeper

@@ -20,7 +20,7 @@ void CopyInto(char (&to)[kSize], const std::string& from) {
   std::strncpy(to, from.c_str(), kSize - 1);
 }
 
-// Why NCCL cannot connect ranks at these places, or empty.
+// Why NCCL cannot connect ranks at these places; empty if it can.
 std::string Obstacle(const std::vector<GpuPlace>& places) {
   std::map<std::pair<std::string, std::string>, size_t> rank_at;
   for (size_t rank = 0; rank < places.size(); ++rank) {
@@ -42,12 +42,12 @@ std::string Obstacle(const std::vector<GpuPlace>& places) {
 absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& places, Transport wanted) {
   if (wanted == Transport::kMpi) return DeviceTransport{false, "--comm=mpi"};
   const std::string obstacle = Obstacle(places);
-  if (obstacle.empty()) return DeviceTransport{true, "every rank has a GPU of its own"};
+  if (obstacle.empty()) return DeviceTransport{true, "every rank has its own GPU"};
   if (wanted == Transport::kAuto) return DeviceTransport{false, obstacle};
   return FailedPrecondition(
       "--comm=nccl: ", obstacle,
-      ": start one rank a GPU with NCCL on every machine, or use --comm=mpi, which goes by way of "
-      "host memory");
+      "; start one rank per GPU, with NCCL on every machine, or use --comm=mpi, which copies "
+      "through host memory");
 }
 
 absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, Device& device,

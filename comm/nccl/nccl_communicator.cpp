@@ -17,7 +17,7 @@
 namespace deeper {
 namespace {
 
-constexpr std::chrono::seconds kDeadline(120);  // for NCCL to come together
+constexpr std::chrono::seconds kDeadline(120);  // for NCCL to connect all ranks
 constexpr std::chrono::milliseconds kPollInterval(100);
 
 ncclDataType_t Native(CommType type) {
@@ -26,11 +26,11 @@ ncclDataType_t Native(CommType type) {
 }
 
 ncclRedOp_t Native(ReduceOp op) {
-  constexpr ncclRedOp_t kOps[] = {ncclSum, ncclMax, ncclMin};  // kTreeSum is no operation of NCCL's
+  constexpr ncclRedOp_t kOps[] = {ncclSum, ncclMax, ncclMin};  // NCCL has no kTreeSum
   return kOps[static_cast<size_t>(op)];
 }
 
-// Later work on `origin` waits for all collectives so far on `stream`: they are done in order.
+// Later work on `origin` waits for all collectives so far on `stream`, which run in order.
 class Pending final : public Request::State {
  public:
   Pending(cudaStream_t stream, cudaEvent_t done, cudaStream_t origin)
@@ -54,7 +54,7 @@ class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(Communicator& inner, Device& device)
       : Communicator(inner.place()), nccl_(*Nccl()), inner_(inner), gpu_(device.address()) {
-    int least = 0, greatest = 0;  // priorities, the greatest being the smallest number
+    int least = 0, greatest = 0;  // priorities: the greatest is the smallest number
     DEEPER_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     DEEPER_CUDA_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest));
     DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming));
@@ -69,7 +69,7 @@ class NcclCommunicator final : public Communicator {
     poller_ = std::jthread([this](const std::stop_token& stop) { Poll(stop); });
   }
 
-  // Every rank must get here: NCCL ends like it began, together.
+  // Collective: every rank must call it to end NCCL.
   ~NcclCommunicator() override {
     poller_ = {};  // stops and joins
     DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_));
@@ -85,7 +85,7 @@ class NcclCommunicator final : public Communicator {
   bool recordable() const override { return true; }
 
   Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream stream) override {
-    DEEPER_CHECK(op != ReduceOp::kTreeSum, "NCCL has no sums in a tree's order");
+    DEEPER_CHECK(op != ReduceOp::kTreeSum, "NCCL has no tree sums");
     return Start("ncclAllReduce", stream, [&] {
       return nccl_.AllReduce(data, data, count, Native(type), Native(op), comm_, stream_);
     });
@@ -106,7 +106,7 @@ class NcclCommunicator final : public Communicator {
     return Start("ncclBroadcast", stream,
                  [&] { return nccl_.Broadcast(data, data, bytes, ncclUint8, root, comm_, stream_); });
   }
-  // Not every network and GPU profits, and those that do not say so: nothing is lost then but speed.
+  // Failures cost only speed: not every network and GPU supports it, and some do not report that.
   void Register(void* data, size_t bytes) override {
     void* registration = nullptr;
     if (nccl_.CommRegister(comm_, data, bytes, &registration) == ncclSuccess && registration != nullptr)
@@ -117,7 +117,7 @@ class NcclCommunicator final : public Communicator {
   void Abort(int exit_code, const std::string& reason) override { inner_.Abort(exit_code, reason); }
 
  private:
-  // Forks NCCL's stream off `stream` and enqueues one collective there.
+  // Makes NCCL's stream wait for `stream`, and enqueues one collective there.
   template <class Call>
   Request Start(const char* name, Stream stream, const Call& call) {
     const auto origin = static_cast<cudaStream_t>(stream.native);
@@ -127,8 +127,8 @@ class NcclCommunicator final : public Communicator {
     return Request(std::make_unique<Pending>(stream_, done_, origin));
   }
 
-  // A communicator that does not block answers ncclInProgress while it connects, at its beginning and where a
-  // collective is the first of its kind; what it was asked for is on the stream only after that.
+  // A non-blocking communicator returns ncclInProgress while it connects: at its start, and for the first
+  // collective of each kind. Only after that is the collective on the stream.
   void Complete(const char* name, ncclResult_t result) {
     const WaitingForPeers waiting;
     const auto deadline = std::chrono::steady_clock::now() + kDeadline;
@@ -145,19 +145,18 @@ class NcclCommunicator final : public Communicator {
     return asked == ncclSuccess ? state : asked;
   }
 
-  // Without ncclCommAbort: it would free the step that waits for the GPU to go on with sums that are none.
-  // The end of the process takes NCCL's kernels off the GPU as well.
+  // Does not call ncclCommAbort: the step that waits for the GPU would then continue with wrong sums. The end
+  // of the process also ends NCCL's kernels on the GPU.
   [[noreturn]] void Fail(const char* name, ncclResult_t result) {
     const char* const what =
-        result == ncclInProgress ? "ranks did not come together within 120 s" : nccl_.GetErrorString(result);
+        result == ncclInProgress ? "ranks did not connect within 120 s" : nccl_.GetErrorString(result);
     inner_.Abort(kCommunicationExitCode,
                  absl::StrCat(name, " failed on GPU ", gpu_, ": ", what,
-                              "; NCCL: ", nccl_.GetLastError(comm_), " (NCCL_DEBUG=INFO says more)"));
+                              "; NCCL: ", nccl_.GetLastError(comm_), " (set NCCL_DEBUG=INFO for details)"));
     std::_Exit(kCommunicationExitCode);  // not reached
   }
 
-  // While recorded steps are replayed nobody calls NCCL, which learns of lost peers and networks all the
-  // same.
+  // While recorded steps are replayed no thread calls NCCL, but NCCL still detects lost peers and networks.
   void Poll(const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
     while (!poll_.wait_for(lock, stop, kPollInterval, [&] { return stop.stop_requested(); })) {
@@ -174,7 +173,7 @@ class NcclCommunicator final : public Communicator {
   cudaEvent_t forked_ = nullptr, done_ = nullptr;
   std::vector<void*> registrations_;
   std::mutex mutex_;                  // of poll_
-  std::condition_variable_any poll_;  // never notified but by a stop
+  std::condition_variable_any poll_;  // notified only by a stop
   std::jthread poller_;
 };
 

@@ -1,4 +1,4 @@
-// Ranks with a GPU each, over NCCL.
+// Collectives over NCCL, with one GPU per rank.
 #pragma once
 
 #include <memory>
@@ -10,17 +10,18 @@
 
 namespace deeper {
 
-// "NCCL 2.28.9", once the library is loaded: it is opened at run time (comm/nccl/nccl_library.h), as most
-// runs need none. Unimplemented: built without NCCL's header. NotFound: no library, or one that is too old.
+// Returns "NCCL 2.28.9". Loads the library at run time (comm/nccl/nccl_library.h), as most runs do not need
+// it. Unimplemented: built without NCCL's header. NotFound: no library, or one that is too old.
 absl::StatusOr<std::string> LoadNccl();
 
-// Collective; LoadNccl succeeded and every rank has a GPU of its own. Buffers are memory of `device`, the
-// calling thread's; `inner`, over host memory, brings the ranks together and outlives this one. Collectives
-// run on a stream of their own: each waits for the work on `stream` so far, later work on the stream waits
-// for its Request, and the host for nothing: all may be recorded, if every rank does. The stream has a higher
-// priority than the device's: its few thread blocks go first, or backward would keep them waiting.
-// NCCL's failures, also those of peers and networks that it notices while the GPU works, and an
-// initialisation that takes longer than two minutes, end the job through inner.Abort. No kTreeSum, no
+// Collective. LoadNccl must have succeeded, and every rank must have its own GPU. Buffers are memory of
+// `device`, the calling thread's. `inner`, over host memory, connects the ranks and must outlive the result.
+// Collectives run on a separate stream. Each waits for the work on `stream` so far; later work on `stream`
+// waits for its Request. The host waits for nothing, so collectives can be recorded, if every rank does. The
+// separate stream has a higher priority than the device's: its few thread blocks run first, since backward
+// would delay them.
+// NCCL failures end the job through inner.Abort, including those of peers and networks that NCCL detects
+// while the GPU works. So does an initialisation that takes longer than two minutes. No kTreeSum, no
 // SumInBf16.
 std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& inner, Device& device);
 

@@ -9,7 +9,7 @@ namespace deeper {
 
 absl::StatusOr<NcclLibrary> NcclLibrary::Open(const char* file) {
   void* const handle = dlopen(file, RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) return NotFound("NCCL is not there: ", dlerror());
+  if (handle == nullptr) return NotFound("cannot load NCCL: ", dlerror());
   NcclLibrary library{};
   absl::Status status;
   const auto find = [&](const char* name, auto& function) {

@@ -1,5 +1,5 @@
-// NCCL, opened at run time: the library is larger than everything else together (200 MB), and only several
-// ranks with a GPU each want it. Included by comm/nccl_*.cpp only.
+// NCCL, loaded at run time: the library is larger than everything else together (200 MB), and only jobs with
+// several GPU ranks need it. Included by comm/nccl_*.cpp only.
 #pragma once
 
 #include <nccl.h>
@@ -10,7 +10,7 @@
 
 namespace deeper {
 
-// The functions we call, named as in nccl.h without the prefix.
+// The NCCL functions used, named as in nccl.h without the prefix.
 #define DEEPER_NCCL_FUNCTIONS(F) \
   F(GetVersion);                 \
   F(GetErrorString);             \
@@ -34,8 +34,8 @@ struct NcclLibrary {
 
   std::string Version() const;  // "2.28.9"
 
-  // Opens `file` as the dynamic linker finds it, and never closes it. NotFound: there is none, or one without
-  // some of the functions: NCCL 2.19 (2023) has them all.
+  // Opens `file` as the dynamic linker finds it, and never closes it. NotFound: no such library, or it lacks
+  // some of the functions. NCCL 2.19 (2023) has them all.
   static absl::StatusOr<NcclLibrary> Open(const char* file);
 };
 

@@ -1,4 +1,4 @@
-// What stands in for nccl_communicator.cpp in builds without NCCL's header.
+// Replaces nccl_communicator.cpp in builds without NCCL's header.
 #include "comm/nccl/nccl_communicator.h"
 #include "kernels/base/status.h"
 

@@ -53,7 +53,7 @@ class StagedCommunicator final : public Communicator {
     void* data;
     size_t bytes;
   };
-  // The collective on host memory; `in` and `out` are one where input and output are.
+  // The collective on host memory. `in` and `out` are equal if it works in place.
   using Collective = std::function<Request(void* in, void* out)>;
   class Pending final : public Request::State {
    public:
@@ -63,8 +63,8 @@ class StagedCommunicator final : public Communicator {
       download_ = comm.device_.StartDownload(in_.data(), from.data, from.bytes);
     }
 
-    // Whoever takes the staging memory next downloads behind the work that was joined here: only when that
-    // has arrived does it write, so the upload needs no waiting for.
+    // No need to wait for the upload: the next user of the staging memory writes to it only after a download,
+    // which is enqueued behind the work joined here.
     void Wait() override {
       download_->Wait();
       const Buffer& result = out_.data() == nullptr ? in_ : out_;
@@ -74,7 +74,7 @@ class StagedCommunicator final : public Communicator {
       for (Buffer* buffer : {&in_, &out_})
         if (buffer->data() != nullptr) comm_.idle_.push_back(std::move(*buffer));
     }
-    bool Test() override {  // nobody but the caller gets on with it
+    bool Test() override {  // progress happens only in Wait
       Wait();
       return true;
     }
@@ -107,7 +107,7 @@ class StagedCommunicator final : public Communicator {
 
   Communicator& inner_;
   Device& device_;
-  std::vector<Buffer> idle_;  // pinned memory takes long to allocate: the same steps use the same again
+  std::vector<Buffer> idle_;  // pinned memory, reused by later steps since allocation is slow
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Collectives on devices' memory by way of the host: for several ranks on one GPU, and where NCCL is not.
+// Collectives on device memory through the host: for several ranks per GPU, or without NCCL.
 #pragma once
 
 #include <memory>
@@ -8,12 +8,12 @@
 
 namespace deeper {
 
-// The buffers of its collectives are memory of `device`, residuals host memory; `inner`, over host memory,
-// carries them between the ranks. Both must outlive it. A call enqueues the data's way to pinned host memory,
-// behind what is on the device's stream and beside what is enqueued after. Request::Wait does the rest, on
-// the calling thread: waits for the data, then for the peers, and sends back the result, which later work on
-// the device's stream finds. So backward goes on meanwhile, but requests must be waited for in the same order
-// on every rank, and none of it can be recorded.
+// Buffers of its collectives are memory of `device`; residuals are host memory. `inner`, over host memory,
+// transfers them between the ranks. Both must outlive the result. A call enqueues a copy to pinned host
+// memory, after earlier work on the device's stream and concurrent with later work. Request::Wait does the
+// rest on the calling thread: it waits for the copy, then for the peers, and enqueues the upload of the
+// result, which later work on the device's stream sees. So backward continues meanwhile, but every rank must
+// wait for its requests in the same order, and nothing can be recorded.
 std::unique_ptr<Communicator> MakeStagedCommunicator(Communicator& inner, Device& device);
 
 }  // namespace deeper

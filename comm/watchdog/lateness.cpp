@@ -13,7 +13,7 @@ bool StandsStill(const RankStatus& rank, double deadline) {
   return rank.standing > deadline * (rank.mark.unhurried ? kUnhurriedFactor : 1);
 }
 
-// Of the watched ranks that `fits`: the one for which `badness` is greatest, and how many others there are.
+// The watched rank that `fits` with the greatest `badness`, and the number of others that fit.
 template <class Fits, class Badness>
 std::optional<Verdict> Worst(Verdict::Kind kind, std::span<const RankStatus> ranks, const Fits& fits,
                              const Badness& badness) {
@@ -34,8 +34,8 @@ std::string AndOthers(int others) {
 }
 
 std::string CauseOf(const RankStatus& gone) {
-  if (gone.error == 0) return "its process ended, for a reason that it or the launcher tells";
-  return absl::StrCat("the network does not reach it: ", std::strerror(gone.error));
+  if (gone.error == 0) return "its process ended (its output or the launcher's gives the reason)";
+  return absl::StrCat("its connection failed: ", std::strerror(gone.error));
 }
 
 }  // namespace
@@ -70,19 +70,19 @@ std::string Describe(const Verdict& verdict, double deadline) {
   const std::string limit = absl::StrFormat("(--watchdog_seconds=%g)", deadline);
   switch (verdict.kind) {
     case Verdict::Kind::kGone:
-      return absl::StrFormat("%s is gone: %s; last seen %.1f s before, in %s", who, CauseOf(status),
+      return absl::StrFormat("%s was lost: %s; last seen %.1f s ago, in %s", who, CauseOf(status),
                              status.silent, where);
     case Verdict::Kind::kSilent:
       return absl::StrFormat(
-          "%s has not been heard of for %.1f s %s; last seen in %s. Its process is stopped, or its machine "
+          "%s has sent no heartbeat for %.1f s %s; last seen in %s. Its process is stopped, or its machine "
           "or the network is down",
           who, status.silent, limit, where);
     case Verdict::Kind::kLate:
-      return absl::StrFormat("%s is late: for %.1f s in %s %s", who, status.standing, where, limit);
+      return absl::StrFormat("%s has made no progress for %.1f s: %s %s", who, status.standing, where, limit);
     case Verdict::Kind::kDeadlock:
       return absl::StrFormat(
-          "all ranks wait for each other, for %.1f s %s; rank %d got least far: %s. The network between them "
-          "may be down",
+          "all ranks have waited for each other for %.1f s %s; rank %d made the least progress: %s. The "
+          "network between them may be down",
           status.standing, limit, verdict.rank, where);
   }
   return "";

@@ -1,4 +1,5 @@
-// Who keeps a job from going on: the watchdog's rules (watchdog.h), as a function of what it has seen.
+// Decides which rank keeps a job from making progress: the watchdog's rules (watchdog.h), as a function of
+// its observations.
 #pragma once
 
 #include <optional>
@@ -9,17 +10,17 @@
 
 namespace deeper {
 
-// How much longer than others an unhurried phase may take.
+// How many times longer an unhurried phase may take.
 constexpr double kUnhurriedFactor = 4;
 
-// What is known of a rank. Seconds are those in which the watchdog itself was running.
+// What the watchdog knows about a rank. Counts only the seconds in which the watchdog itself was running.
 struct RankStatus {
   PhaseMark mark;
-  double standing = 0;  // seconds since its last mark, as it says
-  double silent = 0;    // seconds since it was heard of
+  double standing = 0;  // seconds since its last mark, as it reports
+  double silent = 0;    // seconds since its last message
   bool gone = false;    // its connection ended without a farewell
-  int error = 0;        // of the network, if that ended it
-  bool left = false;    // it said farewell: no longer watched
+  int error = 0;        // errno, if the network ended the connection
+  bool left = false;    // it sent a farewell: no longer watched
 };
 
 struct Verdict {
@@ -27,15 +28,15 @@ struct Verdict {
   Kind kind = Kind::kGone;
   int rank = 0;
   RankStatus status;
-  int others = 0;  // ranks of which the same is true
+  int others = 0;  // other ranks with the same kind of verdict
 };
 
-// nullopt: nothing is wrong. Otherwise, in this order: a rank that is gone; one that was not heard of for the
-// deadline; one that does not wait for peers and stands still for longer than it; and, where all wait for
-// their peers for longer than it, the rank that got least far. `deadline` in seconds.
+// nullopt: nothing is wrong. Otherwise, in this order: a lost rank; a rank that was silent for the deadline;
+// a rank that has not waited for peers but made no progress for longer than the deadline; and, if all ranks
+// wait for their peers for longer than that, the rank with the least progress. `deadline` in seconds.
 std::optional<Verdict> Judge(std::span<const RankStatus> ranks, double deadline);
 
-// What the user is told.
+// The message for the user.
 std::string Describe(const Verdict& verdict, double deadline);
 
 }  // namespace deeper

@@ -26,14 +26,15 @@ using Links = std::vector<std::unique_ptr<PeerLink>>;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMaxAddresses = 32;
-constexpr auto kConnectTime = std::chrono::seconds(2);  // at one of several addresses
-constexpr auto kHelloTime = std::chrono::seconds(1);    // for whoever connects to say who it is
-constexpr auto kAnswerTime = std::chrono::seconds(10);  // for rank 0 to answer, one after the other
-constexpr auto kGatherTime = std::chrono::seconds(60);  // until all ranks have come to rank 0
+constexpr auto kConnectTime = std::chrono::seconds(2);  // per address
+constexpr auto kHelloTime = std::chrono::seconds(1);    // for a new connection to send its hello
+constexpr auto kAnswerTime = std::chrono::seconds(10);  // for rank 0 to answer; it answers one rank at a time
+constexpr auto kGatherTime = std::chrono::seconds(60);  // until all ranks have connected to rank 0
 
 static_assert(std::is_trivially_copyable_v<PeerMessage>);
 
-// Where rank 0 is. Loopback is among its addresses: whoever answers there without the token is not it.
+// The addresses of rank 0. They include loopback: a process that answers there without the token is not rank
+// 0.
 struct Offer {
   uint64_t token = 0;
   uint16_t port = 0;  // 0: rank 0 cannot listen
@@ -60,7 +61,7 @@ std::unique_ptr<PeerLink> NewSocket() {
   return fd < 0 ? nullptr : std::make_unique<PeerLink>(fd);
 }
 
-// On any address, at a port that the system chooses; nullptr and port 0 on failure.
+// Listens on any address, at a port that the system chooses; nullptr and port 0 on failure.
 std::unique_ptr<PeerLink> Listen(uint16_t& port) {
   port = 0;
   std::unique_ptr<PeerLink> listener = NewSocket();
@@ -84,7 +85,7 @@ bool WaitUntil(int fd, short events, Clock::time_point deadline) {
   return ready > 0;
 }
 
-// Another rank's hello, if it comes in time and knows the token; rank -1 otherwise.
+// The number of the rank that sends a hello with the right token in time; otherwise -1.
 int HelloFrom(PeerLink& link, uint64_t token, Clock::duration patience) {
   int rank = -1;
   const auto deadline = Clock::now() + patience;
@@ -101,7 +102,7 @@ PeerMessage Hello(const Communicator& comm, uint64_t token) {
   return {.kind = PeerMessage::Kind::kHello, .rank = comm.rank(), .token = token};
 }
 
-// Every other rank that comes in time, at its place.
+// Links to every other rank that connects in time, indexed by rank.
 Links AcceptAll(const PeerLink& listener, const Communicator& comm, uint64_t token) {
   Links links(static_cast<size_t>(comm.size()));
   const auto deadline = Clock::now() + kGatherTime;
@@ -191,7 +192,7 @@ absl::StatusOr<Links> ConnectPeers(Communicator& comm) {
   comm.AllReduce(&lost, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
   if (lost == comm.size()) return links;
   return Unavailable("rank ", lost, " cannot reach rank 0 at port ", offer.port, " of ", ListOf(offer),
-                     ": let the ranks' machines talk TCP, or train without the watchdog "
+                     "; allow TCP connections between the ranks' machines, or disable the watchdog "
                      "(--watchdog_seconds=0)");
 }
 

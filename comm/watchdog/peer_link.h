@@ -1,4 +1,4 @@
-// TCP connections for the watchdog's few small messages (watchdog.h): a star with rank 0 in the middle.
+// TCP connections for the watchdog's few small messages (watchdog.h): a star with rank 0 at the centre.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@ namespace deeper {
 struct PeerMessage {
   enum class Kind : int32_t { kHello, kBeat, kFarewell, kVerdict };
   Kind kind = Kind::kBeat;
-  int32_t rank = 0;     // that sends it
-  uint64_t token = 0;   // of the job: a stranger does not know it
+  int32_t rank = 0;     // the sender
+  uint64_t token = 0;   // of the job; other programs do not know it
   double standing = 0;  // kBeat: RankStatus::standing
   PhaseMark mark = {};  // kBeat
 };
@@ -31,22 +31,22 @@ class PeerLink {
   PeerLink& operator=(const PeerLink&) = delete;
 
   int fd() const { return fd_; }
-  // Never blocks. A message is dropped while an earlier one is not out yet: the peer does not read.
+  // Never blocks. Drops the message if an earlier one is not fully sent, because the peer does not read.
   void Send(const PeerMessage& message);
-  // Calls `handle` with each message that is there. Never blocks. False: the connection has ended.
+  // Calls `handle` with each message that has arrived. Never blocks. False: the connection has ended.
   bool Receive(const std::function<void(const PeerMessage&)>& handle);
-  // Of the network, if that ended the connection; 0: the other side did, or its end.
+  // errno, if the network ended the connection; 0: the peer closed it or its process ended.
   int error() const { return error_; }
 
  private:
   int fd_;
   int error_ = 0;
-  std::vector<std::byte> in_, out_;  // parts of a message
+  std::vector<std::byte> in_, out_;  // incomplete messages
 };
 
-// Collective. Rank 0 gets a link to every other rank, [rank], with nullptr for itself; the others one to rank
-// 0, [0]. Rank 0 listens on all its IPv4 addresses and tells them over `comm`; the port is closed again when
-// this returns. Unavailable, on all ranks: a rank cannot reach rank 0.
+// Collective. Rank 0 gets a link to every other rank, [rank], with nullptr for itself; the others get one to
+// rank 0, [0]. Rank 0 listens on all its IPv4 addresses and broadcasts them over `comm`. It closes the port
+// before this returns. Unavailable, on all ranks: a rank cannot reach rank 0.
 absl::StatusOr<std::vector<std::unique_ptr<PeerLink>>> ConnectPeers(Communicator& comm);
 
 }  // namespace deeper

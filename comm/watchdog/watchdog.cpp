@@ -23,9 +23,9 @@
 namespace deeper {
 namespace {
 
-constexpr double kInterval = 0.25;     // seconds between two beats
-constexpr double kSigtermDelay = 0.5;  // below mpirun's, which sends SIGKILL a second after SIGTERM
-constexpr double kFarewellTime = 2;    // seconds that rank 0 waits for the others to leave
+constexpr double kInterval = 0.25;     // seconds between two heartbeats
+constexpr double kSigtermDelay = 0.5;  // seconds; mpirun sends SIGKILL one second after SIGTERM
+constexpr double kFarewellTime = 2;    // seconds that rank 0 waits for the others' farewell
 constexpr auto kAbortTime = std::chrono::seconds(3);
 
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM
@@ -39,7 +39,7 @@ void OnSigterm(int) {
   errno = saved;
 }
 
-// A library that waits for a peer in its own abort must not keep this process alive.
+// Ends this process even if a library waits for a peer in its own abort.
 void EndProcessLater() {
   std::thread([] {
     std::this_thread::sleep_for(kAbortTime);
@@ -81,7 +81,7 @@ class StarWatchdog final : public Watchdog {
  private:
   bool is_center() const { return comm_.rank() == 0; }
 
-  // All on the thread of the watchdog.
+  // The functions from here to TakeLeave run on the watchdog's thread.
   void Watch(const std::stop_token& stop) {
     const double interval = std::min(kInterval, options_.deadline_seconds / 8);
     std::optional<Verdict> verdict;
@@ -89,7 +89,7 @@ class StarWatchdog final : public Watchdog {
     while (!stop.stop_requested() && !verdict.has_value()) {
       Await(interval);
       const double now = Seconds();
-      // Of a longer time this thread was stopped itself for the most part.
+      // After a longer time, this thread itself was stopped for most of it.
       const double passed = std::min(now - std::exchange(last, now), 4 * interval);
       PassTime(passed);
       Hear();
@@ -105,8 +105,8 @@ class StarWatchdog final : public Watchdog {
     TakeLeave();
   }
 
-  // Until there is news, or for so long. Messages alone do not wake this thread: rank 0 would do little else.
-  // They are read once per interval.
+  // Waits for news, but at most `seconds`. Messages alone do not wake this thread, which would keep rank 0
+  // busy. They are read once per interval.
   void Await(double seconds) {
     std::vector<pollfd> waited{{wake_, POLLIN, 0}};
     for (size_t i = 0; i < links_.size(); ++i)
@@ -123,7 +123,7 @@ class StarWatchdog final : public Watchdog {
       const bool open = links_[i]->Receive([&](const PeerMessage& message) {
         rank.silent = 0;
         rank.mark = message.mark;
-        if (is_center()) rank.standing = message.standing;  // it is rank 0 that judges who is late
+        if (is_center()) rank.standing = message.standing;  // only rank 0 judges lateness
         if (message.kind == PeerMessage::Kind::kFarewell) rank.left = true;
         if (message.kind != PeerMessage::Kind::kVerdict) return;
         rank.left = true;
@@ -167,7 +167,7 @@ class StarWatchdog final : public Watchdog {
     comm_.Abort(kCommunicationExitCode, reason);
   }
 
-  // Were rank 0 to close its ends first, the others could miss its farewell.
+  // Rank 0 closes its ends last: otherwise the others could miss its farewell.
   void TakeLeave() {
     Tell(PeerMessage::Kind::kFarewell);
     const double until = Seconds() + kFarewellTime;
@@ -180,11 +180,11 @@ class StarWatchdog final : public Watchdog {
 
   Communicator& comm_;
   const WatchdogOptions options_;
-  const int wake_;     // eventfd: written to when there is a reason to look up
-  double sigterm_in_;  // seconds until a SIGTERM that came takes effect
+  const int wake_;     // eventfd: wakes the thread
+  double sigterm_in_;  // seconds until a received SIGTERM takes effect
   PhaseBoard board_;
   RankStatus mine_;
-  std::vector<std::unique_ptr<PeerLink>> links_;  // [rank]; on ranks other than 0 only [0]
+  std::vector<std::unique_ptr<PeerLink>> links_;  // [rank]; ranks other than 0 have only [0]
   std::vector<RankStatus> ranks_;                 // likewise
   std::jthread thread_;
 };

@@ -15,8 +15,8 @@ Window DrawCrop(int image_size, int height, int width, Rng& rng) {
   const bool larger = std::max(height, width) > image_size;
   const int short_side = larger ? image_size * 8 / 7 : image_size, padding = larger ? 0 : image_size / 8;
   const float ratio = static_cast<float>(short_side) / static_cast<float>(std::min(height, width));
-  // Along one axis: a whole-pixel offset in the resized, padded image, then back to the pixels of the image
-  // itself.
+  // Along one axis: draws a whole-pixel offset in the resized, padded image, and converts it to pixels of the
+  // original image.
   const auto draw = [&](int extent) {
     const int resized = static_cast<int>(std::lround(static_cast<float>(extent) * ratio));
     const int offset = static_cast<int>(rng.NextBelow(resized + 2 * padding - image_size + 1)) - padding;
@@ -30,7 +30,7 @@ Window DrawCrop(int image_size, int height, int width, Rng& rng) {
 
 constexpr float kMinArea = 0.08f, kMinAspect = 3.0f / 4, kMaxAspect = 4.0f / 3;
 
-// For images so narrow that no window was found: the largest one in the middle.
+// The largest allowed window in the middle, for images so narrow that no attempt fitted.
 Window CentralWindow(int height, int width) {
   const float h = static_cast<float>(height), w = static_cast<float>(width);
   const float window_width = std::min(w, h * kMaxAspect), window_height = std::min(h, w / kMinAspect);
@@ -53,7 +53,7 @@ Window DrawInception(int height, int width, Rng& rng) {
   return CentralWindow(height, width);
 }
 
-// The middle of an image resized to resized_height x resized_width, as Python rounds it: halves to even.
+// The middle of an image resized to resized_height x resized_width. Rounds halves to even, as Python does.
 Window MiddleOf(int image_size, int height, int width, int resized_height, int resized_width) {
   const auto middle = [image_size](int extent, int resized) {
     const float scale = static_cast<float>(extent) / static_cast<float>(resized);
@@ -68,7 +68,7 @@ Window MiddleOf(int image_size, int height, int width, int resized_height, int r
 // The weights of R, G and B in grey (Rec. 601, as in Pillow).
 constexpr float kLuma[3] = {0.299f, 0.587f, 0.114f};
 
-// a after b, their last rows being 0 0 0 1.
+// Applies b, then a. The last row of both is 0 0 0 1.
 ColorMatrix Compose(const ColorMatrix& a, const ColorMatrix& b) {
   ColorMatrix product;
   for (int i = 0; i < 3; ++i) {
@@ -96,7 +96,7 @@ double NextPositive(Rng& rng) {
 }
 
 // Beta(alpha, alpha) by Joehnk's method (1964): U^(1/alpha) / (U^(1/alpha) + V^(1/alpha)) if the sum is at
-// most 1. In logarithms, since the powers underflow for a small alpha.
+// most 1. Works with logarithms, since the powers underflow for a small alpha.
 double DrawBeta(double alpha, Rng& rng) {
   while (true) {
     const double x = std::log(NextPositive(rng)) / alpha, y = std::log(NextPositive(rng)) / alpha;
@@ -104,7 +104,7 @@ double DrawBeta(double alpha, Rng& rng) {
   }
 }
 
-// A square of this share of the output around a random place, cut off at the edges.
+// A square with this share of the output's area around a random centre, clipped at the edges.
 PixelRect DrawPasted(double share, int image_size, Rng& rng) {
   const int half = static_cast<int>(image_size * std::sqrt(share)) / 2;
   const auto draw = [&] {
@@ -152,7 +152,7 @@ ColorMatrix DrawColor(double strength, float grey, Rng rng) {
   const auto factor = [&] { return static_cast<float>(1 + strength * (2 * double{rng.NextUnit()} - 1)); };
   const float brightness = factor(), contrast = factor(), saturation = factor();
   const ColorMatrix darken = Blend(brightness, 0, 0), flatten = Blend(contrast, 0, (1 - contrast) * grey);
-  const bool darken_first = rng.Next() >> 31;  // the only order that matters: saturation commutes with both
+  const bool darken_first = rng.Next() >> 31;  // saturation commutes with both
   const ColorMatrix shade = darken_first ? Compose(flatten, darken) : Compose(darken, flatten);
   return Compose(Blend(saturation, 1 - saturation, 0), shade);
 }

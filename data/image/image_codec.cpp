@@ -24,18 +24,18 @@ absl::Status CheckSize(ImageSize size) {
       int64_t{size.height} * size.width <= kMaxImagePixels)
     return absl::OkStatus();
   return OutOfRange("image of ", size.width, " x ", size.height, " pixels; the limit is ", kMaxImageSide,
-                    " a side and ", kMaxImagePixels, " in all");
+                    " per side and ", kMaxImagePixels, " in total");
 }
 
-// What to read of an image besides its size: nothing without `image`.
+// What to read of an image besides its size; without `image`, nothing.
 struct Wanted {
   int channels = 0;
   const ChoosePart* choose = nullptr;
   Image* image = nullptr;
 };
 
-// Makes room for the part of an image of this size that is wanted, or for all of it. False: none is wanted,
-// or the image is too large.
+// Makes room for the wanted part of an image of this size, or for all of it. False: no part is wanted, or the
+// image is too large.
 bool MakeRoom(const Wanted& wanted, ImageSize size, bool all) {
   if (wanted.image == nullptr || !CheckSize(size).ok()) return false;
   PixelRect part = (*wanted.choose)(size);
@@ -52,8 +52,8 @@ uint8_t* Row(Image* image, size_t y) {
   return image->pixels.data() + y * static_cast<size_t>(image->width) * static_cast<size_t>(image->channels);
 }
 
-// Both libraries report errors by jumping out of the call. Nothing with a destructor may live in the frames
-// jumped over, so the functions between setjmp and the library keep plain data only.
+// Both libraries report errors by jumping out of the call. The jump skips destructors, so the functions
+// between setjmp and the library hold only plain data.
 struct JpegErrors {
   jpeg_error_mgr manager;  // first, so that a pointer to it is a pointer to this
   std::jmp_buf jump;
@@ -91,11 +91,11 @@ void ConvertCmyk(const uint8_t* cmyk, bool inverted, int channels, int width, ui
   }
 }
 
-// Columns to decode left and right of what is wanted. At the edges of a crop libjpeg interpolates chroma as
-// if the image ended there: this is how far that reaches.
+// Columns to decode to the left and right of the wanted part. libjpeg interpolates chroma at the edges of a
+// crop as if the image ended there, which affects this many columns.
 constexpr int kChromaMargin = 2;
 
-// The part that *image has room for.
+// Reads the part that *image has room for.
 void ReadJpegPixels(jpeg_decompress_struct* info, Image* image) {
   const bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
   info->out_color_space = cmyk ? JCS_CMYK : image->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
@@ -156,7 +156,7 @@ void IgnorePngWarning(png_structp, png_const_charp) {}  // about colour profiles
 
 void ReadPngBytes(png_structp png, png_bytep out, size_t bytes) {
   auto* input = static_cast<PngInput*>(png_get_io_ptr(png));
-  if (bytes > input->rest.size()) png_error(png, "cut short");
+  if (bytes > input->rest.size()) png_error(png, "truncated");
   std::memcpy(out, input->rest.data(), bytes);
   input->rest = input->rest.subspan(bytes);
 }
@@ -188,7 +188,7 @@ absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, Image
     return DataLoss("damaged PNG: ", input.message);
   }
   png_set_read_fn(png, &input, ReadPngBytes);
-  png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // ours below has the clearer message
+  png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // CheckSize has the clearer message
   png_read_info(png, info);
   *size = {static_cast<int>(png_get_image_height(png, info)),
            static_cast<int>(png_get_image_width(png, info))};
@@ -231,8 +231,8 @@ absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* im
 }
 
 std::vector<uint8_t> EncodeJpeg(const Image& image, int quality) {
-  // The defaults abort on errors, and none are left to a caller: the size is a decoded image's, the output is
-  // memory.
+  // libjpeg's default handlers abort on errors. None can occur here: the size is that of a decoded image, and
+  // the output is in memory.
   JpegErrors errors;
   jpeg_compress_struct info = {};
   info.err = InitErrors(&errors);

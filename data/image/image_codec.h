@@ -1,8 +1,9 @@
-// Image files in memory to pixels and back: JPEG and PNG, told apart by their bytes, never by a name.
+// Decodes and encodes JPEG and PNG files in memory. Detects the format from the bytes, never from a name.
 //
 // Every variant becomes plain 8-bit grey or RGB: CMYK and YCCK (inverted where an Adobe marker says so), 16
-// bits, palettes, transparency (dropped), interlacing. EXIF orientation is ignored, as PIL and TensorFlow do.
-// Anything a decoder warns about, a truncated file above all, is an error: its pixels would be made up.
+// bits, palettes, transparency (dropped), interlacing. Ignores EXIF orientation, as PIL and TensorFlow do. A
+// decoder's warning, for example about a truncated file, is an error, because the decoder would invent the
+// missing pixels.
 #pragma once
 
 #include <cstdint>
@@ -18,21 +19,22 @@ namespace deeper {
 enum class ImageFormat { kUnknown, kJpeg, kPng };
 ImageFormat SniffImage(std::span<const uint8_t> bytes);
 
-// Larger images are refused before any memory is taken; the largest of ImageNet has 39 million pixels.
+// Larger images are refused before memory is allocated. The largest of ImageNet has 39 million pixels.
 constexpr int64_t kMaxImagePixels = int64_t{1} << 27;
 constexpr int kMaxImageSide = 65500;  // JPEG's
 
 // From the header alone. InvalidArgument: neither JPEG nor PNG. DataLoss: damaged. OutOfRange: too large.
 absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes);
 
-// Decodes to `channels` = 1 or 3, into *image (its memory is reused). Errors as ReadImageSize.
+// Decodes to `channels` = 1 or 3, into *image (reuses its memory). Errors as ReadImageSize.
 absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image);
 
-// Decodes what `choose` returns of a JPEG, all of a PNG. The pixels are the same as in the whole image. What
-// comes after the part in the file is not looked at, so damage there goes unnoticed.
+// Decodes the part of a JPEG that `choose` returns, or all of a PNG. The pixels equal those of the whole
+// image. Does not read the file beyond the part, and so does not detect damage there.
 absl::Status DecodePart(std::span<const uint8_t> bytes, int channels, ChoosePart choose, Image* image);
 
-// JPEG without chroma subsampling of an image within the limits above. The same pixels give the same bytes.
+// Encodes an image within the limits above as JPEG without chroma subsampling. The same pixels give the same
+// bytes.
 std::vector<uint8_t> EncodeJpeg(const Image& image, int quality);
 
 }  // namespace deeper

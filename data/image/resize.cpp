@@ -10,8 +10,8 @@
 namespace deeper {
 namespace {
 
-// How the outputs along one axis are made of source pixels: output i = sum over k of weight[i * taps + k] *
-// source[first[i] + k].
+// How to compute the outputs along one axis from source pixels: output i = sum over k of weight[i * taps + k]
+// * source[first[i] + k].
 struct Axis {
   int taps = 0;
   int begin = 0, end = 0;                // outputs whose centre lies in the image
@@ -50,8 +50,7 @@ DEEPER_SIMD void AddScaledPixels(const uint8_t* __restrict pixels, float weight,
   for (int64_t i = 0; i < count; ++i) row[i] += weight * static_cast<float>(pixels[i]);
 }
 
-// Pixels are filtered four lanes at a time, whatever the channels: the rest of the lanes holds the
-// neighbour's values, which nobody reads.
+// Filters four lanes per pixel, for any number of channels. The unused lanes hold the neighbour's values.
 constexpr int kLanes = 4;
 
 DEEPER_SIMD void FilterRow(const float* __restrict row, const int* __restrict first, int stride,
@@ -70,7 +69,7 @@ DEEPER_SIMD void ScaleLane(const float* __restrict lane, PixelScale s, int count
   for (int i = 0; i < count; ++i) out[i] = lane[i * kLanes] * s.scale + s.shift;
 }
 
-// `green` and `blue`: their lanes.
+// `green` and `blue`: indices of their lanes.
 DEEPER_SIMD void RecolorLanes(const float* __restrict pixels, int green, int blue, const float* m,
                               PixelScale s, int count, float* __restrict out) {
   for (int i = 0; i < count; ++i) {
@@ -85,7 +84,7 @@ template <int kStride>
   for (int i = 0; i < count; ++i) out[i] = static_cast<float>(pixels[i * kStride]) * s.scale + s.shift;
 }
 
-// Every `stride`-th byte; negative strides mirror. Constant ones vectorise.
+// Reads every `stride`-th byte; a negative stride mirrors. Constant strides vectorise.
 DEEPER_SIMD void ScalePixels(const uint8_t* pixels, int stride, PixelScale s, int count, float* out) {
   switch (stride) {
     case 1:
@@ -99,7 +98,7 @@ DEEPER_SIMD void ScalePixels(const uint8_t* pixels, int stride, PixelScale s, in
   }
 }
 
-// A window of the output's size on whole pixels: nothing to interpolate.
+// For a window of the output's size on whole pixels, which needs no interpolation.
 void CopyWindow(const Image& image, const Window& window, const PixelScale* scales, int channels, int height,
                 int width, float* out) {
   const int left = static_cast<int>(window.x), top = static_cast<int>(window.y);
@@ -156,7 +155,7 @@ void FilterWindow(const Image& image, const Sampling& sampling, const PixelScale
   }
 }
 
-// Whether it is a window of the output's size on whole pixels.
+// Whether the window has the output's size and lies on whole pixels.
 bool OnWholePixels(const Window& window, int height, int width) {
   return window.width == static_cast<float>(width) && window.height == static_cast<float>(height) &&
          window.x == std::trunc(window.x) && window.y == std::trunc(window.y);

@@ -1,4 +1,4 @@
-// Pixels of a window of an image: one separable filter for every resize, crop and mirror image.
+// Reads the pixels of a window of an image: one separable filter for every resize, crop and mirror image.
 #pragma once
 
 #include "data/image/augment.h"
@@ -6,18 +6,19 @@
 
 namespace deeper {
 
-// All that `window` of an image of this size reads, to fill height x width.
+// The pixels that `window` of an image of this size reads to fill height x width.
 PixelRect PixelsOf(const Window& window, Filter filter, int height, int width, ImageSize image);
 
-// Fills out[channels, height, width] with what `sampling` makes of `image`. `scales` has an entry for each of
-// `channels`, which is that of the image, or 3 for a grey image (repeated). Centres beyond the image give 0.
+// Applies `sampling` to `image` and fills out[channels, height, width]. `scales` has an entry for each of
+// `channels`, which is the image's number, or 3 for a grey image (repeated). Centres outside the image give
+// 0.
 void SampleImage(const Image& image, const Sampling& sampling, const PixelScale* scales, int channels,
                  int height, int width, float* out);
 
-// Two samples [channels, height, width] that are each other's partners.
+// Mixes two samples [channels, height, width] that are each other's partners.
 void MixSamples(const Mix& mix, int channels, int height, int width, float* a, float* b);
 
-// A window that lies in `src` as height x width, rounded to the nearest 8-bit value.
+// Resizes a window inside `src` to height x width, and rounds to the nearest 8-bit value.
 Image ResizeWindow(const Image& src, const Window& window, Filter filter, int height, int width);
 
 }  // namespace deeper

@@ -33,7 +33,7 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
   std::error_code error;
   if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
     return FailedPrecondition("cannot write ", path,
-                              ": it is there and no regular file, so it will not be replaced");
+                              ": it exists and is not a regular file; choose another path");
   }
   const std::string temporary = path + kTemporarySuffix;
   absl::Status status = WriteAndSync(temporary, content);
@@ -63,7 +63,7 @@ absl::StatusOr<File> LockDirectory(const std::string& directory) {
   absl::StatusOr<File> opened = File::Open(directory, O_RDONLY | O_DIRECTORY);
   if (opened.ok() && flock(opened->fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
     return FailedPrecondition(directory,
-                              " is in use by another process; wait for it to end or use another directory");
+                              " is in use by another process; wait until it ends, or use another directory");
   }
   return opened;
 }

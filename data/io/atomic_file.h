@@ -1,4 +1,4 @@
-// Files and directories that are either there, complete and on disk, or not there at all.
+// Atomic writes: a file or directory is either complete and on disk, or does not exist.
 #pragma once
 
 #include <string>
@@ -10,14 +10,14 @@
 
 namespace deeper {
 
-// Ends the name of what is not finished yet.
+// Suffix of unfinished files.
 constexpr char kTemporarySuffix[] = ".tmp";
 
-// Writes path.tmp, flushes it, renames it to `path` (replacing what was there) and flushes the directory. On
-// an error `path` is what it was; so is what is no regular file, as a device or a pipe, which is an error.
+// Writes path.tmp, flushes it, renames it to `path` (replacing an older file) and flushes the directory. On
+// an error, `path` is unchanged. A `path` that is not a regular file, such as a device or pipe, is an error.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content);
 
-// Renames a file or directory, already flushed, within one directory, and flushes that directory.
+// Renames a flushed file or directory within one directory, and flushes that directory.
 absl::Status RenameDurably(const std::string& from, const std::string& to);
 
 absl::Status SyncDirectory(const std::string& directory);
@@ -25,8 +25,8 @@ absl::Status SyncDirectory(const std::string& directory);
 // mkdir -p. PermissionDenied, NotFound or ResourceExhausted naming the path.
 absl::Status CreateDirectories(const std::string& directory);
 
-// Held while the returned File lives. FailedPrecondition if another process holds it. File systems without
-// locks grant it.
+// The lock lasts as long as the returned File. FailedPrecondition: another process holds it. Always succeeds
+// on file systems without locks.
 absl::StatusOr<File> LockDirectory(const std::string& directory);
 
 }  // namespace deeper

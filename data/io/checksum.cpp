@@ -15,7 +15,7 @@
 namespace deeper {
 
 uint32_t Crc32c(const void* data, size_t bytes, uint32_t crc) {
-  // ISA-L takes an int length and a mutable pointer, and does not write through it.
+  // ISA-L takes an int length and a mutable pointer, but only reads from it.
   auto* at = static_cast<unsigned char*>(const_cast<void*>(data));
   crc = ~crc;
   while (bytes > 0) {

@@ -1,4 +1,4 @@
-// The two checksums of every file format here: CRC32C per sample, XXH3-128 per array, file and manifest.
+// The two checksums of all file formats here: CRC32C per sample, XXH3-128 per array, file and manifest.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +23,7 @@ struct Hash128 {
 Hash128 Xxh3(const void* data, size_t bytes);
 absl::StatusOr<Hash128> Xxh3OfFile(const std::string& path);
 
-// XXH3-128 of what is added, piece by piece.
+// XXH3-128 of data that arrives in pieces.
 class Xxh3Stream {
  public:
   Xxh3Stream();

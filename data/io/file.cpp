@@ -69,7 +69,7 @@ File::~File() {
 absl::StatusOr<File> File::Open(const std::string& path, int flags) {
   const int fd = open(path.c_str(), flags | O_CLOEXEC, 0666);
   if (fd < 0 && errno == EINVAL && (flags & O_DIRECT) != 0) {
-    return FailedPrecondition(path, " is on a file system that cannot read past the page cache");
+    return FailedPrecondition(path, " is on a file system that does not support O_DIRECT");
   }
   if (fd < 0) return IoError((flags & O_ACCMODE) == O_RDONLY ? "open" : "create", path, errno);
   return File(fd, path, (flags & O_DIRECT) != 0);
@@ -88,7 +88,7 @@ absl::Status File::ReadAt(uint64_t offset, void* data, size_t bytes) const {
     const ssize_t got = pread(fd_, to, bytes, static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return IoError("read", path_, errno);
-    if (got == 0) return DataLoss(path_, " is cut short at byte ", offset);
+    if (got == 0) return DataLoss(path_, " is truncated at byte ", offset);
     to += got;
     offset += static_cast<uint64_t>(got);
     bytes -= static_cast<size_t>(got);
@@ -96,7 +96,7 @@ absl::Status File::ReadAt(uint64_t offset, void* data, size_t bytes) const {
   return absl::OkStatus();
 }
 
-// Blocks around what is wanted, into memory of the thread's, and from there to its place.
+// Reads the surrounding blocks into a thread-local buffer, and copies the wanted bytes from there.
 absl::Status File::ReadAligned(uint64_t offset, void* data, size_t bytes) const {
   constexpr size_t kBlock = 4096, kPiece = size_t{1} << 20;
   struct Free {
@@ -111,7 +111,7 @@ absl::Status File::ReadAligned(uint64_t offset, void* data, size_t bytes) const 
     const ssize_t got = pread(fd_, piece.get(), wanted, static_cast<off_t>(offset - skipped));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return IoError("read", path_, errno);
-    if (static_cast<uint64_t>(got) <= skipped) return DataLoss(path_, " is cut short at byte ", offset);
+    if (static_cast<uint64_t>(got) <= skipped) return DataLoss(path_, " is truncated at byte ", offset);
     const size_t taken = std::min(bytes, static_cast<size_t>(got) - skipped);
     std::memcpy(to, piece.get() + skipped, taken);
     to += taken;
@@ -143,13 +143,13 @@ absl::Status File::Allocate(uint64_t bytes) const {
 absl::Status File::Sync() const {
   int result = fsync(fd_);
   while (result != 0 && errno == EINTR) result = fsync(fd_);
-  // Some network file systems have nothing to flush for a directory and say EINVAL.
+  // Some network file systems cannot flush a directory and return EINVAL.
   if (result != 0 && errno != EINVAL) return IoError("flush to disk", path_, errno);
   return absl::OkStatus();
 }
 
 absl::Status File::Close() {
-  // Whatever close says, the descriptor is gone.
+  // close frees the descriptor even when it returns an error.
   if (close(std::exchange(fd_, -1)) != 0 && errno != EINTR) return IoError("close", path_, errno);
   return absl::OkStatus();
 }

@@ -1,4 +1,4 @@
-// A file descriptor that closes itself, with complete reads and writes, and system errors as Status.
+// A file descriptor closed by its destructor, with complete reads and writes. System errors become a Status.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +13,10 @@
 namespace deeper {
 
 // Status of a failed system call: "cannot <action> <path>: <why>; <what to do>". A full disk is
-// ResourceExhausted, missing rights PermissionDenied, a missing file NotFound, an I/O error DataLoss.
+// ResourceExhausted, missing permission PermissionDenied, a missing file NotFound, an I/O error DataLoss.
 absl::Status IoError(const std::string& action, const std::string& path, int error);
 
-// Positional, so that any number of threads may read and write at once.
+// Reads and writes at given offsets, so any number of threads may use it at once.
 class File {
  public:
   File() = default;
@@ -25,21 +25,21 @@ class File {
   File& operator=(File&& other) noexcept;
   ~File();
 
-  // `flags` as of open(2); O_CLOEXEC is added, new files get mode 0666 less the umask. Of a file opened with
-  // O_DIRECT any bytes can be read, through aligned memory. FailedPrecondition: its file system has no such
-  // way.
+  // `flags` as of open(2), plus O_CLOEXEC; new files get mode 0666 minus the umask. With O_DIRECT, ReadAt
+  // still reads any bytes, through aligned memory. FailedPrecondition: the file system does not support
+  // O_DIRECT.
   static absl::StatusOr<File> Open(const std::string& path, int flags);
 
   const std::string& path() const { return path_; }
   int fd() const { return fd_; }
   absl::StatusOr<uint64_t> Size() const;
-  // Exactly `bytes`; DataLoss where the file ends before.
+  // Exactly `bytes`; DataLoss if the file ends before.
   absl::Status ReadAt(uint64_t offset, void* data, size_t bytes) const;
   absl::Status WriteAt(uint64_t offset, const void* data, size_t bytes) const;
-  // Reserves the disk space of the first `bytes`, so that a full disk shows before anything is written.
+  // Reserves disk space for the first `bytes`, to detect a full disk before writing.
   absl::Status Allocate(uint64_t bytes) const;
   absl::Status Sync() const;
-  // What the destructor does, for files written to: some file systems tell of failed writes only here.
+  // As the destructor, but reports errors: some file systems report failed writes only on close.
   absl::Status Close();
 
  private:
@@ -52,7 +52,7 @@ class File {
 };
 
 absl::StatusOr<std::vector<uint8_t>> ReadFile(const std::string& path);
-// The lines that are not empty, without their ends: \n or \r\n.
+// The lines that are not empty, without their line ends (\n or \r\n).
 absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path);
 
 }  // namespace deeper

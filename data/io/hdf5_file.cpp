@@ -17,8 +17,8 @@ namespace {
 constexpr hsize_t kAlignment = 64 << 10;
 constexpr size_t kMaxAttributeBytes = 16 << 20;  // a damaged size must not take all memory
 
-// HDF5 is often built without thread safety. Nor does it survive its own cleaning up at exit after a file
-// that could not be finished for want of space; whatever we want kept, we close ourselves.
+// HDF5 is often built without thread safety. Its cleanup at exit also crashes after a full disk left a file
+// unfinished. We close all files explicitly instead.
 std::mutex& Hdf5Mutex() {
   static std::mutex mutex;
   [[maybe_unused]] static const herr_t without_cleaning_up = H5dont_atexit();
@@ -46,7 +46,7 @@ herr_t KeepInnermost(unsigned depth, const H5E_error2_t* error, void* text) {
   return 0;
 }
 
-// Why the last HDF5 call of this thread failed; a system error keeps its code and its advice.
+// Why the last HDF5 call of this thread failed. A system error keeps its code and its advice.
 absl::Status Hdf5Error(const std::string& action, const std::string& path) {
   std::string reason = "unknown HDF5 error";
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, KeepInnermost, &reason);
@@ -69,7 +69,7 @@ hid_t MakeStringType(size_t width) {
   return type;
 }
 
-// Width of a fixed string type; 0 for anything else.
+// Width of a fixed-width string type; 0 for any other type.
 size_t StringWidth(hid_t type) {
   const bool fixed = H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0;
   return fixed ? H5Tget_size(type) : 0;
@@ -121,7 +121,7 @@ absl::Status WrongType(const std::string& name, const std::string& path) {
   return DataLoss(name, " of ", path, " does not have the expected type");
 }
 
-// Reads an attribute to where place(type, bytes) says, which is nullptr if it is not as expected.
+// Reads an attribute into place(type, bytes), which returns nullptr if the attribute is not as expected.
 template <class Place>
 absl::Status ReadScalar(hid_t file, const std::string& path, const std::string& name, const Place& place) {
   std::scoped_lock lock(Hdf5Mutex());
@@ -134,7 +134,7 @@ absl::Status ReadScalar(hid_t file, const std::string& path, const std::string& 
   return read < 0 ? Hdf5Error(absl::StrCat("read attribute ", name, " of"), path) : absl::OkStatus();
 }
 
-// The extent of an open dataset, safe to read: in one piece and inside the file.
+// The extent of an open dataset, after checking that it is contiguous and inside the file.
 absl::StatusOr<Hdf5Extent> CheckedExtent(hid_t dataset, const std::string& name, const std::string& path,
                                          size_t element_bytes, uint64_t file_bytes) {
   const Handle space(H5Dget_space(dataset), H5Sclose);
@@ -205,7 +205,7 @@ Hdf5File::~Hdf5File() {
 }
 
 absl::Status Hdf5File::Close() {
-  if (id_ < 0) return status_;  // closed, or moved from, perhaps under the lock
+  if (id_ < 0) return status_;  // closed or moved from; the caller may hold the lock
   std::scoped_lock lock(Hdf5Mutex());
   if (H5Fclose(std::exchange(id_, -1)) < 0) status_.Update(Hdf5Error("finish", path_));
   return status_;

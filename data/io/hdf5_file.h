@@ -1,8 +1,8 @@
 // Serial HDF5 files of plain contiguous arrays and attributes, as shards and checkpoints need them.
 //
-// What is written has the same bytes every time: format V110, no timestamps, early allocation, objects of 64
-// KiB and more aligned to 64 KiB, no variable-length types. Nothing takes file locks, which network file
-// systems often lack. Any number of threads may use different Hdf5Files; HDF5 itself runs one call at a time.
+// The same content gives the same bytes: format V110, no timestamps, early allocation, objects of 64 KiB and
+// more aligned to 64 KiB, no variable-length types. Takes no file locks, since network file systems often
+// lack them. Any number of threads may use different Hdf5Files; HDF5 itself runs one call at a time.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,7 @@ constexpr Hdf5Type Hdf5TypeOf() {
   if constexpr (std::is_same_v<T, float>) return Hdf5Type::kF32;
 }
 
-// Strings of one width, padded with zero bytes: one after the other, as they lie in the file.
+// Strings of one width, padded with zero bytes and concatenated, as in the file.
 struct FixedStrings {
   size_t width = 1;
   std::string bytes;
@@ -41,7 +41,7 @@ struct FixedStrings {
   std::string operator[](size_t i) const;
 };
 
-// Where a dataset's bytes lie in its file, for pread and pwrite.
+// Location of a dataset's bytes in its file, for pread and pwrite.
 struct Hdf5Extent {
   std::vector<uint64_t> shape;
   uint64_t offset = 0, bytes = 0;
@@ -49,9 +49,9 @@ struct Hdf5Extent {
 
 class Hdf5File {
  public:
-  // Replaces what was at `path`.
+  // Replaces an existing file at `path`.
   static absl::StatusOr<Hdf5File> Create(const std::string& path);
-  // Read only. DataLoss: not an HDF5 file, or one whose writing was interrupted.
+  // Read only. DataLoss: not an HDF5 file, or one that was not written to its end.
   static absl::StatusOr<Hdf5File> Open(const std::string& path);
   Hdf5File(Hdf5File&& other) noexcept;
   Hdf5File& operator=(Hdf5File&&) = delete;
@@ -59,8 +59,8 @@ class Hdf5File {
 
   const std::string& path() const { return path_; }
 
-  // Writing. Errors show at Close(), and after the first one nothing more is written. (HDF5's own close
-  // reports success after a failed write.)
+  // Writing. Close() reports the first error; nothing is written after it. (HDF5's own close reports success
+  // after a failed write.)
   template <class T>
   void Write(const std::string& name, const std::vector<uint64_t>& shape, const T* data) {
     WriteArray(name, Hdf5TypeOf<T>(), shape, data);
@@ -70,17 +70,17 @@ class Hdf5File {
     WriteArray(name, Hdf5TypeOf<T>(), {values.size()}, values.data());
   }
   void Write(const std::string& name, const FixedStrings& strings);
-  // A dataset whose bytes are yet to come, to be written at the returned place once the file is closed.
+  // Creates a dataset without its content. Write the bytes at the returned place after closing the file.
   Hdf5Extent Reserve(const std::string& name, Hdf5Type type, const std::vector<uint64_t>& shape);
   void SetAttribute(const std::string& name, int64_t value);
   void SetAttribute(const std::string& name, const std::string& value);
-  // Also the end of reading; the destructor does it too.
+  // Ends writing or reading; the destructor does it too.
   absl::Status Close();
 
   // Reading. NotFound: no such name. DataLoss: another type, not contiguous, or bytes beyond the end of the
   // file.
   absl::StatusOr<Hdf5Extent> Locate(const std::string& name, Hdf5Type type) const;
-  // Of all datasets, in alphabetical order.
+  // Names of all datasets, in alphabetical order.
   std::vector<std::string> Names() const;
   template <class T>
   absl::Status Read(const std::string& name, std::vector<T>* values) const {

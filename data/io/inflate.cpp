@@ -29,7 +29,7 @@ absl::StatusOr<std::vector<uint8_t>> Inflate(std::span<const uint8_t> packed, si
     out.resize(begin + piece - stream.avail_out);
   }
   inflateEnd(&stream);
-  if (state != Z_STREAM_END) return DataLoss("damaged, cut short or too large when unpacked");
+  if (state != Z_STREAM_END) return DataLoss("damaged, truncated or too large when unpacked");
   return out;
 }
 

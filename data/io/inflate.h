@@ -1,4 +1,4 @@
-// Whole zlib and gzip streams in memory.
+// Decompresses whole zlib and gzip streams in memory.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace deeper {
 
-// DataLoss: damaged, cut short, or of more than `max_bytes` unpacked.
+// DataLoss: damaged, truncated, or more than `max_bytes` when decompressed.
 absl::StatusOr<std::vector<uint8_t>> Inflate(std::span<const uint8_t> packed, size_t max_bytes);
 
 }  // namespace deeper

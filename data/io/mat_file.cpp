@@ -17,7 +17,7 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr size_t kHeaderBytes = 128, kTagBytes = 8;
 constexpr size_t kMaxInflatedBytes = size_t{64} << 20;
-constexpr int kMaxDepth = 8;  // of structures within structures
+constexpr int kMaxDepth = 8;  // of nested structures
 
 // Types of data elements.
 enum MiType : uint32_t {
@@ -36,7 +36,7 @@ enum MiType : uint32_t {
   kUtf8 = 16,
   kUtf16 = 17,
 };
-// Classes of arrays; the numeric ones follow each other.
+// Classes of arrays; the numeric ones are consecutive.
 enum MxClass : uint8_t { kStruct = 2, kChar = 4, kFirstNumeric = 6, kLastNumeric = 15 };
 
 absl::Status Damaged() {
@@ -55,8 +55,8 @@ struct Element {
   Bytes data;
 };
 
-// Takes the next element off `rest`. A tag with a size in its upper half is followed by at most 4 bytes of
-// data, and they make up 8 together; other data is padded to a multiple of 8, unless it is compressed.
+// Takes the next element off `rest`. If the upper half of the tag holds a size, at most 4 bytes of data
+// follow, and tag and data fill 8 bytes. Other data is padded to a multiple of 8, unless it is compressed.
 absl::StatusOr<Element> Next(Bytes* rest) {
   if (rest->size() < kTagBytes) return Damaged();
   const auto word = Load<uint32_t>(*rest, 0);
@@ -82,7 +82,7 @@ std::vector<double> ToDoubles(Bytes data) {
   return values;
 }
 
-// Whatever a number's class, it is stored in the smallest type that holds the array.
+// Numbers of any class are stored in the smallest type that holds the array.
 absl::StatusOr<std::vector<double>> Numbers(const Element& element) {
   const auto [type, data] = element;
   if (type == kInt8) return ToDoubles<int8_t>(data);
@@ -100,7 +100,8 @@ absl::StatusOr<std::vector<double>> Numbers(const Element& element) {
 
 absl::StatusOr<MatArray> ParseArray(Bytes rest, int depth);
 
-// Field names, each padded with zeros to one width, then the values: all of one structure, then the next's.
+// Field names, each zero-padded to one width, then all values of the first structure, of the second, and so
+// on.
 absl::Status ParseStruct(Bytes rest, uint64_t count, int depth, MatArray* array) {
   absl::StatusOr<Element> width = Next(&rest);
   if (!width.ok() || width->data.size() != 4) return Damaged();
@@ -111,7 +112,7 @@ absl::Status ParseStruct(Bytes rest, uint64_t count, int depth, MatArray* array)
     const auto* text = reinterpret_cast<const char*>(left.data());
     array->fields.emplace_back(text, strnlen(text, bytes));
   }
-  const uint64_t limit = rest.size() / kTagBytes;  // each value takes a tag at least
+  const uint64_t limit = rest.size() / kTagBytes;  // each value has at least a tag
   if (count > limit || array->fields.size() > limit || count * array->fields.size() > limit) return Damaged();
   for (uint64_t i = 0; i < count * array->fields.size(); ++i) {
     absl::StatusOr<Element> value = Next(&rest);
@@ -121,7 +122,8 @@ absl::Status ParseStruct(Bytes rest, uint64_t count, int depth, MatArray* array)
   return absl::OkStatus();
 }
 
-// The content of a matrix element: flags, dimensions, name, data. Without content it is an empty array.
+// The content of a matrix element: flags, dimensions, name, data. An element without content is an empty
+// array.
 absl::StatusOr<MatArray> ParseArray(Bytes rest, int depth) {
   MatArray parsed;
   if (rest.empty()) return parsed;

@@ -24,7 +24,7 @@ constexpr size_t kChecksumAt = 148, kChecksumBytes = 8;
 struct Header {
   std::array<char, kBlock> block;
 
-  // Up to the first zero byte.
+  // The text before the first zero byte.
   absl::string_view Text(size_t at, size_t bytes) const {
     const absl::string_view field(&block[at], bytes);
     return field.substr(0, field.find('\0'));
@@ -32,7 +32,7 @@ struct Header {
   char type() const { return block[156]; }
   std::string Name() const {
     const absl::string_view name = Text(0, 100), prefix = Text(345, 155);
-    // GNU's own format, with "ustar " for a magic, keeps other things where ustar has the prefix.
+    // GNU's own format has the magic "ustar " and uses the prefix field for other data.
     const bool ustar = absl::string_view(&block[257], 6) == absl::string_view("ustar\0", 6);
     return ustar && !prefix.empty() ? absl::StrCat(prefix, "/", name) : std::string(name);
   }
@@ -41,7 +41,7 @@ struct Header {
   }
 };
 
-// Octal digits between spaces and zeros or, where the first bit is set, a big-endian number.
+// Octal digits between spaces and zeros. If the first bit is set, a big-endian number.
 std::optional<uint64_t> ParseNumber(absl::string_view field) {
   uint64_t value = 0;
   if (static_cast<uint8_t>(field[0]) & 0x80) {
@@ -68,13 +68,13 @@ bool ChecksumIsRight(const Header& header) {
   return ParseNumber({&header.block[kChecksumAt], kChecksumBytes}) == sum;
 }
 
-// What extension members say of the member after them.
+// What extension members set for the next member.
 struct Extension {
   std::optional<std::string> name;
   std::optional<uint64_t> bytes;
 };
 
-// Records "<length> <key>=<value>\n", the length counting all of it.
+// Records "<length> <key>=<value>\n"; the length includes the whole record.
 absl::Status ParsePax(absl::string_view records, Extension* extension) {
   while (!records.empty()) {
     size_t length = 0;
@@ -94,7 +94,7 @@ absl::Status ParsePax(absl::string_view records, Extension* extension) {
       if (!absl::SimpleAtoi(value, &bytes)) return DataLoss("damaged pax records");
       extension->bytes = bytes;
     } else if (absl::StartsWith(key, "GNU.sparse.")) {
-      return Unimplemented("a sparse file; pack it without --sparse");
+      return Unimplemented("a sparse file; create the archive without --sparse");
     }
     records.remove_prefix(length);
   }
@@ -114,39 +114,39 @@ class TarLister {
   }
 
  private:
-  // Advances, too. The two zero blocks at an archive's end make every missing piece show.
+  // Reads and advances. An archive ends with two zero blocks, so any truncation is detected.
   absl::Status Read(void* data, uint64_t bytes) {
-    if (bytes > end_ - at_) return DataLoss("the tar archive is cut short at byte ", at_);
+    if (bytes > end_ - at_) return DataLoss("the tar archive is truncated at byte ", at_);
     absl::Status read = read_(at_, data, bytes);
     at_ += bytes;
     return read;
   }
 
   absl::Status Add(const Header& header) {
-    if (!ChecksumIsRight(header)) return DataLoss("no tar header, or a damaged one, at byte ", at_);
+    if (!ChecksumIsRight(header)) return DataLoss("missing or damaged tar header at byte ", at_);
     const std::optional<uint64_t> size = ParseNumber({&header.block[124], 12});
-    if (!size) return DataLoss("a tar header with a damaged size at byte ", at_);
+    if (!size) return DataLoss("tar header with a damaged size at byte ", at_);
     const absl::string_view extensions = "xgLK";
     if (extensions.find(header.type()) != extensions.npos) return Extend(header.type(), *size);
     const Extension extension = std::exchange(extension_, {});
     const TarMember member{extension.name.value_or(header.Name()), at_, extension.bytes.value_or(*size)};
     if (RoundUp(member.bytes, kBlock) < member.bytes || RoundUp(member.bytes, kBlock) > end_ - at_) {
-      return DataLoss("the tar archive is cut short: ", member.name, " at byte ", at_);
+      return DataLoss("the tar archive is truncated: ", member.name, " at byte ", at_);
     }
     const absl::string_view files("07\0", 3);
     if (files.find(header.type()) != files.npos) {
       members_.push_back(member);
     } else if (header.type() != '5') {  // a folder
-      return Unimplemented(member.name, " is no plain file (tar type ",
-                           static_cast<int>(static_cast<uint8_t>(header.type())),
-                           "); pack the archive with --hard-dereference --dereference, at byte ", at_);
+      return Unimplemented(member.name, " is not a regular file (tar type ",
+                           static_cast<int>(static_cast<uint8_t>(header.type())), "), at byte ", at_,
+                           "; create the archive with --hard-dereference --dereference");
     }
     at_ += RoundUp(member.bytes, kBlock);
     return absl::OkStatus();
   }
 
   absl::Status Extend(char type, uint64_t bytes) {
-    if (bytes > kMaxExtensionBytes) return DataLoss("a tar extension too long at byte ", at_);
+    if (bytes > kMaxExtensionBytes) return DataLoss("tar extension too long at byte ", at_);
     std::string content(RoundUp(bytes, kBlock), '\0');
     RETURN_IF_ERROR(Read(content.data(), content.size()));
     content.resize(bytes);

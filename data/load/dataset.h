@@ -1,4 +1,4 @@
-// A split of labelled images: anything the loader can stream (read_shards.h, synthetic.h, ...).
+// A split of labelled images that the loader can stream (read_shards.h, synthetic.h, ...).
 //
 // Thread-safe: many workers call Read at once.
 #pragma once
@@ -15,13 +15,13 @@
 
 namespace deeper {
 
-// Per-channel statistics of pixels scaled to [0, 1]; the model sees (x / 255 - mean) / std.
+// Per-channel statistics of pixels scaled to [0, 1]. The model's input is (x / 255 - mean) / std.
 struct PixelStats {
   std::vector<float> mean, stddev;
 };
 
 struct DatasetInfo {
-  std::string uuid;   // identifies the exact data; a resumed run must see the same one
+  std::string uuid;   // identifies the exact data; must not change when a run resumes
   std::string split;  // "train", "val", ...
   int64_t samples = 0;
   int channels = 3;                  // 1 or 3
@@ -34,27 +34,27 @@ class Dataset {
  public:
   virtual ~Dataset() = default;
   virtual const DatasetInfo& info() const = 0;
-  // Label of sample `index` in [0, samples), in [0, classes).
+  // Label in [0, classes) of sample `index` in [0, samples).
   virtual int32_t label(int64_t index) const = 0;
-  // Name for messages: shard, index in it, original file.
+  // Name for messages: shard, index within it, original file.
   virtual std::string Describe(int64_t index) const = 0;
-  // Reads, checks and decodes sample `index` into *image (reused buffer, overwritten).
-  // DataLoss: the bytes do not match their checksum, or do not decode; names shard, sample and file.
+  // Reads, checks and decodes sample `index` into *image (overwritten; its buffer is reused). DataLoss,
+  // naming shard, sample and file: the bytes do not match their checksum, or cannot be decoded.
   virtual absl::Status Read(int64_t index, Image* image) const = 0;
-  // Likewise a part of it, or more where that is no more work.
+  // As Read, but only a part, or more where that costs nothing.
   virtual absl::Status ReadPart(int64_t index, ChoosePart choose, Image* image) const {
     RETURN_IF_ERROR(Read(index, image));
     choose({image->height, image->width});
     return absl::OkStatus();
   }
-  // The size of a sample that is stored as plain pixels, known before it is read; 0 x 0: it is not.
+  // The size of a sample that is stored as plain pixels, without reading it; 0 x 0 for other samples.
   virtual ImageSize StoredPixels(int64_t /*index*/) const { return {}; }
-  // Reads and checks the pixels of such a sample straight to where they belong: overwrites [height, width,
-  // channels] bytes. DataLoss as of Read.
+  // Reads and checks the pixels of such a sample directly into `pixels`: overwrites [height, width, channels]
+  // bytes. DataLoss as Read.
   virtual absl::Status ReadPixels(int64_t index, uint8_t* /*pixels*/) const {
     return Unimplemented(Describe(index), " is not stored as pixels");
   }
-  // These samples, which lie side by side, will be read soon.
+  // Hint: these samples, which are stored consecutively, will be read soon.
   virtual void ReadAhead(Slice samples) const { (void)samples; }
 };
 

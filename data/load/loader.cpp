@@ -18,13 +18,13 @@
 namespace deeper {
 namespace {
 
-// Claims are a few rows at a time: small images take about a microsecond each, no more than a contended lock.
+// Rows per claim at most: small images take about a microsecond each, as short as a contended lock.
 constexpr int64_t kMaxClaim = 16;
 
-// The batches of one rank, in order: which rows of which global batch, of epochs of so many samples.
+// The batches of one rank, in order: rows of global batches, in epochs of `samples`.
 class BatchSequence {
  public:
-  // `options` as MakeLoader checked them.
+  // `options`: as checked by MakeLoader.
   BatchSequence(int64_t samples, const LoaderOptions& options)
       : samples_(samples), options_(options), epoch_(options.first_epoch), batch_(options.first_batch) {
     StartBatch();
@@ -35,7 +35,7 @@ class BatchSequence {
   BatchPlan Next() {
     const int64_t begin = batch_ * options_.global_batch, count = GlobalRows();
     const Slice rows = Rows();
-    const bool any = rows.size() > 0;  // a rank left without samples pads with the global batch's first
+    const bool any = rows.size() > 0;  // a rank without samples pads with the global batch's first
     BatchPlan plan;
     plan.first = any ? rows.begin : begin;
     plan.distinct = any ? rows.size() : std::min(count, options_.rows);
@@ -74,7 +74,7 @@ class BatchSequence {
       ++epoch_;
     }
     micro_ = 0;
-    // Of the largest share, so that all ranks count alike.
+    // Rows of the largest share, so that all ranks have the same number of micro-batches.
     const int64_t share = (GlobalRows() + options_.world - 1) / options_.world;
     micros_ = static_cast<int>(options_.slices > 0 ? options_.slices / options_.world
                                                    : (share + options_.rows - 1) / options_.rows);
@@ -162,18 +162,18 @@ class RingLoader : public Loader {
 
  private:
   struct Slot : BatchInMaking {
-    int64_t unclaimed = 0, unfilled = 0;  // of plan.distinct; rows are claimed from the first on
+    int64_t unclaimed = 0, unfilled = 0;  // of plan.distinct; claimed in order
     absl::Status status;                  // of the lowest row that failed
     int64_t failed_row = 0;
   };
 
-  // The functions down to Work hold mutex_.
+  // Callers of the functions from here to Work hold mutex_.
 
   void AddWorker() {
     workers_.emplace_back([this] { Work(); });
   }
 
-  // The consumer is about to wait. What a worker more brings shows once the ring was used up.
+  // The consumer is about to wait. The effect of one more worker shows after the ring has been used once.
   void AskForWorker() {
     if (options_.workers > 0 || std::ssize(workers_) >= options_.max_workers) return;
     if (delivered_ < last_added_ + std::ssize(slots_)) return;
@@ -188,7 +188,7 @@ class RingLoader : public Loader {
     return !sequence_.done() && planned_ - released_ < static_cast<int64_t>(slots_.size());
   }
 
-  // Takes the next rows to fill, of a new batch if all of the newest one's are taken.
+  // Takes the next rows to fill, from a new batch if the newest one has none left.
   std::pair<Slot*, Slice> Claim() {
     if (planned_ == 0 || newest().unclaimed == 0) {
       ++planned_;
@@ -240,13 +240,13 @@ class RingLoader : public Loader {
   SampleMaker maker_;
   StageClock clock_;
 
-  // Guards everything below, but a row of a slot belongs to the worker that claimed it.
+  // Guards everything below, except the rows of a slot, which belong to the worker that claimed them.
   mutable std::mutex mutex_;
   std::condition_variable claimable_, filled_;
-  int64_t last_added_ = 0;  // batches delivered when the latest worker was asked for
+  int64_t last_added_ = 0;  // batches delivered at the latest request for a worker
   BatchSequence sequence_;
   std::vector<Slot> slots_;  // batch i of the sequence is in slot i % size
-  // Batches planned, handed to the consumer, and no longer in its use.
+  // Numbers of batches planned, handed to the consumer, and released by it.
   int64_t planned_ = 0, delivered_ = 0, released_ = 0;
   absl::Status failure_;
   bool stop_ = false;
@@ -273,17 +273,17 @@ absl::Status CheckOptions(const DatasetInfo& info, const LoaderOptions& o) {
   }
   if (o.channels != info.channels && !(o.channels == 3 && info.channels == 1)) {
     return InvalidArgument("the model takes ", o.channels, " channels, the ", info.split, " split has ",
-                           info.channels, ": only 1 can become 3");
+                           info.channels, "; only 1 can be expanded to 3");
   }
   const int64_t batches = BatchesPerEpoch(info.samples, o.global_batch);
   if (o.first_batch < 0 || o.first_batch > batches) {
     return InvalidArgument("cannot begin at batch ", o.first_batch, " of an epoch of ", batches,
-                           " batches: was it saved with another global batch or data set?");
+                           " batches; use the checkpoint's global batch size and data set");
   }
   return absl::OkStatus();
 }
 
-// One entry an output channel. A single mean and deviation serves all of them.
+// One entry per output channel. A single mean and deviation applies to all of them.
 absl::StatusOr<std::vector<PixelScale>> MakeScales(const PixelStats& stats, int channels) {
   const size_t entries = stats.mean.size();
   if (entries != stats.stddev.size() || (entries != 1 && entries != static_cast<size_t>(channels))) {
@@ -316,7 +316,7 @@ absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const
     images.push_back(options.allocate(bytes));
     if (images.back().data() == nullptr) {
       return ResourceExhausted("no host memory for ", options.prefetch, " prefetched batches of ", bytes,
-                               " bytes: prefetch fewer, or use a smaller batch");
+                               " bytes; prefetch fewer, or use a smaller batch");
     }
   }
   const float mean =

@@ -1,7 +1,8 @@
-// Streams batches: threads read, decode, augment and normalise ahead, into a ring of buffers made once.
+// Streams batches: threads read, decode, augment and normalise ahead of the consumer, into a ring of
+// preallocated buffers.
 //
-// What a batch contains is a pure function of (options, position): worker count, timing and the number of
-// ranks change nothing.
+// The content of a batch is a pure function of (options, position). It does not depend on the number of
+// workers, on timing, or on the number of ranks.
 #pragma once
 
 #include <cstddef>
@@ -27,51 +28,50 @@ struct LoaderOptions {
   int channels = 3;      // output channels; a 1-channel dataset is repeated to 3
   PixelStats stats;      // empty: the dataset's
   Augment augment = Augment::kNone;
-  // What DrawColor, DrawErased and DrawMix take; 0: not at all. The samples at positions 2i and 2i + 1 of an
-  // epoch are each other's partners, alike, whatever the batches and ranks; of an odd number the last has
-  // none. A batch whose bounds part two reads the other one too.
+  // Arguments of DrawColor, DrawErased and DrawMix; 0 disables each. The samples at positions 2i and 2i + 1
+  // of an epoch are partners, for any batches and ranks; the last of an odd number has none. A batch whose
+  // bounds separate two partners reads the other one too.
   double color_jitter = 0, random_erasing = 0, mixup = 0, cutmix = 0;
-  bool bgr = false;  // output channels in this order, of 3; stats likewise
+  bool bgr = false;  // 3 output channels in this order, also in stats
   OrderKind order = OrderKind::kFull;
   uint64_t seed = 0;
   int64_t global_batch = 256;
-  int64_t rows = 0;  // rows of a Batch: a rank's share of a global batch comes in ceil(share / rows) batches,
+  int64_t rows = 0;  // rows of a Batch: a rank's share of a global batch is ceil(share / rows) batches,
                      // at least one
   int rank = 0, world = 1;
-  // 0, or a multiple of `world`: a rank's share comes as its slices / world of the slices that the global
-  // batch is cut into, one batch each (of at most `rows`), so that batches are the same whatever the number
-  // of ranks.
+  // 0, or a multiple of `world`. Cuts the global batch into this many slices; a rank gets slices / world of
+  // them, one batch each (of at most `rows`). Batches are then the same for any number of ranks.
   int slices = 0;
-  // Threads that fill batches. 0: one at first, and one more for every batch that the consumer had to wait
+  // Threads that fill batches. 0: starts with one and adds one for every batch that the consumer had to wait
   // for, up to `max_workers`.
   int workers = 2;
   int max_workers = AvailableCores();
-  // Samples of this rank that may fail to be read (DataLoss): each is replaced by the next sample of the
-  // split that can be read, whatever the rank or the epoch.
+  // How many samples of this rank may be unreadable (DataLoss). Each is replaced by the next readable sample
+  // of the split, the same one on every rank and in every epoch.
   int64_t allow_bad = 0;
   int prefetch = 3;  // batches in the ring
-  // Batches come as decoded pixels with what is to become of them (Batch::packed), for SampleImages to
-  // finish, and not as normalised images.
+  // Batches contain decoded pixels and instructions for SampleImages to finish them (Batch::packed), instead
+  // of normalised images.
   bool packed = false;
-  std::function<Buffer(size_t)> allocate = AllocateHost;  // the ring: Device::AllocateStaging
-  // Where to begin: global batch `first_batch` of `first_epoch`.
+  std::function<Buffer(size_t)> allocate = AllocateHost;  // for the ring, e.g. Device::AllocateStaging
+  // Start at global batch `first_batch` of `first_epoch`.
   uint32_t first_epoch = 0;
   int64_t first_batch = 0;
-  uint32_t epochs = 0;  // stop after this many epochs from epoch 0; 0: never
+  uint32_t epochs = 0;  // end after this many, counted from epoch 0; 0: never
 };
 
-// One forward pass' worth of samples. Valid until the Loader's next Next().
+// The samples of one forward pass. Valid until the Loader's next Next().
 struct Batch {
   const float* images = nullptr;      // [rows capacity, channels, image_size, image_size] NCHW, normalised
-  const std::byte* packed = nullptr;  // in place of images: see SampleImages (kernels/ops/images.h)
+  const std::byte* packed = nullptr;  // instead of images; see SampleImages (kernels/ops/images.h)
   size_t packed_bytes = 0;
   PixelScales scales;               // of a packed batch
   const int32_t* labels = nullptr;  // [rows capacity]; -1 beyond `rows`
-  // [rows capacity] what a sample's partner has of it: its share of the loss belongs to the partner's label.
+  // [rows capacity] The partner's label, and its share of the sample's loss.
   const int32_t* partner_labels = nullptr;
   const float* partner_weights = nullptr;
   const uint64_t* samples = nullptr;  // [rows capacity] index in the dataset
-  int64_t rows = 0;  // rows that count. The others repeat real samples (batch norm reads them), with label -1
+  int64_t rows = 0;  // rows that count; the others repeat real samples, for batch norm, with label -1
   uint32_t epoch = 0;
   int64_t batch = 0;           // global batch within the epoch
   int64_t global_rows = 0;     // samples of this global batch over all ranks and micro-batches
@@ -84,19 +84,18 @@ struct Batch {
 class Loader {
  public:
   virtual ~Loader() = default;
-  // The next batch in order. OutOfRange after the last epoch; DataLoss etc. from Dataset::Read, at the batch
-  // it concerns.
+  // The next batch in order. OutOfRange after the last epoch. Errors of Dataset::Read appear at their batch.
   virtual absl::StatusOr<Batch> Next() = 0;
 
-  // Of all workers, since the beginning.
+  // Total of all workers, since the start.
   virtual StageTimes times() const = 0;
   virtual int workers() const = 0;  // so far
-  // Samples that were replaced so far, by number, each with what was wrong with it.
+  // The samples replaced so far: number, and why each could not be read.
   virtual std::map<int64_t, std::string> bad_samples() const = 0;
 };
 
-// The most that a packed batch takes. Windows of more than four times the output's pixels, where images
-// differ in size, are brought to size by the loader's threads and packed after that, rounded to 8 bits.
+// The largest size of a packed batch. Where images differ in size, the loader's threads resize windows of
+// more than four times the output's pixels before packing them, and round to 8 bits.
 size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options);
 
 // `dataset` must outlive the loader. InvalidArgument: global_batch < world, no samples, sizes not positive,

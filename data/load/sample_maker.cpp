@@ -12,18 +12,18 @@
 namespace deeper {
 namespace {
 
-constexpr size_t kPackedAlignment = 64;  // of what a packed batch holds
+constexpr size_t kPackedAlignment = 64;  // of the parts of a packed batch
 
 bool Mixes(const LoaderOptions& options) {
   return options.mixup > 0 || options.cutmix > 0;
 }
 
-// Samples that a batch may hold: its rows, and partners from before the first one and after the last one.
+// Samples that a batch may hold: its rows, and partners from just before and just after them.
 int64_t Entries(const LoaderOptions& options) {
   return options.rows + (Mixes(options) ? 2 : 0);
 }
 
-// Of a packed batch: what comes before the pixels, and what is set aside for the pixels of one entry.
+// Sizes in a packed batch: the header before the pixels, and the pixel space of one entry.
 size_t PackedHeaderBytes(const LoaderOptions& options) {
   return RoundUp(static_cast<size_t>(Entries(options)) * sizeof(PackedImage), kPackedAlignment);
 }
@@ -63,16 +63,16 @@ absl::Status SampleMaker::FillRow(BatchInMaking& batch, int64_t row, Scratch& sc
   return absl::OkStatus();
 }
 
-// Reads the sample at `position` of the epoch, or the next one that can be read, into entry `entry`, mixed
-// with nothing yet. Returns which it is.
+// Reads the sample at `position` of the epoch, or the next readable one, into entry `entry`, without mixing.
+// Returns the sample's index.
 absl::StatusOr<int64_t> SampleMaker::Prepare(BatchInMaking& batch, int64_t position, int64_t entry,
                                              Scratch& scratch) {
   int64_t sample = OrderOf(batch.plan).At(position);
   absl::Status prepared = PrepareSample(batch, sample, entry, scratch);
   while (absl::IsDataLoss(prepared) && options_.allow_bad > 0) {
     if (!MayReplace(sample, prepared)) {
-      return DataLoss(prepared.message(), "; that is one bad sample more than the ", options_.allow_bad,
-                      " that are allowed");
+      return DataLoss(prepared.message(),
+                      "; there are more bad samples than --allow_bad=", options_.allow_bad);
     }
     sample = (sample + 1) % dataset_.info().samples;
     prepared = PrepareSample(batch, sample, entry, scratch);
@@ -81,14 +81,14 @@ absl::StatusOr<int64_t> SampleMaker::Prepare(BatchInMaking& batch, int64_t posit
   return sample;
 }
 
-// Counts the bad sample.
+// Also counts the bad sample.
 bool SampleMaker::MayReplace(int64_t sample, const absl::Status& status) {
   const std::lock_guard lock(mutex_);
   bad_.emplace(sample, status.message());
   return std::ssize(bad_) <= std::min(options_.allow_bad, dataset_.info().samples - 1);
 }
 
-// One sample, from the disk to its place in the batch.
+// Brings one sample from disk to its place in the batch.
 absl::Status SampleMaker::PrepareSample(BatchInMaking& batch, int64_t sample, int64_t entry,
                                         Scratch& scratch) const {
   const int size = options_.image_size;
@@ -104,7 +104,7 @@ absl::Status SampleMaker::PrepareSample(BatchInMaking& batch, int64_t sample, in
   };
   EnterStage(Stage::kRead);
   const ImageSize stored = options_.packed ? dataset_.StoredPixels(sample) : ImageSize{};
-  if (FitsItsPlace(stored)) {  // from the file to the batch; all of it, whatever is wanted of it
+  if (FitsItsPlace(stored)) {  // directly into the batch, always the whole image
     choose(stored);
     return dataset_.ReadPixels(sample, Place(batch, entry, stored, sampling));
   }
@@ -121,20 +121,20 @@ absl::Status SampleMaker::PrepareSample(BatchInMaking& batch, int64_t sample, in
   return absl::OkStatus();
 }
 
-// Of an entry that is not packed.
+// Place of an entry that is not packed.
 float* SampleMaker::Pixels(BatchInMaking& batch, int64_t entry, Scratch& scratch) const {
   if (entry < options_.rows) return batch.images.as<float>() + entry * image_elements_;
   scratch.partner.resize(static_cast<size_t>(image_elements_));
   return scratch.partner.data();
 }
 
-// Whether so many pixels are as they may lie in a packed batch; 0 of them: no.
+// Whether an image of this size fits the space of a packed entry; false for 0 x 0.
 bool SampleMaker::FitsItsPlace(ImageSize size) const {
   const auto bytes = static_cast<size_t>(int64_t{size.height} * size.width * dataset_.info().channels);
   return bytes > 0 && bytes <= PackedImageBytes(dataset_.info(), options_);
 }
 
-// Enters an image in a packed batch; returns where its pixels belong.
+// Adds an image to a packed batch; returns the place for its pixels.
 uint8_t* SampleMaker::Place(BatchInMaking& batch, int64_t entry, ImageSize image,
                             const Sampling& sampling) const {
   const size_t offset =
@@ -144,7 +144,7 @@ uint8_t* SampleMaker::Place(BatchInMaking& batch, int64_t entry, ImageSize image
   return batch.images.as<uint8_t>() + offset;
 }
 
-// Lays pixels where they belong in a packed batch; changes *image if it is too large.
+// Copies pixels to their place in a packed batch; resizes *image if it is too large.
 void SampleMaker::Pack(BatchInMaking& batch, int64_t entry, Sampling sampling, Image* image) const {
   const int size = options_.image_size;
   if (!FitsItsPlace({image->height, image->width})) {

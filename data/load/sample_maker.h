@@ -1,4 +1,5 @@
-// Makes a batch's samples: reads them, draws what becomes of them, puts each at its place, mixes partners.
+// Makes the samples of a batch: reads them, draws their augmentation, writes each to its place, mixes
+// partners.
 #pragma once
 
 #include <cstdint>
@@ -19,25 +20,25 @@
 
 namespace deeper {
 
-// A batch before anything is read.
+// A batch before anything of it is read.
 struct BatchPlan {
   Batch batch;           // all but the pointers and wait_ms
-  int64_t first = 0;     // position, in the epoch's order, of row 0
+  int64_t first = 0;     // position of row 0 in the epoch's order
   int64_t distinct = 0;  // rows to read; row i beyond them repeats row i % distinct
 };
 
-// A batch under way: its plan, and the memory of what Batch points to.
+// An unfinished batch: its plan, and the memory that Batch points to.
 struct BatchInMaking {
   BatchPlan plan;
   Buffer images;  // packed: PackedBatchBytes; else floats [rows, channels, image_size, image_size]
-  std::vector<int32_t> labels, partner_labels;  // [rows], as the others
+  std::vector<int32_t> labels, partner_labels;  // [rows], as the next two
   std::vector<uint64_t> samples;
   std::vector<float> partner_weights;
 };
 
 class SampleMaker {
  public:
-  // scales: [channels]; grey: of the mean pixel, 0 to 255.
+  // scales: [channels]; grey: value of the mean pixel, 0 to 255.
   SampleMaker(const Dataset& dataset, const LoaderOptions& options, std::vector<PixelScale> scales,
               float grey)
       : dataset_(dataset),
@@ -46,19 +47,19 @@ class SampleMaker {
         grey_(grey),
         image_elements_(int64_t{options.channels} * options.image_size * options.image_size) {}
 
-  // Memory that a thread uses for one sample after the other.
+  // Memory that a thread reuses for each sample.
   struct Scratch {
     Image image;
-    std::vector<float> partner;  // a sample that another batch has
+    std::vector<float> partner;  // a partner that belongs to another batch
   };
 
   // Fills row `row` of batch.plan.distinct, and the rows that repeat it. Of two partners in one batch, the
-  // one with the lower row fills both. Any number of threads, each with rows of its own. Errors:
-  // Dataset::Read's.
+  // call for the lower row fills both. Many threads may call it, each with its own rows. Errors as
+  // Dataset::Read.
   absl::Status FillRow(BatchInMaking& batch, int64_t row, Scratch& scratch);
 
   const std::vector<PixelScale>& scales() const { return scales_; }
-  // Loader::bad_samples.
+  // See Loader::bad_samples.
   std::map<int64_t, std::string> bad_samples() const {
     const std::lock_guard lock(mutex_);
     return bad_;

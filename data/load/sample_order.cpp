@@ -38,7 +38,7 @@ int64_t SampleOrder::Permute(int64_t position, int64_t count, uint32_t stream, u
   const int half_bits = (std::bit_width(static_cast<uint64_t>(count - 1)) + 1) / 2;
   const uint64_t mask = (uint64_t{1} << half_bits) - 1;
   uint64_t value = static_cast<uint64_t>(position);
-  do {  // a bijection of the power of four; following its cycle back into the range makes it one of the range
+  do {  // a bijection of the power of four; cycle walking restricts it to the range
     uint64_t left = value >> half_bits, right = value & mask;
     for (uint32_t round = 0; round < kRounds; ++round) {
       const Rng rng(seed_, stream, epoch_, index << 32 | right);

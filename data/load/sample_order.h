@@ -1,8 +1,8 @@
-// Which samples make up which batch: a pure function of (seed, epoch), never of the number of ranks.
+// Which samples make up which batch: a pure function of (seed, epoch), independent of the number of ranks.
 //
-// Global batch k of an epoch is positions [kG, (k+1)G) of the epoch's permutation, cut short by the end of
-// the epoch; of its B samples rank r of W takes [B r / W, B (r+1) / W). Every sample is seen exactly once an
-// epoch, for any G and W.
+// Global batch k of an epoch is positions [kG, (k+1)G) of the epoch's permutation; the last one may be
+// shorter. Of its B samples, rank r of W takes [B r / W, B (r+1) / W). Every epoch contains every sample
+// exactly once, for any G and W.
 #pragma once
 
 #include <cstdint>
@@ -19,24 +19,25 @@ struct Slice {
 enum class OrderKind {
   kSequential,  // 0, 1, 2, ...
   kFull,        // a pseudo-random permutation of all samples, different every epoch
-  kBlock,       // blocks of consecutive samples, which lie side by side in a shard, in such a permutation;
-                // then the samples of each window of consecutive blocks. For disks: while a window is in use,
-                // the next one's blocks can be read ahead, each in one piece. Different every epoch
+  kBlock,  // a pseudo-random permutation of blocks of consecutive samples, which are adjacent in a shard;
+           // then a permutation of the samples in each window of consecutive blocks. For disks: while a
+           // window is in use, the next one's blocks can be read ahead, each in one piece. Different
+           // every epoch
 };
 constexpr auto Choices(OrderKind) {
   return std::to_array<Choice<OrderKind>>(
-      {{"full", OrderKind::kFull, "another permutation of all samples every epoch"},
+      {{"full", OrderKind::kFull, "a new permutation of all samples every epoch"},
        {"block", OrderKind::kBlock,
-        "another permutation of blocks of 128 samples every epoch, mixed over 16384 samples: for disks"},
+        "a new permutation of blocks of 128 samples every epoch, mixed over 16384 samples; for disks"},
        {"sequential", OrderKind::kSequential, "as stored"}});
 }
 
-// Of kBlock. A block of ImageNet's JPEGs is 14 MB: a disk takes ten times as long to read it as to find it.
-// They never change: checkpoints made before must go on with the same order.
+// For kBlock. A block of ImageNet's JPEGs has 14 MB, which a disk reads in ten times its seek time. Never
+// change these values: runs that resume from older checkpoints need the same order.
 constexpr int64_t kBlockSamples = 128;
 constexpr int64_t kWindowSamples = 128 * kBlockSamples;
 
-// Position -> sample without storing a table: 4-round Feistel networks over the next power of four, keyed by
+// Maps a position to a sample without a table: 4-round Feistel networks over the next power of four, keyed by
 // (seed, epoch), with cycle walking (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). O(1)
 // memory, expected O(1) time.
 class SampleOrder {
@@ -44,14 +45,14 @@ class SampleOrder {
   SampleOrder(OrderKind kind, int64_t samples, uint64_t seed, uint32_t epoch);
   // Sample at `position`, 0 <= position < samples.
   int64_t At(int64_t position) const;
-  // The samples to read ahead when `position` comes up: now and then, the block that will be in use a window
-  // later; else none. Over an epoch, each block but those of the first window once.
+  // The samples to read ahead at `position`: at the start of a block, the block that is used one window
+  // later; otherwise none. Covers each block of an epoch once, except those of the first window.
   Slice ReadAhead(int64_t position) const;
 
  private:
-  // A permutation of [0, count), another for every (stream, index).
+  // A permutation of [0, count), different for every (stream, index).
   int64_t Permute(int64_t position, int64_t count, uint32_t stream, uint64_t index) const;
-  // Block at place `place` of the order of blocks. A last block that is not full is last in every order.
+  // Block at position `place` in the order of blocks. An incomplete last block is last in every order.
   int64_t Block(int64_t place) const;
 
   OrderKind kind_;
@@ -60,7 +61,7 @@ class SampleOrder {
   uint32_t epoch_;
 };
 
-// Positions rank `rank` of `world` reads of global batch `batch` of an epoch of `samples`.
+// The positions that rank `rank` of `world` reads of global batch `batch`, in an epoch of `samples`.
 Slice RankSlice(int64_t samples, int64_t global_batch, int64_t batch, int rank, int world);
 
 inline int64_t BatchesPerEpoch(int64_t samples, int64_t global_batch) {

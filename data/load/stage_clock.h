@@ -1,8 +1,8 @@
-// What the time of the threads that fill batches goes into.
+// Measures what the threads that fill batches spend their time on.
 //
-// A thread says what it begins, in a few tens of nanoseconds, to the StageClock that it carries, or to
-// nobody: so code far below the loader, and without a clock handed down to it, says where reading ends and
-// decoding begins.
+// A thread reports each stage that it begins to its thread-local StageClock, if it has one, in a few tens of
+// nanoseconds. So code far below the loader can mark the end of reading and the start of decoding without a
+// clock as an argument.
 #pragma once
 
 #include <array>
@@ -14,16 +14,16 @@ namespace deeper {
 
 enum class Stage : uint8_t {
   kIdle,
-  kRead,     // from disk or network, with the checksum; images that are made up
+  kRead,     // from disk or network, with the checksum; also making synthetic images
   kDecode,   // of image files
-  kAugment,  // to the network's input: cut, resized, normalised, or laid out for the device to do that
+  kAugment,  // cropping, resizing and normalising, or packing for the device to do that
 };
 constexpr int kStages = 4;
 
-// Milliseconds of all threads together, by Stage.
+// Milliseconds of all threads together, per Stage.
 using StageTimes = std::array<double, kStages>;
 
-// Added to by any number of threads.
+// Thread-safe.
 class StageClock {
  public:
   StageTimes Read() const;
@@ -33,10 +33,10 @@ class StageClock {
   std::array<std::atomic<int64_t>, kStages> nanoseconds_{};
 };
 
-// From now on this thread's time goes to `clock`; nullptr: to none. It begins idle.
+// Sets this thread's clock, nullptr for none. The thread starts idle.
 void CarryStageClock(StageClock* clock);
 
-// This thread begins a stage, which lasts until it begins the next one.
+// Starts a stage of this thread. It lasts until the next call.
 void EnterStage(Stage stage);
 
 }  // namespace deeper

@@ -9,10 +9,10 @@
 namespace deeper {
 namespace {
 
-// A class is a mosaic of kTiles x kTiles colours in [kDarkest, kDarkest + kColours), to which noise in
-// [-kNoise, kNoise) is added: no clipping.
+// A class is a mosaic of kTiles x kTiles colours in [kDarkest, kDarkest + kColours). The added noise in
+// [-kNoise, kNoise) needs no clipping.
 constexpr int kTiles = 4, kDarkest = 32, kColours = 192, kNoise = 32;
-// Rows take their noise from a random place of one table: a draw per row, not per pixel.
+// Each row takes its noise from a random offset in one table: one draw per row, not per pixel.
 constexpr int kNoiseOffsets = 1 << 16;
 
 DEEPER_SIMD void AddNoise(const uint8_t* mosaic, const uint8_t* noise, int64_t count, uint8_t* pixels) {
@@ -32,7 +32,7 @@ class SyntheticDataset : public Dataset {
     info_.height = options.height;
     info_.width = options.width;
     for (int i = 0; i < options.classes; ++i) info_.classes.push_back(absl::StrCat("class", i));
-    // Mean and deviation of the sum of two uniform variables.
+    // Mean and standard deviation of the sum of two uniform variables.
     info_.stats = {std::vector<float>(options.channels, 0.498f),
                    std::vector<float>(options.channels, 0.229f)};
     MakeColours();
@@ -63,7 +63,7 @@ class SyntheticDataset : public Dataset {
   }
 
  private:
-  // Keyed by the class alone, so that two seeds make a training and a validation split of the same task.
+  // Depends on the class alone: two seeds give a training and a validation split of the same task.
   void MakeColours() {
     const int per_class = kTiles * kTiles * options_.channels;
     for (int c = 0; c < options_.classes; ++c) {

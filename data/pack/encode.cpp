@@ -54,7 +54,7 @@ PixelStats PixelSums::Stats(int channels) const {
     const double mean = static_cast<double>(sum[c]) / count;
     const double variance = static_cast<double>(squares[c]) / count - mean * mean;
     stats.mean.push_back(static_cast<float>(mean / 255));
-    // A constant channel carries nothing; 1 keeps its normalised value finite.
+    // A constant channel has no information; 1 keeps its normalised value finite.
     stats.stddev.push_back(variance > 0 ? static_cast<float>(std::sqrt(variance) / 255) : 1.0f);
   }
   return stats;

@@ -1,4 +1,4 @@
-// From a source's sample to the bytes a shard stores of it.
+// Converts a source's sample to the bytes that a shard stores.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@
 
 namespace deeper {
 
-// Exact, so that the order in which threads add to them does not matter.
+// Exact sums: the order in which threads add to them does not matter.
 struct PixelSums {
   uint64_t pixels = 0;
   std::array<uint64_t, 3> sum = {}, squares = {};
@@ -29,9 +29,9 @@ struct StoredSample {
   PixelSums sums;
 };
 
-// Loads sample `i`, decodes, resizes and encodes it as `options` say. With `decode` false a file that is
-// stored as it is is not decoded: only `bytes` and `flags` count then. An error is a reason to leave the
-// sample out.
+// Loads sample `i`; decodes, resizes and encodes it as `options` say. With decode = false, a file that is
+// stored unchanged is not decoded; then only `bytes` and `flags` are set. After an error, leave the sample
+// out.
 absl::StatusOr<StoredSample> EncodeSample(const ImageSource& source, int64_t i, const PackOptions& options,
                                           bool decode);
 

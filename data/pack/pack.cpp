@@ -43,7 +43,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
   return source;
 }
 
-// Refuses shards of this split that are not this packing's; clears away its unfinished ones.
+// Refuses shards of this split that belong to another packing; removes unfinished ones of this packing.
 absl::Status PrepareOutput(const PackOptions& options, const PackPlan& plan) {
   std::set<std::string> ours;
   for (const ShardEntry& shard : plan.manifest.shards) ours.insert(shard.file);
@@ -63,7 +63,7 @@ absl::Status PrepareOutput(const PackOptions& options, const PackPlan& plan) {
   return absl::OkStatus();
 }
 
-// Whether `path` already is, in full, the planned shard.
+// Whether `path` already is the complete planned shard.
 bool IsFinished(const std::string& path, const PlannedShard& shard) {
   absl::StatusOr<ShardFile> found = ShardFile::Open(path);
   return found.ok() && found->header() == shard.header &&
@@ -73,7 +73,7 @@ bool IsFinished(const std::string& path, const PlannedShard& shard) {
 absl::Status WriteShard(const PackOptions& options, const ImageSource& source, const PlannedShard& shard,
                         const std::string& path, ProgressCounter* counter) {
   ASSIGN_OR_RETURN(ShardWriter writer, ShardWriter::Create(path, shard.header, shard.index));
-  // In the order in which they lie in the input, which may be on a disk with heads to move.
+  // In the input's order, since random reads from a hard disk are slow.
   std::vector<int64_t> order(shard.sources.size());
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
@@ -84,7 +84,7 @@ absl::Status WriteShard(const PackOptions& options, const ImageSource& source, c
     const int64_t from = shard.sources[static_cast<size_t>(i)];
     absl::StatusOr<StoredSample> stored = EncodeSample(source, from, options, /*decode=*/false);
     if (!stored.ok()) {
-      return DataLoss(source.Name(from), " can no longer be packed: ", stored.status().message());
+      return DataLoss(source.Name(from), " could be read before, but not now: ", stored.status().message());
     }
     RETURN_IF_ERROR(writer.Put(i, stored->bytes));
     counter->Add(1);
@@ -127,14 +127,14 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageS
 absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress& progress) {
   const auto allowed = [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; };
   if (options.split.empty() || !std::ranges::all_of(options.split, allowed))
-    return InvalidArgument("split \"", options.split, "\": use letters, digits and _");
+    return InvalidArgument("split \"", options.split, "\" must consist of letters, digits and _");
   RETURN_IF_ERROR(CreateDirectories(options.output));
   if (access(options.output.c_str(), W_OK) != 0) return IoError("write into", options.output, errno);
   ASSIGN_OR_RETURN(File lock, LockDirectory(options.output));
   absl::StatusOr<Manifest> manifest = ReadManifest(options.output);
   if (absl::IsNotFound(manifest.status())) manifest = Manifest();
   RETURN_IF_ERROR(manifest.status());
-  // Packing a split again gives its classes anew, unless another split goes by them.
+  // Packing a split again replaces the class names, unless another split uses them.
   manifest->splits.erase(options.split);
   if (manifest->splits.empty()) manifest->classes.clear();
 

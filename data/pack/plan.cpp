@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kRejectsShown = 10;
 
-// What is kept of a sample; its bytes are made again when they are written.
+// What the first pass keeps of a sample; the second pass makes its bytes again.
 struct Scanned {
   int64_t source = 0;
   Hash128 hash;
@@ -75,11 +75,11 @@ absl::Status CheckRejects(const std::vector<Reject>& rejects, const PackOptions&
       rejects.begin(), rejects.begin() + static_cast<ptrdiff_t>(shown), "",
       [](std::string* out, const Reject& r) { absl::StrAppend(out, "\n  ", r.name, ": ", r.reason); });
   if (shown < rejects.size()) absl::StrAppend(&list, "\n  and ", rejects.size() - shown, " more");
-  return DataLoss(rejects.size(), " bad images in ", options.input, ", ", options.allow_bad,
-                  " allowed:", list, "\nRemove or replace them, or raise --allow_bad.");
+  return DataLoss(rejects.size(), " bad images in ", options.input, ", but --allow_bad=", options.allow_bad,
+                  ":", list, "\nRemove or replace them, or raise --allow_bad.");
 }
 
-// Of everything a model could learn from; how the samples are cut into shards is not part of it.
+// Hash of everything that a model could learn from; the division into shards does not count.
 std::string Uuid(const PackOptions& options, const ImageSource& source, const std::vector<Scanned>& samples) {
   Xxh3Stream hash;
   const auto add = [&](const std::string& text) { hash.Add(text.c_str(), text.size() + 1); };
@@ -92,7 +92,7 @@ std::string Uuid(const PackOptions& options, const ImageSource& source, const st
   return hash.Finish().Hex();
 }
 
-// Of every seed but 0 a random order, which is none of an epoch in training with that seed.
+// A random order for every seed but 0, different from that of any training epoch with this seed.
 void Shuffle(uint64_t seed, std::vector<Scanned>* samples) {
   constexpr uint32_t kNoEpoch = 0xffffffff;
   if (seed == 0) return;
@@ -103,7 +103,7 @@ void Shuffle(uint64_t seed, std::vector<Scanned>* samples) {
   *samples = std::move(shuffled);
 }
 
-// As many of the samples from `*next` on as fit in a shard, at least one.
+// Takes samples from `*next` on until the shard is full, at least one.
 PlannedShard FillShard(const PackOptions& options, const ImageSource& source,
                        const std::vector<Scanned>& samples, size_t* next) {
   PlannedShard shard;

@@ -1,6 +1,6 @@
-// The first pass of packing: decodes everything and so finds out all that the shards' indexes and the
-// manifest will say, before one shard is written. The second pass then writes each sample to its place, from
-// any thread. Between them only the indexes are in memory, never the samples.
+// The first pass of packing: decodes every sample to compute the shards' indexes and the manifest, before it
+// writes a shard. The second pass then writes each sample to its place, from any thread. Memory holds only
+// the indexes between the passes, never the samples.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +18,12 @@ namespace deeper {
 struct PlannedShard {
   ShardHeader header;
   ShardIndex index;
-  std::vector<int64_t> sources;  // the source's index of each sample
+  std::vector<int64_t> sources;  // index of each sample in the source
 };
 
 struct PackPlan {
   std::vector<PlannedShard> shards;
-  SplitManifest manifest;  // all but its shards' bytes and xxh3
+  SplitManifest manifest;  // complete except its shards' bytes and xxh3
   int64_t reencoded = 0;
 };
 

@@ -50,12 +50,12 @@ SplitManifest SplitFromJson(const json& in) {
   return split;
 }
 
-// File names need not be UTF-8; JSON must.
+// File names may be other than UTF-8, but JSON must be UTF-8.
 std::string Dump(const json& document, int indent) {
   return document.dump(indent, ' ', false, json::error_handler_t::replace);
 }
 
-// Of the document without its own "checksum", in compact form.
+// Checksum of the document without its "checksum" field, in compact form.
 std::string Checksum(const json& document) {
   const std::string text = Dump(document, -1);
   return Xxh3(text.data(), text.size()).Hex();
@@ -65,16 +65,16 @@ std::string ManifestPath(const std::string& directory) {
   return directory + "/manifest.json";
 }
 
-// What is wrong with a split whose fields are all there; empty if nothing.
+// What is wrong with a split whose fields are complete; empty if nothing.
 std::string Problem(const SplitManifest& split) {
   const auto channels = static_cast<size_t>(split.channels);
   if (channels != 1 && channels != 3) return "channels is not 1 or 3";
   if (split.stats.mean.size() != channels || split.stats.stddev.size() != channels)
-    return "mean and std do not have a number a channel";
+    return "mean and std do not have one number per channel";
   for (size_t c = 0; c < channels; ++c) {
     if (!std::isfinite(split.stats.mean[c]) || !std::isfinite(split.stats.stddev[c]) ||
         split.stats.stddev[c] <= 0)
-      return "mean and std are no statistics";
+      return "mean and std are not valid statistics";
   }
   if (split.height < 0 || split.width < 0) return "height or width is negative";
   int64_t left = split.samples;

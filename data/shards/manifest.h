@@ -1,8 +1,8 @@
-// manifest.json of a packed dataset: what each split consists of. Written last, so its presence says that
-// packing ended well.
+// manifest.json of a packed dataset: the content of each split. It is written last, so its presence means
+// that packing is complete.
 //
-// One directory may hold several splits; they share the class names, and packing one leaves the others'
-// entries alone.
+// One directory may hold several splits. They share the class names; packing one split leaves the entries of
+// the others unchanged.
 #pragma once
 
 #include <cstdint>
@@ -41,26 +41,26 @@ struct SplitManifest {
   std::vector<Reject> rejects;
 };
 
-// Of shard `index`, which has its entry.
+// The header of shard `index`, which must have an entry.
 ShardHeader HeaderOf(const SplitManifest& split, const std::string& name, size_t index);
 
 struct Manifest {
   std::vector<std::string> classes;
   std::map<std::string, SplitManifest> splits;
 
-  // What the model's input is normalised with: the training split's statistics, for every split, where there
+  // The statistics to normalise the model's input with: for every split those of the training split, if there
   // is one.
   const PixelStats& StatsFor(const std::string& split) const;
 };
 
-// Names a manifest and a shard can hold: UTF-8, not too many for a label.
+// Checks that a manifest and a shard can hold the names: UTF-8, not more than there are labels.
 absl::Status CheckClassNames(const std::vector<std::string>& classes);
 
-// Of the text of a manifest.json; `path` is for messages. DataLoss: damaged, or edited by hand.
+// Parses the text of a manifest.json; `path` is for messages. DataLoss: damaged, or edited by hand.
 absl::StatusOr<Manifest> ParseManifest(std::span<const uint8_t> text, const std::string& path);
-// NotFound: no manifest, so packing has not ended. DataLoss as ParseManifest.
+// NotFound: no manifest, so packing is incomplete. DataLoss as ParseManifest.
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory);
-// What ParseManifest takes.
+// The text for ParseManifest.
 std::string ManifestText(const Manifest& manifest);
 absl::Status WriteManifest(const std::string& directory, const Manifest& manifest);
 

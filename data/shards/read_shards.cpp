@@ -1,5 +1,5 @@
-// A split of packed shards as a Dataset. What must be known of all shards lies in one piece of memory, the
-// split index, which one rank reads from the files and the others are sent.
+// A split of packed shards as a Dataset. The data needed of all shards is one block of memory, the split
+// index. One rank reads it from the files and sends it to the others.
 #include "data/shards/read_shards.h"
 
 #include <fcntl.h>
@@ -29,8 +29,8 @@ constexpr uint64_t kReadAhead =
     128 << 10;  // bytes: Linux cuts larger requests down to the device's read-ahead
 
 // A split index is the split's name, the manifest's text and, for each shard, its data_offset and the arrays
-// that VisitArrays lists: each preceded by its size and padded to 8 bytes. It never leaves the job: ranks of
-// one build.
+// that VisitArrays lists. Each part is preceded by its size and padded to 8 bytes. The index stays inside the
+// job, among ranks of one build, and so has no version.
 template <class Index, class Visit>
 void VisitArrays(Index& index, const Visit& visit) {
   visit(index.offset);
@@ -68,16 +68,16 @@ std::string Summarize(const std::vector<std::string>& problems) {
   return text;
 }
 
-// One shard, as the split index has it. Its file is opened when it is first read, and stays open.
+// One shard of the split index. Its file is opened at the first read and stays open.
 struct Shard {
   std::string path;
   uint64_t bytes = 0, data_offset = 0;
-  int64_t first = 0;  // sample of the split
+  int64_t first = 0;  // index in the split of its first sample
   std::span<const uint64_t> offset;
   std::span<const uint32_t> length, crc32c;
   std::span<const uint16_t> label, width, height;
 
-  // To be read: one of the two below, neither of which is ever closed.
+  // The file to read: one of the two below. Neither is ever closed.
   mutable std::atomic<const File*> current = nullptr;
   mutable File original;
   File staged;
@@ -85,7 +85,7 @@ struct Shard {
 
 class ShardDataset : public Dataset {
  public:
-  // `index` is of the split that `info` is of; `shards` is the part of it that info was not made of.
+  // `index` and `info` are of one split; `shards` is the part of the index that holds the shards.
   ShardDataset(std::string index, DatasetInfo info, const std::string& dir, const SplitManifest& listing,
                std::string_view shards, bool direct_io)
       : index_(std::move(index)),
@@ -116,7 +116,7 @@ class ShardDataset : public Dataset {
     return absl::OkStatus();
   }
 
-  // That the first shard is there: a machine that lacks the directory shows before step 0.
+  // Opens the first shard, to detect before step 0 that a machine lacks the directory.
   absl::Status Check() const {
     return shards_.empty() ? absl::OkStatus() : Original(shards_.front()).status();
   }
@@ -140,7 +140,7 @@ class ShardDataset : public Dataset {
   absl::Status ReadPart(int64_t index, ChoosePart choose, Image* image) const override {
     EnterStage(Stage::kRead);
     const auto [shard, i] = Find(index);
-    if (encoding_ == Encoding::kRaw) {  // its checksum needs all of it
+    if (encoding_ == Encoding::kRaw) {  // the checksum needs the whole sample
       image->height = shard.height[i];
       image->width = shard.width[i];
       image->channels = info_.channels;
@@ -169,12 +169,12 @@ class ShardDataset : public Dataset {
   }
 
   void ReadAhead(Slice samples) const override {
-    if (direct_io_) return;  // it would be into the page cache
+    if (direct_io_) return;  // reading ahead fills the page cache
     while (samples.size() > 0) {
       const auto [shard, i] = Find(samples.begin);
       const size_t end = std::min(shard.length.size(), i + static_cast<size_t>(samples.size()));
       const absl::StatusOr<const File*> file = Current(shard);
-      if (!file.ok()) return;  // whoever reads it will say so
+      if (!file.ok()) return;  // the read will report it
       const uint64_t bytes_end = shard.offset[end - 1] + shard.length[end - 1];
       for (uint64_t at = shard.offset[i]; at < bytes_end; at += kReadAhead) {
         posix_fadvise((*file)->fd(), static_cast<off_t>(shard.data_offset + at), kReadAhead,
@@ -185,7 +185,7 @@ class ShardDataset : public Dataset {
   }
 
  private:
-  // The shard that holds sample `index` of the split, and the sample's index in it.
+  // The shard that holds sample `index` of the split, and the index within the shard.
   std::pair<const Shard&, size_t> Find(int64_t index) const {
     const auto after = std::upper_bound(shards_.begin(), shards_.end(), index,
                                         [](int64_t i, const Shard& shard) { return i < shard.first; });
@@ -193,18 +193,18 @@ class ShardDataset : public Dataset {
     return {shard, static_cast<size_t>(index - shard.first)};
   }
 
-  // The packed file itself. It must still have the size that the manifest says.
+  // The packed file itself. It must still have the size given in the manifest.
   absl::StatusOr<const File*> Original(const Shard& shard) const {
     const std::lock_guard lock(opening_);
     if (shard.original.fd() < 0) {
       absl::StatusOr<File> file = File::Open(shard.path, O_RDONLY | (direct_io_ ? O_DIRECT : 0));
       if (absl::IsFailedPrecondition(file.status()))
-        return FailedPrecondition(file.status().message(), ": leave out --direct_io");
+        return FailedPrecondition(file.status().message(), "; remove --direct_io");
       RETURN_IF_ERROR(file.status());
       ASSIGN_OR_RETURN(const uint64_t bytes, file->Size());
       if (bytes != shard.bytes) {
-        return DataLoss(shard.path, " has ", bytes, " bytes now, the manifest says ", shard.bytes,
-                        ": it was changed or replaced while it was in use");
+        return DataLoss(shard.path, " has ", bytes, " bytes, but the manifest says ", shard.bytes,
+                        "; it was changed or replaced while it was in use");
       }
       shard.original = *std::move(file);
     }
@@ -214,12 +214,12 @@ class ShardDataset : public Dataset {
   absl::StatusOr<const File*> Current(const Shard& shard) const {
     if (const File* const file = shard.current.load(std::memory_order_acquire); file != nullptr) return file;
     absl::StatusOr<const File*> original = Original(shard);
-    const File* none = nullptr;  // a copy that is ready by now stays
+    const File* none = nullptr;  // keeps a staged copy that became ready meanwhile
     if (original.ok()) shard.current.compare_exchange_strong(none, *original);
     return original;
   }
 
-  // The stored bytes of a sample, after at most one more try: of the original, where there is a copy.
+  // The stored bytes of a sample. Tries once more after a failure, then from the original instead of a copy.
   absl::Status ReadStored(const Shard& shard, size_t i, uint8_t* out) const {
     absl::Status read;
     for (const auto file_of : {&ShardDataset::Current, &ShardDataset::Original}) {
@@ -233,7 +233,7 @@ class ShardDataset : public Dataset {
                     Explanation(shard));
   }
 
-  // What became of a shard of which a sample could not be read.
+  // Why a sample could not be read: the state of its shard now.
   static std::string Explanation(const Shard& shard) {
     const absl::StatusOr<ShardFile> now = ShardFile::Open(shard.path);
     if (!now.ok()) return absl::StrCat("; it was changed while it was in use: ", now.status().message());
@@ -243,13 +243,13 @@ class ShardDataset : public Dataset {
     return "; run `deeper verify`, then restore the shard or pack it again";
   }
 
-  const std::string index_;  // what the shards' spans point into
+  const std::string index_;  // the shards' spans point into it
   const DatasetInfo info_;
   const Encoding encoding_;
   const bool direct_io_;
   std::vector<Shard> shards_;
   mutable std::mutex opening_;
-  std::unique_ptr<Stager> stager_;  // last: it ends before what it hands copies to
+  std::unique_ptr<Stager> stager_;  // last: ends before the members that it uses
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A packed split as a Dataset: reads its samples out of the shards.
+// A packed split as a Dataset: reads its samples from the shards.
 #pragma once
 
 #include <memory>
@@ -10,20 +10,21 @@
 
 namespace deeper {
 
-// Packed shards under `dir` (docs/reference/formats.md). Reading the index of a split opens manifest.json, checks that
-// the shards of `split` are all there, of the stated size, of one dataset_uuid, and that their indexes match
-// their hash. NotFound / DataLoss / InvalidArgument naming the file and what to do.
+// Packed shards under `dir` (docs/reference/formats.md). ReadSplitIndex opens manifest.json and checks that
+// all shards of `split` exist, have the stated size and one dataset_uuid, and that their indexes match their
+// hash. NotFound / DataLoss / InvalidArgument, naming the file and what to do.
 //
-// The index is 22 bytes a sample: one process of a job reads it, and the others, of the same build, are sent
-// it. After that a shard's file is opened when a sample of it is first read. One that was changed or replaced
-// by then, or later, is DataLoss when a sample of it is read.
+// The index has 22 bytes per sample. One process of a job reads it and sends it to the others, which must be
+// of the same build. A shard's file is opened when one of its samples is first read. Reading a sample of a
+// shard that has been changed or replaced since then is DataLoss.
 //
-// `direct_io`: past the page cache, which a data set larger than memory would only churn; FailedPrecondition
-// where the file system cannot. Copies that were staged are read through it.
+// `direct_io`: bypasses the page cache, which is of no use for a data set larger than memory.
+// FailedPrecondition if the file system does not support it. Staged copies are still read through the page
+// cache.
 absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::string& split);
 absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::string index,
                                                    const StageOptions& stage = {}, bool direct_io = false);
-// Both.
+// Reads the index and opens the split.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShards(const std::string& dir, const std::string& split);
 
 }  // namespace deeper

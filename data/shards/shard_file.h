@@ -12,12 +12,12 @@
 
 namespace deeper {
 
-// One try to read the `bytes` of a sample at `offset` of its file. DataLoss: they are not there or do not
-// match `crc32c`; then the next try asks the disk, since the page cache may be what is damaged.
+// One attempt to read the `bytes` of a sample at `offset` of its file. DataLoss: they are missing or do not
+// match `crc32c`. The next attempt then reads from disk, since the page cache may be damaged.
 absl::Status ReadSample(const File& file, uint64_t offset, size_t bytes, uint32_t crc32c, uint8_t* out);
 
-// HDF5 is used once, to open; samples are then read with pread from the file opened then, whatever happens to
-// its name, outside HDF5's lock. Not mapped: a file cut short while mapped kills the process. Any number of
+// Opens with HDF5, then reads samples with pread, without HDF5's lock, from the same file even if it is
+// renamed or removed. Does not map the file: truncating a mapped file kills the process. Any number of
 // threads may read.
 class ShardFile {
  public:
@@ -32,9 +32,9 @@ class ShardFile {
   // "PATH, sample 17 (n01440764/x.JPEG)"
   std::string Describe(int64_t i) const;
 
-  // The stored bytes of sample `i`, after at most one more try. DataLoss: they do not match their checksum.
+  // The stored bytes of sample `i`; tries twice. DataLoss: they do not match their checksum.
   absl::Status Read(int64_t i, std::vector<uint8_t>* out) const;
-  // Reads every sample. What is wrong, for each that fails.
+  // Reads every sample. Returns what is wrong with each that fails.
   std::vector<std::string> CheckSamples() const;
 
  private:

@@ -12,7 +12,7 @@ namespace {
 constexpr char kFormat[] = "deeper-shard";
 constexpr int64_t kVersion = 1;
 
-// The one list of attributes beyond those that identify the format: calls visit(name, value) for each.
+// Calls visit(name, value) for each attribute, except those that identify the format. The only list of them.
 template <class Header, class Visit>
 void VisitAttributes(Header& header, const Visit& visit) {
   visit("channels", header.channels);
@@ -25,7 +25,7 @@ void VisitAttributes(Header& header, const Visit& visit) {
   visit("total_samples", header.total_samples);
 }
 
-// The one list of arrays with an entry a sample, but the names.
+// Visits each array with an entry per sample, except the names. The only list of them.
 template <class Index, class Visit>
 void VisitArrays(Index& index, const Visit& visit) {
   visit("offset", index.offset);

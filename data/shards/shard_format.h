@@ -1,4 +1,4 @@
-// Shards, version 1 (docs/reference/formats.md): what one holds, apart from the samples' bytes.
+// Shards, version 1 (docs/reference/formats.md): their contents except the samples' bytes.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,7 @@ struct ShardHeader {
   friend bool operator==(const ShardHeader&, const ShardHeader&) = default;
 };
 
-// The arrays with one entry a sample, and the class names.
+// The arrays with one entry per sample, and the class names.
 struct ShardIndex {
   std::vector<uint64_t> offset;  // from the start of /data
   std::vector<uint32_t> length, crc32c;
@@ -54,13 +54,13 @@ std::string HashIndex(const ShardIndex& index);
 
 // train-00042-of-00160.h5
 std::string ShardFileName(const std::string& split, int64_t index, int64_t count);
-// Whether `name` is one of `split`, of any index and count.
+// Whether `name` is a shard file name of `split`, with any index and count.
 bool IsShardFileName(const std::string& name, const std::string& split);
 
 // Errors show at file->Close().
 void WriteHeaderAndIndex(const ShardHeader& header, const ShardIndex& index, Hdf5File* file);
-// That every array has all the shard's entries, and every entry agrees with the header and lies inside the
-// `data_bytes` of /data, so that later reads need no more checks. DataLoss, naming `path` and the sample.
+// Checks that every array has an entry per sample, and that every entry agrees with the header and lies
+// inside the `data_bytes` of /data. Later reads need no more checks. DataLoss, naming `path` and the sample.
 absl::Status CheckIndex(const std::string& path, uint64_t data_bytes, const ShardHeader& header,
                         const ShardIndex& index);
 // Reads both, and checks the index against its hash and with CheckIndex. DataLoss: damaged.

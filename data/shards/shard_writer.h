@@ -1,4 +1,4 @@
-// Writes one shard under a temporary name; it gets its own once it is complete, checked and on disk.
+// Writes one shard under a temporary name, and renames it once it is complete, checked and on disk.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +15,17 @@ namespace deeper {
 
 class ShardWriter {
  public:
-  // Writes the index, complete beforehand, and reserves all the space: a full disk shows here. `index` must
-  // outlive the writer.
+  // Writes the index, which must be complete, and reserves all the space: a full disk is an error here.
+  // `index` must outlive the writer.
   static absl::StatusOr<ShardWriter> Create(const std::string& path, const ShardHeader& header,
                                             const ShardIndex& index);
   ShardWriter(ShardWriter&&) noexcept = default;
-  // Removes the temporary file of a shard not committed.
+  // Removes the temporary file of a shard that is not committed.
   ~ShardWriter();
 
-  // Any thread, any order, each sample once. DataLoss if `bytes` are not what the index says.
+  // From any thread, in any order, each sample once. DataLoss: `bytes` do not match the index.
   absl::Status Put(int64_t i, std::span<const uint8_t> bytes);
-  // Opens the file again, reads every sample back, flushes, renames.
+  // Reopens the file, reads every sample back, flushes, renames.
   absl::Status Commit();
 
  private:

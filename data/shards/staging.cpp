@@ -28,9 +28,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kChunk = size_t{4} << 20;
-constexpr std::chrono::milliseconds kLookAgain{500};  // for another process' copies
+constexpr std::chrono::milliseconds kLookAgain{500};  // poll interval for another process' copies
 
-// What a process that was killed has left. Only under the lock: else it is someone's work.
+// Removes files of a killed process. Call under the lock, since another process may be writing them.
 void RemoveLeftovers(const std::string& directory) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(directory, ignored)) {
@@ -40,7 +40,7 @@ void RemoveLeftovers(const std::string& directory) {
 
 class MachineStager final : public Stager {
  public:
-  // A directory of its own, so that whatever else is in options.dir stays.
+  // Uses its own subdirectory, so that other files in options.dir stay.
   MachineStager(StageOptions options, std::vector<StagedFile> files, std::function<void(size_t, File)> ready)
       : options_(std::move(options)),
         directory_(options_.dir + "/deeper-shards"),
@@ -56,7 +56,7 @@ class MachineStager final : public Stager {
   }
 
  private:
-  // OK if another process has the lock, too.
+  // Also OK if another process has the lock.
   absl::Status TryLock() {
     absl::StatusOr<File> lock = LockDirectory(directory_);
     if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
@@ -71,12 +71,12 @@ class MachineStager final : public Stager {
     uint64_t missing = 0;
     for (const StagedFile& file : files_) missing += Exists(file) ? 0 : file.bytes;
     struct statvfs info;
-    if (statvfs(directory_.c_str(), &info) != 0) return IoError("look for room in", directory_, errno);
+    if (statvfs(directory_.c_str(), &info) != 0) return IoError("query the free space of", directory_, errno);
     const uint64_t room = uint64_t{info.f_bavail} * info.f_frsize;
     if (missing <= room) return absl::OkStatus();
     return ResourceExhausted(
-        absl::StrFormat("%s has room for %.1f GB, but staging needs %.1f GB more; free space, or use another "
-                        "--stage_dir or none",
+        absl::StrFormat("%s has %.1f GB of free space, but staging needs %.1f GB; free space, use another "
+                        "--stage_dir, or leave it out",
                         directory_, static_cast<double>(room) / 1e9, static_cast<double>(missing) / 1e9));
   }
 
@@ -96,13 +96,13 @@ class MachineStager final : public Stager {
       }
     }
     if (locked_ && status.ok() && !stop.stop_requested()) {
-      options_.report(complete ? absl::StrCat(files_.size(), " shards were in ", directory_, " already")
+      options_.report(complete ? absl::StrCat(files_.size(), " shards are already in ", directory_)
                                : absl::StrFormat("%d shards copied to %s in %.1f s", files_.size(),
                                                  directory_, Seconds() - start));
     }
     if (!status.ok() && !absl::IsCancelled(status)) {
-      options_.report(
-          absl::StrCat("warning: staging ended, and the run goes on with the originals: ", status.message()));
+      options_.report(absl::StrCat("warning: staging failed; the run continues with the original files: ",
+                                   status.message()));
     }
     lock_ = File();
   }
@@ -119,7 +119,7 @@ class MachineStager final : public Stager {
     return absl::OkStatus();
   }
 
-  // Cancelled: the stager is to stop.
+  // Cancelled: the stager was asked to stop.
   absl::Status Copy(const StagedFile& file, const std::stop_token& stop) {
     const std::string temporary = CopyPath(file) + kTemporarySuffix;
     ASSIGN_OR_RETURN(File from, File::Open(file.path, O_RDONLY));
@@ -141,7 +141,7 @@ class MachineStager final : public Stager {
     return RenameDurably(temporary, CopyPath(file));
   }
 
-  // Hands over the copies that are there by now, from any process.
+  // Hands over the copies that exist now, made by any process.
   void AdoptFinished() {
     for (size_t i = 0; i < files_.size(); ++i) {
       if (adopted_[i] || !Exists(files_[i])) continue;
@@ -170,8 +170,8 @@ class MachineStager final : public Stager {
   bool locked_ = false;
 
   std::mutex mutex_;                      // of stopping_
-  std::condition_variable_any stopping_;  // never notified but by a stop
-  std::jthread thread_;                   // last: it ends before what it uses
+  std::condition_variable_any stopping_;  // notified only by a stop
+  std::jthread thread_;                   // last: ends before the members that it uses
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Copies files to where they are faster to read, once a machine, while the originals are in use.
+// Copies files to a faster disk, once per machine, while the originals are in use.
 #pragma once
 
 #include <cstdint>
@@ -21,16 +21,17 @@ struct StagedFile {
 
 struct StageOptions {
   std::string dir;                                         // on a local disk; empty: nothing is staged
-  std::function<void(const std::string& message)> report;  // called on a thread of the stager's
+  std::function<void(const std::string& message)> report;  // called on a thread of the stager
 };
 
-// Every process of a machine has one; the one that holds the lock on the directory makes the copies, and if
-// it dies another goes on. The others use them as they appear. A copy has its name, which has its checksum in
-// it, only once it was verified and is on disk: so it serves later runs, and never another data set.
+// Every process of a machine has a stager. The one that holds the lock on the directory makes the copies; if
+// it dies, another process continues. The others use the copies as they appear. A copy gets its name, which
+// includes its checksum, only after it is verified and on disk. So later runs can use it, and it never serves
+// another data set.
 class Stager {
  public:
-  // `ready` gets the number of a file and its open copy, on the stager's thread. ResourceExhausted: `dir` has
-  // not enough room for what is missing.
+  // Calls `ready` on the stager's thread with the number of a file and its open copy. ResourceExhausted:
+  // `dir` has too little space for the missing copies.
   static absl::StatusOr<std::unique_ptr<Stager>> Start(const StageOptions& options,
                                                        std::vector<StagedFile> files,
                                                        std::function<void(size_t, File)> ready);

@@ -13,7 +13,7 @@
 namespace deeper {
 namespace {
 
-// How a shard that is sound in itself fails to be the one expected; empty if it is.
+// How a valid shard differs from the expected one; empty if it does not.
 std::string Mismatch(const ShardFile& shard, const ShardHeader& expected,
                      const std::vector<std::string>& classes) {
   const ShardHeader& header = shard.header();
@@ -41,7 +41,7 @@ void AddUnlistedShards(const std::string& directory, const std::string& split,
   }
 }
 
-// Of a shard whose structure is sound: its samples, then the rest of the file.
+// Checks a shard whose structure is valid: its samples, then the rest of the file.
 std::vector<std::string> CheckContents(const ShardFile& shard, const ShardEntry& entry) {
   std::vector<std::string> problems = shard.CheckSamples();
   absl::StatusOr<Hash128> hash = Xxh3OfFile(shard.path());
@@ -87,7 +87,7 @@ absl::StatusOr<VerifyReport> VerifyShards(const std::string& directory, int jobs
   ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(directory));
   VerifyReport report;
   for (const auto& [name, listing] : manifest.splits) {
-    const SplitManifest& split = listing;  // which a lambda can capture
+    const SplitManifest& split = listing;  // a lambda cannot capture `listing`
     std::vector<ShardFile> shards;
     const std::vector<std::string> unsound =
         VisitShards(directory, manifest, name, [&](ShardFile shard) { shards.push_back(std::move(shard)); });

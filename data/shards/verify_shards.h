@@ -1,4 +1,5 @@
-// Checks packed shards against their manifest: the structure when a split is opened, all on `verify`.
+// Checks packed shards against their manifest: their structure when a split is opened, everything on
+// `verify`.
 #pragma once
 
 #include <cstdint>
@@ -12,21 +13,21 @@
 
 namespace deeper {
 
-// Opens every shard `manifest` lists for `split`, in order, and hands the sound ones to `visit`. Says what is
-// wrong with each that is missing, of another size, damaged, of another dataset or out of place, and with
-// each shard file of the split that is not listed.
+// Opens every shard that `manifest` lists for `split`, in order, and passes the valid ones to `visit`.
+// Returns the problems: shards that are missing, damaged, of another size or dataset, or out of place, and
+// shard files of the split that are not listed.
 std::vector<std::string> VisitShards(const std::string& directory, const Manifest& manifest,
                                      const std::string& split, const std::function<void(ShardFile)>& visit);
 
 struct VerifyReport {
   int64_t shards = 0, samples = 0;
   uint64_t bytes = 0;
-  std::vector<std::string> problems;  // each names the file; empty: all is well
+  std::vector<std::string> problems;  // each names the file; empty if there are none
 };
 
-// Checks every split of `directory` in full: manifest, every shard's structure and index, every sample's and
-// every file's checksum, reading up to `jobs` shards at a time (0: one a core). An error only if there is no
-// usable manifest to check against (ReadManifest).
+// Checks every split of `directory` completely: manifest, every shard's structure and index, every sample's
+// and every file's checksum. Reads up to `jobs` shards at a time (0: one per core). An error only if there is
+// no usable manifest (ReadManifest).
 absl::StatusOr<VerifyReport> VerifyShards(const std::string& directory, int jobs = 0);
 
 }  // namespace deeper

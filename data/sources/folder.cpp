@@ -1,4 +1,4 @@
-// A tree of image files, one folder a class: root/<class>/**/<image>.
+// A tree of image files with one folder per class: root/<class>/**/<image>.
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
@@ -14,8 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Everything but folders under root/folder, at any depth, in the order of the names. What is no image is
-// found out later.
+// Lists all files under root/folder, at any depth, in the order of their names. Files that are not images are
+// rejected later.
 absl::StatusOr<std::vector<std::string>> ListFolder(const std::string& root, const std::string& folder) {
   std::vector<std::string> names;
   std::error_code error;
@@ -64,7 +64,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenFolder(const SourceOptions& opt
   }
   auto source = MakeFileSource(input, {}, std::move(images), std::move(classes));
   if (!strays.empty()) {
-    source->Warn(absl::StrCat(strays.size(), " files outside the class folders are left out, the first is ",
+    source->Warn(absl::StrCat(strays.size(), " files outside the class folders are left out; the first is ",
                               strays[0]));
   }
   for (const std::string& name : empty) source->Warn(absl::StrCat("class ", name, " has no images"));

@@ -13,13 +13,14 @@ namespace {
 
 constexpr SourceFormat kFormats[] = {
     {"idx", OpenIdx, false,
-     "the files of MNIST and its like, gzipped or not; split val or test: the t10k ones"},
-    {"folder", OpenFolder, false, "one folder a class, of JPEG and PNG files; their names are the classes'"},
+     "IDX files such as MNIST's, plain or gzipped; splits val and test read the t10k files"},
+    {"folder", OpenFolder, false,
+     "one folder per class, with JPEG and PNG files; its name is the class name"},
     {"imagenet", OpenImagenet, true,
      "ImageNet 2012 as downloaded. train: ILSVRC2012_img_train.tar, or the 1000 tars in it;\n"
      "val: ILSVRC2012_img_val.tar or its files, with ILSVRC2012_devkit_t12.tar.gz or val.txt;\n"
-     "either: folders named by wnid. Labels are the ranks of the sorted wnids. --strict wants\n"
-     "1,281,167 and 50,000 images of 1000 classes"},
+     "both: folders named by wnid. Labels are the ranks of the sorted wnids. --strict\n"
+     "requires 1,281,167 and 50,000 images of 1000 classes"},
 };
 
 }  // namespace

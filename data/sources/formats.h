@@ -1,4 +1,4 @@
-// The input formats that `pack` reads. A new one is a file that defines its OpenSource, and a table row.
+// The input formats of `pack`. To add one, define its OpenSource in a new file and add a table row.
 #pragma once
 
 #include <span>
@@ -13,14 +13,14 @@ namespace deeper {
 struct SourceFormat {
   const char* name;
   OpenSource* open;
-  bool train_sorted_by_class;  // and so to be packed in a random order
+  bool train_sorted_by_class;  // so `pack` shuffles it by default
   const char* help;            // lines, without a newline at the end
 };
 
 std::span<const SourceFormat> SourceFormats();
 // In the order of the table.
 std::vector<std::string> FormatNames();
-// InvalidArgument: lists the names that there are.
+// InvalidArgument, listing the names of the formats.
 absl::StatusOr<const SourceFormat*> FindFormat(const std::string& name);
 
 }  // namespace deeper

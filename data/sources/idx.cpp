@@ -1,4 +1,4 @@
-// MNIST's file format, plain or gzipped: big-endian words (magic, dimensions), then bytes.
+// MNIST's file format, plain or gzipped: big-endian words (magic, dimensions), then data bytes.
 #include <zlib.h>
 
 #include <algorithm>
@@ -22,14 +22,14 @@ struct IdxFile {
   std::string path;
   std::vector<uint8_t> bytes;
 
-  // Big-endian word `i` of the header; the file is known to be long enough.
+  // Big-endian word `i` of the header. The file must be long enough.
   uint32_t Word(size_t i) const {
     const uint8_t* b = &bytes[4 * i];
     return uint32_t{b[0]} << 24 | uint32_t{b[1]} << 16 | uint32_t{b[2]} << 8 | b[3];
   }
 };
 
-// A file's content, unzipped where it is zipped.
+// A file's content, decompressed if necessary.
 absl::StatusOr<IdxFile> ReadIdxFile(const std::string& stem) {
   IdxFile file{std::filesystem::exists(stem + ".gz") ? stem + ".gz" : stem, {}};
   const gzFile in = gzopen(file.path.c_str(), "rb");
@@ -43,12 +43,12 @@ absl::StatusOr<IdxFile> ReadIdxFile(const std::string& stem) {
     file.bytes.resize(size + static_cast<size_t>(std::max(got, 0)));
   } while (got > 0);
   if (gzclose_r(in) != Z_OK || got < 0) {
-    return DataLoss(file.path, " is damaged or cut short; download it again");
+    return DataLoss(file.path, " is damaged or truncated; download it again");
   }
   return file;
 }
 
-// The file has this magic number, and the dimensions in its header account for every byte.
+// Checks the magic number, and that the dimensions in the header account for every byte.
 absl::Status CheckIdxFile(const IdxFile& file, uint32_t magic, size_t header_bytes) {
   if (file.bytes.size() < header_bytes || file.Word(0) != magic) {
     return InvalidArgument(file.path, " is not an IDX file of the expected kind");
@@ -104,7 +104,7 @@ absl::Status CheckPair(const IdxFile& images, const IdxFile& labels, size_t clas
   return InvalidArgument("label ", int{*bad}, " of sample ",
                          bad - labels.bytes.begin() - static_cast<ptrdiff_t>(kLabelsHeader), " in ",
                          labels.path, ", but there are ", classes,
-                         " classes; name them in a classes.txt next to it, one a line");
+                         " classes; name them in a classes.txt next to it, one per line");
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
-// ImageNet (ILSVRC 2012) as downloaded, in its tar archives, or unpacked. Labels: ranks of sorted wnids.
+// ImageNet (ILSVRC 2012) as downloaded, in its tar archives, or unpacked. Labels are the ranks of the sorted
+// wnids.
 //
-// train: ILSVRC2012_img_train.tar, a tar archive of one a class; or these, <wnid>.tar; or folders <wnid>/.
+// train: ILSVRC2012_img_train.tar, which contains one tar archive per class; or these archives, <wnid>.tar;
+// or folders <wnid>/.
 // val: ILSVRC2012_img_val.tar, or its files, with the devkit or val.txt; or folders <wnid>/.
 #include <fcntl.h>
 
@@ -25,7 +27,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kClasses = 1000, kTrainImages = 1281167, kValImages = 50000;
 
-// The members of the archive at [offset, offset + bytes) of `path`; all of it for bytes = 0.
+// The members of the archive at [offset, offset + bytes) of `path`; bytes = 0 means the whole file.
 absl::StatusOr<std::vector<TarMember>> ListTarFile(const std::string& path, uint64_t offset = 0,
                                                    uint64_t bytes = 0) {
   ASSIGN_OR_RETURN(File file, File::Open(path, O_RDONLY));
@@ -37,7 +39,7 @@ absl::StatusOr<std::vector<TarMember>> ListTarFile(const std::string& path, uint
                       absl::StrCat(path, ": ", members.status().message(), "; download it again"));
 }
 
-// By name; and no name may be there twice.
+// Sorts by name. InvalidArgument: a name occurs twice.
 absl::Status SortImages(const std::string& path, std::vector<ImageFile>* images) {
   std::ranges::sort(*images, {}, &ImageFile::name);
   const auto twice = std::ranges::adjacent_find(*images, {}, &ImageFile::name);
@@ -48,11 +50,11 @@ absl::Status SortImages(const std::string& path, std::vector<ImageFile>* images)
 // The archive of one class: a file, or a part of one.
 struct ClassTar {
   std::string wnid;
-  int path = 0;  // index of the file it is in
+  int path = 0;  // index of the file that contains it
   uint64_t offset = 0, bytes = 0;
 };
 
-// Adds the archive called `name`, unless that is no class's.
+// Adds the archive called `name` if the name is that of a class; otherwise warns.
 void AddClassTar(const std::string& name, ClassTar tar, std::vector<ClassTar>* tars,
                  std::vector<std::string>* warnings) {
   tar.wnid = fs::path(name).stem();
@@ -63,7 +65,7 @@ void AddClassTar(const std::string& name, ClassTar tar, std::vector<ClassTar>* t
   }
 }
 
-// The classes that classes.txt, other splits or the devkit give, which must agree; else empty.
+// The classes from classes.txt, other splits and the devkit, which must agree; empty if there are none.
 absl::StatusOr<std::vector<std::string>> KnownClasses(const SourceOptions& options,
                                                       const std::optional<Devkit>& devkit) {
   absl::StatusOr<std::vector<std::string>> listed = ListedClasses(options);
@@ -74,12 +76,12 @@ absl::StatusOr<std::vector<std::string>> KnownClasses(const SourceOptions& optio
   std::ranges::sort(sorted);
   std::ranges::set_symmetric_difference(sorted, devkit->wnids, std::back_inserter(differing));
   return InvalidArgument(
-      "the ", devkit->wnids.size(), " classes of the devkit in ", options.input, " are not the ",
+      "the ", devkit->wnids.size(), " classes of the devkit in ", options.input, " differ from the ",
       listed->size(), " of classes.txt or of the splits already packed: ",
-      differing.empty() ? "their order differs" : absl::StrCat("only one side has ", differing[0]));
+      differing.empty() ? "their order differs" : absl::StrCat("only one of the two has ", differing[0]));
 }
 
-// The class archives in `input`, or in the training archive there, sorted; *paths gets the files they are in.
+// The class archives in `input`, or in the training archive there, sorted. *paths receives their files.
 absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, std::vector<std::string>* paths,
                                                     std::vector<std::string>* warnings) {
   std::vector<ClassTar> tars;
@@ -104,7 +106,7 @@ absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, st
 
 // The images of one class, by name.
 absl::StatusOr<std::vector<ImageFile>> ListClass(const std::string& path, const ClassTar& tar, int label) {
-  // An empty member is no archive, and 0 bytes would mean the whole file.
+  // An empty member is not an archive. (0 bytes would mean the whole file.)
   if (tar.offset > 0 && tar.bytes == 0) return DataLoss(path, ": ", tar.wnid, ".tar is empty");
   ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(path, tar.offset, tar.bytes));
   std::vector<ImageFile> images;
@@ -117,7 +119,7 @@ absl::StatusOr<std::vector<ImageFile>> ListClass(const std::string& path, const 
   return images;
 }
 
-// Reading the headers of a million images takes a while: class by class, in parallel.
+// Reading a million headers takes long: one class at a time per thread, in parallel.
 absl::StatusOr<std::vector<ImageFile>> ListClasses(const std::vector<ClassTar>& tars,
                                                    const std::vector<std::string>& paths,
                                                    const std::vector<std::string>& classes,
@@ -146,14 +148,14 @@ std::unique_ptr<ImageSource> MakeSource(const std::string& input, std::vector<st
   for (const ImageFile& image : images) seen[static_cast<size_t>(image.label)] = true;
   if (const auto missing = std::ranges::count(seen, false); missing > 0) {
     const auto first = static_cast<size_t>(std::ranges::find(seen, false) - seen.begin());
-    warnings.push_back(absl::StrCat(missing, " classes have no images, the first is ", classes[first]));
+    warnings.push_back(absl::StrCat(missing, " classes have no images; the first is ", classes[first]));
   }
   auto source = MakeFileSource(input, std::move(archives), std::move(images), std::move(classes));
   for (std::string& warning : warnings) source->Warn(std::move(warning));
   return source;
 }
 
-// options.known_classes: KnownClasses(), here and in OpenVal.
+// options.known_classes is the result of KnownClasses(), here and in OpenVal.
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenTrain(const SourceOptions& options) {
   std::vector<std::string> paths, warnings, wnids;
   ASSIGN_OR_RETURN(std::vector<ClassTar> tars, FindClassTars(options.input, &paths, &warnings));
@@ -187,8 +189,8 @@ absl::StatusOr<std::vector<ImageFile>> ListVal(const std::string& input, std::ve
   return images;
 }
 
-// By the devkit or val.txt, which must agree where there are both: a list of labels in the devkit's order of
-// the classes looks just like one in the right order.
+// The label from the devkit or val.txt. If both exist they must agree, since a list in the devkit's order of
+// the classes looks like a correct one.
 absl::StatusOr<int> ValLabel(const std::string& name, const std::optional<Devkit>& devkit,
                              const std::optional<std::map<std::string, int>>& list, size_t classes) {
   const int number = ValImageNumber(name);
@@ -198,9 +200,9 @@ absl::StatusOr<int> ValLabel(const std::string& name, const std::optional<Devkit
   if (list && list->contains(name)) by_list = list->at(name);
   if (!by_devkit && !by_list) return InvalidArgument("neither the devkit nor val.txt has a label for ", name);
   if (by_devkit && by_list && by_devkit != by_list) {
-    return InvalidArgument("val.txt gives ", name, " label ", *by_list, ", the devkit ", *by_devkit, " (",
+    return InvalidArgument("val.txt gives ", name, " label ", *by_list, ", but the devkit ", *by_devkit, " (",
                            devkit->wnids[static_cast<size_t>(*by_devkit)],
-                           "): labels are the ranks of the sorted wnids, from 0 on, "
+                           "). Labels are the ranks of the sorted wnids, counted from 0, "
                            "not the devkit's ids; correct val.txt or remove it");
   }
   const int label = by_list.value_or(by_devkit.value_or(0));
@@ -233,7 +235,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenVal(const SourceOptions& option
   return MakeSource(input, std::move(paths), std::move(images), classes, {});
 }
 
-// What is not as in the challenge's own data.
+// Warns about differences from the challenge's own data.
 void WarnOfCounts(bool train, ImageSource* source) {
   const int64_t images = train ? kTrainImages : kValImages,
                 classes = static_cast<int64_t>(source->classes().size());
@@ -242,12 +244,12 @@ void WarnOfCounts(bool train, ImageSource* source) {
   if (classes != kClasses) source->Warn(absl::StrCat(classes, " classes; ImageNet 2012 has ", kClasses));
 }
 
-// Labels are the ranks of the sorted wnids, or a model trained elsewhere would be off.
+// Labels must be the ranks of the sorted wnids, as in models trained elsewhere.
 absl::Status CheckWnids(const std::vector<std::string>& classes, const std::string& input) {
   const auto bad = std::ranges::find_if_not(classes, IsWnid);
   if (bad != classes.end()) {
-    return InvalidArgument("class \"", *bad, "\" is no wnid (n and 8 digits); does --input=", input,
-                           " hold one split of ImageNet?");
+    return InvalidArgument("class \"", *bad, "\" is not a wnid (n and 8 digits); --input=", input,
+                           " must hold one split of ImageNet");
   }
   if (std::ranges::is_sorted(classes)) return absl::OkStatus();
   return InvalidArgument(

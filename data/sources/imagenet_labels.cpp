@@ -61,7 +61,7 @@ absl::StatusOr<DevkitFiles> FromFolder(const std::string& path) {
   return DevkitFiles{std::move(meta), std::move(truth)};
 }
 
-// The value of field `name` of structure `i`; an empty array where there is no such field.
+// The value of field `name` of structure `i`; an empty array if there is no such field.
 const MatArray& Field(const MatArray& structs, size_t i, const std::string& name) {
   static const MatArray kNone;
   const auto found = std::find(structs.fields.begin(), structs.fields.end(), name);
@@ -69,8 +69,8 @@ const MatArray& Field(const MatArray& structs, size_t i, const std::string& name
   return f < fields ? structs.elements[i * fields + f] : kNone;
 }
 
-// The wnids of the classes by ILSVRC2012_ID - 1. The table also has the inner nodes of WordNet's tree above
-// them: the classes are its leaves, and have the ids from 1 on.
+// The wnids of the classes by ILSVRC2012_ID - 1. The table also contains the inner nodes of WordNet's tree.
+// The classes are the leaves and have ids from 1.
 absl::StatusOr<std::vector<std::string>> ReadWnids(const std::vector<uint8_t>& meta) {
   ASSIGN_OR_RETURN(MatArray synsets, ReadMatVariable(meta, "synsets"));
   const size_t rows = synsets.fields.empty() ? 0 : synsets.elements.size() / synsets.fields.size();
@@ -105,7 +105,7 @@ absl::StatusOr<Devkit> ParseDevkit(const DevkitFiles& files) {
     size_t id = 0;
     if (!absl::SimpleAtoi(line, &id) || id < 1 || id > by_id->size()) {
       return InvalidArgument(kTruth, ", line ", devkit.val_labels.size() + 1, ": \"", line,
-                             "\" is no id of 1..", by_id->size());
+                             "\" is not an id from 1 to ", by_id->size());
     }
     const auto label = std::lower_bound(devkit.wnids.begin(), devkit.wnids.end(), (*by_id)[id - 1]);
     devkit.val_labels.push_back(static_cast<int>(label - devkit.wnids.begin()));

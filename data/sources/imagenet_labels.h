@@ -1,5 +1,6 @@
-// Which class each of ImageNet's validation images has. Their files do not say: the devkit does, in its own
-// order of the classes, or Caffe's val.txt, in the order of the sorted wnids that labels go by here.
+// Labels of ImageNet's validation images, whose files do not contain them. Sources: the devkit, in its own
+// order of the classes, or Caffe's val.txt, in the order of the sorted wnids, which is also the order of the
+// labels here.
 #pragma once
 
 #include <map>
@@ -17,16 +18,16 @@ struct Devkit {
   std::vector<int> val_labels;
 };
 
-// From ILSVRC2012_devkit_t12.tar.gz in `directory`, or that folder unpacked; nullopt where there is neither.
-// DataLoss, InvalidArgument: it cannot be read, or is not what a devkit is.
+// Reads ILSVRC2012_devkit_t12.tar.gz in `directory`, or its unpacked folder; nullopt if neither exists.
+// DataLoss, InvalidArgument: it cannot be read, or is not a devkit.
 absl::StatusOr<std::optional<Devkit>> ReadDevkit(const std::string& directory);
 
-// Labels by file name, from lines "<name> <label>"; nullopt where there is no `path`.
+// Labels by file name, from lines "<name> <label>"; nullopt if `path` does not exist.
 absl::StatusOr<std::optional<std::map<std::string, int>>> ReadLabelList(const std::string& path);
 
 // n00000000
 bool IsWnid(const std::string& name);
-// n of ILSVRC2012_val_<n>.JPEG; 0 if that is not the name.
+// n of ILSVRC2012_val_<n>.JPEG; 0 for other names.
 int ValImageNumber(const std::string& name);
 
 }  // namespace deeper

@@ -75,8 +75,8 @@ absl::Status CheckAreClasses(const std::string& input, const std::string& what,
                              const std::string& where) {
   for (const std::string& name : found) {
     if (std::ranges::find(classes, name) != classes.end()) continue;
-    return InvalidArgument(what, " ", name, " of ", input, " is none of the ", classes.size(), " classes of ",
-                           where, "; remove it, or pack into another directory");
+    return InvalidArgument(what, " ", name, " of ", input, " is not one of the ", classes.size(),
+                           " classes of ", where, "; remove it, or pack into another directory");
   }
   return absl::OkStatus();
 }

@@ -1,5 +1,5 @@
-// Sources of labelled images, for packing: what every format of an input (formats.h) provides, and what the
-// formats share.
+// Sources of labelled images for packing: the interface of every input format (formats.h), and their shared
+// parts.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,8 @@
 namespace deeper {
 
 struct SourceSample {
-  std::vector<uint8_t> file;  // an image file's bytes, undecoded; empty if the source has plain pixels:
+  std::vector<uint8_t>
+      file;  // an image file's bytes, undecoded; empty if the source has plain pixels, in `image`
   Image image;
 };
 
@@ -26,14 +27,14 @@ class ImageSource {
   virtual ~ImageSource() = default;
   virtual int64_t size() const = 0;
   virtual int channels() const = 0;
-  // What the sample is called in messages and in the shard.
+  // The sample's name in messages and in the shard.
   virtual std::string Name(int64_t i) const = 0;
   virtual int Label(int64_t i) const = 0;
-  // An error is a reason to leave the sample out.
+  // After an error, leave the sample out.
   virtual absl::StatusOr<SourceSample> Load(int64_t i) const = 0;
 
   const std::vector<std::string>& classes() const { return classes_; }
-  // Things that look like mistakes but do not prevent packing.
+  // Likely mistakes that do not prevent packing.
   const std::vector<std::string>& warnings() const { return warnings_; }
   void Warn(std::string warning) { warnings_.push_back(std::move(warning)); }
 
@@ -44,38 +45,38 @@ class ImageSource {
   std::vector<std::string> classes_, warnings_;
 };
 
-// Called from one thread at a time: `phase` "index", "scan" or "write", `done` of `total` archives or, in the
-// latter two, samples.
+// Called from one thread at a time. `phase` is "index", "scan" or "write"; `done` and `total` count archives
+// for "index", else samples.
 using PackProgress = std::function<void(const char* phase, int64_t done, int64_t total)>;
 
 struct SourceOptions {
   std::string input;  // a directory
   std::string split;
-  // Those of the splits already packed next to this one, or empty. They, else input/classes.txt (one name a
-  // line, in label order), else what the input itself says, give the labels their meaning; two of them that
-  // disagree are an error.
+  // The classes of the splits already packed into the output directory, or empty. The labels follow these,
+  // else input/classes.txt (one name per line, in label order), else the input's own names. An error if two
+  // of them disagree.
   std::vector<std::string> known_classes;
   int jobs = 0;           // threads; 0: one per core
   PackProgress progress;  // or empty
 };
 
 using OpenSource = absl::StatusOr<std::unique_ptr<ImageSource>>(const SourceOptions& options);
-OpenSource OpenFolder;  // also what other formats' inputs may be, once unpacked
+OpenSource OpenFolder;  // other formats use it for unpacked inputs
 
-// The classes named by options.known_classes or input/classes.txt; empty if there are neither.
+// The classes named by options.known_classes or input/classes.txt; empty if neither exists.
 absl::StatusOr<std::vector<std::string>> ListedClasses(const SourceOptions& options);
 
-// InvalidArgument, naming the first of `found`, each a `what` of `input`, that is none of `classes`, which
-// come from `where`.
+// InvalidArgument if an element of `found` is not among `classes`. The message calls the elements a `what` of
+// `input`, and says that the classes come from `where`.
 absl::Status CheckAreClasses(const std::string& input, const std::string& what,
                              const std::vector<std::string>& found, const std::vector<std::string>& classes,
                              const std::string& where);
 
-// Names of what is directly in `directory`, sorted, without hidden files.
+// Sorted names of the entries of `directory`, not recursive, without hidden files.
 absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& directory);
 bool IsHidden(const std::string& path);
 
-// An image file: bytes of an archive, or a file of its own.
+// An image file: a part of an archive, or a file of its own.
 struct ImageFile {
   std::string name;
   int label = 0;
@@ -83,11 +84,11 @@ struct ImageFile {
   uint64_t offset = 0, bytes = 0;  // in the archive
 };
 
-// RGB images in files. archives: paths.
+// A source of RGB image files. archives: paths.
 std::unique_ptr<ImageSource> MakeFileSource(std::string input, std::vector<std::string> archives,
                                             std::vector<ImageFile> images, std::vector<std::string> classes);
 
-// Reports one phase's progress from many threads.
+// Reports the progress of one phase from many threads.
 class ProgressCounter {
  public:
   ProgressCounter(const PackProgress& progress, const char* phase, int64_t total)

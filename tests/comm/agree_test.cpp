@@ -12,7 +12,7 @@
 namespace deeper {
 namespace {
 
-// What each of `ranks` ranks gets when those in `failing` fail, with kDone without an exit code.
+// The status of each of `ranks` ranks when those in `failing` fail, with kDone without an exit code.
 std::vector<absl::Status> AgreeAmong(int ranks, const std::vector<int>& failing,
                                      ExitCode code = ExitCode::kData) {
   auto comms = MakeThreadCommunicators(ranks);

@@ -58,7 +58,7 @@ TEST(RequestDeathTest, MustNotBeDroppedUnderWay) {
         const auto comms = MakeThreadCommunicators(2);
         comms[0]->AllReduce(nullptr, 0, CommType::kF32, ReduceOp::kSum, {});
       },
-      "still under way");
+      "still in progress");
 }
 
 TEST(LaunchedByMpi, AsksTheEnvironment) {

@@ -9,8 +9,8 @@
 namespace deeper {
 namespace {
 
-// Milliseconds of a step on one rank, by bucket size: each rank would choose for itself what is slow on
-// another, but for size 4, which is nobody's favourite and the best for the slowest.
+// Milliseconds of a step on one rank, by bucket size. Each rank alone would prefer a size that is slow on
+// another rank. Size 4 is the favourite of none, but the best for the slowest rank.
 double StepTime(int rank, size_t bytes) {
   if (bytes == 4) return 10;
   return bytes == (rank % 2 == 0 ? 2u : 8u) ? 5 : 20;
@@ -23,7 +23,7 @@ TEST_P(OnEveryBackend, TheSlowestRankDecidesAboutBuckets) {
       for (int step = 0; step < BucketTuner::kStepsEach; ++step) {
         EXPECT_FALSE(tuner.done());
         EXPECT_EQ(tuner.bucket_bytes(), bytes);
-        // The fastest step counts: all but one of each were disturbed.
+        // The fastest step counts: all steps but one are slowed down.
         tuner.Observe(StepTime(comm.rank(), bytes) + (step == 1 ? 0 : 100));
       }
     }

@@ -1,4 +1,4 @@
-// The contract of comm/communicator.h, for every communicator.
+// Tests the contract of comm/communicator.h for every communicator.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -145,7 +145,7 @@ TEST_P(OnEveryBackend, TreeSumsAreTheSameBitsOnAnyNumberOfRanks) {
     for (const size_t count : {size_t{0}, size_t{1}, size_t{5}, size_t{1023}, size_t{200001}}) {
       std::vector<std::vector<float>> parts;
       for (size_t i = 0; i < kParts; ++i) parts.push_back(InexactValues(static_cast<int>(i), count));
-      // Two at once: their messages must not mix.
+      // Two at once, to check that their messages do not mix.
       std::vector<float> sum = TreeSum(parts, static_cast<size_t>(comm.rank()) * share, share), again = sum;
       Request first = comm.AllReduce(sum.data(), count, CommType::kF32, ReduceOp::kTreeSum, {});
       comm.AllReduce(again.data(), count, CommType::kF32, ReduceOp::kTreeSum, {}).Wait();
@@ -157,7 +157,7 @@ TEST_P(OnEveryBackend, TreeSumsAreTheSameBitsOnAnyNumberOfRanks) {
   });
 }
 
-// Adds up what SumInBf16 makes of the same gradients, step after step. -> the largest relative error.
+// Sums the results of SumInBf16 for the same gradients, step after step. Returns the largest relative error.
 double DriftOfBf16Sums(Communicator& comm, size_t count, int steps, bool feedback) {
   std::vector<double> exact(count), sum(count);
   for (int rank = 0; rank < comm.size(); ++rank) {
@@ -175,7 +175,7 @@ double DriftOfBf16Sums(Communicator& comm, size_t count, int steps, bool feedbac
     comm.Broadcast(root.data(), count * sizeof(float), 0, {}).Wait();
     EXPECT_TRUE(data == root) << "differs from rank 0's";
   }
-  // With what the ranks still hold, nothing is missing but rounding in fp32.
+  // With the residuals of the ranks, only fp32 rounding is missing.
   std::vector<double> held(residual.begin(), residual.end());
   comm.AllReduce(held.data(), count, CommType::kF64, ReduceOp::kSum, {}).Wait();
   double drift = 0;
@@ -188,7 +188,7 @@ double DriftOfBf16Sums(Communicator& comm, size_t count, int steps, bool feedbac
   return drift;
 }
 
-// The values go to 5000, where bf16's are 32 apart.
+// The values go up to 5000, where adjacent bf16 numbers are 32 apart.
 TEST_P(OnEveryBackend, Bf16SumsTrackTheTrueSumOverSteps) {
   OnEachRank([](Communicator& comm) {
     for (const size_t count : {size_t{0}, size_t{1}, size_t{3}, size_t{1023}}) {
@@ -309,7 +309,7 @@ TEST_P(OnEveryBackend, SeveralInFlightCompleteInAnyOrder) {
   });
 }
 
-// What one of many collectives under way works on; which kind it is depends on `index` alone.
+// The data of one of many collectives in progress. Its kind depends only on `index`.
 struct Flight {
   explicit Flight(size_t index) : kind(index % 5), count((index * 997) % 3001) {}
 
@@ -348,7 +348,7 @@ struct Flight {
   std::vector<float> values, all;  // [count * size]
 };
 
-// Again and again: the library's own resources must come back.
+// Repeated, so that a leak of the library's resources shows.
 TEST_P(OnEveryBackend, ManyInFlightAgainAndAgain) {
   OnEachRank([](Communicator& comm) {
     for (int round = 0; round < 10; ++round) {
@@ -381,7 +381,7 @@ TEST_P(OnEveryBackend, SixtyFourMegabytes) {
   });
 }
 
-// Nobody waits: Test only looks.
+// No rank waits: Test only polls.
 TEST_P(OnEveryBackend, CollectivesProgressWhileNobodyWaits) {
   OnEachRank([](Communicator& comm) {
     std::vector<float> data = Values<float>(comm.rank(), kLarge), second = data;
@@ -396,8 +396,8 @@ TEST_P(OnEveryBackend, CollectivesProgressWhileNobodyWaits) {
   });
 }
 
-// Two threads of a rank, in an order of their own each: the duplicate's collectives do not mix with the
-// original's, whichever comes first.
+// Two threads of a rank, each with its own order of collectives. Those of the duplicate do not mix with those
+// of the original.
 TEST_P(OnEveryBackend, ADuplicateHasAnOrderOfItsOwn) {
   OnEachRank([](Communicator& comm) {
     const std::unique_ptr<Communicator> duplicate = comm.Duplicate();
@@ -426,7 +426,7 @@ TEST(Request, IsCompleteByDefault) {
   request.Wait();
 }
 
-// The clock is one for all ranks of a machine: nobody leaves before the last has come.
+// All ranks of a machine share one clock: no rank leaves before the last has arrived.
 TEST_P(OnEveryBackend, BarrierWaitsForEveryRank) {
   OnEachRank([](Communicator& comm) {
     const auto now = [] { return int64_t{std::chrono::steady_clock::now().time_since_epoch().count()}; };

@@ -17,8 +17,8 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::Pair;
 
-// Pieces of odd sizes from the end of the arena to its start, the order backward finishes them in, with a
-// hole of one element (padding between parameters) after each third.
+// Pieces of odd sizes, from the end of the arena to its start as backward finishes them, with a hole of one
+// element (padding between parameters) after each third.
 struct Arena {
   std::vector<float> values;
   std::vector<GradientPiece> pieces;
@@ -37,7 +37,7 @@ struct Arena {
   }
 };
 
-// The pieces are ready in another order on each rank and step.
+// The order in which pieces become ready differs by rank and step.
 void ExpectSums(Communicator& comm, Arena arena, size_t bucket_bytes, int steps = 3,
                 GradientSum how = GradientSum::kAnyOrder) {
   GradientReducer reducer(comm, arena.values.data(), arena.pieces, bucket_bytes, how);
@@ -87,7 +87,7 @@ TEST_P(OnEveryBackend, TunedBucketsAreSummedAsWell) {
   });
 }
 
-// Two ranks as far as the reducer can tell; notes what is sent.
+// Pretends to be one of two ranks; records what is sent.
 class RecordingCommunicator final : public Communicator {
  public:
   RecordingCommunicator(const float* arena, int size) : Communicator({0, size, 0, size}), arena_(arena) {}

@@ -11,7 +11,7 @@
 namespace deeper {
 namespace {
 
-// nodes: [rank] the node it is on.
+// nodes: the node of each rank.
 bool Keeps(const std::vector<int>& nodes) {
   std::map<int, int> sizes, next;
   for (const int node : nodes) ++sizes[node];

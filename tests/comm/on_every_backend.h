@@ -1,5 +1,5 @@
-// One suite for every communicator: the tests are in communicator_test.cpp and in those of what is built on
-// it; comm_tests runs them on single and threads (backends_test.cpp), comm_mpi_tests on MPI under mpirun
+// One suite for every communicator. The tests are in communicator_test.cpp and in those of code built on it.
+// comm_tests runs them on "single" and "threads" (backends_test.cpp), comm_mpi_tests on MPI under mpirun
 // (mpi_main.cpp).
 #pragma once
 
@@ -13,7 +13,7 @@
 
 namespace deeper {
 
-// What each rank does. EXPECT only: a rank that leaves early leaves its peers waiting.
+// The code of each rank. Use only EXPECT: a rank that returns early leaves its peers waiting.
 using RankBody = std::function<void(Communicator&)>;
 
 struct Backend {

@@ -16,7 +16,7 @@
 namespace deeper {
 namespace {
 
-// What all ranks must pass alike to one collective.
+// Arguments of a collective that must be the same on all ranks.
 struct Signature {
   const char* name;
   size_t count;
@@ -35,8 +35,7 @@ struct Collective {
   bool done = false;
 };
 
-// The meeting place of all ranks. The rank that arrives last does the work of a collective, on everybody's
-// buffers.
+// Connects all ranks. The rank that arrives last does the work of a collective, on the buffers of all ranks.
 class Group {
  public:
   using Work = std::function<void(const Collective&)>;
@@ -80,7 +79,7 @@ class Group {
     std::lock_guard lock(mutex_);
     return collective.done;
   }
-  // Every rank that asks for the same number gets the same one.
+  // Every rank that passes the same number gets the same group.
   std::shared_ptr<Group> Duplicate(size_t number) {
     std::lock_guard lock(mutex_);
     while (duplicates_.size() <= number) duplicates_.push_back(std::make_shared<Group>(size_));
@@ -125,7 +124,7 @@ void Fold(ReduceOp op, const T* from, T* into, size_t count) {
   }
 }
 
-// The reduction over ranks of elements [first, first + count) of their inputs, in rank order or in a tree.
+// The reduction over ranks of elements [first, first + count) of their inputs, in rank order or as a tree.
 template <class T>
 std::vector<T> Reduce(const Collective& collective, ReduceOp op, size_t first, size_t count) {
   std::vector<std::vector<T>> values;  // [rank]

@@ -1,5 +1,5 @@
-// Ranks that are threads of one process: the data-parallel code under test without a launcher, and where
-// ThreadSanitizer can see all of it.
+// Ranks that are threads of one process, to test data-parallel code without a launcher and under
+// ThreadSanitizer.
 #pragma once
 
 #include <memory>
@@ -9,8 +9,8 @@
 
 namespace deeper {
 
-// One communicator for each of `size` threads; each is used by one thread at a time. Reductions fold the
-// ranks in rank order. Ranks that disagree about the next collective fail a DEEPER_CHECK.
+// One communicator per thread; each is used by one thread at a time. Reductions add in rank order. Ranks that
+// call different collectives fail a DEEPER_CHECK.
 std::vector<std::unique_ptr<Communicator>> MakeThreadCommunicators(int size);
 
 }  // namespace deeper

@@ -1,4 +1,4 @@
-// A directory of a test's own, gone with it.
+// A temporary directory for a test, removed at its end.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -36,7 +36,7 @@ inline Bytes ReadBytes(const std::string& path) {
   return Bytes(std::istreambuf_iterator<char>(in), {});
 }
 
-// Creates the folders it needs.
+// Creates missing folders.
 inline void WriteBytes(const std::string& path, const Bytes& bytes) {
   std::filesystem::create_directories(std::filesystem::path(path).parent_path());
   std::ofstream out(path, std::ios::binary);

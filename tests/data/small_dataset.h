@@ -1,4 +1,4 @@
-// Packed and unpacked data sets of a few samples.
+// Small data sets, packed and unpacked.
 #pragma once
 
 #include <string>

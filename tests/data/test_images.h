@@ -1,4 +1,4 @@
-// Small images and image files of every kind the codec must read.
+// Small images, and image files of every kind that the codec must read.
 #pragma once
 
 // libjpeg's header needs these first.
@@ -15,7 +15,7 @@
 
 namespace deeper {
 
-// Smooth, so that JPEG keeps it nearly; different for each seed.
+// A smooth image, which JPEG preserves closely; different for each seed.
 inline Image MakeImage(int height, int width, int channels, int seed = 0) {
   Image image{height, width, channels, {}};
   for (int y = 0; y < height; ++y) {
@@ -65,7 +65,7 @@ struct JpegLayout {
   unsigned restart_interval = 0;  // blocks; 0: none
 };
 
-// With every frequency in it, unlike MakeImage: neighbouring pixels differ.
+// An image with all frequencies, unlike MakeImage: neighbouring pixels differ.
 inline Image NoisyImage(int height, int width, int channels, int seed = 0) {
   Image image = MakeImage(height, width, channels, seed);
   uint32_t state = static_cast<uint32_t>(seed) + 1;
@@ -112,7 +112,7 @@ inline Bytes JpegFile(const Image& image, const JpegLayout& layout, int quality 
   return FinishJpeg(&info, image.pixels, &out, &size);
 }
 
-// Four components as they lie in the file; `adobe` adds Adobe's marker, which says that they are inverted.
+// Four components as stored in the file. `adobe` adds Adobe's marker, which says that they are inverted.
 inline Bytes CmykJpeg(int height, int width, const Bytes& pixels, J_COLOR_SPACE stored, bool adobe) {
   jpeg_compress_struct info = {};
   jpeg_error_mgr errors;

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checkpoints of jobs under mpirun that are stopped, killed and resumed: what was trained is what an uninterrupted run trains.
+"""Checkpoints of jobs under mpirun that are stopped, killed and resumed. They must train the same as an uninterrupted run.
 
 checkpoint_test.py DEEPER MPIRUN [unittest arguments]
 
-The faults of a user's day that have to do with ranks and checkpoints, and where each is tested:
+Faults of ranks and checkpoints in daily use, and the test of each:
   17 a prime number of ranks, a batch of fewer than ranks, an epoch of fewer than a batch    Ranks; data/Loader.WorksWithFewerSamplesThanRanks
   18 SIGKILL during a commit                            commit_test.py test_kills; Stops.test_a_killed_save_leaves_the_checkpoints_before_it
   19 full disk, failing or short writes                 commit_test.py test_failing_calls; FullDisk;
@@ -79,7 +79,7 @@ class Checkpoints(unittest.TestCase):
         return [event for event in map(json.loads, self.metrics.read_text().splitlines()) if event["event"] == kind]
 
     def sample_log(self):
-        """{step: hash of the samples that it trained on}; a step that was trained twice, the second time."""
+        """{step: hash of the samples that it trained on}; the last time for a step that was trained twice."""
         return {event["step"]: event["samples"] for event in self.events("step")}
 
     def sound(self, *steps):
@@ -88,7 +88,7 @@ class Checkpoints(unittest.TestCase):
 
 
 class Ranks(Checkpoints):
-    """Seven, of which only four have a sample of the last batch of an epoch; a batch that an epoch does not fill; one of fewer than ranks."""
+    """Seven ranks, of which four have a sample of an epoch's last batch; a batch larger than an epoch; a batch smaller than the ranks."""
 
     def test_each_sample_once(self):
         for batch, epoch_steps in (12, 4), (64, 1), (5, 8):
@@ -197,7 +197,7 @@ class Stops(Checkpoints):
         self.train(2, "--max_steps=3")
         job = self.running(2)
         victim = job.rank(1)
-        os.kill(victim, signal.SIGSTOP)  # so that both are there before it can do anything
+        os.kill(victim, signal.SIGSTOP)  # so that both signals are pending before it reacts
         os.kill(victim, signal.SIGUSR1)
         os.kill(victim, signal.SIGTERM)
         os.kill(victim, signal.SIGCONT)
@@ -207,7 +207,7 @@ class Stops(Checkpoints):
         self.assertIn("3 steps done", self.train(2, "--max_steps=4").stdout)
 
     def test_a_killed_save_leaves_the_checkpoints_before_it(self):
-        """Saves at every step: whatever rank is killed, when, the next start goes on from a checkpoint, and clears up."""
+        """Saves at every step. After any rank is killed at any time, the next start resumes from a checkpoint and removes leftovers."""
         for rank, delay in (0, 0.02), (1, 0.11), (0, 0.17), (1, 0.23):
             job = self.running(2, "--checkpoint_every=1", "--keep=2")
             time.sleep(delay)
@@ -229,7 +229,7 @@ class Stops(Checkpoints):
 
 
 class FullDisk(Checkpoints):
-    """Files may not grow beyond a limit, in place of a disk that is full."""
+    """A limit on file sizes simulates a full disk."""
 
     def limited(self, kib, *flags):
         limit = f"trap '' XFSZ; ulimit -f {kib}; exec \"$@\""
@@ -239,7 +239,7 @@ class FullDisk(Checkpoints):
         self.train(0, "--max_steps=1")
         room = max(path.stat().st_size for path in self.run_dir.glob("*/shard-*")) // 1024
         result = self.limited(room // 2, "--max_steps=4", "--checkpoint_every=1")
-        self.assertEqual(result.returncode, CHECKPOINT, result.stderr)  # the last one's failure is the run's
+        self.assertEqual(result.returncode, CHECKPOINT, result.stderr)  # a failure of the last save fails the run
         for step in 2, 3, 4:
             self.assertRegex(result.stdout, rf"warning: checkpoint \S*{step} was NOT saved.*free space")
         self.assertIn("step 4/4", result.stdout)

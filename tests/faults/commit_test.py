@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Saves in which a system call fails or a rank is killed: nothing is lost, nothing is said to be saved that is not.
+"""Saves in which a system call fails or a rank is killed. No checkpoint is lost, and none is reported as saved that is not.
 
 commit_test.py DEEPER MPIRUN FAILING_CALLS [--failures=N] [--kills=N] [--model=nin-cifar] [--seed=S] [unittest arguments]
 
-Two thirds of the time go into waiting for the disk: with TMPDIR=/dev/shm a kill takes a third. It loses as little there as elsewhere, since
-what a process has written the kernel keeps.
+Two thirds of the time are spent waiting for the disk: with TMPDIR=/dev/shm a kill takes a third of the time. The test is as valid there,
+since the kernel keeps what a killed process has written.
 """
 import argparse
 import errno
@@ -29,7 +29,7 @@ parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("deeper")
 parser.add_argument("mpirun")
 parser.add_argument("failing_calls", help="the library of failing_calls.cpp")
-parser.add_argument("--failures", type=int, default=8, help="how many of the calls of two saves are made to fail; 0: each, in each way")
+parser.add_argument("--failures", type=int, default=8, help="how many calls of two saves to make fail; 0: every call, in every way")
 parser.add_argument("--kills", type=int, default=12)
 parser.add_argument("--model", choices=["nin-cifar", "googlenet"], default="nin-cifar")
 parser.add_argument("--seed", type=int, default=random.randrange(10**6))
@@ -53,7 +53,7 @@ def numbers(pattern, text):
 
 
 class Commits(unittest.TestCase):
-    """On two ranks. `reference` holds the checkpoints of all steps of a run that nothing happened to."""
+    """On two ranks. `reference` holds the checkpoints of all steps of an uninterrupted run."""
 
     @classmethod
     def setUpClass(cls):
@@ -82,7 +82,7 @@ class Commits(unittest.TestCase):
             shutil.copytree(self.reference / f"step-{step:09}", self.run_dir / f"step-{step:09}")
 
     def start(self, steps, **fault):
-        """The run, from its newest checkpoint to this step, keeping two."""
+        """Starts the run from its newest checkpoint to this step, keeping two."""
         settings = {f"DEEPER_FAULT_{name.upper()}": str(value) for name, value in fault.items()}
         preload = {"LD_PRELOAD": OPTIONS.failing_calls, "DEEPER_FAULT_DIR": str(self.run_dir)} if fault else {}
         return Job([*COMMAND, f"--data={self.dir}/data", f"--checkpoint_dir={self.run_dir}", f"--max_steps={steps}", "--keep=2"],
@@ -97,7 +97,7 @@ class Commits(unittest.TestCase):
             return self.end(job)
 
     def calls(self):
-        """[(rank, number, name)] of what two saves that replace older checkpoints call, start-up left out."""
+        """[(rank, number, name)] of the calls of two saves that replace older checkpoints, without those of start-up."""
         self.begin_with(1)
         code, text = self.run_to(3, log=self.log)
         self.assertEqual(code, 0, text)
@@ -109,7 +109,7 @@ class Commits(unittest.TestCase):
         return found
 
     def check_directory(self, text):
-        """Every checkpoint is sound and, to the last bit, that of the uninterrupted run; what was said to be committed is there."""
+        """Every checkpoint is valid and bitwise equal to that of the uninterrupted run. All checkpoints reported as committed exist."""
         steps = steps_in(self.run_dir)
         if steps:
             verified = subprocess.run([OPTIONS.deeper, "verify", f"--checkpoint={self.run_dir}"], capture_output=True, text=True)
@@ -130,10 +130,10 @@ class Commits(unittest.TestCase):
         for rank, number, name, kind in chosen:
             with self.subTest(rank=rank, call=number, name=name, kind=kind, seed=OPTIONS.seed):
                 lost += self.fail_at(rank, number, kind)
-        print(f"{len(chosen)} of {len(faults)} failures of {len(calls)} calls; {lost} saves failed, and said so", flush=True)
+        print(f"{len(chosen)} of {len(faults)} failures of {len(calls)} calls; {lost} saves failed and reported it", flush=True)
 
     def fail_at(self, rank, number, kind):
-        """How many of the two saves failed."""
+        """Returns how many of the two saves failed."""
         self.begin_with(1)
         code, text = self.run_to(3, rank=rank, call=number, kind=kind)
         committed, failed = numbers(r"step-(\d+) committed", text), numbers(r"warning: checkpoint \S*step-(\d+) was NOT saved", text)
@@ -155,7 +155,7 @@ class Commits(unittest.TestCase):
         self.assertEqual(self.check_directory(text)[-1], to)
 
     def test_kills(self):
-        """Start after start, each with a kill in it: at the calls in turn, a tenth on both ranks, and a third at a random time."""
+        """Kills every start: at each call in turn, a tenth of them on both ranks, and a third at a random time."""
         calls = self.calls()
         self.rng.shuffle(calls)
         turns = itertools.cycle(calls)
@@ -175,7 +175,7 @@ class Commits(unittest.TestCase):
                     code, text = self.end(job)
                 if starts % 25 == 0:
                     print(f"start {starts}: {at_calls + at_times} kills so far", flush=True)
-                self.assertNotIn(code, (USAGE, DATA, CHECKPOINT, TIMED_OUT), text)  # it died of the kill, not of what it found
+                self.assertNotIn(code, (USAGE, DATA, CHECKPOINT, TIMED_OUT), text)  # the kill ended it, not the state of the files
                 at_times += by_time and code != 0
                 at_calls += not by_time and code != 0
                 newest = steps[-1] if steps else 0
@@ -193,7 +193,7 @@ class Commits(unittest.TestCase):
         try:
             os.kill(job.rank(self.rng.randrange(2)), signal.SIGKILL)
         except (ValueError, ProcessLookupError):
-            pass  # not there yet, or no more
+            pass  # not started yet, or already ended
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-// A disk that fails, or a rank that dies, at one chosen moment: preloaded into a rank (LD_PRELOAD), it counts
-// the calls that open, write, flush, rename or remove something beneath a directory, and makes one of them go
-// wrong.
+// Simulates a disk that fails or a rank that dies at a chosen moment. Preloaded into a rank (LD_PRELOAD), it
+// counts the calls that open, write, flush, rename or remove a file beneath a directory, and makes one of
+// them fail.
 //
 //   DEEPER_FAULT_DIR   the directory, an absolute path
-//   DEEPER_FAULT_RANK  the rank it happens to; not set: every one
-//   DEEPER_FAULT_CALL  which call, from 1; not set: none
+//   DEEPER_FAULT_RANK  the affected rank; not set: all
+//   DEEPER_FAULT_CALL  number of the call, from 1; not set: none
 //   DEEPER_FAULT_KIND  kill: the process dies before it; short: a write stops halfway; an errno: it fails
-//   DEEPER_FAULT_LOG   a line "NAME PATH" for each call goes to the file of this name and ".RANK"
+//   DEEPER_FAULT_LOG   writes a line "NAME PATH" for each call to the file with this name and ".RANK"
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -53,7 +53,7 @@ const std::string& Kind() {
   return kind;
 }
 
-// Whether this call is to go wrong.
+// Whether this call must fail.
 bool Chosen(const char* call, const std::string& path) {
   static const std::string directory = Setting("DEEPER_FAULT_DIR"), rank = Setting("DEEPER_FAULT_RANK");
   static const bool is_here = rank.empty() || rank == Setting("OMPI_COMM_WORLD_RANK");
@@ -75,7 +75,7 @@ int Fail() {
   return -1;
 }
 
-// How many bytes of a write the disk takes; -1, with errno: it fails.
+// How many bytes of a write the disk accepts; -1, with errno: the write fails.
 ssize_t Taken(const char* call, int fd, size_t bytes) {
   if (!Chosen(call, PathOf(fd))) return static_cast<ssize_t>(bytes);
   return Kind() == "short" ? static_cast<ssize_t>((bytes + 1) / 2) : Fail();
@@ -134,7 +134,7 @@ int fsync(int fd) {
   return Chosen("fsync", PathOf(fd)) ? Fail() : real(fd);
 }
 
-int close(int fd) {  // as Linux does: the descriptor is gone even so
+int close(int fd) {  // as Linux does: frees the descriptor even then
   REAL(close);
   const bool fails = Chosen("close", PathOf(fd));
   const int result = real(fd);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Jobs whose ranks die, stop or get stuck, at random times: all end, and say who it was.
+"""Jobs whose ranks die, stop or get stuck at random times. All must end and name the rank.
 
 faults_test.py DEEPER MPIRUN SLOW_READS [--trials=N] [--seed=S] [unittest arguments]
 """
@@ -26,9 +26,9 @@ parser.add_argument("--seed", type=int, default=random.randrange(10**6))
 OPTIONS, unittest_arguments = parser.parse_known_args()
 COMMUNICATION = 5
 DEADLINE = 4  # seconds, of the watchdog
-GONE_WITHIN = 10  # seconds, after the deadline where there is one
+GONE_WITHIN = 10  # seconds, counted from the deadline if there is one
 PHASES = ("start-up|in the loader|computing|backward|all-reduce|updating|reporting|evaluating|saving a checkpoint")
-# Small enough that a trial meets every phase often.
+# Small, so that a trial meets every phase often.
 TRAIN = [OPTIONS.deeper, "train", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--threads=1", "--global_batch=12",
          "--max_steps=1000000", "--eval_every=7", "--log_every=3", f"--watchdog_seconds={DEADLINE}"]
 MPIRUN = [OPTIONS.mpirun, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", "120"]
@@ -60,10 +60,10 @@ class Trials(Faults):
         ranks = rng.choice([2, 3])
         victim = rng.randrange(ranks)
         delay = rng.uniform(0, 3)
-        # mpirun's own exit code says how the first process died that it saw die.
+        # mpirun's own exit code is that of the first process that it saw die.
         seconds, verb, codes = {
-            signal.SIGKILL: (GONE_WITHIN, "is gone", (COMMUNICATION, 128 + signal.SIGKILL)),
-            signal.SIGSTOP: (DEADLINE + GONE_WITHIN, "has not been heard of", (COMMUNICATION,)),
+            signal.SIGKILL: (GONE_WITHIN, "was lost", (COMMUNICATION, 128 + signal.SIGKILL)),
+            signal.SIGSTOP: (DEADLINE + GONE_WITHIN, "has sent no heartbeat", (COMMUNICATION,)),
         }[blow]
         train = [*TRAIN, "--synthetic", "--synthetic_samples=400", "--checkpoint_every=5", f"--checkpoint_dir={self.dir}/run"]
         with Job([*MPIRUN, "-n", str(ranks), *train], self.dir / "output") as job:
@@ -92,7 +92,7 @@ class Suspension(Faults):
 
 
 class Disk(Faults):
-    """Rank 1 of 2 has a disk that is not like rank 0's."""
+    """Rank 1 of 2 has a slow disk, rank 0 has not."""
 
     def setUp(self):
         super().setUp()
@@ -109,7 +109,7 @@ class Disk(Faults):
 
     def test_that_answers_no_more(self):
         with self.job(READS=300) as job:
-            self.ends(job, 60, r"rank 0 of 2: rank 1 is late: for .* in step \d+, in the loader", (COMMUNICATION,))
+            self.ends(job, 60, r"rank 0 of 2: rank 1 has made no progress for .*: step \d+, in the loader", (COMMUNICATION,))
 
     def test_that_is_slow(self):
         with self.job(READ_MS=50) as job:

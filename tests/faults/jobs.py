@@ -1,4 +1,4 @@
-"""Jobs under mpirun, what to do to their processes, and something to train on."""
+"""Jobs under mpirun, access to their processes, and data to train on."""
 import os
 import pathlib
 import random
@@ -12,7 +12,7 @@ TAG = "DEEPER_FAULT_JOB"
 
 
 def environment(pid):
-    """The environment of a live process as {name: value}; empty for one that is gone, or a zombie."""
+    """The environment of a live process as {name: value}; empty for a dead process or a zombie."""
     try:
         entries = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -21,7 +21,7 @@ def environment(pid):
 
 
 class Job:
-    """`command`, with all processes that it starts. Those that are left at the end are killed; it ends when this process does."""
+    """`command` and all processes that it starts. Kills those that are left at the end. Also ends when this process does."""
 
     def __init__(self, command, output, variables=None):
         self.tag = uuid.uuid4().hex
@@ -42,12 +42,12 @@ class Job:
         self.process.wait()
 
     def pids(self):
-        """{pid: environment} of all its processes, on whatever host of this machine."""
+        """{pid: environment} of all its processes, on all hosts of this machine."""
         found = {int(path.name): environment(path.name) for path in pathlib.Path("/proc").iterdir() if path.name.isdigit()}
         return {pid: variables for pid, variables in found.items() if variables.get(TAG) == self.tag}
 
     def rank(self, number):
-        """The process of this rank."""
+        """The process id of this rank."""
         candidates = [pid for pid, variables in self.pids().items() if variables.get("OMPI_COMM_WORLD_RANK") == str(number)]
         return min(candidates)
 
@@ -55,7 +55,7 @@ class Job:
         return self.output.read_text(errors="replace")
 
     def wait_for_text(self, words, seconds):
-        """False if the job ended or the time passed without it."""
+        """Returns False if the job ends or the time passes without the text."""
         end = time.monotonic() + seconds
         while words not in self.text():
             if self.process.poll() is not None or time.monotonic() > end:
@@ -64,7 +64,7 @@ class Job:
         return True
 
     def wait_until_gone(self, seconds):
-        """How many seconds it took until the last process was gone; None: one is still there."""
+        """Returns after how many seconds the last process ended; None if one still runs."""
         start = time.monotonic()
         while self.process.poll() is None or self.pids():
             if time.monotonic() > start + seconds:

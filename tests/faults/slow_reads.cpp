@@ -1,5 +1,5 @@
-// A disk that answers slowly, or no more: preloaded into a rank (LD_PRELOAD), it delays every read of a shard
-// by DEEPER_FAULT_READ_MS milliseconds, and after DEEPER_FAULT_READS of them answers none.
+// Simulates a disk that is slow or stops responding. Preloaded into a rank (LD_PRELOAD), it delays every read
+// of a shard by DEEPER_FAULT_READ_MS milliseconds. After DEEPER_FAULT_READS reads it blocks all further ones.
 #include <dlfcn.h>
 #include <unistd.h>
 

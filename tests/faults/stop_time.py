@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""How long a run takes from SIGUSR1 to its end: GoogLeNet at 224 px on two ranks, stopped at random moments. Run by hand; docs/guides/failures.md has figures.
+"""Measures the time from SIGUSR1 to a run's end: GoogLeNet at 224 px on two ranks, stopped at random moments.
+
+Run by hand; docs/guides/failures.md has figures.
 
 stop_time.py DEEPER MPIRUN [--batch=32] [--stops=4] [--seed=S]
 """
@@ -17,7 +19,7 @@ from jobs import Job
 parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("deeper")
 parser.add_argument("mpirun")
-parser.add_argument("--batch", type=int, default=32, help="images a step, over both ranks")
+parser.add_argument("--batch", type=int, default=32, help="images per step, over both ranks")
 parser.add_argument("--stops", type=int, default=4)
 parser.add_argument("--seed", type=int, default=0)
 options = parser.parse_args()

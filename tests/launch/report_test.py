@@ -165,7 +165,7 @@ class Page(Case):
         os.mkfifo(pipe)
         result = run("report", write_run(self.dir / "run.jsonl", example_run()), f"--output={pipe}")
         self.assertEqual(result.returncode, USAGE)
-        self.assertIn("no regular file", result.stderr)
+        self.assertIn("not a regular file", result.stderr)
         self.assertTrue(pipe.is_fifo())
 
     def fails(self, code, words, *arguments):

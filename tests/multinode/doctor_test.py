@@ -22,7 +22,7 @@ DOCTOR = [DEEPER, "doctor", "--synthetic", "--model=nin-cifar", "--image_size=32
 
 @contextlib.contextmanager
 def competitors(core, count):
-    """Programs that leave a rank on this core 1 / (count + 1) of it."""
+    """Runs `count` programs on this core, which leave a rank 1 / (count + 1) of it."""
     spin = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), "sh", "-c", "while :; do :; done"]
     with contextlib.ExitStack() as stack:
         for _ in range(count):
@@ -39,7 +39,7 @@ class Doctor(unittest.TestCase):
         self.hosts = self.enterContext(hosts.Hosts())
 
     def examine(self, program):
-        """Its exit code, what it printed, and its JSON."""
+        """Returns its exit code, output and JSON."""
         with self.hosts.job(MPIRUN, NAMES, [*program, f"--json={self.dir}/doctor.json"], self.dir / "output") as job:
             took = job.wait_until_gone(120)
             self.assertIsNotNone(took, job.text())
@@ -52,7 +52,7 @@ class Doctor(unittest.TestCase):
         self.assertEqual(code, COMMUNICATION, text)
         self.assertRegex(text, r"the link from rank 0 \(host-a\) to rank 1 \(host-b\) gives [\d.]+ MB/s .*that eth0 of host-\w says")
         self.assertEqual([rank["host"] for rank in report["ranks"]], list(NAMES))
-        self.assertEqual(report["ranks"][0]["nominal_bytes_per_second"], 1.25e9)  # what veth says
+        self.assertEqual(report["ranks"][0]["nominal_bytes_per_second"], 1.25e9)  # the nominal speed of veth
         self.assertLess(report["ranks"][1]["link_bytes_per_second"], 13e6)  # 100 Mbit/s
         self.assertTrue(all(rank["sees_lock"] for rank in report["ranks"]))
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How far the model of scaling is right where it was not calibrated: other batches, and two hosts whose cable has several speeds.
+"""Measures the error of the scaling model on points without calibration: other batches, and two hosts with several cable speeds.
 
 held_out.py DEEPER MPIRUN [--rates=1gbit,...] [--repeats=N] [--steps=N] [--batch=N,N...] [-- FLAGS OF TRAIN, for another model...]
 
-Each repeat is a `bench scaling` on one host and on both with a cable at full speed, which calibrates computing on the smallest and the largest
-batch, and one for each other speed that takes computing from there: of that cable the model knows what `bench comm` says. A machine whose speed
-drifts from repeat to repeat disturbs little: printed are medians over the repeats, of the images/s and of the errors.
+Each repeat runs `bench scaling` on one host and on both with a cable at full speed. It calibrates computing on the smallest and the largest
+batch. One more run for each other speed uses that calibration; the model then knows this cable only from `bench comm`. The script prints
+medians over the repeats of the images/s and of the errors, so drift of the machine's speed between repeats has little effect.
 """
 import argparse
 import collections
@@ -22,7 +22,7 @@ MODEL = ["--synthetic", "--model=googlenet", "--stem=small", "--image_size=32", 
 
 
 def study(options, launcher, ranks, *flags):
-    """The JSON of `bench scaling`."""
+    """Returns the JSON of `bench scaling`."""
     run = subprocess.run([options.deeper, "bench", "scaling", f"--ranks={ranks}", "--kind=weak", f"--batch={options.batch}", "--rounds=2",
                           f"--steps={options.steps}", f"--mpirun={launcher}", "--predict=", *flags, "--", *options.flags],
                          stdout=subprocess.PIPE, text=True)

@@ -1,7 +1,7 @@
-"""Two hosts on one machine: network and UTS namespaces, joined by a bridge in a third.
+"""Two hosts on one machine: network and UTS namespaces, connected by a bridge in a third one.
 
-Each is held by one sleeping process. When that is killed, as it is when this process ends in whatever way, the kernel takes the
-namespaces, their interfaces and the bridge away.
+A sleeping process holds each namespace. It is killed when this process ends for any reason. The kernel then removes the namespaces,
+their interfaces and the bridge.
 """
 import os
 import pathlib
@@ -20,7 +20,7 @@ NOT_RUN = 77  # exit code, for ctest
 
 
 def obstacle():
-    """Why there can be no hosts here; None: there can."""
+    """Returns why hosts are impossible here; None if they are possible."""
     if os.geteuid() != 0:
         return "needs root"
     for tool in "ip", "tc", "nsenter", "unshare", "setpriv":
@@ -60,8 +60,8 @@ class Hosts:
             raise RuntimeError(f"{name} did not start")
 
     def plug_in(self, name, address):
-        """Cable `name` of the switch is eth0 of the host `name`. A segment that stays unacknowledged for 6 s ends its connection, not
-        after a quarter of an hour: mpirun and its daemons wait for that when a cable is cut."""
+        """Connects cable `name` of the switch to eth0 of the host `name`. Ends a connection after 6 s without acknowledgement instead of
+        a quarter of an hour, since mpirun and its daemons wait for that when a cable is cut."""
         pid = self.holders[name].pid
         self.inside(SWITCH, f"ip link add {name} type veth peer name eth0 netns {pid} && ip link set {name} master bridge up")
         self.inside(name, f"ip addr add {address} dev eth0 && ip link set eth0 up && echo 4 > /proc/sys/net/ipv4/tcp_retries2")
@@ -79,7 +79,7 @@ class Hosts:
         self.inside(SWITCH, f"ip link set {name} down")
 
     def lose(self, name):
-        """As when its power fails."""
+        """Simulates a power failure of the host."""
         self.cut(name)
         there = os.readlink(f"/proc/{self.holders[name].pid}/ns/net")
         for process in pathlib.Path("/proc").glob("[0-9]*"):
@@ -87,10 +87,10 @@ class Hosts:
                 if os.readlink(process / "ns/net") == there:
                     os.kill(int(process.name), signal.SIGKILL)
             except OSError:
-                pass  # gone meanwhile
+                pass  # has ended meanwhile
 
     def limit(self, rate):
-        """Of each cable, both ways; tc's words, as 100mbit; None: none."""
+        """Limits each cable in both directions, in tc's units, such as 100mbit; None removes the limit."""
         for name in NAMES:
             for host, end in (SWITCH, name), (name, "eth0"):
                 self.inside(host, f"tc qdisc del dev {end} root 2>/dev/null || true")
@@ -101,7 +101,7 @@ class Hosts:
         return int(self.inside(name, "cat /proc/net/dev").split("eth0:")[1].split()[0])
 
     def launch(self, mpirun, hosts):
-        """mpirun with a rank on each of `hosts`, started on the first."""
+        """The command of mpirun with a rank on each of `hosts`, started on the first."""
         os.environ["DEEPER_TEST_HOSTS"] = " ".join(f"{name}={holder.pid}" for name, holder in self.holders.items())
         return [*self.enter(hosts[0]), mpirun, "--allow-run-as-root", "--bind-to", "none", "--timeout", "120", "--mca", "plm_rsh_agent",
                 str(HERE / "enter_host"), "--host", ",".join(f"{name}:{hosts.count(name)}" for name in dict.fromkeys(hosts)),
@@ -111,7 +111,7 @@ class Hosts:
         return self.job_of(self.launch(mpirun, hosts) + list(map(str, program)), output)
 
     def job_of(self, command, output):
-        """A command that goes from host to host by enter_host."""
+        """Prepares the environment for a command that reaches other hosts with enter_host."""
         pids = {name: self.holders[name].pid for name in NAMES}
         pids |= {ADDRESSES[name]: pid for name, pid in pids.items()}
         os.environ["DEEPER_TEST_HOSTS"] = " ".join(f"{name}={pid}" for name, pid in pids.items())

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How much of the communication between two hosts backward hides, at several speeds of the cable between them.
+"""Measures how much of the communication between two hosts backward hides, at several cable speeds.
 
 overlap.py DEEPER MPIRUN [--rates=none,1gbit,...] [--steps=N] [--bucket_mib=N] [-- FLAGS OF TRAIN, for another model...]
 
-Runs each speed twice: with the gradients in buckets that leave while backward runs, and in one bucket that leaves after it. Prints medians over
-the steps, of rank 0, in milliseconds: what a step waits for the network both ways, and the difference, which backward hid.
+Runs each speed twice: with buckets of gradients sent while backward runs, and with one bucket sent after it. Prints medians over the steps
+of rank 0, in milliseconds: the time that a step waits for the network in both runs, and their difference, which backward hid.
 """
 import argparse
 import json
@@ -20,7 +20,7 @@ MODEL = ["--synthetic", "--synthetic_samples=2000", "--model=googlenet", "--stem
 
 
 def exposed(options, network, bucket_mib):
-    """Medians of (comm_exposed_ms, compute_ms)."""
+    """Returns the medians of (comm_exposed_ms, compute_ms)."""
     with tempfile.TemporaryDirectory() as directory:
         metrics = pathlib.Path(directory) / "metrics"
         flags = [*options.flags, f"--max_steps={options.steps + 1}", "--log_every=1", f"--bucket_mib={bucket_mib}",
@@ -28,7 +28,7 @@ def exposed(options, network, bucket_mib):
         with network.job(options.mpirun, hosts.NAMES, [options.deeper, "train", *flags], f"{directory}/output") as job:
             if job.process.wait() != 0:
                 sys.exit(job.text())
-        steps = [event for event in map(json.loads, metrics.read_text().splitlines()) if event["event"] == "step"][1:]  # the first warms up
+        steps = [event for event in map(json.loads, metrics.read_text().splitlines()) if event["event"] == "step"][1:]  # the first is warm-up
         return [statistics.median(step[name] for step in steps) for name in ("comm_exposed_ms", "compute_ms")]
 
 

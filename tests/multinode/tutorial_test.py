@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""docs/start/two-machines.md as it is written, on two hosts.
+"""Runs the commands of docs/start/two-machines.md on two hosts.
 
 tutorial_test.py BINARIES DEEPER_RUN MPIRUN [unittest arguments]: the folder of `deeper`, the script, and Open MPI's launcher
 """

@@ -1,7 +1,7 @@
-// The suite on MPI, one process a rank:  mpirun -n 3 comm_mpi_tests [--max_elements=N]
-// A failure on any rank is every rank's exit code. --fail_rank=R fails on purpose on rank R, and
-// --abort_rank=R calls Abort(5) there while the others wait in a barrier: ctest checks what the launcher
-// makes of it.
+// The suite on MPI, one process per rank:  mpirun -n 3 comm_mpi_tests [--max_elements=N]
+// A failure on any rank is the exit code of every rank. --fail_rank=R fails on purpose on rank R.
+// --abort_rank=R calls Abort(5) there while the others wait in a barrier; ctest checks how the launcher
+// reacts.
 #include <gtest/gtest.h>
 
 #include <cstdio>

@@ -12,7 +12,7 @@
 namespace deeper {
 namespace {
 
-// Complete after so many calls of Advance; dies if two run at once.
+// Complete after `count` calls of Advance; fails if two run at once.
 class Countdown final : public ProgressThread::Operation {
  public:
   Countdown(int calls, std::atomic<bool>& busy) : left_(calls), busy_(busy) {}
@@ -71,7 +71,7 @@ TEST(ProgressThreadDeathTest, MustNotEndBeforeItsOperations) {
         Request request = StartCountdown(*progress, 1 << 30, busy);
         progress.reset();
       },
-      "still under way");
+      "still in progress");
 }
 
 }  // namespace

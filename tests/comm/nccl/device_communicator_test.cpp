@@ -53,12 +53,12 @@ TEST(ChooseTransport, NamesRanksThatShareAGpu) {
 }
 
 TEST(ChooseTransport, NamesTheRankThatNcclCannotServe) {
-  ExpectNoNccl({Place("a", kGpu0), Place("b", kGpu0, "NCCL is not there: no such file")},
-               HasSubstr("rank 1 on host b: NCCL is not there: no such file"));
+  ExpectNoNccl({Place("a", kGpu0), Place("b", kGpu0, "cannot load NCCL: no such file")},
+               HasSubstr("rank 1 on host b: cannot load NCCL: no such file"));
   ExpectNoNccl({Place("a", kGpu0), Place("b", "")}, HasSubstr("rank 1 on host b has no GPU"));
 }
 
-// A GPU at its laziest, in host memory: nothing beside the stream happens before someone waits for it.
+// A fake GPU in host memory that delays as much as it may: work beside the stream runs only when waited for.
 class LazyDevice final : public Device {
  public:
   DeviceType type() const override { return DeviceType::kCuda; }
@@ -150,8 +150,7 @@ TEST(StagedCommunicator, DoesWhatTheOneInsideDoes) {
   }
 }
 
-// The gradients of the next step may be written as soon as Finish is through, and staging memory is the same
-// in every step.
+// After Finish, the gradients of the next step may be written. Every step reuses the same staging memory.
 TEST(StagedCommunicator, SumsGradientsStepAfterStep) {
   OnStagedRanks(2, [](Communicator& comm, LazyDevice& device) {
     Floats arena(30);

@@ -20,7 +20,7 @@ TEST(NcclLibrary, IsOpenedWhereItIs) {
 
 TEST(NcclLibrary, SaysWhatIsMissing) {
   EXPECT_THAT(std::string(NcclLibrary::Open("libnone.so.2").status().message()),
-              HasSubstr("NCCL is not there: libnone.so.2"));
+              HasSubstr("cannot load NCCL: libnone.so.2"));
   EXPECT_THAT(std::string(NcclLibrary::Open("libm.so.6").status().message()),
               HasSubstr("libm.so.6 has no ncclGetVersion: NCCL 2.19 or later is needed"));
 }

@@ -46,20 +46,21 @@ TEST(Judge, NamesWhoeverDoesNotWait) {
   ASSERT_TRUE(verdict.has_value());
   EXPECT_EQ(verdict->kind, Kind::kLate);
   EXPECT_EQ(verdict->rank, 1);
-  EXPECT_THAT(Said(ranks), HasSubstr("rank 1 is late: for 11.0 s in step 17, in the loader"));
+  EXPECT_THAT(Said(ranks), HasSubstr("rank 1 has made no progress for 11.0 s: step 17, in the loader"));
 }
 
 TEST(Judge, NamesTheLatestAndCountsTheOthers) {
   EXPECT_THAT(Said({Working(Phase::kLoader, 11), Working(Phase::kUpdate, 12), Working(Phase::kLoader, 0),
                     Working(Phase::kLoader, 11)}),
-              HasSubstr("rank 1 (and 2 more ranks) is late: for 12.0 s"));
+              HasSubstr("rank 1 (and 2 more ranks) has made no progress for 12.0 s"));
 }
 
 TEST(Judge, BlamesAllWhereAllWait) {
   EXPECT_EQ(Said({Waiting(11), Waiting(9)}), "");
-  EXPECT_THAT(Said({Waiting(11, 100), Waiting(12, 98)}),
-              HasSubstr("all ranks wait for each other, for 12.0 s (--watchdog_seconds=10); rank 1 got least "
-                        "far: step 17"));
+  EXPECT_THAT(
+      Said({Waiting(11, 100), Waiting(12, 98)}),
+      HasSubstr("all ranks have waited for each other for 12.0 s (--watchdog_seconds=10); rank 1 made "
+                "the least progress: step 17"));
 }
 
 TEST(Judge, GivesUnhurriedPhasesLonger) {
@@ -67,7 +68,7 @@ TEST(Judge, GivesUnhurriedPhasesLonger) {
   first.mark.unhurried = true;
   EXPECT_EQ(Said({Waiting(39), first}), "");
   first.standing = 41;
-  EXPECT_THAT(Said({Waiting(41), first}), HasSubstr("rank 1 is late"));
+  EXPECT_THAT(Said({Waiting(41), first}), HasSubstr("rank 1 has made no progress"));
 }
 
 TEST(Judge, NamesSilentAndGoneRanksFirst) {
@@ -76,12 +77,11 @@ TEST(Judge, NamesSilentAndGoneRanksFirst) {
   gone.gone = true;
   gone.silent = 0.2;
   const RankStatus late = Working(Phase::kLoader, 50);
-  EXPECT_THAT(Said({late, silent}), HasSubstr("rank 1 has not been heard of for 10.5 s"));
-  EXPECT_THAT(Said({late, silent, gone}), HasSubstr("rank 2 is gone: its process ended"));
+  EXPECT_THAT(Said({late, silent}), HasSubstr("rank 1 has sent no heartbeat for 10.5 s"));
+  EXPECT_THAT(Said({late, silent, gone}), HasSubstr("rank 2 was lost: its process ended"));
   gone.error = ETIMEDOUT;
-  EXPECT_THAT(Said({late, silent, gone}),
-              HasSubstr("rank 2 is gone: the network does not reach it: Connection "
-                        "timed out; last seen 0.2 s before, in step 17"));
+  EXPECT_THAT(Said({late, silent, gone}), HasSubstr("rank 2 was lost: its connection failed: Connection "
+                                                    "timed out; last seen 0.2 s ago, in step 17"));
 }
 
 TEST(Judge, MindsNoRankThatLeft) {
@@ -89,7 +89,7 @@ TEST(Judge, MindsNoRankThatLeft) {
   left.silent = 50;
   left.left = true;
   EXPECT_EQ(Said({left, Waiting(50)}), "");
-  EXPECT_THAT(Said({left, Working(Phase::kCheckpoint, 50)}), HasSubstr("rank 1 is late"));
+  EXPECT_THAT(Said({left, Working(Phase::kCheckpoint, 50)}), HasSubstr("rank 1 has made no progress"));
 }
 
 class Marks : public testing::Test {

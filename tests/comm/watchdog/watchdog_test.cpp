@@ -1,5 +1,4 @@
-// Watchdogs of ranks that are threads. What only processes can do, to die and to stop, tests/faults does to
-// them.
+// Watchdogs of ranks that are threads. tests/faults covers processes that die or stop.
 #include "comm/watchdog/watchdog.h"
 
 #include <gmock/gmock.h>
@@ -32,7 +31,7 @@ using namespace std::chrono_literals;
 
 constexpr double kDeadline = 1;
 
-// Ranks on threads, and what their watchdogs say.
+// Runs ranks on threads and collects the reports of their watchdogs.
 class Ranks {
  public:
   // Runs `part` as each of `size` ranks, and returns when all are done.
@@ -42,7 +41,7 @@ class Ranks {
     for (auto& comm : comms) ranks.emplace_back([&] { RunRank(*comm, part); });
     for (std::thread& rank : ranks) rank.join();
   }
-  // Hangs until a watchdog has said something.
+  // Hangs until a watchdog has reported.
   void Hang() {
     std::unique_lock lock(mutex_);
     EXPECT_TRUE(spoke_.wait_for(lock, 60s, [&] { return !said_.empty(); }));
@@ -103,8 +102,9 @@ TEST(Watchdog, NamesARankThatIsStuck) {
       comm.AllReduce(nullptr, 0, CommType::kF32, ReduceOp::kSum, {}).Wait();
     });
     ASSERT_THAT(ranks.said(), SizeIs(1));
-    EXPECT_THAT(ranks.said()[0], AllOf(HasSubstr("rank 0 says: rank " + std::to_string(stuck) + " is late"),
-                                       HasSubstr("step 3, in the loader")));
+    EXPECT_THAT(ranks.said()[0],
+                AllOf(HasSubstr("rank 0 says: rank " + std::to_string(stuck) + " has made no progress for"),
+                      HasSubstr("step 3, in the loader")));
   }
 }
 
@@ -119,7 +119,7 @@ TEST(Watchdog, NamesWhoGotLeastFarWhereAllWait) {
     ranks.Hang();
   });
   ASSERT_THAT(ranks.said(), SizeIs(1));
-  EXPECT_THAT(ranks.said()[0], HasSubstr("rank 1 got least far: step 7"));
+  EXPECT_THAT(ranks.said()[0], HasSubstr("rank 1 made the least progress: step 7"));
 }
 
 TEST(Watchdog, WatchesASingleRank) {
@@ -129,7 +129,7 @@ TEST(Watchdog, WatchesASingleRank) {
       *comm,
       {.deadline_seconds = 0.1, .on_failure = [&](const std::string& reason) { said.set_value(reason); }});
   ASSERT_TRUE(watchdog.ok());
-  EXPECT_THAT(said.get_future().get(), HasSubstr("rank 0 is late"));
+  EXPECT_THAT(said.get_future().get(), HasSubstr("rank 0 has made no progress"));
 }
 
 TEST(WatchdogDeathTest, EndsTheJob) {
@@ -139,7 +139,8 @@ TEST(WatchdogDeathTest, EndsTheJob) {
     EnterStep(7);
     std::this_thread::sleep_for(20s);
   };
-  EXPECT_EXIT(hang(), testing::ExitedWithCode(kCommunicationExitCode), "rank 0 is late: .* step 7");
+  EXPECT_EXIT(hang(), testing::ExitedWithCode(kCommunicationExitCode),
+              "rank 0 has made no progress for .* step 7");
 }
 
 TEST(WatchdogDeathTest, SigtermTakesEffectLater) {

@@ -114,7 +114,7 @@ TEST(DrawWindow, InceptionAreaAndAspectAreWithinBounds) {
   EXPECT_GE(least, 0.08 * 0.98);
   EXPECT_LT(least, 0.09);
   EXPECT_GT(most, 0.95);
-  // Means of a separate simulation: windows that stick out are redrawn, which favours small and wide ones.
+  // Means from a separate simulation: windows that do not fit are redrawn, which favours small and wide ones.
   EXPECT_NEAR(area_sum / kDraws, 0.433, 0.02);
   EXPECT_NEAR(log_aspect_sum / kDraws, 0.031, 0.02);
   EXPECT_NEAR(x_sum / kDraws, 0.5, 0.05);
@@ -128,7 +128,7 @@ TEST(DrawWindow, InceptionFallsBackToTheMiddleOfANarrowImage) {
   EXPECT_EQ(w.y, 0);
 }
 
-// Against Pillow, which rounds to 8 bits after either pass of a resize (val_presets.py).
+// Compares with Pillow, which rounds to 8 bits after each pass of a resize (val_presets.py).
 TEST(DrawWindow, ValidationPresetsMakePillowsPixels) {
   const nlohmann::json expected = nlohmann::json::parse(std::ifstream(DEEPER_DATA_TESTS "/val_presets.json"));
   const int size = expected["size"], step = expected["step"];
@@ -160,7 +160,7 @@ TEST(DrawColor, WithoutStrengthNothingChanges) {
   EXPECT_EQ(DrawColor(0, 120, Draws(0)), ColorMatrix{});
 }
 
-// Brightness, contrast and saturation one after the other, written out; some order of them is it.
+// Applies brightness, contrast and saturation one after the other; one of their orders must match.
 TEST(DrawColor, IsThreeFactorsInSomeOrder) {
   constexpr double kStrength = 0.4;
   constexpr float kGrey = 110, kPixel[3] = {90, 140, 60};
@@ -223,7 +223,7 @@ TEST(DrawErased, RectanglesAreWithinBounds) {
   EXPECT_TRUE(DrawErased(0, kSize, Draws(0)).empty());
 }
 
-// Mean 1/2 and variance 1 / (4 (2 alpha + 1)) of Beta(alpha, alpha).
+// Beta(alpha, alpha) has mean 1/2 and variance 1 / (4 (2 alpha + 1)).
 TEST(DrawMix, MixupWeightsAreBeta) {
   for (const double alpha : {0.05, 0.2, 1.0, 4.0}) {
     double sum = 0, squares = 0;

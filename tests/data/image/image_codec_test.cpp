@@ -74,7 +74,7 @@ TEST(ImageCodec, PngVariantsBecomePlainRgb) {
             image.pixels);
 }
 
-// Ink C=255 M=0 Y=0 K=51: no red, green and blue at 255 - 51. Adobe's files hold 255 minus each.
+// Ink C=255 M=0 Y=0 K=51: no red; green and blue are 255 - 51. Adobe's files store 255 minus each value.
 TEST(ImageCodec, CmykAndYcckBecomeRgb) {
   Bytes ink, inverted;
   for (int i = 0; i < 64; ++i) {
@@ -91,7 +91,7 @@ TEST(ImageCodec, CmykAndYcckBecomeRgb) {
   ExpectNear(Decode(CmykJpeg(8, 8, inverted, JCS_YCCK, true), 1), Image{8, 8, 1, Bytes(64, 143)}, 3);
 }
 
-// Parts of all sizes and places: every pixel as in the whole image.
+// Parts of all sizes and places have the same pixels as the whole image.
 void ExpectPartsOfTheWhole(const Bytes& file, int channels, int seed) {
   const Image whole = Decode(file, channels);
   Rng rng(static_cast<uint64_t>(seed), 0, 0, 0);
@@ -148,7 +148,7 @@ TEST(ImageCodec, PartsOfOtherKinds) {
   ExpectPartsOfTheWhole(PngFile(rgb), 3, 4);
 }
 
-// What is before a part, or in it, must be sound; what is after it is not read.
+// Detects damage before and inside a part; does not read the file after it.
 TEST(ImageCodec, DamageUpToTheEndOfAPartIsAnError) {
   const Bytes file = JpegFile(NoisyImage(200, 40, 3), {2, 2});
   const Bytes first_half(file.begin(), file.begin() + std::ssize(file) / 2);
@@ -212,7 +212,7 @@ TEST(ImageCodec, OtherFilesAreNoImages) {
   EXPECT_THAT(DecodeError({'t', 'e', 'x', 't'}).message(), HasSubstr("neither"));
 }
 
-// A header that promises 65500 x 65500 pixels: refused before memory is taken.
+// A header that claims 65500 x 65500 pixels is refused before memory is allocated.
 TEST(ImageCodec, HugeSizesAreRefusedByTheHeader) {
   Bytes jpeg = EncodeJpeg(MakeImage(8, 8, 3), 90);
   const uint8_t frame[] = {0xFF, 0xC0};

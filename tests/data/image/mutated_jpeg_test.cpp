@@ -1,6 +1,6 @@
-// JPEGs with flipped bits, cut off, with other lengths in their segments: the codec reads them as libjpeg
-// does where that has nothing to complain about, and refuses them otherwise. $DEEPER_MUTATIONS: how many,
-// 2000 unless set; what 100,000 gave is in docs/benchmarks.md.
+// JPEGs with flipped bits, truncated, or with changed segment lengths. The codec must read them as libjpeg
+// does if libjpeg gives no warning, and refuse them otherwise. $DEEPER_MUTATIONS is the number of files, 2000
+// by default; docs/benchmarks.md has the results of 100,000.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -17,12 +17,12 @@ namespace {
 
 constexpr int64_t kComparedPixels = 1 << 16;  // larger ones, of damaged headers, are decoded but not compared
 
-// What libjpeg itself makes of a file, row by row.
+// libjpeg's own result for a file, row by row.
 struct Reference {
   Image image;
   int sound_rows = 0;     // read before the first warning
   bool complete = false;  // to the end, without any
-  bool compared = false;  // the right size and kind
+  bool compared = false;  // whether size and kind allow a comparison
 };
 
 struct Errors {
@@ -124,7 +124,7 @@ Bytes Mutate(Bytes file, Rng& rng) {
       for (size_t i = at; i < end; ++i) file[i] = static_cast<uint8_t>(Below(rng, 256));
       break;
     }
-    default: {  // a piece gone or twice
+    default: {  // removes or repeats a piece
       const auto at = file.begin() + Below(rng, file.size());
       const Bytes piece(at, at + std::min<std::ptrdiff_t>(file.end() - at, 1 + Below(rng, 60)));
       if (rng.NextBelow(2)) {
@@ -137,7 +137,7 @@ Bytes Mutate(Bytes file, Rng& rng) {
   return file;
 }
 
-// Whether rows [part.y, ...) of `reference` have these pixels.
+// Whether rows [part.y, ...) of `reference` have the pixels of `part`.
 bool Matches(const Image& part, const Reference& reference) {
   if (part.y + part.height > reference.sound_rows) return false;
   const auto bytes = static_cast<ptrdiff_t>(part.width) * 3;
@@ -188,7 +188,7 @@ TEST(MutatedJpegs, AreReadRightOrNotAtAll) {
   std::printf("%d files: %d compared with libjpeg, %d whole images and %d parts accepted\n", count, compared,
               whole_ok, part_ok);
   EXPECT_GT(whole_ok, count / 50);
-  EXPECT_GT(part_ok, whole_ok);  // of damage that comes after them
+  EXPECT_GT(part_ok, whole_ok);  // parts before the damage
   EXPECT_LT(part_ok, count * 4 / 5);
 }
 

@@ -21,7 +21,7 @@ Image RandomImage(int height, int width, int channels) {
   return image;
 }
 
-// Bilinear interpolation as one writes it down, clamped at the edges, 0 beyond the image.
+// Bilinear interpolation in its plain form, clamped at the edges, 0 outside the image.
 float Interpolate(const Image& image, float x, float y, int channel) {
   if (x < -0.5f || y < -0.5f || x >= image.width - 0.5f || y >= image.height - 0.5f) return 0;
   x = std::clamp(x, 0.0f, static_cast<float>(image.width - 1));

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Writes val_presets.json: some pixels that Pillow makes of images at the validation presets, for augment_test.cpp.
+"""Writes val_presets.json: some pixels of images that Pillow prepared with the validation presets, for augment_test.cpp.
 
     tests/data/image/val_presets.py > tests/data/image/val_presets.json        # python3-pil
 """
@@ -36,7 +36,7 @@ def torchvision(image):
 
 
 def bvlc(image):
-    """Two taps an axis: resize() would widen them, transform() does not."""
+    """Uses two taps per axis: transform() does not widen them, unlike resize()."""
     width, height = image.size
     return middle(image.transform((256, 256), Image.AFFINE, (width / 256, 0, 0, 0, height / 256, 0), Image.BILINEAR))
 

@@ -88,7 +88,7 @@ TEST(File, ReadingPastTheEndIsAnError) {
   char buffer[4];
   EXPECT_TRUE(file->ReadAt(1, buffer, 2).ok());
   EXPECT_EQ(buffer[1], 3);
-  EXPECT_THAT(file->ReadAt(1, buffer, 3).message(), HasSubstr("cut short at byte 3"));
+  EXPECT_THAT(file->ReadAt(1, buffer, 3).message(), HasSubstr("truncated at byte 3"));
 }
 
 TEST(Checksum, KnownValues) {

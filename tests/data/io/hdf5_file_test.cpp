@@ -112,7 +112,7 @@ TEST(Hdf5File, OpenRefusesOtherAndDamagedFiles) {
   EXPECT_EQ(Hdf5File::Open(dir / "short.h5").status().code(), absl::StatusCode::kDataLoss);
 }
 
-// A chunked dataset has no one place in the file.
+// A chunked dataset is not contiguous in the file.
 TEST(Hdf5File, OnlyContiguousArraysAreLocated) {
   const ScratchDir dir;
   const hid_t file = H5Fcreate((dir / "x.h5").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
@@ -133,7 +133,7 @@ TEST(Hdf5File, CreateNamesThePathItCannotWrite) {
   EXPECT_THAT(status.message(), HasSubstr("no/such/x.h5"));
 }
 
-// A limit on the size of files stands in for a full disk: the same error comes back from the same calls.
+// A limit on file sizes simulates a full disk: the same calls fail with the same error.
 TEST(Hdf5FileDeathTest, FullDiskShowsAtClose) {
   const ScratchDir dir;
   const auto write_too_much = [&] {

@@ -14,7 +14,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using Bytes = std::vector<uint8_t>;
 
-// Types of elements and classes of arrays, as the format numbers them.
+// Numbers of element types and array classes in the format.
 enum Type : uint32_t {
   kInt8 = 1,
   kUint8 = 2,
@@ -56,7 +56,7 @@ Bytes Element(uint32_t type, const Bytes& data) {
   return element;
 }
 
-// At most 4 bytes, in the tag itself.
+// An element of at most 4 bytes, stored in its tag.
 Bytes SmallElement(uint32_t type, const Bytes& data) {
   Bytes element = Join({BytesOf<uint32_t>({type | static_cast<uint32_t>(data.size()) << 16}), data});
   element.resize(8);
@@ -74,7 +74,7 @@ Bytes Numbers(const std::string& name, const std::vector<double>& values) {
   return Array(kDoubles, {static_cast<int32_t>(values.size()), 1}, name, {Element(kDouble, BytesOf(values))});
 }
 
-// Two structures of two fields, whose names take 8 bytes each; `values` in the file's order.
+// Two structures of two fields, whose names have 8 bytes each; `values` in the file's order.
 Bytes Structs(const std::string& name, const std::vector<Bytes>& values) {
   const std::string names("id\0\0\0\0\0\0words\0\0\0", 16);
   return Array(kStruct, {2, 1}, name,

@@ -35,7 +35,7 @@ struct Change {
   std::string bytes;
 };
 
-// A ustar header; `changes` are made before its checksum is.
+// A ustar header. Applies `changes` before computing its checksum.
 std::string Header(const std::string& name, uint64_t bytes, char type = '0',
                    const std::vector<Change>& changes = {}) {
   std::string block(kBlock, '\0');
@@ -78,7 +78,7 @@ absl::StatusOr<std::vector<TarMember>> List(const std::string& archive) {
   return List(archive, 0, archive.size());
 }
 
-// Names and contents of an archive that is sound.
+// Names and contents of a valid archive.
 std::vector<std::pair<std::string, std::string>> Files(const std::string& archive) {
   const absl::StatusOr<std::vector<TarMember>> members = List(archive);
   EXPECT_TRUE(members.ok()) << members.status();
@@ -147,28 +147,28 @@ TEST(Tar, ReadsSizesInEveryNotation) {
 TEST(Tar, SizesThatLeadOutsideAreRefused) {
   for (const std::string& size : {"77777777777\0"s, "\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"s,
                                   "\x80\0\0\0\xff\xff\xff\xff\xff\xff\xfe\x01"s, "00000002001\0"s}) {
-    ExpectDamaged(Header("x", 0, '0', {{kSizeAt, size}}) + kEnd, "cut short: x");
+    ExpectDamaged(Header("x", 0, '0', {{kSizeAt, size}}) + kEnd, "truncated: x");
   }
   for (const std::string& size : {"\x80\0\0\x01\0\0\0\0\0\0\0\0"s, std::string(12, '\xff'), "0000000008\0\0"s,
                                   "-1\0\0\0\0\0\0\0\0\0\0"s, std::string(12, ' ')}) {
     ExpectDamaged(Header("x", 0, '0', {{kSizeAt, size}}) + kEnd, "damaged size");
   }
   ExpectDamaged(Member("pax", PaxRecord("size", "18446744073709551615"), 'x') + Header("x", 0) + kEnd,
-                "cut short: x");
+                "truncated: x");
   ExpectDamaged(Header("././@LongLink", 1 << 30, 'L') + kEnd, "extension too long");
-  ExpectDamaged(Header("././@LongLink", 4096, 'L') + kEnd, "cut short");
+  ExpectDamaged(Header("././@LongLink", 4096, 'L') + kEnd, "truncated");
 }
 
 TEST(Tar, WhatHasNoContentInOnePieceIsRefused) {
   for (const char type : {'1', '2', '3', '4', '6', 'S', 'M', 'V', '\xff'}) {
     ExpectError(Member("x", "") + Member("odd", "", type) + kEnd, absl::StatusCode::kUnimplemented,
-                absl::StrCat("odd is no plain file (tar type ", int{static_cast<uint8_t>(type)}, ")"));
+                absl::StrCat("odd is not a regular file (tar type ", int{static_cast<uint8_t>(type)}, ")"));
   }
   ExpectError(Member("pax", PaxRecord("GNU.sparse.major", "1"), 'x') + Member("x", "") + kEnd,
               absl::StatusCode::kUnimplemented, "sparse");
 }
 
-// As the training archive is: offsets count from the outer one's beginning.
+// As in the training archive: offsets count from the beginning of the outer archive.
 TEST(Tar, ListsAnArchiveWithinAnother) {
   const std::string inner = Member("x", "content") + Member("y", "more") + kEnd;
   const std::string outer = Member("before", "1") + Member("inner.tar", inner) + Member("after", "2") + kEnd;
@@ -179,7 +179,7 @@ TEST(Tar, ListsAnArchiveWithinAnother) {
   ASSERT_EQ(members->size(), 2u);
   EXPECT_EQ(members->at(1).name, "y");
   EXPECT_EQ(outer.substr(members->at(1).offset, members->at(1).bytes), "more");
-  // It ends where the outer member ends, whatever follows.
+  // The inner archive ends where its member ends, regardless of what follows.
   EXPECT_EQ(List(outer, place.offset, place.offset + 3 * kBlock).status().code(),
             absl::StatusCode::kDataLoss);
 }
@@ -190,7 +190,7 @@ TEST(Tar, AnythingCutOffIsNoticed) {
   const size_t first_zero_block_ends = archive.size() - kBlock;
   for (size_t size = 0; size < first_zero_block_ends; ++size) {
     SCOPED_TRACE(size);
-    ExpectDamaged(archive.substr(0, size), "cut short");
+    ExpectDamaged(archive.substr(0, size), "truncated");
   }
   EXPECT_TRUE(List(archive.substr(0, first_zero_block_ends)).ok());
 }
@@ -200,9 +200,9 @@ TEST(Tar, AFlipInAHeaderIsNoticed) {
   for (size_t at = 0; at < kBlock; ++at) {
     std::string flipped = archive;
     flipped[2 * kBlock + at] ^= 1;
-    ExpectDamaged(flipped, absl::StrCat("no tar header, or a damaged one, at byte ", 3 * kBlock));
+    ExpectDamaged(flipped, absl::StrCat("missing or damaged tar header at byte ", 3 * kBlock));
   }
-  ExpectDamaged(std::string(2 * kBlock, 'x'), "no tar header");
+  ExpectDamaged(std::string(2 * kBlock, 'x'), "missing or damaged tar header");
 }
 
 TEST(Tar, ErrorsOfReadingArePassedOn) {

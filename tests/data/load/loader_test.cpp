@@ -23,7 +23,7 @@ namespace {
 
 using testing::HasSubstr;
 
-// Concatenating the ranks' micro-batches gives each epoch's order, whatever the number of ranks and rows.
+// The micro-batches of all ranks together give each epoch's order, for any number of ranks and rows.
 void ExpectOrderOfEpochs(int64_t samples, int64_t global_batch, int64_t rows, int world) {
   const NumberedImages dataset(samples);
   LoaderOptions options = SmallOptions();
@@ -80,7 +80,7 @@ TEST(Loader, WorksWithFewerSamplesThanRanks) {
   ExpectOrderOfEpochs(101, 3, 4, 8);  // in a batch
 }
 
-// The batches of all ranks, in the order of their samples, padding and all.
+// The batches of all ranks, in the order of their samples, including padding.
 std::vector<Copy> SlicesOf(const Dataset& dataset, int world) {
   LoaderOptions options = SmallOptions();
   options.augment = Augment::kInception;
@@ -191,8 +191,8 @@ TEST(Loader, EvaluatesInOrderWithoutAugmentation) {
   EXPECT_THAT(seen, testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
 }
 
-// Three epochs, stopped and gone on with in a hundred random places, each time on another number of ranks:
-// what was trained is, sample by sample, what a run without a stop trains.
+// Three epochs, stopped and resumed in a hundred random places, each time on another number of ranks: the run
+// trains the same samples as a run without stops.
 TEST(Loader, StopsAndNumbersOfRanksLeaveNoTraceInTheSamples) {
   constexpr int64_t kSamples =
       20011;  // a prime: no batch and no number of ranks divides it; two windows of blocks

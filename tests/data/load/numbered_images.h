@@ -1,5 +1,5 @@
-// What tests of the loader share: a data set whose pixels tell its samples apart, and all that a loader makes
-// of it.
+// Shared by tests of the loader: a data set whose pixels identify its samples, and copies of a loader's
+// results.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -25,7 +25,7 @@ namespace deeper {
 
 constexpr int kSide = 6;
 
-// Every pixel of sample i is i % 251 (so that a batch shows whose images it holds), but the one that shows
+// Every pixel of sample i is i % 251, which identifies the samples of a batch, except one pixel that shows
 // mirroring and cropping.
 class NumberedImages : public Dataset {
  public:
@@ -115,7 +115,7 @@ inline void ExpectSame(const Copy& a, const Copy& b) {
   EXPECT_EQ(a.images, b.images);
 }
 
-// The samples of a whole run, by global batch, as `world` ranks saw them.
+// The samples of a whole run by global batch, as received by `world` ranks.
 inline std::vector<std::vector<uint64_t>> SamplesOf(const Dataset& dataset, LoaderOptions options,
                                                     int world) {
   options.world = world;

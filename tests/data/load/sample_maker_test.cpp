@@ -1,5 +1,5 @@
-// What the samples of a loader are made of: augmented, mixed, decoded in parts, normalised, resized, or
-// replaced where they are bad.
+// The samples of a loader: augmented, mixed, decoded in parts, normalised, resized, or replaced where they
+// are bad.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -60,7 +60,7 @@ TEST(Loader, AugmentsDifferentlyEveryEpoch) {
   EXPECT_LT(changed, 32);
 }
 
-// By (epoch, sample): the sample's pixels, and its label's share of the loss by class.
+// By (epoch, sample): the sample's pixels, and the share of each class in its loss.
 struct Mixed {
   PixelsBySample pixels;
   std::map<std::pair<uint32_t, uint64_t>, std::map<int32_t, float>> targets;
@@ -104,7 +104,8 @@ TEST(Loader, MixesAlikeOnAnyNumberOfRanksAndRows) {
   }
 }
 
-// Neighbours in an epoch's order mix with each other, pixels as targets; the last of an odd number does not.
+// Neighbours in an epoch's order mix with each other, in pixels and targets; the last of an odd number does
+// not.
 TEST(Loader, MixesNeighbours) {
   const NumberedImages dataset(41);
   LoaderOptions options = MixingOptions();
@@ -128,13 +129,13 @@ TEST(Loader, MixesNeighbours) {
         expected += (1 - weight) * a[i] + weight * b[i];
         actual += value;
       }
-      // All pixels but one of an image are alike, so that both ways of mixing give this mean.
+      // All pixels of an image except one are equal, so both ways of mixing give this mean.
       EXPECT_NEAR(actual, expected, 256) << position;
     }
   }
 }
 
-// Says which parts it was asked for, and hands out no more.
+// Records the requested parts, and returns no more than them.
 class PartsOfImages final : public NumberedImages {
  public:
   using NumberedImages::NumberedImages;
@@ -263,7 +264,7 @@ TEST(Loader, NamesTheBadSamplesAndStopsAtOneTooMany) {
   options.order = OrderKind::kSequential;
   options.global_batch = options.rows = 10;
   options.allow_bad = 2;
-  options.workers = 1;  // else 30 may be the one too many
+  options.workers = 1;  // otherwise sample 30 may exceed the limit
   const std::unique_ptr<Loader> loader = Make(dataset, options);
   ASSERT_TRUE(loader->Next().ok());
   EXPECT_EQ(loader->bad_samples().at(7), "sample 7 is broken");
@@ -272,7 +273,7 @@ TEST(Loader, NamesTheBadSamplesAndStopsAtOneTooMany) {
   const absl::Status status = loader->Next().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()),
-              HasSubstr("sample 31 is broken; that is one bad sample more than the 2 that are allowed"));
+              HasSubstr("sample 31 is broken; there are more bad samples than --allow_bad=2"));
 }
 
 TEST(Loader, EndsWhereNoSampleCanBeRead) {

@@ -94,7 +94,7 @@ TEST(SampleOrder, EverySampleComesFirstEquallyOften) {
   for (const int count : first) EXPECT_NEAR(count, kEpochs / kSamples, 100);  // five standard deviations
 }
 
-// Checkpoints made by older versions must go on with the same data.
+// Runs that resume from checkpoints of older versions need the same order of data.
 TEST(SampleOrder, NeverChangesBetweenVersions) {
   std::vector<int64_t> order = Samples(OrderKind::kFull, 1000, 42, 3);
   order.resize(6);

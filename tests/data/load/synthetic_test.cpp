@@ -46,7 +46,7 @@ TEST(Synthetic, IsDeterministicAndNeverRepeatsAnImage) {
   EXPECT_NE(Read(*dataset, 7).pixels, Read(*MakeSyntheticDataset(Small(2)), 7).pixels);
 }
 
-// A nearest neighbour taken from another seed: what a validation split needs.
+// Classifies by the nearest neighbour from another seed, as a validation split requires.
 TEST(Synthetic, ClassesCanBeToldApartAcrossSeeds) {
   const auto train = MakeSyntheticDataset(Small(1)), val = MakeSyntheticDataset(Small(2));
   for (int64_t i = 0; i < 50; ++i) {

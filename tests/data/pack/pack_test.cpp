@@ -38,7 +38,7 @@ std::map<std::string, Bytes> Contents(const std::string& dir) {
   return files;
 }
 
-// What a failed packing may leave: no file but the directory itself.
+// A failed packing may leave the directory itself, but no file.
 void ExpectNothingIn(const std::string& dir) {
   EXPECT_TRUE(!fs::exists(dir) || fs::is_empty(dir)) << dir;
 }
@@ -52,7 +52,7 @@ PackOptions FolderOptions(const ScratchDir& dir) {
   return options;
 }
 
-// cat/: a PNG named .JPEG, a grey JPEG, one pixel; dog/: 500 x 33, a CMYK JPEG a level down.
+// cat/: a PNG named .JPEG, a grey JPEG, one pixel; dog/: 500 x 33, a CMYK JPEG in a subfolder.
 PackOptions MixedFolder(const ScratchDir& dir) {
   WriteBytes(dir / "in/cat/a.JPEG", PngFile(MakeImage(20, 30, 3)));
   WriteBytes(dir / "in/cat/b.jpg", EncodeJpeg(MakeImage(16, 16, 1), 95));
@@ -149,7 +149,7 @@ TEST(PackFolder, WarningsAreErrorsWhenStrict) {
   const absl::StatusOr<PackSummary> summary = Pack(options);
   ASSERT_TRUE(summary.ok());
   EXPECT_THAT(summary->warnings,
-              ElementsAre(HasSubstr("1 files outside the class folders are left out, the first is README"),
+              ElementsAre(HasSubstr("1 files outside the class folders are left out; the first is README"),
                           "class bird has no images"));
   options.strict = true;
   options.output = dir / "strict";
@@ -174,7 +174,7 @@ TEST(PackFolder, SplitsShareClassesAndTrainingStatistics) {
   EXPECT_NE(data->info().uuid, train->info().uuid);
 
   WriteBytes(dir / "val/eel/x.png", PngFile(MakeImage(5, 5, 3)));
-  EXPECT_THAT(Error(val), HasSubstr("folder eel of " + (dir / "val") + " is none of the 2 classes"));
+  EXPECT_THAT(Error(val), HasSubstr("folder eel of " + (dir / "val") + " is not one of the 2 classes"));
 }
 
 TEST(PackFolder, ClassesFileGivesTheOrder) {
@@ -218,7 +218,7 @@ TEST(PackIdx, PlainAndGzippedAreTheSame) {
 
   const std::string images = options.input + "/train-images-idx3-ubyte.gz";
   fs::resize_file(images, fs::file_size(images) - 9);
-  EXPECT_THAT(Error(options), HasSubstr("train-images-idx3-ubyte.gz is damaged or cut short"));
+  EXPECT_THAT(Error(options), HasSubstr("train-images-idx3-ubyte.gz is damaged or truncated"));
 }
 
 TEST(PackIdx, StatisticsOfThePixels) {
@@ -276,7 +276,7 @@ TEST(Pack, SameBytesForAnyNumberOfJobs) {
   EXPECT_EQ(Contents(dir / "jpeg1"), Contents(dir / "jpeg4"));
 }
 
-// Packing again keeps what is sound; what is not is written again.
+// Packing again keeps valid shards and writes damaged ones again.
 TEST(Pack, RepairsWhatIsDamaged) {
   const ScratchDir dir;
   const PackOptions options = SmallIdx(dir);
@@ -312,7 +312,7 @@ TEST(PackDeathTest, KilledAndRunAgainGivesTheSameBytes) {
   EXPECT_EQ(Contents(dir / "killed"), Contents(dir / "out"));
 }
 
-// A limit on the size of files stands in for a full disk.
+// A limit on file sizes simulates a full disk.
 TEST(PackDeathTest, FullDiskLeavesNothingAndSaysSo) {
   const ScratchDir dir;
   PackOptions options = SmallIdx(dir);

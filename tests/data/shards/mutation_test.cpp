@@ -1,6 +1,6 @@
-// Shards and manifests with bytes changed at random, and crafted ones whose checksums are right: an error, or
-// what is read is the same. $DEEPER_MUTATIONS: how many of each kind, 300 unless set; what 10,000 gave is in
-// docs/benchmarks.md.
+// Shards and manifests with randomly changed bytes, and crafted ones with right checksums. Reading must fail
+// or give the same data. $DEEPER_MUTATIONS is the number of each kind, 300 by default; docs/benchmarks.md has
+// the results of 10,000.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -34,7 +34,7 @@ class Random {
  public:
   explicit Random(int64_t seed) : engine_(static_cast<uint64_t>(seed)) {}
   size_t Below(size_t limit) { return static_cast<size_t>(engine_() % std::max<size_t>(1, limit)); }
-  // What makes sums overflow, lies at either side of a limit, or is another of `size` offsets.
+  // A value that makes sums overflow, lies on either side of a limit, or is another of `size` offsets.
   uint64_t Crafted(size_t size) {
     const std::array<uint64_t, 8> numbers = {
         0, 1, size, size - 1, 1u << 31, 1ull << 32, 1ull << 63, std::numeric_limits<uint64_t>::max()};
@@ -91,7 +91,7 @@ class MutationTest : public ::testing::Test {
     ASSERT_TRUE(Pack(options).ok());
   }
 
-  // `attempt` makes one mutation and says how it ended.
+  // `attempt` makes one mutation and returns its outcome.
   void TryAll(const char* what, const std::function<Ending(Random*)>& attempt) {
     std::array<int64_t, kEndings> ended{};
     for (int64_t seed = 0; seed < Mutations() && !HasFailure(); ++seed) {
@@ -138,7 +138,7 @@ TEST_F(MutationTest, Manifests) {
   });
 }
 
-// A number, a text or a null in the place of anything in it.
+// Replaces any value in the manifest by a number, a text or null.
 TEST_F(MutationTest, ManifestsWithTheRightChecksum) {
   const Bytes sound = ReadBytes(manifest_);
   json document = json::parse(sound);
@@ -169,7 +169,7 @@ TEST_F(MutationTest, ManifestsWithTheRightChecksum) {
   });
 }
 
-// Offsets, lengths and checksums of samples in an index whose own hash is right.
+// Changes offsets, lengths and checksums of samples in an index whose own hash is right.
 TEST_F(MutationTest, IndexesWithTheRightHash) {
   const ShardFile sound = *ShardFile::Open(shard_);
   Bytes data((kSamples - 1) * 64 + 63);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a packed data set with h5py alone, from docs/reference/formats.md, and compares it with what went in."""
+"""Reads a packed data set with h5py alone, as docs/reference/formats.md describes it, and compares it with the input."""
 import json
 import pathlib
 import struct
@@ -16,7 +16,7 @@ SAMPLES, HEIGHT, WIDTH = 50, 7, 9
 
 
 def crc32c(data):
-    """Bit by bit, from the polynomial."""
+    """CRC-32C bit by bit, from the polynomial."""
     crc = 0xFFFFFFFF
     for byte in bytes(data):
         crc ^= byte

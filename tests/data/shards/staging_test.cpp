@@ -20,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-// What a stager said, and that it is done: it says one thing, last.
+// The message of a stager. It is the stager's only one, and its last action.
 class Report {
  public:
   std::string Wait() {
@@ -100,7 +100,7 @@ TEST_F(StagingTest, LaterRunsUseTheCopiesAndRemoveLeftovers) {
   EXPECT_TRUE(fs::exists(dir_ / "local/mine.tmp"));
   Report report;
   const auto data = Open(&report);
-  EXPECT_THAT(report.Wait(), HasSubstr("3 shards were in"));
+  EXPECT_THAT(report.Wait(), HasSubstr("3 shards are already in"));
 }
 
 TEST_F(StagingTest, ADamagedOriginalIsNotStagedAndTheRunGoesOn) {
@@ -122,7 +122,8 @@ TEST_F(StagingTest, ADamagedCopyIsReadFromTheOriginal) {
   ExpectAllSamples(*data);
 }
 
-// Another process holds the lock and copies; this one takes what appears, and takes over when the other ends.
+// Another process holds the lock and copies. This one adopts the copies as they appear, and continues copying
+// when the other process ends.
 TEST_F(StagingTest, OneProcessCopiesAndTheNextTakesOver) {
   Report report;
   ASSERT_TRUE(CreateDirectories(dir_ / "local/deeper-shards").ok());
@@ -142,7 +143,7 @@ TEST(Stager, SaysBeforehandThatThereIsNoRoom) {
   const absl::Status started =
       Stager::Start({dir / "local", {}}, {{dir / "x.h5", uint64_t{1} << 60, "0"}}, {}).status();
   EXPECT_EQ(started.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(started.message(), HasSubstr("staging needs 1152921504.6 GB more"));
+  EXPECT_THAT(started.message(), HasSubstr("staging needs 1152921504.6 GB"));
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ TEST_F(VerifyTest, ListsEveryProblemOfEveryShard) {
   EXPECT_THAT(report.problems[3], HasSubstr("the manifest says"));
 }
 
-// Bytes that nothing reads, between the arrays: only the file's own checksum covers them.
+// No reader uses the bytes between the arrays: only the checksum of the whole file covers them.
 TEST_F(VerifyTest, FindsFlipsInPadding) {
   const std::string path = dir_ / "out/train-00001-of-00003.h5";
   FlipBit(path, DataOffset(path) + 63);

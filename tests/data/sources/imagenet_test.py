@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A small ImageNet in the real one's layout, packed, then checked from outside with h5py and PIL, trained on and evaluated.
+"""Packs a small ImageNet in the layout of the real one, checks the result independently with h5py and PIL, trains on it and evaluates.
 
-    imagenet_test.py DEEPER [--trials=N] [unittest's options]      N times: killed while packing, and packed again (default 4)
+    imagenet_test.py DEEPER [--trials=N] [unittest's options]      --trials: how often to kill `pack` and run it again (default 4)
 """
 import io
 import json
@@ -205,7 +205,7 @@ class Few(Case):
         self.assertEqual(list(samples(self.dir / "sorted", "train")), sorted(self.kept))
         moments = random.Random(1)
         for trial in range(TRIALS):
-            for _ in range(3):  # killed while it goes on after having been killed
+            for _ in range(3):  # the second run is killed too
                 process = subprocess.Popen([DEEPER, *self.command(f"killed-{trial}", *options)], stdout=subprocess.DEVNULL,
                                            stderr=subprocess.DEVNULL)
                 time.sleep(moments.uniform(0, seconds))
@@ -252,15 +252,15 @@ class Few(Case):
         missing = {name: content for name, content in tars.items() if name != last}
         folder = self.folder_of("missing", {**missing, "devkit.zip": b"", "ILSVRC2012_devkit_t12.tar.gz": devkit})
         packed = self.pack("missing-out", input=folder)
-        self.assertIn(f"1 classes have no images, the first is {self.made.wnids[-1]}", packed.stderr)
+        self.assertIn(f"1 classes have no images; the first is {self.made.wnids[-1]}", packed.stderr)
         folder = self.folder_of("extra", {**tars, "n99999999.tar": tars[last], "ILSVRC2012_devkit_t12.tar.gz": devkit})
-        self.refuses(["class n99999999 of", "none of the 20 classes"], "extra-out", input=folder)
-        # Without a devkit it is one more class, until the validation split says otherwise.
+        self.refuses(["class n99999999 of", "not one of the 20 classes"], "extra-out", input=folder)
+        # Without a devkit it counts as one more class, until the validation split contradicts it.
         (folder / "ILSVRC2012_devkit_t12.tar.gz").unlink()
         self.assertIn("21 classes; ImageNet", self.pack("more-out", input=folder).stderr)
         refused = run(*self.command("more-out", split="val"))
         self.assertEqual(refused.returncode, DATA)
-        self.assertIn("only one side has n99999999", refused.stderr)
+        self.assertIn("only one of the two has n99999999", refused.stderr)
 
     def test_damaged_archives(self):
         whole = (self.dir / "in" / synthetic_imagenet.TRAIN).read_bytes()
@@ -288,7 +288,7 @@ class Few(Case):
         for split in "train", "val":
             (folder / split).mkdir(parents=True)
             (folder / split / "x.JPEG").write_bytes(next(iter(self.made.val.values())))
-        self.refuses(['class "train" is no wnid', "one split of ImageNet?"], "both-out", input=folder)
+        self.refuses(['class "train" is not a wnid', "one split of ImageNet"], "both-out", input=folder)
 
     def test_labels_of_the_validation_images(self):
         rank = {wnid: label for label, wnid in enumerate(self.made.wnids)}

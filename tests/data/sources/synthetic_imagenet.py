@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes a small ImageNet 2012 in the layout of the real one's downloads: a tar of class tars, the validation tar, and the devkit.
+"""Makes a small ImageNet 2012 in the layout of the real download: a tar of class tars, the validation tar, and the devkit.
 
     synthetic_imagenet.py DIR [--classes=1000 --train_per_class=1 --val=1000 --photos=/usr/share/backgrounds --seed=1]
 
-The images are crops of photographs (Debian: lomiri-wallpapers-16.04; mate-backgrounds has more), 500 x 375 and JPEG of quality 96
-as the real ones, and among the training images is one of every oddity of the real ones and of damaged downloads.
+The images are crops of photographs (Debian: lomiri-wallpapers-16.04; mate-backgrounds has more), 500 x 375, as JPEG of quality 96,
+like the real ones. The training images include one of every unusual kind in the real data, and of every kind of damaged download.
 """
 import argparse
 import gzip
@@ -48,7 +48,7 @@ class Photos:
 
 
 def cmyk(image):
-    """RGB to CMYK with all the black that there is in a pixel."""
+    """RGB to CMYK with as much black as possible."""
     rgb = numpy.asarray(image, numpy.float64)
     white = rgb.max(axis=2)
     ink = 255 - rgb * 255 / numpy.maximum(white, 1)[..., None]
@@ -56,9 +56,9 @@ def cmyk(image):
 
 
 def ycck_jpeg(image):
-    """As Adobe writes it: CMY, inverted, goes through the transform of RGB to YCbCr, K inverted stays as it is."""
+    """YCCK as Adobe writes it: transforms the inverted CMY as RGB to YCbCr, and stores K inverted."""
     planes = cmyk(image)
-    # Of a decoder's CMYK = 255 - RGB(YCbCr), inverted, the ink is RGB(YCbCr).
+    # A decoder gives CMYK = 255 - RGB(YCbCr). Inverted, the ink is RGB(YCbCr).
     ycc = numpy.asarray(PIL.Image.fromarray(planes[..., :3]).convert("YCbCr"))
     stored = numpy.concatenate([ycc, 255 - planes[..., 3:]], axis=2)
     file = jpeg(PIL.Image.frombytes("CMYK", image.size, (255 - stored).tobytes()))  # PIL inverts what it saves
@@ -68,14 +68,14 @@ def ycck_jpeg(image):
 
 
 def header_bomb(image, side=65500):
-    """A small file that says it has 4.3 billion pixels."""
+    """A small file whose header claims 4.3 billion pixels."""
     file = jpeg(image)
     size = file.index(b"\xff\xc0") + 5
     return file[:size] + side.to_bytes(2, "big") * 2 + file[size + 4:]
 
 
 def oddities(photos):
-    """{name: (file, a part of the reason that it is rejected for, or None)}"""
+    """{name: (file, part of the reason for rejecting it, or None)}"""
     png = io.BytesIO()
     photos.crop().save(png, "PNG")
     exif = PIL.Image.Exif()
@@ -132,7 +132,7 @@ def meta_mat(wnids_by_id):
 
 
 class Imagenet:
-    """What was made: `train` and `val` {path: file}, `rejects` {path: reason}, `val_wnids` {path: wnid}, sorted `wnids`."""
+    """The generated files: `train` and `val` {path: file}, `rejects` {path: reason}, `val_wnids` {path: wnid}, sorted `wnids`."""
 
     def __init__(self, directory, photos="/usr/share/backgrounds", classes=1000, train_per_class=1, val=1000, seed=1):
         self.directory = pathlib.Path(directory)
@@ -160,7 +160,7 @@ class Imagenet:
                         self.rejects[f"{wnid}/{name}"] = odd[kind][1]
                     files.insert(0, (name, odd[kind][0]))
                 self.train.update({f"{wnid}/{name}": content for name, content in files})
-                # Among others, what has been packed anew with names longer than ustar's, and by a Mac.
+                # Includes files repacked with names longer than ustar allows, and files added by macOS.
                 deep = f"{'long/' * 50}{wnid}/" if label % 3 == 1 else ""
                 extra = [(f"._{wnid}_0.JPEG", b"Mac OS X")] if label % 5 == 0 else []
                 format = FORMATS[1 + label % 2] if deep else FORMATS[label % 3]
