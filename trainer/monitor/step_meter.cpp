@@ -7,7 +7,7 @@
 namespace deeper {
 namespace {
 
-// [head], over all ranks; added up in the order of the samples: in elastic runs the ranks do not show.
+// [head], over all ranks, in the order of the samples: elastic runs then give the same bits on any ranks.
 std::vector<double> LossSums(const StepReport& report, Communicator& comm) {
   const std::vector<double>& mine = report.micro_losses;
   std::vector<double> all(mine.size() * static_cast<size_t>(comm.size())), sums(report.heads.size());
