@@ -19,7 +19,7 @@ absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, 
                                                   Communicator& comm);
 
 // kForced: warns about differences that only make the runs incomparable, instead of refusing them:
-// image_size, mean, std, class names and the settings that elastic bits depend on. At the end of an epoch it
+// image_size, mean, std, class names and the settings of elastic runs. At the end of an epoch it
 // also allows another seed and order of samples; within an epoch these would repeat and miss samples. Another
 // dataset or global_batch stays refused: it would change the meaning of steps and epochs.
 enum class Match { kExact, kForced };

@@ -1,8 +1,9 @@
 // Saves checkpoints while training continues. Training only waits for a copy of its state in host memory. A
 // separate thread converts the copy to the layout of the files, hashes it, writes this rank's shard, agrees
-// with the other ranks, commits, and removes old checkpoints. There is room for two copies, so that a save
-// may begin while the previous one is being written. If both are in use, a save waits: no requested
-// checkpoint is skipped. The report states the wait.
+// with the other ranks, commits, and removes old checkpoints.
+//
+// There is room for two copies, so that a save may begin while the previous one is being written. If both are
+// in use, a save waits: no requested checkpoint is skipped. The report states the wait.
 #pragma once
 
 #include <array>
@@ -30,7 +31,8 @@ class Snapshot {
   // For elements `range` of the state that `tensors` form. ResourceExhausted if there is no memory for it.
   static absl::StatusOr<Snapshot> Create(std::vector<StateTensor> tensors, StateRange range, Device& device);
 
-  // Copies the range's part of `arena`, whose full content is at `whole`. Training only waits for this.
+  // Copies the range's part of `arena`, all of which is at `whole`, in its layout. Training waits for this
+  // only.
   void Take(Device& device, const float* arena, const float* whole);
   // The copy in the order of the state and the canonical layout, tensor by tensor, so that each is still in
   // the cache when it is hashed and written.

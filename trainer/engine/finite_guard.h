@@ -1,4 +1,5 @@
 // Prevents steps whose loss or gradients are NaN or infinite from changing the weights, on all ranks alike.
+//
 // The sum of the gradients over the ranks decides. It has the same bits on every rank, so the ranks agree
 // without a message. A rank whose loss alone is not finite sets one of its gradients to NaN. On a GPU the
 // loss reaches the host too late for that, and the ranks exchange a flag after the step. To find the rank at

@@ -1,4 +1,5 @@
 // Updates all parameters from their gradients, over the flat arenas.
+//
 // Sharding the state over the ranks is the first stage of ZeRO (Rajbhandari et al. 2020). A rank updates the
 // parameters whose state it keeps, and an all-gather sends their new values to the others. All ranks still
 // sum all gradients while backward runs. A reduce-scatter would be enough, but it adds in another order; this

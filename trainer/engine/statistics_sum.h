@@ -1,4 +1,5 @@
 // The sums that batch normalisation exchanges with --sync_bn, and the time that a rank waits for them.
+//
 // They are all-reduces between those of gradients, on the same communicator and thread. Ops run and finish
 // gradients in the same order on every rank; therefore all ranks start them in the same order.
 #pragma once

@@ -64,7 +64,7 @@ class TrainStep {
  private:
   absl::StatusOr<Batch> NextBatch();
   void Prefetch(StepReport& report);
-  void AwaitDevice(bool sums);  // sums: over ranks, are part of the work
+  void AwaitDevice(bool sums);  // sums: the work includes sums over ranks
 
   Loader& loader_;
   Network& net_;

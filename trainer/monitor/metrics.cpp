@@ -29,7 +29,7 @@ double Now() {
   return std::round(1e3 * since.count()) / 1e3;
 }
 
-// The fields of an event that are curves.
+// The fields of an event that TensorBoard draws as curves.
 std::vector<Scalar> ScalarsOf(const Event& event) {
   const std::string folder = event.name == "step" ? "train/" : "eval/";
   std::vector<Scalar> scalars;
