@@ -68,4 +68,9 @@ absl::StatusOr<File> LockDirectory(const std::string& directory) {
   return opened;
 }
 
+absl::Status CreateParentDirectory(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path();
+  return parent.empty() ? absl::OkStatus() : CreateDirectories(parent);
+}
+
 }  // namespace deeper

@@ -29,4 +29,7 @@ absl::Status CreateDirectories(const std::string& directory);
 // on file systems without locks.
 absl::StatusOr<File> LockDirectory(const std::string& directory);
 
+// CreateDirectories for the directory that `path` is in.
+absl::Status CreateParentDirectory(const std::string& path);
+
 }  // namespace deeper

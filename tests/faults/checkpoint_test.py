@@ -260,7 +260,7 @@ class Mismatch(Checkpoints):
                 flags = [flag, "--stem=small"] if flag == "--model=googlenet" else [flag]
                 self.assertIn(words, self.train(0, "--max_steps=6", *flags, code=CHECKPOINT).stderr)
         forced = self.train(0, "--max_steps=6", "--mean=0.25", "--force_resume")
-        self.assertIn("forced, though mean was", forced.stdout)
+        self.assertIn("--force_resume ignores that mean was", forced.stdout)
         self.assertIn("seed was", self.train(0, "--max_steps=7", "--seed=7", "--mean=0.25", "--force_resume", code=CHECKPOINT).stderr)
 
 

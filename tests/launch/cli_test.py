@@ -114,7 +114,7 @@ class Damage(Cli):
         data = self.copy("flipped")
         shard = sorted(data.glob("train-*.h5"))[1]
         flip_bit(shard, sample_position(shard))
-        self.fails(DATA, [shard.name, "sample 7"], *self.train(data))
+        self.fails(DATA, [shard.name, "sample 7", "deeper: step 1: "], *self.train(data), "--global_batch=1000")
         self.fails(DATA, [shard.name, "sample 7"], *self.train(data), ranks=2)
         self.assertIn("sample 7", self.fails(DATA, ["problem"], "verify", f"--data={data}").stdout)
 

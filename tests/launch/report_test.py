@@ -290,7 +290,7 @@ class Timeline(Case):
         self.assertIn(f"step {self.FIRST}", [event["name"] for event in lanes[0, "checkpoint"]])
 
     def test_trace_of_bench_step(self):
-        trace = self.dir / "bench.json"
+        trace = self.dir / "created" / "bench.json"
         self.succeeds("bench", "step", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--batch=4",
                       "--warmup=3", "--repeats=2", "--lr=0.01",
                       "--threads=1", f"--trace={trace}")

@@ -64,7 +64,7 @@ class Doctor(unittest.TestCase):
         with competitors(cores[1], 4):
             code, text, report = self.examine([*pinned, *DOCTOR, "--batch=16"])
         self.assertEqual(code, COMMUNICATION, text)
-        self.assertRegex(text, r"rank 1 \(host-b\) is slow: [\d.]+ ms of computing a step")
+        self.assertRegex(text, r"rank 1 \(host-b\) is slow: [\d.]+ ms of computing per step")
         self.assertNotIn("rank 0 (host-a) is slow", text)
         self.assertFalse(report["fit"])
 

@@ -17,7 +17,7 @@
 namespace deeper {
 namespace {
 
-// What rank 0 reads is what every rank goes by.
+// All ranks use what rank 0 reads.
 absl::StatusOr<CheckpointManifest> ReadManifestTogether(const std::string& path, Communicator& comm) {
   absl::StatusOr<std::string> text = std::string();
   if (comm.rank() == 0) text = ReadCheckpointManifestText(path);
@@ -26,7 +26,7 @@ absl::StatusOr<CheckpointManifest> ReadManifestTogether(const std::string& path,
   return ParseCheckpointManifest(*text, CheckpointManifestPath(path));
 }
 
-// Those differences that are forced.
+// Returns the forced differences.
 absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const CheckpointManifest& saved,
                                                   const TrainState& expected, Match match) {
   std::vector<std::string> refused, forced;
@@ -46,8 +46,8 @@ absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const
     compare(field, saved.config.value(field, nlohmann::json()), value, kHarmless.contains(field));
   }
   if (refused.empty()) return forced;
-  return FailedPrecondition("checkpoint ", path, " is of another run: ", absl::StrJoin(refused, "; "),
-                            "; use the same settings, or start afresh in another directory");
+  return FailedPrecondition("checkpoint ", path, " belongs to another run: ", absl::StrJoin(refused, "; "),
+                            "; use the same settings, or start from scratch in another directory");
 }
 
 // "adam_m and adam_v"
@@ -65,15 +65,16 @@ absl::Status CheckTensors(const std::string& path, const CheckpointManifest& sav
   const std::string before = OptimizerStateOf(saved.tensors), now = OptimizerStateOf(tensors);
   if (differences.empty() && before != now) {
     return FailedPrecondition(
-        "checkpoint ", path, " is of another optimizer: it keeps ", before, ", and this run needs ", now,
-        "; resume with its --optimizer, or take its weights alone by --init_from into another directory");
+        "checkpoint ", path, " was saved with another optimizer: it contains ", before,
+        ", and this run needs ", now,
+        "; resume with its --optimizer, or load only its weights with --init_from and another directory");
   }
-  if (differences.empty()) differences = {"its tensors come in another order"};
+  if (differences.empty()) differences = {"its tensors are in another order"};
   return FailedPrecondition("checkpoint ", path,
-                            " is of another network: ", absl::StrJoin(differences, "; "));
+                            " belongs to another network: ", absl::StrJoin(differences, "; "));
 }
 
-// How far one thread has read, for another one that waits.
+// The position that one thread has read to; another thread waits for it.
 class ReadMark {
  public:
   void MoveTo(int64_t element) {
@@ -88,7 +89,7 @@ class ReadMark {
   std::atomic<int64_t> element_ = 0;
 };
 
-// Puts tensors into their places and layouts, each as soon as all of it is there.
+// Writes each tensor to its place, in its layout, as soon as all of it is read.
 class TensorPlacer {
  public:
   TensorPlacer(ParamStore& params, const float* state)
@@ -96,7 +97,7 @@ class TensorPlacer {
     for (const StateTensor& tensor : tensors_) missing_.push_back(tensor.entry.count);
   }
 
-  // Each range of the state once, in any order.
+  // Call it once for each range of the state, in any order.
   void Add(StateRange range) {
     auto tensor = std::partition_point(tensors_.begin(), tensors_.end(),
                                        [&](const StateTensor& t) { return t.entry.end() <= range.begin; });
@@ -122,7 +123,7 @@ struct Piece {
   int64_t turn;
 };
 
-// In turn: of each rank the first piece, of each the second, and so on. Rank s mod `ranks` reads shard s.
+// In turn: the first piece of each rank, then the second, and so on. Rank s mod `ranks` reads shard s.
 std::vector<Piece> PiecesInTurn(const CheckpointManifest& manifest, int ranks) {
   constexpr int64_t kPiece = int64_t{1} << 20;  // elements
   const auto shard_count = static_cast<int64_t>(manifest.shards.size());
@@ -138,15 +139,15 @@ std::vector<Piece> PiecesInTurn(const CheckpointManifest& manifest, int ranks) {
   return pieces;
 }
 
-// Fills `params`, which hold nothing of use unless everything is verified on every rank. The disk sets the
-// pace: behind the reading, what was read is given to the other ranks and put into its layout.
+// Fills `params`, which are valid only if this returns OK on every rank. While a thread reads from the disk,
+// this one broadcasts what was read and converts its layout.
 absl::Status ReadInto(ParamStore& params, const std::string& path, const CheckpointManifest& manifest,
                       Communicator& comm) {
   const size_t bytes = static_cast<size_t>(manifest.elements()) * sizeof(float);
   const Buffer state = AllocateHost(bytes);
   absl::Status read;
   if (state.data() == nullptr && bytes > 0)
-    read = ResourceExhausted("no ", bytes >> 20, " MiB of memory to read ", path);
+    read = ResourceExhausted("cannot allocate ", bytes >> 20, " MiB to read ", path);
   RETURN_IF_ERROR(Agree(comm, read));
   const auto populating =
       std::async(std::launch::async, [data = state.data(), bytes] { Populate(data, bytes); });
@@ -154,7 +155,7 @@ absl::Status ReadInto(ParamStore& params, const std::string& path, const Checkpo
   std::future<absl::Status> reading = std::async(std::launch::async, [&] {
     absl::Status status = ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.as<float>(),
                                                [&](int64_t element) { mark.MoveTo(element); });
-    mark.MoveTo(manifest.elements());  // also after an error: nobody waits for ever
+    mark.MoveTo(manifest.elements());  // also after an error, so that nothing waits forever
     return status;
   });
   TensorPlacer placer(params, state.as<float>());

@@ -1,5 +1,5 @@
-// Choosing a checkpoint and resuming from it (checkpoint_saver.h saves them). Collective: rank 0 decides,
-// each rank reads its part of the files, and all have the whole state in the end, or none of it.
+// Chooses a checkpoint and resumes from it (checkpoint_saver.h saves them). Collective: rank 0 decides, each
+// rank reads its part of the files, and all ranks get the whole state, or none of them does.
 #pragma once
 
 #include <string>
@@ -14,25 +14,25 @@
 
 namespace deeper {
 
-// ChooseCheckpointIn, decided by rank 0 for all. Only rank 0 gets the warnings.
+// ChooseCheckpointIn on rank 0, for all ranks. Only rank 0 gets the warnings.
 absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, const std::string& resume,
                                                   Communicator& comm);
 
-// kForced: differences that spoil no more than the comparison with the run as it was are warned of, not
-// refused: image_size, mean, std, names of classes and what elastic bits rest on; and the seed and the order
-// of samples where the checkpoint is of the end of an epoch. In mid-epoch these two would repeat and miss
-// samples; another dataset or global_batch would make steps and epochs mean something else.
+// kForced: warns about differences that only make the runs incomparable, instead of refusing them:
+// image_size, mean, std, class names and the settings of elastic runs. At the end of an epoch it
+// also allows another seed and order of samples; within an epoch these would repeat and miss samples. Another
+// dataset or global_batch stays refused: it would change the meaning of steps and epochs.
 enum class Match { kExact, kForced };
 
 struct LoadedState : TrainState {
-  std::vector<std::string> warnings;  // a forced difference each
+  std::vector<std::string> warnings;  // one per forced difference
 };
 
-// Loads a step directory that any number of ranks wrote. Nothing in `params` changes unless, on every rank,
-// everything was read and every checksum holds: it is read into memory of its own, which then takes the place
-// of that of `params` (ParamStore::Swap), to which nothing may be bound yet. FailedPrecondition lists what
-// differs: tensors of the model; dataset, seed, batch and order of expected.data; the fields of
-// expected.config, all of which must be as they were saved.
+// Loads a step directory that any number of ranks wrote. `params` change only if every rank read everything
+// and every checksum matches: the state is read into separate memory, which then replaces that of `params`
+// (ParamStore::Swap). Nothing may be bound to `params` yet. FailedPrecondition lists differences: tensors of
+// the model; dataset, seed, batch and order of expected.data; fields of expected.config, which must be as
+// saved.
 absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainState& expected, Match match,
                                            ParamStore& params, Communicator& comm);
 

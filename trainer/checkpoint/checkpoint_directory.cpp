@@ -30,7 +30,7 @@ std::string StepName(int64_t step) {
 }
 
 bool Exists(const std::string& path) {
-  std::error_code unknown;  // a path that cannot be looked at is as good as absent: using it will tell why
+  std::error_code unknown;  // a path that cannot be examined counts as absent; using it reports why
   return fs::exists(path, unknown);
 }
 
@@ -53,7 +53,7 @@ absl::StatusOr<std::vector<std::string>> List(const std::string& directory) {
 
 using Steps = std::map<int64_t, std::string, std::greater<>>;  // step -> directory, newest first
 
-// None if the directory is not there.
+// None if the directory does not exist.
 absl::StatusOr<Steps> StepsIn(const std::string& directory) {
   Steps steps;
   if (!Exists(directory)) return steps;
@@ -102,8 +102,8 @@ absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
     choice.warnings.emplace_back(usable.message());
   }
   if (steps.empty()) return choice;
-  return DataLoss("no checkpoint is left in ", directory, ": ", absl::StrJoin(choice.warnings, "; "),
-                  "; move them away, or start afresh in another directory");
+  return DataLoss("no usable checkpoint in ", directory, ": ", absl::StrJoin(choice.warnings, "; "),
+                  "; move them away, or start from scratch in another directory");
 }
 
 absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_t step) {
@@ -119,7 +119,7 @@ absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_
   if (found != steps.begin()) {
     choice.warnings.push_back(
         absl::StrCat(directory, " also holds later steps, up to ", steps.begin()->first,
-                     ": they are never overwritten, and --resume=latest would take them"));
+                     ": they are never overwritten, and --resume=latest would resume from them"));
   }
   return choice;
 }
@@ -129,11 +129,11 @@ absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
   if (steps.empty()) return CheckpointChoice{};
   return CheckpointChoice{
       "",
-      {absl::StrCat(directory, " holds checkpoints up to step ", steps.begin()->first,
-                    " already: they are never overwritten, so saving the same steps again will fail")}};
+      {absl::StrCat(directory, " already holds checkpoints up to step ", steps.begin()->first,
+                    ": they are never overwritten, so saving the same steps again will fail")}};
 }
 
-// Of steps up to `newest`. What has no valid manifest does not count, and stays for the user to look into.
+// Steps to remove, up to `newest`. Those without a valid manifest do not count; they stay for the user.
 std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Retention& retention) {
   std::vector<int64_t> candidates;
   int kept = 0;
@@ -214,7 +214,7 @@ absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory
   if (resume == "never") return ChooseNone(directory);
   if (resume == "latest") return ChooseLatest(directory);
   if (absl::SimpleAtoi(resume, &step)) return ChooseStep(directory, step);
-  return InvalidArgument("cannot resume from '", resume, "': give latest, never or a step");
+  return InvalidArgument("cannot resume from '", resume, "': pass latest, never or a step");
 }
 
 absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
@@ -234,10 +234,10 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
   if (Exists(finished)) {
     const absl::StatusOr<std::string> there = ReadCheckpointManifestText(finished);
     if (there.ok() && *there == text && CheckUsable(finished).ok()) return RemoveAll(unfinished);
-    return absl::AlreadyExistsError(absl::StrCat(
-        finished,
-        " is there already, with another state or damaged, and checkpoints are never overwritten; "
-        "move it away or use another directory"));
+    return absl::AlreadyExistsError(
+        absl::StrCat(finished,
+                     " already exists, with another state or damaged, and checkpoints are never overwritten; "
+                     "move it away or use another directory"));
   }
   RETURN_IF_ERROR(WriteFileAtomically(CheckpointManifestPath(unfinished), text));
   return RenameDurably(unfinished, finished);
@@ -250,7 +250,7 @@ absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, co
   if (leaving.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(CheckUsable(StepDirectory(directory, step)));
   for (const int64_t old : leaving) {
-    // Renamed first, so that a half-removed directory is never taken for a checkpoint.
+    // Renamed first, so that a half-removed directory never looks like a checkpoint.
     const std::string unlisted = UnfinishedStepDirectory(directory, old);
     RETURN_IF_ERROR(RenameDurably(steps.at(old), unlisted));
     RETURN_IF_ERROR(RemoveAll(unlisted));

@@ -19,7 +19,7 @@ constexpr int kVersion = 1;
 constexpr char kSeal[] = "manifest_xxh3_128";
 
 std::string Dump(const Json& json, int indent) {
-  // `replace`: a path in the config that is not UTF-8 must not cost the checkpoint.
+  // `replace`: a path in the config that is not UTF-8 must not lose the checkpoint.
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -66,7 +66,7 @@ CheckpointManifest ManifestFrom(const Json& document) {
   return manifest;
 }
 
-// The checksum says that the manifest is as it was written; this, that it was written right.
+// The checksum shows that the manifest is unchanged; this, that it was written correctly.
 bool IsConsistent(const CheckpointManifest& manifest) {
   int64_t next = 0;
   for (const TensorEntry& tensor : manifest.tensors) {
@@ -181,7 +181,7 @@ absl::StatusOr<CheckpointManifest> ParseCheckpointManifest(const std::string& te
     return DataLoss(path, " is damaged, or is not the manifest of a checkpoint");
   }
   if (const Json version = document.value("format_version", Json()); version != kVersion) {
-    return Unimplemented(path, " is of checkpoint format version ", version.dump(),
+    return Unimplemented(path, " has checkpoint format version ", version.dump(),
                          "; this build reads version ", kVersion);
   }
   document.erase(kSeal);

@@ -38,18 +38,18 @@ struct StateTensor {
   float* arena = nullptr;
 };
 
-// Weights, the optimizer's state arena by arena if wanted, statistics: the order of the files, in `params`.
+// The tensors of `params` in the order of the files: weights, if wanted the optimizer's arenas, statistics.
 enum class WithOptimizer { kNo, kYes };
 std::vector<StateTensor> StateTensors(const ParamStore& params, WithOptimizer optimizer);
 
 std::vector<TensorEntry> EntriesOf(const std::vector<StateTensor>& tensors);
 
-// Where the weights and statistics of a file and of a model differ in name or shape: a sentence each, the
-// first dozen. The optimizer's state is left out, since it differs exactly where the weights do.
+// Differences in name or shape between the weights and statistics of a file and of a model: one sentence
+// each, the first dozen. The optimizer's state is left out, since it differs exactly where the weights do.
 std::vector<std::string> TensorDifferences(const std::vector<TensorEntry>& file,
                                            const std::vector<TensorEntry>& model);
 
-// Where training stands in its data: the next global batch to train on is `batch` of `epoch`.
+// The position of training in its data: the next global batch to train on is `batch` of `epoch`.
 struct DataState {
   std::string dataset_uuid;
   uint64_t seed = 0;
@@ -65,7 +65,7 @@ struct TrainState {
   int64_t step = 0;  // steps done
   DataState data;
   nlohmann::json config;            // an object; "model" and "num_classes" name the network
-  std::optional<double> top1 = {};  // of these very weights, if they were evaluated
+  std::optional<double> top1 = {};  // of these weights, if they were evaluated
 };
 
 struct CheckpointShard {

@@ -18,7 +18,7 @@
 namespace deeper {
 namespace {
 
-// Between looks whether the peers are there. Request::Wait makes no pause and costs a core that computes.
+// Between checks for the peers. Request::Wait makes no pause and would occupy a core that computes.
 constexpr std::chrono::milliseconds kPause{1};
 
 }  // namespace
@@ -46,8 +46,8 @@ absl::StatusOr<Snapshot> Snapshot::Create(std::vector<StateTensor> tensors, Stat
   snapshot.range_ = range;
   snapshot.buffer_ = device.AllocateStaging(bytes);
   if (bytes > 0 && snapshot.buffer_.data() == nullptr) {
-    return ResourceExhausted("no ", bytes >> 20,
-                             " MiB of host memory for a copy of the state, which checkpoints are made from");
+    return ResourceExhausted("cannot allocate ", bytes >> 20,
+                             " MiB of host memory for the copy of the state that checkpoints need");
   }
   return snapshot;
 }
@@ -130,7 +130,7 @@ void CheckpointSaver::Save(const TrainState& state) {
   changed_.notify_all();
 }
 
-// The gradients' memory, which nobody reads between two steps, has room for one sharded arena at a time.
+// The gradients' memory, which is unused between two steps, has room for one sharded arena at a time.
 void CheckpointSaver::TakeSnapshot(Snapshot& snapshot) {
   const float* taken = nullptr;
   for (const StateTensor& tensor : tensors_) {
@@ -156,7 +156,7 @@ std::vector<SaveReport> CheckpointSaver::Finish() {
   return TakeReports();
 }
 
-// To the watchdog, whoever waits for a save is where the save is: at work, or waiting for peers.
+// The watchdog sees a rank that waits for a save in the state of the save: working, or waiting for peers.
 void CheckpointSaver::AwaitFewerJobsThan(size_t count) {
   std::unique_lock lock(mutex_);
   while (jobs_.size() >= count) {
@@ -172,7 +172,7 @@ void CheckpointSaver::Run() {
   while (true) {
     changed_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
     if (stop_) return;
-    Job& job = jobs_.front();  // stays where it is: others are added behind it
+    Job& job = jobs_.front();  // does not move: others are added behind it
     lock.unlock();
     Enter(Stage::kWorking);
     SaveReport report = job.report;
@@ -202,7 +202,7 @@ absl::Status CheckpointSaver::Write(const Job& job) {
   return AgreeWithPeers(committed);
 }
 
-// Those of all ranks, on every rank.
+// Returns those of all ranks, on every rank.
 absl::StatusOr<std::vector<CheckpointShard>> CheckpointSaver::WriteShards(const Job& job) {
   const std::string path =
       UnfinishedStepDirectory(directory_, job.state.step) + "/" + ShardName(comm_.rank(), comm_.size());
@@ -215,7 +215,7 @@ absl::StatusOr<std::vector<CheckpointShard>> CheckpointSaver::WriteShards(const 
   return all;
 }
 
-// Agree, once all ranks are there.
+// Agree, after all ranks have arrived.
 absl::Status CheckpointSaver::AgreeWithPeers(const absl::Status& mine) {
   Enter(Stage::kWaitingForPeers);
   int64_t present = 1;

@@ -1,9 +1,9 @@
-// Saves checkpoints while training goes on. Training waits for a copy of its state in host memory; the rest
-// is done by a thread of its own: it brings the copy into the layout of the files, hashes it, writes this
-// rank's shard, agrees with the other ranks, commits, and removes what is too old.
+// Saves checkpoints while training continues. Training only waits for a copy of its state in host memory. A
+// separate thread converts the copy to the layout of the files, hashes it, writes this rank's shard, agrees
+// with the other ranks, commits, and removes old checkpoints.
 //
-// There is room for two copies, so that a save may begin while the one before is still being written. One
-// that finds both in use waits: no checkpoint that was asked for is left out, and the report says how long.
+// There is room for two copies, so that a save may begin while the previous one is being written. If both are
+// in use, a save waits: no requested checkpoint is skipped. The report states the wait.
 #pragma once
 
 #include <array>
@@ -25,20 +25,21 @@
 
 namespace deeper {
 
-// One shard of the state as it was at one moment, in host memory.
+// A copy of one shard of the state in host memory.
 class Snapshot {
  public:
-  // Of elements `range` of the state that `tensors` make up. ResourceExhausted if there is no memory for it.
+  // For elements `range` of the state that `tensors` form. ResourceExhausted if there is no memory for it.
   static absl::StatusOr<Snapshot> Create(std::vector<StateTensor> tensors, StateRange range, Device& device);
 
-  // Copies what the range has of `arena`, all of which is at `whole`, as it lies. Training waits for this onl
+  // Copies the range's part of `arena`, all of which is at `whole`, in its layout. Training waits for this
+  // only.
   void Take(Device& device, const float* arena, const float* whole);
-  // What was taken, in the order of the state and the canonical layout, tensor by tensor: as they are
-  // arranged they are still in the cache when they are hashed and written.
+  // The copy in the order of the state and the canonical layout, tensor by tensor, so that each is still in
+  // the cache when it is hashed and written.
   void Visit(const std::function<void(const float* values, int64_t count)>& visit) const;
 
  private:
-  // A stretch of an arena, and where its copy lies in the buffer; in elements.
+  // A range of an arena, and the place of its copy in the buffer; in elements.
   struct Block {
     const float* arena = nullptr;
     int64_t begin = 0, end = 0, copy = 0;
@@ -50,14 +51,14 @@ class Snapshot {
   Buffer buffer_;
 };
 
-// How a save went.
+// The result of a save.
 struct SaveReport {
   int64_t step = 0;
-  // The same on every rank. OK: it is on disk and whole. Else, with kCheckpoint, older ones are as they were.
+  // The same on every rank. OK: complete on disk. Else, with kCheckpoint, older ones are unchanged.
   absl::Status status;
   std::string warning;  // on rank 0: old checkpoints could not be removed; empty: none
   double stall_ms = 0;  // that training waited, on this rank
-  double wait_ms = 0;   // of them, for earlier saves
+  double wait_ms = 0;   // part of stall_ms, for earlier saves
   double seconds = 0;   // from the call of Save to the commit or the failure
 };
 
@@ -69,17 +70,17 @@ class CheckpointSaver {
                                                                  const Retention& retention,
                                                                  const ParamStore& params, Communicator& comm,
                                                                  Device& device);
-  // Collective: waits for the saves under way, whose reports are lost.
+  // Collective: waits for running saves, whose reports are lost.
   ~CheckpointSaver();
   CheckpointSaver(const CheckpointSaver&) = delete;
   CheckpointSaver& operator=(const CheckpointSaver&) = delete;
 
-  // Collective. Begins to save the state as DIR/step-N; returns when `params` may change again. What is
-  // sharded over the ranks is gathered first, in the memory of the gradients; the files do not tell.
+  // Collective. Begins to save the state as DIR/step-N; returns when `params` may change again. State that is
+  // sharded over the ranks is gathered first, in the memory of the gradients; the files are the same.
   void Save(const TrainState& state);
-  // Of the saves that ended since the last call, in their order.
+  // Of the saves that ended since the last call, in order.
   std::vector<SaveReport> TakeReports();
-  // Waits for the saves under way, then as TakeReports.
+  // Waits for running saves, then as TakeReports.
   std::vector<SaveReport> Finish();
 
  private:

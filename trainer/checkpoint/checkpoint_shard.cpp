@@ -17,7 +17,7 @@ namespace {
 
 constexpr char kDataset[] = "state";
 
-// The HDF5 file with its data still to be written.
+// Creates the HDF5 file without its data.
 absl::StatusOr<Hdf5Extent> CreateShardFile(const std::string& path, int64_t step, StateRange range) {
   ASSIGN_OR_RETURN(Hdf5File file, Hdf5File::Create(path));
   file.SetAttribute("format", "deeper-checkpoint-shard");
@@ -29,12 +29,12 @@ absl::StatusOr<Hdf5Extent> CreateShardFile(const std::string& path, int64_t step
   return extent;
 }
 
-// Adds bytes [begin, end) of the file to the hash; keeps them in `keep` unless that is null; says after each
-// piece how many are read. One piece is hashed while the next one is read.
+// Adds bytes [begin, end) of the file to the hash; stores them in `keep` unless that is null; reports after
+// each piece how many are read. One piece is hashed while the next one is read.
 absl::Status HashFile(const File& file, uint64_t begin, uint64_t end, Xxh3Stream& hash,
                       std::byte* keep = nullptr,
                       const std::function<void(uint64_t bytes)>& read_so_far = {}) {
-  constexpr uint64_t kPiece = uint64_t{4} << 20;  // worth a thread, and still in cache when it is hashed
+  constexpr uint64_t kPiece = uint64_t{4} << 20;  // worth a thread, and still in the cache when hashed
   std::vector<std::byte> buffers(keep == nullptr ? 2 * std::min(kPiece, end - begin) : 0);
   absl::Status read;
   std::future<void> hashing;
@@ -70,7 +70,7 @@ absl::Status ReadShard(const std::string& path, const CheckpointShard& written, 
   if (bytes != written.bytes) {
     return DataLoss(path, " is damaged: it has ", bytes, " bytes, its manifest says ", written.bytes);
   }
-  // All of it at once: more requests under way than the kernel makes by itself.
+  // The whole file at once: more requests in flight than with the kernel's own read-ahead.
   const auto reading_ahead =
       std::async(std::launch::async, [fd = file.fd()] { posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED); });
   ASSIGN_OR_RETURN(const Hdf5File hdf5, Hdf5File::Open(path));

@@ -1,4 +1,4 @@
-// What people do to checkpoints besides training from them.
+// Tools for checkpoints: compare and reshard.
 #pragma once
 
 #include <cstdint>
@@ -18,17 +18,17 @@ struct TensorDelta {
 
 struct CheckpointDelta {
   size_t tensors = 0;                  // that both have, of the same shape
-  std::vector<std::string> unlike;     // what only one has, or has in another shape; a sentence each
+  std::vector<std::string> unlike;     // in one only, or of another shape; a sentence each
   std::vector<TensorDelta> different;  // of the tensors that both have
 
   bool same() const { return unlike.empty() && different.empty(); }
 };
 
-// Each is a step directory, or a directory of them, whose newest valid one is taken.
+// Each is a step directory, or a directory of them, whose newest valid one is used.
 absl::StatusOr<CheckpointDelta> CompareCheckpoints(const std::string& a, const std::string& b);
 
-// Writes the checkpoint `from` (as above), cut into so many shards, as the same step of `directory`. An error
-// leaves nothing behind; AlreadyExists: that step is there, with other shards.
+// Writes the checkpoint `from` (as above) with this number of shards as the same step of `directory`. An
+// error leaves no files; AlreadyExists: that step exists with other shards.
 absl::Status ReshardCheckpoint(const std::string& from, int64_t shards, const std::string& directory);
 
 }  // namespace deeper

@@ -42,10 +42,10 @@ absl::Status CheckFormat(const Hdf5File& file, const std::string& path) {
   int64_t version = 0;
   if (!file.ReadAttribute("format", &format).ok() || format != kFormat ||
       !file.ReadAttribute("format_version", &version).ok()) {
-    return FailedPrecondition(path, " is not a file of weights as `deeper export` writes them");
+    return FailedPrecondition(path, " is not a weights file of `deeper export`");
   }
   if (version == kVersion) return absl::OkStatus();
-  return Unimplemented(path, " is of weights format version ", version, "; this build reads version ",
+  return Unimplemented(path, " has weights format version ", version, "; this build reads version ",
                        kVersion);
 }
 
@@ -101,7 +101,7 @@ std::vector<TensorEntry> WithoutSpareHeads(std::vector<TensorEntry> entries,
   return entries;
 }
 
-// The values of the model's tensors, back to back: the file's, or those of `params` that the file lacks.
+// The values of the model's tensors, back to back: from the file, or from `params` if the file lacks them.
 absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore& params,
                                        const std::vector<StateTensor>& tensors,
                                        std::vector<std::string>& warnings) {
@@ -133,7 +133,7 @@ absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore
 }  // namespace
 
 absl::StatusOr<Weights> ReadWeights(const std::string& path) {
-  std::error_code unknown;  // opening it will tell
+  std::error_code unknown;  // opening it reports the error
   return std::filesystem::is_directory(path, unknown) ? ReadCheckpointWeights(path) : ReadWeightsFile(path);
 }
 

@@ -1,4 +1,4 @@
-// Weights without the rest of training: what `export` writes, and what --init_from, eval and predict read.
+// Weights without other training state: `export` writes them; --init_from, eval and predict read them.
 #pragma once
 
 #include <cstdint>
@@ -17,22 +17,22 @@ namespace deeper {
 // All weights and statistics of a network, in the canonical layout.
 struct Weights {
   nlohmann::json config;              // of the training; "model" and "num_classes" name the network
-  std::vector<TensorEntry> tensors;   // none of the optimizer
+  std::vector<TensorEntry> tensors;   // without the optimizer's
   std::vector<float> values;          // tensors[i] is elements [first, first + count)
-  std::vector<std::string> warnings;  // checkpoints that were passed over
+  std::vector<std::string> warnings;  // skipped checkpoints
 };
 
 // From a checkpoint (a step directory, or the newest valid one of a directory of them), or from an HDF5 file
-// as WriteWeights makes them. NotFound, DataLoss, FailedPrecondition (not a weights file).
+// of WriteWeights. NotFound, DataLoss, FailedPrecondition (not a weights file).
 absl::StatusOr<Weights> ReadWeights(const std::string& path);
 
 // One HDF5 dataset for each tensor, float32, under its name; root attributes format, format_version, model,
-// num_classes and config. Replaces `path` at once or not at all.
+// num_classes and config. Replaces `path` atomically.
 absl::Status WriteWeights(const Weights& weights, const std::string& path);
 
 // Collective: rank 0 reads for all, and nothing changes unless everything fits. FailedPrecondition lists the
-// names and shapes that do not. Auxiliary heads need not: a network without them ignores the file's, and one
-// with them keeps its initial values. Returns warnings, on rank 0.
+// names and shapes that do not. Auxiliary heads may be missing: a network without them ignores the file's,
+// and a network with them keeps its initial values. Returns warnings, on rank 0.
 absl::StatusOr<std::vector<std::string>> LoadWeights(const std::string& path, ParamStore& params,
                                                      Communicator& comm);
 

@@ -57,7 +57,7 @@ absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset&
   if (counts[0] != dataset.info().samples) {
     return WithExitCode(
         DataLoss("the evaluation counted ", counts[0], " samples, but split ", dataset.info().split, " has ",
-                 dataset.info().samples, ": a fault in deeper, or shards that changed meanwhile"),
+                 dataset.info().samples, ": this is a bug in deeper, or the shards changed meanwhile"),
         ExitCode::kData);
   }
   return EvalResult{counts[0], sum.loss_sum / static_cast<double>(counts[0]), counts[1], counts[2]};

@@ -18,10 +18,10 @@ struct EvalResult {
   int64_t top1 = 0, top5 = 0;  // correct ones
 };
 
-// Collective. `net` was prepared for inference and says what it asks of the loader (Network::Configure).
-// `preset` says how images are prepared; order, batch and ranks are set here. on_batch, if given, sees every
-// batch of this rank and its logits [rows, classes]. DataLoss, on all ranks, for a sample that cannot be
-// read, and should the samples counted not be those of the dataset.
+// Collective. `net` is prepared for inference and configures the loader (Network::Configure). `preset` says
+// how images are prepared; order, batch and ranks are set here. on_batch, if given, receives every batch of
+// this rank and its logits [rows, classes]. DataLoss, on all ranks, if a sample cannot be read or if the
+// samples counted are not those of the dataset.
 absl::StatusOr<EvalResult> Evaluate(
     Network& net, Device& device, const Dataset& dataset, LoaderOptions preset, Communicator& comm,
     const std::function<void(const Batch&, const float* logits)>& on_batch = nullptr);

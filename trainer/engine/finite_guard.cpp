@@ -60,7 +60,7 @@ bool FiniteGuard::EndStep(std::span<const HeadResult> loss) {
 
 std::string FiniteGuard::Culprit(std::span<const HeadResult> loss) const {
   struct Finding {
-    int64_t piece;  // the first that was bad before the sum; the number of pieces: none
+    int64_t piece;  // the first that was bad before the sum; the number of pieces if none was
     double loss;    // mean of the main head
   };
   const auto* const flags = staged_flags_.as<uint32_t>();
@@ -89,7 +89,7 @@ std::string FiniteGuard::Culprit(std::span<const HeadResult> loss) const {
   return absl::StrCat(what, " is not finite on rank ", first - all.begin(), "; ", whose(*first), " there");
 }
 
-// Of the sums, which are not finite where a rank's own gradient is not.
+// Searches the sums, which are not finite where a rank's own gradient is not.
 std::optional<std::string> FiniteGuard::FirstBadParam(size_t piece) const {
   const GradientPiece& part = net_.gradient_pieces()[piece];
   std::vector<float> values(part.count);

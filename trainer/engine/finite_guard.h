@@ -1,10 +1,10 @@
-// Keeps steps whose loss or gradients are NaN or infinite away from the weights, on all ranks alike.
+// Prevents steps whose loss or gradients are NaN or infinite from changing the weights, on all ranks alike.
 //
-// It is the sum of the gradients over the ranks that decides: it has the same bits on every rank, so the
-// ranks agree without a message. A rank whose loss alone is not finite makes one of its gradients a NaN; on a
-// GPU the loss comes to the host too late for that, and the ranks ask each other after the step. To tell
-// which rank it was, each also looks at its own gradients as they leave, still in its caches. Per step that
-// is a pass or two over the gradients.
+// The sum of the gradients over the ranks decides. It has the same bits on every rank, so the ranks agree
+// without a message. A rank whose loss alone is not finite sets one of its gradients to NaN. On a GPU the
+// loss reaches the host too late for that, and the ranks exchange a flag after the step. To find the rank at
+// fault, each also inspects its own gradients before they are sent, while they are in its caches. This costs
+// one or two passes over the gradients per step.
 #pragma once
 
 #include <cstdint>
@@ -24,18 +24,18 @@ class FiniteGuard {
   // All must outlive the guard. `comm` is over host memory.
   FiniteGuard(const Network& net, ParamStore& params, Communicator& comm, Device& device);
 
-  // In this order, enqueued on the device's stream.
-  void BeginStep();  // remembers the running statistics
-  // gradient_pieces()[piece] is final on this rank, and has not left. `loss`: sums of this rank's heads,
-  // those of earlier micro-batches, and of the network's latest.
+  // Called in this order; enqueued on the device's stream.
+  void BeginStep();  // saves the running statistics
+  // gradient_pieces()[piece] is final on this rank and not yet sent. `loss`: sums of this rank's heads over
+  // earlier micro-batches; the network has those of the latest one.
   void InspectPiece(size_t piece, std::span<const HeadResult> loss);
-  void InspectSums();  // the sums over ranks are there
+  void InspectSums();  // the sums over ranks are complete
 
   // Collective, after Device::Synchronize; `loss`: sums of this rank's heads. False: the weights must not be
-  // updated; the running statistics are those of BeginStep again.
+  // updated, and the running statistics are restored to those of BeginStep.
   bool EndStep(std::span<const HeadResult> loss);
-  // Collective, after EndStep returned false everywhere: the first gradient, in the order of backward, that
-  // is not finite, the lowest rank that it came from, and its loss. The same on every rank.
+  // Collective, after EndStep returned false. Names the first gradient, in the order of backward, that is not
+  // finite, the lowest rank that it came from, and the loss of that rank. The same on every rank.
   std::string Culprit(std::span<const HeadResult> loss) const;
 
  private:

@@ -8,7 +8,7 @@
 namespace deeper {
 namespace {
 
-constexpr size_t kAlignment = 256;  // what cuDNN and cuBLASLt want of a workspace
+constexpr size_t kAlignment = 256;  // required of workspaces by cuDNN and cuBLASLt
 
 bool Overlap(const Lifetime& a, const Lifetime& b) {
   return a.first <= b.last && b.first <= a.last;

@@ -1,4 +1,4 @@
-// Places buffers in one arena, so that those which never live at the same time share memory.
+// Places buffers in one arena, where those that are never alive at the same time share memory.
 #pragma once
 
 #include <cstddef>

@@ -14,7 +14,7 @@
 namespace deeper {
 namespace {
 
-// [node] whether everything that reads its output takes slices of channels.
+// [node]; whether all readers of its output accept slices of channels.
 std::vector<bool> OutputsThatMayBeSlices(const Model& model) {
   std::vector<bool> may_be(model.nodes.size(), true);
   for (const Node& node : model.nodes) {
@@ -132,7 +132,7 @@ void Network::PlanBuffers() {
   for (const Head& head : model_.heads) {
     NodeBuffers& node = buffers_[static_cast<size_t>(head.logits)];
     extend(node.y,
-           options_.training ? nodes : 2 * nodes);  // in inference the caller reads the logits at leisure
+           options_.training ? nodes : 2 * nodes);  // in inference the caller reads the logits later
     dlogits_.push_back(-1);
     workspace_bytes =
         std::max(workspace_bytes,
@@ -151,9 +151,9 @@ absl::Status Network::Bind(ParamStore& params) {
   DEEPER_CHECK(arena_.data() == nullptr, "Bind is called once");
   arena_ = device_.Allocate(plan_.bytes);
   if (arena_.data() == nullptr) {
-    return ResourceExhausted(model_.name, " with ", options_.rows, " rows a forward pass needs ",
+    return ResourceExhausted(model_.name, " with ", options_.rows, " rows per forward pass needs ",
                              plan_.bytes >> 20, " MiB for activations, and ", device_.AvailableBytes() >> 20,
-                             " MiB are available: use a smaller --micro_batch (of `bench`: --batch)");
+                             " MiB are available: use a smaller --micro_batch (in `bench`: --batch)");
   }
   const size_t control_bytes =
       sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +
@@ -184,7 +184,7 @@ void Network::BindOps(ParamStore& params) {
     auto* const narrow = static_cast<uint16_t*>(params.narrow_values());
     binding.narrow_params.push_back(trained && narrow != nullptr ? narrow + offset : nullptr);
     if (!trained) continue;
-    GradientPiece& piece = piece_of_node[node];  // a node's trained parameters are neighbours in the arena
+    GradientPiece& piece = piece_of_node[node];  // a node's trained parameters are adjacent in the arena
     const size_t first = piece.count == 0 ? offset : std::min(piece.offset, offset);
     const size_t end =
         std::max(piece.offset + piece.count, offset + static_cast<size_t>(own.layout.stored_elements));
@@ -216,7 +216,7 @@ void Network::BindOps(ParamStore& params) {
   }
 }
 
-// The order in memory goes from the strictest alignment to the least.
+// In memory, ordered from the strictest alignment to the weakest.
 Network::Control Network::ControlAt(const Buffer& memory) const {
   Control control;
   control.step = memory.as<StepContext>();

@@ -1,4 +1,4 @@
-// A model made runnable: prepared ops in order, bound to one arena planned from tensor lifetimes.
+// A runnable model: prepared ops in order, bound to one arena that is planned from tensor lifetimes.
 #pragma once
 
 #include <cstdint>
@@ -32,33 +32,33 @@ struct NetworkOptions {
 };
 
 // A model without heads is a part of another one (op_chain.h): the caller fills input() and
-// output_gradient(). No buffers share memory there, so that Forward and Backward can each be repeated.
+// output_gradient(). Its buffers share no memory, so that Forward and Backward can each be repeated.
 class Network {
  public:
-  // Prepares every op and plans the memory; allocates nothing large. InvalidArgument names a misfit node.
+  // Prepares every op and plans the memory; allocates nothing large. InvalidArgument names the unfit node.
   static absl::StatusOr<std::unique_ptr<Network>> Prepare(const Model& model, const NetworkOptions& options,
                                                           Device& device);
 
-  // What ParamStore::Create wants.
+  // For ParamStore::Create.
   std::vector<Param> Params() const;
   bool wants_narrow_params() const {
     return device_.wants_narrow_params() && options_.precision == DType::kBf16;
   }
-  // Of activations, their gradients, saved state and workspace.
+  // Activations, their gradients, saved state and workspace.
   size_t arena_bytes() const { return plan_.bytes; }
 
-  // Allocates the arena and binds every op to it and to `params`, which must outlive the network. Once.
-  // Parameters are found by name, so that a network for inference, without aux heads, shares the store of the
-  // one that trains. ResourceExhausted says how much memory was missing.
+  // Allocates the arena and binds every op to it and to `params`, which must outlive the network. Call it
+  // once. Parameters are found by name, so that a network for inference, without aux heads, can share the
+  // store of the training network. ResourceExhausted states the memory needed and available.
   absl::Status Bind(ParamStore& params);
 
-  // What this network asks of a loader: size, channels and rows, and how the device wants its batches.
+  // Sets the loader's options that depend on the network and the device: size, channels, rows, batch format.
   void Configure(LoaderOptions& options) const;
-  // Begins to copy a batch's pixels to the device beside the work that is under way; Load does it otherwise.
-  // At most one batch may be staged and not loaded, and the batch before it must have been computed.
+  // Begins to copy a batch's pixels to the device in parallel with the current work; without it, Load copies
+  // them. At most one batch may be staged and not loaded, and work before the loaded batch must be complete.
   void Stage(const Batch& batch);
   // Makes a batch the input of Forward; it must stay valid until Device::Synchronize. The loss gradient is
-  // scaled by 1 / batch.global_rows: summed over micro-batches and ranks it is that of the global mean loss.
+  // scaled by 1 / batch.global_rows, so that summed over micro-batches and ranks it is that of the mean loss.
   void Load(const Batch& batch, uint64_t seed);
   // Load without the images.
   void LoadLabels(const Batch& batch, uint64_t seed);
@@ -75,7 +75,7 @@ class Network {
   std::span<const HeadResult> results() const;
   // Logits of the main head, [rows, classes], float32, copied to the host.
   void ReadLogits(float* logits) const;
-  // In device memory, once bound. Without heads, what the last node writes, and its gradient.
+  // In device memory, after Bind. The last node's output and its gradient: for models without heads.
   Tensor input() const { return {At(images_), images_desc_}; }
   Tensor output() const { return {At(buffers_.back().y), ops_.back()->needs().y}; }
   Tensor output_gradient() const { return {At(buffers_.back().dy.front()), output().desc.Dense()}; }
@@ -101,7 +101,7 @@ class Network {
     int y = -1, saved = -1, pooled_dx = -1;
     std::vector<int> dx;         // parts
     std::vector<int> dy;         // parts: dx of all consumers, and the loss' gradient of a head
-    std::vector<int> pooled_dy;  // nodes that have one more part
+    std::vector<int> pooled_dy;  // nodes with one more part
   };
   std::vector<NodeBuffers> buffers_;  // [node]
   std::vector<int> dlogits_;          // [head]
@@ -109,7 +109,7 @@ class Network {
   TensorDesc images_desc_;
   MemoryPlan plan_;
 
-  // What ops read and heads write apart from tensors, at the same offsets on the device and on the host.
+  // Data that ops read and heads write besides tensors, at the same offsets on the device and on the host.
   struct Control {
     StepContext* step = nullptr;
     HeadResult* results = nullptr;      // [head]
@@ -121,9 +121,9 @@ class Network {
   Control ControlAt(const Buffer& memory) const;
 
   Buffer arena_, control_, staged_control_;
-  // Batches from the host, one in use and one on its way; allocated by the first. On the CPU the loader's do.
+  // Batches from the host: one in use, one being copied. The CPU uses the loader's memory instead.
   Buffer incoming_[2];
-  bool in_use_ = false, staged_ = false;  // index of the one in use; whether the other one is on its way
+  bool in_use_ = false, staged_ = false;  // index of the one in use; whether the other is being copied
   std::vector<GradientPiece> gradient_pieces_;
   std::vector<int> piece_of_node_;  // index into gradient_pieces_, -1 for a node without trained parameters
 };

@@ -20,7 +20,7 @@ std::vector<NodeRange> AllNodes(const Model& model) {
   return ranges;
 }
 
-// Where canonical element i, in the order N, C, H, W, lies in memory.
+// The place in memory of canonical element i, in the order N, C, H, W.
 size_t OffsetOf(const TensorDesc& desc, int64_t i) {
   const Shape& s = desc.shape;
   const int64_t pixel = i % s.spatial(), channel = i / s.spatial();
@@ -52,7 +52,7 @@ absl::StatusOr<NodeRange> FindRange(const Model& model, const std::string& name)
     if (range.name == name) return range;
     if (std::find(names.begin(), names.end(), range.name) == names.end()) names.push_back(range.name);
   }
-  return InvalidArgument("--op=", name, ": ", model.name, " has no such layer: take all, or one of ",
+  return InvalidArgument("--op=", name, ": ", model.name, " has no such layer; use all, or one of ",
                          absl::StrJoin(names, ", "));
 }
 
@@ -95,7 +95,7 @@ void OpChain::Fill(uint64_t seed) {
   device_.Synchronize();
 }
 
-// Canonical element i has the same value in every layout, as far as the type holds it.
+// Canonical element i has the same value in every layout, within the precision of the type.
 void OpChain::Fill(const Tensor& tensor, uint64_t seed) {
   const TensorDesc& desc = tensor.desc;
   Rng rng(seed, RandomStream("bench"), 0, 0);
@@ -139,7 +139,7 @@ double Difference(const std::vector<std::vector<float>>& a, const std::vector<st
       difference += std::pow(double{a[i][j]} - b[i][j], 2);
       norm += std::pow(double{b[i][j]}, 2);
     }
-    largest = std::max(largest, std::sqrt(difference / std::max(norm, 1e-30)));  // a NaN is no maximum
+    largest = std::max(largest, std::sqrt(difference / std::max(norm, 1e-30)));  // std::max ignores a NaN
     if (std::isnan(difference)) return difference;
   }
   return largest;

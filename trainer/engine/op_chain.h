@@ -1,4 +1,4 @@
-// Neighbouring layers of a model as a network of its own, on random data: what `deeper bench op` measures.
+// Consecutive layers of a model as a separate network on random data, which `deeper bench op` measures.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ struct NodeRange {
 // "stem" (all before the first module), every module by its name, "head" (all after the last module on the
 // way to the main classifier); for other networks, every node.
 std::vector<NodeRange> BenchmarkedRanges(const Model& model);
-// One of these, or any node. InvalidArgument lists what there is.
+// One of these ranges, or any node. InvalidArgument lists the known names.
 absl::StatusOr<NodeRange> FindRange(const Model& model, const std::string& name);
 
 class OpChain {

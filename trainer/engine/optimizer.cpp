@@ -11,7 +11,7 @@ namespace {
 
 struct Row {
   const char* name;
-  std::vector<std::string> state;  // in the order of the rule's, and of the tensors in a checkpoint
+  std::vector<std::string> state;  // in the order of the rule and of checkpoints
   UpdateRule (*rule)(const OptimizerOptions&);
 };
 

@@ -48,7 +48,7 @@ absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer, DType dt
   if (bytes == 0 || buffer.data() != nullptr) return absl::OkStatus();
   return ResourceExhausted("no memory for the parameters: ", bytes, " more bytes are needed, the device has ",
                            device.AvailableBytes(),
-                           " left; take a smaller model or a device with more memory");
+                           " left; use a smaller model or a device with more memory");
 }
 
 // Two normal deviates from two uniform words (Box and Muller 1958). 1 - u is in (0, 1]: its log is finite.
@@ -125,7 +125,7 @@ absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::MakeEmpty() const {
 }
 
 void ParamStore::Swap(ParamStore& other) {
-  DEEPER_CHECK(!in_place_ && !other.in_place_, "somebody has pointers into these parameters");
+  DEEPER_CHECK(!in_place_ && !other.in_place_, "there are pointers into these parameters");
   std::swap(values_, other.values_);
   std::swap(grads_, other.grads_);
   std::swap(statistic_values_, other.statistic_values_);
@@ -167,7 +167,7 @@ void ParamStore::Write(const Param& param, const float* canonical, float* arena)
     if (begin >= end) return;
   }
   float* const place = arena + (begin - first);
-  std::unique_ptr<float[]> staged;  // for a part, or a device whose memory the host does not reach
+  std::unique_ptr<float[]> staged;  // for a part, or a device whose memory the host cannot access
   if (device_.type() == DeviceType::kCpu && end - begin == elements) {
     PackParam(param.spec, param.layout, canonical, place);
   } else {

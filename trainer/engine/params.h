@@ -1,4 +1,4 @@
-// All parameters of a model in flat float32 arenas: what the optimizer, the all-reduce and checkpoints use.
+// All parameters of a model in flat float32 arenas, for the optimizer, the all-reduce and checkpoints.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct Param {
   ParamLayout layout;  // as in memory
   int64_t offset = 0;  // elements into its arena: trained (values, grads, states) or statistics
   int node = 0;        // of the model
-  // Parameters of one run lie one right behind the other, in the order of their places. -1: alone.
+  // Parameters of one run are contiguous, in the order of their places. -1: no run.
   int run = -1, place = 0;
 };
 
@@ -28,7 +28,7 @@ struct ArenaSlice {
   int index = 0, count = 1;
 };
 
-// What an optimizer keeps for every trained parameter: an arena per name, of which only a slice is here.
+// An optimizer's state for every trained parameter: an arena per name, of which this rank has a slice.
 struct StateArenas {
   std::vector<std::string> names = {};  // also the tensors' roles in checkpoints
   ArenaSlice slice = {};
@@ -36,11 +36,11 @@ struct StateArenas {
 
 class ParamStore {
  public:
-  // Takes the parameters of all nodes in forward order, `offset` still to be assigned: each on a 64-byte
-  // boundary or in a run that begins on one, trained ones in one arena, statistics in another. `training`
-  // also allocates gradients and `states`. All memory starts as zeros. ResourceExhausted if the device has
-  // too little memory. `narrow` keeps a copy of the values in bf16 as well (OpBinding::narrow_params). The
-  // arena of trained parameters is padded for all slices of it to be as long, in whole decay groups.
+  // Takes the parameters of all nodes in forward order and assigns `offset`: each on a 64-byte boundary or in
+  // a run that begins on one, trained ones in one arena, statistics in another. `training` also allocates
+  // gradients and `states`. All memory starts as zeros. ResourceExhausted if the device has too little
+  // memory. `narrow` keeps a copy of the values in bf16 as well (OpBinding::narrow_params). The arena of
+  // trained parameters is padded so that its slices have equally many whole decay groups.
   static absl::StatusOr<std::unique_ptr<ParamStore>> Create(std::vector<Param> params, Device& device,
                                                             bool training, bool narrow = false,
                                                             StateArenas states = {});
@@ -50,12 +50,12 @@ class ParamStore {
   // Elements of an arena, padding included.
   int64_t trained_elements() const { return trained_elements_; }
   int64_t statistics_elements() const { return statistics_elements_; }
-  // Those that states are kept for: [state_first, state_first + state_elements) of the trained.
+  // The state is of the trained elements [state_first, state_first + state_elements).
   const std::vector<std::string>& state_names() const { return state_arenas_.names; }
   bool state_is_sharded() const { return state_arenas_.slice.count > 1; }
   int64_t state_elements() const { return trained_elements_ / state_arenas_.slice.count; }
   int64_t state_first() const { return state_arenas_.slice.index * state_elements(); }
-  // Of the device's memory, for all of it.
+  // Device memory of all arenas.
   size_t bytes() const;
 
   float* values() const { return values_.as<float>(); }
@@ -68,17 +68,17 @@ class ParamStore {
 
   // A store of the same parameters on the same device, all zeros.
   absl::StatusOr<std::unique_ptr<ParamStore>> MakeEmpty() const;
-  // Exchanges the memory, and so all values, with a store that MakeEmpty made: nothing is copied, and what
-  // pointed into one store's arenas points into the other's. Hence not after KeepInPlace.
+  // Exchanges the memory, and so all values, with a store that MakeEmpty made. Nothing is copied: pointers
+  // into one store's arenas then point into the other's. Not allowed after KeepInPlace.
   void Swap(ParamStore& other);
-  // For whom keeps pointers into the arenas.
+  // Called by owners of pointers into the arenas.
   void KeepInPlace() { in_place_ = true; }
 
   // Fills values and statistics from (seed, parameter name): the same on every device, in every layout.
   void Initialize(uint64_t seed);
 
   // One tensor, as in files (canonical layout, host memory) <-> in the arena `values`, `grads`, a `state` or
-  // `statistic_values`. Of a sharded arena, Write keeps what lies in this slice, and Read is not possible.
+  // `statistic_values`. For a sharded arena, Write stores the part in this slice, and Read is not possible.
   void Read(const Param& param, const float* arena, float* canonical) const;
   void Write(const Param& param, const float* canonical, float* arena);
 

@@ -16,8 +16,8 @@ enum class ScheduleKind {
 };
 constexpr auto Choices(ScheduleKind) {
   return std::to_array<Choice<ScheduleKind>>(
-      {{"constant", ScheduleKind::kConstant, "--lr throughout"},
-       {"step", ScheduleKind::kStep, "times --lr_gamma every --lr_step_epochs"},
+      {{"constant", ScheduleKind::kConstant, "--lr at every step"},
+       {"step", ScheduleKind::kStep, "multiplied by --lr_gamma every --lr_step_epochs"},
        {"poly", ScheduleKind::kPoly, "falls to --lr_min as (1 - t)^lr_power; t goes from 0 to 1"},
        {"cosine", ScheduleKind::kCosine, "falls to --lr_min as (1 + cos(pi t)) / 2"}});
 }

@@ -1,7 +1,7 @@
-// The sums that batch normalisation exchanges with --sync_bn, and how long they keep a rank waiting.
+// The sums that batch normalisation exchanges with --sync_bn, and the time that a rank waits for them.
 //
-// They are all-reduces between those of gradients, on the same communicator and from the same thread: ops
-// run, and finish gradients, in the same order on every rank, so ranks start all of them in the same order.
+// They are all-reduces between those of gradients, on the same communicator and thread. Ops run and finish
+// gradients in the same order on every rank; therefore all ranks start them in the same order.
 #pragma once
 
 #include <utility>
@@ -17,7 +17,7 @@ class StatisticsSum {
   explicit StatisticsSum(Communicator& comm) : comm_(comm) {}
   StatisticsSum(const StatisticsSum&) = delete;
 
-  // For OpOptions::sum_over_ranks; it refers to this.
+  // For OpOptions::sum_over_ranks; it refers to this object.
   SumOverRanks Function() {
     return [this](double* values, size_t count) {
       const double start = Milliseconds();

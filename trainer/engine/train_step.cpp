@@ -12,7 +12,7 @@
 namespace deeper {
 namespace {
 
-// A sum, so that the number of ranks does not show; of 40 bits each, so that it does not overflow.
+// A sum, which does not depend on the number of ranks, of 40-bit hashes, so that it does not overflow.
 int64_t HashOf(const Batch& batch) {
   int64_t sum = 0;
   for (int64_t i = 0; i < batch.rows; ++i) {
@@ -50,7 +50,7 @@ TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumula
       statistics_(statistics) {
   for (auto& by_last : recordings_) {
     by_last[false] = device.MakeRecording();
-    // Where sums over ranks go by way of the host, the micro-batch that they begin in just runs.
+    // If sums over ranks pass through the host, the micro-batch that starts them is not recorded.
     by_last[true] = reducer.recordable() ? device.MakeRecording() : MakePlainRecording();
   }
 }
@@ -98,7 +98,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
   return report;
 }
 
-// What is recorded waits for the peers' gradients here, where the host waits for the device.
+// A recorded step waits for the peers' gradients here, where the host waits for the device.
 void TrainStep::AwaitDevice(bool sums) {
   if (!sums) return device_.Synchronize();
   EnterPhase(Phase::kGradients);
@@ -111,12 +111,12 @@ absl::StatusOr<Batch> TrainStep::NextBatch() {
   return *std::exchange(next_, std::nullopt);
 }
 
-// While the device computes, the next batch is on its way to it. A failure is that batch's, and waits for it.
+// Copies the next batch to the device while it computes. The step of that batch reports a failure.
 void TrainStep::Prefetch(StepReport& report) {
   if (device_.type() == DeviceType::kCpu) return;
   EnterPhase(Phase::kLoader);
   const double start = Milliseconds();
-  device_.WaitForUploads();  // of the batch in use: Next hands its memory to the loader
+  device_.WaitForUploads();  // of the batch in use: Next returns its memory to the loader
   report.upload_wait_ms += Milliseconds() - start;
   next_ = loader_.Next();
   if (next_->ok()) net_.Stage(**next_);
@@ -137,8 +137,8 @@ absl::Status GradientAccumulator::Reserve(int micros) {
   return absl::OkStatus();
 }
 
-// A sum kept at index k is of 2^k micro-batches in a tree, as the bits of a binary counter; of all before in
-// a running sum, which has no other index than 0.
+// In a tree, sums_[k] is the sum of 2^k micro-batches, like the bits of a binary counter. A running sum is
+// sums_[0], of all earlier micro-batches.
 void GradientAccumulator::Add(const GradientPiece& piece, int micro, int micros) {
   if (micros == 1) return;
   float* const grads = params_.grads() + piece.offset;

@@ -1,4 +1,4 @@
-// The table of models, and what they are built with. A model is a file with its builder, and a row here.
+// The table of models and the tools that build them. A model is a file with its builder, and a row here.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace deeper {
 
-// Appends nodes and heads to a model, of which all else is set.
+// Appends nodes and heads to a model whose other fields are set.
 using ModelBuilder = void(const ModelOptions& options, Model& model);
 
 ModelBuilder BuildGoogLeNet, BuildNin, BuildNinCifar, BuildAlexNet, BuildVgg16;
@@ -40,7 +40,7 @@ class NodeChain {
     model_.nodes.push_back({std::move(name), op, last_});
     last_ = static_cast<int>(model_.nodes.size()) - 1;
   }
-  // Nothing where the options have dropout off.
+  // Adds nothing if dropout is off.
   void AddDropout(std::string name, float p) {
     if (dropout_) Add(std::move(name), DropoutParams{p});
   }

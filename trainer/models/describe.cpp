@@ -13,7 +13,7 @@ namespace deeper {
 namespace {
 
 struct Cost {
-  int64_t parameters = 0;  // trained ones, as everyone counts them
+  int64_t parameters = 0;  // trained ones only
   int64_t macs = 0;
   int64_t activation_bytes = 0;
 

@@ -1,7 +1,7 @@
-// What a model costs, layer by layer, before anything is allocated: shapes, parameters, multiply-accumulates,
-// and the bytes of float32 activations that training keeps. Totals are for training (all heads) and for
-// inference (the main head). After them, what the GoogLeNet paper argues with: the price of a 5x5 branch, and
-// the networks it is compared with.
+// The cost of a model, layer by layer, before anything is allocated: shapes, parameters,
+// multiply-accumulates, and the bytes of float32 activations that training keeps. Totals are for training
+// (all heads) and for inference (the main head). The comparisons of the GoogLeNet paper follow: the cost of a
+// 5x5 branch, and other networks.
 #pragma once
 
 #include <cstdint>

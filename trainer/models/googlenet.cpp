@@ -103,7 +103,7 @@ class Builder {
 
 }  // namespace
 
-// The model's name says which of them.
+// The model's name selects the variant.
 void BuildGoogLeNet(const ModelOptions& options, Model& model) {
   Builder(options, model).Build();
 }

@@ -1,4 +1,4 @@
-// Networks as topology only, without memory or device: nodes, each an op's parameters and the node it reads.
+// The topology of networks, without memory or device: nodes with an op's parameters and an input node each.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct Node {
   int input = kImages;  // index of an earlier node
 };
 
-// A classifier: weighted cross-entropy of node `logits`. The first is the main one; the rest only train.
+// A classifier: weighted cross-entropy of node `logits`. The first is the main one; the others only train.
 struct Head {
   std::string name;  // "main", "aux1", "aux2"
   int logits = 0;
@@ -46,7 +46,7 @@ struct ModelOptions {
 
 std::vector<std::string> ModelNames();
 
-// Where a max pool alone reads a layer's ReLU, the pool applies its mask (PoolParams::mask_dx).
+// If a max pool is the only reader of a layer's ReLU, the pool applies its mask (PoolParams::mask_dx).
 // InvalidArgument: an unknown name (lists the known ones), an option the model does not have, or an image
 // size that some layer does not fit (names the layer and the smallest size).
 absl::StatusOr<Model> MakeModel(std::string_view name, const ModelOptions& options);

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kSmallStemImageSize = 32;
 
-// Of a layer whose whole output is a ReLU's, or nullptr. (A naive module passes on its pool's output.)
+// dy_is_masked of a layer whose whole output is a ReLU's, else nullptr. (A naive module also outputs a pool.)
 bool* DyIsMasked(OpParams& op) {
   if (auto* conv = std::get_if<Conv2dParams>(&op)) return conv->relu ? &conv->dy_is_masked : nullptr;
   if (auto* module = std::get_if<InceptionParams>(&op))
@@ -21,7 +21,7 @@ bool* DyIsMasked(OpParams& op) {
   return nullptr;
 }
 
-// Where a max pool is all that reads a layer's ReLU, moves the ReLU's mask into the pool's backward pass.
+// If a max pool is the only reader of a layer's ReLU, moves the ReLU's mask into the pool's backward pass.
 void MaskReluInPools(Model& model) {
   std::vector<int> readers(model.nodes.size());
   for (const Node& node : model.nodes) {
@@ -38,20 +38,19 @@ void MaskReluInPools(Model& model) {
 
 absl::Status ValidateOptions(const Architecture& architecture, const ModelOptions& options) {
   if (options.num_classes < 1 || options.channels < 1 || options.image_size < 0) {
-    return InvalidArgument(
-        architecture.name, ": --num_classes ", options.num_classes, ", --image_size ", options.image_size,
-        " and ", options.channels,
-        " channels make no network: all must be positive (image size 0 is the model's own)");
+    return InvalidArgument(architecture.name, ": --num_classes ", options.num_classes, ", --image_size ",
+                           options.image_size, " and ", options.channels,
+                           " channels are not valid: all must be positive (image size 0 is the model's own)");
   }
   if (options.small_stem && !architecture.has_small_stem) {
     return InvalidArgument(
         architecture.name,
-        " has no small stem: leave out --stem=small, or take a googlenet or nin-cifar for small images");
+        " has no small stem: omit --stem=small, or use a googlenet or nin-cifar for small images");
   }
   return absl::OkStatus();
 }
 
-// Smallest size of the images that every layer fits; at most `limit`, which fits.
+// The smallest image size that fits every layer; at most `limit`, which fits.
 int64_t SmallestImageSize(Model model, int64_t limit) {
   for (model.image_size = 1; model.image_size < limit; ++model.image_size) {
     if (InferShapes(model, 1).ok()) break;
@@ -70,7 +69,7 @@ std::vector<std::string> ModelNames() {
 absl::StatusOr<Model> MakeModel(std::string_view name, const ModelOptions& options) {
   const auto* architecture = std::ranges::find(kArchitectures, name, &Architecture::name);
   if (architecture == std::end(kArchitectures)) {
-    return InvalidArgument("no model is called \"", std::string(name), "\": take one of ",
+    return InvalidArgument("there is no model \"", std::string(name), "\": use one of ",
                            absl::StrJoin(ModelNames(), ", "));
   }
   RETURN_IF_ERROR(ValidateOptions(*architecture, options));

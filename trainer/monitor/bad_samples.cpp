@@ -37,9 +37,9 @@ class BadSamples final : public Monitor {
   }
 
  private:
-  // What was wrong with each sample that is new since the last call, the same on all ranks.
+  // The error of each bad sample that is new since the last call; the same on all ranks.
   std::vector<std::string> GatherNews() {
-    std::string mine;  // a line each: number, tab, what is wrong
+    std::string mine;  // one line per sample: number, tab, error
     for (const auto& [sample, what] : loader_.bad_samples())
       if (!known_.contains(sample)) absl::StrAppend(&mine, sample, "\t", what, "\n");
     const auto bytes = static_cast<int64_t>(mine.size());

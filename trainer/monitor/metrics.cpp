@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "absl/strings/str_format.h"
+#include "data/io/atomic_file.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -15,7 +16,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Whether the file's last line lacks its newline, as when its process was killed in the middle of a write.
+// Whether the file's last line lacks its newline, for example because a write was killed halfway.
 bool EndsMidLine(const File& file) {
   const uint64_t size = file.Size().value_or(0);
   char last = '\n';
@@ -28,7 +29,7 @@ double Now() {
   return std::round(1e3 * since.count()) / 1e3;
 }
 
-// What of an event is a curve.
+// The fields of an event that TensorBoard draws as curves.
 std::vector<Scalar> ScalarsOf(const Event& event) {
   const std::string folder = event.name == "step" ? "train/" : "eval/";
   std::vector<Scalar> scalars;
@@ -51,6 +52,7 @@ Event EvalEvent(int64_t step, const EvalResult& result) {
 }
 
 absl::StatusOr<MetricsWriter> MetricsWriter::Open(const std::string& path, Mode mode) {
+  RETURN_IF_ERROR(CreateParentDirectory(path));
   ASSIGN_OR_RETURN(File file,
                    File::Open(path, O_RDWR | O_CREAT | O_APPEND | (mode == Mode::kRestart ? O_TRUNC : 0)));
   MetricsWriter writer(std::move(file));
@@ -74,7 +76,7 @@ absl::Status MetricsWriter::Write(const Event& event) {
   Json line = {{"event", event.name}};
   line.update(event.fields);
   line["time"] = time;
-  // `replace`: a path or a name that is not UTF-8 must not cost the line.
+  // `replace`: a path or a name that is not UTF-8 must not lose the line.
   status.Update(Append(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"));
   return status;
 }

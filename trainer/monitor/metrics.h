@@ -1,4 +1,4 @@
-// The machine-readable log of a run: one JSON object a line, each on disk's way as soon as it happened.
+// The machine-readable log of a run: one JSON object per line, written as soon as the event happens.
 #pragma once
 
 #include <cstdint>
@@ -18,19 +18,20 @@ namespace deeper {
 
 // Something that happened in a run.
 struct Event {
-  std::string name = {};               // "eval"; empty: for the log alone
+  std::string name = {};               // "eval"; empty: for the log only
   nlohmann::ordered_json fields = {};  // an object, in the order of the file
   std::string text = {};               // a line for the log; empty: none
 };
 
 Event EvalEvent(int64_t step, const EvalResult& result);
 
-// A default-constructed writer discards everything: what ranks other than 0 and runs without --metrics_out
-// use. Every event begins with its name as "event" and ends with its "time", in seconds since 1970. Numbers
-// that are not finite are written as null. Errors (a full disk) name the file; later events are still tried.
+// A default-constructed writer discards everything; ranks other than 0 and runs without --metrics_out use it.
+// Every event begins with its name as "event" and ends with its "time", in seconds since 1970. Numbers that
+// are not finite are written as null. Errors (a full disk) name the file; later events are still attempted.
 class MetricsWriter {
  public:
   // kRestart empties an existing file; kAppend, for a resumed run, keeps it and ends a line that was cut off.
+  // Open creates the directory of `path`.
   enum class Mode { kRestart, kAppend };
 
   MetricsWriter() = default;

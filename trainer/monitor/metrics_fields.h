@@ -1,5 +1,5 @@
 // What --metrics_out contains: one row per field of every event. docs/reference/metrics.md is generated from
-// these rows; tests hold the files that runs write to them.
+// these rows; tests compare them with the files of runs.
 #pragma once
 
 namespace deeper {

@@ -1,4 +1,4 @@
-// What a run watches itself for as it trains. A monitor is a file with its factory, and a row of kMonitors.
+// Monitors watch a run as it trains. Each one is a file with its factory, and a row of kMonitors.
 #pragma once
 
 #include <cstdint>
@@ -16,19 +16,19 @@
 
 namespace deeper {
 
-// What monitors are made from. All that it refers to must outlive them.
+// The arguments of a monitor's factory. Everything that it refers to must outlive the monitors.
 struct MonitorContext {
   const Model& model;
   Communicator& comm;
   const Loader& loader;
   int cores = 1;                // of this rank
   int64_t allow_bad = 0;        // LoaderOptions::allow_bad
-  bool skip_nonfinite = false;  // or stop at the first step that is not finite
+  bool skip_nonfinite = false;  // false: the first step that is not finite ends the run
   // Collective: FiniteGuard::Culprit of a step that was not finite.
   std::function<std::string(const StepReport&)> culprit = nullptr;
 };
 
-// A step that was done.
+// A completed step.
 struct Observation {
   int64_t step = 0;  // counted from 1
   const StepReport& report;
@@ -47,15 +47,15 @@ class Monitor {
 
 using MonitorFactory = std::unique_ptr<Monitor>(const MonitorContext&);
 
-// Names ranks that are slower than the others again and again.
+// Reports ranks that are repeatedly slower than the others.
 MonitorFactory WatchStragglers;
-// Says once which stage of the way from the disk to the device keeps a run waiting, and what would help.
+// Reports once which input stage, from disk to device, keeps training waiting, and what to change.
 MonitorFactory WatchDataBottleneck;
 // Skips steps that are not finite, or ends the run with ExitCode::kNotFinite.
 MonitorFactory WatchNonFinite;
-// Warns of a classifier that has not learned anything.
+// Warns about a classifier that has not learned anything.
 MonitorFactory WatchStuckHeads;
-// Ends the run with ExitCode::kData once more samples than are allowed cannot be read, over all ranks.
+// Ends the run with ExitCode::kData if, over all ranks, more samples than allowed cannot be read.
 MonitorFactory WatchBadSamples;
 
 // In the order in which they observe a step.

@@ -6,14 +6,14 @@
 namespace deeper {
 namespace {
 
-constexpr int kMostSkippedInARow = 100;  // steps; then skipping does not help
+constexpr int kMostSkippedInARow = 100;  // steps; after them, skipping does not help
 
 class NonFinite final : public Monitor {
  public:
   explicit NonFinite(const MonitorContext& context)
       : skip_(context.skip_nonfinite), culprit_(context.culprit) {}
 
-  // The step left the weights as they were.
+  // A step that is not finite did not change the weights.
   absl::Status Observe(const Observation& now, std::vector<Event>& events) override {
     if (now.report.finite) {
       in_a_row_ = 0;
@@ -25,12 +25,10 @@ class NonFinite final : public Monitor {
     events.push_back(
         {"nonfinite", {{"step", now.step}, {"reason", culprit}}, skipped ? "warning: skipped " + what : ""});
     if (skipped) return absl::OkStatus();
-    return WithExitCode(
-        OutOfRange(
-            what, skip_ ? absl::StrCat("; ", in_a_row_, " steps in a row") : "",
-            ". The weights are those of the step before. Go on from the newest checkpoint with a lower --lr, "
-            "a longer --warmup_epochs or --on_nonfinite=skip"),
-        ExitCode::kNotFinite);
+    return WithExitCode(OutOfRange(what, skip_ ? absl::StrCat("; ", in_a_row_, " steps in a row") : "",
+                                   ". The step did not change the weights. Resume from the newest checkpoint "
+                                   "with a lower --lr, a longer --warmup_epochs or --on_nonfinite=skip"),
+                        ExitCode::kNotFinite);
   }
 
  private:

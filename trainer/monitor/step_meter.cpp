@@ -7,7 +7,7 @@
 namespace deeper {
 namespace {
 
-// [head], over all ranks; added up in the order of the samples: in elastic runs the ranks do not show.
+// [head], over all ranks. The order of the samples gives elastic runs the same bits on any number of ranks.
 std::vector<double> LossSums(const StepReport& report, Communicator& comm) {
   const std::vector<double>& mine = report.micro_losses;
   std::vector<double> all(mine.size() * static_cast<size_t>(comm.size())), sums(report.heads.size());

@@ -1,4 +1,4 @@
-// The launches of a step as they ran, for people and for trace viewers.
+// The measured launches of a step, as tables and for trace viewers.
 #pragma once
 
 #include <string>
@@ -12,8 +12,8 @@ namespace deeper {
 // In the trace event format, which Perfetto (ui.perfetto.dev) and Chrome read.
 std::string TraceJson(const std::vector<ProfiledLaunch>& profile);
 
-// Two tables, by the launches' names and by their scopes, the longest first: where the time went, and which
-// part of it the GPU needs at the least (FloorMicroseconds). gpu == nullptr: its floor is not known.
+// Two tables of times, by launch name and by scope, longest first, with the share of the time that the GPU
+// needs at least (FloorMicroseconds). gpu == nullptr: that minimum is not known.
 std::string ProfileText(const std::vector<ProfiledLaunch>& profile, const GpuSpec* gpu, DType precision);
 
 }  // namespace deeper

@@ -1,5 +1,5 @@
-// Names ranks that are slower than the others again and again: every step waits for the slowest, so one bad
-// disk, throttled processor or busy machine slows the whole job, and no other figure of a log shows which.
+// Reports ranks that are repeatedly slower than the others. Every step waits for the slowest rank: one bad
+// disk, throttled processor or busy machine slows the whole job, and no other figure in the log shows which.
 #include "absl/strings/str_format.h"
 #include "trainer/monitor/monitor.h"
 #include "trainer/scaling/statistics.h"
@@ -10,13 +10,13 @@ namespace {
 constexpr int64_t kWindow = 50;   // steps
 constexpr double kSlower = 1.25;  // times the median
 
-// What a step takes on a rank, without waiting for other ranks.
+// The time of a step on one rank, without waiting for other ranks.
 struct RankTimes {
   double data_wait_ms = 0, compute_ms = 0;
   double total_ms() const { return data_wait_ms + compute_ms; }
 };
 
-// Of two ranks, the figure of the faster.
+// For two ranks, the figure of the faster one.
 double MedianOf(const std::vector<RankTimes>& ranks, const std::function<double(const RankTimes&)>& figure) {
   std::vector<double> values;
   for (const RankTimes& rank : ranks) values.push_back(figure(rank));
@@ -27,7 +27,7 @@ std::string Sentence(size_t number, const RankTimes& rank, const RankTimes& medi
                      int64_t last_step) {
   const bool data = rank.data_wait_ms - median.data_wait_ms > rank.compute_ms - median.compute_ms;
   return absl::StrFormat(
-      "rank %d is slow, mostly in %s: steps %d to %d took it %.1f ms each, %.2f times the median rank's; "
+      "rank %d is slow, mostly in %s: steps %d to %d took %.1f ms each, %.2f times the median of all ranks; "
       "waiting for data %.1f ms (median %.1f), computing %.1f ms (median %.1f)",
       number, data ? "waiting for data" : "computing", last_step - kWindow + 1, last_step, rank.total_ms(),
       rank.total_ms() / median_total, rank.data_wait_ms, median.data_wait_ms, rank.compute_ms,
@@ -39,7 +39,7 @@ class Stragglers final : public Monitor {
   explicit Stragglers(const MonitorContext& context)
       : comm_(context.comm), states_(static_cast<size_t>(context.comm.size())) {}
 
-  // Compares the means over windows. Names a rank slow in two in a row, once until it has caught up.
+  // Compares the means of windows. Reports a rank that is slow in two in a row, once until it has caught up.
   absl::Status Observe(const Observation& now, std::vector<Event>& events) override {
     if (comm_.size() == 1) return absl::OkStatus();
     sum_.data_wait_ms += now.report.data_wait_ms;

@@ -1,5 +1,5 @@
-// Notices a classifier that has not learned anything: its mean loss sits at ln(classes), that of guessing.
-// GoogLeNets trained from scratch do this (BVLC/caffe #1598, #6256); nothing else in a log shows it early.
+// Detects a classifier that has not learned anything: its mean loss stays at ln(classes), the loss of
+// guessing. GoogLeNets trained from scratch do this (BVLC/caffe #1598, #6256). No other line shows it early.
 #include <algorithm>
 #include <cmath>
 
@@ -10,7 +10,7 @@ namespace deeper {
 namespace {
 
 constexpr int64_t kWindow = 200;  // finite steps
-// Of ln(classes): a head that learns is far below within some hundred steps.
+// Relative to ln(classes). A head that learns is far below it after some hundred steps.
 constexpr double kTolerance = 0.01;
 
 class StuckHeads final : public Monitor {
@@ -21,7 +21,7 @@ class StuckHeads final : public Monitor {
     for (const Head& head : context.model.heads) heads_.push_back({head.name});
   }
 
-  // Warns once of a head that was stuck for a whole window.
+  // Warns once about a head that was stuck for a whole window.
   absl::Status Observe(const Observation& now, std::vector<Event>& events) override {
     if (!now.report.finite) return absl::OkStatus();
     for (size_t i = 0; i < heads_.size(); ++i) {
@@ -34,11 +34,10 @@ class StuckHeads final : public Monitor {
       if (std::abs(mean - chance_) < kTolerance * chance_ && !head.warned) {
         head.warned = true;
         events.push_back(
-            {.text = absl::StrFormat(
-                 "warning: head %s is not learning: its mean loss over the last %d steps, to step "
-                 "%d, is %.4f, which is guessing (ln %d = %.4f). "
-                 "Try a lower --lr or a longer --warmup_epochs, and check the labels",
-                 head.name, seen_, now.step, mean, classes_, chance_)});
+            {.text = absl::StrFormat("warning: head %s is not learning: its mean loss over the last %d "
+                                     "steps, up to step %d, is %.4f, the loss of guessing (ln %d = %.4f). "
+                                     "Try a lower --lr or a longer --warmup_epochs, and check the labels",
+                                     head.name, seen_, now.step, mean, classes_, chance_)});
       }
       head.sum = 0;
     }

@@ -33,7 +33,7 @@ std::string Key(int field, WireType type) {
   return Varint(static_cast<uint64_t>(field) << 3 | type);
 }
 
-std::string Message(int field, const std::string& content) {  // strings look the same
+std::string Message(int field, const std::string& content) {  // also for strings
   return absl::StrCat(Key(field, kLengthDelimited), Varint(content.size()), content);
 }
 
@@ -44,7 +44,7 @@ std::string Event(int64_t step, double time, int what, const std::string& conten
 }
 constexpr int kFileVersion = 3, kSummary = 5, kSessionLog = 7;
 
-// TFRecord stores the checksums of data that may hold checksums itself in this disguise.
+// TFRecord masks its checksums like this because the data may contain checksums itself.
 std::string MaskedCrc(const std::string& bytes) {
   return Bytes(std::rotr(Crc32c(bytes.data(), bytes.size()), 15) + 0xa282ead8u);
 }

@@ -14,11 +14,11 @@ namespace deeper {
 
 using Scalar = std::pair<std::string, double>;  // tag, value; stored as float
 
-// One write appends a whole record: after a crash, all before it can be read. Times are seconds since 1970.
+// One write appends a whole record: a crash leaves all earlier ones readable. Times: seconds since 1970.
 class EventFile {
  public:
-  // A new file in `directory`, made if need be. TensorBoard shows all files of a directory as one run; what
-  // earlier ones say of `first_step` and later steps, it forgets: a resumed run does those again.
+  // Creates a file in `directory`, and the directory if it is missing. TensorBoard shows all files of a
+  // directory as one run. It drops earlier files' data from `first_step` on, which a resumed run repeats.
   static absl::StatusOr<EventFile> Create(const std::string& directory, int64_t first_step, double time);
 
   absl::Status Append(int64_t step, double time, const std::vector<Scalar>& scalars);

@@ -20,15 +20,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// In this order from the top; others follow.
+// From the top; other lanes follow.
 constexpr std::array<const char*, 4> kLanes = {"compute", "communication", "data", "checkpoint"};
 
 struct Offset {
-  double ns = 0;              // this rank's clock less rank 0's
-  double uncertainty_ns = 0;  // either way
+  double ns = 0;              // this rank's clock minus rank 0's
+  double uncertainty_ns = 0;  // plus or minus
 };
 
-// In each round, rank 0 left the barrier after this rank had entered it, and this rank after rank 0.
+// In each round, rank 0 left the barrier after this rank had entered it, and vice versa.
 Offset ClockOffset(Communicator& comm) {
   constexpr int kRounds = 30;
   struct Round {
@@ -50,7 +50,7 @@ Offset ClockOffset(Communicator& comm) {
   return {(low + high) / 2, (high - low) / 2};
 }
 
-// What has no row yet gets the first one where nothing is under way: so events of a row never cross.
+// Gives each event without a row the first row that is free at its start, so that events do not overlap.
 void GiveRows(std::vector<TraceEvent>& events) {
   std::stable_sort(events.begin(), events.end(),
                    [](const TraceEvent& a, const TraceEvent& b) { return a.start_ns < b.start_ns; });
@@ -69,7 +69,7 @@ Json Metadata(const char* name, int rank, int64_t thread, const char* key, const
   return {{"name", name}, {"ph", "M"}, {"pid", rank}, {"tid", thread}, {"args", {{key, value}}}};
 }
 
-// The events of this rank as JSON, with commas, and their lanes' names. Times count from `origin_ns`.
+// The events and lane names of this rank as JSON, separated by commas. Times count from `origin_ns`.
 std::string RankJson(std::vector<TraceEvent> events, int rank, double origin_ns) {
   GiveRows(events);
   std::map<std::pair<int64_t, int64_t>, std::pair<std::string, std::vector<const TraceEvent*>>> lanes;
@@ -108,7 +108,7 @@ std::string RankJson(std::vector<TraceEvent> events, int rank, double origin_ns)
   return absl::StrJoin(lines, ",\n");
 }
 
-// [rank], on rank 0; elsewhere empty ones.
+// [rank] on rank 0; empty texts elsewhere.
 std::vector<std::string> Gather(const std::string& mine, Communicator& comm) {
   std::vector<std::string> all(static_cast<size_t>(comm.size()));
   for (int rank = 0; rank < comm.size(); ++rank) {
@@ -136,9 +136,11 @@ absl::Status WriteTrace(const std::string& path, std::vector<TraceEvent> events,
   if (comm.rank() == 0) {
     const Json other = {{"clock", "rank 0's; the others' offsets were measured over barriers"},
                         {"clock_uncertainty_us", uncertainties}};
-    written = WriteFileAtomically(
-        path, absl::StrCat("{\"traceEvents\": [\n", absl::StrJoin(ranks, ",\n"),
-                           "\n],\n\"displayTimeUnit\": \"ms\",\n\"otherData\": ", other.dump(), "}\n"));
+    written = CreateParentDirectory(path);
+    if (written.ok())
+      written = WriteFileAtomically(
+          path, absl::StrCat("{\"traceEvents\": [\n", absl::StrJoin(ranks, ",\n"),
+                             "\n],\n\"displayTimeUnit\": \"ms\",\n\"otherData\": ", other.dump(), "}\n"));
   }
   return Agree(comm, written);
 }

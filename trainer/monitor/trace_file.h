@@ -12,19 +12,20 @@
 
 namespace deeper {
 
-// Collective, errors too: rank 0 writes what all ranks saw. Barriers compare clocks: nobody leaves one before
-// all have entered it, which bounds the offset of two clocks from both sides; the file says how closely.
+// Collective; errors are the same on all ranks. Rank 0 writes the events of all ranks and creates the
+// directory of `path`. Barriers compare clocks: no rank leaves one before all have entered it, which bounds
+// the offset of two clocks from both sides. The file states the uncertainty.
 absl::Status WriteTrace(const std::string& path, std::vector<TraceEvent> events, Communicator& comm);
 
-// Traces steps [first, first + steps) of a run, or its last ones up to there, and writes them as they end. A
-// run that begins later traces as many from its beginning. Does nothing where `path` is empty.
+// Traces steps [first, first + steps) of a run, or fewer if the run ends earlier, and then writes them. A run
+// that begins later traces as many steps from its beginning. Does nothing if `path` is empty.
 class StepTrace {
  public:
   StepTrace(const std::string& path, int64_t first, int64_t steps, Communicator& comm)
       : path_(path), first_(first), steps_(steps), comm_(comm) {}
 
   void BeginStep(int64_t step);
-  // Collective where the last step to trace ends; `last`: of the run. True if it wrote the file.
+  // Collective at the end of the last traced step; `last`: the run ends. Returns true if it wrote the file.
   absl::StatusOr<bool> EndStep(int64_t step, bool last);
 
  private:

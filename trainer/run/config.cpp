@@ -27,37 +27,37 @@ absl::Status ValidateTogether(const RunConfig& c) {
   if (c.comm == Transport::kNccl && c.device != DeviceType::kCuda)
     return Invalid("--comm=nccl: NCCL needs --device=cuda; use --comm=auto");
   if (c.wire == DType::kBf16 && c.device == DeviceType::kCuda && c.comm != Transport::kMpi) {
-    return Invalid("--wire=bf16: NCCL would round every partial sum; with --device=cuda it takes --comm=mpi");
+    return Invalid("--wire=bf16: NCCL would round every partial sum; with --device=cuda, use --comm=mpi");
   }
   if (c.wire == DType::kBf16 && c.deterministic != Determinism::kFalse) {
-    return Invalid("--wire=bf16: not with --deterministic=", NameOf(c.deterministic),
-                   ", as what rounding left out of the gradients so far is not saved");
+    return Invalid("--wire=bf16: not supported with --deterministic=", NameOf(c.deterministic),
+                   ": checkpoints do not contain the accumulated rounding errors of the gradients");
   }
   if (c.shard_optimizer && c.device != DeviceType::kCpu) {
-    return Invalid("--shard_optimizer: not with --device=", NameOf(c.device),
-                   " so far: only on CPUs do ranks gather weights");
+    return Invalid("--shard_optimizer: not supported with --device=", NameOf(c.device),
+                   ": ranks gather weights on CPUs only");
   }
   if (c.sync_bn && c.device != DeviceType::kCpu) {
-    return Invalid("--sync_bn: not with --device=", NameOf(c.device),
-                   " so far: only on CPUs does batch norm exchange its sums between ranks");
+    return Invalid("--sync_bn: not supported with --device=", NameOf(c.device),
+                   ": batch norm exchanges its sums between ranks on CPUs only");
   }
   return absl::OkStatus();
 }
 
-// What an elastic run computes must follow from its flags alone.
+// The results of an elastic run must depend on its flags only.
 absl::Status ValidateElasticFlags(const RunConfig& c) {
   const auto invalid = [](const auto&... words) { return Invalid("--deterministic=elastic: ", words...); };
   if (c.device != DeviceType::kCpu)
-    return invalid("only with --device=cpu: NCCL has an order of sums of its own");
+    return invalid("supported with --device=cpu only: NCCL determines its own order of sums");
   if (!IsPowerOfTwo(c.elastic_slices))
-    return invalid("--elastic_slices=", c.elastic_slices, " is no power of two");
+    return invalid("--elastic_slices=", c.elastic_slices, " is not a power of two");
   if (c.global_batch < c.elastic_slices)
     return invalid("--global_batch=", c.global_batch, " is less than --elastic_slices=", c.elastic_slices);
   if (c.micro_batch != 0)
-    return invalid("a slice is one forward pass: --elastic_slices takes the place of --micro_batch");
+    return invalid("a slice is one forward pass, so --elastic_slices replaces --micro_batch");
   if (c.threads == 0)
     return invalid(
-        "give --threads, the same in every run: on a CPU rounding depends on the threads of a rank");
+        "set --threads to the same number in every run: on a CPU, rounding depends on the threads per rank");
   return absl::OkStatus();
 }
 
@@ -77,8 +77,9 @@ absl::StatusOr<std::vector<float>> ParseNumbers(const char* flag, const std::str
 
 absl::Status ValidateFor(const RunConfig& c, int ranks, bool has_statistics) {
   if (IsElastic(c) && (!IsPowerOfTwo(ranks) || ranks > c.elastic_slices)) {
-    return Invalid("--deterministic=elastic: ", ranks,
-                   " ranks; it takes a power of two, at most --elastic_slices=", c.elastic_slices);
+    return Invalid(
+        "--deterministic=elastic: ", ranks,
+        " ranks; the number of ranks must be a power of two, at most --elastic_slices=", c.elastic_slices);
   }
   if (IsElastic(c) && has_statistics) {
     return Invalid("--deterministic=elastic: ", c.model,
@@ -87,8 +88,8 @@ absl::Status ValidateFor(const RunConfig& c, int ranks, bool has_statistics) {
   if (c.sync_bn && !has_statistics) return Invalid("--sync_bn: ", c.model, " has no batch normalisation");
   if (c.global_batch < ranks && !c.sync_bn && has_statistics) {
     return Invalid("--global_batch=", c.global_batch, " is smaller than the number of ranks, ", ranks,
-                   ": a rank without images has no statistics for batch normalisation; raise it, use fewer "
-                   "ranks, or --sync_bn");
+                   ": a rank without images has no statistics for batch normalisation; raise --global_batch, "
+                   "use fewer ranks, or set --sync_bn");
   }
   return absl::OkStatus();
 }
@@ -111,11 +112,12 @@ absl::Status Validate(const RunConfig& c) {
     return Invalid("--resume=", c.resume, ": must be latest, never or the number of a step");
   }
   if (c.data.empty() == !c.synthetic)
-    return Invalid("give either --data=DIR (packed shards, see `deeper pack`) or --synthetic");
+    return Invalid("pass either --data=DIR (packed shards, see `deeper pack`) or --synthetic");
   return absl::OkStatus();
 }
 
-// Tuned sizes differ by run, and so the order of sums on more than two ranks; what a GPU has recorded stays.
+// Tuned sizes differ between runs, and with them the order of sums on more than two ranks. They also cannot
+// change after a GPU has recorded the step.
 size_t BucketBytesOf(const RunConfig& config) {
   constexpr double kMiB = 1 << 20;
   if (config.bucket_mib > 0) return std::max<size_t>(1, static_cast<size_t>(config.bucket_mib * kMiB));
@@ -134,7 +136,7 @@ GradientSum GradientSumOf(const RunConfig& config, Communicator& comm) {
 
 absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config, Communicator& comm) {
   if (config.watchdog_seconds <= 0) return nullptr;
-  // A run that saves has a use of its own for SIGTERM (trainer/run/stop.h).
+  // A run that saves checkpoints handles SIGTERM itself (trainer/run/stop.h).
   const bool delay_sigterm = comm.size() > 1 && config.checkpoint_dir.empty();
   ASSIGN_OR_RETURN(std::unique_ptr<Watchdog> watchdog,
                    WithExitCode(Watchdog::Start(comm, {.deadline_seconds = config.watchdog_seconds,

@@ -24,19 +24,19 @@ constexpr auto Choices(Stem) {
   return std::to_array<Choice<Stem>>(
       {{"default", Stem::kDefault, "as published"},
        {"small", Stem::kSmall,
-        "for images of 28 to 64 px: a GoogLeNet begins with a 3x3 convolution of stride 1, without a pool"}});
+        "for images of 28 to 64 px: GoogLeNets begin with a 3x3 convolution of stride 1 and no pool"}});
 }
 
 enum class OnNonfinite { kStop, kSkip };
 constexpr auto Choices(OnNonfinite) {
-  return std::to_array<Choice<OnNonfinite>>({{"stop", OnNonfinite::kStop, "ends with exit code 6"},
-                                             {"skip", OnNonfinite::kSkip, "goes on with the next batch"}});
+  return std::to_array<Choice<OnNonfinite>>({{"stop", OnNonfinite::kStop, "ends the run with exit code 6"},
+                                             {"skip", OnNonfinite::kSkip, "continues with the next batch"}});
 }
 
 enum class Determinism { kFalse, kTrue, kElastic };
 constexpr auto Choices(Determinism) {
   return std::to_array<Choice<Determinism>>(
-      {{"false", Determinism::kFalse, "the fastest; on CPUs one or two ranks are deterministic all the same"},
+      {{"false", Determinism::kFalse, "fastest; on CPUs, one or two ranks are deterministic anyway"},
        {"true", Determinism::kTrue, "the same number of ranks and --seed give the same bits"},
        {"elastic", Determinism::kElastic, "1, 2, 4, ... --elastic_slices ranks give the same bits"}});
 }
@@ -45,24 +45,24 @@ enum class AllReduceKind { kAuto, kMpi };
 constexpr auto Choices(AllReduceKind) {
   return std::to_array<Choice<AllReduceKind>>(
       {{"auto", AllReduceKind::kAuto,
-        "within nodes first where ranks lie node by node, a power of two on each of several, and "
-        "--deterministic=false; else mpi"},
+        "within nodes first if ranks are placed node by node, each of several nodes has a power of two of "
+        "ranks, and --deterministic=false; else mpi"},
        {"mpi", AllReduceKind::kMpi, "MPI_Iallreduce"}});
 }
 
 enum class Fusion { kOff, kAuto };
 constexpr auto Choices(Fusion) {
   return std::to_array<Choice<Fusion>>({{"auto", Fusion::kAuto, "fused kernels wherever they fit"},
-                                        {"off", Fusion::kOff, "layer by layer, for comparison"}});
+                                        {"off", Fusion::kOff, "layer by layer, for comparisons"}});
 }
 
 constexpr auto Choices(DeviceType) {
   return std::to_array<Choice<DeviceType>>({{"cpu", DeviceType::kCpu}, {"cuda", DeviceType::kCuda}});
 }
 
-// One field per flag of the same name; their rows are in config_flags.cpp. Zero or empty: not given.
+// One field per flag of the same name; their rows are in config_flags.cpp. Zero or empty means not given.
 struct RunConfig {
-  // What is trained.
+  // Network.
   std::string model = "googlenet";
   int64_t num_classes = 0;  // 0: as many as the dataset has
   int64_t image_size = 0;   // 0: the model's own
@@ -73,7 +73,7 @@ struct RunConfig {
   DType precision = DType::kF32;  // or kBf16
   std::string init_from;
 
-  // On what.
+  // Data.
   std::string data, val_data;  // val_data: `data`
   bool synthetic = false;
   int64_t synthetic_samples = 50000;
@@ -85,18 +85,18 @@ struct RunConfig {
   Augment val_preset = Augment::kNone;  // or kTorchvision, kBvlc
   OrderKind order = OrderKind::kFull;
   std::string mean, stddev;  // comma lists; empty: the dataset's
-  int workers = 0;           // of a rank; 0: as many as it takes, up to its cores
-  int64_t allow_bad = 0;     // samples that may turn out unreadable
+  int workers = 0;           // per rank; 0: as many as needed, up to its cores
+  int64_t allow_bad = 0;     // tolerated number of unreadable samples
   std::string stage_dir;     // empty: shards are read where they are
-  bool direct_io = false;    // past the page cache
+  bool direct_io = false;    // bypasses the page cache
 
-  // How.
+  // Training.
   int64_t global_batch = 256;
-  int64_t micro_batch = 0;  // rows of a forward pass on a rank; 0: as many as fit
+  int64_t micro_batch = 0;  // rows per forward pass and rank; 0: as many as fit
   int64_t epochs = 0;       // 0: until max_steps
   int64_t max_steps = 0;
   std::string optimizer = "sgd";
-  double lr = 0.01;  // for the global batch as given
+  double lr = 0.01;  // for the whole global batch
   ScheduleKind lr_schedule = ScheduleKind::kConstant;
   double lr_gamma = 0.1, lr_power = 0.5, lr_min = 0;
   double lr_step_epochs = 30;
@@ -109,16 +109,16 @@ struct RunConfig {
   int elastic_slices = 8;                           // of a global batch, with deterministic=elastic
   DType wire = DType::kF32;                         // or kBf16: of gradients between ranks
   AllReduceKind all_reduce = AllReduceKind::kAuto;  // of gradients
-  bool shard_optimizer = false;                     // momentum: a slice on every rank
-  bool sync_bn = false;                             // batch norm's statistics are over the rows of all ranks
-  double bucket_mib = 0;  // 0: found in the first steps, or 8 where that could change bits
+  bool shard_optimizer = false;                     // each rank keeps a slice of the state
+  bool sync_bn = false;                             // batch norm's statistics cover the rows of all ranks
+  double bucket_mib = 0;  // 0: tuned in the first steps, or 8 where tuning could change bits
 
-  // Kept and reported.
+  // Checkpoints and reports.
   std::string checkpoint_dir;
   int64_t checkpoint_every = 0;   // steps; 0: at the end only
-  double checkpoint_minutes = 0;  // 0: whatever the time
+  double checkpoint_minutes = 0;  // 0: never by time
   int keep = 3;
-  int64_t keep_every = 0;         // steps; 0: none for good
+  int64_t keep_every = 0;         // steps; 0: keeps none permanently
   std::string resume = "latest";  // latest | never | STEP
   bool force_resume = false;
   std::string metrics_out;
@@ -129,9 +129,9 @@ struct RunConfig {
   ProgressStyle progress = ProgressStyle::kAuto;
   int64_t eval_every = 0;  // steps; 0: at the end of every epoch
 
-  // Where.
+  // Device and communication.
   DeviceType device = DeviceType::kCpu;
-  int threads = 0;  // of a rank, on a CPU; 0: its share of the cores
+  int threads = 0;  // per rank, on a CPU; 0: its share of the cores
   Transport comm = Transport::kAuto;
   double watchdog_seconds = 300;  // 0: none
   Fusion fusion = Fusion::kAuto;
@@ -139,29 +139,29 @@ struct RunConfig {
   std::string plan_cache = "default";  // file; empty: none
 };
 
-// A row per field, in groups: all flags of `train`. They are bound to `config`.
+// All flags of `train`, in groups, one row per field. They are bound to `config`.
 std::vector<FlagGroup> ConfigFlags(RunConfig& config);
 
-// InvalidArgument names the flag, its value and what is allowed. Checks fields, alone and against each other.
+// Checks every field and their combinations. InvalidArgument names the flag, its value and what is allowed.
 absl::Status Validate(const RunConfig& config);
 inline bool IsElastic(const RunConfig& config) {
   return config.deterministic == Determinism::kElastic;
 }
 
-// InvalidArgument: not on so many ranks, or not for a network with or without batch norm's running
-// statistics. --deterministic=elastic takes no statistics: every slice has its own, and they are not merged
-// in a fixed order. --sync_bn needs statistics, which need an image of every batch on each rank.
+// InvalidArgument: the config does not allow this number of ranks, or a network with or without batch norm's
+// running statistics. --deterministic=elastic excludes statistics: every slice has its own, and they are not
+// merged in a fixed order. --sync_bn requires them. Without it, they need an image of every batch per rank.
 absl::Status ValidateFor(const RunConfig& config, int ranks, bool has_statistics);
 
-// The numbers of --mean or --std. InvalidArgument: `text` is no comma-separated list of numbers.
+// The numbers of --mean or --std. InvalidArgument: `text` is not a comma-separated list of numbers.
 absl::StatusOr<std::vector<float>> ParseNumbers(const char* flag, const std::string& text);
 
-// What the layers below make of the config, which is valid.
+// Settings of other modules that follow from a valid config.
 inline bool FusionOf(const RunConfig& config) {
   return config.fusion == Fusion::kAuto;
 }
 size_t BucketBytesOf(const RunConfig& config);
-// Collective. How ranks that communicate over `comm` add up gradients.
+// Collective. How the ranks of `comm` sum gradients.
 GradientSum GradientSumOf(const RunConfig& config, Communicator& comm);
 // Collective. The watchdog that the config asks for, or nullptr. Errors carry ExitCode::kCommunication.
 absl::StatusOr<std::unique_ptr<Watchdog>> StartWatchdog(const RunConfig& config, Communicator& comm);

@@ -10,7 +10,7 @@
 namespace deeper {
 namespace {
 
-// Changes of one letter that turn `a` into `b` (Levenshtein).
+// The number of one-letter changes that turn `a` into `b` (Levenshtein distance).
 size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});

@@ -1,5 +1,5 @@
-// A flag of the command line: one row says its name, field, help and what it may be. Parsing, validation,
-// messages, `--help` and docs/reference/cli.md follow from the row.
+// A flag of the command line. One row gives its name, field, help and allowed values. Parsing, validation,
+// messages, `--help` and docs/reference/cli.md are derived from the row.
 #pragma once
 
 #include <algorithm>
@@ -18,9 +18,9 @@
 
 namespace deeper {
 
-// What a number may be: from `min` to `max`, or `special`, which means what `meaning` says.
+// The allowed values of a number: `min` to `max`, and `special`, which stands for `meaning`.
 struct Range {
-  static constexpr double kNoteworthy = 1e6;  // larger limits only keep sums finite: text omits them
+  static constexpr double kNoteworthy = 1e6;  // larger limits only keep sums finite; Text() omits them
   static constexpr double kAny = 1e15;
   static constexpr double kPositive = 1e-9;  // as `min`: more than 0
 
@@ -42,7 +42,7 @@ struct Range {
   std::string Text() const;
 };
 
-// A field that takes one of some names.
+// A field with one of several named values.
 struct OneOf {
   template <HasChoices E>
   OneOf(E* field) : OneOf(field, Choices(E{})) {}  // NOLINT(google-explicit-constructor): in rows of flags
@@ -75,13 +75,13 @@ struct Flag {
   std::variant<bool*, int*, int64_t*, uint64_t*, double*, std::string*, OneOf> field;
   std::string help;
   Range range = {};       // of numbers
-  const char* unit = "";  // of numbers, and of nothing else: "steps"
+  const char* unit = "";  // of numbers only: "steps"
 
   bool is_bool() const { return std::holds_alternative<bool*>(field); }
   std::string ValueText() const;
   // "true or false", "one of fp32, bf16", "an integer, at least 1"; empty for text.
   std::string Allowed() const;
-  // InvalidArgument names the flag, the value and what is allowed, and the field stays as it is.
+  // InvalidArgument names the flag, the value and what is allowed; the field is then unchanged.
   absl::Status Set(const std::string& value) const;
 };
 
@@ -90,7 +90,7 @@ struct FlagGroup {
   std::vector<Flag> flags;
 };
 
-// " (did you mean NAME?)" with the one of `known` that `word` may be a misspelling of, or "".
+// " (did you mean NAME?)" with the name in `known` that is closest to `word`, or "" if none is close.
 std::string DidYouMean(std::string_view word, const std::vector<std::string>& known);
 
 }  // namespace deeper

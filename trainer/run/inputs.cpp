@@ -19,7 +19,7 @@ namespace {
 template <class E>
 E Known(const std::string& name) {
   if (const auto value = ValueOf<E>(name)) return *value;
-  throw std::out_of_range(absl::StrCat("this version knows no \"", name, "\""));
+  throw std::out_of_range(absl::StrCat("this version does not know \"", name, "\""));
 }
 
 }  // namespace
@@ -82,9 +82,9 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
 
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data) {
   PixelStats stats = data.stats;
-  if (config.val_preset == Augment::kBvlc) {  // Caffe's: values up to 255, less a mean
+  if (config.val_preset == Augment::kBvlc) {  // Caffe's: values up to 255, minus a mean
     if (data.channels != 3)
-      return InvalidArgument("--val_preset=bvlc: it is of images in colour, and these are grey");
+      return InvalidArgument("--val_preset=bvlc needs colour images, and these are grey");
     stats = {{104 / 255.0f, 117 / 255.0f, 123 / 255.0f}, std::vector<float>(3, 1 / 255.0f)};
   }
   const auto override_with = [&](const char* flag, const std::string& text,

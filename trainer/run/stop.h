@@ -1,4 +1,4 @@
-// How a run is asked to save and end, and how its ranks come to do the same.
+// Signals that ask a run to save and end, and how its ranks agree on them.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace deeper {
 
-// While it lives, the first SIGTERM or SIGUSR1 only leaves a note; the second ends the process at once, as
-// the signal does by default: what was saved before is whole. One at a time.
+// While an object exists, the first SIGTERM or SIGUSR1 only sets a flag. The second ends the process
+// immediately, as the signal does by default; earlier saves are complete. At most one object may exist.
 class StopSignals {
  public:
   StopSignals();
@@ -16,15 +16,15 @@ class StopSignals {
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
-  // Whether one came; false where none lives.
+  // Whether a signal arrived; false if no object exists.
   static bool came();
 };
 
-// What a rank wants to happen after a step.
+// What a rank requests after a step.
 enum class Wish : int64_t { kNone, kSave, kStop };
 
-// The strongest wish of all ranks. Collective: a signal may reach one rank sooner than another, and all must
-// do the same. At the end of a step, where ranks have just waited for each other, it costs one small message.
+// The strongest wish of all ranks. Collective: a signal may reach one rank earlier than another, and all must
+// act alike. It costs one small message at the end of a step, where ranks have just waited for each other.
 Wish StrongestWish(Wish mine, Communicator& comm);
 
 }  // namespace deeper

@@ -37,7 +37,7 @@ int MicroBatches(const TrainSetup& run) {
 class TrainLoop {
  public:
   explicit TrainLoop(TrainSetup& run);
-  // Collective. Trains from where the run stands to its last step, or until a signal asks for the end.
+  // Collective. Trains from the current step to the last one, or until a signal asks to stop.
   absl::Status Run();
 
  private:
@@ -65,8 +65,8 @@ class TrainLoop {
   StepTrace trace_;
   ProgressState shown_;
 
-  std::optional<double> top1_;    // after this step
-  double last_save_ = Seconds();  // began then; before the first: the loop
+  std::optional<double> top1_;    // evaluated after this step
+  double last_save_ = Seconds();  // start of the last save, or of the loop
   bool stopped_ = false;
 };
 
@@ -121,7 +121,7 @@ absl::Status TrainLoop::Run() {
   if (stopped_) {
     return WithExitCode(
         absl::CancelledError(absl::StrCat("stopped by a signal after step ", run_.step,
-                                          ", which is saved. The same command goes on from there")),
+                                          ". The checkpoint is saved; run the same command again to resume")),
         ExitCode::kPreempted);
   }
   for (const auto& monitor : monitors_) run_.Tell({.text = monitor->Summary()});
@@ -135,7 +135,7 @@ absl::Status TrainLoop::Step() {
   const absl::StatusOr<StepReport> report = train_step_.Run(lr);
   if (!report.ok())
     run_.comm.Abort(static_cast<int>(ExitCode::kData),
-                    absl::StrCat("step ", run_.step, ": ", report.status().message()));
+                    absl::StrCat("step ", run_.step + 1, ": ", report.status().message()));
   ++run_.step;
   EnterPhase(Phase::kReport);
   const Wish wish = StrongestWish(MyWish(), run_.comm);
@@ -144,13 +144,13 @@ absl::Status TrainLoop::Step() {
   RETURN_IF_ERROR(Watch(*report));
   Log(*report, lr);
   top1_.reset();
-  // Whoever asked for the end may not wait for long: no evaluation then.
+  // Skip the evaluation when stopping: the grace period may be short.
   if (!stopped_ &&
       (done() || (run_.config.eval_every > 0 ? Due(run_.config.eval_every) : report->last_in_epoch))) {
     RETURN_IF_ERROR(EvaluateNow());
   }
   if (run_.saver == nullptr) return absl::OkStatus();
-  ReportSaves(run_.saver->TakeReports()).IgnoreError();  // the next one may succeed
+  ReportSaves(run_.saver->TakeReports()).IgnoreError();  // a later save may succeed
   if (done() || wish != Wish::kNone || Due(run_.config.checkpoint_every)) Save();
   return absl::OkStatus();
 }
@@ -162,7 +162,7 @@ Wish TrainLoop::MyWish() const {
   return due ? Wish::kSave : Wish::kNone;
 }
 
-// The position in the data after a step: what was trained, not what was prefetched.
+// The position in the data counts trained batches, not prefetched ones.
 void TrainLoop::Advance(const StepReport& report) {
   run_.data_state.samples_trained += report.global_rows;
   run_.data_state.epoch = report.last_in_epoch ? report.epoch + 1 : report.epoch;
@@ -202,7 +202,7 @@ absl::Status TrainLoop::EvaluateNow() {
   return absl::OkStatus();
 }
 
-// Each rank's running statistics saw its own samples, but for --sync_bn: everyone continues from their mean.
+// Without --sync_bn, running statistics cover the samples of one rank. All ranks continue with their mean.
 void TrainLoop::SynchronizeStatistics() {
   if (run_.comm.size() == 1 || run_.params->statistics_elements() == 0 || run_.config.sync_bn) return;
   const int64_t count = run_.params->statistics_elements();
@@ -220,7 +220,7 @@ void TrainLoop::Save() {
   run_.saver->Save({run_.step, run_.data_state, run_.model_config, top1_});
 }
 
-// How the last of them went.
+// Returns the status of the last one.
 absl::Status TrainLoop::ReportSaves(const std::vector<SaveReport>& reports) {
   absl::Status last;
   for (const SaveReport& report : reports) {
@@ -231,7 +231,7 @@ absl::Status TrainLoop::ReportSaves(const std::vector<SaveReport>& reports) {
       run_.Tell({"checkpoint_failed",
                  {{"step", report.step}, {"reason", reason}},
                  absl::StrCat("warning: checkpoint ", path,
-                              " was NOT saved; those before it are as they were: ", reason)});
+                              " was NOT saved; earlier checkpoints are unchanged: ", reason)});
       continue;
     }
     run_.Tell({"checkpoint",
@@ -252,7 +252,7 @@ absl::Status TrainLoop::ReportSaves(const std::vector<SaveReport>& reports) {
 
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out) {
   RETURN_IF_ERROR(Agree(comm, Validate(config)));
-  std::optional<StopSignals> signals;  // where nothing can be saved, they end the run as ever
+  std::optional<StopSignals> signals;  // without checkpoints, signals end the run as by default
   if (!config.checkpoint_dir.empty()) signals.emplace();
   ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(config, comm));
   TrainSetup run(config, comm, device, out);

@@ -1,4 +1,4 @@
-// A training run: opens, checks and announces all before step 0; then steps, evaluates, saves and reports.
+// A training run: opens, checks and announces everything before step 0, then trains, evaluates and saves.
 #pragma once
 
 #include <cstdio>
@@ -10,9 +10,9 @@
 
 namespace deeper {
 
-// Collective. Progress and announcements go to `out` (nullptr on ranks other than 0). The failure is the same
+// Collective. Progress and announcements go to `out` (nullptr on ranks other than 0). A failure is the same
 // on every rank and carries its exit code: kNotFinite; kCheckpoint if the last state could not be saved;
-// kPreempted after a signal, everything saved. One of a single rank in mid-step ends in Communicator::Abort.
+// kPreempted after a signal, with everything saved. A rank that fails during a step calls Abort.
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out);
 
 }  // namespace deeper

@@ -15,9 +15,9 @@
 namespace deeper {
 namespace {
 
-constexpr double kShareOfMemory = 0.8;  // of what is available to a rank, for an automatic micro-batch
+constexpr double kShareOfMemory = 0.8;  // of the memory available to a rank, for an automatic micro-batch
 
-// Open MPI gives every rank a terminal, wherever its output goes: so ranks draw a bar only when told to.
+// Open MPI gives every rank a terminal, even if the output goes to a file. Ranks draw a bar only on request.
 ProgressStyle StyleOf(const RunConfig& config, const Communicator& comm) {
   return config.progress == ProgressStyle::kAuto && comm.name() == "mpi" ? ProgressStyle::kLines
                                                                          : config.progress;
@@ -60,9 +60,9 @@ absl::Status TrainSetup::OpenData() {
   if (val.ok()) {
     val_data = *std::move(val);
     if (val_data->info().classes != train_data->info().classes) {
-      return WithExitCode(
-          InvalidArgument("split ", config.val_split, " has other classes than ", config.train_split),
-          ExitCode::kData);
+      return WithExitCode(InvalidArgument("the classes of split ", config.val_split, " differ from those of ",
+                                          config.train_split),
+                          ExitCode::kData);
     }
   } else if (val_given || !absl::IsNotFound(val.status())) {
     return val.status();
@@ -74,7 +74,7 @@ absl::Status TrainSetup::PlanSteps() {
   epoch_steps_ = BatchesPerEpoch(train_data->info().samples, config.global_batch);
   const int64_t by_epochs = config.epochs * epoch_steps_;
   if (by_epochs == 0 && config.max_steps == 0)
-    return InvalidArgument("how long to train: give --epochs or --max_steps");
+    return InvalidArgument("the length of training is not set: pass --epochs or --max_steps");
   total_steps = by_epochs == 0          ? config.max_steps
                 : config.max_steps == 0 ? by_epochs
                                         : std::min(by_epochs, config.max_steps);
@@ -92,11 +92,11 @@ absl::Status TrainSetup::PlanSteps() {
   return ValidateSchedule(schedule);
 }
 
-// The whole share of the global batch in one forward pass if it fits in memory, else half of it, and so on.
+// The whole share of the global batch in one forward pass; halves the rows until it fits in memory.
 absl::Status TrainSetup::BuildTrainingNetwork() {
   ASSIGN_OR_RETURN(Model model, ModelFor(config, train_data->info(), /*training=*/true));
   const bool cuda = device.type() == DeviceType::kCuda;
-  const int sharing = cuda ? connection.ranks_on_device : comm.local_size();  // of the memory
+  const int sharing = cuda ? connection.ranks_on_device : comm.local_size();  // ranks share the memory
   const double available = kShareOfMemory * static_cast<double>(device.AvailableBytes()) / sharing;
   int64_t rows = config.micro_batch > 0 ? std::min(config.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config)) rows = (config.global_batch + config.elastic_slices - 1) / config.elastic_slices;
@@ -140,7 +140,7 @@ absl::Status TrainSetup::BuildNetworks() {
   return absl::OkStatus();
 }
 
-// Gradients are summed arena against arena: all ranks must have laid them out alike.
+// Gradients are summed arena by arena, so all ranks need the same layout.
 absl::Status TrainSetup::CheckSameModel() {
   uint64_t hash = RandomStream(train_data->info().uuid) + static_cast<uint64_t>(params->state_elements());
   for (const Param& param : params->trained()) {
@@ -152,9 +152,9 @@ absl::Status TrainSetup::CheckSameModel() {
   comm.AllReduce(&high, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
   if (low == high) return absl::OkStatus();
   return FailedPrecondition(
-      "ranks disagree about the dataset or the parameters' layout: give all of them the same files, flags "
-      "and build, on processors with the "
-      "same vector instructions (or set ONEDNN_MAX_CPU_ISA to what the least of them has)");
+      "ranks differ in the dataset or in the layout of parameters: use the same files, flags and build on "
+      "all ranks, and processors with the same vector instructions (or set ONEDNN_MAX_CPU_ISA to the "
+      "smallest set that all of them have)");
 }
 
 absl::Status TrainSetup::RestoreOrInitialize() {
@@ -170,13 +170,13 @@ absl::Status TrainSetup::RestoreOrInitialize() {
   ASSIGN_OR_RETURN(std::vector<std::string> warnings,
                    WithExitCode(LoadWeights(config.init_from, *params, comm), ExitCode::kCheckpoint));
   decisions_.insert(decisions_.end(), warnings.begin(), warnings.end());
-  decisions_.push_back(absl::StrCat("weights taken from ", config.init_from));
+  decisions_.push_back(absl::StrCat("initial weights from ", config.init_from));
   return absl::OkStatus();
 }
 
 absl::StatusOr<bool> TrainSetup::Resume() {
   if (config.checkpoint_dir.empty()) {
-    decisions_.push_back("from scratch; no --checkpoint_dir, so nothing will be saved");
+    decisions_.push_back("from scratch; without --checkpoint_dir nothing is saved");
     return false;
   }
   absl::StatusOr<File> lock = File();
@@ -186,7 +186,7 @@ absl::StatusOr<bool> TrainSetup::Resume() {
   decisions_ = choice.warnings;
   if (choice.path.empty()) {
     decisions_.push_back(config.resume == "never"
-                             ? "from scratch, as --resume=never says"
+                             ? "from scratch, because of --resume=never"
                              : absl::StrCat("from scratch: no checkpoint in ", config.checkpoint_dir));
     return false;
   }
@@ -194,7 +194,7 @@ absl::StatusOr<bool> TrainSetup::Resume() {
                    LoadCheckpoint(choice.path, {0, data_state, model_config, {}},
                                   config.force_resume ? Match::kForced : Match::kExact, *params, comm));
   for (const std::string& forced : state.warnings)
-    decisions_.push_back(absl::StrCat("forced, though ", forced));
+    decisions_.push_back(absl::StrCat("--force_resume ignores that ", forced));
   step = state.step;
   data_state = state.data;
   decisions_.push_back(absl::StrCat(choice.path, ": ", step, " steps done, next is batch ", data_state.batch,
@@ -202,7 +202,7 @@ absl::StatusOr<bool> TrainSetup::Resume() {
   return true;
 }
 
-// From here on the parameters' memory stays where it is.
+// From here on, the parameters' memory must not move.
 absl::Status TrainSetup::BindNetworks() {
   device_comm().Register(params->grads(), static_cast<size_t>(params->trained_elements()) * sizeof(float));
   RETURN_IF_ERROR(net->Bind(*params));

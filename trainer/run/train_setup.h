@@ -1,4 +1,4 @@
-// All that a training run works with: opened, checked and announced before step 0.
+// The parts of a training run. They are opened, checked and announced before step 0.
 #pragma once
 
 #include <cstdio>
@@ -23,23 +23,23 @@
 namespace deeper {
 
 struct TrainSetup {
-  // All must outlive it. Progress and announcements go to `out`, which may be null.
+  // All arguments must outlive it. Progress and announcements go to `out`, which may be null.
   TrainSetup(const RunConfig& run_config, Communicator& ranks, Device& its_device, std::FILE* out);
-  // Collective, once. A failure is the same on every rank and carries its exit code.
+  // Collective; call it once. A failure is the same on every rank and carries its exit code.
   absl::Status Prepare();
 
   // How images are prepared for evaluation; training augments them on top of that.
   LoaderOptions Preset() const;
-  // This rank's samples of training, from where it stands.
+  // This rank's training samples, from the current position.
   LoaderOptions TrainingInput() const;
-  // Over the device's memory, where `comm` is over the host's.
+  // Works on device memory; `comm` works on host memory.
   Communicator& device_comm() const { return connection.comm == nullptr ? comm : *connection.comm; }
-  // Of a global batch, at most, on a rank.
+  // The largest share of a global batch on one rank.
   int64_t ShareRows() const { return (config.global_batch + comm.size() - 1) / comm.size(); }
   void Warn(const absl::Status& status) {
     if (!status.ok()) progress.Print(absl::StrCat("warning: ", status.message()));
   }
-  // In the log and in the metrics.
+  // Writes to the log and to the metrics.
   void Tell(const Event& event) {
     if (!event.text.empty()) progress.Print(event.text);
     if (!event.name.empty()) Warn(metrics.Write(event));
@@ -56,19 +56,19 @@ struct TrainSetup {
   std::unique_ptr<Network> net, eval_net;         // eval_net is null with val_data
   std::unique_ptr<ParamStore> params;
   std::unique_ptr<Loader> loader;
-  DeviceCommunicator connection;  // ends before the memory that it works on
+  DeviceCommunicator connection;  // destroyed before the memory that it works on
   int cores = 1;                  // of this rank
   GradientSum gradient_sum = GradientSum::kAnyOrder;
   std::unique_ptr<CheckpointSaver> saver;  // null without a --checkpoint_dir
 
-  // Where training stands, and how far it goes.
+  // The position of training, and its length.
   int64_t step = 0, total_steps = 0;
   DataState data_state;
   ScheduleOptions schedule;
   nlohmann::json model_config;
 
  private:
-  // In this order. Each works on this rank alone, unless it says collective; the ranks agree in between.
+  // Prepare calls these in order; the ranks agree after each. Those not marked collective use this rank only.
   absl::Status ConnectDevices();  // collective
   absl::Status OpenData();        // collective
   absl::Status BuildNetworks();

@@ -1,4 +1,4 @@
-// One training step on a GPU that need not be there: what it would launch, and what that costs at the least.
+// The plan of a training step on a GPU that need not be present: its launches and their minimum cost.
 #pragma once
 
 #include <cstddef>
@@ -26,12 +26,12 @@ struct StepPlan {
   int64_t batch = 1;
   DType precision = DType::kF32;
   bool fusion = true;
-  // Of a step from images in the device's memory, in order. Multiply-accumulates are those of the library
-  // calls, with the channels that pad the images.
+  // Of a step that starts from images in device memory, in order. Multiply-accumulates are those of the
+  // library calls, which include the channels that pad the images.
   std::vector<PhasedLaunch> launches;
   // Activations, their gradients, saved state and workspace, as Network::arena_bytes.
   size_t arena_bytes = 0;
-  // Values, gradients, the optimizer's state and, with bf16, the copy in it.
+  // Values, gradients, the optimizer's state and, with bf16, the bf16 copy of the values.
   size_t parameter_bytes = 0;
 };
 
@@ -43,7 +43,7 @@ struct PlanCost {
   std::string module;
   int64_t launches = 0, forward = 0, backward = 0;  // all, and those of two phases
   int64_t bytes = 0, macs = 0;
-  double floor_us = 0;  // the sum over launches, each on its own
+  double floor_us = 0;  // sum of the launches' floors
 
   void Add(const StepPlan::PhasedLaunch& launch, const StepPlan& plan);
 };
@@ -51,7 +51,7 @@ struct PlanCost {
 // In the order of their first launches.
 std::vector<PlanCost> ModuleCosts(const StepPlan& plan);
 PlanCost TotalCost(const StepPlan& plan);
-// With matrix products at this part of their peak.
+// The throughput at the floors, with matrix products at this fraction of their peak.
 double MostImagesPerSecond(const StepPlan& plan, double efficiency);
 
 }  // namespace deeper

@@ -12,13 +12,13 @@ namespace {
 
 constexpr int64_t kMiB = int64_t{1} << 20;
 
-// In the order of GpuSpec's fields: flag, name; bytes a second, operations a second in bf16 and in fp32;
-// compute capability, multiprocessors, shared memory of a block; L2, memory; clock, memory clock in kHz.
-// h100: SXM. Bandwidth is an estimate (data sheet: 3.35 TB/s); bf16 is 0.8 of the data sheet, dense, which
-// others measured on the H200, the same chip. h200: measured by others are bandwidth, of a copy (data
-// sheet: 4.8 TB/s), and bf16, of a matrix product (data sheet: 989 dense). a100: bandwidth is an estimate
-// (data sheet: 2.039 TB/s); bf16 is the data sheet's, dense. fp32 is the data sheets' figure for CUDA cores,
-// without TF32, as our convolutions and matrix products are.
+// In the order of GpuSpec's fields: flag, name; bytes/s, operations/s in bf16 and in fp32; compute
+// capability, multiprocessors, shared memory per block; L2, memory; clock, memory clock in kHz.
+// h100: SXM. Bandwidth is an estimate (data sheet: 3.35 TB/s). bf16 is 0.8 of the data sheet's dense figure,
+// a ratio that others measured on the H200, the same chip. h200: others measured the bandwidth of a copy
+// (data sheet: 4.8 TB/s) and bf16 of a matrix product (data sheet: 989 dense). a100: bandwidth is an estimate
+// (data sheet: 2.039 TB/s); bf16 is the data sheet's dense figure. fp32 is the data sheets' figure for CUDA
+// cores, without TF32, which our convolutions and matrix products do not use.
 constexpr GpuSpec kGpus[] = {
     {"h100", "NVIDIA H100 80GB HBM3", 2.9e12, 0.8 * 989e12, 67e12, 900, 132, 232448, 50 * kMiB, 81079 * kMiB,
      1980000, 2619000},

@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kEnoughForDeviations = 4;  // figures
 
-// costs: larger is worse. Which ones are slow, and their median. Of two, the better is the median.
+// costs: larger is worse. Finds the slow ones and the median; of two costs, the smaller is the median.
 struct Outliers {
   double median = 0;
   std::vector<size_t> slow;
@@ -53,7 +53,7 @@ std::string LinkName(const std::vector<RankHealth>& ranks, size_t rank) {
                          ranks[rank].link_bytes_per_second / 1e6, ranks[rank].link_latency_us);
 }
 
-// Against what the interfaces say, and against other links of its kind.
+// Compares links with the nominal speed of their interfaces, and with other links of the same kind.
 void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector<Finding>& findings) {
   std::vector<size_t> links;
   std::vector<double> costs;
@@ -70,22 +70,20 @@ void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector
     if (to.link_bytes_per_second < kLeastOfNominal * nominal) {
       findings.push_back(
           {false, ExitCode::kCommunication,
-           absl::StrFormat("%s, %.1f %% of the %.0f MB/s that %s of %s says: look for a throttled, shared or "
-                           "wrong interface, and say which with --mca btl_tcp_if_include",
+           absl::StrFormat("%s, %.1f %% of the %.0f MB/s that %s of %s reports: look for a throttled, shared "
+                           "or wrong interface, and select one with --mca btl_tcp_if_include",
                            LinkName(ranks, links[i]), 100 * to.link_bytes_per_second / nominal, nominal / 1e6,
                            slower.network, slower.host)});
     } else if (std::find(found.slow.begin(), found.slow.end(), i) != found.slow.end()) {
-      findings.push_back(
-          {false, ExitCode::kCommunication,
-           absl::StrFormat(
-               "%s, where the median link gives %.1f MB/s: leave that host out, or look for a bad "
-               "cable or port",
-               LinkName(ranks, links[i]), 1e-6 / found.median)});
+      findings.push_back({false, ExitCode::kCommunication,
+                          absl::StrFormat("%s, while the median link gives %.1f MB/s: exclude that host, or "
+                                          "look for a bad cable or port",
+                                          LinkName(ranks, links[i]), 1e-6 / found.median)});
     }
   }
 }
 
-// cost(rank): larger is worse; 0: not known; up to `bearable`, of no account. text(rank, median cost).
+// cost(rank): larger is worse; 0: not known; ignored up to `bearable`. text(rank, median cost).
 void ExamineRanks(const std::vector<RankHealth>& ranks, ExitCode code, double bearable,
                   const std::function<double(const RankHealth&)>& cost,
                   const std::function<std::string(size_t, double)>& text, std::vector<Finding>& findings) {
@@ -101,19 +99,18 @@ void ExamineCheckpoints(const std::vector<RankHealth>& ranks, double bytes, std:
   if (bytes == 0) return;
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
     if (!ranks[rank].sees_lock) {
-      findings.push_back(
-          {false, ExitCode::kCheckpoint,
-           absl::StrCat(Name(ranks, rank),
-                        " was given a lock on the directory for checkpoints that rank 0 holds: "
-                        "it is another directory there, or a file system without locks, and two "
-                        "jobs could write to it at once")});
+      findings.push_back({false, ExitCode::kCheckpoint,
+                          absl::StrCat(Name(ranks, rank),
+                                       " got the lock on the checkpoint directory although rank 0 holds it: "
+                                       "the rank sees another directory, or a file system without locks, and "
+                                       "two jobs could write to it at the same time")});
     }
     if (ranks[rank].free_bytes < bytes) {
       findings.push_back(
           {false, ExitCode::kCheckpoint,
-           absl::StrFormat("%s: %.1f GB are free for checkpoints, which want %.1f GB: make room "
-                           "or lower --keep",
-                           Name(ranks, rank), ranks[rank].free_bytes / 1e9, bytes / 1e9)});
+           absl::StrFormat(
+               "%s: %.1f GB are free for checkpoints, which need %.1f GB: free space or lower --keep",
+               Name(ranks, rank), ranks[rank].free_bytes / 1e9, bytes / 1e9)});
     }
   }
 }
@@ -121,10 +118,10 @@ void ExamineCheckpoints(const std::vector<RankHealth>& ranks, double bytes, std:
 void ExamineClocks(const std::vector<RankHealth>& ranks, std::vector<Finding>& findings) {
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
     if (std::abs(ranks[rank].clock_skew_seconds) <= kMostSkewSeconds) continue;
-    findings.push_back({true, ExitCode::kDone,
-                        absl::StrFormat("the clock of %s is off by %+.1f s: synchronise it, or times in logs "
-                                        "mislead",
-                                        Name(ranks, rank), ranks[rank].clock_skew_seconds)});
+    findings.push_back(
+        {true, ExitCode::kDone,
+         absl::StrFormat("the clock of %s is off by %+.1f s: synchronise it, or times in logs are misleading",
+                         Name(ranks, rank), ranks[rank].clock_skew_seconds)});
   }
 }
 
@@ -137,8 +134,8 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWant
       ranks, ExitCode::kCommunication, /*bearable=*/0, [](const RankHealth& rank) { return rank.compute_ms; },
       [&](size_t rank, double median) {
         return absl::StrFormat(
-            "%s is slow: %.1f ms of computing a step, %.2f times the median rank's: look for other programs "
-            "on its cores, a low clock or wrong binding, or leave it out",
+            "%s is slow: %.1f ms of computing per step, %.2f times the median; look for other programs on "
+            "its cores, a low clock or wrong binding, or exclude it",
             Name(ranks, rank), ranks[rank].compute_ms, ranks[rank].compute_ms / median);
       },
       findings);
@@ -149,7 +146,7 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWant
       },
       [&](size_t rank, double median) {
         return absl::StrFormat(
-            "%s loads %.1f images/s, the median rank %.1f: look at its disk, mount and cores",
+            "%s loads %.1f images/s, the median rank %.1f: check its disk, mount and cores",
             Name(ranks, rank), ranks[rank].data_images_per_second, 1 / median);
       },
       findings);
@@ -184,17 +181,17 @@ std::string Advice(const RankStep& step, const Cluster& cluster, const Exchange&
   const int ranks = prediction.ranks;
   if (bottleneck == "data") return "more --workers, smaller images (`pack --resize`), or a faster disk";
   if (bottleneck == "slower ranks")
-    return "bind ranks to cores of their own (mpirun --bind-to core), and keep other programs off them";
-  if (bottleneck == "computing") return "more ranks, or a faster device: the rest is hidden behind it";
+    return "bind each rank to its own cores (mpirun --bind-to core), and keep other programs off them";
+  if (bottleneck == "computing") return "more ranks, or a faster device: computing hides the rest";
   Exchange halved = exchange;
   halved.wire = 0.5;
   const int64_t batch = SmallestBatch(step, cluster, exchange, ranks, 0.9);
   return absl::StrFormat(
-      "--wire=bf16 (%.1f images/s at most), --bucket_mib=%d, %s, or a faster network",
+      "--wire=bf16 (%.1f images/s at most), --bucket_mib=%d, or a faster network; %s",
       Predict(step, cluster, halved, ranks).images_per_second,
       BestBuckets(step, cluster, exchange, ranks).bucket_bytes >> 20,
-      batch > 0 ? absl::StrFormat("a --global_batch of %d for an efficiency of 90 %%", batch * ranks)
-                : "which no --global_batch makes up for");
+      batch > 0 ? absl::StrFormat("--global_batch=%d gives an efficiency of 90 %%", batch * ranks)
+                : "no --global_batch gives an efficiency of 90 %");
 }
 
 }  // namespace deeper

@@ -29,7 +29,7 @@ constexpr size_t kLinkBytes = size_t{4} << 20;
 constexpr int kLinkRounds = 3, kPings = 50, kClockRounds = 9;
 constexpr size_t kAllReduceBytes[] = {4 << 10, 64 << 10, 1 << 20, 4 << 20};
 
-// Of the first processor; 0 where the system does not say.
+// Of the first processor; 0 if the system does not report it.
 double ClockMhz() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -39,7 +39,7 @@ double ClockMhz() {
   return 0;
 }
 
-// In Mbit/s; 0 where the driver does not know.
+// In Mbit/s; 0 if the driver does not know it.
 double SpeedOf(int socket, const char* name) {
   ethtool_cmd question = {};
   question.cmd = ETHTOOL_GSET;
@@ -51,7 +51,7 @@ double SpeedOf(int socket, const char* name) {
   return mbit == static_cast<uint32_t>(SPEED_UNKNOWN) ? 0 : mbit;
 }
 
-// Of the interfaces that are up and have an address, except loopback, in this network namespace.
+// Among the interfaces that are up and have an address, except loopback, in this network namespace.
 void FindFastestInterface(RankHealth& mine) {
   const int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   ifaddrs* all = nullptr;
@@ -69,12 +69,12 @@ void FindFastestInterface(RankHealth& mine) {
   if (socket_fd >= 0) close(socket_fd);
 }
 
-// One message over each link, those that leave even ranks first, so that no rank sends and receives at once.
-// Returns the seconds that this rank's took to arrive.
+// Sends `count` messages over each link, from even ranks first, so that no rank sends and receives at once.
+// Returns the seconds per message that this rank received.
 double TimeLink(Communicator& comm, std::byte* to_next, std::byte* from_previous, size_t bytes, int count) {
   const int previous = (comm.rank() + comm.size() - 1) % comm.size();
   double seconds = 0;
-  // Of an odd number of ranks the last one is even, and its next one too.
+  // With an odd number of ranks, the last rank and its successor are even: a third turn.
   for (int turn = 0; turn < 3; ++turn) {
     const auto turn_of = [&](int rank) { return rank % 2 == 1 ? 1 : rank + 1 == comm.size() ? 2 : 0; };
     comm.Barrier();
@@ -152,7 +152,7 @@ absl::Status ExamineDirectory(const std::string& directory, Communicator& comm, 
   const absl::Status there =
       statvfs(directory.c_str(), &space) == 0 ? absl::OkStatus() : IoError("look at", directory, errno);
   mine.free_bytes = static_cast<double>(space.f_bavail) * static_cast<double>(space.f_frsize);
-  return Agree(comm, WithExitCode(there, ExitCode::kCheckpoint));  // before rank 0 lets go
+  return Agree(comm, WithExitCode(there, ExitCode::kCheckpoint));  // before rank 0 releases the lock
 }
 
 }  // namespace deeper

@@ -15,13 +15,13 @@ namespace deeper {
 // Names, memory, clock, cores and the fastest network interface of this rank.
 void DescribeRank(const Device& device, RankHealth& mine);
 
-// All others are collective. On two ranks at least; the link from the rank before, one link at a time.
+// All others are collective. At least two ranks; measures the link from the previous rank, one by one.
 void MeasureLink(Communicator& comm, RankHealth& mine);
-// `comm` is over the device's memory. At least two ranks, four sizes: this rank's least of some rounds.
+// `comm` works on device memory, with two ranks or more. Four sizes: this rank's minimum of some rounds.
 std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device);
 void MeasureClockSkew(Communicator& comm, RankHealth& mine);
-// Creates the directory where it is missing. Rank 0 takes the lock that a training job would take, and no
-// other rank may get it meanwhile. Errors carry ExitCode::kCheckpoint.
+// Creates the directory if it is missing. Rank 0 takes the lock of a training job; no other rank may get it.
+// Errors carry ExitCode::kCheckpoint.
 absl::Status ExamineDirectory(const std::string& directory, Communicator& comm, RankHealth& mine);
 
 }  // namespace deeper

@@ -16,7 +16,7 @@ namespace {
 constexpr int kSteps = 64;  // simulated; jitter is averaged over them
 constexpr size_t kMiB = size_t{1} << 20;
 
-// The ranks as nodes see them.
+// The distribution of ranks over nodes.
 struct Placement {
   Placement(const Cluster& cluster, int ranks)
       : per_node(std::min(cluster.ranks_per_node, ranks)), nodes((ranks + per_node - 1) / per_node) {}
@@ -27,7 +27,7 @@ int Levels(int ranks) {
   return std::bit_width(static_cast<unsigned>(ranks - 1));  // log2, rounded up
 }
 
-// Among the ranks of a node, or among nodes: `rounds` messages, and of each byte the part that does not stay.
+// Among the ranks of a node, or among nodes: `rounds` messages, and the part of the bytes that is sent.
 double Scatter(const Link& link, int members, int rounds, double bytes) {
   if (members == 1) return 0;
   return rounds * link.latency_us / 1e3 + 1e3 * bytes * (members - 1) / members / link.bytes_per_second;
@@ -40,7 +40,7 @@ double RingMs(const Cluster& cluster, const Placement& placed, int ranks, double
   return 2 * (ranks - 1) * round;
 }
 
-// Where the ranks are no power of two, those beyond it hand over their all first and get it back last.
+// If the ranks are not a power of two, those beyond it send all their bytes first and receive the sums last.
 double TreeMs(const Cluster& cluster, const Placement& placed, int ranks, double bytes) {
   const Link& widest = placed.nodes > 1 ? cluster.across : cluster.within;
   const double fold = std::has_single_bit(static_cast<unsigned>(ranks)) ? 0 : widest.Ms(bytes);
@@ -48,13 +48,13 @@ double TreeMs(const Cluster& cluster, const Placement& placed, int ranks, double
               Scatter(cluster.across, placed.nodes, Levels(placed.nodes), bytes) + fold);
 }
 
-// The parts of a node's ranks cross its link at the same time: together they are all the bytes.
+// The ranks of a node send their parts over its link at the same time; together these are all the bytes.
 double HierarchicalMs(const Cluster& cluster, const Placement& placed, double bytes) {
   return 2 * (Scatter(cluster.within, placed.per_node, placed.per_node - 1, bytes) +
               Scatter(cluster.across, placed.nodes, placed.nodes - 1, bytes));
 }
 
-// A bucket: complete when this part of backward is done, what is sent of it, and how long it takes to sum.
+// A bucket: the part of backward that completes it, the bytes sent, and the time to sum it.
 struct Bucket {
   double ready = 0, bytes = 0, comm_ms = 0;
 };
@@ -74,20 +74,20 @@ std::vector<Bucket> BucketsOf(const RankStep& step, const Cluster& cluster, cons
   return buckets;
 }
 
-// How long after backward the last bucket is summed. The channel serves one at a time, in their order, each
-// when it is ready on the slowest rank.
+// Time from the end of backward until the last bucket is summed. The channel serves one bucket at a time, in
+// order, once it is ready on the slowest rank.
 double ExposedMs(double backward_ms, const std::vector<Bucket>& buckets) {
   double summed = 0;
   for (const Bucket& bucket : buckets) summed = std::max(summed, bucket.ready * backward_ms) + bucket.comm_ms;
   return std::max(0.0, summed - backward_ms);
 }
 
-// What a rank sends in a step, in whatever way: no all-reduce sends less.
+// The bytes that a rank sends per step. No all-reduce sends fewer.
 double SentBytes(double gradient_bytes, double wire, int ranks) {
   return 2 * gradient_bytes * wire * (ranks - 1) / ranks;
 }
 
-// How much longer than usual each rank takes for one step: logarithms are normal (Box and Muller 1958).
+// How many times longer than usual the ranks take for one step: log-normal (Box and Muller 1958).
 struct Slowness {
   double mean = 1, most = 1;
 };
@@ -227,7 +227,7 @@ void FitInterference(const ComputeSample& small, const ComputeSample& large, con
       others == 0 || alone.ms_per_image == 0 ? 0 : extra.ms_per_image / alone.ms_per_image / others;
 }
 
-// Errors are not weighted: a network that lets short bursts through faster than the rest would seem fast.
+// Errors are not weighted. Weights would overrate a network that passes short bursts faster than the rest.
 Link FitLink(std::span<const CommSample> all_reduces, int ranks) {
   const CommSample least = *std::ranges::min_element(
       all_reduces, {}, [](const CommSample& sample) { return std::pair(sample.bytes, sample.ms); });
@@ -236,8 +236,8 @@ Link FitLink(std::span<const CommSample> all_reduces, int ranks) {
     xx += (bytes - least.bytes) * (bytes - least.bytes);
     xy += (bytes - least.bytes) * (ms - least.ms);
   }
-  DEEPER_CHECK(xx > 0, "a link is measured with two numbers of bytes");
-  const double ms_per_byte = std::max(xy / xx, 1e-12);  // noise may hide what the bytes cost
+  DEEPER_CHECK(xx > 0, "a link is measured with two sizes");
+  const double ms_per_byte = std::max(xy / xx, 1e-12);  // noise may hide the cost of bytes
   const double fixed = std::max(0.0, least.ms - ms_per_byte * least.bytes);
   const double rounds = 2.0 * (ranks - 1);
   return {1e3 * fixed / rounds, 1e3 / (ms_per_byte / rounds * ranks)};

@@ -1,8 +1,7 @@
-// How fast data-parallel training would be on so many ranks: a simulation of its steps, from what one rank
-// needs for a step and what the links between ranks give. docs/design/scaling-model.md derives the formulas, says where
-// they come from and how far they were right.
+// Predicts the speed of data-parallel training on any number of ranks. It simulates steps from one rank's
+// step times and the links between ranks. docs/design/scaling-model.md gives formulas, sources and accuracy.
 //
-// Milliseconds, bytes and images throughout; latencies in microseconds, as networks state them.
+// Units are milliseconds, bytes and images; latencies are in microseconds.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +14,7 @@
 
 namespace deeper {
 
-// What one message costs: latency + bytes / bandwidth.
+// The time of one message is latency + bytes / bandwidth.
 struct Link {
   double latency_us = 0;
   double bytes_per_second = 0;
@@ -29,9 +28,9 @@ struct Cluster {
   // Standard deviation of the logarithm of a rank's compute time, drawn anew for every rank and step.
   double jitter = 0;
   double loader_images_per_second = 0;  // of a rank; 0: no limit
-  // Per image, how much longer computing takes for each other rank on its node: they share memory and caches.
+  // Relative increase of compute time for each other rank on the node: they share memory and caches.
   double sharing = 0;
-  // Of computing, for each byte of gradients that a rank sends: on CPUs sending and summing want the cores.
+  // Extra compute time per byte of gradients that a rank sends: on CPUs, sending and summing need cores.
   double sending_ms_per_byte = 0;
 };
 
@@ -41,13 +40,13 @@ struct RankStep {
   double forward_ms = 0, backward_ms = 0;
   double update_ms = 0;                    // and all else that does not depend on the batch
   std::vector<GradientPiece> pieces = {};  // in the order in which backward finishes them
-  std::vector<double> ready = {};          // [piece]; the part of backward that is done by then, 0 to 1
+  std::vector<double> ready = {};          // [piece]; the fraction of backward done by then, 0 to 1
 
   double ms() const { return forward_ms + backward_ms + update_ms; }
 };
 
-// The step of a network: `compute_ms` on `batch` images divided by the layers' multiply-accumulates, of which
-// backward does twice forward's, but for the layer that reads the images. InvalidArgument as InferShapes.
+// The step of a network: `compute_ms` on `batch` images, divided by the layers' multiply-accumulates.
+// Backward has twice forward's, except in the layer that reads the images. InvalidArgument as InferShapes.
 absl::StatusOr<RankStep> StepOf(const Model& model, int64_t batch, double compute_ms);
 // The same on another number of images: forward and backward in proportion.
 RankStep WithBatch(RankStep step, int64_t batch);
@@ -58,7 +57,7 @@ enum class AllReduceAlgorithm {
   kRing,          // through all ranks, node by node
   kTree,          // recursive halving and doubling, neighbours first
   kHierarchical,  // rings within nodes, and rings across nodes for each part
-  kBest,          // whichever is fastest for these bytes
+  kBest,          // the fastest for these bytes
 };
 
 struct Exchange {
@@ -81,16 +80,16 @@ struct Prediction {
   double efficiency = 1;  // images_per_second over `ranks` times those of one rank
 };
 
-// The same figures at every call. ranks: up to some thousands, in milliseconds.
+// Deterministic. Some thousands of ranks take milliseconds.
 Prediction Predict(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks);
 
-// The fastest of buckets from 1 to 64 MiB, with the wire format as it is.
+// With the fastest bucket size from 1 to 64 MiB; the wire format is unchanged.
 Exchange BestBuckets(const RankStep& step, const Cluster& cluster, Exchange exchange, int ranks);
-// The smallest power of two of images a rank that reaches this efficiency; 0: none up to 4096 does.
+// The smallest power of two of images per rank that reaches this efficiency; 0: none up to 4096 does.
 int64_t SmallestBatch(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks,
                       double efficiency);
 
-// What one rank's computing takes in a step, measured.
+// A measured compute time of one rank's step.
 struct ComputeSample {
   int64_t batch = 0;
   double ms = 0;
@@ -99,11 +98,11 @@ struct ComputeSample {
 struct ComputeLine {
   double fixed_ms = 0, ms_per_image = 0;
 };
-// Through both samples. Where that would make a part negative, as noise may, that part is 0 and the line goes
-// through their mean; with one batch alone, the fixed part is 0.
+// Through both samples. If noise makes a part negative, that part is 0 and the line goes through their mean.
+// If both have the same batch, the fixed part is 0.
 ComputeLine FitCompute(const ComputeSample& small, const ComputeSample& large);
-// Sets `cluster.sharing` and `cluster.sending_ms_per_byte` to what explains how much longer `ranks` ranks, 2
-// at least, compute on both batches than one `alone`: what grows with the batch is sharing, the rest sending.
+// Sets `cluster.sharing` and `cluster.sending_ms_per_byte` from the extra compute time of `ranks` ranks (at
+// least 2) over one `alone`, on both batches. What grows with the batch is sharing, the rest sending.
 void FitInterference(const ComputeSample& small, const ComputeSample& large, const ComputeLine& alone,
                      int ranks, double gradient_bytes, Cluster& cluster);
 
@@ -111,8 +110,8 @@ void FitInterference(const ComputeSample& small, const ComputeSample& large, con
 struct CommSample {
   double bytes = 0, ms = 0;
 };
-// The link that gives these times of ring all-reduces between `ranks` ranks, 2 at least: its latency from the
-// fewest bytes, its bandwidth by least squares from there on. Two different numbers of bytes at least.
+// The link that explains these times of ring all-reduces between `ranks` ranks (at least 2): its latency from
+// the smallest size, its bandwidth by least squares from there on. Needs at least two sizes.
 Link FitLink(std::span<const CommSample> all_reduces, int ranks);
 
 }  // namespace deeper

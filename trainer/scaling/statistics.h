@@ -1,4 +1,4 @@
-// Of repeated measurements.
+// Statistics of repeated measurements.
 #pragma once
 
 #include <vector>
@@ -15,16 +15,16 @@ double SecondsOf(const Work& work) {
   return Seconds() - start;
 }
 
-// values: at least one. Of two in the middle, their mean, or the lower one.
+// values: at least one. If there are two in the middle, Median is their mean, LowerMedian the lower.
 double Median(std::vector<double> values);
 double LowerMedian(std::vector<double> values);
-// The median of over[i] / under[i]. Both are as long as the other.
+// The median of over[i] / under[i]. Both have the same length.
 double MedianRatio(const std::vector<double>& over, const std::vector<double>& under);
 
 struct Interval {
   double low = 0, high = 0;
 };
-// Of the mean, with a confidence of 95 %, of at least two normal and independent values (Student 1908).
+// The 95 % confidence interval of the mean of at least two normal, independent values (Student 1908).
 Interval MeanInterval(const std::vector<double>& values);
 
 }  // namespace deeper

@@ -59,7 +59,7 @@ TEST_F(CheckpointTest, AStepIsNeverOverwritten) {
   params_.Fill(2);
   const absl::Status status = Save(1);
   EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_THAT(Message(status), HasSubstr("step-000000001 is there already"));
+  EXPECT_THAT(Message(status), HasSubstr("step-000000001 already exists"));
   EXPECT_EQ(ReadBytes(Shard(1)), before);
   EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
 }
@@ -80,7 +80,7 @@ TEST_F(CheckpointTest, LatestFallsBackToTheNewestValidOne) {
 
   Damage(CheckpointManifestPath(StepDirectory(directory_, 1)));
   EXPECT_EQ(Choose("latest").status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(Message(Choose("latest").status()), HasSubstr("no checkpoint is left in " + directory_));
+  EXPECT_THAT(Message(Choose("latest").status()), HasSubstr("no usable checkpoint in " + directory_));
 }
 
 TEST_F(CheckpointTest, AnExplicitStepIsThatOneOrAnError) {
@@ -107,7 +107,7 @@ TEST_F(CheckpointTest, NeverChoosesNoneAndSaysWhatIsThere) {
 TEST_F(CheckpointTest, RankZeroChoosesForAll) {
   ASSERT_TRUE(Save(1).ok());
   OnRanks(3, [&](Communicator& comm) {
-    // Only rank 0's view counts.
+    // Only rank 0 reads the directory.
     const auto choice = ChooseCheckpoint(comm.rank() == 0 ? directory_ : "/nonexistent", "latest", comm);
     EXPECT_EQ(choice->path, StepDirectory(directory_, 1));
   });

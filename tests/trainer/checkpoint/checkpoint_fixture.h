@@ -1,4 +1,4 @@
-// What tests of checkpoints share: a directory, a store of parameters, and ranks that are threads.
+// Shared by tests of checkpoints: a directory, a store of parameters, and ranks that are threads.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -55,7 +55,7 @@ inline TrainState ExampleState(int64_t step) {
           {{"model", "nin-cifar"}, {"num_classes", 10}, {"dropout", true}}};
 }
 
-// What is wrong with a step directory, or with those of a directory of checkpoints.
+// The problems of a step directory, or of those in a directory of checkpoints.
 inline std::vector<std::string> VerifyCheckpoint(const std::string& path) {
   const absl::StatusOr<std::vector<CheckpointInfo>> checkpoints = ListCheckpoints(path);
   if (!checkpoints.ok()) return {Message(checkpoints.status())};
@@ -92,7 +92,7 @@ class CheckpointTest : public ::testing::Test {
     std::sort(names.begin(), names.end());
     return names;
   }
-  // In place: to write a file anew means to wait for the disk on some file systems.
+  // In place: on some file systems, a new file has to wait for the disk.
   static void FlipBit(const std::string& path, uint64_t bit) {
     std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
     file.seekg(static_cast<std::streamoff>(bit / 8));

@@ -38,7 +38,7 @@ TEST(CheckpointManifest, AnotherVersionIsNamed) {
   const std::string version = R"("format_version": 1)";
   text.replace(text.find(version), version.size(), R"("format_version": 2)");
   EXPECT_EQ(Message(ParseCheckpointManifest(text, "m").status()),
-            "m is of checkpoint format version 2; this build reads version 1");
+            "m has checkpoint format version 2; this build reads version 1");
 }
 
 TEST(CheckpointManifest, ATableThatDoesNotAddUpIsRefused) {

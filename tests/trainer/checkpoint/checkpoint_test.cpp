@@ -60,7 +60,7 @@ TEST_F(CheckpointTest, AnyNumberOfRanksLoadsWhatAnyOtherSaved) {
   EXPECT_EQ(params_.Bits(), original);
 }
 
-// Tensors of several pieces, in several shards; ranks that read less than others, and one that reads nothing.
+// Tensors of several pieces in several shards; some ranks read less than others, and one reads nothing.
 TEST_F(CheckpointTest, ALargeStateIsPutTogetherFromPieces) {
   const ExampleParams::Options large{.classes = 120'000};
   ExampleParams original(large);
@@ -144,7 +144,7 @@ TEST_F(CheckpointTest, ShardsHoldTheFlatStateInTheOrderOfTheTable) {
   EXPECT_EQ(manifest.elements(), static_cast<int64_t>(expected.size()));
 }
 
-// A flip each, at random over all bytes of shards and manifest. DEEPER_BIT_FLIPS=10000 for more of them.
+// One random flip at a time in the bytes of shards and manifest. DEEPER_BIT_FLIPS=10000 makes more of them.
 TEST_F(CheckpointTest, EveryFlippedBitIsFoundAndNamed) {
   OnRanks(3, [&](Communicator& comm) {
     ExampleParams params;
@@ -230,9 +230,11 @@ TEST_F(CheckpointTest, TheStateOfAnotherOptimizerIsRefused) {
   const std::vector<uint32_t> before = params_.Bits();
   const absl::Status status = Load(1).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(Message(status),
-              HasSubstr("is of another optimizer: it keeps adam_m and adam_v, and this run needs momentum; "
-                        "resume with its --optimizer"));
+  EXPECT_THAT(
+      Message(status),
+      HasSubstr(
+          "was saved with another optimizer: it contains adam_m and adam_v, and this run needs momentum; "
+          "resume with its --optimizer"));
   EXPECT_EQ(params_.Bits(), before);
 }
 
@@ -273,10 +275,10 @@ TEST_F(CheckpointTest, HarmlessDifferencesAreForced) {
   ASSERT_TRUE(forced.ok()) << forced.status();
   EXPECT_THAT(forced->warnings,
               ElementsAre(HasSubstr("seed was"), HasSubstr("image_size was 224 and is 192")));
-  EXPECT_EQ(forced->data.seed, 5u) << "it goes on with the new one";
+  EXPECT_EQ(forced->data.seed, 5u) << "it continues with the new one";
   EXPECT_THAT(Message(Load(1, other, Match::kForced).status()),
               AllOf(HasSubstr("seed was"), Not(HasSubstr("image_size"))))
-      << "in mid-epoch another order repeats and misses samples";
+      << "within an epoch another order repeats and misses samples";
   other = saved;
   other.data.global_batch = 64;
   other.config["model"] = "nin";
@@ -322,8 +324,7 @@ TEST_F(CheckpointTest, AFailureOfOneRankIsEveryRanks) {
   EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
 }
 
-// The state is that of the call of Save, whatever training does to it meanwhile; a third save waits for the
-// first one's memory.
+// The saved state is that at the call of Save; training changes it meanwhile. A third save waits for memory.
 TEST_F(CheckpointTest, TrainingGoesOnWhileCheckpointsAreWritten) {
   std::map<int64_t, std::vector<uint32_t>> states;
   OnRanks(2, [&](Communicator& comm) {

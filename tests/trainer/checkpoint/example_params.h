@@ -1,4 +1,4 @@
-// A small parameter store with every role and both layouts, for tests of what is saved and loaded.
+// A small parameter store with every role and both layouts, for tests of saving and loading.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// One save from start to end, for tests that have nothing to do meanwhile.
+// One complete save, for tests that do nothing meanwhile.
 #pragma once
 
 #include <memory>

@@ -143,7 +143,7 @@ TEST_F(WeightsFileTest, AConfigOfManyClassesFits) {
 TEST_F(WeightsFileTest, OtherFilesAreRefusedByName) {
   EXPECT_THAT(Message(ReadWeights(directory_ + "/none.h5").status()), HasSubstr("none.h5"));
   EXPECT_THAT(Message(ReadWeights(directory_ + "/step-000000003/shard-00000-of-00001.h5").status()),
-              HasSubstr("is not a file of weights"));
+              HasSubstr("is not a weights file"));
   fs::create_directory(directory_ + "/empty");
   EXPECT_THAT(Message(ReadWeights(directory_ + "/empty").status()),
               HasSubstr("is not a checkpoint and holds none"));

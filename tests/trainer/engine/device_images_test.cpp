@@ -1,4 +1,4 @@
-// Batches that a device finishes against those that the loader's threads do.
+// Compares batches that a device finishes with those of the loader's threads.
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -128,7 +128,7 @@ TEST_P(DeviceImages, SameAsTheLoaders) {
   }
 }
 
-// The batches' bounds part pairs: partners come from before the first row and after the last.
+// Batches split pairs: partners come from before the first row and after the last.
 TEST_P(DeviceImages, DistortedAndMixedAsTheLoaders) {
   for (const auto& [mixup, cutmix] : {std::pair{0.8, 0.0}, {0.0, 1.0}, {0.4, 1.0}}) {
     LoaderOptions options = Options(Augment::kInception);

@@ -1,4 +1,4 @@
-// Whole networks at their real size, on the test's device next to the CPU: every shape that training meets.
+// Compares whole networks at their real size on the test's device with the CPU: every shape of training.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -69,7 +69,7 @@ TEST_P(DeviceNetwork, MatchesTheCpuAtFullSize) {
   for (size_t i = 0; i < expected.losses.size(); ++i)
     EXPECT_NEAR(actual.losses[i], expected.losses[i], (fp32 ? 1e-4 : 3e-2) * expected.losses[i])
         << "head " << i;
-  // Rounding (the CPU has Winograd) flips a few ReLUs and maxima, and a flip changes all gradients before it.
+  // Rounding (the CPU uses Winograd) flips a few ReLUs and maxima. A flip changes all gradients before it.
   const double tolerance = fp32 ? 2e-2 : 0.35;
   const auto params = (*Network::Prepare(model, {.rows = 1}, *cpu))->Params();
   size_t i = 0;

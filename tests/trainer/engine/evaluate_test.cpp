@@ -20,10 +20,10 @@ constexpr int64_t kRows = 6, kClasses = 5;
 
 struct RankResult {
   absl::StatusOr<EvalResult> eval;
-  std::vector<uint64_t> samples;  // that were handed to on_batch
+  std::vector<uint64_t> samples;  // passed to on_batch
 };
 
-// One rank of an evaluation, of a split of so many samples as this rank sees it.
+// One rank of an evaluation of a split, which has this number of samples for this rank.
 RankResult EvaluateRank(Communicator& comm, int64_t samples) {
   Model model;
   model.image_size = 8;
@@ -48,7 +48,7 @@ RankResult EvaluateRank(Communicator& comm, int64_t samples) {
   return result;
 }
 
-// samples[rank], as that rank sees it.
+// samples[rank]: the size of the split for that rank.
 std::vector<RankResult> EvaluateRanks(const std::vector<int64_t>& samples) {
   auto comms = MakeThreadCommunicators(static_cast<int>(samples.size()));
   std::vector<RankResult> results(samples.size());
@@ -61,7 +61,7 @@ std::vector<RankResult> EvaluateRanks(const std::vector<int64_t>& samples) {
 
 TEST(EvaluateTest, CountsEverySampleOnceOnAnyNumberOfRanks) {
   for (const size_t world : {1, 2, 3, 5}) {
-    for (const int64_t samples : {1, 12, 40}) {  // less than one a rank; whole batches; not
+    for (const int64_t samples : {1, 12, 40}) {  // less than one per rank; whole batches; a partial one
       SCOPED_TRACE(::testing::Message() << samples << " samples, " << world << " ranks");
       std::vector<uint64_t> seen;
       for (const RankResult& rank : EvaluateRanks(std::vector<int64_t>(world, samples))) {
@@ -78,7 +78,7 @@ TEST(EvaluateTest, CountsEverySampleOnceOnAnyNumberOfRanks) {
   }
 }
 
-// As ranks do whose directories differ: of 40 samples each takes 20, of 36 it takes 18.
+// As with ranks whose directories differ: each takes 20 of 40 samples, or 18 of 36.
 TEST(EvaluateTest, AnotherNumberOfSamplesThanTheSplitHasIsAnErrorOnAllRanks) {
   const std::vector<RankResult> results = EvaluateRanks({40, 36});
   for (size_t rank = 0; rank < 2; ++rank) {

@@ -41,7 +41,7 @@ Model SmallModel() {
   return model;
 }
 
-// One rank of a training, all of whose parts are at hand.
+// One rank of a training, with access to all its parts.
 class Rank {
  public:
   Rank(Communicator& comm, bool sharded, std::unique_ptr<Device> device)
@@ -71,7 +71,7 @@ class Rank {
 
   StepReport Step() { return *step_->Run(0.05f); }
   std::string Culprit(const StepReport& report) { return guard_->Culprit(report.heads); }
-  // What a step does with its gradients, once more. True if the guard lets it pass.
+  // Repeats what a step does with its gradients. True if the guard accepts them.
   bool SumAgain(const StepReport& report) {
     guard_->BeginStep();
     for (size_t piece = 0; piece < pieces(); ++piece) {
@@ -177,7 +177,7 @@ TEST(FiniteGuard, NamesTheTensorOfASingleRank) {
   });
 }
 
-// The guard alone, with gradients of its own.
+// The guard alone, with its own gradients.
 TEST(FiniteGuard, NoticesWhatOverflowsInTheSum) {
   OnRanks(2, [](Communicator& comm, Rank& rank) {
     const StepReport report = rank.Step();

@@ -1,5 +1,4 @@
-// What one GPU can show of NCCL: it is found, begins and ends, and its collectives are recorded where they
-// were called.
+// NCCL on one GPU: it is found, starts and ends, and its collectives are recorded where they are called.
 #include <gtest/gtest.h>
 
 #include <memory>

@@ -57,8 +57,7 @@ std::vector<std::vector<float>> ResultsOf(const Model& model, const NodeRange& r
   return chain->Results();
 }
 
-// Of every range: outputs and gradients of a chain with fused kernels, where the device has them, and
-// without.
+// For every range: outputs and gradients of a chain without fused kernels, and with those of the device.
 TEST(DeviceTrainingOpChain, FusedAndNotAgree) {
   const Model model = SmallGoogLeNet();
   for (const NodeRange& range : BenchmarkedRanges(model)) {
@@ -72,7 +71,7 @@ TEST(DeviceTrainingOpChain, FusedAndNotAgree) {
   }
 }
 
-// As `bench op` times them: no buffer that a later run reads is overwritten.
+// As in `bench op`: no buffer that a later run reads is overwritten.
 TEST(DeviceTrainingOpChain, RepeatsForwardAndBackwardInAnyOrder) {
   const Model model = SmallGoogLeNet();
   for (const char* name : {"stem", "inception4a", "head"}) {

@@ -116,7 +116,7 @@ TEST(ParamStore, WritesAndReadsCanonicalValuesAndKeepsPaddingZero) {
   store->Write(param, values.data(), store->state(0));
   EXPECT_EQ(ReadValues(*store, param, store->state(0)), values);
   const double stored = std::accumulate(store->state(0), store->state(0) + store->trained_elements(), 0.0);
-  EXPECT_EQ(stored, 180 * 181 / 2);  // nothing but the values, in the padding and in the neighbours
+  EXPECT_EQ(stored, 180 * 181 / 2);  // only the values; the padding and the neighbours are 0
   EXPECT_THAT(ReadValues(*store, param, store->values()), Each(0.0f));
 }
 
@@ -195,7 +195,7 @@ class SmallDevice final : public Device {
 };
 
 TEST(ParamStore, SaysHowMuchMemoryIsMissing) {
-  const std::vector<Param> params = {MakeParam("w", {10, 10}, Init::kZero)};  // 448 bytes an arena
+  const std::vector<Param> params = {MakeParam("w", {10, 10}, Init::kZero)};  // 448 bytes per arena
   SmallDevice device(1000);
   const absl::Status status =
       ParamStore::Create(params, device, /*training=*/true, /*narrow=*/false, {{"momentum"}}).status();

@@ -1,5 +1,5 @@
 // Whole networks against PyTorch: tests/parity/torch_reference.py computes the same step on the same weights
-// and images. Losses, logits, gradients and new BN statistics agree within a part of a tensor's norm.
+// and images. Losses, logits, gradients and new BN statistics agree within a fraction of a tensor's norm.
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
@@ -139,8 +139,8 @@ double Norm(const Values& values) {
   return std::sqrt(squares);
 }
 
-// |actual - expected| estimated from products with random vectors of variance 1/3, whose squares are a third
-// of it on average.
+// |actual - expected|, estimated from products with random vectors of variance 1/3: the mean square of a
+// product is a third of the square of the norm.
 double EstimateError(const std::string& name, const Values& actual, const std::vector<double>& fingerprint) {
   const Rng rng(kSeed, RandomStream(name + "/projection"), 0, 0);
   double products[4] = {};

@@ -21,8 +21,7 @@ namespace {
 
 constexpr int64_t kGlobalBatch = 13, kSamples = 40, kClasses = 5;
 
-// A fork with an auxiliary head, dropout, pooling: the shape of a GoogLeNet, at a size that trains in
-// milliseconds.
+// A fork with auxiliary head, dropout and pooling, like a GoogLeNet; training it takes milliseconds.
 Model SmallModel(bool training, bool batch_norm = false) {
   Model model;
   model.name = "small";
@@ -165,8 +164,7 @@ void ExpectSameTraining(const Outcome& a, const Outcome& b, double tolerance) {
   EXPECT_LT(std::sqrt(difference / norm), tolerance);
 }
 
-// 10 steps of 13 of 40 samples cross two ends of an epoch, whose last batch has one sample: less than one a
-// rank.
+// 10 steps of 13 of 40 samples cross two epoch ends. Their last batch has one sample, fewer than ranks.
 TEST(TrainStepTest, RanksAndMicroBatchesChangeNothing) {
   const Outcome whole = RunRanks(1, kGlobalBatch, 10);
   EXPECT_LT(whole.losses.back()[0], 1.2 * whole.losses.front()[0]);
@@ -208,8 +206,7 @@ TEST(TrainStepTest, ShardedMomentumChangesNoBit) {
   expect_same(3, DType::kF32, 0, GradientSum::kBf16);
 }
 
-// Epochs end with a batch of one sample: less than one a rank, and with three micro-batches a step none at
-// all in two of them.
+// Epochs end with a batch of one sample, fewer than ranks; of three micro-batches per step, two are empty.
 TEST(TrainStepTest, BatchNormOfAllRanksTrainsAsOnOne) {
   const auto run = [](int world, int64_t rows, Norm norm) {
     return RunRanks(world, rows, 10, DType::kF32, 0, GradientSum::kAnyOrder, false, OneCore, norm);
@@ -217,11 +214,11 @@ TEST(TrainStepTest, BatchNormOfAllRanksTrainsAsOnOne) {
   const Outcome alone = run(1, kGlobalBatch, Norm::kOfAllRanks);
   ExpectSameTraining(alone, run(2, 7, Norm::kOfAllRanks), 1e-5);
   ExpectSameTraining(alone, run(3, 5, Norm::kOfAllRanks), 1e-5);
-  // Three micro-batches have statistics of their own.
+  // Each of three micro-batches has its own statistics.
   const double in_micros = run(3, 2, Norm::kOfAllRanks).losses.back()[0];
   EXPECT_NEAR(in_micros, alone.losses.back()[0], 0.3 * alone.losses.back()[0]);
 
-  // On one rank it is what oneDNN makes of the whole batch; by themselves, ranks are farther off.
+  // On one rank the result is that of oneDNN on the whole batch; separate statistics per rank differ more.
   const std::vector<double> expected = run(1, kGlobalBatch, Norm::kOfRank).losses.back();
   EXPECT_NEAR(alone.losses.back()[0], expected[0], 1e-5 * expected[0]);
   EXPECT_GT(std::abs(run(3, 5, Norm::kOfRank).losses.back()[0] - expected[0]), 1e-3 * expected[0]);
@@ -237,13 +234,13 @@ TEST(TrainStepTest, LearnsInBf16AsInFp32) {
   EXPECT_NE(fp32.weights, bf16.weights);
 }
 
-// Whole steps on the test's device, every op and every update of it, next to the CPU's.
+// Compares whole steps on the test's device, with all ops and updates, with those on the CPU.
 class DeviceTraining : public ::testing::TestWithParam<DType> {};
 
 TEST_P(DeviceTraining, TracksTheCpu) {
   const auto comm = MakeSingleCommunicator();
   const bool fp32 = GetParam() == DType::kF32;
-  const int steps = fp32 ? 50 : 10;  // in bf16, batches of 13 soon go ways of their own
+  const int steps = fp32 ? 50 : 10;  // in bf16, batches of 13 soon diverge
   const auto run = [&](int64_t rows) {
     return RunRank(*comm, rows, steps, GetParam(), &testing::TestDevice());
   };
@@ -257,7 +254,7 @@ TEST_P(DeviceTraining, TracksTheCpu) {
   EXPECT_NEAR(whole.eval.loss, expected.eval.loss, tolerance * expected.eval.loss);
 }
 
-// On CUDA the ranks share a GPU, or the host that stands for one: sums go by way of host memory.
+// On CUDA the ranks share a GPU, or the host that simulates one: sums pass through host memory.
 TEST_P(DeviceTraining, RanksChangeNothing) {
   const bool fp32 = GetParam() == DType::kF32;
   const int steps = fp32 ? 10 : 3;

@@ -183,7 +183,7 @@ TEST(Models, PoolsMaskTheReluThatTheyAloneRead) {
   EXPECT_THAT(masked("googlenet"), ElementsAre("conv1", "conv3", "inception3b", "inception4e"));
   EXPECT_THAT(masked("googlenet-naive"), ElementsAre("conv1", "conv3"));  // its modules end in a pool, too
   EXPECT_THAT(masked("nin-cifar"), ElementsAre("mlpconv1.2"));            // pool2 is an average
-  EXPECT_THAT(masked("alexnet"), ElementsAre("conv5"));                   // norm1 and norm2 stand between
+  EXPECT_THAT(masked("alexnet"), ElementsAre("conv5"));                   // norm1 and norm2 are in between
 }
 
 TEST(Models, SmallStemKeepsTheMapsOfSmallImagesLarge) {

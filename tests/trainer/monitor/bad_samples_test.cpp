@@ -13,7 +13,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-// Two ranks meet samples: 3 on both, 5 and 7 on one each.
+// Two ranks find bad samples: 3 on both, 5 and 7 on one each.
 TEST(BadSamples, CountsThoseOfAllRanksOnceAndEndsTheRunOnAllAlike) {
   auto comms = MakeThreadCommunicators(2);
   std::vector<std::thread> threads;

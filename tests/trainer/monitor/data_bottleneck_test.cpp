@@ -15,7 +15,7 @@ using ::testing::StartsWith;
 constexpr int64_t kWindow = 50;
 constexpr int kCores = 4;
 
-// Where a step of 100 ms goes, and the loader's threads' time meanwhile.
+// The parts of a step of 100 ms, and the times of the loader's threads in it.
 struct Step {
   double waiting = 0, uploading = 0;
   StageTimes spent{};  // idle, read, decode, augment
@@ -28,7 +28,7 @@ struct Finding {
 
 class DataBottleneckTest : public ::testing::Test {
  protected:
-  // What is said in so many equal steps.
+  // The warning in this number of equal steps.
   std::optional<Finding> Run(int64_t steps, const Step& step) {
     watched_.events.clear();
     loader_.worker_count = step.workers;
@@ -74,8 +74,8 @@ TEST_F(DataBottleneckTest, SaysHowLongItWaitsAndWhatTheThreadsDo) {
   EXPECT_EQ(found->stage, "decode");
   EXPECT_EQ(
       found->what,
-      "the run waits for data 37 % of the time: of the work of 2 threads reading is 3 %, decoding 81 %, "
-      "augmenting 16 %; what would help: --workers=4, the cores of the rank, or 0");
+      "training waits for data 37 % of the time; the work of 2 loader threads is 3 % reading, 81 % decoding, "
+      "16 % augmenting; to reduce this, use --workers=4 (the cores of the rank) or --workers=0");
   EXPECT_FALSE(Run(5 * kWindow, {37, 0, {999, 12, 324, 64}, 2}));
 }
 
@@ -85,11 +85,11 @@ TEST_F(DataBottleneckTest, Read) {
 
 TEST_F(DataBottleneckTest, DecodeOnAllCores) {
   ExpectFound({50, 0, {999, 100, 200, 100}}, "decode",
-              "more cores a rank, or data packed with --resize or --encoding=raw");
+              "more cores per rank, or data packed with --resize or --encoding=raw");
 }
 
 TEST_F(DataBottleneckTest, AugmentOnAllCores) {
-  ExpectFound({50, 0, {999, 100, 100, 200}}, "augment", "more cores a rank, or a plainer --augment");
+  ExpectFound({50, 0, {999, 100, 100, 200}}, "augment", "more cores per rank, or a simpler --augment");
 }
 
 TEST_F(DataBottleneckTest, UploadIfThatKeepsTheStepWaitingLonger) {
@@ -99,14 +99,14 @@ TEST_F(DataBottleneckTest, UploadIfThatKeepsTheStepWaitingLonger) {
   EXPECT_THAT(found->what, StartsWith("the device waits for uploads 25 % of the time; "));
 }
 
-// What a first window was busy with is not held against a later one.
+// The times of an earlier window do not count in a later one.
 TEST_F(DataBottleneckTest, LooksAtEachWindowByItself) {
   EXPECT_FALSE(Run(kWindow, {1, 0, {0, 9000, 0, 0}}));
   const auto found = Run(kWindow, {12, 0, {0, 100, 300, 0}});
   ASSERT_TRUE(found);
   EXPECT_EQ(found->stage, "decode");
   EXPECT_THAT(found->what, HasSubstr("12 % of the time"));
-  EXPECT_THAT(found->what, HasSubstr("reading is 25 %, decoding 75 %"));
+  EXPECT_THAT(found->what, HasSubstr("25 % reading, 75 % decoding"));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <limits>
@@ -22,7 +23,7 @@ std::vector<std::string> Lines(const std::string& path) {
   return lines;
 }
 
-// A line without its time, which every event ends with.
+// A line without the time at its end.
 std::string Untimed(const std::string& line) {
   auto event = nlohmann::ordered_json::parse(line);
   EXPECT_GT(event["time"], 1.5e9) << line;
@@ -98,11 +99,19 @@ TEST(Metrics, ADefaultWriterDiscards) {
   EXPECT_TRUE(writer.Write(ExampleStep()).ok());
 }
 
+TEST(Metrics, OpenCreatesTheDirectory) {
+  const std::string directory = ::testing::TempDir() + "metrics_directory";
+  std::filesystem::remove_all(directory);
+  const std::string path = directory + "/below/m.jsonl";
+  EXPECT_TRUE(MetricsWriter::Open(path, MetricsWriter::Mode::kRestart).ok());
+  EXPECT_TRUE(std::filesystem::is_regular_file(path));
+}
+
 TEST(Metrics, ErrorsNameTheFile) {
   EXPECT_THAT(
       std::string(
-          MetricsWriter::Open("/nonexistent/m.jsonl", MetricsWriter::Mode::kRestart).status().message()),
-      HasSubstr("cannot create /nonexistent/m.jsonl: No such file"));
+          MetricsWriter::Open("/dev/null/below/m.jsonl", MetricsWriter::Mode::kRestart).status().message()),
+      HasSubstr("cannot create directory /dev/null/below: Not a directory"));
   MetricsWriter writer = *MetricsWriter::Open("/dev/full", MetricsWriter::Mode::kAppend);
   EXPECT_THAT(std::string(writer.Write(ExampleStep()).message()),
               HasSubstr("cannot write metrics to /dev/full: No space left"));

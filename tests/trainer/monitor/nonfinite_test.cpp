@@ -34,7 +34,8 @@ TEST_F(NonFiniteTest, StopsAtTheFirstAndReportsIt) {
   EXPECT_EQ(watched.Observe(Report(true)), absl::OkStatus());
   const absl::Status status = watched.Observe(Report(false));
   EXPECT_EQ(ExitCodeOf(status), ExitCode::kNotFinite);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("step 2: fc.bias is NaN. The weights are those"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("step 2: fc.bias is NaN. The step did not change the weights. Resume"));
   ASSERT_EQ(watched.events.size(), 1u);
   EXPECT_EQ(watched.events[0].fields.dump(), R"({"step":2,"reason":"fc.bias is NaN"})");
   EXPECT_EQ(watched.events[0].text, "");

@@ -21,7 +21,7 @@ struct Times {
   double data_wait_ms = 0, compute_ms = 0;
 };
 
-// What is said over `steps` steps of `size` ranks; all ranks must say the same.
+// The warnings in `steps` steps of `size` ranks, which must be the same on all ranks.
 std::vector<std::string> Said(int size, int64_t steps,
                               const std::function<Times(int rank, int64_t step)>& times) {
   auto comms = MakeThreadCommunicators(size);
@@ -62,8 +62,8 @@ TEST(Stragglers, NamesASlowRankOnceAndItsSlowPart) {
            [](int rank, int64_t) {
              return Times{rank == 1 ? 61.0 : 1.0, 99};
            }),
-      ElementsAre("rank 1 is slow, mostly in waiting for data: steps 51 to 100 took it 160.0 ms each, 1.60 "
-                  "times the median rank's; waiting for data 61.0 ms (median 1.0), computing 99.0 ms "
+      ElementsAre("rank 1 is slow, mostly in waiting for data: steps 51 to 100 took 160.0 ms each, 1.60 "
+                  "times the median of all ranks; waiting for data 61.0 ms (median 1.0), computing 99.0 ms "
                   "(median 99.0)"));
   EXPECT_THAT(Said(4, 500,
                    [](int rank, int64_t) {

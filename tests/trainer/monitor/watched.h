@@ -1,4 +1,4 @@
-// What monitors look at, for tests of them.
+// The input of monitors, for their tests.
 #pragma once
 
 #include <map>
@@ -23,7 +23,7 @@ class FakeLoader final : public Loader {
   std::map<int64_t, std::string> bad;
 };
 
-// A monitor of one rank, or of one of several, and what it said.
+// A monitor of one rank, or of one of several, and its events.
 struct Watched {
   absl::Status Observe(const StepReport& report, bool is_logged = false) {
     return monitor->Observe({++step, report, is_logged}, events);

@@ -99,14 +99,14 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.mean = "0.5,half"; }, "--mean=0.5,half"},
       {[](RunConfig& c) { c.threads = -1; }, "--threads=-1"},
       {[](RunConfig& c) { c.wire = DType::kBf16, c.deterministic = Determinism::kTrue; },
-       "--wire=bf16: not with --deterministic=true"},
+       "--wire=bf16: not supported with --deterministic=true"},
       {[](RunConfig& c) { c.wire = DType::kBf16, c.device = DeviceType::kCuda; },
-       "--wire=bf16: NCCL would round every partial sum; with --device=cuda it takes --comm=mpi"},
+       "--wire=bf16: NCCL would round every partial sum; with --device=cuda, use --comm=mpi"},
       {[](RunConfig& c) { c.comm = Transport::kNccl; }, "--comm=nccl: NCCL needs --device=cuda"},
       {[](RunConfig& c) { c.shard_optimizer = true, c.device = DeviceType::kCuda; },
-       "--shard_optimizer: not with --device=cuda"},
+       "--shard_optimizer: not supported with --device=cuda"},
       {[](RunConfig& c) { c.sync_bn = true, c.device = DeviceType::kCuda; },
-       "--sync_bn: not with --device=cuda"},
+       "--sync_bn: not supported with --device=cuda"},
       {[](RunConfig& c) { c.synthetic = false; }, "--data=DIR"},
       {[](RunConfig& c) { c.data = "somewhere"; }, "either --data=DIR"},
   };
@@ -117,7 +117,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
   }
 }
 
-// What the command line can say.
+// The flag of this name.
 const Flag& Named(const std::vector<FlagGroup>& groups, const std::string& name) {
   for (const FlagGroup& group : groups) {
     for (const Flag& flag : group.flags) {
@@ -210,11 +210,11 @@ RunConfig Elastic() {
 
 TEST(ValidateTest, WhatElasticRunsNeed) {
   const Mistake mistakes[] = {
-      {[](RunConfig& c) { c.threads = 0; }, "give --threads"},
-      {[](RunConfig& c) { c.elastic_slices = 0; }, "--elastic_slices=0 is no power of two"},
-      {[](RunConfig& c) { c.elastic_slices = 12; }, "--elastic_slices=12 is no power of two"},
+      {[](RunConfig& c) { c.threads = 0; }, "set --threads"},
+      {[](RunConfig& c) { c.elastic_slices = 0; }, "--elastic_slices=0 is not a power of two"},
+      {[](RunConfig& c) { c.elastic_slices = 12; }, "--elastic_slices=12 is not a power of two"},
       {[](RunConfig& c) { c.global_batch = 7; }, "--global_batch=7 is less than --elastic_slices=8"},
-      {[](RunConfig& c) { c.micro_batch = 4; }, "takes the place of --micro_batch"},
+      {[](RunConfig& c) { c.micro_batch = 4; }, "replaces --micro_batch"},
       {[](RunConfig& c) { c.device = DeviceType::kCuda; }, "--device=cpu"},
   };
   EXPECT_TRUE(Validate(Elastic()).ok());

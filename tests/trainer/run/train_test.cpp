@@ -41,7 +41,7 @@ TEST(Train, RefusesTheStateOfAnotherOptimizerWithTheExitCodeOfCheckpoints) {
   config.max_steps = 2;
   const absl::Status status = Train(config, *comm, *device, nullptr);
   EXPECT_EQ(ExitCodeOf(status), ExitCode::kCheckpoint);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("it keeps adam_m, and this run needs momentum"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("it contains adam_m, and this run needs momentum"));
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ using ::testing::HasSubstr;
 
 constexpr JobWants kWants = {.checkpoint_bytes = 1e9, .images_per_second = 500};
 
-// 8 ranks on 4 hosts, all as they should be, a few per cent apart.
+// 8 healthy ranks on 4 hosts, whose figures differ by a few per cent.
 std::vector<RankHealth> Healthy() {
   std::vector<RankHealth> ranks(8);
   for (size_t i = 0; i < ranks.size(); ++i) {
@@ -30,7 +30,7 @@ std::vector<RankHealth> Healthy() {
   return ranks;
 }
 
-// The one thing that is wrong.
+// The only finding.
 Finding TheFinding(const std::vector<RankHealth>& ranks) {
   const std::vector<Finding> findings = Examine(ranks, kWants);
   EXPECT_EQ(findings.size(), 1u);
@@ -52,12 +52,12 @@ TEST(Health, NamesLinksBelowTheirNominalBandwidth) {
   EXPECT_FALSE(finding.fit);
   EXPECT_EQ(finding.code, ExitCode::kCommunication);
   EXPECT_THAT(finding.text, HasSubstr("from rank 3 (node1) to rank 4 (node2) gives 3000.0 MB/s"));
-  EXPECT_THAT(finding.text, HasSubstr("24.0 % of the 12500 MB/s that eth0 of node2 says"));
+  EXPECT_THAT(finding.text, HasSubstr("24.0 % of the 12500 MB/s that eth0 of node2 reports"));
 }
 
 TEST(Health, ComparesLinksWithTheirOwnKind) {
   std::vector<RankHealth> ranks = Healthy();
-  ranks[5].link_bytes_per_second = 15e9;  // within a host: more than others have across
+  ranks[5].link_bytes_per_second = 15e9;  // within a host: faster than links across hosts
   EXPECT_THAT(TheFinding(ranks).text, HasSubstr("from rank 4 (node2) to rank 5 (node2)"));
   for (RankHealth& rank : ranks) rank.link_bytes_per_second = 0;
   EXPECT_TRUE(Examine(ranks, kWants).empty());
@@ -75,7 +75,7 @@ TEST(Health, NamesSlowRanks) {
   EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 1 (node0) is slow"));
 }
 
-// Where times vary as much anyway, none is an outlier.
+// If all times vary as much, none is an outlier.
 TEST(Health, NamesNobodyWhereAllVary) {
   std::vector<RankHealth> ranks = Healthy();
   for (size_t i = 0; i < ranks.size(); ++i) ranks[i].compute_ms = 100 + 15 * static_cast<double>(i);
@@ -99,11 +99,11 @@ TEST(Health, ChecksTheDirectoryForCheckpoints) {
   std::vector<RankHealth> ranks = Healthy();
   ranks[2].sees_lock = false;
   EXPECT_EQ(TheFinding(ranks).code, ExitCode::kCheckpoint);
-  EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 2 (node1) was given a lock"));
+  EXPECT_THAT(TheFinding(ranks).text, HasSubstr("rank 2 (node1) got the lock"));
   ranks[2].sees_lock = true;
   ranks[7].free_bytes = 0.5e9;
   EXPECT_THAT(TheFinding(ranks).text,
-              HasSubstr("rank 7 (node3): 0.5 GB are free for checkpoints, which want 1.0"));
+              HasSubstr("rank 7 (node3): 0.5 GB are free for checkpoints, which need 1.0"));
   EXPECT_TRUE(Examine(ranks, {}).empty());
 }
 
@@ -137,7 +137,7 @@ TEST(Health, AdvisesOnWhatBoundsAStep) {
   Prediction p = Predict(step, cluster, ring, 4);
   EXPECT_EQ(Bottleneck(p), "communication");  // 60 ms of it after 100 ms of computing
   EXPECT_THAT(advice(p), HasSubstr("--wire=bf16"));
-  EXPECT_THAT(advice(p), HasSubstr("for an efficiency of 90 %"));
+  EXPECT_THAT(advice(p), HasSubstr("gives an efficiency of 90 %"));
   p = {.step_ms = 200, .peer_wait_ms = 11, .comm_exposed_ms = 9, .data_wait_ms = 10};
   EXPECT_EQ(Bottleneck(p), "slower ranks");
   EXPECT_THAT(advice(p), HasSubstr("--bind-to core"));

@@ -38,10 +38,10 @@ PlanCost CostOf(const StepPlan& plan, const std::string& module) {
 
 TEST(CudaPlan, CountsLaunchesOfEveryModule) {
   const StepPlan bf16 = PlanOf(DType::kBf16, "h200", false), fp32 = PlanOf(DType::kF32, "h200", false);
-  // Four branches are pasted into y; they have six convolutions and a pool.
+  // Four branches are copied into y; they have six convolutions and a pool.
   const PlanCost module = CostOf(bf16, "inception3a");
   EXPECT_EQ(module.forward, 4 + 6 + 1);
-  // Four cuts out of dy; for each convolution dbias in three stages, dx and dw; a widened dw for the 3x3 and
+  // Four slices of dy; for each convolution dbias in three stages, dx and dw; a widened dw for the 3x3 and
   // the 5x5; the pool.
   EXPECT_EQ(module.backward, 4 + 6 * 5 + 2 + 1);
   EXPECT_EQ(module.launches, module.forward + module.backward);
@@ -100,7 +100,7 @@ TEST(CudaPlan, MultipliesWhatTheModelSays) {
 TEST(CudaPlan, WideTypesMoveMoreBytes) {
   const StepPlan bf16 = PlanOf(DType::kBf16), fp32 = PlanOf(DType::kF32);
   for (const PlanCost& cost : ModuleCosts(bf16)) {
-    if (cost.module == "optimizer") continue;  // there bf16 is one array more
+    if (cost.module == "optimizer") continue;  // in bf16 it has one more array
     EXPECT_GT(CostOf(fp32, cost.module).bytes, cost.bytes) << cost.module;
   }
   EXPECT_GT(fp32.arena_bytes, bf16.arena_bytes);
@@ -111,10 +111,10 @@ TEST(CudaPlan, Memory) {
   const Model model = GoogLeNet();
   const auto shapes = InferShapes(model, kBatch);
   ASSERT_TRUE(shapes.ok()) << shapes.status();
-  // When backward begins, all outputs of convolutions and modules and what lies inside modules are there:
-  // two bytes an element. Everything besides cannot be more than all outputs, with a byte each for the place
-  // of a maximum, dy and dx (four parts of a module's x are no larger than the largest map), and the
-  // workspace: two maps inside a module, and the libraries'.
+  // When backward begins, all outputs of convolutions and modules and tensors inside modules exist: two bytes
+  // per element. Everything else cannot be more than all outputs, with a byte each for the place of a
+  // maximum, dy and dx (four parts of a module's x are no larger than the largest map), and the workspace:
+  // two maps inside a module, and the libraries'.
   int64_t kept = 0, all = 0, largest = 0;
   for (const NodeShape& node : *shapes) {
     const int64_t elements = node.op.inner_elements + node.op.y.elements();
@@ -132,7 +132,7 @@ TEST(CudaPlan, Memory) {
   }
   const auto bytes = static_cast<double>(parameters * (4 + 4 + 4 + 2));
   EXPECT_GE(static_cast<double>(plan.parameter_bytes), bytes);
-  EXPECT_LT(static_cast<double>(plan.parameter_bytes), 1.01 * bytes);  // with what aligns them
+  EXPECT_LT(static_cast<double>(plan.parameter_bytes), 1.01 * bytes);  // with alignment
 }
 
 TEST(CudaPlan, FloorsAddUp) {

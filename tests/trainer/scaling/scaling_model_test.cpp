@@ -41,7 +41,7 @@ TEST(ScalingModel, AllReducesCostWhatTheirFormulasSay) {
   EXPECT_NEAR(AllReduceMs(kTree, c, 32, 32 * kMB), 2 * (3 * 0.005 + 0.28 + 2 * 0.020 + 2.4), 1e-9);
   EXPECT_NEAR(AllReduceMs(kHierarchical, c, 32, 32 * kMB), 2 * (7 * 0.005 + 0.28 + 3 * 0.020 + 2.4), 1e-9);
   EXPECT_DOUBLE_EQ(AllReduceMs(kBest, c, 32, 32 * kMB), AllReduceMs(kTree, c, 32, 32 * kMB));
-  // 24 ranks are no power of two: the tree has everything once more, both ways.
+  // 24 ranks are not a power of two: the tree sends everything once more, both ways.
   EXPECT_NEAR(AllReduceMs(kTree, c, 24, kMB),
               2 * (3 * 0.005 + 0.00875 + 2 * 0.020 + 0.1 * 2 / 3 + 0.020 + 0.1), 1e-9);
   EXPECT_EQ(AllReduceMs(kRing, c, 1, kMB), 0);
@@ -85,7 +85,7 @@ TEST(ScalingModel, FitsComputing) {
   const ComputeLine line = FitCompute({8, 100}, {32, 340});
   EXPECT_NEAR(line.fixed_ms, 20, 1e-9);
   EXPECT_NEAR(line.ms_per_image, 10, 1e-9);
-  // One batch says nothing about the fixed part; noise makes none negative.
+  // One batch does not determine the fixed part; noise makes no part negative.
   for (const ComputeLine& fit : {FitCompute({16, 160}, {16, 160}), FitCompute({8, 70}, {32, 330})}) {
     EXPECT_EQ(fit.fixed_ms, 0);
     EXPECT_NEAR(fit.ms_per_image, 10, 1e-9);
@@ -106,7 +106,7 @@ TEST(ScalingModel, FitsWhatRanksTakeFromEachOther) {
   FitInterference(sample(8), sample(64), alone, 16, GradientBytes(step), fitted);
   EXPECT_NEAR(fitted.sharing, 0.03, 1e-9);
   EXPECT_NEAR(fitted.sending_ms_per_byte, 2e-6, 1e-12);
-  // With one rank a node there is nobody to share with; ranks that are faster together than alone are noise.
+  // One rank per node shares nothing; ranks that are faster together than alone are noise.
   fitted.ranks_per_node = 1;
   FitInterference(sample(8), sample(64), alone, 16, GradientBytes(step), fitted);
   EXPECT_EQ(fitted.sharing, 0);
@@ -168,7 +168,7 @@ TEST(ScalingModel, FitsWhatItPredicts) {
   const Link link = FitLink(samples, 6);
   EXPECT_NEAR(link.latency_us, 30, 1e-6);
   EXPECT_NEAR(link.bytes_per_second, 1.2e9, 1);
-  // The first 256 kB go through at once: the rest tells the bandwidth, 12.5 MB/s.
+  // The first 256 kB pass immediately: the rest determines the bandwidth, 12.5 MB/s.
   const CommSample bucket[] = {{4e3, 0.4}, {64e3, 0.7}, {1e6, 80 - 20}, {4e6, 320 - 20}, {16e6, 1280 - 20}};
   EXPECT_NEAR(FitLink(bucket, 2).bytes_per_second, 12.5e6, 0.03 * 12.5e6);
   EXPECT_NEAR(FitLink(bucket, 2).latency_us, 0, 100);
@@ -224,8 +224,8 @@ struct Published {
   double wire;
 };
 
-// docs/design/scaling-model.md says where each figure is from, and which ones no paper states. The jitter is the one
-// number that was fitted, to all three curves together.
+// docs/design/scaling-model.md lists the source of each figure, and those that no paper states. Only the
+// jitter was fitted, to all three curves together.
 std::vector<Published> PublishedCurves() {
   constexpr double kJitter = 0.04;
   return {{"Goyal 2017",
@@ -266,7 +266,7 @@ TEST(ScalingModel, ReproducesPublishedCurves) {
   }
 }
 
-// What the papers built their systems for: without it, the model says, it would not have worked.
+// Without the improvements that the papers describe, the model predicts low efficiency.
 TEST(ScalingModel, PublishedCurvesNeedWhatTheirAuthorsSayTheyNeed) {
   std::vector<Published> curves = PublishedCurves();
   Published& jia = curves[1];
