@@ -71,7 +71,8 @@ def googlenet(checkpoint: Path) -> Classifier:
 
 def check_network(checkpoint: Path, config: Dict[str, Any]) -> None:
     if config.get("model") != MODEL:
-        raise ValueError(f"{checkpoint} is of --model={config.get('model', '(unknown)')}, and torchvision has only {MODEL}. load_state_dict() reads it.")
+        name = config.get("model", "(unknown)")
+        raise ValueError(f"{checkpoint} is of --model={name}, and torchvision has only {MODEL}. load_state_dict() reads it.")
     for name, value, expected in ("stem", config.get("stem", "default"), "default"), ("channels", config["channels"], 3):
         if value != expected:
             raise ValueError(f"{checkpoint} has {name} {value}, and torchvision's GoogLeNet has {expected}. load_state_dict() reads it.")

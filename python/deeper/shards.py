@@ -75,8 +75,8 @@ class ShardDataset:
             index = {name: file[name][:] for name in INDEX}
             data = file["data"]
             first, size = data.id.get_offset(), data.size
-        ends = index["offset"] + index["length"]
-        if len(ends) != shard["samples"] or np.any(ends > size) or np.any(index["label"] >= len(self.classes)):
+        inside = (index["offset"] <= size) & (index["offset"] + index["length"] <= size)
+        if len(inside) != shard["samples"] or not inside.all() or np.any(index["label"] >= len(self.classes)):
             raise ValueError(f"{path}: the index is damaged; run `deeper verify`")
         if self._raw and np.any(index["length"] != index["height"].astype(np.int64) * index["width"] * self._channels):
             raise ValueError(f"{path}: a sample has another size than height x width x channels; run `deeper verify`")

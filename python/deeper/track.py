@@ -148,7 +148,8 @@ class Mlflow:
 
     def __init__(self, url: str, experiment: str, name: str, path: pathlib.Path) -> None:
         self.rest, self.experiment, self.name, self.path = Rest(url), experiment, name, path
-        self._run_id = ""
+        self._run_id = ""  # empty: to be asked for
+        self._first: Event = {}  # of the file
         self._sent = 0  # position in the file
 
     def write(self, waiting: List[Tuple[int, Event]]) -> None:
@@ -156,13 +157,19 @@ class Mlflow:
         while waiting:
             names = [event["event"] for _, event in waiting[:EVENTS_PER_BATCH]]
             count = names.index("start", 1) if "start" in names[1:] else len(names)
-            self._send(waiting[:count])
+            try:
+                self._send(waiting[:count])
+            except Unreachable:
+                self._run_id = ""  # the server may have got the request, and not its sender the answer
+                raise
             del waiting[:count]
 
     def _send(self, events: List[Tuple[int, Event]]) -> None:
-        if not self._run_id or events[0][1]["event"] == "start":
-            self._find_or_create(events[0][1])
-        params = params_of(events[0][1]) if self._sent == 0 else {}
+        if not self._first or events[0][1]["event"] == "start":
+            self._run_id, self._first = "", events[0][1]
+        if not self._run_id:
+            self._find_or_create()
+        params = params_of(self._first) if self._sent == 0 else {}
         new = [(position, event) for position, event in events if position > self._sent]
         if not new:
             return
@@ -181,8 +188,8 @@ class Mlflow:
         self.rest.call("runs/log-batch", run_id=self._run_id, metrics=metrics, params=pairs(params), tags=pairs(tags))
         self._sent = new[-1][0]
 
-    def _find_or_create(self, first: Event) -> None:
-        experiment, begun = self._experiment_id(), milliseconds(first)
+    def _find_or_create(self) -> None:
+        experiment, begun = self._experiment_id(), milliseconds(self._first)
         identity = f"{self.path} {begun}".replace("'", "_")
         found = self.rest.call("runs/search", experiment_ids=[experiment], filter=f"tags.`deeper.run` = '{identity}'", max_results=1).get("runs")
         run = found[0] if found else self.rest.call(
@@ -257,7 +264,8 @@ def say(message: object) -> None:
 
 
 def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="deeper-track", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="deeper-track", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("metrics", type=pathlib.Path, metavar="METRICS", help="file of train's --metrics_out; it may appear later")
     parser.add_argument("--mlflow", metavar="URL", help="tracking server")
     parser.add_argument("--experiment", default="deeper", metavar="NAME", help="of MLflow; made if there is none (default: deeper)")
