@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import http.client
 import json
 import os
 import pathlib
@@ -130,7 +131,7 @@ class Rest:
                 raise Unreachable(f"{self.url} answers {error.code} to {endpoint}: {text[:200]}") from None
             code = event_code(text)
             raise Refused(f"{self.url} answers {error.code} {code} to {endpoint}: {text[:500]}", code) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise Unreachable(f"{self.url} does not answer {endpoint}: {error}") from None
 
 

@@ -159,7 +159,7 @@ class Tracking(cli.Cli):
                     raise Refusal(500, "INTERNAL_ERROR", "lost")
                 return result
 
-            self.server.failing, self.server.answer = [503, 503], lose
+            self.server.failing, self.server.answer = [503, 0], lose
             self.assertIn("503", self.track())
             self.assertGreater(len(requests), lost)
             self.assertEqual([at for at, _ in self.curve("train/loss", lost)], [*range(1, 99)])

@@ -146,10 +146,10 @@ class GoogLeNet(Trained):
     def test_logits(self):
         if torchvision is None:
             self.skipTest("needs torchvision")
-        large = self.dir / "torchvision"
-        self.train(large, "--model=googlenet-torchvision", f"--data={self.photos}", "--image_size=96", "--val_preset=torchvision")
-        self.command("export", f"--checkpoint={large}", "--format=hdf5", f"--output={self.dir / 'large.h5'}")
-        for run, path in (self.steps, self.steps), (large, self.dir / "large.h5"):
+        other = self.dir / "torchvision"
+        self.train(other, "--model=googlenet-torchvision", f"--data={self.photos}", f"--image_size={SIZE}", "--val_preset=torchvision")
+        self.command("export", f"--checkpoint={other}", "--format=hdf5", f"--output={self.dir / 'other.h5'}")
+        for run, path in (self.steps, self.steps), (other, self.dir / "other.h5"):
             model, preprocess, classes = deeper.googlenet(path)
             self.assertEqual(classes, ["cats", "dogs"])
             self.assertIsInstance(model, torchvision.models.GoogLeNet)
