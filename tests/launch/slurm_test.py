@@ -80,7 +80,7 @@ class Slurm(Launch):
         self.wait_for(lambda: "JobState=PENDING" in self.slurm("scontrol", "show", "job", job))
         self.wait_for(lambda: "JobState=COMPLETED" in self.slurm("scontrol", "show", "job", job))
         output = (self.dir / "output").read_text()
-        self.assertRegex(output, r"resume +from scratch")
+        self.assertRegex(output, r"resume +none")
         self.assertRegex(output, r"resume .*: \d+ steps done")
         self.assertEqual(newest(run), STEPS)
 
