@@ -54,7 +54,7 @@ std::vector<OneOf::Name> ExplainedChoices(const Flag& flag) {
   return one_of == nullptr || one_of->choices[0].help.empty() ? std::vector<OneOf::Name>() : one_of->choices;
 }
 
-// The help and, in brackets, unit and limits. Choices with an explanation have lines of their own.
+// The help and, in brackets, unit and limits. ExplainedChoices are not part of it.
 std::string Description(const Flag& flag) {
   std::vector<std::string> notes;
   if (*flag.unit != '\0') notes.push_back(flag.unit);
@@ -188,14 +188,15 @@ std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands) {
 std::string ExitCodesPage() {
   std::string out =
       "# Exit codes\n\n<!-- Written by `deeper help exit-codes`; a test compares. -->\n\n"
-      "Every command of deeper ends with one of these. The last column says what\n"
-      "`deeper-run --restarts=N` does after a job with this code.\n\n"
+      "Every command of deeper ends with one of these codes. The last column is the reaction of\n"
+      "`deeper-run --restarts=N` to a job with this code.\n\n"
       "| exit code | meaning | deeper-run |\n|---|---|---|\n";
   for (const ExitCodeText& text : kExitCodes)
     absl::StrAppendFormat(&out, "| %d | %s | %s |\n", text.code, text.meaning, text.restart);
   absl::StrAppend(&out, R"(
-A process that a signal ended has 128 plus the number of the signal: 137 for SIGKILL (often the
-kernel, out of memory), 139 for a crash. `deeper-run` restarts the job after these as well.
+If a signal ends a process, its exit code is 128 plus the number of the signal: 137 for SIGKILL
+(often from the kernel, if memory ran out), 139 for a crash. `deeper-run` restarts the job after
+these as well.
 )");
   return out;
 }

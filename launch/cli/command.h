@@ -44,8 +44,9 @@ class Command {
   const CommandText text;
 };
 
-// Sets the fields of the flags in `arguments`, in order, and leaves other fields unchanged. The syntax and the
-// rules for values are those of Abseil: --name=value, --name value, for bools also --name and --noname, and
+// Sets the fields of the flags in `arguments`, in order, and leaves other fields unchanged. The syntax and
+// the rules for values are those of Abseil: --name=value, --name value, for bools also --name and --noname,
+// and
 // --flagfile=FILE, a file of one argument per line, empty lines and # comments, which may name other such
 // files. Returns the arguments that are not flags, and all arguments after "--". InvalidArgument: an unknown
 // flag (with the nearest known one), a bad value, or an unreadable file. Errors in a file name the line.

@@ -129,8 +129,8 @@ class ReshardCommand final : public Command {
     ASSIGN_OR_RETURN(const CheckpointChoice from, FindCheckpoint(operand));
     ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadCheckpointManifest(from.path));
     RETURN_IF_ERROR(ReshardCheckpoint(from.path, shards_, output_));
-    absl::PrintF("wrote %s (shards: %d) from %s (shards: %d)\n", StepDirectory(output_, manifest.step), shards_,
-                 from.path, manifest.shards.size());
+    absl::PrintF("wrote %s (shards: %d) from %s (shards: %d)\n", StepDirectory(output_, manifest.step),
+                 shards_, from.path, manifest.shards.size());
     return absl::OkStatus();
   }
 

@@ -149,7 +149,7 @@ class DescribeCommand final : public Command {
  public:
   DescribeCommand() : Command(kText) {
     config_.num_classes = 1000;
-    config_.synthetic = true;  // no data to check against
+    config_.synthetic = true;  // so that --data may be empty
   }
 
   std::vector<FlagGroup> Flags() override {

@@ -29,7 +29,8 @@ same command again; it keeps the shards that are complete and sound. Formats of 
     const std::string help = absl::StrReplaceAll(format.help, {{"\n", "\n" + std::string(21, ' ')}});
     absl::StrAppendFormat(&details, "  --format=%-8s  %s\n", format.name, help);
   }
-  return details + "If the input has no class names, pack reads them from its file classes.txt, one per line.";
+  return details +
+         "If the input has no class names, pack reads them from its file classes.txt, one per line.";
 }
 
 CommandText Text() {
@@ -46,8 +47,8 @@ deeper pack --format=imagenet --input=tars --output=datasets/imagenet --encoding
   };
 }
 
-// Progress of a phase, with its rate and the remaining time: on a terminal one line that is redrawn, elsewhere
-// one line per minute.
+// Progress of a phase, with its rate and the remaining time: on a terminal one line that is redrawn,
+// elsewhere one line per minute.
 class PackProgressLine {
  public:
   void operator()(const std::string& phase, int64_t done, int64_t total) {
@@ -112,8 +113,8 @@ class PackCommand final : public Command {
                Range(0, kAny, "1 for ImageNet's train, else 0", -1)},
               {"shard_size", &o.shard_size, "size of the samples per shard", Range(1), "bytes"},
               {"jobs", &o.jobs, "threads", Range(0, kAny, "one per core")},
-              {"allow_bad", &o.allow_bad, "most damaged images to leave out and list in the manifest", Range(0),
-               "images"},
+              {"allow_bad", &o.allow_bad, "most damaged images to leave out and list in the manifest",
+               Range(0), "images"},
               {"strict", &o.strict, "treat warnings as errors"}}}};
   }
 

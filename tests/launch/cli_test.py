@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The real binary from outside: its manual, exit codes and messages, and what it says of damaged data.
+"""Runs the real binary: manual, exit codes, messages, and errors for damaged data.
 
 cli_test.py DEEPER MPIRUN [unittest arguments]
 """
@@ -21,7 +21,7 @@ COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", 
 
 
 def sample_position(shard):
-    """Where in the file the pixels of sample 7 begin."""
+    """The offset of the pixels of sample 7 in the file."""
     with h5py.File(shard) as file:
         return file["data"].id.get_offset() + int(file["offset"][7])
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The real binary from outside: training, resuming, evaluating, exporting and predicting, on a small model.
+"""Runs the real binary: training, resuming, evaluating, exporting and predicting, on a small model.
 
 cli_train_test.py DEEPER MPIRUN [unittest arguments]
 """
@@ -72,7 +72,7 @@ class Training(Cli):
             if ranks:
                 self.succeeds(*self.train, "--max_steps=20", f"--checkpoint_dir={whole}", ranks=ranks)
             parts = self.dir / f"parts-{ranks}"
-            for steps in 10, 20, 20:  # the third run finds nothing left to do
+            for steps in 10, 20, 20:  # the third run has nothing to do
                 # The schedule is constant, so a shorter run is the beginning of a longer one.
                 self.succeeds(*self.train, f"--max_steps={steps}", f"--checkpoint_dir={parts}", ranks=ranks)
             saved = shards(parts / self.step_20.name)
@@ -92,7 +92,7 @@ class Training(Cli):
                    "--sync_bn", "--max_steps=1", ranks=2)
 
     def test_sharded_optimizer(self):
-        train = [*self.train, "--deterministic=true"]  # on 3 ranks, the size of buckets shows in the bits
+        train = [*self.train, "--deterministic=true"]  # on 3 ranks, the bits depend on the size of buckets
         self.assertIn("of momentum per rank, a slice of ", self.succeeds(*train, "--max_steps=1", "--shard_optimizer", ranks=3))
         for ranks in 1, 2, 3:
             first, second = (self.dir / f"{name}-{ranks}" for name in ("sharded-first", "whole-first"))
@@ -122,7 +122,7 @@ class Training(Cli):
         self.assertAlmostEqual(result["top1"], right.mean())
 
         self.succeeds("export", f"--checkpoint={self.checkpoints}", "--format=hdf5", f"--output={weights}")
-        left_open = ["--model=", "--stem=", "--val_preset=", "--mean="]  # to the weights file
+        left_open = ["--model=", "--stem=", "--val_preset=", "--mean="]  # determined by the weights file
         self.assertIn(line, self.succeeds(*evaluate, *left_open, f"--init_from={weights}"))
         self.assertIn(line, self.succeeds(*evaluate, f"--init_from={weights}", f"--logits_out={logits}", ranks=3))
         with h5py.File(logits) as file:
