@@ -164,9 +164,12 @@ std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands) {
     const CommandText& text = command->text;
     absl::StrAppend(&out, "\n## deeper ", text.name, "\n\n", Sentence(text.summary), "\n\n```text\n",
                     UsageOf(text), "\n```\n\n");
+    bool in_list = false;
     for (const auto& [label, words] : BlocksOf(text.details)) {
-      out += label.empty() ? Paragraph(words, kPipeColumns)
-                           : Wrapped("-", absl::StrCat("`", label, "`: ", words), 0, 2, kPipeColumns);
+      if (label.empty() == in_list) out += "\n";
+      in_list = !label.empty();
+      out += in_list ? Wrapped("-", absl::StrCat("`", label, "`: ", words), 0, 2, kPipeColumns)
+                     : Paragraph(words, kPipeColumns);
     }
     for (const FlagGroup& group : command->Flags()) {
       absl::StrAppend(&out, "\n| ", group.title, " | default | |\n|---|---|---|\n");
@@ -212,7 +215,8 @@ new line. Every event begins with `event`, its name, and ends with `time`, in se
 number that is not finite is written as null. A reader should ignore fields that it does not know.
 )";
   for (const MetricEvent& event : kMetricEvents) {
-    absl::StrAppend(&out, "\n## ", event.name, "\n\n", event.when, "\n\n| field | unit | |\n|---|---|---|\n");
+    absl::StrAppend(&out, "\n## ", event.name, "\n\n", Paragraph(event.when, kPipeColumns),
+                    "\n| field | unit | |\n|---|---|---|\n");
     for (const MetricField& field : kMetricFields) {
       if (field.event == absl::string_view(event.name))
         absl::StrAppend(&out, "| `", field.name, "` | ", field.unit, " | ", field.meaning, " |\n");

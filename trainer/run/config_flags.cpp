@@ -45,7 +45,7 @@ std::vector<Flag> DataFlags(RunConfig& c) {
        Range(0, 1)},
       {"mixup", &c.mixup, "alpha of mixup's Beta distribution", Range(0, kMaxMixAlpha, "none")},
       {"cutmix", &c.cutmix,
-       "alpha of CutMix's Beta distribution; with --mixup, each batch uses one of the two at random",
+       "alpha of CutMix's Beta distribution; with --mixup, one of the two is chosen at random",
        Range(0, kMaxMixAlpha, "none")},
       {"allow_bad", &c.allow_bad,
        "number of unreadable samples to replace by the next sample; one more ends the run", Range(0)},
