@@ -158,7 +158,7 @@ class Page(Case):
         (self.dir / "bare").mkdir()
         self.fails(DATA, ["has no *.jsonl"], self.dir / "bare")
         self.fails(DATA, ["No such file"], self.dir / "missing")
-        self.fails(USAGE, ["files of --metrics_out"])
+        self.fails(USAGE, ["pass at least one metrics file"])
 
     def test_replaces_nothing_but_files(self):
         pipe = self.dir / "pipe"

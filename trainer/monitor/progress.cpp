@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "trainer/monitor/text_layout.h"
@@ -53,7 +54,8 @@ std::string FormatProgressBar(const ProgressState& state, int columns) {
   const auto total = static_cast<double>(state.total_steps);
   const double done = total <= 0 ? 0 : std::clamp(static_cast<double>(state.step) / total, 0.0, 1.0);
   std::string line = absl::StrFormat("%3d%% ", static_cast<int>(done * 100));
-  const std::string text = FormatProgressLine(state);
+  std::string text = FormatProgressLine(state);
+  if (static_cast<int>(line.size() + text.size()) > columns) absl::RemoveExtraAsciiWhitespace(&text);
   // "[", "]  " around the bar take four columns.
   const int bar = std::min(kWidestBar, columns - static_cast<int>(line.size() + text.size()) - 4);
   if (bar >= kSmallestBar) {

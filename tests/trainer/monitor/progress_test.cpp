@@ -27,7 +27,8 @@ ProgressState Example() {
           .global_batch = 256};
 }
 
-constexpr char kExampleLine[] = "step 1200/9000  epoch 4/90   loss  2.3451  lr 0.1          1234 images/s  ETA 0:26:58";
+constexpr char kExampleLine[] =
+    "step 1200/9000  epoch 4/90   loss  2.3451  lr 0.1          1234 images/s  ETA 0:26:58";
 
 TEST(FormatDuration, PicksItsUnits) {
   EXPECT_EQ(FormatDuration(0), "0:00:00");
@@ -50,14 +51,16 @@ TEST(FormatProgress, LineWithoutEpochsOrSpeed) {
 }
 
 TEST(FormatProgress, BarFillsTheWidth) {
-  const std::string bar = FormatProgressBar(Example(), 100);
-  EXPECT_EQ(bar.size(), 100u);
+  const std::string bar = FormatProgressBar(Example(), 110);
+  EXPECT_EQ(bar.size(), 110u);
   EXPECT_THAT(bar, StartsWith(" 13% [##---"));
   EXPECT_THAT(bar, EndsWith(std::string("-]  ") + kExampleLine));
 }
 
 TEST(FormatProgress, BarGivesWayToTheTextOnANarrowTerminal) {
-  EXPECT_EQ(FormatProgressBar(Example(), 84), std::string(" 13% ") + kExampleLine);
+  EXPECT_EQ(FormatProgressBar(Example(), 100), std::string(" 13% ") + kExampleLine);
+  EXPECT_EQ(FormatProgressBar(Example(), 79),
+            " 13% step 1200/9000 epoch 4/90 loss 2.3451 lr 0.1 1234 images/s ETA 0:26:58");
   EXPECT_EQ(FormatProgressBar(Example(), 20), " 13% step 1200/9000 ");
   EXPECT_EQ(FormatProgressBar(Example(), 0), "");
 }
