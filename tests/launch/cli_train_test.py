@@ -32,7 +32,8 @@ class Training(Cli):
         self.assertEqual([event["step"] for event in steps], list(range(1, 21)))
         self.assertLess(steps[-1]["loss"], steps[0]["loss"])
         self.assertEqual(events(self.dir / "metrics", "eval")[-1]["count"], 50)
-        self.assertRegex(self.succeeds("checkpoint", "list", self.checkpoints), r"(?m)^ +10 +1 +\d+\.\d +- +20\d\d-\S+ \S+  sound$\n +20 +1 .* 0\.\d{4} .* sound$")
+        listed = self.succeeds("checkpoint", "list", self.checkpoints)
+        self.assertRegex(listed, r"(?m)^ +10 +1 +\d+\.\d +- +20\d\d-\S+ \S+  sound$\n +20 +1 .* 0\.\d{4} .* sound$")
         self.assertIn("all sound", self.succeeds("verify", f"--checkpoint={self.checkpoints}", f"--data={self.data}"))
 
     def test_start_says_how_images_are_changed(self):

@@ -25,8 +25,8 @@ std::string FormatDuration(double seconds);
 // "step 1200/9000  epoch 4/90   loss  2.3451  lr 0.1          1234 images/s  ETA 1:02:03". The columns have
 // fixed widths.
 std::string FormatProgressLine(const ProgressState& state);
-// " 13% [####------]  step ...": FormatProgressLine after a bar that fills the rest of `columns`. If `columns`
-// have no room for a bar: the line alone, with single spaces if necessary, and cut to `columns`.
+// " 13% [####------]  step ...": FormatProgressLine after a bar that fills the rest of `columns`. If
+// `columns` have no room for a bar: the line alone, with single spaces if necessary, and cut to `columns`.
 std::string FormatProgressBar(const ProgressState& state, int columns);
 
 enum class ProgressStyle {
