@@ -63,7 +63,7 @@ class Manual(Cli):
 class Usage(Cli):
     def test_names(self):
         self.fails(USAGE, ["no command trian", "did you mean train"], "trian")
-        self.fails(USAGE, ["no command benhc", "did you mean bench"], "benhc")
+        self.fails(USAGE, ["no command predct", "did you mean predict"], "predct")
         self.fails(USAGE, ["bench needs a sub-command: step, op, comm"], "bench")
         self.fails(USAGE, ["deeper train:", "no flag --learning_rat"], "train", "--learning_rat=1")
         self.fails(USAGE, ["no flag --momentun", "did you mean --momentum?"], "train", "--momentun=0.9")
