@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "comm/mpi/mpi_communicator.h"
 #include "kernels/base/check.h"
 #include "kernels/base/exit_code.h"
@@ -14,7 +16,7 @@
 
 namespace deeper {
 
-// The table of commands, in the order of `deeper --help`: the functions that make them.
+// The functions that make the commands, in the order of `deeper --help`.
 #define DEEPER_COMMANDS                                                                                      \
   MakePack, MakeVerify, MakeDescribe, MakeDoctor, MakeTrain, MakeEval, MakePredict, MakeExport,              \
       MakeCheckpointList, MakeCheckpointDiff, MakeCheckpointReshard, MakeReport, MakeBenchStep, MakeBenchOp, \
@@ -27,14 +29,24 @@ namespace {
 
 using Commands = std::vector<std::unique_ptr<Command>>;
 
-Communicator* job = nullptr;  // for the abort handler, which is a plain function
+Communicator* job = nullptr;  // for the abort handler, which is a plain function without arguments
 
 absl::StatusOr<std::unique_ptr<Communicator>> MakeCommunicator() {
   if (!LaunchedByMpi()) return MakeSingleCommunicator();
   return WithExitCode(MakeMpiCommunicator(), ExitCode::kCommunication);
 }
 
-// Takes the command's name, of one or two words, off the front of `arguments`.
+// The second words of the commands that begin with `word`: "list, diff, reshard". Empty if there are none.
+std::string SubCommands(const Commands& commands, const std::string& word) {
+  std::vector<std::string> names;
+  for (const auto& command : commands) {
+    absl::string_view name = command->text.name;
+    if (absl::ConsumePrefix(&name, absl::StrCat(word, " "))) names.emplace_back(name);
+  }
+  return absl::StrJoin(names, ", ");
+}
+
+// Removes the command's name, of one or two words, from the front of `arguments`.
 absl::StatusOr<Command*> TakeCommand(const Commands& commands, std::vector<std::string>& arguments) {
   std::vector<std::string> names;
   for (const auto& command : commands) {
@@ -47,6 +59,8 @@ absl::StatusOr<Command*> TakeCommand(const Commands& commands, std::vector<std::
     }
     names.push_back(name);
   }
+  const std::string sub_commands = SubCommands(commands, arguments[0]);
+  if (!sub_commands.empty()) return InvalidArgument(arguments[0], " needs a sub-command: ", sub_commands);
   return InvalidArgument("there is no command ", arguments[0], DidYouMean(arguments[0], names));
 }
 
@@ -55,7 +69,7 @@ bool AsksForHelp(const std::vector<std::string>& arguments) {
   return std::any_of(arguments.begin(), end, [](const auto& a) { return a == "--help" || a == "-h"; });
 }
 
-// `deeper`, `deeper help [COMMAND]`, `deeper COMMAND --help`. True if this was all that was asked for.
+// `deeper`, `deeper help [COMMAND]`, `deeper COMMAND --help`. False if `arguments` do not ask for help.
 bool ShowHelp(const Commands& commands, std::vector<std::string> arguments, std::FILE* out) {
   const auto show = [&](const std::string& text) {
     if (out != nullptr) std::fputs(text.c_str(), out);
@@ -68,8 +82,10 @@ bool ShowHelp(const Commands& commands, std::vector<std::string> arguments, std:
   if (help && arguments == std::vector<std::string>{"metrics"}) return show(MetricsPage());
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") return show(Overview(commands));
   if (!help && !AsksForHelp(arguments)) return false;
+  const std::string first = arguments[0];
   const absl::StatusOr<Command*> command = TakeCommand(commands, arguments);
-  return command.ok() && show(HelpOf(**command));
+  if (command.ok()) return show(HelpOf(**command));
+  return !SubCommands(commands, first).empty() && show(Overview(commands, first));
 }
 
 absl::Status Usage(const absl::Status& status, const std::string& command) {
@@ -81,7 +97,7 @@ absl::Status Execute(Command& command, const std::vector<std::string>& arguments
   if (operands.ok() && !operands->empty() && *command.text.operands == '\0')
     operands = InvalidArgument("unexpected argument ", operands->front());
   if (operands.ok() && comm.size() > 1 && !command.text.distributed)
-    operands = InvalidArgument("runs as one process: leave out mpirun");
+    operands = InvalidArgument("runs as one process; leave out mpirun");
   if (!operands.ok()) return Usage(operands.status(), absl::StrCat(command.text.name, " "));
   return command.Run({*std::move(operands), comm});
 }

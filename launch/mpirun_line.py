@@ -1,4 +1,4 @@
-"""What `mpirun` is told: hosts and their slots, cores, the network's interface. deeper-run's other half."""
+"""The command line of mpirun for deeper-run: hosts and their slots, cores, network interface."""
 import contextlib
 import fcntl
 import functools
@@ -27,7 +27,7 @@ class Host(NamedTuple):
 
 
 def flag(arguments, name):
-    """The value that deeper will see, flag files included; None without one."""
+    """The value of a flag, with flag files, as deeper parses it; None without one."""
     value, arguments = None, list(arguments)
     while arguments:
         word = arguments.pop(0).strip()
@@ -37,7 +37,7 @@ def flag(arguments, name):
         text = text if equals else arguments.pop(0) if arguments else ""
         if given == name:
             value = text
-        elif (path := pathlib.Path(text)).is_file():  # deeper itself complains about a missing one
+        elif (path := pathlib.Path(text)).is_file():  # deeper reports a missing file
             arguments = path.read_text().splitlines() + arguments
     return value
 
@@ -47,12 +47,12 @@ def flag(arguments, name):
 def program(path, what_to_do):
     found = shutil.which(path)
     if found is None:
-        raise Refusal(USAGE, f"{path} is not there: {what_to_do}")
+        raise Refusal(USAGE, f"there is no program {path}; {what_to_do}")
     return os.path.abspath(found)
 
 
 def output(*command):
-    """What it prints; empty where it is missing or fails."""
+    """The output of a command; empty if it is missing or hangs."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -66,7 +66,7 @@ def gpus():
 
 
 def cores():
-    """Physical ones that this process may run on."""
+    """Number of physical cores that this process may run on."""
     found = set()
     for cpu in os.sched_getaffinity(0):
         topology = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
@@ -76,7 +76,7 @@ def cores():
 
 @functools.lru_cache
 def addresses(host):
-    """IPv4; empty for a name that only the rsh agent knows."""
+    """IPv4 addresses; empty if only the rsh agent knows the name."""
     try:
         return [entry[4][0] for entry in socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_DGRAM)]
     except OSError:
@@ -84,7 +84,7 @@ def addresses(host):
 
 
 def is_here(host):
-    """A machine can bind to no address but its own."""
+    """Whether a host is this machine: a machine can only bind to its own addresses."""
     if host in ("localhost", socket.gethostname(), socket.gethostname().split(".")[0]):
         return True
     for address in addresses(host):
@@ -110,7 +110,7 @@ def listed_hosts(text, each):
     for entry in text.split(","):
         name, _, slots = entry.partition(":")
         if not re.fullmatch(r"[^:]+(:[1-9]\d*)?", entry):
-            raise Refusal(USAGE, f"--hosts: '{entry}' is no host; give a:2 or a")
+            raise Refusal(USAGE, f"--hosts: '{entry}' is not a host; write a:2 or a")
         hosts.append(Host(name, int(slots or each)))
     return hosts
 
@@ -127,7 +127,7 @@ def hostfile_hosts(path, each):
             continue
         slots = dict(word.partition("=")[::2] for word in words[1:]).get("slots", str(each))
         if not re.fullmatch(r"[1-9]\d*", slots):
-            raise Refusal(USAGE, f"hostfile {path}, line {number}: slots={slots} is no number of ranks")
+            raise Refusal(USAGE, f"hostfile {path}, line {number}: slots={slots} is not a number of ranks")
         hosts.append(Host(words[0], int(slots)))
     return hosts
 
@@ -135,8 +135,8 @@ def hostfile_hosts(path, each):
 def slurm_hosts(each):
     names = output("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
     if not names:
-        raise Refusal(USAGE, f"scontrol does not say which hosts SLURM_JOB_NODELIST={os.environ['SLURM_JOB_NODELIST']} are")
-    if "SLURM_NTASKS" not in os.environ:  # nobody asked for tasks: Slurm's one a node means nothing
+        raise Refusal(USAGE, f"scontrol cannot list the hosts of SLURM_JOB_NODELIST={os.environ['SLURM_JOB_NODELIST']}")
+    if "SLURM_NTASKS" not in os.environ:  # no tasks were requested, so Slurm's one task per node has no meaning
         return [Host(name, each) for name in names]
     slots = []
     for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ["SLURM_TASKS_PER_NODE"]):  # 8(x3),4
@@ -145,7 +145,7 @@ def slurm_hosts(each):
 
 
 def find_hosts(options):
-    """-> hosts, and who named them."""
+    """-> hosts, and the source of the list."""
     devices = gpus()
     each = max(1, devices)
     default_hostfile = os.environ.get("OMPI_MCA_orte_default_hostfile")  # Kubernetes' MPI operator sets it
@@ -156,7 +156,7 @@ def find_hosts(options):
     if "SLURM_JOB_NODELIST" in os.environ:
         return slurm_hosts(each), f"Slurm job {os.environ.get('SLURM_JOB_ID')}"
     if "PBS_NODEFILE" in os.environ:
-        names = pathlib.Path(os.environ["PBS_NODEFILE"]).read_text().split()  # one line a slot
+        names = pathlib.Path(os.environ["PBS_NODEFILE"]).read_text().split()  # one line per slot
         return [Host(name, names.count(name)) for name in dict.fromkeys(names)], f"PBS job {os.environ.get('PBS_JOBID')}"
     if default_hostfile:
         return hostfile_hosts(default_hostfile, each), default_hostfile
@@ -167,34 +167,35 @@ def find_hosts(options):
 def count_ranks(options, hosts, source):
     slots = slots_of(hosts)
     if (options.n or 0) > slots and not options.oversubscribe:
-        raise Refusal(USAGE, f"-n {options.n}, but {slots} slots: {describe(hosts)} ({source}). Fewer ranks, more slots, or --oversubscribe")
+        raise Refusal(USAGE, f"-n {options.n} needs more than the {slots} slots of {describe(hosts)} ({source}); use fewer ranks, more slots, "
+                      "or --oversubscribe")
     return options.n or slots
 
 
 def rsh_agent(options):
-    """What mpirun reaches a host by: this, the host's name, a command."""
+    """The command that reaches a host, before the name of the host and a command for it."""
     if "SLURM_JOB_NODELIST" in os.environ and not (options.hosts or options.hostfile):
         agent = ["srun", "--overlap", "--nodes=1", "--ntasks=1", "--nodelist"]
     else:
         agent = shlex.split(options.rsh_agent)
     if agent == ["ssh"]:
-        agent += ["-o", "BatchMode=yes"]  # nobody is there to type a password
-    return [program(agent[0], "other hosts are reached by it; see --rsh_agent"), *agent[1:]]
+        agent += ["-o", "BatchMode=yes"]  # nobody can type a password
+    return [program(agent[0], "deeper-run reaches other hosts with it; see --rsh_agent"), *agent[1:]]
 
 
 # mpirun's options.
 
 def binding(options, hosts, ranks):
-    """-> options, and what they do."""
+    """-> options, and their effect."""
     if flag(options.command, "device") == "cuda":
-        return ["--bind-to", "none"], "each rank takes its GPU and the cores near it, by itself"
+        return ["--bind-to", "none"], "each rank binds to its GPU and the cores near it"
     if not any(is_here(host.name) for host in hosts):
-        return ["--bind-to", "none"], "none: how many cores the hosts have is not known here"
+        return ["--bind-to", "none"], "none, because the numbers of cores of the hosts are not known"
     fullest = min(ranks, max(host.slots for host in hosts))
     each = cores() // fullest
     if ranks > slots_of(hosts) or each == 0:
-        return ["--bind-to", "none"], "none: ranks share cores"
-    return ["--map-by", f"slot:PE={each}", "--bind-to", "core"], f"{each} of {cores()} cores a rank"
+        return ["--bind-to", "none"], "none, because ranks share cores"
+    return ["--map-by", f"slot:PE={each}", "--bind-to", "core"], f"{each} of {cores()} cores per rank"
 
 
 def interfaces():
@@ -208,7 +209,7 @@ def interfaces():
 
 
 def route(host):
-    """The interface by which packets to it leave; None: unknown."""
+    """The interface of the route to a host; None: unknown."""
     for address in addresses(host):
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))  # sends nothing
@@ -222,27 +223,27 @@ def check_interface(names, others):
     here = interfaces()
     for name in names.split(","):
         if here.get(name) is None:
-            raise Refusal(USAGE, f"--interface={name}: this machine has {'no IPv4 address there' if name in here else 'no such interface'}, "
-                          f"but {', '.join(f'{other} ({address})' for other, address in here.items() if address)}")
+            raise Refusal(USAGE, f"--interface={name}: this machine has {'no IPv4 address there' if name in here else 'no such interface'}; "
+                          f"it has {', '.join(f'{other} ({address})' for other, address in here.items() if address)}")
         if others and here[name].startswith("127."):
             raise Refusal(USAGE, f"--interface={name} does not lead to {others[0]}")
 
 
 def choose_interface(options, others):
-    """-> name, or names with commas, None: Open MPI's choice; and why."""
+    """-> names, separated by commas (None: Open MPI chooses), and the reason."""
     if options.interface:
         check_interface(options.interface, others)
-        return options.interface, "--interface says so"
+        return options.interface, "from --interface"
     if not others:
         return None, "all ranks are on this machine"
     if (given := os.environ.get("OMPI_MCA_btl_tcp_if_include")) is not None:
-        return given, "OMPI_MCA_btl_tcp_if_include says so"
+        return given, "from OMPI_MCA_btl_tcp_if_include"
     ways = {host: route(host) for host in others}
     for host, way in ways.items():
         if way is None:
-            return None, f"no route to {host} is known here; see --interface"
+            return None, f"no route to {host} is known; see --interface"
     first = others[0]
-    return ",".join(dict.fromkeys(ways.values())), f"the route to {first} ({addresses(first)[0]}) leaves by {ways[first]}"
+    return ",".join(dict.fromkeys(ways.values())), f"the route to {first} ({addresses(first)[0]}) uses {ways[first]}"
 
 
 def network(interface):
@@ -250,14 +251,14 @@ def network(interface):
         return []
     line = ["--mca", "btl_tcp_if_include", interface, "--mca", "oob_tcp_if_include", interface]
     if "NCCL_SOCKET_IFNAME" not in os.environ:
-        line += ["-x", f"NCCL_SOCKET_IFNAME=={interface}"]  # the second =: exactly this name, not all that begin with it
-    if "UCX_NET_DEVICES" not in os.environ and not os.path.isdir("/sys/class/infiniband"):  # UCX finds InfiniBand by itself
+        line += ["-x", f"NCCL_SOCKET_IFNAME=={interface}"]  # the second = means exactly this name, not names that begin with it
+    if "UCX_NET_DEVICES" not in os.environ and not os.path.isdir("/sys/class/infiniband"):  # UCX finds InfiniBand on its own
         line += ["-x", f"UCX_NET_DEVICES={interface}"]
     return line
 
 
 def to_other_hosts(options):
-    """What mpirun does not take there by itself."""
+    """Options for other hosts: the rsh agent, and variables that mpirun does not forward."""
     line = [] if options.rsh_agent == "ssh" else ["--mca", "plm_rsh_agent", options.rsh_agent]
     for name in sorted(os.environ):
         if name == "LD_LIBRARY_PATH" or name.startswith(("NCCL_", "UCX_", "OMP_")):
@@ -266,14 +267,14 @@ def to_other_hosts(options):
 
 
 def find_mpirun(options):
-    mpirun = program(options.mpirun, "install Open MPI (Debian: openmpi-bin), load its module, or give --mpirun=PATH")
-    if not re.search(r"Open MPI|OpenRTE", output(mpirun, "--version")):  # 4.1's mpiexec calls itself by its runtime
-        raise Refusal(USAGE, f"{mpirun} is not Open MPI's, whose options deeper-run gives; start deeper with it directly")
+    mpirun = program(options.mpirun, "install Open MPI (Debian: openmpi-bin), load its module, or pass --mpirun=PATH")
+    if not re.search(r"Open MPI|OpenRTE", output(mpirun, "--version")):  # mpiexec of 4.1 prints the name of its runtime
+        raise Refusal(USAGE, f"{mpirun} is not Open MPI, whose options deeper-run uses; start deeper with it directly")
     return mpirun
 
 
 def mpirun_line(options, hosts, ranks):
-    """-> the command, and why it is so, in lines."""
+    """-> the command, and lines with the reasons for it."""
     bound, cores_of_rank = binding(options, hosts, ranks)
     others = [host.name for host in hosts if not is_here(host.name)]
     interface, reason = choose_interface(options, others)
@@ -281,6 +282,6 @@ def mpirun_line(options, hosts, ranks):
     line += ["--allow-run-as-root"] if os.geteuid() == 0 else []
     line += ["--oversubscribe"] if options.oversubscribe else []
     line += to_other_hosts(options) if others else []
-    deeper = program(options.deeper, "build it, put it on the PATH, or give --deeper=PATH")
+    deeper = program(options.deeper, "build it, put it on the PATH, or pass --deeper=PATH")
     return ([*line, deeper, *options.command],
-            [f"binding: {cores_of_rank}", f"network: {interface or 'as Open MPI chooses'}: {reason}"])
+            [f"binding: {cores_of_rank}", f"network: {interface or 'chosen by Open MPI'}: {reason}"])

@@ -23,13 +23,13 @@ namespace {
 
 constexpr CommandText kText = {
     .name = "bench checkpoint",
-    .summary = "times saving and resuming against bare writes and reads",
+    .summary = "times saving and loading checkpoints, and compares with bare files",
     .operands = "",
     .details =
-        R"(Each round trains a step, saves the state, trains a step while it is being written, and loads
-it. Then it writes and flushes as many bytes to one file per rank, and reads them again into new
-memory, with nothing else around. A file is dropped from the page cache before it is read, as far
-as the file system does so. Prints medians as JSON; times are those of the slowest rank.)",
+        R"(Each round trains a step, saves the state, trains another step during the save, and loads the state.
+Then it writes and flushes the same number of bytes to one plain file per rank, and reads them into new memory.
+It drops files from the page cache before it reads them, if the file system supports this. Prints medians as
+JSON. Times are those of the slowest rank.)",
     .examples = R"(deeper bench checkpoint --dir=/scratch/bench
 mpirun -n 4 deeper bench checkpoint --dir=/scratch/bench --model=googlenet --batch=32)",
     .distributed = true,
@@ -47,13 +47,13 @@ absl::Status WriteBare(const std::string& path, const std::vector<std::byte>& by
   return file.Sync();
 }
 
-// Into new memory, as a program does that has just started.
+// Reads into new memory, as a program does that has just started.
 absl::Status ReadBare(const std::string& path, size_t bytes) {
   ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
   return file.ReadAt(0, AllocateHost(bytes).data(), bytes);
 }
 
-// What is measured, in the order of a round; milliseconds.
+// In milliseconds, in the order of a round.
 struct Figures {
   std::vector<double> step, stall, step_meanwhile, save, bare_write, restore, bare_read;
 };
@@ -69,8 +69,8 @@ class BenchCheckpointCommand final : public Command {
     return {ModelFlags(config_),
             MachineFlags(config_),
             {"Measuring",
-             {{"dir", &dir_, "where to write: a new directory, which is removed in the end"},
-              {"batch", &batch_, "images a step on each rank", Range(1)},
+             {{"dir", &dir_, "new directory to write to, which is removed at the end"},
+              {"batch", &batch_, "images per step on each rank", Range(1)},
               {"repeats", &repeats_, "rounds", Range(1)}}}};
   }
 
@@ -79,7 +79,7 @@ class BenchCheckpointCommand final : public Command {
     comm_ = &call.comm;
     absl::Status status;
     if (call.is_root() && std::filesystem::exists(dir_))
-      status = InvalidArgument("--dir=", dir_, ": is there already");
+      status = InvalidArgument("--dir=", dir_, ": exists already");
     if (status.ok() && call.is_root()) status = CreateDirectories(dir_);
     RETURN_IF_ERROR(Agree(*comm_, status));
     status = training_.Prepare(config_, batch_, *comm_);
@@ -105,15 +105,15 @@ class BenchCheckpointCommand final : public Command {
       figures_.step.push_back(Milliseconds(step));
       saver->Save(StateOf(2 * round - 1));
       figures_.step_meanwhile.push_back(Milliseconds(step));
-      const SaveReport beside_a_step = saver->Finish().at(0);
-      RETURN_IF_ERROR(beside_a_step.status);
-      figures_.stall.push_back(Slowest(beside_a_step.stall_ms));
+      const SaveReport during_a_step = saver->Finish().at(0);
+      RETURN_IF_ERROR(during_a_step.status);
+      figures_.stall.push_back(Slowest(during_a_step.stall_ms));
       RETURN_IF_ERROR(TimeFiles(2 * round, *saver));
     }
     return absl::OkStatus();
   }
 
-  // A save, and what it wrote loaded again, with nothing beside it; next to each the bare equivalent.
+  // Times a save and a load without a step in parallel, and the plain files.
   absl::Status TimeFiles(int64_t step, CheckpointSaver& saver) {
     comm_->Barrier();
     saver.Save(StateOf(step));
@@ -144,7 +144,7 @@ class BenchCheckpointCommand final : public Command {
     return {step, {}, {{"model", config_.model}, {"num_classes", config_.num_classes}}};
   }
 
-  // On the slowest rank.
+  // Of the slowest rank.
   template <class Work>
   double Milliseconds(const Work& work) {
     return Slowest(MillisecondsTogether(*comm_, work));
@@ -187,7 +187,7 @@ class BenchCheckpointCommand final : public Command {
 
   Communicator* comm_ = nullptr;
   BenchTraining training_;
-  std::vector<std::byte> bytes_;  // as many as this rank's shard has
+  std::vector<std::byte> bytes_;  // as many as in this rank's shard
   Figures figures_;
 };
 

@@ -23,18 +23,17 @@ using nlohmann::ordered_json;
 
 constexpr CommandText kText = {
     .name = "bench comm",
-    .summary = "times collectives between ranks by size, next to MPI's own",
+    .summary = "times collectives between ranks by size, and compares with MPI",
     .operands = "",
     .details =
-        R"(All-reduce (also as in elastic runs, and as with --wire=bf16), reduce-scatter and all-gather of
-floats in memory, from --min_bytes to --max_bytes; on MPI, in turns with MPI's blocking calls.
-With --device=cuda the floats are in the memory of GPUs, and --comm says which way they go.
-Checks each result before it is timed. Times are medians over the repeats, each that of the
-slowest rank. Bus bandwidth is bytes / time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n
-for the others: what the busiest link must carry, whatever the algorithm (the formula of NVIDIA's
-nccl-tests, doc/PERFORMANCE.md). bytes is the size of the whole buffer of floats: the input of a
-reduce-scatter, the output of an all-gather. Prints a table on standard error and JSON on standard
-output.)",
+        R"(Times all-reduce (plain, as in elastic runs, and as with --wire=bf16), reduce-scatter and all-gather
+of floats, from --min_bytes to --max_bytes. Over MPI it alternates with MPI's blocking calls. With
+--device=cuda the floats are in the memory of GPUs, and --comm selects the transport. It checks each result
+before it times it. Times are medians over the repeats, of the slowest rank in each. Bus bandwidth is bytes /
+time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n for the others. This is what the busiest link must
+carry with any algorithm (the formula of NVIDIA's nccl-tests, doc/PERFORMANCE.md). bytes is the size of the
+whole buffer: the input of a reduce-scatter, the output of an all-gather. Prints a table on standard error and
+JSON on standard output.)",
     .examples = R"(mpirun -n 2 --bind-to core deeper bench comm
 mpirun -n 4 deeper bench comm --min_bytes=1048576 --repeats=50
 mpirun -n 8 deeper bench comm --device=cuda --comm=nccl --max_bytes=268435456)",
@@ -64,7 +63,7 @@ struct DeviceFloats {
   const Buffer memory;
 };
 
-// What collectives work on: whole [count], shard [count / ranks]; residual [count] is the host's.
+// Buffers of the collectives: whole [count], shard [count / ranks]; residual [count], in host memory.
 struct Buffers {
   Buffers(size_t elements, int ranks, Device& device)
       : whole(elements, device), shard(elements / static_cast<size_t>(ranks), device), residual(elements) {}
@@ -75,13 +74,13 @@ struct Buffers {
 
 struct Collective {
   const char* name;
-  double bus_factor;  // of bytes / time
+  double bus_factor;  // times bytes / time: the bus bandwidth
   std::function<Request(Buffers&)> start;
   std::function<void(MpiBaseline&, Buffers&)> baseline;
-  std::function<bool(const Buffers&)> right;  // the output, where each rank's input is its number, from 1
+  std::function<bool(const Buffers&)> right;  // for an input of the rank's number, from 1
 };
 
-// On `stream`, which is the device's.
+// `stream` is that of the device.
 std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
   const double share = (comm.size() - 1.0) / comm.size();
   const auto is_sum = [ranks = static_cast<float>(comm.size())](const DeviceFloats& floats) {
@@ -98,7 +97,7 @@ std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
     };
   };
   std::vector<Collective> all = {all_reduce("all_reduce", reduce_by(ReduceOp::kSum))};
-  if (comm.name() != "nccl") {  // which has neither
+  if (comm.name() != "nccl") {  // NCCL has neither of these
     if (std::has_single_bit(static_cast<unsigned>(comm.size())))
       all.push_back(all_reduce("all_reduce_tree", reduce_by(ReduceOp::kTreeSum)));
     all.push_back(all_reduce("all_reduce_bf16", [&comm, stream](Buffers& b) {
@@ -137,23 +136,24 @@ class BenchCommCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     return {{"Measuring",
-             {{"collective", &collective_, "all | one of the names in the table"},
-              {"min_bytes", &min_bytes_, "the smallest buffer"},
-              {"max_bytes", &max_bytes_, "the largest; each size is 4 times the one before"},
-              {"warmup", &warmup_, "rounds before the first that is timed", Range(1)},
-              {"repeats", &repeats_, "rounds that are timed", Range(1)}}},
+             {{"collective", &collective_, "all, or a name in the table"},
+              {"min_bytes", &min_bytes_, "size of the smallest buffer"},
+              {"max_bytes", &max_bytes_, "size of the largest buffer; each size is 4 times the previous one"},
+              {"warmup", &warmup_, "untimed rounds at the start", Range(1)},
+              {"repeats", &repeats_, "timed rounds", Range(1)}}},
             {"Machine",
-             {{"device", &config_.device, "cpu | cuda: where the floats are"},
-              {"comm", &config_.comm, "cuda: auto | nccl | mpi, as for `train`"}}}};
+             {{"device", &config_.device, "device whose memory has the floats"},
+              {"comm", &config_.comm, "cuda: transport between GPUs, as for `train`"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     Communicator& comm = call.comm;
-    if (comm.size() < 2) return InvalidArgument("there is nothing to time on one rank: use mpirun");
+    if (comm.size() < 2) return InvalidArgument("needs at least two ranks: use mpirun");
     if (min_bytes_ < 4 * comm.size() || max_bytes_ < min_bytes_ || max_bytes_ > int64_t{1} << 30)
       return InvalidArgument(
-          "--min_bytes must hold a float a rank, and --max_bytes be no less and at most 1 GiB");
-    config_.synthetic = true;  // no data are asked for
+          "--min_bytes must hold one float per rank; --max_bytes must be at least --min_bytes and at most 1 "
+          "GiB");
+    config_.synthetic = true;  // so that --data may be empty
     RETURN_IF_ERROR(Validate(config_));
     ASSIGN_OR_RETURN(device_, MakeDeviceFor(config_, comm));
     ASSIGN_OR_RETURN(const DeviceCommunicator made, MakeDeviceCommunicator(comm, *device_, config_.comm));
@@ -171,7 +171,7 @@ class BenchCommCommand final : public Command {
         results.push_back(std::move(result));
       }
     }
-    if (results.empty()) return InvalidArgument("--collective=", collective_, ": there is no such one here");
+    if (results.empty()) return InvalidArgument("--collective=", collective_, ": not available here");
     if (!call.is_root()) return absl::OkStatus();
     PrintBenchmark({{"benchmark", "comm"}, {"results", results}},
                    {{"comm", measured.name()},
@@ -204,7 +204,7 @@ class BenchCommCommand final : public Command {
       return collective.right(buffers);
     };
     bool right = is_right(ours);
-    if (baseline_) right = is_right(theirs) && right;  // on every rank, since it is collective
+    if (baseline_) right = is_right(theirs) && right;  // not short-circuited, because it is collective
     RETURN_IF_ERROR(Agree(comm, right ? absl::OkStatus() : Internal(collective.name, ": wrong result")));
 
     buffers.whole.Fill(0);                 // sums of sums stay finite
@@ -248,7 +248,7 @@ class BenchCommCommand final : public Command {
   std::string collective_ = "all";
   int64_t min_bytes_ = 4096, max_bytes_ = int64_t{64} << 20;
   int warmup_ = 3, repeats_ = 20;
-  RunConfig config_;  // of which only the machine is asked for
+  RunConfig config_;  // only the flags of the machine are used
   std::unique_ptr<Device> device_;
   std::optional<MpiBaseline> baseline_;
 };

@@ -31,7 +31,7 @@ absl::Status BenchTraining::Prepare(RunConfig config, int64_t batch, Communicato
     input.global_batch = batch;
     input.epochs = 1;
     ASSIGN_OR_RETURN(loader_, MakeLoader(*data_, input));
-    ASSIGN_OR_RETURN(images_, loader_->Next());  // the only one: it stays valid
+    ASSIGN_OR_RETURN(images_, loader_->Next());  // stays valid, because there is no further Next
     return absl::OkStatus();
   };
   RETURN_IF_ERROR(Agree(comm, prepare_rank()));

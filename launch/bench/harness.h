@@ -1,4 +1,4 @@
-// What the bench commands share: a network to train, times, and the JSON they end with.
+// Shared by the bench commands: training of a network, times, and JSON output.
 #pragma once
 
 #include <memory>
@@ -16,16 +16,15 @@
 
 namespace deeper {
 
-// A network with its optimizer, training on one batch of synthetic images again and again. Ranks do not
-// exchange gradients.
+// Trains a network repeatedly on one batch of synthetic images. Ranks do not exchange gradients.
 class BenchTraining {
  public:
-  // Validates `config`, then prepares all of it for `batch` images per rank. Call once; collective.
+  // Validates `config` and prepares for `batch` images per rank. Collective; call once.
   absl::Status Prepare(RunConfig config, int64_t batch, Communicator& comm);
 
   // Makes the batch the network's input. The device may still be copying it when this returns.
   void Load() { net_->Load(images_, config_.seed); }
-  // Enqueues forward, backward and update, the second time as a recording where the device has such.
+  // Enqueues forward, backward and update, from the second time as a recording if the device has these.
   void Step() {
     recording_->Run([this] { StepUnrecorded(); });
   }
@@ -48,14 +47,14 @@ class BenchTraining {
   Batch images_;
 };
 
-// Milliseconds that `work` takes on this rank. Collective: all ranks begin together.
+// Milliseconds of `work` on this rank. Collective: all ranks begin together.
 template <class Work>
 double MillisecondsTogether(Communicator& comm, const Work& work) {
   comm.Barrier();
   return 1e3 * SecondsOf(work);
 }
 
-// Prints `json`, followed by what every benchmark reports, on standard output.
+// Prints `json`, followed by the fields of every benchmark, on standard output.
 void PrintBenchmark(nlohmann::ordered_json json, nlohmann::ordered_json settings,
                     const std::string& hardware);
 

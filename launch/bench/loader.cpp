@@ -1,4 +1,4 @@
-// libjpeg's header needs these first.
+// libjpeg's header needs these two first.
 #include <cstddef>
 #include <cstdio>
 
@@ -32,14 +32,14 @@ namespace {
 
 constexpr CommandText kText = {
     .name = "bench loader",
-    .summary = "times reading, decoding and augmenting packed images, next to bare loops over the same bytes",
+    .summary = "times the loader, and compares with bare loops over the same bytes",
     .operands = "",
     .details =
-        R"(Rounds that alternate, on the same threads: the loader as training uses it; pread and CRC32C of
-the same samples in the same order; of JPEGs, deeper's decoder and a bare libjpeg loop over the
-same files in memory. Prints medians, and the medians of the rounds' ratios, as JSON. Read the
-data once before, so that the page cache is warm. Under mpirun, only opens the split: rank 0 for
-all, then every rank all files.)",
+        R"(Alternates between rounds of these, with the same number of threads: the loader as in training; pread
+and CRC32C of the same samples in the same order; for JPEGs, deeper's decoder and a bare libjpeg loop over the
+same files in memory. Prints medians, and medians of the ratios per round, as JSON. Read the data once before,
+so that the page cache is warm. Under mpirun it only times opening the split: once by rank 0 for all ranks, and
+once by every rank.)",
     .examples = R"(deeper bench loader --data=datasets/imagenet --augment=inception --workers=2
 deeper bench loader --data=datasets/imagenet-raw --packed --workers=2
 mpirun -n 8 deeper bench loader --data=datasets/imagenet)",
@@ -53,7 +53,7 @@ int64_t ResidentBytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
-// As little as decoding takes; an error ends the process.
+// The least work that decoding needs. An error ends the process.
 void DecodeBare(const std::vector<uint8_t>& file, std::vector<uint8_t>& pixels) {
   jpeg_error_mgr errors;
   jpeg_decompress_struct info = {};
@@ -73,7 +73,7 @@ void DecodeBare(const std::vector<uint8_t>& file, std::vector<uint8_t>& pixels) 
   jpeg_destroy_decompress(&info);
 }
 
-// A stored sample, and the shard's file by itself.
+// A stored sample in an open shard.
 struct Place {
   int fd = -1;
   uint64_t offset = 0;
@@ -91,13 +91,14 @@ class BenchLoaderCommand final : public Command {
     RunConfig& c = config_;
     return {With(Pick(c, "Data", {"data", "direct_io", "order", "augment", "color_jitter"}),
                  {{"split", &c.train_split, "split of --data"},
-                  {"image_size", &image_size_, "height and width of what comes out"},
-                  {"packed", &packed_, "what a GPU is fed: stored pixels, not yet cut and normalised"}}),
+                  {"image_size", &image_size_, "height and width of the output images"},
+                  {"packed", &packed_,
+                   "output for GPUs: stored pixels, which are not yet cropped and normalised"}}),
             {"Measuring",
-             {{"workers", &c.workers, "threads, of the loader and of every loop", Range(1)},
-              {"batch", &batch_, "images a batch", Range(1)},
-              {"images", &images_, "images a round; more than the split has: several epochs", Range(1)},
-              {"rounds", &rounds_, "of each", Range(1)}}}};
+             {{"workers", &c.workers, "threads of the loader and of each loop", Range(1)},
+              {"batch", &batch_, "images per batch", Range(1)},
+              {"images", &images_, "images per round; more than the split has are several epochs", Range(1)},
+              {"rounds", &rounds_, "rounds of each kind", Range(1)}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
@@ -110,7 +111,7 @@ class BenchLoaderCommand final : public Command {
   }
 
  private:
-  // Every rank's seconds and bytes; the largest of them are printed.
+  // Prints the seconds and bytes of the slowest and largest rank.
   absl::Status MeasureOpening(const Invocation& call) {
     Communicator& comm = call.comm;
     nlohmann::ordered_json json = {{"benchmark", "open"}, {"ranks", comm.size()}};
@@ -124,7 +125,7 @@ class BenchLoaderCommand final : public Command {
       comm.AllReduce(worst, 2, CommType::kF64, ReduceOp::kMax, {}).Wait();
       json[name] = {{"seconds", worst[0]}, {"bytes_a_rank", static_cast<int64_t>(worst[1])}};
     };
-    for (int round = 0; round < 2; ++round) {  // the first one warms the page cache
+    for (int round = 0; round < 2; ++round) {  // the first round warms the page cache
       measure("rank_0_for_all", [&] {
         auto data = OpenDataset(config_, config_.data, config_.train_split, comm);
         status.Update(data.status());
@@ -183,7 +184,7 @@ class BenchLoaderCommand final : public Command {
     return status;
   }
 
-  // Where the samples lie that a round reads, in its order.
+  // The places of the samples of a round, in the order of reading.
   absl::Status FindSamples(const Dataset& data, std::vector<File>* files, std::vector<Place>* places) {
     ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(config_.data));
     jpeg_ = manifest.splits.at(config_.train_split).encoding == Encoding::kJpeg;
@@ -216,7 +217,7 @@ class BenchLoaderCommand final : public Command {
     return files;
   }
 
-  // Into as many buffers as the loader's ring has; each thread has its share of both.
+  // Reads into as many buffers as the loader's ring has. Each thread has its share of samples and buffers.
   absl::Status ReadBare(const std::vector<Place>& places, std::vector<std::vector<uint8_t>>& ring) const {
     const auto threads = static_cast<size_t>(config_.workers), share = ring.size() / threads;
     return RunJobs(config_.workers, config_.workers, [&](int64_t thread) {
@@ -278,7 +279,7 @@ class BenchLoaderCommand final : public Command {
   int64_t image_size_ = 224, batch_ = 32, images_ = 2000;
   int rounds_ = 7;
   bool packed_ = false;
-  bool jpeg_ = false;  // what is stored
+  bool jpeg_ = false;  // the samples are JPEG files
 };
 
 }  // namespace

@@ -20,22 +20,22 @@ namespace {
 
 constexpr CommandText kText = {
     .name = "bench op",
-    .summary = "times modules, the stem and the head by themselves, fused and not",
+    .summary = "times single modules, the stem and the head, fused and separate",
     .operands = "",
     .details =
         R"(Runs a layer, or the chain of layers called stem or head, forward and backward on random data. On
-CUDA, runs it with fused kernels and with separate ones; their results must agree before anything
-is timed. Next to the times stands the floor: for each launch the larger of bytes / bandwidth and
-operations / peak. Prints a table on standard error, and JSON.)",
+CUDA it compares fused with separate kernels, whose results must agree before it times them. The floor is a
+lower bound of the time: for each launch the larger of bytes / bandwidth and operations / peak. Prints a table
+on standard error and JSON on standard output.)",
     .examples = R"(deeper bench op --op=inception4e --device=cuda --precision=bf16 --batch=256
 deeper bench op --op=all --device=cuda --precision=bf16 --batch=256
 deeper bench op --op=stem --batch=32)",
 };
 
-// Of one way to compute a chain; microseconds.
+// Cost of one way to compute a chain, in microseconds.
 struct Cost {
   double forward = 0, backward = 0;  // medians
-  // Where the GPU is a known one:
+  // Only for known GPUs:
   int64_t launches = 0, bytes = 0, macs = 0;
   double floor = 0;
 
@@ -46,7 +46,7 @@ struct Row {
   std::string name;
   Cost separate;
   std::optional<Cost> fused;
-  double difference = 0;  // of the results of the two, relative, the largest over tensors
+  double difference = 0;  // largest relative difference between results of the two
 };
 
 class BenchOpCommand final : public Command {
@@ -59,13 +59,13 @@ class BenchOpCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     return {With(ModelFlags(config_), {{"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"}}),
             MachineFlags(config_),
-            {"Measuring",
-             {{"op", &op_, "all | stem | head | the name of a layer"},
-              {"batch", &batch_, "images", Range(1)},
-              {"warmup", &warmup_, "runs before the first that is timed", Range(2)},
-              {"repeats", &repeats_, "measurements, of which the median counts", Range(1)},
-              {"runs", &runs_, "runs of a measurement", Range(1)},
-              {"seed", &config_.seed, "of parameters and data"}}}};
+            {"Measurements",
+             {{"op", &op_, "all, stem, head, or the name of a layer"},
+              {"batch", &batch_, "images per run", Range(1)},
+              {"warmup", &warmup_, "untimed runs at the start", Range(2)},
+              {"repeats", &repeats_, "measurements, of which the median is reported", Range(1)},
+              {"runs", &runs_, "runs per measurement", Range(1)},
+              {"seed", &config_.seed, "seed of parameters and data"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
@@ -91,7 +91,7 @@ class BenchOpCommand final : public Command {
   }
 
  private:
-  // Fused kernels are CUDA's.
+  // Only CUDA has fused kernels.
   bool compares() const { return config_.device == DeviceType::kCuda && FusionOf(config_); }
 
   absl::StatusOr<Row> Measure(const Model& model, const NodeRange& range, Device& device) const {
@@ -102,7 +102,7 @@ class BenchOpCommand final : public Command {
     if (!compares()) return row;
     ASSIGN_OR_RETURN(row.fused, Measure(model, range, /*fusion=*/true, device, actual));
     row.difference = Difference(actual, expected);
-    // Rounding between layers, and the ReLUs and maxima it flips.
+    // For rounding between layers, which may also change the outcome of ReLUs and maxima.
     const double tolerance = config_.precision == DType::kF32 ? 1e-3 : 5e-2;
     if (row.difference <= tolerance) return row;
     return Internal(range.name, ": fused and separate layers differ by ", row.difference, " (", tolerance,

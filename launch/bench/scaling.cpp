@@ -20,18 +20,18 @@ using nlohmann::ordered_json;
 
 constexpr CommandText kText = {
     .name = "bench scaling",
-    .summary = "measures how training scales over numbers of ranks, and predicts how it goes on",
+    .summary = "measures the scaling of training over ranks, and predicts it for more ranks",
     .operands = "[-- FLAGS OF train...]",
     .details =
-        R"(Starts `mpirun -n RANKS deeper train` for each number of ranks, a few steps each, in rounds that
-take turns. Weak scaling: --batch images a rank. Strong scaling: the first --batch times the most
-ranks, divided over them. For each point the median over the rounds, an interval of 95 %
-confidence, the efficiency (images/s a rank over those of the fewest ranks), and where the time
-goes; other_ms is waiting for the slowest rank. Next to it what a model (docs/design/scaling-model.md)
-predicts: calibrated on `bench comm` and on the smallest and largest batch, on one rank and on the
-most; all other points are held out. Then what it predicts for --predict. Flags of train follow
-after --; without any it is GoogLeNet on synthetic images. Run it as one process, without mpirun.
-Prints a table on standard error and JSON on standard output.)",
+        R"(Runs a few steps of `mpirun -n RANKS deeper train` for each number of ranks, in rounds over all points.
+Weak scaling: --batch images per rank. Strong scaling: the first --batch times the largest number of ranks,
+divided over the ranks. For each point it reports the median over the rounds, the 95 % confidence interval, the
+efficiency (images/s per rank, divided by that of the fewest ranks), and the parts of the time; other_ms is the
+wait for the slowest rank. It compares with a model (docs/design/scaling-model.md), which is calibrated on
+`bench comm` and on the smallest and largest batch, on one rank and on the most ranks. All other points are held
+out. The model also predicts the numbers of ranks of --predict. Flags of train follow after --; the default is
+GoogLeNet on synthetic images. Run this command as one process, without mpirun. It prints a table on standard
+error and JSON on standard output.)",
     .examples =
         "deeper bench scaling --ranks=1,2 --batch=16\n"
         "deeper bench scaling --ranks=1,2,4,8 --mpirun='mpirun --hostfile hosts --bind-to core' -- "
@@ -45,7 +45,8 @@ absl::StatusOr<std::vector<int64_t>> ParseList(const char* flag, const std::stri
   for (const absl::string_view word : absl::StrSplit(text, ',', absl::SkipEmpty())) {
     int64_t value = 0;
     if (!absl::SimpleAtoi(word, &value) || value < 1 || value > 1 << 20)
-      return InvalidArgument("--", flag, "=", text, ": whole numbers from 1 on, with commas between them");
+      return InvalidArgument("--", flag, "=", text,
+                             ": must be whole numbers of at least 1, separated by commas");
     values.push_back(value);
   }
   return values;
@@ -58,36 +59,36 @@ class BenchScalingCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     constexpr double kAny = Range::kAny;
     return {
-        {"What to measure",
-         {{"ranks", &ranks_text_, "numbers of ranks, with commas"},
-          {"kind", OneOf(&study_.kind, {"weak", "strong", "both"}), "of scaling"},
-          {"batch", &batch_text_, "images a rank; several with commas: weak scaling with each"},
-          {"rounds", &study_.rounds, "runs of each point, in turns", Range(2)},
-          {"steps", &study_.steps, "of a run that are timed", Range(2)},
-          {"warmup", &study_.warmup, "steps of a run before them", Range(1)}}},
-        {"How to start ranks",
-         {{"mpirun", &study_.mpirun, "the launcher and its arguments, but for -n and the program"}}},
+        {"Measurements",
+         {{"ranks", &ranks_text_, "numbers of ranks, separated by commas"},
+          {"kind", OneOf(&study_.kind, {"weak", "strong", "both"}), "kind of scaling"},
+          {"batch", &batch_text_, "images per rank; several, separated by commas: weak scaling with each"},
+          {"rounds", &study_.rounds, "runs of each point", Range(2)},
+          {"steps", &study_.steps, "timed steps per run", Range(2)},
+          {"warmup", &study_.warmup, "untimed steps at the start of a run", Range(1)}}},
+        {"Launcher", {{"mpirun", &study_.mpirun, "launcher and its arguments, without -n and the program"}}},
         {"Prediction",
          {{"calibration", &study_.calibration_path,
-           "JSON of an earlier study of the same network, whose figures of computing count; empty: as "
-           "measured now"},
-          {"predict", &predict_text_, "numbers of ranks to predict, with commas"},
-          {"ranks_per_node", &ranks_per_node_, "of what is predicted",
+           "JSON of an earlier study of the same network, for the calibration of computing; empty: calibrate "
+           "on this study"},
+          {"predict", &predict_text_, "numbers of ranks to predict, separated by commas"},
+          {"ranks_per_node", &ranks_per_node_, "ranks per node of the predictions",
            Range(0, kAny, "the most ranks measured")},
-          {"node_latency_us", &node_latency_us_, "of a message between nodes",
+          {"node_latency_us", &node_latency_us_, "latency of a message between nodes, in microseconds",
            Range(0, kAny, "as measured between ranks")},
-          {"node_gb_per_s", &node_gb_per_s_, "bandwidth of a node's network, each way, in 1e9 bytes a second",
+          {"node_gb_per_s", &node_gb_per_s_,
+           "bandwidth of a node's network per direction, in 1e9 bytes per second",
            Range(0, kAny, "as measured between ranks")}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     if (call.comm.name() != "single")
-      return InvalidArgument("it starts mpirun by itself: leave out mpirun, and see --mpirun");
+      return InvalidArgument("starts mpirun on its own; leave out mpirun, or see --mpirun");
     ASSIGN_OR_RETURN(study_.ranks, ParseList("ranks", ranks_text_));
     ASSIGN_OR_RETURN(study_.batches, ParseList("batch", batch_text_));
     ASSIGN_OR_RETURN(predict_, ParseList("predict", predict_text_));
     if (study_.ranks.empty() || study_.batches.empty())
-      return InvalidArgument("--ranks and --batch want a number at least");
+      return InvalidArgument("--ranks and --batch need at least one number");
     std::sort(study_.ranks.begin(), study_.ranks.end());
     study_.train_flags = call.operands;
     if (call.operands.empty()) study_.train_flags = {"--synthetic", "--num_classes=1000"};
@@ -166,8 +167,8 @@ class BenchScalingCommand final : public Command {
                   row["held_out"].get<bool>() ? "held out" : "calibrates");
   }
 
-  // With the first batch, weak scaling on. Between the ranks as measured, wherever they are, except for what
-  // the flags state of nodes.
+  // Predicts weak scaling with the first batch. Links are those measured between the ranks, unless flags
+  // describe the nodes.
   ordered_json Predictions(const ScalingStudy& study) const {
     Cluster cluster = study.cluster();
     if (ranks_per_node_ > 0) cluster.ranks_per_node = ranks_per_node_;
@@ -194,7 +195,7 @@ class BenchScalingCommand final : public Command {
                              {"batch_for_90_percent", batch}});
       absl::FPrintF(stderr,
                     "predicted: %d ranks: %.1f images/s, efficiency %.1f %%, buckets of %d MiB; with "
-                    "--wire=bf16 %.1f images/s; 90 %% efficient from %d images a rank on (0: never)\n",
+                    "--wire=bf16 %.1f images/s; 90 %% efficient from %d images per rank (0: never)\n",
                     ranks, p.images_per_second, 100 * p.efficiency, exchange.bucket_bytes >> 20,
                     halved.images_per_second, batch);
     }

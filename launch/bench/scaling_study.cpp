@@ -32,7 +32,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// The child's code when the program cannot be started; a shell's.
+// The child's exit code if the program cannot be started, as in a shell.
 constexpr int kNotStarted = 127;
 
 std::string TextOf(int fd) {
@@ -40,7 +40,7 @@ std::string TextOf(int fd) {
   return bytes.ok() ? std::string(bytes->begin(), bytes->end()) : "";
 }
 
-// The last lines of what a program printed.
+// The last lines of the output of a program.
 std::string LastLines(const std::string& text) {
   std::vector<absl::string_view> lines = absl::StrSplit(text, '\n', absl::SkipWhitespace());
   constexpr ptrdiff_t kLines = 12;
@@ -48,10 +48,10 @@ std::string LastLines(const std::string& text) {
   return absl::StrJoin(lines, "\n");
 }
 
-// Runs `LAUNCHER -n RANKS deeper ARGUMENTS` to its end and returns its standard output. `launcher`: a
-// program, looked for in PATH, and its arguments. The job gets SIGTERM when this process ends. A job that
-// fails has its last lines in the message and its own exit code, or kCommunication for one that is not
-// deeper's. NotFound: there is no such launcher. Unavailable: no process can be made.
+// Runs `LAUNCHER -n RANKS deeper ARGUMENTS` to its end and returns its standard output. `launcher`: a program
+// on the PATH and its arguments. The job gets SIGTERM when this process ends. If the job fails, the message
+// has its last lines, and the exit code is that of the job, or kCommunication if deeper has no such code.
+// NotFound: there is no such launcher. Unavailable: the process cannot be started.
 absl::StatusOr<std::string> RunJob(const std::string& launcher, int ranks,
                                    const std::vector<std::string>& arguments) {
   std::vector<std::string> line = absl::StrSplit(launcher, ' ', absl::SkipEmpty());
@@ -105,7 +105,7 @@ std::vector<Point> PointsOf(const StudyOptions& options) {
   return points;
 }
 
-// The events "step" of a file of metrics; `first` becomes the first event of all.
+// The "step" events of a file of metrics. Sets `first` to the first event of the file.
 std::vector<ordered_json> ReadSteps(const std::string& path, ordered_json& first) {
   std::vector<ordered_json> steps;
   std::ifstream file(path);
@@ -117,7 +117,7 @@ std::vector<ordered_json> ReadSteps(const std::string& path, ordered_json& first
   return steps;
 }
 
-// Medians over the steps after the first `warmup`, which one disturbed step does not move.
+// Medians over the steps after the first `warmup`, so that one disturbed step has no effect.
 std::map<std::string, double> Summarize(const std::vector<ordered_json>& steps, int64_t warmup,
                                         int64_t global_batch) {
   const auto median_of = [&](const auto& figure) {
@@ -152,8 +152,8 @@ absl::Status ScalingStudy::Run() {
   };
   for (int round = 0; round < options_.rounds; ++round) {
     for (const Point& point : points_) {
-      if (std::ssize(runs_[point.key()]) > round) continue;  // of both kinds
-      absl::FPrintF(stderr, "round %d of %d: %d ranks, %d images a step\n", round + 1, options_.rounds,
+      if (std::ssize(runs_[point.key()]) > round) continue;  // measured as a point of the other kind
+      absl::FPrintF(stderr, "round %d of %d: %d ranks, %d images per step\n", round + 1, options_.rounds,
                     point.ranks, point.global_batch);
       RETURN_IF_ERROR(MeasurePoint(point, scratch + "/metrics"));
     }
@@ -185,7 +185,7 @@ bool ScalingStudy::HeldOut(const Point& point) const {
                               [&](const Point& other) { return other.key() == point.key(); });
 }
 
-// Over MPI all-reduces are rings; NCCL takes what is best.
+// All-reduces over MPI are rings. NCCL uses the best algorithm.
 Exchange ScalingStudy::exchange() const {
   Exchange exchange = {.algorithm = AllReduceAlgorithm::kRing};
   for (absl::string_view flag : options_.train_flags) {
@@ -211,12 +211,12 @@ absl::Status ScalingStudy::ReadCalibration() {
 }
 
 absl::Status ScalingStudy::MeasurePoint(const Point& point, const std::string& metrics) {
-  // Of synthetic data a few batches, since they are evaluated on at the end; of real data nothing is.
+  // Only a few batches of synthetic data, because the run ends with an evaluation on them.
   std::vector<std::string> arguments = {"train",
                                         "--log_every=1",
                                         "--eval_every=1000000000",
                                         "--val_split=none",
-                                        "--bucket_mib=8",  // not tuned: the model must know it
+                                        "--bucket_mib=8",  // not tuned, because the model must know it
                                         absl::StrCat("--synthetic_samples=", 4 * point.global_batch)};
   arguments.insert(arguments.end(), options_.train_flags.begin(), options_.train_flags.end());
   arguments.insert(arguments.end(), {absl::StrCat("--global_batch=", point.global_batch),
@@ -243,15 +243,15 @@ absl::Status ScalingStudy::MeasureLink() {
                           {"bench", "comm", "--collective=all_reduce", "--min_bytes=65536",
                            "--max_bytes=4194304", "--warmup=1", "--repeats=5"}));
   const ordered_json report = ordered_json::parse(output, nullptr, /*allow_exceptions=*/false);
-  if (report.is_discarded()) return Internal("bench comm said:\n", LastLines(output));
+  if (report.is_discarded()) return Internal("the output of bench comm is not JSON:\n", LastLines(output));
   for (const ordered_json& result : report["results"])
     link_samples_.push_back({result["bytes"].get<double>(), result["ms"].get<double>()});
   return absl::OkStatus();
 }
 
-// The points that computing is calibrated on: of weak scaling, the smallest and the largest batch on the
-// fewest ranks, then on the most where the fewest are one, so that there is something to compare with. Of
-// strong scaling alone, the point with the fewest ranks, twice.
+// The points that calibrate computing. Weak scaling: the smallest and the largest batch on the fewest ranks,
+// and, if the fewest are one, on the most ranks, to compare them. Only strong scaling: the point with the
+// fewest ranks, twice.
 std::vector<Point> ScalingStudy::CalibrationPoints() const {
   if (!earlier_.empty()) return {};
   if (points_.front().strong) return {points_.front(), points_.front()};

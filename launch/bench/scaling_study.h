@@ -1,5 +1,5 @@
-// How training scales, measured by running `train` on several numbers of ranks, and the model of it
-// (trainer/scaling/scaling_model.h), calibrated on some of these runs.
+// Measures the scaling of training with runs of `train` on several numbers of ranks, and calibrates the model
+// of it (trainer/scaling/scaling_model.h) on some of these runs.
 #pragma once
 
 #include <cstdint>
@@ -17,15 +17,15 @@ namespace deeper {
 struct StudyOptions {
   std::vector<int64_t> ranks, batches;  // ascending numbers of ranks; images per rank. At least one each
   std::string kind = "both";            // weak | strong | both
-  int rounds = 3;                       // runs of each point, in turns
-  int steps = 10, warmup = 2;           // of a run: timed, and before those
+  int rounds = 3;                       // runs of each point
+  int steps = 10, warmup = 2;           // of a run: timed, and untimed before
   std::string mpirun = "mpirun";        // the launcher and its arguments
   std::vector<std::string> train_flags;
-  std::string calibration_path;  // JSON of an earlier study, whose figures of computing count; empty: none
+  std::string calibration_path;  // JSON of an earlier study that calibrates computing; empty: none
 };
 
-// Weak scaling: each of the batches on every rank. Strong scaling: the first batch times the most ranks,
-// divided over them.
+// Weak scaling: each of the batches on every rank. Strong scaling: the first batch times the largest number
+// of ranks, divided over the ranks.
 struct Point {
   bool strong = false;
   int ranks = 1;
@@ -37,28 +37,29 @@ struct Point {
 class ScalingStudy {
  public:
   explicit ScalingStudy(StudyOptions options);
-  // Runs all of it, with progress on standard error, and calibrates the model. Where a job fails, the message
-  // has its last lines, and the status its exit code.
+  // Runs all jobs, with progress on standard error, and calibrates the model. If a job fails, the message has
+  // its last lines, and the status has its exit code.
   absl::Status Run();
 
   const std::vector<Point>& points() const { return points_; }
-  // [round] of the runs of a point: a median over their steps. Figures: "images_per_second", "step_ms",
+  // [round] The median over the steps of a run of a point. Figures: "images_per_second", "step_ms",
   // "compute_ms", "comm_exposed_ms", "data_wait_ms"; "other_ms", the rest of a step; "jitter", the standard
   // deviation of the logarithm of a step's compute_ms.
   std::vector<double> Figures(const Point& point, const std::string& figure) const;
   double MedianOf(const Point& point, const std::string& figure) const;
-  // Images per second and rank, over those of the fewest ranks of the same kind and, in weak scaling, batch.
+  // Images per second and rank, divided by those of the fewest ranks of the same kind and, in weak scaling,
+  // the same batch.
   double Efficiency(const Point& point) const;
-  // Whether the model was calibrated without it.
+  // Whether the model was calibrated without this point.
   bool HeldOut(const Point& point) const;
 
-  // The calibrated model: one rank's step with the first batch, the ranks as measured, and how they exchange.
+  // The calibrated model: the step of one rank with the first batch, the cluster, and the exchange.
   const RankStep& step() const { return step_; }
   const Cluster& cluster() const { return cluster_; }
   Exchange exchange() const;
 
-  const nlohmann::ordered_json& network() const { return network_; }  // as the metrics of a run describe it
-  const std::string& device() const { return device_; }               // as `train` announces it
+  const nlohmann::ordered_json& network() const { return network_; }  // from the metrics of a run
+  const std::string& device() const { return device_; }               // from the output of `train`
 
  private:
   int most_ranks() const { return static_cast<int>(options_.ranks.back()); }

@@ -23,12 +23,12 @@ namespace {
 
 constexpr CommandText kText = {
     .name = "bench step",
-    .summary = "times a training step on data that is already in memory",
+    .summary = "times a training step on data in memory",
     .operands = "",
-    .details = R"(Trains on one batch of synthetic images again and again: forward, backward, update; no
-reading, no other ranks. After a warm-up, in which the loss must fall, prints medians over the
-repeats as JSON. On CUDA a step is one recording, as in training. --profile times one more step
-launch by launch: a trace for Perfetto (ui.perfetto.dev) or Chrome, and tables on standard error.)",
+    .details = R"(Trains repeatedly on one batch of synthetic images: forward, backward and update, without
+reading data and without other ranks. The loss must fall during the warm-up. Prints medians over the repeats
+as JSON. On CUDA a step is one recording, as in training. With --profile it times one more step launch by
+launch, and writes a trace for Perfetto (ui.perfetto.dev) or Chrome, and tables to standard error.)",
     .examples = R"(deeper bench step --model=googlenet --batch=32
 deeper bench step --model=googlenet --batch=32 --precision=bf16 --threads=1
 deeper bench step --model=googlenet --batch=256 --precision=bf16 --device=cuda --profile=step.json)",
@@ -39,25 +39,24 @@ class BenchStepCommand final : public Command {
   BenchStepCommand() : Command(kText) { config_.num_classes = 1000; }
 
   std::vector<FlagGroup> Flags() override {
-    return {With(ModelFlags(config_), {{"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"},
-                                       {"dropout", &config_.dropout, "false: leaves it out"}}),
-            With(MachineFlags(config_),
-                 {{"deterministic", &config_.deterministic,
-                   "cuda: true: library calls as for a run that can be repeated bit by bit | false: the "
-                   "fastest"}}),
-            {"Measuring",
-             {{"batch", &batch_, "images a step", Range(1)},
-              {"warmup", &warmup_, "steps before the first that is timed", Range(2)},
-              {"repeats", &repeats_, "steps that are timed", Range(1)},
-              {"lr", &config_.lr, "learning rate"},
-              {"seed", &config_.seed, "of weights and images"},
-              {"trace", &trace_, "file for a timeline of the steps that are timed, which Perfetto opens"},
-              {"profile", &profile_, "cuda: file to write the trace of a step to"}}}};
+    return {
+        With(ModelFlags(config_), {{"aux", &config_.aux, "auxiliary classifiers of the GoogLeNets"},
+                                   {"dropout", &config_.dropout, "use dropout layers"}}),
+        With(MachineFlags(config_), {{"deterministic", &config_.deterministic,
+                                      "cuda: true: deterministic library calls; false: the fastest ones"}}),
+        {"Measurements",
+         {{"batch", &batch_, "images per step", Range(1)},
+          {"warmup", &warmup_, "untimed steps at the start", Range(2)},
+          {"repeats", &repeats_, "timed steps", Range(1)},
+          {"lr", &config_.lr, "learning rate"},
+          {"seed", &config_.seed, "seed of weights and images"},
+          {"trace", &trace_, "file for a timeline of the timed steps, which Perfetto opens"},
+          {"profile", &profile_, "cuda: file for the trace of a step, launch by launch"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     if (!profile_.empty() && config_.device != DeviceType::kCuda)
-      return InvalidArgument("--profile needs --device=cuda: it times launches on a GPU");
+      return InvalidArgument("--profile needs --device=cuda, because it times launches on a GPU");
     BenchTraining training;
     RETURN_IF_ERROR(training.Prepare(config_, batch_, call.comm));
     std::vector<double> losses;
@@ -67,7 +66,7 @@ class BenchStepCommand final : public Command {
     }
     if (!std::isfinite(losses.back()) || losses.back() >= losses.front()) {
       return Internal("the loss went from ", losses.front(), " to ", losses.back(),
-                      " over the warm-up: the step is wrong, or --lr too large");
+                      " over the warm-up: the step is wrong, or --lr is too large");
     }
     ms_.clear();
     TraceLane("compute");
@@ -84,7 +83,7 @@ class BenchStepCommand final : public Command {
   }
 
  private:
-  // Adds to ms_. The parts of a step are known where they do not run as one recording.
+  // Adds to ms_. The parts of a step are timed only where a step is not one recording.
   void TimeStep(BenchTraining& training) {
     Device& device = training.device();
     const auto timed = [&](const char* name, const auto& work) {
@@ -107,7 +106,7 @@ class BenchStepCommand final : public Command {
     ms_["step"].push_back(forward + backward + update);
   }
 
-  // One step, call by call: small launches may have waited for the host, which in a recording they do not.
+  // Times one step call by call. Small launches may wait for the host here, unlike in a recording.
   absl::Status Profile(BenchTraining& training) {
     Device& device = training.device();
     training.Load();

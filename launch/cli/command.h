@@ -1,4 +1,4 @@
-// What `deeper NAME` is: its words, its flags, and what it does.
+// A command `deeper NAME`: its help text, its flags and its work.
 #pragma once
 
 #include <memory>
@@ -14,15 +14,15 @@ namespace deeper {
 
 struct CommandText {
   const char* name;          // one or two words
-  const char* summary;       // a line of `deeper --help`
-  const char* operands;      // what may follow the flags, as the usage line says it; empty: nothing
-  const char* details;       // whole lines
-  const char* examples;      // a command line a line
+  const char* summary;       // for `deeper --help`: a verb, no period
+  const char* operands;      // of the usage line; empty: the command takes none
+  const char* details;       // a paragraph; lines "  LABEL  TEXT" are items of a list
+  const char* examples;      // one command per line
   bool distributed = false;  // runs on every rank of an MPI job
 };
 
 struct Invocation {
-  std::vector<std::string> operands;  // all that follow the command's name and are no flags
+  std::vector<std::string> operands;  // arguments after the command's name that are not flags
   Communicator& comm;
 
   bool is_root() const { return comm.rank() == 0; }
@@ -35,26 +35,27 @@ class Command {
   Command(const Command&) = delete;
   Command& operator=(const Command&) = delete;
 
-  // Bound to this object's fields; the same ones at every call.
+  // Bound to this object's fields; the same flags at every call.
   virtual std::vector<FlagGroup> Flags() { return {}; }
-  // With the flags parsed. A failure says what to do and carries its exit code; where the command is
-  // distributed, all ranks return the same.
+  // Runs after the flags are parsed. A failure says what to do and carries its exit code. All ranks of a
+  // distributed command return the same.
   virtual absl::Status Run(const Invocation& call) = 0;
 
   const CommandText text;
 };
 
-// Abseil's syntax, and its rules for values; but every command has flags of its own, bound to fields. Sets
-// the fields of the flags in `arguments`, in order, and leaves the others: --name=value, --name value, for
-// bools also --name and --noname, and --flagfile=FILE: one argument a line, with empty lines and # comments,
-// nested as deep as one likes. Returns the arguments that are no flags; all of them after "--".
-// InvalidArgument: an unknown flag (with the nearest known one), a bad value, a file that cannot be read; an
-// argument of a file is named with its line.
+// Sets the fields of the flags in `arguments`, in order, and leaves other fields unchanged. The syntax and
+// the rules for values are those of Abseil: --name=value, --name value, for bools also --name and --noname,
+// and
+// --flagfile=FILE, a file of one argument per line, empty lines and # comments, which may name other such
+// files. Returns the arguments that are not flags, and all arguments after "--". InvalidArgument: an unknown
+// flag (with the nearest known one), a bad value, or an unreadable file. Errors in a file name the line.
 absl::StatusOr<std::vector<std::string>> ParseFlags(const std::vector<std::string>& arguments,
                                                     const std::vector<FlagGroup>& groups);
 
-// The manual, from the commands' own words and flags: on the terminal, and as docs/reference/cli.md.
-std::string Overview(const std::vector<std::unique_ptr<Command>>& commands);
+// The manual, from the commands' texts and flags: on the terminal, as wide as it is, and as
+// docs/reference/cli.md. With a `group` ("bench"), the overview lists only the commands of that first word.
+std::string Overview(const std::vector<std::unique_ptr<Command>>& commands, const std::string& group = "");
 std::string HelpOf(Command& command);
 std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands);
 // docs/reference/exit-codes.md and metrics.md.

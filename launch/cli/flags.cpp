@@ -11,7 +11,7 @@
 namespace deeper {
 namespace {
 
-// An argument, and for messages the place of it: "" for the command line, else "FILE:LINE: ".
+// An argument and its place for messages: "" for the command line, else "FILE:LINE: ".
 struct Argument {
   std::string text, place;
 };
@@ -67,7 +67,7 @@ class Parser {
     if (flag == &flagfile_) {
       RETURN_IF_ERROR(ParseFile(argument, value));
     } else if (value.empty() && flag->ValueText().empty()) {
-      return takes_next;  // a choice that is left to the checkpoint
+      return takes_next;  // the checkpoint determines this choice
     } else if (const absl::Status set = flag->Set(value); !set.ok()) {
       return InvalidArgument(argument.place, set.message());
     }
@@ -93,7 +93,7 @@ class Parser {
       const absl::string_view stripped = absl::StripAsciiWhitespace(line);
       if (stripped.empty() || stripped[0] == '#') continue;
       Argument in_file{std::string(stripped), absl::StrCat(path, ":", number, ": ")};
-      if (stripped[0] != '-') return InvalidArgument(in_file.place, in_file.text, " is no flag");
+      if (stripped[0] != '-') return InvalidArgument(in_file.place, in_file.text, " is not a flag");
       lines.push_back(std::move(in_file));
     }
     open_files_.push_back(path);

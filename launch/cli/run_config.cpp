@@ -13,8 +13,7 @@
 namespace deeper {
 namespace {
 
-// Where plans that were tuned once are kept for the next time, unless the flag says otherwise; empty where
-// nothing can be kept.
+// The default file for tuned plans. Empty if no cache directory can be written.
 std::string DefaultPlanCache() {
   const auto of = [](const char* variable) {
     const char* const value = std::getenv(variable);
@@ -66,7 +65,8 @@ FlagGroup MachineFlags(RunConfig& config) {
 }
 
 Flag CheckpointFlag(std::string& path) {
-  return {"checkpoint", &path, "step directory, or a directory of them: the newest valid one is taken"};
+  return {"checkpoint", &path,
+          "a checkpoint, or a directory of checkpoints, which stands for its newest valid one"};
 }
 
 FlagGroup With(FlagGroup group, const std::vector<Flag>& more) {

@@ -1,4 +1,4 @@
-// What the commands share that run a network: rows of ConfigFlags, and the device to compute on.
+// Flags and device of the commands that run a network.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,7 @@
 
 namespace deeper {
 
-// The flags of these names, which exist, in this order.
+// The flags with these names, in this order. Each must exist.
 FlagGroup Pick(RunConfig& config, const char* title, const std::vector<std::string_view>& names);
 
 // --model, --num_classes, --image_size, --stem.
@@ -22,16 +22,16 @@ FlagGroup ModelFlags(RunConfig& config);
 FlagGroup InputFlags(RunConfig& config);
 // --device, --precision, --fusion, --cuda_graph, --plan_cache, --threads.
 FlagGroup MachineFlags(RunConfig& config);
-// --checkpoint, of the commands that read one.
+// --checkpoint, for commands that read a checkpoint.
 Flag CheckpointFlag(std::string& path);
 
 // `group` with more flags after its own.
 FlagGroup With(FlagGroup group, const std::vector<Flag>& more);
 
-// Collective; config.device says which kind.
-//   cpu   with config.threads threads, or, if that is 0, one for each of OwnCores().
-//   cuda  the GPU of this rank's number on its machine, counted round where there are more ranks than GPUs,
-//         and the cores next to that GPU.
+// Collective. config.device selects the kind:
+//   cpu   config.threads threads, or OwnCores() threads if that is 0.
+//   cuda  the GPU whose number is the rank's number on its machine, modulo the number of GPUs, and the cores
+//         next to that GPU.
 // Errors are those of MakeCudaDevice, the same on all ranks.
 absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm);
 

@@ -1,6 +1,12 @@
-#include <cstdio>
+#include <sys/stat.h>
 
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
@@ -8,6 +14,7 @@
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/checkpoint_tools.h"
 #include "trainer/checkpoint/weights_file.h"
+#include "trainer/monitor/text_layout.h"
 
 namespace deeper {
 namespace {
@@ -16,13 +23,25 @@ namespace {
 
 constexpr CommandText kListText = {
     .name = "checkpoint list",
-    .summary = "shows the checkpoints of a directory",
+    .summary = "lists the checkpoints of a directory",
     .operands = "DIR",
     .details =
-        R"(One line per checkpoint: its step, the number of ranks that saved it, its size, its top-1 if it was
-evaluated, and whether every checksum holds. Reads all files.)",
+        R"(Prints one line per checkpoint: its step, the number of shards, one per rank that saved it, its size,
+its top-1 accuracy if it was evaluated, when it was saved, and its state. The state is sound if every checksum
+is right, and otherwise the first problem. Reads all files.)",
     .examples = "deeper checkpoint list runs/fashion-mnist",
 };
+
+std::string Megabytes(uint64_t bytes) {
+  return absl::StrFormat("%.1f", static_cast<double>(bytes) / 1e6);
+}
+
+// Local time of the last change to the directory: of its manifest, unless files were copied.
+std::string TimeOf(const std::string& directory) {
+  struct stat status {};
+  if (stat(directory.c_str(), &status) != 0) return "-";
+  return absl::FormatTime("%Y-%m-%d %H:%M", absl::FromTimeT(status.st_mtime), absl::LocalTimeZone());
+}
 
 class ListCommand final : public Command {
  public:
@@ -32,12 +51,13 @@ class ListCommand final : public Command {
     if (call.operands.size() != 1) return InvalidArgument("needs one directory");
     ASSIGN_OR_RETURN(const std::vector<CheckpointInfo> checkpoints,
                      WithExitCode(ListCheckpoints(call.operands[0]), ExitCode::kCheckpoint));
-    absl::PrintF("%12s %6s %10s %8s  %s\n", "step", "ranks", "MB", "top-1", "");
+    std::vector<std::vector<std::string>> rows = {{"step", "ranks", "MB", "top-1", "saved", "state"}};
     for (const CheckpointInfo& info : checkpoints) {
-      const std::string top1 = info.top1.has_value() ? absl::StrFormat("%.4f", *info.top1) : "-";
-      absl::PrintF("%12d %6d %10.1f %8s  %s\n", info.step, info.shards, static_cast<double>(info.bytes) / 1e6,
-                   top1, info.problems.empty() ? "sound" : info.problems[0]);
+      rows.push_back({absl::StrCat(info.step), absl::StrCat(info.shards), Megabytes(info.bytes),
+                      info.top1.has_value() ? absl::StrFormat("%.4f", *info.top1) : "-", TimeOf(info.path),
+                      info.problems.empty() ? "sound" : info.problems[0]});
     }
+    std::fputs(FormatTable("rrrrll", rows).c_str(), stdout);
     return absl::OkStatus();
   }
 };
@@ -50,8 +70,8 @@ constexpr CommandText kDiffText = {
     .operands = "CHECKPOINT CHECKPOINT",
     .details =
         R"(Names the tensors whose bits differ, with the number of values and the largest absolute difference.
-The numbers of shards may differ. Each checkpoint is a step directory, or a directory of them, whose
-newest valid one is taken. Exit code 4: the two differ.)",
+The numbers of shards may differ. Each operand is a step directory, or a directory of checkpoints, which
+stands for its newest valid one. Exit code 4: the two differ.)",
     .examples = "deeper checkpoint diff runs/a/step-000000100 runs/b/step-000000100",
 };
 
@@ -66,7 +86,7 @@ class DiffCommand final : public Command {
         WithExitCode(CompareCheckpoints(call.operands[0], call.operands[1]), ExitCode::kCheckpoint));
     for (const std::string& sentence : delta.unlike) absl::PrintF("%s\n", sentence);
     for (const TensorDelta& tensor : delta.different) {
-      absl::PrintF("%s: %d values differ, by %g at the most\n", tensor.name, tensor.elements, tensor.max_abs);
+      absl::PrintF("%s: %d values differ, by at most %g\n", tensor.name, tensor.elements, tensor.max_abs);
     }
     absl::PrintF("%d of %d tensors differ\n", delta.different.size(), delta.tensors);
     std::fflush(stdout);
@@ -79,11 +99,12 @@ class DiffCommand final : public Command {
 
 constexpr CommandText kReshardText = {
     .name = "checkpoint reshard",
-    .summary = "writes a checkpoint anew in another number of files",
+    .summary = "copies a checkpoint into another number of files",
     .operands = "CHECKPOINT",
     .details =
-        R"(Writes the same state, bit for bit, as the same step of another directory, in --shards files: to
-move checkpoints. Training does not need it: any number of ranks resumes from any number of shards.)",
+        R"(Writes the same state, bit for bit, as the same step of another directory, in --shards files, for
+example to archive it. Training does not need this command: any number of ranks resumes from any number of
+shards.)",
     .examples = "deeper checkpoint reshard --shards=1 --output=archive runs/fashion-mnist",
 };
 
@@ -93,17 +114,26 @@ class ReshardCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     return {{"Files",
-             {{"shards", &shards_, "number of files for the state", Range(1, 99999)},
+             {{"shards", &shards_, "number of files to write", Range(1, 99999)},
               {"output", &output_, "directory of checkpoints to write to"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     if (call.operands.size() != 1 || output_.empty())
       return InvalidArgument("needs one checkpoint and --output=DIR");
-    return WithExitCode(ReshardCheckpoint(call.operands[0], shards_, output_), ExitCode::kCheckpoint);
+    return WithExitCode(Reshard(call.operands[0]), ExitCode::kCheckpoint);
   }
 
  private:
+  absl::Status Reshard(const std::string& operand) const {
+    ASSIGN_OR_RETURN(const CheckpointChoice from, FindCheckpoint(operand));
+    ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadCheckpointManifest(from.path));
+    RETURN_IF_ERROR(ReshardCheckpoint(from.path, shards_, output_));
+    absl::PrintF("wrote %s (shards: %d) from %s (shards: %d)\n", StepDirectory(output_, manifest.step),
+                 shards_, from.path, manifest.shards.size());
+    return absl::OkStatus();
+  }
+
   int64_t shards_ = 1;
   std::string output_;
 };
@@ -112,12 +142,12 @@ class ReshardCommand final : public Command {
 
 constexpr CommandText kExportText = {
     .name = "export",
-    .summary = "writes a checkpoint's weights for other programs",
+    .summary = "exports the weights of a checkpoint for other programs",
     .operands = "",
     .details =
-        R"(Writes the weights of a checkpoint, without the state of training. hdf5: one float32 data set a
-parameter, under its name as in torchvision (convolutions O,I,H,W), and what the network is as attributes
-of the file.)",
+        R"(Writes the weights of a checkpoint, without the optimizer's state. An hdf5 file has one float32 data
+set per parameter, under its name in torchvision (convolutions O,I,H,W), and the description of the network
+as attributes of the file.)",
     .examples = "deeper export --checkpoint=runs/fashion-mnist --format=hdf5 --output=googlenet.h5",
 };
 

@@ -23,7 +23,7 @@ void Warn(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings) std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
 }
 
-// {"path", "step", "config"} of what `path` means: itself, or the newest valid checkpoint in it.
+// {"path", "step", "config"} of `path` itself, or of the newest valid checkpoint in it.
 absl::StatusOr<json> FindWeights(const std::string& path) {
   if (!std::filesystem::is_directory(path)) {
     ASSIGN_OR_RETURN(const Weights weights, ReadWeights(path));
@@ -68,23 +68,23 @@ ClassifierFlags::ClassifierFlags() {
 
 std::vector<FlagGroup> ClassifierFlags::Groups() {
   FlagGroup network = ModelFlags(config), input = InputFlags(config);
-  network.title = "Network (an empty or zero value: as in the checkpoint)";
-  input.title = "Input (an empty value: as in the checkpoint)";
-  return {
-      {"Weights",
-       {CheckpointFlag(checkpoint), {"init_from", &config.init_from, "weights file of `export`, instead"}}},
-      network,
-      input,
-      With(MachineFlags(config), {{"batch", &batch, "images per forward pass of a rank", Range(1)}})};
+  network.title = "Network (empty or 0: as in the checkpoint)";
+  input.title = "Input (empty: as in the checkpoint)";
+  return {{"Weights",
+           {CheckpointFlag(checkpoint),
+            {"init_from", &config.init_from, "weights file of `export`, in place of a checkpoint"}}},
+          network,
+          input,
+          With(MachineFlags(config), {{"batch", &batch, "images per forward pass on each rank", Range(1)}})};
 }
 
 absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communicator& comm) {
   Classifier classifier;
   ASSIGN_OR_RETURN(classifier.device, MakeDeviceFor(flags.config, comm));
   if (flags.checkpoint.empty() == flags.config.init_from.empty())
-    return InvalidArgument("give either --checkpoint=DIR or --init_from=FILE");
+    return InvalidArgument("needs either --checkpoint=DIR or --init_from=FILE");
   const std::string& path = flags.checkpoint.empty() ? flags.config.init_from : flags.checkpoint;
-  // Rank 0 looks, and tells the others.
+  // Rank 0 finds the weights, and broadcasts them as JSON.
   ASSIGN_OR_RETURN(json weights, WithExitCode(Agree(comm, comm.rank() == 0 ? FindWeights(path)
                                                                            : absl::StatusOr<json>(json())),
                                               ExitCode::kCheckpoint));

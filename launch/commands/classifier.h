@@ -1,4 +1,4 @@
-// A trained network, ready to classify images: what `eval` and `predict` have in common.
+// A trained network that is ready to classify images, for `eval` and `predict`.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ namespace deeper {
 struct ClassifierFlags {
   ClassifierFlags();
 
-  RunConfig config;  // what the flags leave open is as the checkpoint says
+  RunConfig config;  // the checkpoint determines what the flags leave open
   std::string checkpoint;
   int64_t batch = 64;
 
@@ -25,10 +25,10 @@ struct ClassifierFlags {
 };
 
 struct Classifier {
-  std::string weights;  // where they came from: a step directory or a file
+  std::string weights;  // a step directory or a file
   int64_t step = 0;     // of training; 0 for a file
   RunConfig config;     // complete
-  LoaderOptions input;  // how images are prepared
+  LoaderOptions input;  // preparation of images
   std::vector<std::string> classes;
   std::unique_ptr<Device> device;
   std::unique_ptr<ParamStore> params;

@@ -17,15 +17,15 @@ namespace {
 
 constexpr CommandText kText = {
     .name = "describe",
-    .summary = "a network's layers: shapes, parameters, multiply-accumulates, activation memory",
+    .summary = "prints a network's layers: shapes, parameters, multiply-accumulates, memory",
     .operands = "",
     .details =
-        R"(Prints a table of a network's layers and their costs, and the comparisons of the GoogLeNet paper:
-the cost of a 5x5 convolution with and without a 1x1 before it, and of the networks the paper compares with.
-With --device=cuda, prints the plan of one training step on a GPU, which need not be present: what each
-module launches, the least that it reads, writes and multiplies, and a lower bound of its time: launch
-by launch the larger of bytes / bandwidth and operations / peak. The step begins with the images in the
-GPU's memory.)",
+        R"(Prints a table of a network's layers and their costs. Then it prints two comparisons of the GoogLeNet
+paper: the cost of a 5x5 convolution with and without a 1x1 convolution before it, and the costs of other
+networks. With --device=cuda, it prints the plan of a training step on a GPU, which need not be present: the
+launches of each module, the least number of bytes and multiplications, and a lower bound of the time. The
+bound of a launch is the larger of bytes / bandwidth and operations / peak. The step begins with the images in
+the GPU's memory.)",
     .examples = R"(deeper describe --model=googlenet
 deeper describe --model=googlenet --stem=small --image_size=28 --channels=1 --num_classes=10 --json
 deeper describe --model=googlenet --device=cuda --gpu=h200 --precision=bf16 --batch=256)",
@@ -52,18 +52,18 @@ std::vector<PlanCost> Costs(const StepPlan& plan) {
   return costs;
 }
 
-// `separate`: the same without fusion, or nullptr.
+// `separate`: the plan without fusion, or nullptr.
 std::string Table(const StepPlan& plan, const StepPlan* separate) {
-  std::string text = absl::StrFormat("%-18s %9s %9s %9s %11s %10s %10s", "module", "launches", "forward",
+  std::string text = absl::StrFormat("%-17s %8s %8s %8s %10s %9s %9s", "module", "launches", "forward",
                                      "backward", "MB", "GMAC", "floor us");
-  if (separate != nullptr) absl::StrAppendFormat(&text, "   | %9s %11s %10s", "unfused", "MB", "floor us");
+  if (separate != nullptr) absl::StrAppendFormat(&text, "  | %8s %10s %9s", "unfused", "MB", "floor us");
   text += "\n";
   const std::vector<PlanCost> others = separate == nullptr ? std::vector<PlanCost>() : Costs(*separate);
   for (const PlanCost& cost : Costs(plan)) {
-    absl::StrAppendFormat(&text, "%-18s %9d %9d %9d %11.1f %10.2f %10.1f", cost.module, cost.launches,
+    absl::StrAppendFormat(&text, "%-17s %8d %8d %8d %10.1f %9.2f %9.1f", cost.module, cost.launches,
                           cost.forward, cost.backward, MB(cost.bytes), GMac(cost.macs), cost.floor_us);
     if (const auto other = std::ranges::find(others, cost.module, &PlanCost::module); other != others.end())
-      absl::StrAppendFormat(&text, "   | %9d %11.1f %10.1f", other->launches, MB(other->bytes),
+      absl::StrAppendFormat(&text, "  | %8d %10.1f %9.1f", other->launches, MB(other->bytes),
                             other->floor_us);
     text += "\n";
   }
@@ -77,21 +77,20 @@ std::string PlanText(const Model& model, const StepPlan& plan, const StepPlan* s
   text += Table(plan, separate);
   absl::StrAppendFormat(
       &text,
-      "\nbytes moved        %.1f MB an image%s\n"
+      "\nbytes moved        %.1f MB per image%s\n"
       "memory             %.1f MB activations and workspace, %.1f MB parameters\n",
       MB(BytesPerImage(plan)),
       separate == nullptr ? "" : absl::StrFormat(", and %.1f without fusion", MB(BytesPerImage(*separate))),
       MB(static_cast<int64_t>(plan.arena_bytes)), MB(static_cast<int64_t>(plan.parameter_bytes)));
   for (const double efficiency : kEfficiencies) {
     absl::StrAppendFormat(&text,
-                          "images/s           %.0f at the most, matrix products at %.0f %% of their peak\n",
+                          "images/s           at most %.0f, with matrix products at %.0f %% of their peak\n",
                           MostImagesPerSecond(plan, efficiency), 100 * efficiency);
   }
   if (!launches) return text;
-  absl::StrAppendFormat(&text, "\n%-18s %-40s %11s %10s %10s\n", "module", "launch", "MB", "GMAC",
-                        "floor us");
+  absl::StrAppendFormat(&text, "\n%-17s %-40s %10s %9s %9s\n", "module", "launch", "MB", "GMAC", "floor us");
   for (const auto& [phase, module, launch] : plan.launches) {
-    absl::StrAppendFormat(&text, "%-18s %-40s %11.1f %10.2f %10.1f\n", module, launch.name, MB(launch.bytes),
+    absl::StrAppendFormat(&text, "%-17s %-40s %10.1f %9.2f %9.1f\n", module, launch.name, MB(launch.bytes),
                           GMac(launch.macs), FloorMicroseconds(launch, plan.gpu, plan.precision));
   }
   return text;
@@ -150,21 +149,21 @@ class DescribeCommand final : public Command {
  public:
   DescribeCommand() : Command(kText) {
     config_.num_classes = 1000;
-    config_.synthetic = true;  // no data to check against
+    config_.synthetic = true;  // so that --data may be empty
   }
 
   std::vector<FlagGroup> Flags() override {
     return {With(Pick(config_, "Network", {"model", "num_classes", "image_size", "stem", "aux"}),
                  {{"channels", &channels_, "channels of the images: 1 or 3"}}),
             With({"Plan of a training step",
-                  {{"device", &config_.device, "cpu: no plan, but the table of layers; cuda: the plan"},
+                  {{"device", &config_.device, "cpu: the table of layers; cuda: the plan of a step"},
                    {"gpu", OneOf(&gpu_, GpuNames()), "GPU to plan for"},
-                   {"launches", &launches_, "list every launch, too; --json always does"},
-                   {"fusion", &config_.fusion, "auto: next to it the costs layer by layer, for comparison"}}},
+                   {"launches", &launches_, "list every launch; --json always does"},
+                   {"fusion", &config_.fusion, "auto: compare with the costs without fusion"}}},
                  Pick(config_, "", {"precision"}).flags),
             {"Output",
              {{"batch", &batch_, "images per forward pass", Range(1)},
-              {"json", &json_, "JSON instead of a table"}}}};
+              {"json", &json_, "print JSON in place of a table"}}}};
   }
 
   absl::Status Run(const Invocation&) override {

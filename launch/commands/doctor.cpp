@@ -1,9 +1,14 @@
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
 #include "kernels/base/clock.h"
@@ -13,6 +18,7 @@
 #include "nlohmann/json.hpp"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/train_step.h"
+#include "trainer/monitor/text_layout.h"
 #include "trainer/run/train_setup.h"
 #include "trainer/scaling/health.h"
 #include "trainer/scaling/probes.h"
@@ -26,17 +32,16 @@ using nlohmann::ordered_json;
 
 constexpr CommandText kText = {
     .name = "doctor",
-    .summary = "under mpirun: is this cluster fit to train on, how fast would it be, what holds it back",
+    .summary = "measures whether machines are fit to train on, and predicts the throughput",
     .operands = "",
     .details =
-        R"(Before an expensive job, in less than a minute, on the ranks that it will have: what each rank
-runs on; latency and bandwidth of every link of the ring of ranks, one at a time, and of
-all-reduces; how fast the loader delivers; whether the directory for checkpoints has room and
-locks; how far clocks are apart; a few training steps. Names links that are far below what their
-interface says, and links and ranks that are far slower than the others. Says how fast training
-would be, what bounds it and what to change. Exit code 0: fit. 5: a link or a rank is slow.
-3: data are not there, or slow on a rank. 4: the directory for checkpoints cannot be locked, or is
-too full. Of several, the first of 5, 3, 4.)",
+        R"(Run it under mpirun before an expensive job, on the ranks that the job will have. In less than a
+minute it measures latency and bandwidth of each link of the ring of ranks, one at a time, and of all-reduces;
+the throughput of the loader; space and locks of the directory for checkpoints; the offset between clocks; and
+a few training steps. It reports links far below the bandwidth of their interface, and links and ranks that
+are much slower than the others. Then it predicts the throughput, and names what bounds it and what to change.
+Exit codes: 0: fit. 5: a link or a rank is slow. 3: data are missing, or slow on a rank. 4: the directory for
+checkpoints cannot be locked, or is too full. If several apply, the first of 5, 3, 4.)",
     .examples =
         "mpirun -n 8 --bind-to core deeper doctor --synthetic\n"
         "mpirun --hostfile hosts deeper doctor --data=datasets/photos --checkpoint_dir=runs/photos "
@@ -59,12 +64,12 @@ class DoctorCommand final : public Command {
     return {ModelFlags(c),
             With(Pick(c, "Data", {"data", "train_split", "synthetic", "augment"}), InputFlags(c).flags),
             With(MachineFlags(c), Pick(c, "", {"watchdog_seconds", "comm"}).flags),
-            {"What to do",
-             {{"batch", &batch_, "images a rank, of the steps", Range(1, 1 << 16)},
-              {"steps", &steps_, "that are timed, after one that is not", Range(2)},
-              {"checkpoint_dir", &c.checkpoint_dir, "where checkpoints would go; empty: not looked at"},
-              {"keep", &c.keep, "checkpoints that there must be room for", Range(1)},
-              {"json", &json_, "file to write all of it to"}}}};
+            {"Measurements",
+             {{"batch", &batch_, "images per rank and step", Range(1, 1 << 16)},
+              {"steps", &steps_, "timed steps, after an untimed one", Range(2)},
+              {"checkpoint_dir", &c.checkpoint_dir, "directory for checkpoints to check; empty: none"},
+              {"keep", &c.keep, "checkpoints that the directory must have room for", Range(1)},
+              {"json", &json_, "file for the results as JSON"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
@@ -78,7 +83,12 @@ class DoctorCommand final : public Command {
     absl::Status verdict = VerdictOf(findings_);
     if (!call.is_root()) return verdict;
     Print(verdict.ok());
-    if (!json_.empty()) verdict.Update(WriteFileAtomically(json_, Json(verdict.ok()).dump(2) + "\n"));
+    const bool fit = verdict.ok();
+    if (!fit) {  // Print has listed the reasons
+      verdict =
+          WithExitCode(FailedPrecondition("not fit to train on, for the reasons above"), ExitCodeOf(verdict));
+    }
+    if (!json_.empty()) verdict.Update(WriteFileAtomically(json_, Json(fit).dump(2) + "\n"));
     return verdict;
   }
 
@@ -91,14 +101,14 @@ class DoctorCommand final : public Command {
     if (!config_.checkpoint_dir.empty()) {
       RETURN_IF_ERROR(ExamineDirectory(config_.checkpoint_dir, comm, mine));
     }
-    RunConfig job = config_;  // that trains like this, but saves nothing and resumes nothing
+    RunConfig job = config_;  // without saving and resuming
     job.checkpoint_dir.clear();
     job.val_split = "none";
     job.micro_batch = batch_;
     job.max_steps = steps_;
     TrainSetup setup(job, comm, device, nullptr);
     RETURN_IF_ERROR(setup.Prepare());
-    setup.loader.reset();  // it would read ahead meanwhile
+    setup.loader.reset();  // its reading ahead would disturb the measurements
     if (comm.size() > 1) {
       all_reduces_ = MeasureAllReduces(setup.device_comm(), device);
       for (CommSample& sample : all_reduces_)
@@ -110,7 +120,7 @@ class DoctorCommand final : public Command {
     comm.AllGather(&mine, ranks_.data(), sizeof mine, {}).Wait();
     RETURN_IF_ERROR(PredictStep(setup.net->model()));
     JobWants wants;
-    // Weights and momentum; one checkpoint more than are kept, while it is written.
+    // Weights and momentum. While a checkpoint is written, there is one more than --keep.
     const double state = 2.0 * sizeof(float) * static_cast<double>(setup.params->trained_elements());
     if (!config_.checkpoint_dir.empty()) wants.checkpoint_bytes = state * (config_.keep + 1);
     wants.images_per_second = 1e3 * static_cast<double>(batch_) / step_.ms();
@@ -118,7 +128,7 @@ class DoctorCommand final : public Command {
     return absl::OkStatus();
   }
 
-  // All ranks at once, as in training.
+  // On all ranks at the same time, as in training.
   absl::Status MeasureLoader(const TrainSetup& setup, RankHealth& mine) const {
     ASSIGN_OR_RETURN(const std::unique_ptr<Loader> loader,
                      WithExitCode(MakeLoader(*setup.train_data, setup.TrainingInput()), ExitCode::kData));
@@ -160,7 +170,7 @@ class DoctorCommand final : public Command {
     return absl::OkStatus();
   }
 
-  // What the median rank's step, the all-reduces and the slowest loader would give together.
+  // Predicts from the median rank's step, the all-reduces and the slowest loader.
   absl::Status PredictStep(const Model& model) {
     const auto size = static_cast<int>(ranks_.size());
     std::vector<double> computes, loaders;
@@ -168,7 +178,7 @@ class DoctorCommand final : public Command {
       computes.push_back(rank.compute_ms);
       loaders.push_back(rank.data_images_per_second);
     }
-    cluster_.ranks_per_node = size;  // the link is the mean over all there are
+    cluster_.ranks_per_node = size;  // FitLink describes all links by one
     cluster_.jitter = jitter_;
     cluster_.loader_images_per_second = std::ranges::min(loaders);
     if (size > 1) cluster_.within = FitLink(all_reduces_, size);
@@ -178,32 +188,84 @@ class DoctorCommand final : public Command {
   }
 
   void Print(bool fit) const {
+    std::string out = absl::StrCat(RankTable(), "\n");
+    if (!all_reduces_.empty()) {
+      std::vector<std::vector<std::string>> rows = {{"all-reduce bytes", "ms", "MB/s"}};
+      for (const auto& [bytes, ms] : all_reduces_)
+        rows.push_back({absl::StrFormat("%.0f", bytes), absl::StrFormat("%.3f", ms),
+                        absl::StrFormat("%.1f", bytes / ms / 1e3)});
+      absl::StrAppend(&out, FormatTable("rrr", rows), "\n");
+    }
+    absl::StrAppend(
+        &out,
+        Row("step", absl::StrFormat("%d images per rank: %.1f ms measured, %.1f ms predicted", batch_,
+                                    measured_step_ms_, prediction_.step_ms)),
+        Row("", absl::StrFormat("%.1f ms computing + %.1f communication + %.1f data + %.1f slower ranks",
+                                prediction_.compute_ms, prediction_.comm_exposed_ms, prediction_.data_wait_ms,
+                                prediction_.peer_wait_ms)),
+        Row("throughput",
+            absl::StrFormat("%.1f images/s predicted on %d ranks, efficiency %.1f %%",
+                            prediction_.images_per_second, prediction_.ranks, 100 * prediction_.efficiency)),
+        Row("bound by", Bottleneck(prediction_)), Row("advice", Advice(step_, cluster_, kRing, prediction_)));
+    int reasons = 0;
+    std::string list;
+    for (const Finding& finding : findings_) {
+      if (finding.fit)
+        out += Row("note", finding.text);
+      else
+        list += Wrapped(absl::StrCat(++reasons, "."), finding.text, 2, 5, columns_);
+    }
+    absl::StrAppend(&out, "\n", fit ? "FIT\n" : "NOT FIT\n", list);
+    std::fputs(out.c_str(), stdout);
+  }
+
+  std::string Row(const std::string& label, const std::string& value) const {
+    return Wrapped(label, value, 0, 12, columns_);
+  }
+
+  // One row per rank. A table that would be wider than the terminal has its last columns below it.
+  std::string RankTable() const {
+    const bool checkpoints = !config_.checkpoint_dir.empty();
+    std::vector<std::vector<std::string>> rows = {
+        {"rank", "host", "cores", "memory", "link", "link", "compute", "data", "clock"},
+        {"", "", "", "GB free", "us", "MB/s", "ms/step", "images/s", "s"}};
+    std::vector<std::string> details = {"device", ""};
+    std::map<std::string, std::vector<size_t>> ranks_with;
+    if (checkpoints) {
+      rows[0].push_back("disk");
+      rows[1].push_back("GB free");
+    }
     for (size_t i = 0; i < ranks_.size(); ++i) {
       const RankHealth& rank = ranks_[i];
-      absl::PrintF(
-          "rank %d on %s: %s; %d cores, %.0f MHz, %.1f GB free memory; %s %.0f MB/s nominal\n"
-          "  from the rank before it %.1f us, %.1f MB/s; compute %.1f ms a step; data %.1f images/s; "
-          "clock %+.3f s%s\n",
-          i, rank.host, rank.device, rank.cores, rank.clock_mhz, rank.memory_bytes / 1e9,
-          rank.network[0] == '\0' ? "no interface" : rank.network, rank.nominal_bytes_per_second / 1e6,
-          rank.link_latency_us, rank.link_bytes_per_second / 1e6, rank.compute_ms,
-          rank.data_images_per_second, rank.clock_skew_seconds,
-          config_.checkpoint_dir.empty()
-              ? ""
-              : absl::StrFormat("; %.1f GB free for checkpoints", rank.free_bytes / 1e9));
+      const bool linked = rank.link_bytes_per_second > 0;
+      rows.push_back({absl::StrCat(i), rank.host, absl::StrCat(rank.cores),
+                      absl::StrFormat("%.1f", rank.memory_bytes / 1e9),
+                      linked ? absl::StrFormat("%.1f", rank.link_latency_us) : "-",
+                      linked ? absl::StrFormat("%.1f", rank.link_bytes_per_second / 1e6) : "-",
+                      absl::StrFormat("%.1f", rank.compute_ms),
+                      absl::StrFormat("%.0f", rank.data_images_per_second),
+                      absl::StrFormat("%+.3f", rank.clock_skew_seconds)});
+      if (checkpoints) rows.back().push_back(absl::StrFormat("%.1f", rank.free_bytes / 1e9));
+      std::string detail = absl::StrFormat("%s, %.0f MHz", rank.device, rank.clock_mhz);
+      if (rank.network[0] != '\0')
+        absl::StrAppendFormat(&detail, ", %s %.0f MB/s", rank.network, rank.nominal_bytes_per_second / 1e6);
+      ranks_with[detail].push_back(i);
+      details.push_back(std::move(detail));
     }
-    for (const auto& [bytes, ms] : all_reduces_)
-      absl::PrintF("all-reduce of %8.0f bytes: %9.3f ms\n", bytes, ms);
-    absl::PrintF(
-        "a step of %d images a rank: %.1f ms measured, %.1f predicted: %.1f computing, %.1f communication, "
-        "%.1f data, %.1f slower ranks\n%.1f images/s predicted on %d ranks, efficiency %.1f %%\n"
-        "bound by %s; to change: %s\n",
-        batch_, measured_step_ms_, prediction_.step_ms, prediction_.compute_ms, prediction_.comm_exposed_ms,
-        prediction_.data_wait_ms, prediction_.peer_wait_ms, prediction_.images_per_second, prediction_.ranks,
-        100 * prediction_.efficiency, Bottleneck(prediction_), Advice(step_, cluster_, kRing, prediction_));
-    for (const Finding& finding : findings_)
-      absl::PrintF("%s: %s\n", finding.fit ? "note" : "UNFIT", finding.text);
-    if (fit) absl::PrintF("fit\n");
+    const std::string align = absl::StrCat("rl", std::string(rows[0].size() - 2, 'r'));
+    std::vector<std::vector<std::string>> wide = rows;
+    for (size_t i = 0; i < wide.size(); ++i) wide[i].push_back(details[i]);
+    std::string table = FormatTable(align + "l", wide);
+    const std::vector<std::string> lines = absl::StrSplit(table, '\n');
+    const auto longest = std::ranges::max_element(lines, {}, &std::string::size);
+    if (static_cast<int>(longest->size()) > columns_) {
+      table = absl::StrCat(FormatTable(align, rows), "\n");
+      for (const auto& [detail, ranks] : ranks_with)
+        table += Wrapped(absl::StrCat(ranks.size() == 1 ? "rank " : "ranks ", absl::StrJoin(ranks, ",")),
+                         detail, 0, 12, columns_);
+    }
+    return absl::StrCat(
+        table, ranks_.size() > 1 ? Row("link", "from the previous rank in the ring, one at a time") : "");
   }
 
   ordered_json Json(bool fit) const {
@@ -252,6 +314,7 @@ class DoctorCommand final : public Command {
             {"versions", {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}}}};
   }
 
+  const int columns_ = TextColumns(stdout, 160);
   RunConfig config_;
   int64_t batch_ = 8;
   int steps_ = 5;

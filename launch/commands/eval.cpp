@@ -22,22 +22,21 @@ namespace {
 
 constexpr CommandText kText = {
     .name = "eval",
-    .summary = "exact top-1 and top-5 accuracy of a checkpoint over a split",
+    .summary = "computes the exact top-1 and top-5 accuracy of a checkpoint on a split",
     .operands = "",
     .details =
         R"(Classifies every image of a split exactly once, on any number of ranks. The network and the
-normalisation of its images are those of the checkpoint; flags override.)",
+normalisation of its images are those of the checkpoint, unless flags override them.)",
     .examples = R"(deeper eval --checkpoint=runs/fashion-mnist --data=datasets/fashion-mnist
 mpirun -n 4 deeper eval --init_from=weights.h5 --data=datasets/imagenet --logits_out=logits.h5)",
     .distributed = true,
 };
 
 // --logits_out: an HDF5 file of /logits [samples, classes] float32 and /labels [samples] u32, in the order of
-// the samples. All ranks write their rows straight to their places; the file has its name only once it is
-// whole.
+// the samples. All ranks write their rows to the same file, which gets its final name when it is complete.
 class LogitsFile {
  public:
-  // Collective, as is Commit: the same failure on every rank.
+  // Create and Commit are collective, and fail on all ranks alike.
   static absl::StatusOr<LogitsFile> Create(const std::string& path, const Dataset& dataset, int64_t classes,
                                            Communicator& comm) {
     LogitsFile logits;
@@ -49,7 +48,7 @@ class LogitsFile {
     return logits;
   }
 
-  // The first error sticks, and Commit returns it.
+  // Keeps the first error for Commit.
   void Write(const Batch& batch, const float* logits) {
     const uint64_t row_bytes = static_cast<uint64_t>(classes_) * sizeof(float);
     for (int64_t row = 0; row < batch.rows && status_.ok(); ++row)
@@ -63,7 +62,7 @@ class LogitsFile {
   }
 
  private:
-  // All but the bytes of /logits.
+  // Writes the file without the bytes of /logits.
   absl::Status Lay(const Dataset& dataset) {
     const auto samples = static_cast<uint64_t>(dataset.info().samples);
     ASSIGN_OR_RETURN(Hdf5File file, Hdf5File::Create(path_ + kTemporarySuffix));
@@ -90,11 +89,11 @@ class EvalCommand final : public Command {
     RunConfig& c = flags_.config;
     std::vector<FlagGroup> groups = flags_.Groups();
     groups.back() = With(groups.back(), Pick(c, "", {"watchdog_seconds"}).flags);
-    groups.push_back(
-        With(Pick(c, "Data and results", {"data", "synthetic", "synthetic_samples"}),
-             {{"split", &c.val_split, "split of --data"},
-              {"logits_out", &logits_out_, "HDF5 file to write: /logits [samples, classes], /labels"},
-              {"metrics_out", &c.metrics_out, "file of JSON lines to append the result to"}}));
+    groups.push_back(With(
+        Pick(c, "Data and results", {"data", "synthetic", "synthetic_samples"}),
+        {{"split", &c.val_split, "split of --data"},
+         {"logits_out", &logits_out_, "HDF5 file to write: /logits [samples, classes], /labels [samples]"},
+         {"metrics_out", &c.metrics_out, "file of JSON lines, to which the result is appended"}}));
     return groups;
   }
 

@@ -22,21 +22,22 @@ namespace {
 
 std::string Details() {
   std::string details = R"(Packs one split of a collection of images into HDF5 shards and manifest.json,
-with a checksum per sample and per file. The same input gives the same bytes. After an interruption, run it
-again: it keeps sound shards.
+with a checksum per sample and per file. The same input gives the same bytes. After an interruption, run the
+same command again; it keeps the shards that are complete and sound. Formats of the input:
 )";
   for (const SourceFormat& format : SourceFormats()) {
     const std::string help = absl::StrReplaceAll(format.help, {{"\n", "\n" + std::string(21, ' ')}});
     absl::StrAppendFormat(&details, "  --format=%-8s  %s\n", format.name, help);
   }
-  return details + "Class names, if the input has none, come from a file classes.txt in it, one a line.";
+  return details +
+         "If the input has no class names, pack reads them from its file classes.txt, one per line.";
 }
 
 CommandText Text() {
   static const std::string details = Details();
   return {
       .name = "pack",
-      .summary = "turns labelled images into shards that train fast",
+      .summary = "packs labelled images into checksummed shards",
       .operands = "",
       .details = details.c_str(),
       .examples =
@@ -46,8 +47,8 @@ deeper pack --format=imagenet --input=tars --output=datasets/imagenet --encoding
   };
 }
 
-// What is done of a phase, with its rate and the time left: on a line of the terminal that is written over
-// and over, else as a line a minute.
+// Progress of a phase, with its rate and the remaining time: on a terminal one line that is redrawn,
+// elsewhere one line per minute.
 class PackProgressLine {
  public:
   void operator()(const std::string& phase, int64_t done, int64_t total) {
@@ -61,7 +62,7 @@ class PackProgressLine {
     }
     const std::chrono::duration<double> passed = now - last_;
     if (passed < interval && (done < total || !terminal_)) return;
-    // Smoothed over some seconds: what is kept from an earlier run goes by in no time.
+    // Smoothed over some seconds, because shards of an earlier run are skipped fast.
     const double rate = static_cast<double>(done - last_done_) / passed.count();
     rate_ += (rate - rate_) * (rate_ == 0 ? 1 : 1 - std::exp(-passed.count() / 5));
     last_ = now;
@@ -78,7 +79,7 @@ class PackProgressLine {
 
   void Print(int64_t done, int64_t total) const {
     const auto filled = static_cast<size_t>(kBar * done / std::max<int64_t>(1, total));
-    std::fprintf(stderr, "%s%-5s %3ld%% [%s%s]  %ld/%ld  %.0f a second  ETA %s%s", terminal_ ? "\r" : "",
+    std::fprintf(stderr, "%s%-5s %3ld%% [%s%s]  %ld/%ld  %6.0f/s  ETA %s%s", terminal_ ? "\r" : "",
                  phase_.c_str(), 100 * done / std::max<int64_t>(1, total), std::string(filled, '#').c_str(),
                  std::string(kBar - filled, '-').c_str(), done, total, rate_,
                  FormatDuration(static_cast<double>(total - done) / rate_).c_str(),
@@ -87,8 +88,8 @@ class PackProgressLine {
 
   bool terminal_ = isatty(STDERR_FILENO) == 1;
   std::string phase_;
-  double rate_ = 0;         // a second
-  Clock::time_point last_;  // print
+  double rate_ = 0;         // per second
+  Clock::time_point last_;  // of the last line
   int64_t last_done_ = 0;
 };
 
@@ -100,21 +101,21 @@ class PackCommand final : public Command {
     PackOptions& o = options_;
     constexpr double kAny = Range::kAny;
     return {{"Files",
-             {{"format", OneOf(&o.format, FormatNames()), "what to read"},
+             {{"format", OneOf(&o.format, FormatNames()), "format of the input"},
               {"input", &o.input, "directory to read"},
-              {"output", &o.output, "directory to write; several splits may share one"},
-              {"split", &o.split, "name of this part of the data: train, val, ..."}}},
+              {"output", &o.output, "directory to write; several splits may share it"},
+              {"split", &o.split, "name of this split: train, val, ..."}}},
             {"Shards",
              {{"encoding", OneOf(&o.encoding), "how samples are stored"},
-              {"resize", &o.resize, "length of the short side", Range(0, kAny, "as it is"), "pixels"},
-              {"quality", &o.quality, "quality of JPEGs made of PNGs and resized images", Range(1, 100)},
-              {"shuffle", &shuffle_, "seed of a random order of the samples; 0: the input's order",
+              {"resize", &o.resize, "new length of the short side", Range(0, kAny, "unchanged"), "pixels"},
+              {"quality", &o.quality, "JPEG quality of converted and resized images", Range(1, 100)},
+              {"shuffle", &shuffle_, "seed of a random order of the samples; 0: the order of the input",
                Range(0, kAny, "1 for ImageNet's train, else 0", -1)},
-              {"shard_size", &o.shard_size, "size of the samples of a shard", Range(1), "bytes"},
+              {"shard_size", &o.shard_size, "size of the samples per shard", Range(1), "bytes"},
               {"jobs", &o.jobs, "threads", Range(0, kAny, "one per core")},
-              {"allow_bad", &o.allow_bad, "damaged images to leave out, and list in the manifest, at most",
+              {"allow_bad", &o.allow_bad, "most damaged images to leave out and list in the manifest",
                Range(0), "images"},
-              {"strict", &o.strict, "warnings are errors"}}}};
+              {"strict", &o.strict, "treat warnings as errors"}}}};
   }
 
   absl::Status Run(const Invocation&) override {
@@ -139,13 +140,12 @@ class PackCommand final : public Command {
     const SplitManifest& split = s.split;
     for (const Reject& reject : split.rejects)
       std::fprintf(stderr, "deeper pack: left out %s: %s\n", reject.name.c_str(), reject.reason.c_str());
-    std::printf(
-        "%s: split %s, %ld images of %ld classes in %zu shards, %ld of them kept from an earlier run\n",
-        options_.output.c_str(), options_.split.c_str(), split.samples, s.classes, split.shards.size(),
-        s.kept_shards);
-    std::printf("%ld re-encoded as JPEG, %zu left out\n", s.reencoded, split.rejects.size());
-    std::printf("mean %s, standard deviation %s of pixels in 0..1\n",
-                absl::StrJoin(split.stats.mean, ",").c_str(), absl::StrJoin(split.stats.stddev, ",").c_str());
+    std::printf("%s: split %s, %ld images of %ld classes\n", options_.output.c_str(), options_.split.c_str(),
+                split.samples, s.classes);
+    std::printf("  shards  %zu, %ld of them kept from an earlier run\n", split.shards.size(), s.kept_shards);
+    std::printf("  images  %ld re-encoded as JPEG, %zu left out\n", s.reencoded, split.rejects.size());
+    std::printf("  mean    %s of pixels in 0..1\n", absl::StrJoin(split.stats.mean, ", ").c_str());
+    std::printf("  std     %s\n", absl::StrJoin(split.stats.stddev, ", ").c_str());
   }
 
   PackOptions options_;

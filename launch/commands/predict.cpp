@@ -21,13 +21,12 @@ constexpr CommandText kText = {
     .summary = "classifies image files",
     .operands = "IMAGE...",
     .details =
-        R"(Prints the likeliest classes of JPEG and PNG images of any size, in colour or grey, with their
-probabilities. The checkpoint says which network it is of, what its classes are called and how its images
-were normalised.)",
+        R"(Prints the most likely classes of JPEG and PNG images, with their probabilities. Images may have any
+size, in colour or grey. Network, class names and normalisation come from the checkpoint.)",
     .examples = "deeper predict --checkpoint=runs/fashion-mnist shirt.png shoe.jpg",
 };
 
-// Image files as a data set whose labels mean nothing.
+// Image files as a data set. All labels are 0.
 class ImageFiles final : public Dataset {
  public:
   ImageFiles(std::vector<std::string> paths, int channels) : paths_(std::move(paths)) {
@@ -77,7 +76,7 @@ void Print(const std::string& path, std::span<const float> logits, const std::ve
 
 class PredictCommand final : public Command {
  public:
-  PredictCommand() : Command(kText) { flags_.config.synthetic = true; }  // no data set is asked for
+  PredictCommand() : Command(kText) { flags_.config.synthetic = true; }  // so that --data may be empty
 
   std::vector<FlagGroup> Flags() override {
     std::vector<FlagGroup> groups = flags_.Groups();

@@ -11,13 +11,13 @@ namespace {
 
 constexpr CommandText kText = {
     .name = "train",
-    .summary = "trains a network; under mpirun every rank is a worker",
+    .summary = "trains a network, under mpirun on all ranks of the job",
     .operands = "",
     .details =
-        R"(Trains a network on packed images. Every rank holds the whole network and its share of each global
-batch; the gradients are averaged over all ranks. The order of the samples, and what is drawn for each,
-depend on --seed alone, not on the number of ranks. A run with a --checkpoint_dir resumes from the newest
-valid checkpoint in it, on any number of ranks.)",
+        R"(Trains a network on packed images. Every rank holds the whole network and processes its share of each
+global batch; the gradients are averaged over all ranks. The order and the augmentation of the samples depend
+only on --seed, not on the number of ranks. A run with --checkpoint_dir resumes from the newest valid
+checkpoint in it, on any number of ranks.)",
     .examples = R"(deeper train --data=datasets/fashion-mnist --flagfile=recipes/fashion-mnist.flags
 mpirun -n 4 --bind-to core deeper train --data=datasets/imagenet --epochs=90 --global_batch=256
 deeper train --synthetic --image_size=64 --stem=small --num_classes=10 --max_steps=20)",

@@ -12,11 +12,12 @@ namespace {
 
 constexpr CommandText kText = {
     .name = "verify",
-    .summary = "checks shards or checkpoints, every checksum",
+    .summary = "checks every checksum of packed data or checkpoints",
     .operands = "",
     .details =
-        R"(Reads all of a packed data set, or of a checkpoint, and compares it with its checksums. Names each
-problem and its place. Exit code 3: the data are damaged. 4: the checkpoint is.)",
+        R"(Reads all files of a packed data set or of checkpoints, and compares them with their checksums.
+Prints every problem with its place. Exit code 3: the data are damaged. Exit code 4: a checkpoint is
+damaged.)",
     .examples = R"(deeper verify --data=datasets/fashion-mnist
 deeper verify --checkpoint=runs/fashion-mnist)",
 };
@@ -27,10 +28,10 @@ class VerifyCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     return {
-        {"What to check",
+        {"Input",
          {{"data", &data_, "directory that `pack` wrote"},
-          {"checkpoint", &checkpoint_, "step directory, or a directory of them, all of which are checked"},
-          {"jobs", &jobs_, "shards to read at a time", Range(0, Range::kAny, "one per core")}}}};
+          {"checkpoint", &checkpoint_, "a checkpoint, or a directory of checkpoints, which are all checked"},
+          {"jobs", &jobs_, "shards to read at the same time", Range(0, Range::kAny, "one per core")}}}};
   }
 
   absl::Status Run(const Invocation&) override {

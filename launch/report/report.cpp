@@ -21,21 +21,21 @@
 
 namespace deeper {
 
-// The page without its data. CMake makes it of what is in launch/report/ and of dygraphs.
+// The page without its data. CMake builds it from the files in launch/report/ and dygraphs.
 extern const char kReportPage[];
 
 namespace {
 
 constexpr CommandText kText = {
     .name = "report",
-    .summary = "one HTML page of a run, of several, or of a scaling study",
+    .summary = "writes an HTML page about runs or scaling studies",
     .operands = "FILE|DIR...",
     .details =
-        R"(Reads files of `train --metrics_out`, or directories of them, and writes one self-contained page:
-losses of all heads, accuracy, images a second and where the time went, the learning rate, and
-what happened: checkpoints, resumes, skipped steps, slow ranks. Several runs are laid over each
-other. The JSON of `bench scaling` becomes scaling curves. The page works offline, in light and
-dark, and on paper.)",
+        R"(Reads files of `train --metrics_out`, or directories with such files, and writes one self-contained
+page. The page shows losses of all heads, accuracy, images per second, the parts of the time per step, the
+learning rate, and events: checkpoints, resumes, skipped steps, slow ranks. Curves of several runs share their
+plots. The JSON of `bench scaling` becomes scaling curves. The page works offline, in light and dark mode, and
+on paper.)",
     .examples = R"(deeper report runs/photos/metrics.jsonl --output=report.html
 deeper report runs/photos runs/photos-lr0.02 --output=compare.html
 deeper report runs/photos --watch)",
@@ -48,8 +48,8 @@ absl::Status Foreign(const std::string& path, const std::string& why) {
                          "; `report` reads files of `train --metrics_out` and the JSON of `bench scaling`");
 }
 
-// Six digits are more than a plot can show, and a long run has millions of numbers. What was not finite when
-// it was written is null.
+// Six digits are enough for a plot, and a long run has millions of numbers. Numbers that were not finite are
+// null.
 Json Rounded(const Json& value) {
   if (!value.is_number_float()) return value;
   const double number = value.get<double>();
@@ -58,7 +58,7 @@ Json Rounded(const Json& value) {
   return std::isfinite(scale) ? std::round(number * scale) / scale : number;
 }
 
-// Rows of numbers, as columns by name; where a row has no such number, there is false.
+// Rows of numbers, stored as columns by name. A row without a number has false there.
 class Columns {
  public:
   void Add(const Json& event) {
@@ -71,7 +71,7 @@ class Columns {
     Resize(rows_ + 1);
   }
 
-  // Forgets the rows after `step`; how many these were.
+  // Removes the rows after `step`, and returns their number.
   size_t CutAfter(int64_t step) {
     const size_t before = rows_;
     size_t left = before;
@@ -102,7 +102,7 @@ bool IsEvent(const Json& event) {
   return event.contains("step") ? event["step"].is_number_integer() : !needs_step;
 }
 
-// The run of a file of --metrics_out, as ReadReportData has it.
+// Reads a file of --metrics_out as a run of ReadReportData.
 class RunReader {
  public:
   RunReader(const std::string& path, Json& warnings)
@@ -114,8 +114,8 @@ class RunReader {
       ++line_;
       RETURN_IF_ERROR(ReadLine(line));
     }
-    if (cut_line_ > 0) warnings_.push_back(absl::StrCat(path_, ": the last line is cut off"));
-    if (cut_lines_ == line_) return Foreign(path_, "holds no event of a run");
+    if (cut_line_ > 0) warnings_.push_back(absl::StrCat(path_, ": the last line is incomplete"));
+    if (cut_lines_ == line_) return Foreign(path_, "has no event of a run");
     run_["steps"] = steps_.Take();
     run_["evals"] = evals_.Take();
     run_["repeated"] = repeated_;
@@ -124,8 +124,8 @@ class RunReader {
   }
 
  private:
-  // A killed process may leave a line cut off: it is the last one, or deeper-run or a resumed run wrote on
-  // below it.
+  // A killed process may leave its last line incomplete. deeper-run or a resumed run may have added lines
+  // after it.
   absl::Status ReadLine(absl::string_view line) {
     const Json event = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     const bool is_event = IsEvent(event);
@@ -161,7 +161,7 @@ class RunReader {
   Json& warnings_;
   Json run_;
   Columns steps_, evals_;
-  int64_t line_ = 0, cut_line_ = 0, cut_lines_ = 0;  // cut_line_: the line before, if it is cut off
+  int64_t line_ = 0, cut_line_ = 0, cut_lines_ = 0;  // cut_line_: the previous line, if it is incomplete
   size_t repeated_ = 0;
 };
 
@@ -176,7 +176,7 @@ absl::Status ReadReportFile(const std::string& path, Json& data) {
     return absl::OkStatus();
   }
   if (whole.value("benchmark", "") != "scaling" || !whole.contains("points") || whole["points"].empty())
-    return Foreign(path, "is JSON of something else");
+    return Foreign(path, "is other JSON");
   whole["name"] = path;
   data["studies"].push_back(std::move(whole));
   return absl::OkStatus();
@@ -190,17 +190,17 @@ absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& operand) {
     if (entry.is_regular_file(error) && entry.path().extension() == ".jsonl") files.push_back(entry.path());
   }
   if (error) return IoError("list", operand, error.value());
-  if (files.empty()) return Foreign(operand, "a directory without *.jsonl");
+  if (files.empty()) return Foreign(operand, "has no *.jsonl files");
   std::sort(files.begin(), files.end());
   return files;
 }
 
-// What report.js draws. "runs", each with "name"; "config" and "run", of its latest start or resume; "steps"
-// and "evals", columns of equal length by name; "events", all others in order; "first_time" and "last_time"
-// of what it wrote; "repeated", logged steps that were done again after a resume; "cut_lines". "studies":
-// those of `deeper bench scaling`, with a "name". "warnings": about files that were used nevertheless. Each
-// operand is a file of --metrics_out, the JSON of a scaling study, or a directory with some of the former
-// (*.jsonl). Errors name the file, and the line where there is one.
+// The input of report.js. "runs", each with "name"; "config" and "run" of its latest start or resume; "steps"
+// and "evals", columns of equal length by name; "events", all other events in order; "first_time" and
+// "last_time" of its events; "repeated", the number of logged steps that were repeated after a resume;
+// "cut_lines". "studies": scaling studies, each with "name". "warnings": about files that are used despite a
+// problem. Each operand is a file of --metrics_out, the JSON of a scaling study, or a directory with files of
+// the first kind (*.jsonl). Errors name the file, and the line if there is one.
 absl::StatusOr<Json> ReadReportData(const std::vector<std::string>& operands) {
   Json data = {{"version", DEEPER_VERSION},
                {"runs", Json::array()},
@@ -224,20 +224,21 @@ class ReportCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     return {{"Report",
              {{"output", &output_, "file to write"},
-              {"watch", &watch_,
-               "writes it anew as runs go on, until all are done; the page, once open, follows"},
-              {"watch_seconds", &watch_seconds_, "between two looks", Range(1)}}}};
+              {"watch", &watch_, "rewrite the file until all runs are done; an open page reloads"},
+              {"watch_seconds", &watch_seconds_, "seconds between two updates", Range(1)}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
-    if (call.operands.empty()) return InvalidArgument("of what? give files of --metrics_out");
+    if (call.operands.empty())
+      return InvalidArgument("no input; pass at least one metrics file or run directory");
     std::string written;
     while (true) {
       ASSIGN_OR_RETURN(Json data, WithExitCode(ReadReportData(call.operands), ExitCode::kData));
       const bool live = watch_ && !std::ranges::all_of(data["runs"], IsDone);
       data["reload_seconds"] = live ? watch_seconds_ : 0;
       const std::string json = data.dump(-1, ' ', false, Json::error_handler_t::replace);
-      const std::string harmless = absl::StrReplaceAll(json, {{"<", "\\u003c"}});  // ends no script element
+      const std::string harmless =
+          absl::StrReplaceAll(json, {{"<", "\\u003c"}});  // cannot end the script element
       std::string page = absl::StrReplaceAll(kReportPage, {{"<!--data-->", harmless}});
       if (page != written) {
         RETURN_IF_ERROR(WriteFileAtomically(output_, page));

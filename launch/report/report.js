@@ -1,10 +1,10 @@
 "use strict";
-// Draws the report of the data that the page holds (launch/report/report.cpp says in which shape).
+// Draws the report from the data in the page. launch/report/report.cpp describes their format.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const report = document.getElementById("report");
 
-  // ---- The page's parts ----
+  // ---- Elements of the page ----
 
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
@@ -13,11 +13,11 @@
     return element;
   }
 
-  // What is drawn on canvases takes its colours from the style sheet, like all else.
+  // Drawings on canvases use the colours of the style sheet, too.
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const seriesColour = (i) => `series-${(i % 8) + 1}`;
 
-  // ---- Numbers for people ----
+  // ---- Formats of numbers ----
 
   const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
   const count = (value) => value.toLocaleString("en-US", { maximumFractionDigits: 0 });
@@ -49,11 +49,11 @@
   const charts = [];
   const update = (which, options) => charts.filter((c) => c[which]).forEach((c) => c.graph.updateOptions(options));
 
-  // A column of a run, for table(). Without a colour it is that of its place among the curves.
+  // A column of a run, for table(). The default colour is that of its place among the curves.
   const curve = (run, group, key, label, colour) => ({ label, colour, x: run[group].step || [], y: run[group][key] || [] });
 
-  // {labels, rows, colours} of curves, as dygraphs wants them: one row an x. In y, false is no value here, null one that
-  // was not finite: a gap.
+  // {labels, rows, colours} of curves in the format of dygraphs: one row per x. A y of false means no value, and null means a
+  // value that was not finite, which leaves a gap.
   function table(curves) {
     const rows = new Map();
     curves.forEach(({ x: xs, y: ys }, i) => xs.forEach((x, j) => {
@@ -74,8 +74,8 @@
     }).join("") + x;
   }
 
-  // One figure. `steps`: its x axis is training's, which all such charts zoom together. `smooth`, `logarithmic`: whether the
-  // page's switches concern it.
+  // One figure. `steps`: its x axis is the step, and all such charts zoom together. `smooth`, `logarithmic`: whether the
+  // switches of the page apply to it.
   function addChart(parent, { title, note = "", labels, rows, colours, options = {}, axis = short, steps = true, smooth = false,
                               logarithmic = false, marks = [] }) {
     const labelsDiv = make("div", { class: "legend" });
@@ -91,7 +91,7 @@
         if (mark.event === "resume") context.setLineDash([6, 4]);
         context.lineWidth = 1.5;
         context.beginPath();
-        // Skipped steps and stragglers may be many: short lines at the foot.
+        // There may be many skipped steps and stragglers, so their lines are short.
         context.moveTo(x, mark.event === "resume" ? area.y : area.y + area.h - 14);
         context.lineTo(x, area.y + area.h);
         context.stroke();
@@ -121,7 +121,7 @@
     charts.push(chart);
   }
 
-  // From the first step of all runs to the last, or what is zoomed to of it.
+  // From the first to the last step of all runs, or the zoomed range.
   const allSteps = data.runs.flatMap((run) => [...(run.steps.step || []), ...(run.evals.step || [])]);
   const [firstStep, lastStep] = allSteps.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)], [Infinity, -Infinity]);
   const margin = 0.01 * Math.max(1, lastStep - firstStep);
@@ -141,7 +141,7 @@
   smoothingSelect.addEventListener("change", () => update("smooth", { rollPeriod: smoothing() }));
   logarithmsBox.addEventListener("change", () => update("logarithmic", { logscale: logarithms() }));
 
-  // Not by new plots: a canvas made while the browser prints stays blank.
+  // Does not create plots, because a canvas that is created during printing stays blank.
   const restyle = () => charts.forEach((chart) => chart.graph.updateOptions(chart.style()));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
   const onPaper = (paper) => {
@@ -153,7 +153,7 @@
 
   // ---- Runs ----
 
-  // The shortest names that tell the runs apart: a directory's, mostly.
+  // The shortest names that distinguish the runs, usually those of their directories.
   function nameRuns(runs) {
     const parts = runs.map((run) => run.name.split("/").filter((part) => part && part !== "."));
     const ends = (n) => parts.map((p) => p.slice(-n).join("/"));
@@ -165,14 +165,14 @@
     return runs.map((run, i) => `${run.name} (${i + 1})`);
   }
 
-  // ---- What happened ----
+  // ---- Events ----
 
   const markColours = { resume: "series-6", nonfinite: "bad", straggler: "warn", checkpoint: "other", done: "good", start: "good", restart: "bad", failure: "bad" };
   const eventNames = { resume: "resumed", nonfinite: "step skipped", restart: "failed, restarted", failure: "failed" };
   const marked = ["resume", "nonfinite", "straggler"];
   const swatch = (name) => make("span", { class: "swatch", style: `background:var(--${name})` });
 
-  // The fields of an event that are not in columns of their own: commands may add some.
+  // The fields of an event that have no column. Commands may add such fields.
   function eventText(event) {
     if (event.reason || event.what) return event.reason || event.what;
     return Object.entries(event)
@@ -219,10 +219,10 @@
       ["Model", config.model && `${config.model}${how.parameters ? `, ${count(how.parameters)} parameters` : ""}, ${config.image_size} px, ${count(config.num_classes)} classes`],
       ["Data", how.data && `${how.data}: ${count(how.samples)} samples${how.eval_samples ? `, ${count(how.eval_samples)} to evaluate on` : ""}`],
       ["Ranks", how.ranks && `${how.ranks}, each with ${how.device}, ${how.precision}`],
-      ["Training", how.optimizer && `${how.optimizer}, ${count(how.global_batch)} images a step, learning rate ${how.lr} (${how.lr_schedule}), seed ${how.seed}`],
+      ["Training", how.optimizer && `${how.optimizer}, ${count(how.global_batch)} images per step, learning rate ${how.lr} (${how.lr_schedule}), seed ${how.seed}`],
       ["Top-5", top && isNumber(top.top5) && percent(top.top5)],
-      ["Skipped", skipped && `${skipped} steps that were not finite`],
-      ["Done again", run.repeated && `${run.repeated} logged steps after resuming; shown once`],
+      ["Skipped", skipped && `${skipped} steps whose loss or gradients were not finite`],
+      ["Repeated", run.repeated && `${run.repeated} logged steps after resuming; shown once`],
       ["Started", run.first_time && date(run.first_time)],
       ["File", run.name],
     ].filter(([, text]) => text);
@@ -233,7 +233,7 @@
       make("dl", {}, ...facts.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, String(text))])));
   }
 
-  // A curve for each run that has this column.
+  // One curve per run that has this column.
   const overRuns = (group, key) =>
     table(data.runs.flatMap((run, i) => (run[group][key] ? [curve(run, group, key, names[i], seriesColour(i))] : [])));
 
@@ -277,12 +277,12 @@
     }
   }
 
-  // From the bottom of a pile of times to its top.
+  // The parts of a stack of times, from bottom to top.
   const splitKeys = [["compute_ms", "compute", "compute"], ["comm_exposed_ms", "exposed communication", "communication"],
                      ["peer_wait_ms", "waiting for peers", "peers"], ["data_wait_ms", "waiting for data", "data"], ["other_ms", "other", "other"]];
 
   function addSplit(parent, run, i, marks) {
-    // dygraphs piles the first series on top of the last.
+    // dygraphs stacks the first series on top of the last.
     const keys = splitKeys.filter(([key]) => run.steps[key]).reverse();
     addChart(parent, {
       title: data.runs.length > 1 ? `Time of a step: ${names[i]}` : "Time of a step", note: "milliseconds, of rank 0", marks, smooth: true,
@@ -302,7 +302,7 @@
       cell("number", event.time ? `+${duration(event.time - run.first_time)}` : ""), cell("number", event.step === undefined ? "" : count(event.step)),
       ...(data.runs.length > 1 ? [cell("what", names[i])] : []),
       cell("what", swatch(markColours[event.event] || "other"), ` ${eventNames[event.event] || event.event}`), cell("", eventText(event))));
-    parent.append(make("h2", {}, "What happened"), make("div", { class: "card scroll" },
+    parent.append(make("h2", {}, "Events"), make("div", { class: "card scroll" },
       make("table", {}, make("thead", {}, make("tr", {}, ...headings.map((h, i) => make("th", { class: i < 2 ? "number" : "" }, h)))), make("tbody", {}, ...lines))));
   }
 
@@ -310,7 +310,7 @@
     report.append(make("div", { class: "runs" }, ...data.runs.map(describeRun)));
     report.append(make("div", { class: "bar quiet" },
       make("label", {}, "Smoothing ", smoothingSelect), make("label", {}, logarithmsBox, " logarithmic loss"),
-      "Drag to zoom, double-click to see all again; a click on a name hides its curve."));
+      "Drag to zoom. Double-click to reset the zoom. Click a name to hide its curve."));
     const area = make("div", { class: "charts" });
     report.append(area);
     const marksOf = (runs) => runs.flatMap((run) => run.events).filter((event) => marked.includes(event.event));
@@ -318,7 +318,7 @@
     if (data.runs.some((run) => run.steps.loss)) addLosses(area, marks);
     if (data.runs.some((run) => run.evals.top1)) addAccuracies(area, marks);
     if (data.runs.some((run) => run.steps.images_per_second))
-      addChart(area, { title: "Throughput", note: "images a second, of all ranks", ...overRuns("steps", "images_per_second"), smooth: true, marks, options: { includeZero: true } });
+      addChart(area, { title: "Throughput", note: "images per second, of all ranks", ...overRuns("steps", "images_per_second"), smooth: true, marks, options: { includeZero: true } });
     data.runs.forEach((run, i) => { if (run.steps.compute_ms) addSplit(area, run, i, marksOf([run])); });
     if (data.runs.some((run) => run.steps.lr)) addChart(area, { title: "Learning rate", ...overRuns("steps", "lr"), marks });
     if (marks.length > 0)
@@ -329,7 +329,7 @@
 
   // ---- Scaling studies ----
 
-  // A bar for each row, the sum of the pile so far; those below are drawn over it.
+  // One bar per row, as high as the sum of the stack so far. Lower parts are drawn over it.
   function barPlotter({ drawingContext: context, dygraph, points: bars, color }) {
     const width = Math.min(60, 0.6 * (dygraph.toDomXCoord(1) - dygraph.toDomXCoord(0)));
     const base = dygraph.toDomYCoord(0);
@@ -337,16 +337,16 @@
     for (const bar of bars) context.fillRect(bar.canvasx - width / 2, bar.canvasy, width, base - bar.canvasy);
   }
 
-  // Of few runs an interval may reach below nothing, where a logarithmic axis ends.
+  // With few runs an interval may extend below 0, which a logarithmic axis cannot show.
   const interval = ({ median: middle, ci95: [low, high] }) => [Math.max(low, middle / 10), middle, high];
 
-  // Points that can be compared: of weak scaling with as many images a rank, of strong scaling with the same batch.
+  // Comparable points: weak scaling with the same images per rank, or strong scaling with the same batch.
   function groupsOf(study) {
     const predicted = (study.predictions || []).map((p) => ({ kind: "weak", ranks: p.ranks, global_batch: p.global_batch, predicted: p.images_per_second }));
     const groups = new Map();
     for (const point of [...study.points, ...predicted]) {
       const weak = point.kind === "weak";
-      const title = weak ? `Weak scaling, ${count(point.global_batch / point.ranks)} images a rank` : `Strong scaling, ${count(point.global_batch)} images a step`;
+      const title = weak ? `Weak scaling, ${count(point.global_batch / point.ranks)} images per rank` : `Strong scaling, ${count(point.global_batch)} images per step`;
       groups.set(title, [...(groups.get(title) || []), point]);
     }
     return [...groups].filter(([, group]) => group.some((p) => p.images_per_second));
@@ -358,7 +358,7 @@
     const area = make("div", { class: "charts three" });
     report.append(make("h2", {}, title, " ", make("span", { class: "quiet" }, study.name)), area);
     const one = measured[0].images_per_second.median / measured[0].ranks;
-    // Ranks on a logarithmic axis, labelled where there are points.
+    // Ranks on a logarithmic axis, with labels at the points.
     const log2 = Math.log2;
     const ranksAxis = {
       axes: { x: { ticker: () => all.map((p) => ({ v: log2(p.ranks), label: count(p.ranks) })), valueFormatter: (x) => `${count(2 ** x)} ranks` } },
@@ -371,9 +371,9 @@
       exact(one * p.ranks * scale(p)), exact(p.predicted === undefined ? null : p.predicted * scale(p))]);
     const labels = ["ranks", "measured, 95 % interval", "ideal", "predicted"];
     const series = { ideal: { strokePattern: [6, 4], drawPoints: false }, predicted: { strokePattern: [2, 3] } };
-    addChart(area, { title: "Throughput", note: "images a second; both axes logarithmic", labels, rows: curves(() => 1), colours, steps: false,
+    addChart(area, { title: "Throughput", note: "images per second; both axes logarithmic", labels, rows: curves(() => 1), colours, steps: false,
                      options: { ...ranksAxis, logscale: true, series } });
-    addChart(area, { title: "Efficiency", note: "part of the ideal throughput", labels, rows: curves((p) => 100 / (one * p.ranks)), colours, steps: false,
+    addChart(area, { title: "Efficiency", note: "share of the ideal throughput", labels, rows: curves((p) => 100 / (one * p.ranks)), colours, steps: false,
                      axis: percentAxis, options: { ...ranksAxis, includeZero: true, series } });
     const keys = splitKeys.filter(([key]) => measured.some((p) => isNumber(p[key]))).reverse();
     if (keys.length === 0) return;
@@ -385,7 +385,7 @@
     });
   }
 
-  // ---- All of it ----
+  // ---- The whole page ----
 
   const names = nameRuns(data.runs);
   const title = data.runs.length === 1 ? names[0] : data.runs.length > 1 ? `${data.runs.length} runs` : "Scaling";

@@ -1,4 +1,4 @@
-"""What tests of the real binary from outside share: how it is run, what it must say, and a small data set.
+"""Shared by tests that run the real binary: running it, checking its output, and a small data set.
 
 Scripts that import it are called with DEEPER MPIRUN [unittest arguments].
 """
@@ -57,13 +57,13 @@ def flip_bit(path, position):
 
 
 def described_fields():
-    """{event: the fields that the manual describes}"""
+    """{event: the fields in the manual}"""
     pages = re.split(r"^## ", (ROOT / "docs/reference/metrics.md").read_text(), flags=re.MULTILINE)[1:]
     return {page.split()[0]: set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) for page in pages}
 
 
 def events(path, kind):
-    """Those of a metrics file, all of whose events must be as the manual describes them."""
+    """The events of one kind in a metrics file. The fields of all events must be those of the manual."""
     every, described = [json.loads(line) for line in path.read_text().splitlines()], described_fields()
     for event in every:
         fields = {re.sub("loss_.*", "loss_HEAD", field) for field in event} - {"event", "time"}
@@ -91,7 +91,7 @@ class Cli(unittest.TestCase):
             assert packed.returncode == 0, packed.stderr
 
     def fails(self, code, words, *arguments, **how):
-        """The command exits with `code`, and standard error says all `words`, once however many ranks there are."""
+        """The command exits with `code`, and standard error contains all `words`."""
         result = run(*arguments, **how)
         self.assertEqual(result.returncode, code, result.stderr)
         for word in words:

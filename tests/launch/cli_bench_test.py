@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The real binary from outside: `deeper bench` and `deeper doctor`.
+"""Runs the real binary: `deeper bench` and `deeper doctor`.
 
 cli_bench_test.py DEEPER MPIRUN [unittest arguments]
 """
@@ -40,7 +40,7 @@ class Bench(Cli):
 
     def test_comm(self):
         sizes = ["--min_bytes=4096", "--max_bytes=65536", "--repeats=3"]
-        for ranks, collectives in (2, 5), (3, 4):  # the tree wants a power of two
+        for ranks, collectives in (2, 5), (3, 4):  # the tree needs a power of two
             result = run("bench", "comm", *sizes, ranks=ranks)
             self.assertEqual(result.returncode, 0, result.stderr)
             report = json.loads(result.stdout)
@@ -65,7 +65,7 @@ class Bench(Cli):
             for figure in "bytes", "step_ms", "stall_ms", "save_mb_per_s", "bare_write_mb_per_s", "restore_mb_per_s", "bare_read_mb_per_s":
                 self.assertGreater(report[figure], 0)
             self.assertFalse((self.dir / "bench").exists())
-        self.fails(USAGE, ["is there already"], "bench", "checkpoint", *MODEL, f"--dir={self.dir}")
+        self.fails(USAGE, ["exists already"], "bench", "checkpoint", *MODEL, f"--dir={self.dir}")
 
     def test_scaling(self):
         scaling = ["bench", "scaling", f"--mpirun={MPIRUN} --oversubscribe --bind-to none --allow-run-as-root", "--steps=2", "--warmup=1"]
@@ -85,7 +85,7 @@ class Bench(Cli):
                         and (p["kind"] == "strong" or p["global_batch"] * point["ranks"] == point["global_batch"]))
             self.assertAlmostEqual(point["efficiency"], rate / point["ranks"] / base["images_per_second"]["median"])
             self.assertAlmostEqual(point["predicted"] / rate - 1, point["error"])
-            self.assertEqual(point["held_out"], point["kind"] == "strong" and point["ranks"] == 1)  # all others are calibrated on
+            self.assertEqual(point["held_out"], point["kind"] == "strong" and point["ranks"] == 1)  # all other points calibrate the model
         few, many = report["predictions"]
         self.assertEqual((few["ranks"], many["ranks"]), (16, 4096))
         self.assertLess(few["efficiency"], 0.5)  # 4 MB of gradients at 1 MB/s
@@ -108,7 +108,7 @@ class Bench(Cli):
         self.fails(DATA, ["exit code 3", "nowhere"], *scaling, "--ranks=1", "--", f"--data={self.dir}/nowhere")
 
     def test_doctor(self):
-        """What it finds is for tests/multinode/doctor_test.py and the unit tests: here, that it looks everywhere."""
+        """Whether it measures everything. tests/multinode/doctor_test.py and the unit tests check its findings."""
         doctor = ["doctor", "--synthetic", "--num_classes=10", *MODEL, "--batch=4", "--steps=2"]
         result = run(*doctor, f"--checkpoint_dir={self.dir}/doctor", f"--json={self.dir}/doctor.json", ranks=3)
         self.assertIn(result.returncode, (0, DATA, COMMUNICATION), result.stderr)

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""The real binary from outside: its manual, exit codes and messages, and what it says of damaged data.
+"""Runs the real binary: manual, exit codes, messages, and errors for damaged data.
 
 cli_test.py DEEPER MPIRUN [unittest arguments]
 """
 import json
 import os
 import pathlib
+import re
 import shutil
+import unittest.mock
 
 import h5py
 import numpy
@@ -19,7 +21,7 @@ COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", 
 
 
 def sample_position(shard):
-    """Where in the file the pixels of sample 7 begin."""
+    """The offset of the pixels of sample 7 in the file."""
     with h5py.File(shard) as file:
         return file["data"].id.get_offset() + int(file["offset"][7])
 
@@ -40,6 +42,18 @@ class Manual(Cli):
         self.assertIn("--lr=0.01", self.succeeds("train", "--help"))
         self.assertNotIn("--lr=", self.succeeds("eval", "--help"))
 
+    def test_groups(self):
+        for group in "bench", "checkpoint":
+            listed = re.findall(r"(?m)^  (\w+ \w+) +\S", self.succeeds(group, "--help"))
+            self.assertEqual(listed, [command for command in COMMANDS if command.startswith(group)])
+
+    def test_fits_the_terminal(self):
+        for columns in 80, 100:
+            with unittest.mock.patch.dict(os.environ, COLUMNS=str(columns)):
+                for command in ["help"], ["train", "--help"], ["pack", "--help"], ["checkpoint", "--help"]:
+                    text = self.succeeds(*command).split("Examples:")[0]
+                    self.assertLessEqual(max(map(len, text.splitlines())), columns)
+
     def test_documentation_is_up_to_date(self):
         for page, topic in ("cli", "--markdown"), ("exit-codes", "exit-codes"), ("metrics", "metrics"):
             self.assertEqual((ROOT / f"docs/reference/{page}.md").read_text(), self.succeeds("help", topic),
@@ -49,7 +63,8 @@ class Manual(Cli):
 class Usage(Cli):
     def test_names(self):
         self.fails(USAGE, ["no command trian", "did you mean train"], "trian")
-        self.fails(USAGE, ["no command bench", "did you mean bench step"], "bench")
+        self.fails(USAGE, ["no command predct", "did you mean predict"], "predct")
+        self.fails(USAGE, ["bench needs a sub-command: step, op, comm"], "bench")
         self.fails(USAGE, ["deeper train:", "no flag --learning_rat"], "train", "--learning_rat=1")
         self.fails(USAGE, ["no flag --momentun", "did you mean --momentum?"], "train", "--momentun=0.9")
         self.fails(USAGE, ["deeper eval:", "no flag --lr"], "eval", "--lr=0.1")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""launch/deeper-run: what it tells mpirun, jobs that it brings through failures, and that nothing outlives it.
+"""launch/deeper-run: the command line of mpirun, restarts after failures, and the end of all processes.
 
 launch_test.py DEEPER_RUN DEEPER MPIRUN [--kills=N] [--seed=S] [unittest arguments]
 """
@@ -42,7 +42,7 @@ TRAIN = ["train", "--synthetic", "--synthetic_samples=200", "--model=nin-cifar",
 
 
 def state(run_dir):
-    """Of the last step, however many ranks saved it."""
+    """The weights of the last step, saved by any number of ranks."""
     shards = sorted((run_dir / f"step-{STEPS:09}").glob("shard-*.h5"))
     return numpy.concatenate([h5py.File(shard)["state"][:] for shard in shards])
 
@@ -58,7 +58,7 @@ class Launch(unittest.TestCase):
         self.dir = pathlib.Path(temporary.name)
 
     def executable(self, name, script):
-        """On the PATH."""
+        """Writes a program on the PATH."""
         path = self.dir / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/sh\n{script}\n")
@@ -74,7 +74,7 @@ class Launch(unittest.TestCase):
 
 
     def shown(self, metrics):
-        """The run, as a report of it shows it."""
+        """The data of the run in a report."""
         page = self.dir / "report.html"
         result = subprocess.run([OPTIONS.deeper, "report", metrics, f"--output={page}"], capture_output=True, text=True)
         self.assertEqual(result.returncode, 0, result.stderr)
@@ -83,10 +83,10 @@ class Launch(unittest.TestCase):
 
 
 class DryRun(Launch):
-    """What it finds in the environment."""
+    """The hosts and cores that it finds."""
 
     def line(self, *arguments, **variables):
-        """mpirun's words, without deeper's; and the reasons."""
+        """mpirun's arguments, without those of deeper, and the reasons."""
         result = self.launch("--dry_run", *arguments, "--", "train", "--data=x", **variables)
         self.assertEqual(result.returncode, 0, result.stderr)
         words = shlex.split(result.stdout.splitlines()[-1])
@@ -148,7 +148,7 @@ class DryRun(Launch):
 
 class Mistakes(Launch):
     def refuses(self, code, words, *arguments, command=("train", "--data=x"), **variables):
-        """In one message of one line."""
+        """Refuses with one message of one line."""
         result = self.launch(*arguments, "--", *command, **variables)
         self.assertEqual(result.returncode, code, result.stderr)
         self.assertEqual(result.stderr.count("deeper-run: "), 1, result.stderr)
@@ -198,7 +198,7 @@ class Restarts(Launch):
             self.assertEqual(job.process.returncode, 0, job.text())
         shown = self.shown(self.dir / "killed.jsonl")
         restarts = [event for event in shown["events"] if event["event"] == "restart"]
-        self.assertEqual(restarts[-1]["restart"], OPTIONS.kills)  # a start from scratch begins the metrics anew
+        self.assertEqual(restarts[-1]["restart"], OPTIONS.kills)  # a start without a checkpoint begins new metrics
         self.assertIn(restarts[-1]["exit_code"], (KILLED, COMMUNICATION))
         self.assertEqual(len([event for event in shown["events"] if event["event"] == "resume"]), len(restarts))
         self.assertEqual(shown["events"][-1]["event"], "done")
@@ -206,7 +206,7 @@ class Restarts(Launch):
         numpy.testing.assert_array_equal(state(self.dir / "killed"), state(self.dir / "whole"))
 
     def kill_a_rank(self, job, rng, kill, step):
-        """The `kill`-th, some time after a checkpoint of this step."""
+        """Kills for the `kill`-th time, some time after the checkpoint of this step."""
         end = time.monotonic() + 120
         while job.text().count("resume  ") <= kill or newest(self.dir / "killed") < step // 5 * 5:
             self.assertTrue(job.process.poll() is None and time.monotonic() < end, job.text())
@@ -218,7 +218,7 @@ class Restarts(Launch):
         print(f"killed rank {victim} after step {newest(self.dir / 'killed')}", flush=True)
 
     def test_stopped_and_gone_on(self):
-        """By SIGTERM as by SIGUSR1: the same weights in the end, and no step twice."""
+        """After SIGTERM and SIGUSR1: the same final weights, and no repeated step."""
         whole = subprocess.run(self.train("whole"), capture_output=True, text=True, timeout=300)
         self.assertEqual(whole.returncode, 0, whole.stderr)
         for blow, step in (signal.SIGUSR1, 20), (signal.SIGTERM, 40):
@@ -235,7 +235,7 @@ class Restarts(Launch):
         numpy.testing.assert_array_equal(state(self.dir / "stopped"), state(self.dir / "whole"))
 
     def test_an_mpirun_that_hangs(self):
-        """By the look of it: one of its children has ended, and it does not take notice."""
+        """A mpirun that does not notice that a child has ended."""
         self.executable("deeper", "exit 0")
         self.executable("mpirun", f"""case "$*" in *train*) mkdir {self.dir}/hung 2>/dev/null && {{ sleep 0.1 & exec sleep 600; }}; esac
 exec {OPTIONS.mpirun} "$@\"""")
@@ -245,7 +245,7 @@ exec {OPTIONS.mpirun} "$@\"""")
         self.assertRegex(result.stderr, "(?s)it hangs, and is killed.*exit code 137; restart 1 in 0 s")
 
     def test_gives_up_without_progress(self):
-        """A checkpoint in between starts the count again; codes that the next try would end with too are not tried."""
+        """A new checkpoint resets the count. Final exit codes cause no restart."""
         job = self.dir / "job"
         for codes, tries in ([1, 1, 1, 1], 3), ([137, 5, 0], 3), ([3], 1), ([75], 1), ([1, 1, "save", 1, 1], 5):
             self.executable("deeper", f"""n=$(cat {job}/n 2>/dev/null || echo 0); echo $((n + 1)) > {job}/n
@@ -254,7 +254,7 @@ set -- {' '.join(map(str, codes))}; shift $n
 exit $1""")
             subprocess.run(["rm", "-rf", str(job)], check=True)
             job.mkdir()
-            (job / "metrics").write_text('{"event": "start"}\n{"event": "st')  # of a rank that was killed while it wrote
+            (job / "metrics").write_text('{"event": "start"}\n{"event": "st')  # a rank was killed while it wrote
             result = self.launch("-n", "1", "--restarts=2", "--backoff=0", f"--deeper={self.dir}/bin/deeper", "--",
                                  "train", f"--checkpoint_dir={job}", f"--metrics_out={job}/metrics")
             noted = [json.loads(line) for line in (job / "metrics").read_text().splitlines()[2:]]
@@ -267,7 +267,7 @@ exit $1""")
 
 
 class Stops(Launch):
-    """Ranks that save at SIGUSR1, by the look of it, under a real mpirun."""
+    """Programs that behave like ranks that save at SIGUSR1, under a real mpirun."""
 
     def job(self, at_usr1, *flags, launcher=()):
         self.executable("deeper", f"trap '{at_usr1}' USR1; touch {self.dir}/rank-$OMPI_COMM_WORLD_RANK\nwhile :; do sleep 0.05; done")
@@ -313,10 +313,10 @@ class Stops(Launch):
 
 
 class NothingOutlives(Launch):
-    """Whoever of them is killed, all are gone, with the exit code that says so, and a report shows it."""
+    """If any process is killed, all end with the right exit code, and a report shows it."""
 
     def kill(self, victim, codes):
-        """The last event that a report of the run shows."""
+        """The last event in a report of the run."""
         metrics = self.dir / "run.jsonl"
         flags = ["--max_steps=1000000", "--log_every=10", f"--metrics_out={metrics}"]
         with Job([*RUN, "-n", "2", "--oversubscribe", "--", *TRAIN, *flags], self.dir / "output") as job:
@@ -336,7 +336,7 @@ class NothingOutlives(Launch):
         self.assertEqual(self.kill(lambda job: self.child(job.process.pid), (KILLED,)), "failure")
 
     def test_the_launcher(self):
-        """Nobody is left to say so: the run just has no end."""
+        """No process remains to write an event, so the run has no end."""
         self.assertEqual(self.kill(lambda job: job.process.pid, (-signal.SIGKILL,)), "start")
 
     @staticmethod
@@ -346,7 +346,7 @@ class NothingOutlives(Launch):
 
 class Scripts(Launch):
     def test_of_slurm(self):
-        """Goes back into the queue after USR1 that ended in a checkpoint, and then only."""
+        """Requeues only after a USR1 that ended in a checkpoint."""
         self.executable("scontrol", f'echo "$@" >> {self.dir}/scontrol')
         self.executable("deeper-run", f'''echo "$@" > {self.dir}/arguments
 trap 'exit 75' USR1 TERM
@@ -370,7 +370,7 @@ while :; do sleep 0.05; done''')
             self.assertEqual((self.dir / "arguments").read_text(), f"--restarts=3 --shrink -- train {word} two words\n")
 
     def test_of_kubernetes(self):
-        """Fields that the MPI operator knows, and a command that deeper understands, up to the data that are not there."""
+        """Fields of the MPI operator, and a command that deeper accepts except for the missing data."""
         job = yaml.safe_load((ROOT / "launch/deploy/kubernetes/mpijob.yaml").read_text())
         self.assertEqual((job["apiVersion"], job["kind"]), ("kubeflow.org/v2beta1", "MPIJob"))
         known = {"launcherCreationPolicy", "mpiImplementation", "mpiReplicaSpecs", "runLauncherAsWorker", "runPolicy",

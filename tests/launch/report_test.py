@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a run leaves for people: `deeper report`, timelines, and event files for TensorBoard.
+"""The output of a run for people: `deeper report`, timelines, and event files for TensorBoard.
 
 report_test.py DEEPER MPIRUN CLASS [unittest arguments]: exits with 77 where what the class needs is not there:
   Page         nothing
@@ -34,7 +34,7 @@ def run(*arguments, ranks=0):
 
 
 def example_run(speed=1.0):
-    """The events of a run of 60 steps that was interrupted after step 40 and went on from step 30."""
+    """The events of a run of 60 steps that was interrupted after step 40 and resumed from step 30."""
     config = {"model": "googlenet", "image_size": 32, "num_classes": 10}
     how = {"ranks": 2, "device": "a processor", "precision": "fp32", "data": "photos", "samples": 480, "eval_samples": 50, "global_batch": 8,
            "total_steps": 60, "epoch_steps": 60, "parameters": 7000000, "optimizer": "sgd", "lr": 0.01, "lr_schedule": "poly", "seed": 1}
@@ -107,7 +107,7 @@ class Page(Case):
         events = example_run()
         page, _ = self.report(write_run(self.dir / "logged" / "metrics.jsonl", events))
         (shown,) = data_of(page)["runs"]
-        steps = {event["step"]: event for event in events if event["event"] == "step"}  # of a step done again, the latter
+        steps = {event["step"]: event for event in events if event["event"] == "step"}  # the last event of a repeated step
         self.assertEqual(shown["steps"]["step"], list(range(1, 61)))
         self.assertEqual(shown["repeated"], 10)
         for key in ["loss", *(f"loss_{head}" for head in HEADS), "lr", "images_per_second", "data_wait_ms", "peer_wait_ms"]:
@@ -136,9 +136,9 @@ class Page(Case):
         whole = len(data_of(self.report(cut)[0])["runs"][0]["steps"]["step"])
         cut.write_text(cut.read_text()[:-20])
         page, result = self.report(cut)
-        self.assertEqual(result.stderr, f"warning: {cut}: the last line is cut off\n")
+        self.assertEqual(result.stderr, f"warning: {cut}: the last line is incomplete\n")
         self.assertEqual(len(data_of(page)["runs"][0]["steps"]["step"]), whole - 1)
-        with cut.open("a") as file:  # as a resumed run goes on
+        with cut.open("a") as file:  # as a resumed run does
             file.write('\n{"event":"restart","exit_code":137,"restart":1}\n{"event":"resume","step":5,"path":"runs/a"}\n')
         page, result = self.report(cut)
         self.assertEqual(result.stderr, "")
@@ -149,16 +149,16 @@ class Page(Case):
     def test_other_files(self):
         lines = write_run(self.dir / "lines.jsonl", example_run()).read_text().splitlines()
         files = {"broken": ("\n".join([*lines[:6], "[1, 2", *lines[6:]]), ":7: "), "log": ("step 3\nstep 4\n", ":1: "),
-                 "empty": ("", "is empty"), "other": ('{"benchmark": "step"}', "JSON of something else"),
-                 "nothing": ("{", "holds no event"), "binary": ("\0\1\2", "holds no event")}
+                 "empty": ("", "is empty"), "other": ('{"benchmark": "step"}', "is other JSON"),
+                 "nothing": ("{", "has no event"), "binary": ("\0\1\2", "has no event")}
         for name, (text, words) in files.items():
             path = self.dir / name
             path.write_text(text)
             self.fails(DATA, [f"{name}{words}" if words[0] == ":" else words, name], path)
         (self.dir / "bare").mkdir()
-        self.fails(DATA, ["without *.jsonl"], self.dir / "bare")
+        self.fails(DATA, ["has no *.jsonl"], self.dir / "bare")
         self.fails(DATA, ["No such file"], self.dir / "missing")
-        self.fails(USAGE, ["files of --metrics_out"])
+        self.fails(USAGE, ["pass at least one metrics file"])
 
     def test_replaces_nothing_but_files(self):
         pipe = self.dir / "pipe"
@@ -279,14 +279,14 @@ class Timeline(Case):
         spans = [[e for e in lanes[rank, "compute"] if re.fullmatch(r"step \d+", e["name"])] for rank in (0, 1)]
         for of_rank in spans:
             self.assertEqual([event["name"] for event in of_rank], wanted)
-        # A step ends after all ranks have begun it: only true of clocks that agree.
+        # A step ends after all ranks have begun it, if the clocks agree.
         uncertainty = max(file["otherData"]["clock_uncertainty_us"])
         for ours, theirs in zip(*spans, strict=True):
             self.assertLess(ours["ts"], theirs["ts"] + theirs["dur"] + uncertainty)
             self.assertLess(theirs["ts"], ours["ts"] + ours["dur"] + uncertainty)
         done = {event["name"] for event in lanes[0, "compute"]}
         self.assertLessEqual({"in the loader", "computing micro-batch 0", "backward", "updating the weights", "waiting for peers"}, done)
-        # Two saves may be under way: the third waits for the first.
+        # Two saves may be in progress. The third waits for the first.
         self.assertIn(f"step {self.FIRST}", [event["name"] for event in lanes[0, "checkpoint"]])
 
     def test_trace_of_bench_step(self):
@@ -300,7 +300,7 @@ class Timeline(Case):
             self.assertEqual(names.count(phase), 2)
 
     def check_format(self, events):
-        """The format's rules for complete and metadata events; {(rank, lane): its events in order}."""
+        """Checks the format of complete and metadata events -> {(rank, lane): its events in order}."""
         self.names, threads = {}, collections.defaultdict(list)
         for event in events:
             self.assertIn(event["ph"], "XM")
@@ -337,7 +337,7 @@ class TensorBoard(Case):
                  "--global_batch=12", "--threads=1",
                  "--log_every=1", f"--checkpoint_dir={self.dir}/run", f"--metrics_out={metrics}", f"--tensorboard={events}"]
         self.succeeds(*train, "--max_steps=6", "--checkpoint_every=4")
-        shutil.rmtree(next((self.dir / "run").glob("step-*6")))  # as if it had been killed after step 6, and before that was saved
+        shutil.rmtree(next((self.dir / "run").glob("step-*6")))  # as if the run had been killed after step 6, before its checkpoint
         self.succeeds(*train, "--max_steps=9")
         files = sorted(events.iterdir())
         self.assertEqual(len(files), 2)
@@ -356,7 +356,7 @@ class TensorBoard(Case):
             self.assertEqual([scalar.step for scalar in scalars], list(logged[tag]), tag)
             for scalar, (value, when) in zip(scalars, logged[tag].values(), strict=True):
                 self.assertEqual((scalar.value, scalar.wall_time), (float(numpy.float32(value)), when))
-        # Killed in the middle of a record: all before it are still there.
+        # Killed in the middle of a record: all earlier records remain.
         files[1].write_bytes(files[1].read_bytes()[:-5])
         self.assertEqual(self.read(events)["train/loss"], read["train/loss"])
 

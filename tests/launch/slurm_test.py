@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""launch/deploy/slurm/train.sbatch in a Slurm of one node, started here for the purpose: a job that is signalled goes back into the queue and goes
-on where it was. By hand, as root, with Debian's slurmctld, slurmd, slurm-client and munge installed; takes about three minutes: Slurm leaves
-a job that was put back alone for two.
+"""launch/deploy/slurm/train.sbatch in a Slurm of one node, which this test starts: a job returns to the queue after a signal, and resumes.
+Run it manually, as root, with slurmctld, slurmd, slurm-client and munge of Debian. It takes about three minutes, because Slurm delays a
+requeued job by two.
 
 slurm_test.py DEEPER_RUN DEEPER MPIRUN [unittest arguments]
 """
@@ -76,11 +76,11 @@ class Slurm(Launch):
         self.slurm("sbatch", "--test-only", *sbatch)
         job = self.slurm("sbatch", "--parsable", *sbatch).strip()
         self.wait_for(lambda: newest(run) >= 20)
-        self.slurm("scancel", "--batch", "--signal=USR1", job)  # as five minutes before its end
+        self.slurm("scancel", "--batch", "--signal=USR1", job)  # as five minutes before its time limit
         self.wait_for(lambda: "JobState=PENDING" in self.slurm("scontrol", "show", "job", job))
         self.wait_for(lambda: "JobState=COMPLETED" in self.slurm("scontrol", "show", "job", job))
         output = (self.dir / "output").read_text()
-        self.assertRegex(output, r"resume +from scratch")
+        self.assertRegex(output, r"resume +none")
         self.assertRegex(output, r"resume .*: \d+ steps done")
         self.assertEqual(newest(run), STEPS)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""launch/deeper-run on two hosts: it trains there, and goes on when one of them is lost.
+"""launch/deeper-run on two hosts: trains, and continues when one of them is lost.
 
 two_hosts_test.py DEEPER_RUN DEEPER MPIRUN [unittest arguments]
 """
@@ -29,7 +29,7 @@ class TwoHosts(Launch):
     def test_trains(self):
         with self.job() as job:
             self.gone(job, 0)
-            self.assertIn("network: eth0: the route to 10.77.0.2 (10.77.0.2) leaves by eth0", job.text())
+            self.assertIn("network: eth0: the route to 10.77.0.2 (10.77.0.2) uses eth0", job.text())
             self.assertRegex(job.text(), r"ranks +2 over mpi")
         self.assertGreater(self.hosts.received_bytes("host-b"), STEPS * 966986 * 4 / 2)
 
@@ -42,7 +42,7 @@ class TwoHosts(Launch):
                 time.sleep(0.02)
             self.hosts.lose("host-b")
             self.gone(job, 0)
-            self.assertRegex(job.text(), r"10\.77\.0\.2 does not answer .*Going on with 10\.77\.0\.1:1")
+            self.assertRegex(job.text(), r"10\.77\.0\.2 does not answer .*Continuing with 10\.77\.0\.1:1")
         shown = [event["event"] for event in self.shown(self.dir / "run.jsonl")["events"]]
         self.assertEqual([event for event in shown if event in ("start", "restart", "resume", "done")], ["start", "restart", "resume", "done"])
         numpy.testing.assert_array_equal(state(self.dir / "run"), state(self.dir / "whole"))

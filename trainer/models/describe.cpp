@@ -100,22 +100,23 @@ std::string Grouped(int64_t n) {
 }
 
 std::string Row(std::string_view name, std::string_view kind, std::string_view output, const Cost& cost) {
-  return absl::StrFormat("%-18s %-16s %-22s %14s %18s %18s\n", name, kind, output, Grouped(cost.parameters),
-                         Grouped(cost.macs), Grouped(cost.activation_bytes));
+  return absl::StrFormat("%-17s %-15s %-14s %11s %9.2f %9.3f\n", name, kind, output, Grouped(cost.parameters),
+                         static_cast<double>(cost.macs) / 1e6,
+                         static_cast<double>(cost.activation_bytes) / 1e6);
 }
 
 std::string ComparisonText() {
   const BranchCost branch = CostOfBranch();
   std::string text = absl::StrFormat(
-      "\nA 5x5 convolution from 192 to 32 channels on a 28 x 28 map: %s multiply-accumulates.\n"
-      "The same after a 1x1 convolution to 16 channels: %s + %s = %s, %.1f times fewer.\n\n",
+      "\nA 5x5 convolution from 192 to 32 channels on a 28 x 28 map: %s MACs.\n"
+      "The same after a 1x1 convolution to 16 channels:\n%s + %s = %s, %.1f times fewer.\n\n",
       Grouped(branch.direct), Grouped(branch.reduce), Grouped(branch.convolve),
       Grouped(branch.reduce + branch.convolve),
       static_cast<double>(branch.direct) / static_cast<double>(branch.reduce + branch.convolve));
-  absl::StrAppendFormat(&text, "%-18s %14s %18s   (1000 classes, one image, no auxiliary heads)\n", "network",
+  absl::StrAppendFormat(&text, "Inference on one image, 1000 classes:\n%-17s %11s %14s\n", "network",
                         "parameters", "MACs");
   for (const auto& [name, cost] : ComparedModels()) {
-    absl::StrAppendFormat(&text, "%-18s %14s %18s\n", name, Grouped(cost.parameters), Grouped(cost.macs));
+    absl::StrAppendFormat(&text, "%-17s %11s %14s\n", name, Grouped(cost.parameters), Grouped(cost.macs));
   }
   return text;
 }
@@ -141,13 +142,16 @@ nlohmann::ordered_json ToJson(const Cost& cost) {
 
 std::string DescribeText(const Model& model, int64_t batch) {
   const Description description = Describe(model, batch);
-  std::string text =
-      absl::StrFormat("%s: %d x %d px, %d channels, %d classes, batch %d\n\n", model.name, model.image_size,
-                      model.image_size, model.channels, model.num_classes, batch);
-  absl::StrAppendFormat(&text, "%-18s %-16s %-22s %14s %18s %18s\n", "layer", "kind", "output [N, C, H, W]",
-                        "parameters", "MACs", "activation bytes");
+  std::string text = absl::StrFormat(
+      "%s: %d x %d px, %d channels, %d classes, batch %d\n"
+      "Columns: channels x height x width of the output per image; trained parameters;\n"
+      "million multiply-accumulates (MACs) and MB of activations in fp32, per batch.\n\n",
+      model.name, model.image_size, model.image_size, model.channels, model.num_classes, batch);
+  absl::StrAppendFormat(&text, "%-17s %-15s %-14s %11s %9s %9s\n", "layer", "kind", "output", "parameters",
+                        "M MACs", "MB");
   for (const Layer& layer : description.layers) {
-    text += Row(layer.node->name, KindOf(layer.node->op), layer.y.ToString(), layer.cost);
+    text += Row(layer.node->name, KindOf(layer.node->op),
+                absl::StrFormat("%d x %d x %d", layer.y.c, layer.y.h, layer.y.w), layer.cost);
   }
   text += Row("total", "", "", description.training);
   if (model.heads.size() > 1) text += Row("without aux heads", "", "", description.inference);

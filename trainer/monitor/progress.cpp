@@ -1,23 +1,33 @@
 #include "trainer/monitor/progress.h"
 
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "trainer/monitor/text_layout.h"
 
 namespace deeper {
 namespace {
 
-constexpr int kSmallestBar = 10;  // a shorter one says nothing
+constexpr int kSmallestBar = 10;  // a shorter one shows too little
 constexpr int kWidestBar = 40;
 
-int TerminalColumns(std::FILE* out) {
-  winsize size{};
-  return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+constexpr int kMostRowColumns = 160;
+constexpr int kRowIndent = 14;
+
+int BarColumns(std::FILE* out) {
+  const int columns = TerminalColumns(out);
+  return columns > 0 ? columns : TextColumns(out, kMostRowColumns);
+}
+
+// N/TOTAL, as wide as TOTAL/TOTAL, so that columns stay in place.
+std::string Count(int64_t n, int64_t total) {
+  const std::string limit = absl::StrCat(total);
+  return absl::StrFormat("%-*s", static_cast<int>(2 * limit.size() + 1), absl::StrCat(n, "/", limit));
 }
 
 }  // namespace
@@ -27,15 +37,14 @@ std::string FormatDuration(double seconds) {
   const auto total = static_cast<int64_t>(std::max(0.0, std::round(seconds)));
   const int64_t minutes = total / 60 % 60, hours = total / 3600 % 24, days = total / 86400;
   if (days > 0) return absl::StrFormat("%dd %02d:%02d", days, hours, minutes);
-  if (hours > 0) return absl::StrFormat("%d:%02d:%02d", hours, minutes, total % 60);
-  return absl::StrFormat("%d:%02d", minutes, total % 60);
+  return absl::StrFormat("%d:%02d:%02d", hours, minutes, total % 60);
 }
 
 std::string FormatProgressLine(const ProgressState& state) {
-  std::string line = absl::StrFormat("step %d/%d", state.step, state.total_steps);
-  if (state.epochs > 0) absl::StrAppendFormat(&line, "  epoch %d/%d", state.epoch + 1, state.epochs);
+  std::string line = absl::StrCat("step ", Count(state.step, state.total_steps));
+  if (state.epochs > 0) absl::StrAppend(&line, "  epoch ", Count(state.epoch + 1, state.epochs));
   const auto images_left = static_cast<double>((state.total_steps - state.step) * state.global_batch);
-  absl::StrAppendFormat(&line, "  loss %.4f  lr %.4g  %.*f images/s  ETA %s", state.loss, state.lr,
+  absl::StrAppendFormat(&line, "  loss %7.4f  lr %-9.4g  %6.*f images/s  ETA %s", state.loss, state.lr,
                         state.images_per_second < 100 ? 1 : 0, state.images_per_second,
                         FormatDuration(images_left / state.images_per_second));
   return line;
@@ -45,7 +54,8 @@ std::string FormatProgressBar(const ProgressState& state, int columns) {
   const auto total = static_cast<double>(state.total_steps);
   const double done = total <= 0 ? 0 : std::clamp(static_cast<double>(state.step) / total, 0.0, 1.0);
   std::string line = absl::StrFormat("%3d%% ", static_cast<int>(done * 100));
-  const std::string text = FormatProgressLine(state);
+  std::string text = FormatProgressLine(state);
+  if (static_cast<int>(line.size() + text.size()) > columns) absl::RemoveExtraAsciiWhitespace(&text);
   // "[", "]  " around the bar take four columns.
   const int bar = std::min(kWidestBar, columns - static_cast<int>(line.size() + text.size()) - 4);
   if (bar >= kSmallestBar) {
@@ -79,8 +89,8 @@ void Progress::Update(const ProgressState& state) {
   if (now < next_draw_ && !last) return;
   next_draw_ = now + std::chrono::milliseconds(100);
   ClearBar();
-  // One column stays free: a terminal that is written full wraps.
-  std::fputs(FormatProgressBar(state, TerminalColumns(out_) - 1).c_str(), out_);
+  // One column stays free: a terminal wraps a line that fills it.
+  std::fputs(FormatProgressBar(state, BarColumns(out_) - 1).c_str(), out_);
   std::fflush(out_);
   bar_drawn_ = true;
 }
@@ -91,6 +101,13 @@ void Progress::Print(std::string_view line) {
   std::fwrite(line.data(), 1, line.size(), out_);
   std::fputc('\n', out_);
   std::fflush(out_);
+}
+
+void Progress::PrintRow(const std::string& label, const std::string& text) {
+  if (out_ == nullptr) return;
+  std::string rows = Wrapped(label, text, 0, kRowIndent, TextColumns(out_, kMostRowColumns));
+  rows.pop_back();  // Print ends the line
+  Print(rows);
 }
 
 void Progress::ClearBar() {

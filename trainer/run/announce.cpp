@@ -1,4 +1,4 @@
-// What a run says of itself before step 0: on the terminal, and to reports.
+// Describes a run before step 0: on the terminal, and in the metrics for reports.
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,7 +12,7 @@
 namespace deeper {
 namespace {
 
-// What is on, by the names of the flags: "inception, color_jitter 0.5, mixup 0.2".
+// The augmentations that are on, by the names of their flags: "inception, color_jitter 0.5, mixup 0.2".
 std::string DescribeAugmentation(const RunConfig& config) {
   LoaderOptions options;
   ConfigureTrainingInput(config, options);
@@ -47,51 +47,48 @@ std::string FlagsThatDiffer(RunConfig config) {
 void TrainSetup::Announce() {
   const Model& model = net->model();
   const DatasetInfo& data = train_data->info();
-  const auto line = [&](const char* what, const std::string& text) {
-    progress.Print(absl::StrFormat("%-13s %s", what, text));
-  };
-  line("model", absl::StrFormat("%s, %d parameters, %d heads, %d x %d x %d images, %d classes", model.name,
-                                TrainedParameters(), model.heads.size(), model.channels, model.image_size,
-                                model.image_size, model.num_classes));
-  line("device", absl::StrFormat("%s, %s, %d MiB of activations a rank", device.Describe(),
-                                 NameOf(config.precision), net->arena_bytes() >> 20));
-  line("ranks", absl::StrFormat("%d over %s", comm.size(), comm.name()));
-  if (connection.comm != nullptr) line("gradients", absl::StrCat("over ", connection.description));
-  line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config.global_batch,
-                                ShareRows(), net->options().rows));
+  const auto row = [&](const char* label, const std::string& text) { progress.PrintRow(label, text); };
+  row("model", absl::StrFormat("%s, images of %d x %d x %d, %d classes, %d parameters, %d head%s", model.name,
+                               model.channels, model.image_size, model.image_size, model.num_classes,
+                               TrainedParameters(), model.heads.size(), model.heads.size() == 1 ? "" : "s"));
+  row("device", absl::StrFormat("%s, %s", device.Describe(), NameOf(config.precision)));
+  row("memory", absl::StrFormat("%d MiB of activations per rank", net->arena_bytes() >> 20));
+  row("ranks", absl::StrFormat("%d over %s", comm.size(), comm.name()));
+  if (connection.comm != nullptr) row("gradients", absl::StrCat("over ", connection.description));
+  row("batch", absl::StrFormat("%d images per step; %d per rank, in forward passes of %d",
+                               config.global_batch, ShareRows(), net->options().rows));
   if (config.global_batch < comm.size()) {
-    progress.Print(
-        absl::StrFormat("warning: --global_batch=%d on %d ranks: in a step %d of them have no image",
-                        config.global_batch, comm.size(), comm.size() - config.global_batch));
+    progress.Print(absl::StrFormat("warning: --global_batch=%d on %d ranks: %d ranks have no image in a step",
+                                   config.global_batch, comm.size(), comm.size() - config.global_batch));
   }
   if (gradient_sum == GradientSum::kTree && !IsElastic(config))
-    line("gradients", "added up within nodes first, then between them");
-  if (config.sync_bn) line("batch norm", "over the rows of all ranks' forward passes");
+    row("gradients", "summed within nodes first, then between nodes");
+  if (config.sync_bn) row("batch norm", "statistics over the forward passes of all ranks");
   const auto mib = [](int64_t elements) { return static_cast<double>(elements) * sizeof(float) / (1 << 20); };
-  line("optimizer",
-       absl::StrFormat("%s, %.1f MiB of %s a rank%s", config.optimizer,
-                       mib(params->state_elements() * std::ssize(params->state_names())),
-                       absl::StrJoin(params->state_names(), " and "),
-                       params->state_is_sharded()
-                           ? absl::StrFormat(", its slice of %.1f MiB", mib(params->trained_elements()))
-                           : ""));
-  line("learning rate",
-       absl::StrFormat("%g for the global batch, whatever the number of ranks; %s, warm-up %d steps",
-                       config.lr, NameOf(config.lr_schedule), schedule.warmup_steps));
-  line("data", absl::StrFormat("%d samples of split %s, %s, order %s, augmentation %s", data.samples,
-                               data.split, config.synthetic ? "made up" : config.data, NameOf(config.order),
-                               DescribeAugmentation(config)));
+  row("optimizer",
+      absl::StrFormat("%s, %.1f MiB of %s per rank%s", config.optimizer,
+                      mib(params->state_elements() * std::ssize(params->state_names())),
+                      absl::StrJoin(params->state_names(), " and "),
+                      params->state_is_sharded()
+                          ? absl::StrFormat(", a slice of %.1f MiB", mib(params->trained_elements()))
+                          : ""));
+  row("learning rate",
+      absl::StrFormat("%g for the global batch on any number of ranks; %s; warm-up of %d steps", config.lr,
+                      NameOf(config.lr_schedule), schedule.warmup_steps));
+  row("data", absl::StrFormat("%d samples of split %s of %s, order %s", data.samples, data.split,
+                              config.synthetic ? "generated images" : config.data, NameOf(config.order)));
+  row("augmentation", DescribeAugmentation(config));
   const std::string preset =
       config.val_preset == Augment::kNone ? "" : absl::StrCat(", val_preset ", NameOf(config.val_preset));
-  line("evaluation", val_data ? absl::StrFormat("%d samples of split %s%s", val_data->info().samples,
-                                                val_data->info().split, preset)
-                              : absl::StrFormat("none: there is no split %s", config.val_split));
-  line("length", absl::StrFormat("%d steps, %d an epoch", total_steps, epoch_steps_));
-  for (const std::string& decision : decisions_) line("resume", decision);
-  line("flags", FlagsThatDiffer(config));
+  row("evaluation", val_data ? absl::StrFormat("%d samples of split %s%s", val_data->info().samples,
+                                               val_data->info().split, preset)
+                             : absl::StrFormat("none: there is no split %s", config.val_split));
+  row("length", absl::StrFormat("%d steps, %d per epoch", total_steps, epoch_steps_));
+  for (const std::string& decision : decisions_) row("resume", decision);
+  row("flags", FlagsThatDiffer(config));
 }
 
-// For reports: on what, and how, this run trains.
+// For reports.
 nlohmann::ordered_json TrainSetup::RunJson() const {
   const DatasetInfo& data = train_data->info();
   return {{"ranks", comm.size()},

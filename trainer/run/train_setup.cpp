@@ -176,7 +176,7 @@ absl::Status TrainSetup::RestoreOrInitialize() {
 
 absl::StatusOr<bool> TrainSetup::Resume() {
   if (config.checkpoint_dir.empty()) {
-    decisions_.push_back("from scratch; without --checkpoint_dir nothing is saved");
+    decisions_.push_back("none; without --checkpoint_dir, no checkpoints are saved");
     return false;
   }
   absl::StatusOr<File> lock = File();
@@ -186,8 +186,8 @@ absl::StatusOr<bool> TrainSetup::Resume() {
   decisions_ = choice.warnings;
   if (choice.path.empty()) {
     decisions_.push_back(config.resume == "never"
-                             ? "from scratch, because of --resume=never"
-                             : absl::StrCat("from scratch: no checkpoint in ", config.checkpoint_dir));
+                             ? "none, because of --resume=never"
+                             : absl::StrCat("none: no checkpoint in ", config.checkpoint_dir));
     return false;
   }
   ASSIGN_OR_RETURN(LoadedState state,

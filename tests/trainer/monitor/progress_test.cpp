@@ -27,12 +27,13 @@ ProgressState Example() {
           .global_batch = 256};
 }
 
-constexpr char kExampleLine[] = "step 1200/9000  epoch 4/90  loss 2.3451  lr 0.1  1234 images/s  ETA 26:58";
+constexpr char kExampleLine[] =
+    "step 1200/9000  epoch 4/90   loss  2.3451  lr 0.1          1234 images/s  ETA 0:26:58";
 
 TEST(FormatDuration, PicksItsUnits) {
-  EXPECT_EQ(FormatDuration(0), "0:00");
-  EXPECT_EQ(FormatDuration(59.6), "1:00");
-  EXPECT_EQ(FormatDuration(725), "12:05");
+  EXPECT_EQ(FormatDuration(0), "0:00:00");
+  EXPECT_EQ(FormatDuration(59.6), "0:01:00");
+  EXPECT_EQ(FormatDuration(725), "0:12:05");
   EXPECT_EQ(FormatDuration(3 * 3600 + 7 * 60 + 9), "3:07:09");
   EXPECT_EQ(FormatDuration(2 * 86400 + 3 * 3600 + 7 * 60 + 9), "2d 03:07");
   EXPECT_EQ(FormatDuration(std::numeric_limits<double>::infinity()), "-");
@@ -46,18 +47,20 @@ TEST(FormatProgress, LineWithoutEpochsOrSpeed) {
   ProgressState state = Example();
   state.epochs = 0;
   state.images_per_second = 0;
-  EXPECT_EQ(FormatProgressLine(state), "step 1200/9000  loss 2.3451  lr 0.1  0.0 images/s  ETA -");
+  EXPECT_EQ(FormatProgressLine(state), "step 1200/9000  loss  2.3451  lr 0.1           0.0 images/s  ETA -");
 }
 
 TEST(FormatProgress, BarFillsTheWidth) {
-  const std::string bar = FormatProgressBar(Example(), 100);
-  EXPECT_EQ(bar.size(), 100u);
+  const std::string bar = FormatProgressBar(Example(), 110);
+  EXPECT_EQ(bar.size(), 110u);
   EXPECT_THAT(bar, StartsWith(" 13% [##---"));
   EXPECT_THAT(bar, EndsWith(std::string("-]  ") + kExampleLine));
 }
 
 TEST(FormatProgress, BarGivesWayToTheTextOnANarrowTerminal) {
-  EXPECT_EQ(FormatProgressBar(Example(), 84), std::string(" 13% ") + kExampleLine);
+  EXPECT_EQ(FormatProgressBar(Example(), 100), std::string(" 13% ") + kExampleLine);
+  EXPECT_EQ(FormatProgressBar(Example(), 79),
+            " 13% step 1200/9000 epoch 4/90 loss 2.3451 lr 0.1 1234 images/s ETA 0:26:58");
   EXPECT_EQ(FormatProgressBar(Example(), 20), " 13% step 1200/9000 ");
   EXPECT_EQ(FormatProgressBar(Example(), 0), "");
 }
@@ -123,7 +126,7 @@ TEST(Progress, RedrawsOneLineOnATerminal) {
     text.append(part, static_cast<size_t>(bytes));
   close(controller);
   EXPECT_THAT(text, StartsWith(FormatProgressBar(Example(), 99) + "\r\x1b[Ka checkpoint was saved\r\n100% "));
-  EXPECT_THAT(text, EndsWith("ETA 0:00\r\n"));
+  EXPECT_THAT(text, EndsWith("ETA 0:00:00\r\n"));
 }
 
 TEST(Progress, NullPrintsNothing) {
