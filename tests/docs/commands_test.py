@@ -24,7 +24,9 @@ import PIL.Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- (?P<key>not run|setup|shortened): (?P<value>.*?) -->)|(?:^```(?P<kind>sh|console)[^\n]*\n(?P<text>.*?)^```$)", re.DOTALL | re.MULTILINE)
+MARK = r"<!-- (?P<key>not run|setup|shortened): (?P<value>.*?) -->"
+FENCE = r"^```(?P<kind>sh|console)[^\n]*\n(?P<text>.*?)^```$"
+BLOCK = re.compile(f"(?:{MARK})|(?:{FENCE})", re.DOTALL | re.MULTILINE)
 REASONS = "needs a GPU", "needs a cluster"
 LIMIT_S = 300
 
