@@ -115,7 +115,7 @@ class CommandsOfThePages(unittest.TestCase):
                 (directory / folder).symlink_to(ROOT / folder)
             make_photos(directory / "photos")
             environment = os.environ | {
-                "PATH": os.pathsep.join([str(directory / "bin"), str(self.binaries), str(ROOT / "launch"), os.environ["PATH"]]), "NO_COLOR": "1",
+                "PATH": os.pathsep.join([str(directory / "bin"), str(ROOT / "launch"), str(self.binaries), os.environ["PATH"]]), "NO_COLOR": "1",
                 "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1",
                 "OMPI_MCA_hwloc_base_binding_policy": "none"}
             run = subprocess.run(["bash", "-euo", "pipefail", "-c", read.script()], cwd=directory, env=environment, stdin=subprocess.DEVNULL,
