@@ -1,12 +1,15 @@
 // Image files in memory to pixels and back: JPEG and PNG, told apart by their bytes, never by a name.
 //
-// Every variant becomes plain 8-bit grey or RGB: CMYK and YCCK (inverted where an Adobe marker says so), 16
-// bits, palettes, transparency (dropped), interlacing. EXIF orientation is ignored, as PIL and TensorFlow do.
-// Anything a decoder warns about, a truncated file above all, is an error: its pixels would be made up.
+// Every variant becomes plain 8-bit grey or RGB: CMYK and YCCK (inverted, as Adobe writes them), 16 bits,
+// palettes, transparency (dropped), interlacing. Grey of colour is Pillow's weighted sum. Profiles and gamma
+// are ignored, and so is EXIF orientation, as PIL and TensorFlow do. The pixels are Pillow's: the test
+// odd_images lists what differs. A warning of a decoder that leaves all pixels whole is a note; any other
+// one, that of a truncated file above all, is an error: its pixels would be made up.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,8 +28,11 @@ constexpr int kMaxImageSide = 65500;  // JPEG's
 // From the header alone. InvalidArgument: neither JPEG nor PNG. DataLoss: damaged. OutOfRange: too large.
 absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes);
 
-// Decodes to `channels` = 1 or 3, into *image (its memory is reused). Errors as ReadImageSize.
-absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image);
+// Decodes to `channels` = 1 or 3, into *image (its memory is reused). Errors as ReadImageSize. *note, if
+// given, is set to the first irregularity that leaves all pixels whole, such as an unknown version of JFIF;
+// else "".
+absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image,
+                         std::string* note = nullptr);
 
 // Decodes what `choose` returns of a JPEG, all of a PNG. The pixels are the same as in the whole image. What
 // comes after the part in the file is not looked at, so damage there goes unnoticed.

@@ -36,12 +36,15 @@ class ImageSource {
   // Things that look like mistakes but do not prevent packing.
   const std::vector<std::string>& warnings() const { return warnings_; }
   void Warn(std::string warning) { warnings_.push_back(std::move(warning)); }
+  // Things that are as they should be, but that someone may wonder about.
+  const std::vector<std::string>& notes() const { return notes_; }
+  void Note(std::string note) { notes_.push_back(std::move(note)); }
 
  protected:
   explicit ImageSource(std::vector<std::string> classes) : classes_(std::move(classes)) {}
 
  private:
-  std::vector<std::string> classes_, warnings_;
+  std::vector<std::string> classes_, warnings_, notes_;
 };
 
 // Called from one thread at a time: `phase` "index", "scan" or "write", `done` of `total` archives or, in the
@@ -49,7 +52,8 @@ class ImageSource {
 using PackProgress = std::function<void(const char* phase, int64_t done, int64_t total)>;
 
 struct SourceOptions {
-  std::string input;  // a directory
+  std::string input;   // a directory
+  std::string output;  // a directory that is no part of the input, even if it lies inside
   std::string split;
   // Those of the splits already packed next to this one, or empty. They, else input/classes.txt (one name a
   // line, in label order), else what the input itself says, give the labels their meaning; two of them that
@@ -63,6 +67,7 @@ using OpenSource = absl::StatusOr<std::unique_ptr<ImageSource>>(const SourceOpti
 OpenSource OpenFolder;  // also what other formats' inputs may be, once unpacked
 
 // The classes named by options.known_classes or input/classes.txt; empty if there are neither.
+// InvalidArgument: names that cannot be meant, or that do not agree.
 absl::StatusOr<std::vector<std::string>> ListedClasses(const SourceOptions& options);
 
 // InvalidArgument, naming the first of `found`, each a `what` of `input`, that is none of `classes`, which
@@ -70,10 +75,6 @@ absl::StatusOr<std::vector<std::string>> ListedClasses(const SourceOptions& opti
 absl::Status CheckAreClasses(const std::string& input, const std::string& what,
                              const std::vector<std::string>& found, const std::vector<std::string>& classes,
                              const std::string& where);
-
-// Names of what is directly in `directory`, sorted, without hidden files.
-absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& directory);
-bool IsHidden(const std::string& path);
 
 // An image file: bytes of an archive, or a file of its own.
 struct ImageFile {
