@@ -14,6 +14,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
 
@@ -75,24 +76,29 @@ struct JpegErrors {
   std::longjmp(errors->jump, 1);
 }
 
-// Whether libjpeg's last warning is about a header and loses no pixel: an unknown version of JFIF or of
-// Adobe's colour transform; wrong bounds of a sequential scan, which libjpeg does not use; bytes between two
-// segments. Unused bytes after a scan are damage: its decoding may have gone wrong before them.
-bool IsHarmless(const JpegErrors& errors) {
+// Whether libjpeg's last warning loses no pixel. An unknown version of JFIF or of Adobe's colour transform;
+// wrong bounds of a sequential scan, which libjpeg does not use; bytes between two segments of the header; a
+// missing end: where data is missing too, decoding one sequential scan of Huffman codes gives another
+// warning. Unused bytes after a scan are damage: its decoding may have gone wrong before them.
+bool IsHarmless(j_decompress_ptr info, const JpegErrors& errors) {
   switch (errors.manager.msg_code) {
     case JWRN_JFIF_MAJOR:
     case JWRN_ADOBE_XFORM:
     case JWRN_NOT_SEQUENTIAL:
       return true;
+    case JWRN_EXTRANEOUS_DATA:
+      return errors.in_header;
+    case JWRN_JPEG_EOF:
+      return !errors.in_header && !info->arith_code && !jpeg_has_multiple_scans(info);
     default:
-      return errors.manager.msg_code == JWRN_EXTRANEOUS_DATA && errors.in_header;
+      return false;
   }
 }
 
 void OnJpegMessage(j_common_ptr info, int level) {
   auto* errors = reinterpret_cast<JpegErrors*>(info->err);
   if (level >= 0) return;  // no warning
-  if (!IsHarmless(*errors)) OnJpegError(info);
+  if (!IsHarmless(reinterpret_cast<j_decompress_ptr>(info), *errors)) OnJpegError(info);
   if (errors->note[0] == 0) info->err->format_message(info, errors->note);
 }
 
@@ -178,6 +184,7 @@ struct PngInput {
   std::span<const uint8_t> rest;
   std::jmp_buf jump;
   char message[128];
+  bool pixels_read;
 };
 
 [[noreturn]] void OnPngError(png_structp png, png_const_charp message) {
@@ -219,31 +226,38 @@ void ReadPngPixels(png_structp png, png_infop info, Image* image) {
   for (int pass = 0; pass < passes; ++pass) {
     for (int y = 0; y < image->height; ++y) png_read_row(png, Row(image, static_cast<size_t>(y)), nullptr);
   }
-  png_read_end(png, nullptr);
   if (to_grey) MakeGrey(image);
 }
 
+// What is wrong after the pixels, whose checksums are right, is a note.
 absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
-  PngInput input = {bytes, {}, {}};
+  PngInput input = {bytes, {}, {}, false};
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &input, OnPngError, IgnorePngWarning);
   png_infop info = png_create_info_struct(png);
   DEEPER_CHECK(png != nullptr && info != nullptr);
   if (setjmp(input.jump) != 0) {
     png_destroy_read_struct(&png, &info, nullptr);
-    return DataLoss("damaged PNG: ", input.message);
+    if (!input.pixels_read) return DataLoss("damaged PNG: ", input.message);
+    if (wanted.note != nullptr) *wanted.note = absl::StrCat("damaged after the pixels: ", input.message);
+    return CheckSize(*size);
   }
   png_set_read_fn(png, &input, ReadPngBytes);
   png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // ours below has the clearer message
   png_read_info(png, info);
   *size = {static_cast<int>(png_get_image_height(png, info)),
            static_cast<int>(png_get_image_width(png, info))};
-  if (MakeRoom(wanted, *size, /*all=*/true)) ReadPngPixels(png, info, wanted.image);
+  if (MakeRoom(wanted, *size, /*all=*/true)) {
+    ReadPngPixels(png, info, wanted.image);
+    input.pixels_read = true;
+    png_read_end(png, nullptr);
+  }
   png_destroy_read_struct(&png, &info, nullptr);
   return CheckSize(*size);
 }
 
 absl::Status ReadImage(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
   const ImageFormat format = SniffImage(bytes);
+  if (wanted.note != nullptr) wanted.note->clear();
   if (format == ImageFormat::kJpeg) return ReadJpeg(bytes, wanted, size);
   if (format == ImageFormat::kPng) return ReadPng(bytes, wanted, size);
   return InvalidArgument(bytes.empty() ? "empty file" : "neither a JPEG nor a PNG file");

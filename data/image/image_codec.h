@@ -1,10 +1,10 @@
 // Image files in memory to pixels and back: JPEG and PNG, told apart by their bytes, never by a name.
 //
 // Every variant becomes plain 8-bit grey or RGB: CMYK and YCCK (inverted, as Adobe writes them), 16 bits,
-// palettes, transparency (dropped), interlacing. Grey of colour is Pillow's weighted sum. Profiles and gamma
-// are ignored, and so is EXIF orientation, as PIL and TensorFlow do. The pixels are Pillow's: the test
-// odd_images lists what differs. A warning of a decoder that leaves all pixels whole is a note; any other
-// one, that of a truncated file above all, is an error: its pixels would be made up.
+// palettes, transparency (dropped), interlacing. Grey of colour is Pillow's weighted sum. Profiles, gamma and
+// EXIF orientation are ignored. The pixels are Pillow's; tests/data/image/odd_images_test.py lists what
+// differs. A fault that leaves all pixels whole is a note; any other one, a truncated file above all, is an
+// error: its pixels would be made up.
 #pragma once
 
 #include <cstdint>

@@ -34,11 +34,13 @@ struct Errors {
   bool in_header;
 };
 
-// Of the header alone, pixels apart.
-bool IsNote(const Errors& errors) {
+// Of the header or the end alone, pixels apart.
+bool IsNote(j_decompress_ptr info) {
   const std::set<int> notes = {JWRN_JFIF_MAJOR, JWRN_ADOBE_XFORM, JWRN_NOT_SEQUENTIAL};
-  const int code = errors.manager.msg_code;
-  return notes.contains(code) || (code == JWRN_EXTRANEOUS_DATA && errors.in_header);
+  const int code = info->err->msg_code;
+  const bool in_header = reinterpret_cast<Errors*>(info->err)->in_header;
+  return notes.contains(code) || (code == JWRN_EXTRANEOUS_DATA && in_header) ||
+         (code == JWRN_JPEG_EOF && !in_header && !info->progressive_mode);
 }
 
 void ReadRows(jpeg_decompress_struct* info, Reference* reference) {
@@ -73,7 +75,7 @@ Reference Read(const Bytes& file) {
     std::longjmp(reinterpret_cast<Errors*>(common->err)->jump, 1);
   };
   errors.manager.emit_message = [](j_common_ptr common, int level) {
-    if (level < 0 && !IsNote(*reinterpret_cast<Errors*>(common->err))) ++common->err->num_warnings;
+    if (level < 0 && !IsNote(reinterpret_cast<j_decompress_ptr>(common))) ++common->err->num_warnings;
   };
   if (setjmp(errors.jump) == 0) {
     jpeg_create_decompress(&info);
