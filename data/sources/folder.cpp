@@ -24,7 +24,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenFolder(const SourceOptions& opt
       folders.push_back(folder);
       files[folder] = std::move(names);
     } else if (std::ranges::find(classes, folder) == classes.end()) {
-      warnings.push_back(absl::StrCat("folder ", folder, " has no images and is no class"));
+      warnings.push_back(absl::StrCat("folder ", folder, " has no images and is not a class"));
     }
   }
   if (classes.empty()) classes = folders;

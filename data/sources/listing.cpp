@@ -57,7 +57,8 @@ absl::Status Lister::AddTree(const std::string& folder, std::vector<FileId>* abo
                              std::vector<std::string>* names) {
   const std::optional<FileId> id = IdOf(fs::path(input_) / folder);
   if (id && std::ranges::find(*above, *id) != above->end()) {
-    warnings_.push_back(absl::StrCat(folder, " is not followed: it links to a folder that it lies in"));
+    warnings_.push_back(
+        absl::StrCat("the link ", folder, " is not followed: it leads to a folder that contains it"));
     return absl::OkStatus();
   }
   above->push_back(id.value_or(FileId()));
@@ -85,7 +86,8 @@ void Lister::Report(ImageSource* source) const {
     source->Note(
         absl::StrCat(hidden_, " hidden files and folders are left out, the first is ", first_hidden_));
   }
-  if (found_output_) source->Note(absl::StrCat("the output directory ", output_, " is no part of the input"));
+  if (found_output_)
+    source->Note(absl::StrCat("the output directory ", output_, " is inside the input and is left out"));
   for (const std::string& warning : warnings_) source->Warn(warning);
 }
 

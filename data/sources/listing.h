@@ -28,8 +28,8 @@ class Lister {
 
   // What is directly in the input.
   absl::StatusOr<Listing> List();
-  // All files below the input's folder `folder`, as names relative to the input. A link to a folder that it
-  // lies in is not followed.
+  // All files below the input's folder `folder`, as names relative to the input. A link to a folder that
+  // contains it is not followed.
   absl::StatusOr<std::vector<std::string>> ListTree(const std::string& folder);
 
   void CountHidden(const std::string& name);
@@ -40,7 +40,7 @@ class Lister {
   using FileId = std::pair<dev_t, ino_t>;
   static std::optional<FileId> IdOf(const std::string& path);
   absl::StatusOr<Listing> ListFolder(const std::string& folder);
-  // `above`: the folders that `folder` lies in.
+  // `above`: the folders that contain `folder`.
   absl::Status AddTree(const std::string& folder, std::vector<FileId>* above,
                        std::vector<std::string>* names);
 

@@ -60,7 +60,7 @@ absl::StatusOr<std::vector<std::string>> ListedClasses(const SourceOptions& opti
   }
   for (const std::string& name : *classes) {
     if (name.find('\0') != std::string::npos)
-      return InvalidArgument(path, " is no text in UTF-8; save it as that");
+      return InvalidArgument(path, " is not UTF-8 text; save it as UTF-8");
     if (absl::StripAsciiWhitespace(name) == name) continue;
     return InvalidArgument(path, ": \"", name, "\" begins or ends with a blank; remove the blank");
   }

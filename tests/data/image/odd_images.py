@@ -79,8 +79,7 @@ def palette(entries):
     return chunk(b"PLTE", photo(1, entries).tobytes())
 
 
-def png(height=19, width=23, kind=RGB, depth=8, interlaced=False, before=b"", between=b"", after=b"", data=None, end=chunk(b"IEND"),
-        row_filter=0, level=6):
+def png(height=19, width=23, kind=RGB, depth=8, interlaced=False, before=b"", between=b"", after=b"", data=None, end=None, row_filter=0, level=6):
     """before: chunks before the palette and the data; between: after the palette; after: after the data."""
     if data is None:
         data = zlib.compress(scans(sample_values(height, width, kind, depth), depth, interlaced, row_filter), level)
@@ -89,6 +88,8 @@ def png(height=19, width=23, kind=RGB, depth=8, interlaced=False, before=b"", be
     else:
         data = b"".join(chunk(b"IDAT", piece) for piece in data)
     colours = palette(min(2**depth, 200)) if kind == PALETTE else b""
+    if end is None:
+        end = chunk(b"IEND")
     return SIGNATURE + header(height, width, kind, depth, interlaced) + before + colours + between + data + after + end
 
 
@@ -255,9 +256,10 @@ def irregular_jpeg_files():
     yield "quantization-16-bit", wide.replace(b"\xff\xc0", b"\xff\xc1", 1)
     yield "extended-sequential", plain.replace(b"\xff\xc0", b"\xff\xc1", 1)
     yield "no-huffman-tables", changed(plain, lambda marker, data: b"" if marker == 0xC4 else segment(marker, data))
-    for name, at, value in (("12-bit", 0, 12), ("no-height", 2, 0), ("2-components", 5, 2)):
-        yield name, changed(plain, lambda marker, data: segment(
-            marker, data if marker != 0xC0 else data[:at] + bytes([value] * (2 if name == "no-height" else 1)) + data[at + (2 if name == "no-height" else 1):]))
+    frame = next(data for marker, data in header if marker == 0xC0)
+    for name, other_frame in (("12-bit", b"\x0c" + frame[1:]), ("no-height", frame[:1] + b"\0\0" + frame[3:]),
+                              ("2-components", frame[:5] + b"\2" + frame[6:])):
+        yield name, plain.replace(frame, other_frame, 1)
     yield "lossless", plain.replace(b"\xff\xc0", b"\xff\xc3", 1)
     progressive = jpeg(progressive=True)
     second = progressive.index(b"\xff\xda", progressive.index(b"\xff\xda") + 2)

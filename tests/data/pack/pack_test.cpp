@@ -151,7 +151,7 @@ TEST(PackFolder, WarningsAreErrorsWhenStrict) {
   EXPECT_EQ(summary->classes, 2);
   EXPECT_THAT(summary->warnings,
               ElementsAre(HasSubstr("1 files outside the class folders are left out, the first is README"),
-                          "folder bird has no images and is no class"));
+                          "folder bird has no images and is not a class"));
   options.strict = true;
   options.output = dir / "strict";
   EXPECT_THAT(Error(options), AllOf(HasSubstr("README"), HasSubstr("bird")));

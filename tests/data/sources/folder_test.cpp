@@ -73,9 +73,9 @@ TEST_F(Folder, LinksAreFollowedAndLoopsFound) {
   Link(".", "beam/self");
   Link("../in/bar", "beam/more/bar");  // and from there up to what it lies in
   EXPECT_THAT(Summary().warnings,
-              ElementsAre("bar/up is not followed: it links to a folder that it lies in",
-                          "beam/more/bar/up is not followed: it links to a folder that it lies in",
-                          "beam/self is not followed: it links to a folder that it lies in"));
+              ElementsAre("the link bar/up is not followed: it leads to a folder that contains it",
+                          "the link beam/more/bar/up is not followed: it leads to a folder that contains it",
+                          "the link beam/self is not followed: it leads to a folder that contains it"));
   EXPECT_THAT(Packed(), ElementsAre("bar", "beam", "class", "bar/1.png", "bar/2.png", "beam/1.png",
                                     "beam/more/bar/1.png", "beam/more/bar/2.png", "beam/more/deep/2.png",
                                     "class/2.png"));
@@ -93,8 +93,8 @@ TEST_F(Folder, TheOutputIsNoClass) {
     const std::vector<std::string> want = {"bar", "beam", "bar/1.png", "beam/1.png"};
     for (const std::string split : {"train", "val", "train"}) {  // and it is there from the second on
       options_.split = split;
-      EXPECT_THAT(Summary().notes,
-                  ElementsAre("the output directory " + options_.output + " is no part of the input"));
+      EXPECT_THAT(Summary().notes, ElementsAre("the output directory " + options_.output +
+                                               " is inside the input and is left out"));
       EXPECT_EQ(Packed(), want) << place;
     }
     fs::remove_all(options_.output);
@@ -103,7 +103,7 @@ TEST_F(Folder, TheOutputIsNoClass) {
 
 TEST_F(Folder, EmptyFoldersAreNoClasses) {
   fs::create_directories(dir_ / "in/empty/in/depth");
-  EXPECT_THAT(Summary().warnings, ElementsAre("folder empty has no images and is no class"));
+  EXPECT_THAT(Summary().warnings, ElementsAre("folder empty has no images and is not a class"));
   EXPECT_THAT(Packed(), ElementsAre("bar", "beam", "bar/1.png", "beam/1.png"));
   // Unless a list of the classes says that it is one.
   const std::string list = "empty\nbeam\nbar\n";
@@ -144,7 +144,7 @@ TEST_F(Folder, ClassesFileWithInvisibleCharacters) {
       std::string("\xFF\xFE"
                   "b\0e\0a\0m\0\n\0b\0a\0r\0",
                   18));
-  EXPECT_THAT(Error(), HasSubstr("classes.txt is no text in UTF-8"));
+  EXPECT_THAT(Error(), HasSubstr("classes.txt is not UTF-8 text"));
 }
 
 TEST_F(Folder, ImagesWithIrregularHeadersAreNoted) {
