@@ -66,8 +66,8 @@ struct JpegErrors {
   jpeg_error_mgr manager;  // first, so that a pointer to it is a pointer to this
   std::jmp_buf jump;
   char message[JMSG_LENGTH_MAX];
-  char note[JMSG_LENGTH_MAX];  // the first warning that is no damage
-  bool in_header;
+  char note[JMSG_LENGTH_MAX];  // the first warning that does not mean damage
+  bool in_header, cut_short;
 };
 
 [[noreturn]] void OnJpegError(j_common_ptr info) {
@@ -98,7 +98,11 @@ bool IsHarmless(j_decompress_ptr info, const JpegErrors& errors) {
 void OnJpegMessage(j_common_ptr info, int level) {
   auto* errors = reinterpret_cast<JpegErrors*>(info->err);
   if (level >= 0) return;  // no warning
-  if (!IsHarmless(reinterpret_cast<j_decompress_ptr>(info), *errors)) OnJpegError(info);
+  errors->cut_short |= errors->manager.msg_code == JWRN_JPEG_EOF;
+  if (!IsHarmless(reinterpret_cast<j_decompress_ptr>(info), *errors)) {
+    if (errors->cut_short) errors->manager.msg_code = JWRN_JPEG_EOF;  // the cause of all that follows
+    OnJpegError(info);
+  }
   if (errors->note[0] == 0) info->err->format_message(info, errors->note);
 }
 
@@ -108,11 +112,12 @@ jpeg_error_mgr* InitErrors(JpegErrors* errors) {
   errors->manager.emit_message = OnJpegMessage;
   errors->note[0] = 0;
   errors->in_header = true;
+  errors->cut_short = false;
   return &errors->manager;
 }
 
 // One row of RGB to grey, or of CMYK to grey or RGB. Files hold 255 minus the ink, as Adobe's programs write
-// it: hardly a file does without, and Pillow and ImageMagick rely on it too, with or without Adobe's marker.
+// them. Pillow and ImageMagick assume this with and without Adobe's marker.
 void ConvertRow(const uint8_t* from, bool cmyk, int channels, int width, uint8_t* out) {
   for (int x = 0; x < width; ++x, from += cmyk ? 4 : 3, out += channels) {
     uint8_t rgb[3];
@@ -229,7 +234,7 @@ void ReadPngPixels(png_structp png, png_infop info, Image* image) {
   if (to_grey) MakeGrey(image);
 }
 
-// What is wrong after the pixels, whose checksums are right, is a note.
+// A fault after the pixels is a note: the checksums of the pixels are right.
 absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
   PngInput input = {bytes, {}, {}, false};
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &input, OnPngError, IgnorePngWarning);
