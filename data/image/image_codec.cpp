@@ -14,7 +14,6 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
 
@@ -29,12 +28,14 @@ absl::Status CheckSize(ImageSize size) {
                     " a side and ", kMaxImagePixels, " in all");
 }
 
+constexpr size_t kNoteBytes = JMSG_LENGTH_MAX;
+
 // What to read of an image besides its size: nothing without `image`.
 struct Wanted {
   int channels = 0;
   const ChoosePart* choose = nullptr;
   Image* image = nullptr;
-  std::string* note = nullptr;
+  char* note = nullptr;  // kNoteBytes, or nullptr
 };
 
 // Makes room for the part of an image of this size that is wanted, or for all of it. False: none is wanted,
@@ -66,7 +67,7 @@ struct JpegErrors {
   jpeg_error_mgr manager;  // first, so that a pointer to it is a pointer to this
   std::jmp_buf jump;
   char message[JMSG_LENGTH_MAX];
-  char note[JMSG_LENGTH_MAX];  // the first warning that does not mean damage
+  char note[kNoteBytes];  // the first warning that does not mean damage
   bool in_header, cut_short;
 };
 
@@ -181,7 +182,7 @@ absl::Status ReadJpeg(std::span<const uint8_t> bytes, const Wanted& wanted, Imag
   *size = {static_cast<int>(info.image_height), static_cast<int>(info.image_width)};
   if (MakeRoom(wanted, *size, /*all=*/false)) ReadJpegPixels(&info, wanted.image);
   jpeg_destroy_decompress(&info);
-  if (wanted.note != nullptr) *wanted.note = errors.note;
+  if (wanted.note != nullptr) std::memcpy(wanted.note, errors.note, kNoteBytes);
   return CheckSize(*size);
 }
 
@@ -243,7 +244,8 @@ absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, Image
   if (setjmp(input.jump) != 0) {
     png_destroy_read_struct(&png, &info, nullptr);
     if (!input.pixels_read) return DataLoss("damaged PNG: ", input.message);
-    if (wanted.note != nullptr) *wanted.note = absl::StrCat("damaged after the pixels: ", input.message);
+    if (wanted.note != nullptr)
+      std::snprintf(wanted.note, kNoteBytes, "damaged after the pixels: %s", input.message);
     return CheckSize(*size);
   }
   png_set_read_fn(png, &input, ReadPngBytes);
@@ -262,7 +264,6 @@ absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, Image
 
 absl::Status ReadImage(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
   const ImageFormat format = SniffImage(bytes);
-  if (wanted.note != nullptr) wanted.note->clear();
   if (format == ImageFormat::kJpeg) return ReadJpeg(bytes, wanted, size);
   if (format == ImageFormat::kPng) return ReadPng(bytes, wanted, size);
   return InvalidArgument(bytes.empty() ? "empty file" : "neither a JPEG nor a PNG file");
@@ -294,7 +295,10 @@ absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* im
   DEEPER_CHECK(channels == 1 || channels == 3);
   const ChoosePart all = ChooseAll;
   ImageSize size;
-  return ReadImage(bytes, {channels, &all, image, note}, &size);
+  char text[kNoteBytes] = "";
+  const absl::Status status = ReadImage(bytes, {channels, &all, image, text}, &size);
+  if (note != nullptr) *note = text;
+  return status;
 }
 
 std::vector<uint8_t> EncodeJpeg(const Image& image, int quality) {
