@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdio>
 
+#include <jerror.h>
 #include <jpeglib.h>
 #include <png.h>
 
@@ -27,11 +28,14 @@ absl::Status CheckSize(ImageSize size) {
                     " per side and ", kMaxImagePixels, " in total");
 }
 
-// What to read of an image besides its size; without `image`, nothing.
+constexpr size_t kNoteBytes = JMSG_LENGTH_MAX;
+
+// What to read of an image besides its size: nothing without `image`.
 struct Wanted {
   int channels = 0;
   const ChoosePart* choose = nullptr;
   Image* image = nullptr;
+  char* note = nullptr;  // kNoteBytes, or nullptr
 };
 
 // Makes room for the wanted part of an image of this size, or for all of it. False: no part is wanted, or the
@@ -52,12 +56,19 @@ uint8_t* Row(Image* image, size_t y) {
   return image->pixels.data() + y * static_cast<size_t>(image->width) * static_cast<size_t>(image->channels);
 }
 
+// The same weighted sum for every format and colour profile: Rec. 601 in 16 bits, as in Pillow.
+uint8_t GreyOf(const uint8_t* rgb) {
+  return static_cast<uint8_t>((19595 * rgb[0] + 38470 * rgb[1] + 7471 * rgb[2] + (1 << 15)) >> 16);
+}
+
 // Both libraries report errors by jumping out of the call. The jump skips destructors, so the functions
 // between setjmp and the library hold only plain data.
 struct JpegErrors {
   jpeg_error_mgr manager;  // first, so that a pointer to it is a pointer to this
   std::jmp_buf jump;
   char message[JMSG_LENGTH_MAX];
+  char note[kNoteBytes];  // the first warning that does not mean damage
+  bool in_header, cut_short;
 };
 
 [[noreturn]] void OnJpegError(j_common_ptr info) {
@@ -66,27 +77,58 @@ struct JpegErrors {
   std::longjmp(errors->jump, 1);
 }
 
+// Whether libjpeg's last warning loses no pixel. An unknown version of JFIF or of Adobe's colour transform;
+// wrong bounds of a sequential scan, which libjpeg does not use; bytes between two segments of the header; a
+// missing end: where data is missing too, decoding one sequential scan of Huffman codes gives another
+// warning. Unused bytes after a scan are damage: its decoding may have gone wrong before them.
+bool IsHarmless(j_decompress_ptr info, const JpegErrors& errors) {
+  switch (errors.manager.msg_code) {
+    case JWRN_JFIF_MAJOR:
+    case JWRN_ADOBE_XFORM:
+    case JWRN_NOT_SEQUENTIAL:
+      return true;
+    case JWRN_EXTRANEOUS_DATA:
+      return errors.in_header;
+    case JWRN_JPEG_EOF:
+      return !errors.in_header && !info->arith_code && !jpeg_has_multiple_scans(info);
+    default:
+      return false;
+  }
+}
+
 void OnJpegMessage(j_common_ptr info, int level) {
-  if (level < 0) OnJpegError(info);  // a warning: the data is damaged
+  auto* errors = reinterpret_cast<JpegErrors*>(info->err);
+  if (level >= 0) return;  // no warning
+  errors->cut_short |= errors->manager.msg_code == JWRN_JPEG_EOF;
+  if (!IsHarmless(reinterpret_cast<j_decompress_ptr>(info), *errors)) {
+    if (errors->cut_short) errors->manager.msg_code = JWRN_JPEG_EOF;  // the cause of all that follows
+    OnJpegError(info);
+  }
+  if (errors->note[0] == 0) info->err->format_message(info, errors->note);
 }
 
 jpeg_error_mgr* InitErrors(JpegErrors* errors) {
   jpeg_std_error(&errors->manager);
   errors->manager.error_exit = OnJpegError;
   errors->manager.emit_message = OnJpegMessage;
+  errors->note[0] = 0;
+  errors->in_header = true;
+  errors->cut_short = false;
   return &errors->manager;
 }
 
-// One row of CMYK to grey or RGB.
-void ConvertCmyk(const uint8_t* cmyk, bool inverted, int channels, int width, uint8_t* out) {
-  const int flip = inverted ? 0 : 255;
-  for (int x = 0; x < width; ++x, cmyk += 4, out += channels) {
-    int rgb[3];
-    for (int c = 0; c < 3; ++c) rgb[c] = ((cmyk[c] ^ flip) * (cmyk[3] ^ flip) + 127) / 255;
+// One row of RGB to grey, or of CMYK to grey or RGB. Files hold 255 minus the ink, as Adobe's programs write
+// them. Pillow and ImageMagick assume this with and without Adobe's marker.
+void ConvertRow(const uint8_t* from, bool cmyk, int channels, int width, uint8_t* out) {
+  for (int x = 0; x < width; ++x, from += cmyk ? 4 : 3, out += channels) {
+    uint8_t rgb[3];
+    for (int c = 0; c < 3; ++c) {
+      rgb[c] = cmyk ? static_cast<uint8_t>((from[c] * from[3] + 127) / 255) : from[c];
+    }
     if (channels == 3) {
       std::copy_n(rgb, 3, out);
     } else {
-      *out = static_cast<uint8_t>((299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2] + 500) / 1000);
+      *out = GreyOf(rgb);
     }
   }
 }
@@ -98,7 +140,8 @@ constexpr int kChromaMargin = 2;
 // Reads the part that *image has room for.
 void ReadJpegPixels(jpeg_decompress_struct* info, Image* image) {
   const bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
-  info->out_color_space = cmyk ? JCS_CMYK : image->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  const bool grey = image->channels == 1 && info->jpeg_color_space == JCS_GRAYSCALE;
+  info->out_color_space = cmyk ? JCS_CMYK : grey ? JCS_GRAYSCALE : JCS_RGB;
   jpeg_start_decompress(info);
   const int full_width = static_cast<int>(info->image_width);
   auto left = static_cast<JDIMENSION>(std::max(0, image->x - kChromaMargin));
@@ -110,12 +153,13 @@ void ReadJpegPixels(jpeg_decompress_struct* info, Image* image) {
   JSAMPARRAY decoded = info->mem->alloc_sarray(reinterpret_cast<j_common_ptr>(info), JPOOL_IMAGE,
                                                info->output_width * components, 1);
   const uint8_t* const from = decoded[0] + (static_cast<JDIMENSION>(image->x) - left) * components;
-  const bool in_place = !cmyk && image->width == full_width;
+  const bool convert = static_cast<int>(components) != image->channels;
+  const bool in_place = !convert && image->width == full_width;
   for (int y = 0; y < image->height; ++y) {
     uint8_t* row = Row(image, static_cast<size_t>(y));
     jpeg_read_scanlines(info, in_place ? &row : decoded, 1);
-    if (cmyk) {
-      ConvertCmyk(from, info->saw_Adobe_marker, image->channels, image->width, row);
+    if (convert) {
+      ConvertRow(from, cmyk, image->channels, image->width, row);
     } else if (!in_place) {
       std::memcpy(row, from, static_cast<size_t>(image->width) * components);
     }
@@ -134,9 +178,11 @@ absl::Status ReadJpeg(std::span<const uint8_t> bytes, const Wanted& wanted, Imag
   jpeg_create_decompress(&info);
   jpeg_mem_src(&info, bytes.data(), bytes.size());
   jpeg_read_header(&info, TRUE);
+  errors.in_header = false;
   *size = {static_cast<int>(info.image_height), static_cast<int>(info.image_width)};
   if (MakeRoom(wanted, *size, /*all=*/false)) ReadJpegPixels(&info, wanted.image);
   jpeg_destroy_decompress(&info);
+  if (wanted.note != nullptr) std::memcpy(wanted.note, errors.note, kNoteBytes);
   return CheckSize(*size);
 }
 
@@ -144,6 +190,7 @@ struct PngInput {
   std::span<const uint8_t> rest;
   std::jmp_buf jump;
   char message[128];
+  bool pixels_read;
 };
 
 [[noreturn]] void OnPngError(png_structp png, png_const_charp message) {
@@ -161,38 +208,56 @@ void ReadPngBytes(png_structp png, png_bytep out, size_t bytes) {
   input->rest = input->rest.subspan(bytes);
 }
 
+// Of RGB, in place.
+void MakeGrey(Image* image) {
+  const size_t count = size_t{1} * image->height * image->width;
+  for (size_t i = 0; i < count; ++i) image->pixels[i] = GreyOf(&image->pixels[3 * i]);
+  image->channels = 1;
+  image->pixels.resize(count);
+}
+
 void ReadPngPixels(png_structp png, png_infop info, Image* image) {
   png_set_expand(png);
   png_set_scale_16(png);
   png_set_strip_alpha(png);
-  if (image->channels == 3) {
-    png_set_gray_to_rgb(png);
-  } else if (png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR) {
-    png_set_rgb_to_gray_fixed(png, PNG_ERROR_ACTION_NONE, 29900, 58700);
+  // libpng's own conversion to grey depends on the file's gamma.
+  const bool to_grey = image->channels == 1 && png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR;
+  if (image->channels == 3) png_set_gray_to_rgb(png);
+  if (to_grey) {
+    image->channels = 3;
+    image->pixels.resize(3 * image->pixels.size());
   }
   const int passes = png_set_interlace_handling(png);
   png_read_update_info(png, info);
   for (int pass = 0; pass < passes; ++pass) {
     for (int y = 0; y < image->height; ++y) png_read_row(png, Row(image, static_cast<size_t>(y)), nullptr);
   }
-  png_read_end(png, nullptr);
+  if (to_grey) MakeGrey(image);
 }
 
+// A fault after the pixels is a note: the checksums of the pixels are right.
 absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
-  PngInput input = {bytes, {}, {}};
+  PngInput input = {bytes, {}, {}, false};
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &input, OnPngError, IgnorePngWarning);
   png_infop info = png_create_info_struct(png);
   DEEPER_CHECK(png != nullptr && info != nullptr);
   if (setjmp(input.jump) != 0) {
     png_destroy_read_struct(&png, &info, nullptr);
-    return DataLoss("damaged PNG: ", input.message);
+    if (!input.pixels_read) return DataLoss("damaged PNG: ", input.message);
+    if (wanted.note != nullptr)
+      std::snprintf(wanted.note, kNoteBytes, "damaged after the pixels: %s", input.message);
+    return CheckSize(*size);
   }
   png_set_read_fn(png, &input, ReadPngBytes);
   png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // CheckSize has the clearer message
   png_read_info(png, info);
   *size = {static_cast<int>(png_get_image_height(png, info)),
            static_cast<int>(png_get_image_width(png, info))};
-  if (MakeRoom(wanted, *size, /*all=*/true)) ReadPngPixels(png, info, wanted.image);
+  if (MakeRoom(wanted, *size, /*all=*/true)) {
+    ReadPngPixels(png, info, wanted.image);
+    input.pixels_read = true;
+    png_read_end(png, nullptr);
+  }
   png_destroy_read_struct(&png, &info, nullptr);
   return CheckSize(*size);
 }
@@ -223,11 +288,17 @@ absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes) {
 absl::Status DecodePart(std::span<const uint8_t> bytes, int channels, ChoosePart choose, Image* image) {
   DEEPER_CHECK(channels == 1 || channels == 3);
   ImageSize size;
-  return ReadImage(bytes, {channels, &choose, image}, &size);
+  return ReadImage(bytes, {channels, &choose, image, nullptr}, &size);
 }
 
-absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image) {
-  return DecodePart(bytes, channels, ChooseAll, image);
+absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image, std::string* note) {
+  DEEPER_CHECK(channels == 1 || channels == 3);
+  const ChoosePart all = ChooseAll;
+  ImageSize size;
+  char text[kNoteBytes] = "";
+  const absl::Status status = ReadImage(bytes, {channels, &all, image, text}, &size);
+  if (note != nullptr) *note = text;
+  return status;
 }
 
 std::vector<uint8_t> EncodeJpeg(const Image& image, int quality) {

@@ -1,13 +1,15 @@
 // Decodes and encodes JPEG and PNG files in memory. Detects the format from the bytes, never from a name.
 //
-// Every variant becomes plain 8-bit grey or RGB: CMYK and YCCK (inverted where an Adobe marker says so), 16
-// bits, palettes, transparency (dropped), interlacing. Ignores EXIF orientation, as PIL and TensorFlow do. A
-// decoder's warning, for example about a truncated file, is an error, because the decoder would invent the
-// missing pixels.
+// Every variant becomes plain 8-bit grey or RGB: CMYK and YCCK (inverted, as Adobe writes them), 16 bits,
+// palettes, transparency (dropped), interlacing. Grey of colour is Pillow's weighted sum. Profiles, gamma and
+// EXIF orientation are ignored. The pixels are Pillow's; tests/data/image/odd_images_test.py lists what
+// differs. A fault that leaves all pixels whole is a note. Any other fault, for example a truncated
+// file, is an error, because the decoder would invent the missing pixels.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,8 +28,11 @@ constexpr int kMaxImageSide = 65500;  // JPEG's
 // From the header alone. InvalidArgument: neither JPEG nor PNG. DataLoss: damaged. OutOfRange: too large.
 absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes);
 
-// Decodes to `channels` = 1 or 3, into *image (reuses its memory). Errors as ReadImageSize.
-absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image);
+// Decodes to `channels` = 1 or 3, into *image (reuses its memory). Errors as ReadImageSize. *note, if
+// given, is set to the first irregularity that leaves all pixels whole, such as an unknown version of JFIF;
+// else "".
+absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image,
+                         std::string* note = nullptr);
 
 // Decodes the part of a JPEG that `choose` returns, or all of a PNG. The pixels equal those of the whole
 // image. Does not read the file beyond the part, and so does not detect damage there.

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -163,8 +164,9 @@ absl::StatusOr<std::vector<uint8_t>> ReadFile(const std::string& path) {
 }
 
 absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::vector<uint8_t> text, ReadFile(path));
-  return absl::StrSplit(std::string(text.begin(), text.end()), absl::ByAnyChar("\r\n"), absl::SkipEmpty());
+  ASSIGN_OR_RETURN(const std::vector<uint8_t> content, ReadFile(path));
+  const std::string text(content.begin(), content.end());
+  return absl::StrSplit(absl::StripPrefix(text, "\xEF\xBB\xBF"), absl::ByAnyChar("\r\n"), absl::SkipEmpty());
 }
 
 }  // namespace deeper

@@ -52,7 +52,7 @@ class File {
 };
 
 absl::StatusOr<std::vector<uint8_t>> ReadFile(const std::string& path);
-// The lines that are not empty, without their line ends (\n or \r\n).
+// The lines that are not empty, without their line ends (\n or \r\n) and without a UTF-8 byte order mark.
 absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path);
 
 }  // namespace deeper

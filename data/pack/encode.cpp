@@ -69,7 +69,7 @@ absl::StatusOr<StoredSample> EncodeSample(const ImageSource& source, int64_t i, 
   Image& image = loaded.image;
   if (decode || !keep_file) {
     if (!loaded.file.empty()) {
-      RETURN_IF_ERROR(DecodeImage(loaded.file, source.channels(), &image));
+      RETURN_IF_ERROR(DecodeImage(loaded.file, source.channels(), &image, &stored.note));
     }
     if (options.resize > 0) {
       RETURN_IF_ERROR(ResizeShortSide(options.resize, &image));

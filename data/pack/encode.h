@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,6 +28,7 @@ struct StoredSample {
   int height = 0, width = 0;
   uint16_t flags = 0;
   PixelSums sums;
+  std::string note;  // of DecodeImage
 };
 
 // Loads sample `i`; decodes, resizes and encodes it as `options` say. With decode = false, a file that is

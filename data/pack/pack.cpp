@@ -34,8 +34,9 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
                                                        const std::vector<std::string>& known_classes,
                                                        const PackProgress& progress) {
   ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options.format));
-  ASSIGN_OR_RETURN(std::unique_ptr<ImageSource> source,
-                   format->open({options.input, options.split, known_classes, options.jobs, progress}));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<ImageSource> source,
+      format->open({options.input, options.output, options.split, known_classes, options.jobs, progress}));
   RETURN_IF_ERROR(CheckClassNames(source->classes()));
   if (const std::vector<std::string>& warnings = source->warnings(); options.strict && !warnings.empty()) {
     return InvalidArgument("--strict: ", absl::StrJoin(warnings, "; "));
@@ -47,20 +48,21 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
 absl::Status PrepareOutput(const PackOptions& options, const PackPlan& plan) {
   std::set<std::string> ours;
   for (const ShardEntry& shard : plan.manifest.shards) ours.insert(shard.file);
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(options.output));
-  for (const std::string& name : names) {
-    const std::string path = fs::path(options.output) / name;
-    std::error_code error;
+  std::error_code error;
+  for (auto it = fs::directory_iterator(options.output, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    const std::string path = it->path(), name = it->path().filename();
+    std::error_code not_removed;
     if (absl::EndsWith(name, kTemporarySuffix) && IsShardFileName(fs::path(name).stem(), options.split))
-      fs::remove(path, error);
-    if (error) return IoError("remove", path, error.value());
+      fs::remove(path, not_removed);
+    if (not_removed) return IoError("remove", path, not_removed.value());
     if (!IsShardFileName(name, options.split)) continue;
     absl::StatusOr<ShardFile> shard = ShardFile::Open(path);
     if (ours.contains(name) && (!shard.ok() || shard->header().uuid == plan.manifest.uuid)) continue;
     return FailedPrecondition(path, " is from another packing of split ", options.split,
                               "; delete that split's shards, or use another output directory");
   }
-  return absl::OkStatus();
+  return error ? IoError("list", options.output, error.value()) : absl::OkStatus();
 }
 
 // Whether `path` already is the complete planned shard.
@@ -119,6 +121,7 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageS
   summary.classes = static_cast<int64_t>(manifest.classes.size());
   summary.reencoded = plan.reencoded;
   summary.warnings = source.warnings();
+  summary.notes = plan.notes;
   return summary;
 }
 

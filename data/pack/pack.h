@@ -35,6 +35,7 @@ struct PackSummary {
   int64_t kept_shards = 0;            // complete and valid from an earlier run
   int64_t reencoded = 0;              // samples stored as JPEG, but not with the original file's bytes
   std::vector<std::string> warnings;  // a class without images, files outside the class folders
+  std::vector<std::string> notes;     // hidden files left out, images with irregular headers
 };
 
 // InvalidArgument: options or input that cannot be packed. DataLoss, naming the images: more than `allow_bad`

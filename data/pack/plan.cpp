@@ -1,6 +1,7 @@
 #include "data/pack/plan.h"
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -29,13 +30,14 @@ struct Scan {
   std::vector<Scanned> samples;  // in the source's order
   std::vector<Reject> rejects;
   PixelSums sums;
+  std::map<int64_t, std::string> notes;  // of the source's samples that have one
 };
 
 absl::StatusOr<Scan> ScanSource(const PackOptions& options, const ImageSource& source,
                                 const PackProgress& progress) {
   std::vector<absl::StatusOr<Scanned>> scanned(static_cast<size_t>(source.size()));
   Scan scan;
-  std::mutex mutex;  // guards scan.sums
+  std::mutex mutex;  // guards scan.sums and scan.notes
   ProgressCounter counter(progress, "scan", source.size());
   RETURN_IF_ERROR(RunJobs(options.jobs, source.size(), [&](int64_t i) {
     absl::StatusOr<StoredSample> stored = EncodeSample(source, i, options, /*decode=*/true);
@@ -51,6 +53,7 @@ absl::StatusOr<Scan> ScanSource(const PackOptions& options, const ImageSource& s
                      stored->flags};
       std::scoped_lock lock(mutex);
       scan.sums.Add(stored->sums);
+      if (!stored->note.empty()) scan.notes[i] = stored->note;
     } else {
       slot = stored.status();
     }
@@ -139,6 +142,13 @@ absl::StatusOr<PackPlan> PlanPacking(const PackOptions& options, const ImageSour
   if (scan.samples.empty()) return InvalidArgument("no images in ", options.input);
   Shuffle(options.shuffle, &scan.samples);
   PackPlan plan;
+  plan.notes = source.notes();
+  if (!scan.notes.empty()) {
+    const auto& [first, note] = *scan.notes.begin();
+    plan.notes.push_back(absl::StrCat(scan.notes.size(),
+                                      " images are irregular but have all their pixels, the first is ",
+                                      source.Name(first), ": ", note));
+  }
   SplitManifest& manifest = plan.manifest;
   manifest.uuid = Uuid(options, source, scan.samples);
   manifest.encoding = options.encoding;

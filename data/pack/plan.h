@@ -25,6 +25,7 @@ struct PackPlan {
   std::vector<PlannedShard> shards;
   SplitManifest manifest;  // complete except its shards' bytes and xxh3
   int64_t reencoded = 0;
+  std::vector<std::string> notes;
 };
 
 // Errors as Pack().

@@ -16,6 +16,7 @@
 #include "data/io/file.h"
 #include "data/io/tar.h"
 #include "data/sources/imagenet_labels.h"
+#include "data/sources/listing.h"
 #include "data/sources/source.h"
 #include "kernels/base/jobs.h"
 #include "kernels/base/status.h"
@@ -81,8 +82,9 @@ absl::StatusOr<std::vector<std::string>> KnownClasses(const SourceOptions& optio
       differing.empty() ? "their order differs" : absl::StrCat("only one of the two has ", differing[0]));
 }
 
-// The class archives in `input`, or in the training archive there, sorted. *paths receives their files.
-absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, std::vector<std::string>* paths,
+// The class archives in `input`, or in the training archive there, sorted; *paths receives their files.
+absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, Lister* lister,
+                                                    std::vector<std::string>* paths,
                                                     std::vector<std::string>* warnings) {
   std::vector<ClassTar> tars;
   const std::string all = absl::StrCat(input, "/ILSVRC2012_img_train.tar");
@@ -91,8 +93,8 @@ absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, st
     paths->push_back(all);
     for (const TarMember& m : members) AddClassTar(m.name, {"", 0, m.offset, m.bytes}, &tars, warnings);
   } else {
-    ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(input));
-    for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(const Listing listing, lister->List());
+    for (const std::string& name : listing.files) {
       if (!absl::EndsWith(name, ".tar")) continue;
       AddClassTar(name, {"", static_cast<int>(paths->size()), 0, 0}, &tars, warnings);
       paths->push_back(absl::StrCat(input, "/", name));
@@ -104,16 +106,20 @@ absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, st
   return InvalidArgument(input, " has ", twice->wnid, ".tar twice");
 }
 
-// The images of one class, by name.
-absl::StatusOr<std::vector<ImageFile>> ListClass(const std::string& path, const ClassTar& tar, int label) {
+// The images of one class, by name. *hidden receives the names of its hidden files.
+absl::StatusOr<std::vector<ImageFile>> ListClass(const std::string& path, const ClassTar& tar, int label,
+                                                 std::vector<std::string>* hidden) {
   // An empty member is not an archive. (0 bytes would mean the whole file.)
   if (tar.offset > 0 && tar.bytes == 0) return DataLoss(path, ": ", tar.wnid, ".tar is empty");
   ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(path, tar.offset, tar.bytes));
   std::vector<ImageFile> images;
   for (const TarMember& m : members) {
-    const std::string name = fs::path(m.name).filename();
-    if (!IsHidden(name))
-      images.push_back({absl::StrCat(tar.wnid, "/", name), label, tar.path, m.offset, m.bytes});
+    const std::string name = absl::StrCat(tar.wnid, "/", fs::path(m.name).filename().native());
+    if (IsHidden(m.name)) {
+      hidden->push_back(name);
+    } else {
+      images.push_back({name, label, tar.path, m.offset, m.bytes});
+    }
   }
   RETURN_IF_ERROR(SortImages(path, &images));
   return images;
@@ -123,18 +129,23 @@ absl::StatusOr<std::vector<ImageFile>> ListClass(const std::string& path, const 
 absl::StatusOr<std::vector<ImageFile>> ListClasses(const std::vector<ClassTar>& tars,
                                                    const std::vector<std::string>& paths,
                                                    const std::vector<std::string>& classes,
-                                                   const SourceOptions& options) {
+                                                   const SourceOptions& options, Lister* lister) {
   std::vector<std::vector<ImageFile>> by_label(classes.size());
+  std::vector<std::vector<std::string>> hidden(classes.size());
   ProgressCounter counter(options.progress, "index", static_cast<int64_t>(tars.size()));
   RETURN_IF_ERROR(RunJobs(options.jobs, static_cast<int64_t>(tars.size()), [&](int64_t i) {
     const ClassTar& tar = tars[static_cast<size_t>(i)];
     const auto label = std::find(classes.begin(), classes.end(), tar.wnid) - classes.begin();
     ASSIGN_OR_RETURN(std::vector<ImageFile> images,
-                     ListClass(paths[static_cast<size_t>(tar.path)], tar, static_cast<int>(label)));
+                     ListClass(paths[static_cast<size_t>(tar.path)], tar, static_cast<int>(label),
+                               &hidden[static_cast<size_t>(label)]));
     by_label[static_cast<size_t>(label)] = std::move(images);
     counter.Add(1);
     return absl::OkStatus();
   }));
+  for (const std::vector<std::string>& names : hidden) {
+    for (const std::string& name : names) lister->CountHidden(name);
+  }
   std::vector<ImageFile> all;
   for (std::vector<ImageFile>& images : by_label)
     all.insert(all.end(), std::make_move_iterator(images.begin()), std::make_move_iterator(images.end()));
@@ -143,7 +154,7 @@ absl::StatusOr<std::vector<ImageFile>> ListClasses(const std::vector<ClassTar>& 
 
 std::unique_ptr<ImageSource> MakeSource(const std::string& input, std::vector<std::string> archives,
                                         std::vector<ImageFile> images, std::vector<std::string> classes,
-                                        std::vector<std::string> warnings) {
+                                        const Lister& lister, std::vector<std::string> warnings) {
   std::vector<bool> seen(classes.size());
   for (const ImageFile& image : images) seen[static_cast<size_t>(image.label)] = true;
   if (const auto missing = std::ranges::count(seen, false); missing > 0) {
@@ -151,6 +162,7 @@ std::unique_ptr<ImageSource> MakeSource(const std::string& input, std::vector<st
     warnings.push_back(absl::StrCat(missing, " classes have no images; the first is ", classes[first]));
   }
   auto source = MakeFileSource(input, std::move(archives), std::move(images), std::move(classes));
+  lister.Report(source.get());
   for (std::string& warning : warnings) source->Warn(std::move(warning));
   return source;
 }
@@ -158,30 +170,36 @@ std::unique_ptr<ImageSource> MakeSource(const std::string& input, std::vector<st
 // options.known_classes is the result of KnownClasses(), here and in OpenVal.
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenTrain(const SourceOptions& options) {
   std::vector<std::string> paths, warnings, wnids;
-  ASSIGN_OR_RETURN(std::vector<ClassTar> tars, FindClassTars(options.input, &paths, &warnings));
+  Lister lister(options);
+  ASSIGN_OR_RETURN(std::vector<ClassTar> tars, FindClassTars(options.input, &lister, &paths, &warnings));
   if (tars.empty()) return OpenFolder(options);
   for (const ClassTar& tar : tars) wnids.push_back(tar.wnid);
   std::vector<std::string> classes = options.known_classes.empty() ? wnids : options.known_classes;
   RETURN_IF_ERROR(CheckAreClasses(options.input, "class", wnids, classes,
                                   "classes.txt, the devkit or the splits already packed"));
-  ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListClasses(tars, paths, classes, options));
-  return MakeSource(options.input, std::move(paths), std::move(images), std::move(classes),
+  ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListClasses(tars, paths, classes, options, &lister));
+  return MakeSource(options.input, std::move(paths), std::move(images), std::move(classes), lister,
                     std::move(warnings));
 }
 
 // The validation images in `input`, or in the archive there, without labels.
-absl::StatusOr<std::vector<ImageFile>> ListVal(const std::string& input, std::vector<std::string>* paths) {
+absl::StatusOr<std::vector<ImageFile>> ListVal(const std::string& input, Lister* lister,
+                                               std::vector<std::string>* paths) {
   std::vector<ImageFile> images;
   const std::string tar = absl::StrCat(input, "/ILSVRC2012_img_val.tar");
   if (fs::exists(tar)) {
     ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(tar));
     paths->push_back(tar);
     for (const TarMember& m : members) {
-      if (!IsHidden(m.name)) images.push_back({fs::path(m.name).filename(), 0, 0, m.offset, m.bytes});
+      if (IsHidden(m.name)) {
+        lister->CountHidden(m.name);
+      } else {
+        images.push_back({fs::path(m.name).filename(), 0, 0, m.offset, m.bytes});
+      }
     }
   } else {
-    ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(input));
-    for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(const Listing listing, lister->List());
+    for (const std::string& name : listing.files) {
       if (ValImageNumber(name) > 0) images.push_back({name});
     }
   }
@@ -216,7 +234,8 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenVal(const SourceOptions& option
   const std::string& input = options.input;
   const std::vector<std::string>& classes = options.known_classes;
   std::vector<std::string> paths;
-  ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListVal(input, &paths));
+  Lister lister(options);
+  ASSIGN_OR_RETURN(std::vector<ImageFile> images, ListVal(input, &lister, &paths));
   if (images.empty()) return OpenFolder(options);
   ASSIGN_OR_RETURN(const auto list, ReadLabelList(absl::StrCat(input, "/val.txt")));
   if (!devkit && !list) {
@@ -232,7 +251,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenVal(const SourceOptions& option
   for (ImageFile& image : images) {
     ASSIGN_OR_RETURN(image.label, ValLabel(image.name, devkit, list, classes.size()));
   }
-  return MakeSource(input, std::move(paths), std::move(images), classes, {});
+  return MakeSource(input, std::move(paths), std::move(images), classes, lister, {});
 }
 
 // Warns about differences from the challenge's own data.

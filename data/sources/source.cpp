@@ -3,18 +3,15 @@
 #include <fcntl.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <set>
-#include <system_error>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "data/io/file.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
-
-namespace fs = std::filesystem;
 
 class FileSource final : public ImageSource {
  public:
@@ -61,6 +58,12 @@ absl::StatusOr<std::vector<std::string>> ListedClasses(const SourceOptions& opti
   if (classes->empty() || std::set(classes->begin(), classes->end()).size() != classes->size()) {
     return InvalidArgument(path, " is empty or names a class twice; write one name a line");
   }
+  for (const std::string& name : *classes) {
+    if (name.find('\0') != std::string::npos)
+      return InvalidArgument(path, " is not UTF-8 text; save it as UTF-8");
+    if (absl::StripAsciiWhitespace(name) == name) continue;
+    return InvalidArgument(path, ": \"", name, "\" begins or ends with a blank; remove the blank");
+  }
   if (!options.known_classes.empty() && *classes != options.known_classes) {
     return InvalidArgument(
         path,
@@ -79,22 +82,6 @@ absl::Status CheckAreClasses(const std::string& input, const std::string& what,
                            " classes of ", where, "; remove it, or pack into another directory");
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& directory) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (auto it = fs::directory_iterator(directory, error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    if (!IsHidden(it->path())) names.push_back(it->path().filename());
-  }
-  if (error) return IoError("list", directory, error.value());
-  std::ranges::sort(names);
-  return names;
-}
-
-bool IsHidden(const std::string& path) {
-  return fs::path(path).filename().native().starts_with(".");
 }
 
 std::unique_ptr<ImageSource> MakeFileSource(std::string input, std::vector<std::string> archives,

@@ -37,12 +37,15 @@ class ImageSource {
   // Likely mistakes that do not prevent packing.
   const std::vector<std::string>& warnings() const { return warnings_; }
   void Warn(std::string warning) { warnings_.push_back(std::move(warning)); }
+  // Facts about the input that need no action, such as skipped hidden files.
+  const std::vector<std::string>& notes() const { return notes_; }
+  void Note(std::string note) { notes_.push_back(std::move(note)); }
 
  protected:
   explicit ImageSource(std::vector<std::string> classes) : classes_(std::move(classes)) {}
 
  private:
-  std::vector<std::string> classes_, warnings_;
+  std::vector<std::string> classes_, warnings_, notes_;
 };
 
 // Called from one thread at a time. `phase` is "index", "scan" or "write"; `done` and `total` count archives
@@ -50,7 +53,8 @@ class ImageSource {
 using PackProgress = std::function<void(const char* phase, int64_t done, int64_t total)>;
 
 struct SourceOptions {
-  std::string input;  // a directory
+  std::string input;   // a directory
+  std::string output;  // a directory that is no part of the input, even if it lies inside
   std::string split;
   // The classes of the splits already packed into the output directory, or empty. The labels follow these,
   // else input/classes.txt (one name per line, in label order), else the input's own names. An error if two
@@ -64,6 +68,7 @@ using OpenSource = absl::StatusOr<std::unique_ptr<ImageSource>>(const SourceOpti
 OpenSource OpenFolder;  // other formats use it for unpacked inputs
 
 // The classes named by options.known_classes or input/classes.txt; empty if neither exists.
+// InvalidArgument: invalid names, or names that disagree.
 absl::StatusOr<std::vector<std::string>> ListedClasses(const SourceOptions& options);
 
 // InvalidArgument if an element of `found` is not among `classes`. The message calls the elements a `what` of
@@ -72,11 +77,7 @@ absl::Status CheckAreClasses(const std::string& input, const std::string& what,
                              const std::vector<std::string>& found, const std::vector<std::string>& classes,
                              const std::string& where);
 
-// Sorted names of the entries of `directory`, not recursive, without hidden files.
-absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& directory);
-bool IsHidden(const std::string& path);
-
-// An image file: a part of an archive, or a file of its own.
+// An image file: bytes of an archive, or a file of its own.
 struct ImageFile {
   std::string name;
   int label = 0;

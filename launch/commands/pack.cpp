@@ -137,6 +137,7 @@ class PackCommand final : public Command {
   void Report(const PackSummary& s) const {
     for (const std::string& warning : s.warnings)
       std::fprintf(stderr, "deeper pack: warning: %s\n", warning.c_str());
+    for (const std::string& note : s.notes) std::fprintf(stderr, "deeper pack: note: %s\n", note.c_str());
     const SplitManifest& split = s.split;
     for (const Reject& reject : split.rejects)
       std::fprintf(stderr, "deeper pack: left out %s: %s\n", reject.name.c_str(), reject.reason.c_str());

@@ -28,9 +28,10 @@ inline Image MakeImage(int height, int width, int channels, int seed = 0) {
   return image;
 }
 
-// `type` PNG_COLOR_TYPE_*, 8 or 16 bits; `rows` in the file's own layout, big-endian.
+// `type` PNG_COLOR_TYPE_*, 8 or 16 bits; `rows` in the file's own layout, big-endian. `gamma` 0: not stated.
 inline Bytes PngFile(int height, int width, int type, int bits, const Bytes& rows,
-                     const std::vector<png_color>& palette = {}, int interlace = PNG_INTERLACE_NONE) {
+                     const std::vector<png_color>& palette = {}, int interlace = PNG_INTERLACE_NONE,
+                     double gamma = 0) {
   Bytes file;
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
   png_infop info = png_create_info_struct(png);
@@ -44,6 +45,7 @@ inline Bytes PngFile(int height, int width, int type, int bits, const Bytes& row
   png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), bits, type,
                interlace, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   if (!palette.empty()) png_set_PLTE(png, info, palette.data(), static_cast<int>(palette.size()));
+  if (gamma > 0) png_set_gAMA(png, info, gamma);
   std::vector<png_bytep> pointers;
   for (size_t y = 0; y < static_cast<size_t>(height); ++y) {
     pointers.push_back(const_cast<png_bytep>(&rows[y * rows.size() / static_cast<size_t>(height)]));
@@ -63,6 +65,7 @@ struct JpegLayout {
   int h = 1, v = 1;  // columns and rows of the image to one of chroma
   bool progressive = false;
   unsigned restart_interval = 0;  // blocks; 0: none
+  bool arithmetic = false;        // coding, in place of Huffman's
 };
 
 // An image with all frequencies, unlike MakeImage: neighbouring pixels differ.
@@ -108,11 +111,12 @@ inline Bytes JpegFile(const Image& image, const JpegLayout& layout, int quality 
   info.comp_info[0].h_samp_factor = layout.h;
   info.comp_info[0].v_samp_factor = layout.v;
   info.restart_interval = layout.restart_interval;
+  info.arith_code = layout.arithmetic ? TRUE : FALSE;
   if (layout.progressive) jpeg_simple_progression(&info);
   return FinishJpeg(&info, image.pixels, &out, &size);
 }
 
-// Four components as stored in the file. `adobe` adds Adobe's marker, which says that they are inverted.
+// Four components as stored in the file. `adobe` adds Adobe's marker.
 inline Bytes CmykJpeg(int height, int width, const Bytes& pixels, J_COLOR_SPACE stored, bool adobe) {
   jpeg_compress_struct info = {};
   jpeg_error_mgr errors;

@@ -58,8 +58,38 @@ TEST(ImageCodec, GreyBecomesRgbAndRgbGrey) {
   const Image as_rgb = Decode(EncodeJpeg(Image{8, 8, 1, Bytes(64, 90)}, 95), 3);
   EXPECT_EQ(as_rgb.pixels.size(), 192u);
   EXPECT_THAT(as_rgb.pixels, Each(90));
-  const Image red{1, 1, 3, {255, 0, 0}};
-  EXPECT_NEAR(Decode(PngFile(red), 1).pixels[0], 76, 1);
+}
+
+// Of (200, 30, 40), Pillow's grey is 82. libpng's would be 81, and 117 where the file states a gamma.
+TEST(ImageCodec, GreyIsTheSameSumWhateverTheFormat) {
+  Image red{8, 8, 3, {}};
+  for (int i = 0; i < 64; ++i) red.pixels.insert(red.pixels.end(), {200, 30, 40});
+  EXPECT_THAT(Decode(PngFile(red), 1).pixels, Each(82));
+  for (const double gamma : {0.45455, 1.0, 2.0}) {
+    EXPECT_THAT(
+        Decode(PngFile(8, 8, PNG_COLOR_TYPE_RGB, 8, red.pixels, {}, PNG_INTERLACE_ADAM7, gamma), 1).pixels,
+        Each(82));
+  }
+  EXPECT_THAT(Decode(PngFile(8, 8, PNG_COLOR_TYPE_PALETTE, 8, Bytes(64, 1), {{}, {200, 30, 40}}), 1).pixels,
+              Each(82));
+  EXPECT_THAT(Decode(JpegFile(red, {}, 100), 1).pixels,
+              Each(::testing::AllOf(::testing::Ge(81), ::testing::Le(83))));
+  Bytes ink;
+  for (int i = 0; i < 64; ++i) ink.insert(ink.end(), {200, 30, 40, 255});
+  EXPECT_THAT(Decode(CmykJpeg(8, 8, ink, JCS_CMYK, false), 1).pixels, Each(82));
+}
+
+// Every pixel of a colour JPEG: the sum of what the same file has as RGB, not its luma, which is before
+// rounding and cutting off.
+TEST(ImageCodec, GreyOfAJpegIsTheSumOfItsRgb) {
+  const Bytes file = JpegFile(NoisyImage(40, 50, 3), {2, 2}, 30);
+  const Image rgb = Decode(file, 3);
+  Bytes want;
+  for (size_t i = 0; i < rgb.pixels.size(); i += 3) {
+    const uint8_t* p = &rgb.pixels[i];
+    want.push_back(static_cast<uint8_t>((19595 * p[0] + 38470 * p[1] + 7471 * p[2] + 32768) / 65536));
+  }
+  EXPECT_EQ(Decode(file, 1).pixels, want);
 }
 
 TEST(ImageCodec, PngVariantsBecomePlainRgb) {
@@ -74,18 +104,14 @@ TEST(ImageCodec, PngVariantsBecomePlainRgb) {
             image.pixels);
 }
 
-// Ink C=255 M=0 Y=0 K=51: no red; green and blue are 255 - 51. Adobe's files store 255 minus each value.
+// Ink C=255 M=0 Y=0 K=51: no red, green and blue at 255 - 51. Files hold 255 minus each, with and without
+// Adobe's marker.
 TEST(ImageCodec, CmykAndYcckBecomeRgb) {
-  Bytes ink, inverted;
-  for (int i = 0; i < 64; ++i) {
-    for (const int value : {255, 0, 0, 51}) {
-      ink.push_back(static_cast<uint8_t>(value));
-      inverted.push_back(static_cast<uint8_t>(255 - value));
-    }
-  }
+  Bytes inverted;
+  for (int i = 0; i < 64; ++i) inverted.insert(inverted.end(), {0, 255, 255, 204});
   Image want{8, 8, 3, {}};
   for (int i = 0; i < 64; ++i) want.pixels.insert(want.pixels.end(), {0, 204, 204});
-  ExpectNear(Decode(CmykJpeg(8, 8, ink, JCS_CMYK, false), 3), want, 3);
+  ExpectNear(Decode(CmykJpeg(8, 8, inverted, JCS_CMYK, false), 3), want, 3);
   ExpectNear(Decode(CmykJpeg(8, 8, inverted, JCS_CMYK, true), 3), want, 3);
   ExpectNear(Decode(CmykJpeg(8, 8, inverted, JCS_YCCK, true), 3), want, 3);
   ExpectNear(Decode(CmykJpeg(8, 8, inverted, JCS_YCCK, true), 1), Image{8, 8, 1, Bytes(64, 143)}, 3);
@@ -187,15 +213,30 @@ absl::Status DecodeError(const Bytes& file) {
   return DecodeImage(file, 3, &image);
 }
 
+// Unless nothing but the mark of the end is missing.
 TEST(ImageCodec, TruncatedFilesAreErrorsWhereverTheyEnd) {
-  for (const Bytes& file : {PngFile(MakeImage(40, 40, 3)), EncodeJpeg(MakeImage(40, 40, 3), 90)}) {
-    for (size_t size = 8; size < file.size(); size += 7) {
-      const absl::Status status =
-          DecodeError(Bytes(file.begin(), file.begin() + static_cast<ptrdiff_t>(size)));
-      EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << size << " of " << file.size();
-      EXPECT_THAT(status.message(), HasSubstr("damaged"));
+  const Image image = NoisyImage(40, 40, 3);
+  const auto check = [](const Bytes& file, size_t end_mark) {
+    const Image whole = Decode(file, 3);
+    for (size_t size = 8; size < file.size(); ++size) {
+      Image read;
+      std::string note;
+      const Bytes cut(file.begin(), file.begin() + static_cast<ptrdiff_t>(size));
+      const absl::Status status = DecodeImage(cut, 3, &read, &note);
+      if (size < file.size() - end_mark) {
+        EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << size << " of " << file.size();
+        EXPECT_THAT(status.message(), HasSubstr("damaged"));
+      } else if (status.ok()) {
+        EXPECT_EQ(read.pixels, whole.pixels) << size << " of " << file.size();
+        EXPECT_NE(note, "");
+      }
     }
-  }
+  };
+  check(PngFile(image), 12);
+  check(JpegFile(image, {}), 2);
+  check(JpegFile(image, {2, 2, false, 3}), 2);
+  check(JpegFile(image, {1, 1, true}), 0);
+  check(JpegFile(image, {1, 1, false, 0, true}), 0);
 }
 
 TEST(ImageCodec, DamagedDataIsAnError) {
@@ -205,6 +246,35 @@ TEST(ImageCodec, DamagedDataIsAnError) {
   Bytes jpeg = EncodeJpeg(MakeImage(40, 40, 3), 90);
   std::fill(jpeg.end() - 60, jpeg.end() - 20, 0xFF);
   EXPECT_EQ(DecodeError(jpeg).code(), absl::StatusCode::kDataLoss);
+}
+
+// What libjpeg warns about although every pixel is there: noted, and the pixels are those of the regular
+// file.
+TEST(ImageCodec, IrregularHeadersAreNotes) {
+  const Bytes regular = EncodeJpeg(MakeImage(40, 40, 3), 90);
+  const Image want = Decode(regular, 3);
+  const auto find = [&](uint8_t marker) {
+    const uint8_t bytes[] = {0xFF, marker};
+    return std::search(regular.begin(), regular.end(), std::begin(bytes), std::end(bytes)) - regular.begin();
+  };
+  Bytes version = regular, spectrum = regular, extra = regular;
+  version[static_cast<size_t>(find(0xE0)) + 9] = 0;
+  spectrum[static_cast<size_t>(find(0xDA)) + 12] = 0;  // the last coefficient of the scan: 0, not 63
+  extra.insert(extra.begin() + find(0xDB), {1, 2, 3});
+  for (const auto& [file, text] : {std::pair{version, "unknown JFIF revision number 0.01"},
+                                   {spectrum, "Invalid SOS parameters"},
+                                   {extra, "3 extraneous bytes before marker 0xdb"},
+                                   {regular, ""}}) {
+    Image image;
+    std::string note = "none";
+    EXPECT_TRUE(DecodeImage(file, 3, &image, &note).ok());
+    EXPECT_THAT(note, HasSubstr(text));
+    EXPECT_EQ(note.empty(), file == regular);
+    EXPECT_EQ(image.pixels, want.pixels);
+  }
+  Bytes after = regular;
+  after.insert(after.end() - 2, {1, 2, 3});  // unused data of the scan
+  EXPECT_THAT(DecodeError(after).message(), HasSubstr("extraneous bytes before marker 0xd9"));
 }
 
 TEST(ImageCodec, OtherFilesAreNoImages) {

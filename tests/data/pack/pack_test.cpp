@@ -148,9 +148,10 @@ TEST(PackFolder, WarningsAreErrorsWhenStrict) {
   WriteBytes(dir / "in/README", {'x'});
   const absl::StatusOr<PackSummary> summary = Pack(options);
   ASSERT_TRUE(summary.ok());
+  EXPECT_EQ(summary->classes, 2);
   EXPECT_THAT(summary->warnings,
               ElementsAre(HasSubstr("1 files outside the class folders are left out; the first is README"),
-                          "class bird has no images"));
+                          "folder bird has no images and is not a class"));
   options.strict = true;
   options.output = dir / "strict";
   EXPECT_THAT(Error(options), AllOf(HasSubstr("README"), HasSubstr("bird")));
@@ -194,8 +195,9 @@ TEST(PackFolder, UnusableInputIsAnError) {
   fs::create_directories(options.input);
   EXPECT_THAT(Error(options), HasSubstr("no class folders"));
   fs::create_directories(options.input + "/empty");
-  EXPECT_THAT(Error(options), HasSubstr("no images"));
-  fs::rename(options.input + "/empty", options.input + "/latin1-\xE9");
+  EXPECT_THAT(Error(options), HasSubstr("no class folders with images"));
+  fs::remove(options.input + "/empty");
+  WriteBytes(options.input + "/latin1-\xE9/a.png", PngFile(MakeImage(2, 2, 3)));
   EXPECT_THAT(Error(options), HasSubstr("\"latin1-\\xe9\" is not UTF-8"));
   options.split = "../x";
   EXPECT_THAT(Error(options), HasSubstr("split \"../x\""));

@@ -5,6 +5,7 @@
 """
 import io
 import json
+import os
 import pathlib
 import random
 import re
@@ -189,6 +190,23 @@ class Few(Case):
         for layout in tars, folders:
             self.pack(f"of-{layout.name}", input=layout)
             self.assertEqual(contents(self.dir / f"of-{layout.name}"), contents(self.dir / "tar"))
+
+    def test_hidden_members_and_pipes_are_left_out(self):
+        folder, (first, content) = self.dir / "strays", next(iter(self.made.class_tars.items()))
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            members = [(member.name, archive.extractfile(member).read()) for member in archive if member.isfile()]
+        odd = [("./" + members[0][0], members[0][1]), *members[1:], (".ipynb_checkpoints/x.JPEG", b"x"), ("._y.JPEG", b"y")]
+        self.folder_of("strays", {**self.made.class_tars, first: synthetic_imagenet.tar(odd, tarfile.USTAR_FORMAT)})
+        os.mkfifo(folder / "n99999999.tar")
+
+        def hidden(packed):
+            return int(re.search(r"note: (\d+) hidden files and folders are left out, the first is n\d+/\.", packed.stderr)[1])
+
+        before = hidden(self.pack("no-strays"))
+        packed = self.pack("strays/out", input=folder)
+        self.assertEqual(hidden(packed), before + 2)
+        self.assertIn("warning: n99999999.tar is left out: it is not a regular file", packed.stderr)
+        self.assertEqual(contents(folder / "out"), contents(self.dir / "no-strays"))
 
     def test_any_seed_jobs_and_interruption(self):
         options = ["--encoding=jpeg", "--resize=200", "--shard_size=100000"]
