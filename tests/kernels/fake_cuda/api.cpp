@@ -254,7 +254,7 @@ cudaError_t cudaFreeHost(void* data) {
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t handle) {
   return Call("cudaMemcpyAsync", [&](Runtime& runtime) {
-    if (kind != cudaMemcpyDefault) Fail("a copy that is told which way it goes");
+    if (kind != cudaMemcpyDefault) Fail("a copy with a direction of its own");
     return WithStream(runtime, handle,
                       [&](Stream& stream) { return Copy(runtime, stream, to, from, bytes); });
   });

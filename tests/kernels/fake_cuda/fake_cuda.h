@@ -15,7 +15,7 @@
 //     that
 //   - a wait for an event that was never recorded; a handle that was destroyed
 // Memory is 0xA5 when it is allocated. More strictly than CUDA, host memory that is not pinned is copied
-// late, too, which Device::Copy allows, and which CUDA does where a GPU reads the host's memory by itself.
+// late, too, which Device::Copy allows, and which CUDA does where a GPU reads the memory of the host directly.
 //
 // Not modelled: time, peer access, managed memory, the legacy stream's order with others, blocking streams.
 #pragma once
