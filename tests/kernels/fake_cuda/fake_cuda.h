@@ -15,7 +15,8 @@
 //     that
 //   - a wait for an event that was never recorded; a handle that was destroyed
 // Memory is 0xA5 when it is allocated. More strictly than CUDA, host memory that is not pinned is copied
-// late, too, which Device::Copy allows, and which CUDA does where a GPU reads the memory of the host directly.
+// late, too, which Device::Copy allows, and which CUDA does where a GPU reads the memory of the host
+// directly.
 //
 // Not modelled: time, peer access, managed memory, the legacy stream's order with others, blocking streams.
 #pragma once
@@ -43,6 +44,7 @@ struct Options {
   int devices = 1;
   size_t memory_bytes = size_t{4} << 30;  // of each device
   std::vector<Fault> faults = {};
+  std::string report;  // a file for the calls and how often they were made, when the process ends
 };
 
 // All streams are forgotten, with what is in them; device memory must have been freed. Before the first call

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <sstream>
+#include <fstream>
 #include <string_view>
 
 #include "absl/strings/numbers.h"
@@ -66,6 +66,8 @@ Options OptionsFromEnvironment() {
       good = absl::SimpleAtoi(value, &options.devices);
     } else if (name == "memory") {
       good = absl::SimpleAtoi(value, &options.memory_bytes);
+    } else if (name == "report") {
+      options.report = value;
     } else if (name == "fail" || name == "lose" || name == "hang") {
       good = parts.size() == (name == "hang" ? 2 : 3) && absl::SimpleAtoi(parts[1], &fault.nth) &&
              (name == "hang" || absl::SimpleAtoi(parts[2], &error));
@@ -77,6 +79,11 @@ Options OptionsFromEnvironment() {
     if (!good) Fail("DEEPER_FAKE_CUDA: " + word);
   }
   return options;
+}
+
+void Report() {
+  std::ofstream file(Runtime::Get().options().report);
+  for (const auto& [call, count] : Calls()) file << call << ' ' << count << '\n';
 }
 
 }  // namespace
@@ -91,6 +98,7 @@ Runtime& Runtime::Get() {
   static Runtime* const runtime = [] {
     auto* const made = new Runtime;  // streams may outlive everything
     made->Reset(OptionsFromEnvironment());
+    if (!made->options_.report.empty()) std::atexit(Report);
     struct sigaction action = {};
     action.sa_sigaction = OnFault;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
