@@ -27,7 +27,6 @@ void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& 
   report.batch = batch.batch;
   report.last_in_epoch = batch.last_in_epoch;
   report.global_rows = batch.global_rows;
-  report.samples += HashOf(batch);
   report.data_wait_ms += batch.wait_ms;
   report.heads.resize(results.size());
   for (size_t i = 0; i < results.size(); ++i) report.heads[i] += results[i];
@@ -66,6 +65,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     const absl::StatusOr<Batch> batch = NextBatch();  // shard -> host ring -> device, decoded and augmented
     if (!batch.ok()) return batch.status();
     last = batch->micro + 1 == batch->micros;
+    report.samples += HashOf(*batch);  // the next one may take the batch's memory
     EnterPhase(Phase::kCompute, batch->micro);
     net_.Load(*batch, seed_);
     recordings_[batch->micro == 0][last]->Run([&] {

@@ -20,16 +20,9 @@
 #include "kernels/base/host_device.h"
 #include "kernels/base/parallel.h"
 #include "kernels/cuda/base/cuda_device.h"
+#include "kernels/cuda/base/cuda_launch.h"
 
 namespace deeper {
-
-constexpr int kThreads = 256;  // per block
-
-template <class Body>
-__global__ void __launch_bounds__(kThreads) ForEachKernel(int64_t count, Body body) {
-  const int64_t step = int64_t{gridDim.x} * kThreads;
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += step) body(i);
-}
 
 template <class Body>
 void ForEach(CudaDevice& device, const Launch& launch, int64_t count, const Body& body) {
@@ -39,11 +32,7 @@ void ForEach(CudaDevice& device, const Launch& launch, int64_t count, const Body
       for (int64_t i = begin; i < end; ++i) body(i);
     });
   } else {
-    constexpr int64_t kMaxBlocks = int64_t{1} << 30;  // below the maximum x of a grid
-    const int64_t blocks = (count + kThreads - 1) / kThreads;
-    const auto stream = static_cast<cudaStream_t>(device.stream().native);
-    ForEachKernel<<<static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kThreads, 0, stream>>>(
-        count, body);
+    LaunchForEach(count, body, static_cast<cudaStream_t>(device.stream().native));
     DEEPER_CUDA_CHECK(cudaGetLastError());
   }
   device.End();

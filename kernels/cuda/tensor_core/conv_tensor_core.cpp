@@ -200,23 +200,6 @@ class KernelChoice final : public AlgorithmChoice {
 
 }  // namespace
 
-conv::Gemm GemmOf(const ConvolutionProblem& p) {
-  conv::Gemm g;
-  g.images = static_cast<int>(p.n);
-  g.height = static_cast<int>(p.h);
-  g.width = static_cast<int>(p.w);
-  g.kernel = static_cast<int>(p.kernel);
-  g.backward = p.pass == Pass::kBackwardData;
-  std::tie(g.depth, g.columns) = std::pair(static_cast<int>(p.c), static_cast<int>(p.k));
-  std::tie(g.in_pitch, g.out_pitch) = std::pair(p.PitchOfX(), p.PitchOfY());
-  if (g.backward) {
-    std::swap(g.depth, g.columns);
-    std::swap(g.in_pitch, g.out_pitch);
-  }
-  g.mask_pitch = p.PitchOfMask();
-  return g;
-}
-
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability,
                                                         const ConvolutionProblem& problem) {
   const char* reason = Reason(problem);

@@ -1,0 +1,31 @@
+# Whatever is linked with these objects runs the real GPU device on the fake CUDA (fake_cuda.h). Their symbols come before
+# those of the CUDA run time and of deeper_kernels, whose members are then left out of the link. The CUDA files of the ops
+# are compiled once more, as C++, with launches that are closures.
+set(fake ${CMAKE_CURRENT_SOURCE_DIR}/kernels/fake_cuda)
+file(GLOB_RECURSE op_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/ops/*.cu)
+set_source_files_properties(${op_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -O3)
+add_library(fake_cuda OBJECT ${fake}/api.cpp ${fake}/capture.cpp ${fake}/libraries.cpp ${fake}/memory.cpp ${fake}/runtime.cpp ${op_sources})
+target_include_directories(fake_cuda BEFORE PRIVATE ${fake}/include)
+target_link_libraries(fake_cuda PRIVATE deeper_kernels)
+
+file(GLOB fake_tests CONFIGURE_DEPENDS ${fake}/*_test.cpp)
+add_executable(fake_cuda_tests ${fake_tests} $<TARGET_OBJECTS:fake_cuda>)
+target_link_libraries(fake_cuda_tests PRIVATE test_device deeper_trainer threads_communicator nlohmann_json::nlohmann_json GTest::gmock)
+gtest_discover_tests(fake_cuda_tests TEST_PREFIX "fake-cuda/" PROPERTIES LABELS cuda TIMEOUT 300 DISCOVERY_TIMEOUT 60)
+
+# The tests of ops and of training that run on a GPU, where there is one.
+function(deeper_fake_cuda_tests folder filter)
+  add_executable(${folder}_tests_on_fake_cuda $<FILTER:$<TARGET_OBJECTS:${folder}_tests>,EXCLUDE,/cuda/> $<TARGET_OBJECTS:fake_cuda>)
+  target_link_libraries(${folder}_tests_on_fake_cuda PRIVATE ${ARGN} GTest::gmock)
+  gtest_discover_tests(${folder}_tests_on_fake_cuda TEST_PREFIX "fake-cuda/${folder}/" TEST_FILTER ${filter} TEST_LIST ${folder}_fake_cuda DISCOVERY_TIMEOUT 60
+                       PROPERTIES LABELS cuda TIMEOUT 600 ENVIRONMENT DEEPER_TEST_DEVICE=cuda)
+endfunction()
+deeper_fake_cuda_tests(kernels *Arrays*:*Conv2d*:*Dropout*:*Finite*:*Flatten*:*Images*:*Inception*:*Linear*:*Lrn*:*Ops*:*Pool*:*Sgd*:*Softmax*-*OnGpu*:*DeathTest*
+                       test_device nlohmann_json::nlohmann_json)
+deeper_fake_cuda_tests(trainer *DeviceImages*:*DeviceTraining*-*OnGpu* deeper_trainer threads_communicator test_device PkgConfig::HDF5 nlohmann_json::nlohmann_json)
+
+# The program itself: what it says, and how it ends, when a call fails or hangs.
+add_executable(deeper_on_fake_cuda $<TARGET_OBJECTS:deeper> $<TARGET_OBJECTS:fake_cuda>)
+target_link_libraries(deeper_on_fake_cuda PRIVATE deeper_trainer absl::str_format PkgConfig::HDF5 JPEG::JPEG nlohmann_json::nlohmann_json)
+add_test(NAME fake-cuda/failures COMMAND /usr/bin/python3 ${fake}/failures_test.py $<TARGET_FILE:deeper_on_fake_cuda> -v)
+set_tests_properties(fake-cuda/failures PROPERTIES LABELS cuda TIMEOUT 900)
