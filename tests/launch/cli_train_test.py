@@ -79,6 +79,17 @@ class Training(Cli):
             self.assertEqual(len(saved), max(1, ranks))
             self.assertEqual(saved, shards(whole / self.step_20.name))
 
+    def test_a_finished_run_stays_as_it_is(self):
+        before = {path: path.stat().st_mtime_ns for path in self.checkpoints.rglob("*")}
+        for steps, ranks in (20, 0), (7, 0), (7, 2):
+            metrics = self.dir / f"finished-{steps}-{ranks}"
+            done = self.succeeds(*self.train, f"--max_steps={steps}", f"--checkpoint_dir={self.checkpoints}", f"--metrics_out={metrics}",
+                                 ranks=ranks)
+            self.assertIn(f"already done: step 20 of {steps}; ", done)
+            self.assertNotIn("images/s", done)
+            self.assertEqual(events(metrics, "step") + events(metrics, "checkpoint"), [])
+            self.assertEqual({path: path.stat().st_mtime_ns for path in self.checkpoints.rglob("*")}, before)
+
     def test_batch_norm_of_all_ranks(self):
         train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32",
                  "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]

@@ -52,7 +52,7 @@ class TrainLoop {
   absl::Status ReportSaves(const std::vector<SaveReport>& reports);
   bool Due(int64_t every) const { return every > 0 && run_.step % every == 0; }
   bool log_is_due() const { return Due(run_.config.log_every) || done(); }
-  bool done() const { return run_.step == run_.total_steps; }
+  bool done() const { return run_.step >= run_.total_steps; }
 
   TrainSetup& run_;
   GradientAccumulator accumulator_;
@@ -104,6 +104,10 @@ absl::Status TrainLoop::Run() {
   absl::Status status = Agree(run_.comm, accumulator_.Reserve(MicroBatches(run_)));
   TraceLane("compute");
   const double start = Seconds();
+  if (done()) {
+    run_.Tell({.text = absl::StrFormat("already done: step %d of %d; to train further, raise --epochs or --max_steps",
+                                       run_.step, run_.total_steps)});
+  }
   while (status.ok() && !done() && !stopped_) {
     trace_.BeginStep(run_.step + 1);
     status = Step();
