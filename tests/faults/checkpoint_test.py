@@ -271,11 +271,20 @@ class Directory(Checkpoints):
             self.assertIn("in use by another process", self.train(0, "--max_steps=1", "--metrics_out=", code=CHECKPOINT).stderr)
 
     def test_leftovers(self):
+        """Those of an interrupted save, and only once nothing can stop the run from starting."""
         self.train(0, "--max_steps=1")
-        (self.run_dir / ".tmp-step-000000002").mkdir()
-        (self.run_dir / ".tmp-step-000000002" / "shard-00000-of-00009.h5").write_text("half")
+        names = "step-000000001", ".tmp-step-000000002/shard-00000-of-00009.h5", ".tmp-thesis/one.txt", ".tmp-list"
+        for name in names[1:]:
+            (self.run_dir / name).parent.mkdir(exist_ok=True)
+            (self.run_dir / name).write_text("half")
+        for flag, code in ("--global_batch=24", CHECKPOINT), ("--metrics_out=/dev/null/x", None):
+            failed = subprocess.run(self.command(0, "--max_steps=2", flag), capture_output=True, text=True, timeout=150)
+            self.assertIn(failed.returncode, [code] if code else range(1, 7), failed.stderr)
+            for name in names:
+                self.assertTrue((self.run_dir / name).exists(), f"{name} after {flag}")
         self.train(0, "--max_steps=1")
-        self.assertEqual([path.name for path in self.run_dir.iterdir()], ["step-000000001"])
+        self.assertEqual(sorted(path.name for path in self.run_dir.iterdir()), [".tmp-list", ".tmp-thesis", "step-000000001"])
+        self.assertEqual((self.run_dir / ".tmp-thesis/one.txt").read_text(), "half")
 
     def test_read_only(self):
         self.run_dir.mkdir(mode=0o555)

@@ -23,10 +23,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kUnfinished[] = ".tmp-";
+constexpr char kUnfinished[] = ".tmp-", kStep[] = "step-";
 
 std::string StepName(int64_t step) {
-  return absl::StrFormat("step-%09d", step);
+  return absl::StrFormat("%s%09d", kStep, step);
+}
+
+// The step whose directory is called `name` or, for an unfinished one, `prefix` + name. Digits only: a
+// directory of any other name is not ours.
+std::optional<int64_t> StepOf(absl::string_view name, absl::string_view prefix = "") {
+  int64_t step = 0;
+  const bool ours = absl::ConsumePrefix(&name, prefix) && absl::ConsumePrefix(&name, kStep) &&
+                    name.find_first_not_of("0123456789") == absl::string_view::npos &&
+                    absl::SimpleAtoi(name, &step);
+  return ours ? std::optional(step) : std::nullopt;
 }
 
 bool Exists(const std::string& path) {
@@ -59,11 +69,7 @@ absl::StatusOr<Steps> StepsIn(const std::string& directory) {
   if (!Exists(directory)) return steps;
   ASSIGN_OR_RETURN(const std::vector<std::string> names, List(directory));
   for (const std::string& name : names) {
-    absl::string_view number = name;
-    int64_t step = 0;
-    if (absl::ConsumePrefix(&number, "step-") && absl::SimpleAtoi(number, &step)) {
-      steps[step] = absl::StrCat(directory, "/", name);
-    }
+    if (const std::optional<int64_t> step = StepOf(name)) steps[*step] = absl::StrCat(directory, "/", name);
   }
   return steps;
 }
@@ -167,13 +173,15 @@ std::string UnfinishedStepDirectory(const std::string& directory, int64_t step) 
 absl::StatusOr<File> OpenCheckpointDirectory(const std::string& directory) {
   RETURN_IF_ERROR(CreateDirectories(directory));
   if (access(directory.c_str(), W_OK | X_OK) != 0) return IoError("write to", directory, errno);
-  ASSIGN_OR_RETURN(File lock, LockDirectory(directory));
+  return LockDirectory(directory);
+}
+
+absl::Status RemoveInterruptedSaves(const std::string& directory) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, List(directory));
   for (const std::string& name : names) {
-    if (!name.starts_with(kUnfinished)) continue;
-    RETURN_IF_ERROR(RemoveAll(absl::StrCat(directory, "/", name)));
+    if (StepOf(name, kUnfinished)) RETURN_IF_ERROR(RemoveAll(absl::StrCat(directory, "/", name)));
   }
-  return lock;
+  return absl::OkStatus();
 }
 
 std::string CheckpointManifestPath(const std::string& step_directory) {

@@ -17,9 +17,12 @@ std::string StepDirectory(const std::string& directory, int64_t step);
 // The directory of the checkpoint of `step` until it is complete.
 std::string UnfinishedStepDirectory(const std::string& directory, int64_t step);
 
-// Creates the directory, checks that it is writable, and removes the remains of interrupted saves. The
-// returned File holds the lock. FailedPrecondition: another job holds it.
+// Creates the directory and checks that it is writable. The returned File holds the lock.
+// FailedPrecondition: another job holds it.
 absl::StatusOr<File> OpenCheckpointDirectory(const std::string& directory);
+// Removes what interrupted saves left, .tmp-step-DIGITS, and nothing else. For the holder of the lock, when
+// nothing can stop its run from starting any more.
+absl::Status RemoveInterruptedSaves(const std::string& directory);
 
 std::string CheckpointManifestPath(const std::string& step_directory);
 absl::StatusOr<std::string> ReadCheckpointManifestText(const std::string& step_directory);

@@ -36,7 +36,8 @@ absl::Status TrainSetup::Prepare() {
   for (const auto prepare :
        {&TrainSetup::ConnectDevices, &TrainSetup::OpenData, &TrainSetup::BuildNetworks,
         &TrainSetup::CheckSameModel, &TrainSetup::RestoreOrInitialize, &TrainSetup::BindNetworks,
-        &TrainSetup::PrepareSaving, &TrainSetup::OpenReports, &TrainSetup::StartLoader}) {
+        &TrainSetup::PrepareSaving, &TrainSetup::StartLoader, &TrainSetup::OpenReports,
+        &TrainSetup::ClearCheckpointDirectory}) {
     RETURN_IF_ERROR(Agree(comm, (this->*prepare)()));
   }
   Announce();
@@ -233,6 +234,11 @@ absl::Status TrainSetup::OpenReports() {
 absl::Status TrainSetup::StartLoader() {
   ASSIGN_OR_RETURN(loader, MakeLoader(*train_data, TrainingInput()));
   return absl::OkStatus();
+}
+
+absl::Status TrainSetup::ClearCheckpointDirectory() {
+  if (comm.rank() != 0 || config.checkpoint_dir.empty()) return absl::OkStatus();
+  return WithExitCode(RemoveInterruptedSaves(config.checkpoint_dir), ExitCode::kCheckpoint);
 }
 
 LoaderOptions TrainSetup::TrainingInput() const {

@@ -76,8 +76,10 @@ struct TrainSetup {
   absl::Status RestoreOrInitialize();  // collective
   absl::Status BindNetworks();
   absl::Status PrepareSaving();  // collective
-  absl::Status OpenReports();
   absl::Status StartLoader();
+  // From here on files of earlier runs change: everything that may stop this one comes before.
+  absl::Status OpenReports();
+  absl::Status ClearCheckpointDirectory();
   void Announce();
 
   absl::Status PlanSteps();

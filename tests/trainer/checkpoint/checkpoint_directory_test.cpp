@@ -113,14 +113,31 @@ TEST_F(CheckpointTest, RankZeroChoosesForAll) {
   });
 }
 
-TEST_F(CheckpointTest, OpeningTheDirectoryLocksItAndRemovesLeftovers) {
+TEST_F(CheckpointTest, OpeningTheDirectoryLocksItAndChangesNothing) {
+  ASSERT_TRUE(Save(1).ok());
+  fs::create_directories(UnfinishedStepDirectory(directory_, 2));
+  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory_);
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_THAT(Listing(), ElementsAre(".tmp-step-000000002", "step-000000001"));
+  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("in use"));
+}
+
+TEST_F(CheckpointTest, OnlyInterruptedSavesAreRemoved) {
   ASSERT_TRUE(Save(1).ok());
   fs::create_directories(UnfinishedStepDirectory(directory_, 2));
   WriteBytes(UnfinishedStepDirectory(directory_, 2) + "/" + ShardName(0, 1), "half");
-  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory_);
-  ASSERT_TRUE(lock.ok()) << lock.status();
-  EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
-  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("in use"));
+  for (const char* theirs : {".tmp-thesis", ".tmp-step-", ".tmp-step-2b", ".tmp-step-+3", ".tmp-list"})
+    fs::create_directories(directory_ + "/" + theirs + "/below");
+  EXPECT_EQ(RemoveInterruptedSaves(directory_), absl::OkStatus());
+  EXPECT_THAT(Listing(), ElementsAre(".tmp-list", ".tmp-step-", ".tmp-step-+3", ".tmp-step-2b", ".tmp-thesis",
+                                     "step-000000001"));
+}
+
+TEST_F(CheckpointTest, OnlyDigitsAreAStep) {
+  ASSERT_TRUE(Save(1).ok());
+  for (const char* theirs : {"step-+9", "step-1e3", "step- 7"}) fs::create_directories(directory_ + "/" + theirs);
+  EXPECT_EQ(ListCheckpoints(directory_)->size(), 1);
+  EXPECT_EQ(Choose("latest")->path, StepDirectory(directory_, 1));
 }
 
 TEST_F(CheckpointTest, VerifyNamesEveryProblem) {
