@@ -90,6 +90,21 @@ class Training(Cli):
             self.assertEqual(events(metrics, "step") + events(metrics, "checkpoint"), [])
             self.assertEqual({path: path.stat().st_mtime_ns for path in self.checkpoints.rglob("*")}, before)
 
+    def test_metrics_of_an_earlier_run(self):
+        """A failed start leaves them alone; a fresh one moves them aside and says so; a resumed one goes on."""
+        metrics, run_dir = self.dir / "earlier.jsonl", self.dir / "earlier"
+        train = [*self.train, f"--metrics_out={metrics}", "--eval_every=1000"]
+        self.succeeds(*train, "--max_steps=2")
+        before = metrics.read_text()
+        for words in ["--image_size=4"], [f"--checkpoint_dir={self.checkpoints}", "--seed=6"], ["--init_from=nothing"], ["--tensorboard=/dev/null/x"]:
+            self.assertNotEqual(run(*train, "--max_steps=3", *words).returncode, 0)
+            self.assertEqual(metrics.read_text(), before)
+        moved = f"metrics of an earlier run: moved from {metrics} to {metrics.resolve()}.1\n"
+        self.assertIn(moved, self.succeeds(*train, "--max_steps=1", f"--checkpoint_dir={run_dir}", ranks=2))
+        self.assertEqual(pathlib.Path(f"{metrics}.1").read_text(), before)
+        self.assertNotIn("moved", self.succeeds(*train, "--max_steps=3", f"--checkpoint_dir={run_dir}"))
+        self.assertEqual([event["step"] for event in events(metrics, "step")], [1, 2, 3])
+
     def test_batch_norm_of_all_ranks(self):
         train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32",
                  "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]

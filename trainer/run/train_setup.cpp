@@ -219,13 +219,16 @@ absl::Status TrainSetup::PrepareSaving() {
 
 absl::Status TrainSetup::OpenReports() {
   if (comm.rank() != 0) return absl::OkStatus();
-  if (!config.metrics_out.empty()) {
-    ASSIGN_OR_RETURN(metrics,
-                     MetricsWriter::Open(config.metrics_out, step > 0 ? MetricsWriter::Mode::kAppend
-                                                                      : MetricsWriter::Mode::kRestart));
-  }
   if (!config.tensorboard.empty()) {
     RETURN_IF_ERROR(metrics.AddTensorBoard(config.tensorboard, step + 1));
+  }
+  if (!config.metrics_out.empty()) {
+    RETURN_IF_ERROR(metrics.AddFile(config.metrics_out, step > 0 ? MetricsWriter::Mode::kAppend
+                                                                 : MetricsWriter::Mode::kRestart));
+  }
+  if (!metrics.moved_to().empty()) {
+    progress.Print(absl::StrCat("metrics of an earlier run: moved from ", config.metrics_out, " to ",
+                                metrics.moved_to()));
   }
   if (step == 0) return metrics.Write({"start", {{"config", model_config}, {"run", RunJson()}}});
   return metrics.Write({"resume", {{"step", step}, {"path", config.checkpoint_dir}, {"run", RunJson()}}});
