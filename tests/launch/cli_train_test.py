@@ -182,14 +182,29 @@ class Training(Cli):
         (self.dir / "file").write_text("")
         self.fails(CHECKPOINT, [f"{self.dir}/file"], *self.train, "--max_steps=1", f"--checkpoint_dir={self.dir}/file/x")
 
+    def test_checkpoints_in_the_way(self):
+        """What could not be saved is refused before step 0, and a copy of the step is a way out."""
+        metrics, branch = self.dir / "in-the-way", self.dir / "branch"
+        train = [*self.train, "--max_steps=21", f"--metrics_out={metrics}"]
+        self.fails(CHECKPOINT, ["also holds later steps, up to 20", "step-000000010 into another directory"], *train, "--resume=10",
+                   f"--checkpoint_dir={self.checkpoints}")
+        self.fails(CHECKPOINT, ["already holds checkpoints up to step 20", "another directory"], *train, "--resume=never",
+                   f"--checkpoint_dir={self.checkpoints}", ranks=2)
+        self.assertFalse(metrics.exists())
+        shutil.copytree(self.checkpoints / "step-000000010", branch / "step-000000010")
+        self.assertIn("10 steps done", self.succeeds(*train, "--resume=10", f"--checkpoint_dir={branch}"))
+
     def test_damaged_checkpoint(self):
         run_dir = pathlib.Path(shutil.copytree(self.checkpoints, self.dir / "damaged"))
         shard = next((run_dir / self.step_20.name).glob("shard-*.h5"))
         flip_bit(shard, shard.stat().st_size // 2)
         self.assertIn(shard.name, self.fails(CHECKPOINT, ["problem"], "verify", f"--checkpoint={run_dir}").stdout)
-        resumed = self.succeeds(*self.train, "--max_steps=11", f"--checkpoint_dir={run_dir}")
-        self.assertIn("10 steps done", resumed)
         self.fails(CHECKPOINT, [self.step_20.name], "predict", f"--checkpoint={run_dir / self.step_20.name}", "x.png")
+        resumed = self.succeeds(*self.train, "--max_steps=20", f"--checkpoint_dir={run_dir}")
+        self.assertIn("10 steps done", resumed)
+        self.assertNotIn("NOT saved", resumed)
+        self.assertEqual(shards(run_dir / self.step_20.name), shards(self.step_20))
+        self.assertTrue((run_dir / f"{self.step_20.name}.damaged").is_dir())
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kUnfinished[] = ".tmp-", kStep[] = "step-";
+constexpr char kUnfinished[] = ".tmp-", kStep[] = "step-", kDamaged[] = ".damaged";
 
 std::string StepName(int64_t step) {
   return absl::StrFormat("%s%09d", kStep, step);
@@ -120,23 +120,20 @@ absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_
     return NotFound("there is no checkpoint of step ", step, " in ", directory, "; it holds ",
                     steps.empty() ? "none" : "steps ", absl::StrJoin(steps, ", ", number));
   }
-  RETURN_IF_ERROR(CheckUsable(found->second));
-  CheckpointChoice choice{found->second, {}};
   if (found != steps.begin()) {
-    choice.warnings.push_back(
-        absl::StrCat(directory, " also holds later steps, up to ", steps.begin()->first,
-                     ": they are never overwritten, and --resume=latest would resume from them"));
+    return FailedPrecondition(directory, " also holds later steps, up to ", steps.begin()->first,
+                              ", and steps are never overwritten: to branch off, copy ", found->second,
+                              " into another directory; to go back, move the later ones away");
   }
-  return choice;
+  RETURN_IF_ERROR(CheckUsable(found->second));
+  return CheckpointChoice{found->second, {}};
 }
 
 absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   if (steps.empty()) return CheckpointChoice{};
-  return CheckpointChoice{
-      "",
-      {absl::StrCat(directory, " already holds checkpoints up to step ", steps.begin()->first,
-                    ": they are never overwritten, so saving the same steps again will fail")}};
+  return FailedPrecondition(directory, " already holds checkpoints up to step ", steps.begin()->first,
+                            ", and steps are never overwritten: to start from scratch, use another directory");
 }
 
 // Steps to remove, up to `newest`. Those without a valid manifest do not count; they stay for the user.
@@ -242,10 +239,15 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
   if (Exists(finished)) {
     const absl::StatusOr<std::string> there = ReadCheckpointManifestText(finished);
     if (there.ok() && *there == text && CheckUsable(finished).ok()) return RemoveAll(unfinished);
-    return absl::AlreadyExistsError(
-        absl::StrCat(finished,
-                     " already exists, with another state or damaged, and checkpoints are never overwritten; "
-                     "move it away or use another directory"));
+    // A run that resumed from an earlier one arrives here again.
+    const std::string aside = finished + kDamaged;
+    if (CheckUsable(finished).ok() || Exists(aside)) {
+      return absl::AlreadyExistsError(
+          absl::StrCat(finished,
+                       " already exists, with another state or damaged, and checkpoints are never "
+                       "overwritten; move it away or use another directory"));
+    }
+    RETURN_IF_ERROR(RenameDurably(finished, aside));
   }
   RETURN_IF_ERROR(WriteFileAtomically(CheckpointManifestPath(unfinished), text));
   return RenameDurably(unfinished, finished);

@@ -51,15 +51,17 @@ struct CheckpointChoice {
   std::vector<std::string> warnings;  // for the user: what was skipped, and why
 };
 
-// `resume` is "never", "latest" (the newest valid one; none if the directory has none) or the number of a
-// step. NotFound: that step does not exist. DataLoss: it is damaged, or, for "latest", all are.
+// For a run that saves into `directory`. `resume` is "never", "latest" (the newest valid one; none if the
+// directory has none) or the number of a step. NotFound: that step does not exist. DataLoss: it is damaged, or,
+// for "latest", all are. FailedPrecondition: there are later steps (any, for "never"), in the way of saves.
 absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory, const std::string& resume);
 
 // `path` itself if it is a step directory, else the newest valid one in it. NotFound if there is none.
 absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path);
 
 // Turns the unfinished checkpoint, whose shards are complete and flushed, into the checkpoint of its step.
-// AlreadyExists if a different one of that step exists, which is kept; an identical one counts as success.
+// AlreadyExists if a different one of that step exists, which is kept; an identical one counts as success, and a
+// damaged one is renamed to step-N.damaged.
 absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest);
 
 // Checkpoints to keep: the `keep` newest (0: all), steps divisible by keep_every (0: none), the best top-1.

@@ -86,22 +86,35 @@ TEST_F(CheckpointTest, LatestFallsBackToTheNewestValidOne) {
 TEST_F(CheckpointTest, AnExplicitStepIsThatOneOrAnError) {
   for (int64_t step = 1; step <= 3; ++step) ASSERT_TRUE(Save(step).ok());
   EXPECT_EQ(Choose("3")->path, StepDirectory(directory_, 3));
-  EXPECT_EQ(Choose("1")->path, StepDirectory(directory_, 1));
-  EXPECT_THAT(Choose("1")->warnings, ElementsAre(HasSubstr("also holds later steps, up to 3")));
+  EXPECT_EQ(Choose("1").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(Choose("1").status()),
+              AllOf(HasSubstr("also holds later steps, up to 3"), HasSubstr(StepDirectory(directory_, 1))));
   EXPECT_EQ(Choose("4").status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Message(Choose("4").status()),
               AllOf(HasSubstr("no checkpoint of step 4"), HasSubstr("it holds steps 3, 2, 1")));
-  Damage(Shard(2));
-  EXPECT_EQ(Choose("2").status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(Message(Choose("2").status()), HasSubstr(Shard(2)));
+  Damage(Shard(3));
+  EXPECT_EQ(Choose("3").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Message(Choose("3").status()), HasSubstr(Shard(3)));
 }
 
-TEST_F(CheckpointTest, NeverChoosesNoneAndSaysWhatIsThere) {
-  EXPECT_THAT(Choose("never")->warnings, IsEmpty());
-  ASSERT_TRUE(Save(6).ok());
+TEST_F(CheckpointTest, NeverNeedsADirectoryWithoutCheckpoints) {
   EXPECT_EQ(Choose("never")->path, "");
-  EXPECT_THAT(Choose("never")->warnings, ElementsAre(HasSubstr("up to step 6")));
+  ASSERT_TRUE(Save(6).ok());
+  EXPECT_EQ(Choose("never").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(Choose("never").status()), HasSubstr("already holds checkpoints up to step 6"));
   EXPECT_THAT(Message(Choose("newest").status()), HasSubstr("'newest'"));
+}
+
+TEST_F(CheckpointTest, ADamagedOneMakesRoomForItsStep) {
+  ASSERT_TRUE(Save(1).ok());
+  Damage(Shard(1));
+  const std::string damaged = ReadBytes(Shard(1));
+  ASSERT_EQ(Save(1), absl::OkStatus());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001", "step-000000001.damaged"));
+  EXPECT_EQ(ReadBytes(StepDirectory(directory_, 1) + ".damaged/" + ShardName(0, 1)), damaged);
+  EXPECT_EQ(Choose("latest")->path, StepDirectory(directory_, 1));
+  Damage(Shard(1));
+  EXPECT_EQ(Save(1).code(), absl::StatusCode::kAlreadyExists) << "there is no name left for it";
 }
 
 TEST_F(CheckpointTest, RankZeroChoosesForAll) {
