@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <system_error>
@@ -136,7 +137,8 @@ absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
                             ", and steps are never overwritten: to start from scratch, use another directory");
 }
 
-// Steps to remove, up to `newest`. Those without a valid manifest do not count; they stay for the user.
+// Steps to remove, up to `newest`, which is sound. Those without a valid manifest do not count and stay for the
+// user. Nor does a damaged one count, so that a sound one stays in its place.
 std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Retention& retention) {
   std::vector<int64_t> candidates;
   int kept = 0;
@@ -146,6 +148,8 @@ std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Ret
     const auto& [step, path] = *entry;
     const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
     if (!manifest.ok()) continue;
+    const bool counts = kept < retention.keep || manifest->top1 > best_top1;
+    if (counts && step != newest && !CheckUsable(path).ok()) continue;
     if (manifest->top1 > best_top1) {
       best = step;
       best_top1 = manifest->top1;
@@ -256,10 +260,9 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
 absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention) {
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   if (retention.keep <= 0) return absl::OkStatus();
-  const std::vector<int64_t> leaving = ChooseLeaving(steps, step, retention);
-  if (leaving.empty()) return absl::OkStatus();
+  if (std::distance(steps.lower_bound(step), steps.end()) <= retention.keep) return absl::OkStatus();
   RETURN_IF_ERROR(CheckUsable(StepDirectory(directory, step)));
-  for (const int64_t old : leaving) {
+  for (const int64_t old : ChooseLeaving(steps, step, retention)) {
     // Renamed first, so that a half-removed directory never looks like a checkpoint.
     const std::string unlisted = UnfinishedStepDirectory(directory, old);
     RETURN_IF_ERROR(RenameDurably(steps.at(old), unlisted));

@@ -70,8 +70,9 @@ struct Retention {
   int64_t keep_every = 0;
 };
 
-// Removes the checkpoints before `step`, the last one committed, that need not be kept. Removes none unless
-// that one reads back correctly. Later ones belong to another course of training and are kept.
+// Removes the checkpoints before `step`, the last one committed, that need not be kept. It reads all that it
+// counts as kept: removes none unless `step` is sound, and counts damaged ones out. Later ones belong to another
+// course of training and are kept.
 absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention);
 
 // Makes an empty directory for the unfinished checkpoint of `step`, and removes an earlier one.

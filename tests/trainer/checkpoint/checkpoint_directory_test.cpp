@@ -33,6 +33,23 @@ TEST_F(CheckpointTest, RetentionLeavesLaterStepsAndDamagedOnesAlone) {
   EXPECT_THAT(Listing(), ElementsAre("step-000000003", "step-000000004", "step-000000008", "step-000000009"));
 }
 
+TEST_F(CheckpointTest, ADamagedOneDoesNotTakeThePlaceOfASoundOne) {
+  for (const int64_t step : {1, 2, 3}) ASSERT_TRUE(Save(step).ok());
+  Damage(Shard(3));
+  ASSERT_TRUE(Save(4, {.keep = 2}).ok());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000002", "step-000000003", "step-000000004"));
+
+  // Nor does the best one, if it is damaged.
+  for (const int64_t step : {5, 6, 7}) {
+    TrainState state = ExampleState(step);
+    state.top1 = 0.75 - 0.05 * static_cast<double>(step);
+    ASSERT_TRUE(SaveCheckpoint(directory_, state, params_.store(), *single_).ok());
+    if (step == 5) Damage(Shard(5));
+  }
+  ASSERT_TRUE(Save(8, {.keep = 1}).ok());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000005", "step-000000006", "step-000000008"));
+}
+
 TEST_F(CheckpointTest, MilestonesAndTheBestStay) {
   for (int64_t step = 1; step <= 8; ++step) {
     TrainState state = ExampleState(step);
