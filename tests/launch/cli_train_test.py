@@ -80,6 +80,59 @@ class Training(Cli):
             self.assertEqual(len(saved), max(1, ranks))
             self.assertEqual(saved, shards(whole / self.step_20.name))
 
+    def test_a_finished_run_stays_as_it_is(self):
+        before = {path: path.stat().st_mtime_ns for path in self.checkpoints.rglob("*")}
+        for steps, ranks in (20, 0), (7, 0), (7, 2):
+            metrics = self.dir / f"finished-{steps}-{ranks}"
+            done = self.succeeds(*self.train, f"--max_steps={steps}", f"--checkpoint_dir={self.checkpoints}", f"--metrics_out={metrics}",
+                                 ranks=ranks)
+            self.assertIn(f"already done: step 20 of {steps}; ", done)
+            self.assertNotIn("images/s", done)
+            self.assertEqual(events(metrics, "step") + events(metrics, "checkpoint"), [])
+            self.assertEqual({path: path.stat().st_mtime_ns for path in self.checkpoints.rglob("*")}, before)
+
+    def test_metrics_of_an_earlier_run(self):
+        """A failed start leaves them alone; a fresh one moves them aside and says so; a resumed one continues them."""
+        metrics, run_dir = self.dir / "earlier.jsonl", self.dir / "earlier"
+        train = [*self.train, f"--metrics_out={metrics}", "--eval_every=1000"]
+        self.succeeds(*train, "--max_steps=2")
+        before = metrics.read_text()
+        for words in ["--image_size=4"], [f"--checkpoint_dir={self.checkpoints}", "--seed=6"], ["--init_from=nothing"], ["--tensorboard=/dev/null/x"]:
+            self.assertNotEqual(run(*train, "--max_steps=3", *words).returncode, 0)
+            self.assertEqual(metrics.read_text(), before)
+        moved = f"metrics of an earlier run: moved from {metrics} to {metrics.resolve()}.1\n"
+        self.assertIn(moved, self.succeeds(*train, "--max_steps=1", f"--checkpoint_dir={run_dir}", ranks=2))
+        self.assertEqual(pathlib.Path(f"{metrics}.1").read_text(), before)
+        self.assertNotIn("moved", self.succeeds(*train, "--max_steps=3", f"--checkpoint_dir={run_dir}"))
+        self.assertEqual([event["step"] for event in events(metrics, "step")], [1, 2, 3])
+
+    def test_a_batch_larger_than_the_data_set(self):
+        """It is the whole data set, without rows that only pad it: the same bits as with a batch of that size."""
+        logs = {}
+        for batch in 200, 201, 10**6, 2**63 - 1:
+            run_dir, metrics = self.dir / f"batch-{batch}", self.dir / f"batch-{batch}.jsonl"
+            log = self.succeeds(*self.train, f"--global_batch={batch}", "--epochs=2", f"--checkpoint_dir={run_dir}", f"--metrics_out={metrics}")
+            self.assertIn("200 global, 200 a rank in forward passes of 200\n", log)
+            self.assertEqual(f"warning: --global_batch={batch}, but split train has 200 samples: a step has 200\n" in log, batch > 200)
+            logs[batch] = shards(run_dir / "step-000000002")
+            self.assertEqual(logs[batch], logs[200])
+            self.assertIn("step 3/3", self.succeeds(*self.train, f"--global_batch={batch}", "--epochs=3", f"--checkpoint_dir={run_dir}"))
+        self.assertIn("200 global, 100 a rank in forward passes of 25\n", self.succeeds(
+            *self.train, "--global_batch=999999", "--max_steps=1", "--deterministic=elastic", ranks=2))
+
+    def test_batch_norm_of_a_single_image(self):
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32", "--aux=false",
+                 "--eval_every=1000"]
+        last = "the last batch of an epoch has 1 of the 200 samples"
+        for flags, ranks, words in ((["--global_batch=199", "--max_steps=2"], 0, last),
+                                    (["--global_batch=199", "--max_steps=2", "--sync_bn"], 2, last),
+                                    (["--global_batch=66", "--epochs=1"], 2, "the last batch of an epoch has 2 of the 200 samples"),
+                                    (["--global_batch=2", "--max_steps=1"], 2, "a batch has 2 of the 200 samples"),
+                                    (["--global_batch=4", "--micro_batch=1", "--max_steps=1"], 0, "a batch has 4 of the 200 samples")):
+            self.fails(USAGE, [flags[0], words, "a single image", "another --global_batch"], *train, *flags, ranks=ranks)
+        self.succeeds(*train, "--global_batch=66", "--max_steps=1", ranks=2)  # it ends before the last batch
+        self.succeeds(*train, "--global_batch=2", "--max_steps=1", "--sync_bn", ranks=2)
+
     def test_batch_norm_of_all_ranks(self):
         train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32",
                  "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]
@@ -157,14 +210,29 @@ class Training(Cli):
         (self.dir / "file").write_text("")
         self.fails(CHECKPOINT, [f"{self.dir}/file"], *self.train, "--max_steps=1", f"--checkpoint_dir={self.dir}/file/x")
 
+    def test_checkpoints_in_the_way(self):
+        """What could not be saved is refused before step 0, and a copy of the step is a way out."""
+        metrics, branch = self.dir / "in-the-way", self.dir / "branch"
+        train = [*self.train, "--max_steps=21", f"--metrics_out={metrics}"]
+        self.fails(CHECKPOINT, ["also holds later steps, up to 20", "step-000000010 into another directory"], *train, "--resume=10",
+                   f"--checkpoint_dir={self.checkpoints}")
+        self.fails(CHECKPOINT, ["already holds checkpoints up to step 20", "another directory"], *train, "--resume=never",
+                   f"--checkpoint_dir={self.checkpoints}", ranks=2)
+        self.assertFalse(metrics.exists())
+        shutil.copytree(self.checkpoints / "step-000000010", branch / "step-000000010")
+        self.assertIn("10 steps done", self.succeeds(*train, "--resume=10", f"--checkpoint_dir={branch}"))
+
     def test_damaged_checkpoint(self):
         run_dir = pathlib.Path(shutil.copytree(self.checkpoints, self.dir / "damaged"))
         shard = next((run_dir / self.step_20.name).glob("shard-*.h5"))
         flip_bit(shard, shard.stat().st_size // 2)
         self.assertIn(shard.name, self.fails(CHECKPOINT, ["problem"], "verify", f"--checkpoint={run_dir}").stdout)
-        resumed = self.succeeds(*self.train, "--max_steps=11", f"--checkpoint_dir={run_dir}")
-        self.assertIn("10 steps done", resumed)
         self.fails(CHECKPOINT, [self.step_20.name], "predict", f"--checkpoint={run_dir / self.step_20.name}", "x.png")
+        resumed = self.succeeds(*self.train, "--max_steps=20", f"--checkpoint_dir={run_dir}")
+        self.assertIn("10 steps done", resumed)
+        self.assertNotIn("NOT saved", resumed)
+        self.assertEqual(shards(run_dir / self.step_20.name), shards(self.step_20))
+        self.assertTrue((run_dir / f"{self.step_20.name}.damaged").is_dir())
 
 
 if __name__ == "__main__":

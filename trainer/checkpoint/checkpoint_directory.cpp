@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <system_error>
@@ -23,10 +24,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kUnfinished[] = ".tmp-";
+constexpr char kUnfinished[] = ".tmp-", kStep[] = "step-", kDamaged[] = ".damaged";
 
 std::string StepName(int64_t step) {
-  return absl::StrFormat("step-%09d", step);
+  return absl::StrFormat("%s%09d", kStep, step);
+}
+
+// The step whose directory is called `name` or, for an unfinished one, `prefix` + name. Digits only: a
+// directory of any other name is not ours.
+std::optional<int64_t> StepOf(absl::string_view name, absl::string_view prefix = "") {
+  int64_t step = 0;
+  const bool ours = absl::ConsumePrefix(&name, prefix) && absl::ConsumePrefix(&name, kStep) &&
+                    name.find_first_not_of("0123456789") == absl::string_view::npos &&
+                    absl::SimpleAtoi(name, &step);
+  return ours ? std::optional(step) : std::nullopt;
 }
 
 bool Exists(const std::string& path) {
@@ -59,11 +70,7 @@ absl::StatusOr<Steps> StepsIn(const std::string& directory) {
   if (!Exists(directory)) return steps;
   ASSIGN_OR_RETURN(const std::vector<std::string> names, List(directory));
   for (const std::string& name : names) {
-    absl::string_view number = name;
-    int64_t step = 0;
-    if (absl::ConsumePrefix(&number, "step-") && absl::SimpleAtoi(number, &step)) {
-      steps[step] = absl::StrCat(directory, "/", name);
-    }
+    if (const std::optional<int64_t> step = StepOf(name)) steps[*step] = absl::StrCat(directory, "/", name);
   }
   return steps;
 }
@@ -114,26 +121,25 @@ absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_
     return NotFound("there is no checkpoint of step ", step, " in ", directory, "; it holds ",
                     steps.empty() ? "none" : "steps ", absl::StrJoin(steps, ", ", number));
   }
-  RETURN_IF_ERROR(CheckUsable(found->second));
-  CheckpointChoice choice{found->second, {}};
   if (found != steps.begin()) {
-    choice.warnings.push_back(
-        absl::StrCat(directory, " also holds later steps, up to ", steps.begin()->first,
-                     ": they are never overwritten, and --resume=latest would resume from them"));
+    return FailedPrecondition(directory, " also holds later steps, up to ", steps.begin()->first,
+                              ", and steps are never overwritten: to branch off, copy ", found->second,
+                              " into another directory; to go back, move the later ones away");
   }
-  return choice;
+  RETURN_IF_ERROR(CheckUsable(found->second));
+  return CheckpointChoice{found->second, {}};
 }
 
 absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   if (steps.empty()) return CheckpointChoice{};
-  return CheckpointChoice{
-      "",
-      {absl::StrCat(directory, " already holds checkpoints up to step ", steps.begin()->first,
-                    ": they are never overwritten, so saving the same steps again will fail")}};
+  return FailedPrecondition(
+      directory, " already holds checkpoints up to step ", steps.begin()->first,
+      ", and steps are never overwritten: to start from scratch, use another directory");
 }
 
-// Steps to remove, up to `newest`. Those without a valid manifest do not count; they stay for the user.
+// Steps to remove, up to `newest`, which is sound. Those without a valid manifest do not count and stay for
+// the user. Nor does a damaged one count, so that a sound one stays in its place.
 std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Retention& retention) {
   std::vector<int64_t> candidates;
   int kept = 0;
@@ -143,6 +149,8 @@ std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Ret
     const auto& [step, path] = *entry;
     const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
     if (!manifest.ok()) continue;
+    const bool counts = kept < retention.keep || manifest->top1 > best_top1;
+    if (counts && step != newest && !CheckUsable(path).ok()) continue;
     if (manifest->top1 > best_top1) {
       best = step;
       best_top1 = manifest->top1;
@@ -167,13 +175,15 @@ std::string UnfinishedStepDirectory(const std::string& directory, int64_t step) 
 absl::StatusOr<File> OpenCheckpointDirectory(const std::string& directory) {
   RETURN_IF_ERROR(CreateDirectories(directory));
   if (access(directory.c_str(), W_OK | X_OK) != 0) return IoError("write to", directory, errno);
-  ASSIGN_OR_RETURN(File lock, LockDirectory(directory));
+  return LockDirectory(directory);
+}
+
+absl::Status RemoveInterruptedSaves(const std::string& directory) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, List(directory));
   for (const std::string& name : names) {
-    if (!name.starts_with(kUnfinished)) continue;
-    RETURN_IF_ERROR(RemoveAll(absl::StrCat(directory, "/", name)));
+    if (StepOf(name, kUnfinished)) RETURN_IF_ERROR(RemoveAll(absl::StrCat(directory, "/", name)));
   }
-  return lock;
+  return absl::OkStatus();
 }
 
 std::string CheckpointManifestPath(const std::string& step_directory) {
@@ -234,10 +244,15 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
   if (Exists(finished)) {
     const absl::StatusOr<std::string> there = ReadCheckpointManifestText(finished);
     if (there.ok() && *there == text && CheckUsable(finished).ok()) return RemoveAll(unfinished);
-    return absl::AlreadyExistsError(
-        absl::StrCat(finished,
-                     " already exists, with another state or damaged, and checkpoints are never overwritten; "
-                     "move it away or use another directory"));
+    // A run that resumed from an earlier one arrives here again.
+    const std::string aside = finished + kDamaged;
+    if (CheckUsable(finished).ok() || Exists(aside)) {
+      return absl::AlreadyExistsError(
+          absl::StrCat(finished,
+                       " already exists, with another state or damaged, and checkpoints are never "
+                       "overwritten; move it away or use another directory"));
+    }
+    RETURN_IF_ERROR(RenameDurably(finished, aside));
   }
   RETURN_IF_ERROR(WriteFileAtomically(CheckpointManifestPath(unfinished), text));
   return RenameDurably(unfinished, finished);
@@ -246,10 +261,9 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
 absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention) {
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   if (retention.keep <= 0) return absl::OkStatus();
-  const std::vector<int64_t> leaving = ChooseLeaving(steps, step, retention);
-  if (leaving.empty()) return absl::OkStatus();
+  if (std::distance(steps.lower_bound(step), steps.end()) <= retention.keep) return absl::OkStatus();
   RETURN_IF_ERROR(CheckUsable(StepDirectory(directory, step)));
-  for (const int64_t old : leaving) {
+  for (const int64_t old : ChooseLeaving(steps, step, retention)) {
     // Renamed first, so that a half-removed directory never looks like a checkpoint.
     const std::string unlisted = UnfinishedStepDirectory(directory, old);
     RETURN_IF_ERROR(RenameDurably(steps.at(old), unlisted));

@@ -6,7 +6,10 @@
 #include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
+#include <system_error>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "data/io/atomic_file.h"
 #include "kernels/base/status.h"
@@ -21,6 +24,21 @@ bool EndsMidLine(const File& file) {
   const uint64_t size = file.Size().value_or(0);
   char last = '\n';
   return size > 0 && file.ReadAt(size - 1, &last, 1).ok() && last != '\n';
+}
+
+// Renames a file that holds anything to the first free PATH.N, N = 1, 2, ...; returns that name, or "" if
+// there was none. Pipes and devices stay, and so do files behind /dev and /proc: /dev/stdout may be a log.
+absl::StatusOr<std::string> MoveAside(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const bool is_file = fs::is_regular_file(path, error) && fs::file_size(path, error) > 0;
+  if (!is_file || path.starts_with("/dev/") || path.starts_with("/proc/")) return "";
+  const std::string file = fs::canonical(path, error);  // a link to it stays
+  int number = 1;
+  while (fs::exists(fs::symlink_status(absl::StrCat(file, ".", number), error))) ++number;
+  std::string aside = absl::StrCat(file, ".", number);
+  RETURN_IF_ERROR(RenameDurably(file, aside));
+  return aside;
 }
 
 // Seconds since 1970, to the millisecond.
@@ -52,14 +70,18 @@ Event EvalEvent(int64_t step, const EvalResult& result) {
 }
 
 absl::StatusOr<MetricsWriter> MetricsWriter::Open(const std::string& path, Mode mode) {
-  RETURN_IF_ERROR(CreateParentDirectory(path));
-  ASSIGN_OR_RETURN(File file,
-                   File::Open(path, O_RDWR | O_CREAT | O_APPEND | (mode == Mode::kRestart ? O_TRUNC : 0)));
-  MetricsWriter writer(std::move(file));
-  if (EndsMidLine(writer.file_)) {
-    RETURN_IF_ERROR(writer.Append("\n"));
-  }
+  MetricsWriter writer;
+  RETURN_IF_ERROR(writer.AddFile(path, mode));
   return writer;
+}
+
+absl::Status MetricsWriter::AddFile(const std::string& path, Mode mode) {
+  RETURN_IF_ERROR(CreateParentDirectory(path));
+  if (mode == Mode::kRestart) {
+    ASSIGN_OR_RETURN(moved_to_, MoveAside(path));
+  }
+  ASSIGN_OR_RETURN(file_, File::Open(path, O_RDWR | O_CREAT | O_APPEND));
+  return EndsMidLine(file_) ? Append("\n") : absl::OkStatus();
 }
 
 absl::Status MetricsWriter::AddTensorBoard(const std::string& directory, int64_t first_step) {

@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,12 +29,15 @@ Event EvalEvent(int64_t step, const EvalResult& result);
 // are not finite are written as null. Errors (a full disk) name the file; later events are still attempted.
 class MetricsWriter {
  public:
-  // kRestart empties an existing file; kAppend, for a resumed run, keeps it and ends a line that was cut off.
-  // Open creates the directory of `path`.
+  // kRestart moves a file of an earlier run aside, to moved_to(); kAppend, for a resumed run, continues it
+  // and ends a line that was cut off. AddFile and Open create the directory of `path`.
   enum class Mode { kRestart, kAppend };
 
   MetricsWriter() = default;
   static absl::StatusOr<MetricsWriter> Open(const std::string& path, Mode mode);
+  absl::Status AddFile(const std::string& path, Mode mode);
+  // Where the earlier run's file is now; empty if there was none.
+  const std::string& moved_to() const { return moved_to_; }
   // From now on the numbers of step and eval events also go to a new event file in `directory`, tagged
   // train/NAME and eval/NAME. The next step is `first_step`.
   absl::Status AddTensorBoard(const std::string& directory, int64_t first_step);
@@ -43,10 +45,10 @@ class MetricsWriter {
   absl::Status Write(const Event& event);
 
  private:
-  explicit MetricsWriter(File file) : file_(std::move(file)) {}
   absl::Status Append(std::string_view text);
 
   File file_;
+  std::string moved_to_;
   std::optional<EventFile> tensorboard_;
 };
 

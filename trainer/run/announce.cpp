@@ -55,11 +55,15 @@ void TrainSetup::Announce() {
   row("memory", absl::StrFormat("%d MiB of activations per rank", net->arena_bytes() >> 20));
   row("ranks", absl::StrFormat("%d over %s", comm.size(), comm.name()));
   if (connection.comm != nullptr) row("gradients", absl::StrCat("over ", connection.description));
-  row("batch", absl::StrFormat("%d images per step; %d per rank, in forward passes of %d",
-                               config.global_batch, ShareRows(), net->options().rows));
-  if (config.global_batch < comm.size()) {
+  row("batch", absl::StrFormat("%d images per step; %d per rank, in forward passes of %d", BatchRows(),
+                               ShareRows(), net->options().rows));
+  if (BatchRows() < config.global_batch) {
+    progress.Print(absl::StrFormat("warning: --global_batch=%d, but split %s has %d samples: a step has %d",
+                                   config.global_batch, data.split, data.samples, BatchRows()));
+  }
+  if (BatchRows() < comm.size()) {
     progress.Print(absl::StrFormat("warning: --global_batch=%d on %d ranks: %d ranks have no image in a step",
-                                   config.global_batch, comm.size(), comm.size() - config.global_batch));
+                                   BatchRows(), comm.size(), comm.size() - BatchRows()));
   }
   if (gradient_sum == GradientSum::kTree && !IsElastic(config))
     row("gradients", "summed within nodes first, then between nodes");
@@ -97,7 +101,7 @@ nlohmann::ordered_json TrainSetup::RunJson() const {
           {"data", config.synthetic ? "made up" : config.data},
           {"samples", data.samples},
           {"eval_samples", val_data == nullptr ? 0 : val_data->info().samples},
-          {"global_batch", config.global_batch},
+          {"global_batch", BatchRows()},
           {"total_steps", total_steps},
           {"epoch_steps", epoch_steps_},
           {"parameters", TrainedParameters()},

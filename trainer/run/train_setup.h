@@ -1,6 +1,7 @@
 // The parts of a training run. They are opened, checked and announced before step 0.
 #pragma once
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -22,6 +23,10 @@
 
 namespace deeper {
 
+// The fewest images of a global batch of `batch` that a forward pass with images has: on one of the ranks or,
+// if `together`, on all of them. Passes have at most `rows` a rank; data/load/loader.h splits them.
+int64_t SmallestPass(int64_t batch, int64_t rows, int ranks, bool together);
+
 struct TrainSetup {
   // All arguments must outlive it. Progress and announcements go to `out`, which may be null.
   TrainSetup(const RunConfig& run_config, Communicator& ranks, Device& its_device, std::FILE* out);
@@ -34,8 +39,12 @@ struct TrainSetup {
   LoaderOptions TrainingInput() const;
   // Works on device memory; `comm` works on host memory.
   Communicator& device_comm() const { return connection.comm == nullptr ? comm : *connection.comm; }
-  // The largest share of a global batch on one rank.
-  int64_t ShareRows() const { return (config.global_batch + comm.size() - 1) / comm.size(); }
+  // The images of a step: --global_batch, or all samples if there are fewer.
+  int64_t BatchRows() const {
+    return std::clamp<int64_t>(train_data->info().samples, 1, config.global_batch);
+  }
+  // The largest share of them on one rank.
+  int64_t ShareRows() const { return (BatchRows() + comm.size() - 1) / comm.size(); }
   void Warn(const absl::Status& status) {
     if (!status.ok()) progress.Print(absl::StrCat("warning: ", status.message()));
   }
@@ -76,13 +85,16 @@ struct TrainSetup {
   absl::Status RestoreOrInitialize();  // collective
   absl::Status BindNetworks();
   absl::Status PrepareSaving();  // collective
-  absl::Status OpenReports();
   absl::Status StartLoader();
+  // From here on files of earlier runs change: everything that may stop this one comes before.
+  absl::Status OpenReports();
+  absl::Status ClearCheckpointDirectory();
   void Announce();
 
   absl::Status PlanSteps();
   absl::Status BuildTrainingNetwork();
-  absl::StatusOr<bool> Resume();  // whether there was a checkpoint
+  absl::Status CheckBatchNorm() const;  // no forward pass may have one image only
+  absl::StatusOr<bool> Resume();        // whether there was a checkpoint
   nlohmann::ordered_json RunJson() const;
   int64_t TrainedParameters() const;
 

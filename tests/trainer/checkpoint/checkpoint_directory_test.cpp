@@ -33,6 +33,23 @@ TEST_F(CheckpointTest, RetentionLeavesLaterStepsAndDamagedOnesAlone) {
   EXPECT_THAT(Listing(), ElementsAre("step-000000003", "step-000000004", "step-000000008", "step-000000009"));
 }
 
+TEST_F(CheckpointTest, ADamagedOneDoesNotTakeThePlaceOfASoundOne) {
+  for (const int64_t step : {1, 2, 3}) ASSERT_TRUE(Save(step).ok());
+  Damage(Shard(3));
+  ASSERT_TRUE(Save(4, {.keep = 2}).ok());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000002", "step-000000003", "step-000000004"));
+
+  // Nor does the best one, if it is damaged.
+  for (const int64_t step : {5, 6, 7}) {
+    TrainState state = ExampleState(step);
+    state.top1 = 0.75 - 0.05 * static_cast<double>(step);
+    ASSERT_TRUE(SaveCheckpoint(directory_, state, params_.store(), *single_).ok());
+    if (step == 5) Damage(Shard(5));
+  }
+  ASSERT_TRUE(Save(8, {.keep = 1}).ok());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000005", "step-000000006", "step-000000008"));
+}
+
 TEST_F(CheckpointTest, MilestonesAndTheBestStay) {
   for (int64_t step = 1; step <= 8; ++step) {
     TrainState state = ExampleState(step);
@@ -86,22 +103,35 @@ TEST_F(CheckpointTest, LatestFallsBackToTheNewestValidOne) {
 TEST_F(CheckpointTest, AnExplicitStepIsThatOneOrAnError) {
   for (int64_t step = 1; step <= 3; ++step) ASSERT_TRUE(Save(step).ok());
   EXPECT_EQ(Choose("3")->path, StepDirectory(directory_, 3));
-  EXPECT_EQ(Choose("1")->path, StepDirectory(directory_, 1));
-  EXPECT_THAT(Choose("1")->warnings, ElementsAre(HasSubstr("also holds later steps, up to 3")));
+  EXPECT_EQ(Choose("1").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(Choose("1").status()),
+              AllOf(HasSubstr("also holds later steps, up to 3"), HasSubstr(StepDirectory(directory_, 1))));
   EXPECT_EQ(Choose("4").status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Message(Choose("4").status()),
               AllOf(HasSubstr("no checkpoint of step 4"), HasSubstr("it holds steps 3, 2, 1")));
-  Damage(Shard(2));
-  EXPECT_EQ(Choose("2").status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(Message(Choose("2").status()), HasSubstr(Shard(2)));
+  Damage(Shard(3));
+  EXPECT_EQ(Choose("3").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Message(Choose("3").status()), HasSubstr(Shard(3)));
 }
 
-TEST_F(CheckpointTest, NeverChoosesNoneAndSaysWhatIsThere) {
-  EXPECT_THAT(Choose("never")->warnings, IsEmpty());
-  ASSERT_TRUE(Save(6).ok());
+TEST_F(CheckpointTest, NeverNeedsADirectoryWithoutCheckpoints) {
   EXPECT_EQ(Choose("never")->path, "");
-  EXPECT_THAT(Choose("never")->warnings, ElementsAre(HasSubstr("up to step 6")));
+  ASSERT_TRUE(Save(6).ok());
+  EXPECT_EQ(Choose("never").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(Choose("never").status()), HasSubstr("already holds checkpoints up to step 6"));
   EXPECT_THAT(Message(Choose("newest").status()), HasSubstr("'newest'"));
+}
+
+TEST_F(CheckpointTest, ADamagedOneMakesRoomForItsStep) {
+  ASSERT_TRUE(Save(1).ok());
+  Damage(Shard(1));
+  const std::string damaged = ReadBytes(Shard(1));
+  ASSERT_EQ(Save(1), absl::OkStatus());
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001", "step-000000001.damaged"));
+  EXPECT_EQ(ReadBytes(StepDirectory(directory_, 1) + ".damaged/" + ShardName(0, 1)), damaged);
+  EXPECT_EQ(Choose("latest")->path, StepDirectory(directory_, 1));
+  Damage(Shard(1));
+  EXPECT_EQ(Save(1).code(), absl::StatusCode::kAlreadyExists) << "there is no name left for it";
 }
 
 TEST_F(CheckpointTest, RankZeroChoosesForAll) {
@@ -113,14 +143,32 @@ TEST_F(CheckpointTest, RankZeroChoosesForAll) {
   });
 }
 
-TEST_F(CheckpointTest, OpeningTheDirectoryLocksItAndRemovesLeftovers) {
+TEST_F(CheckpointTest, OpeningTheDirectoryLocksItAndChangesNothing) {
+  ASSERT_TRUE(Save(1).ok());
+  fs::create_directories(UnfinishedStepDirectory(directory_, 2));
+  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory_);
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_THAT(Listing(), ElementsAre(".tmp-step-000000002", "step-000000001"));
+  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("in use"));
+}
+
+TEST_F(CheckpointTest, OnlyInterruptedSavesAreRemoved) {
   ASSERT_TRUE(Save(1).ok());
   fs::create_directories(UnfinishedStepDirectory(directory_, 2));
   WriteBytes(UnfinishedStepDirectory(directory_, 2) + "/" + ShardName(0, 1), "half");
-  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory_);
-  ASSERT_TRUE(lock.ok()) << lock.status();
-  EXPECT_THAT(Listing(), ElementsAre("step-000000001"));
-  EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("in use"));
+  for (const char* theirs : {".tmp-thesis", ".tmp-step-", ".tmp-step-2b", ".tmp-step-+3", ".tmp-list"})
+    fs::create_directories(directory_ + "/" + theirs + "/below");
+  EXPECT_EQ(RemoveInterruptedSaves(directory_), absl::OkStatus());
+  EXPECT_THAT(Listing(), ElementsAre(".tmp-list", ".tmp-step-", ".tmp-step-+3", ".tmp-step-2b", ".tmp-thesis",
+                                     "step-000000001"));
+}
+
+TEST_F(CheckpointTest, OnlyDigitsAreAStep) {
+  ASSERT_TRUE(Save(1).ok());
+  for (const char* theirs : {"step-+9", "step-1e3", "step- 7"})
+    fs::create_directories(directory_ + "/" + theirs);
+  EXPECT_EQ(ListCheckpoints(directory_)->size(), 1);
+  EXPECT_EQ(Choose("latest")->path, StepDirectory(directory_, 1));
 }
 
 TEST_F(CheckpointTest, VerifyNamesEveryProblem) {

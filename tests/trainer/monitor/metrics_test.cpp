@@ -88,10 +88,29 @@ TEST(Metrics, ResumeAppendsAndStartsANewLineAfterACutOne) {
   EXPECT_EQ(Untimed(lines[2]), R"({"event":"resume","step":20,"path":"runs/a"})");
 }
 
-TEST(Metrics, RestartEmptiesTheFile) {
-  std::ofstream(TestFile()) << "old\n";
-  ASSERT_TRUE(MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart).ok());
-  EXPECT_TRUE(Lines(TestFile()).empty());
+TEST(Metrics, RestartMovesAnEarlierFileAside) {
+  namespace fs = std::filesystem;
+  const std::string directory = ::testing::TempDir() + "metrics_restart", path = directory + "/m.jsonl";
+  fs::remove_all(directory);
+  fs::create_directories(directory);
+  EXPECT_EQ(MetricsWriter::Open(path, MetricsWriter::Mode::kRestart)->moved_to(), "");
+  EXPECT_EQ(MetricsWriter::Open(path, MetricsWriter::Mode::kRestart)->moved_to(), "") << "it was empty";
+  for (const std::string number : {"1", "2"}) {
+    std::ofstream(path) << number << "\n";
+    const std::string aside = fs::canonical(path).string() + "." + number;
+    EXPECT_EQ(MetricsWriter::Open(path, MetricsWriter::Mode::kRestart)->moved_to(), aside);
+    EXPECT_TRUE(Lines(path).empty());
+  }
+  EXPECT_EQ(Lines(path + ".1"), std::vector<std::string>{"1"});
+  EXPECT_EQ(Lines(path + ".2"), std::vector<std::string>{"2"});
+
+  // What is behind a link moves, and the link stays.
+  fs::create_symlink(path, directory + "/link");
+  std::ofstream(path) << "3\n";
+  EXPECT_TRUE(MetricsWriter::Open(directory + "/link", MetricsWriter::Mode::kRestart).ok());
+  EXPECT_TRUE(fs::is_symlink(directory + "/link"));
+  EXPECT_EQ(Lines(path + ".3"), std::vector<std::string>{"3"});
+  EXPECT_EQ(MetricsWriter::Open("/dev/null", MetricsWriter::Mode::kRestart)->moved_to(), "");
 }
 
 TEST(Metrics, ADefaultWriterDiscards) {

@@ -12,7 +12,7 @@ namespace deeper {
 namespace {
 
 TEST(StopSignals, TheFirstIsNoted) {
-  for (const int signal : {SIGTERM, SIGUSR1}) {
+  for (const int signal : {SIGTERM, SIGUSR1, SIGINT, SIGHUP}) {
     const StopSignals signals;
     EXPECT_FALSE(StopSignals::came());
     std::raise(signal);
@@ -29,6 +29,20 @@ TEST(StopSignalsDeathTest, TheSecondEndsTheProcess) {
   };
   EXPECT_EXIT(twice(SIGUSR1, SIGUSR1), testing::KilledBySignal(SIGUSR1), "");
   EXPECT_EXIT(twice(SIGUSR1, SIGTERM), testing::KilledBySignal(SIGTERM), "");
+  EXPECT_EXIT(twice(SIGINT, SIGINT), testing::KilledBySignal(SIGINT), "once more to stop at once");
+  EXPECT_EXIT(twice(SIGINT, SIGHUP), testing::KilledBySignal(SIGHUP), "");
+}
+
+TEST(StopSignals, WhatWasIgnoredStaysIgnored) {
+  for (const int signal : {SIGINT, SIGHUP}) {
+    std::signal(signal, SIG_IGN);
+    {
+      const StopSignals signals;
+      std::raise(signal);
+      EXPECT_FALSE(StopSignals::came());
+    }
+    EXPECT_EQ(std::signal(signal, SIG_DFL), SIG_IGN);
+  }
 }
 
 TEST(StrongestWish, IsEveryRanks) {
