@@ -150,7 +150,7 @@ TEST(ConfigFlagsTest, SetFieldsOrNameTheMistake) {
       {"optimizer", "adam", "--optimizer=adam: must be one of sgd, nesterov"},
       {"wire", "fp8", "--wire=fp8: must be one of fp32, bf16"},
       {"epochs", "1.5", "--epochs=1.5: must be an integer, 0 (until --max_steps) or more"},
-      {"workers", "1025", "--workers=1025: must be between 0 (one more"},
+      {"workers", "1025", "--workers=1025: must be between 0 (adaptive"},
       {"lr", "fast", "--lr=fast: must be a number, at least 0"},
       {"lr_step_epochs", "0", "--lr_step_epochs=0: must be positive"},
       {"color_jitter", "-0.5", "must be between 0 and 1, or -1 (0.5 with --augment=inception, else 0)"},
