@@ -13,7 +13,7 @@ Faults of ranks and checkpoints in daily use, and the test of each:
   21 resumed on other ranks, twice in an epoch, at its end, in a later one    Resume
   22 resumed with another dataset, model, batch, seed   Mismatch
   23 ranks that are killed or stopped                   faults_test.py Trials
-  24 USR1, TERM on one rank, a second signal            Stops
+  24 USR1, TERM, INT, HUP, PIPE, a second signal        Stops
   25 two jobs on one directory, read-only, leftovers    Directory
 """
 import json
@@ -192,6 +192,33 @@ class Stops(Checkpoints):
         job = self.running(3)
         os.kill(job.process.pid, signal.SIGUSR1)
         self.saved_once(job)
+
+    def test_each_signal_on_a_plain_run(self):
+        """Without mpirun, as in a terminal; a SIGHUP under nohup changes nothing."""
+        for blow in signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1:
+            self.addCleanup(signal.signal, blow, signal.signal(blow, signal.SIG_DFL))  # shells ignore some for background jobs
+            job = self.running(0)
+            os.kill(job.process.pid, blow)
+            self.saved_once(job)
+            self.assertEqual("once more to stop at once" in job.text(), blow == signal.SIGINT)
+            subprocess.run(["rm", "-r", str(self.run_dir), str(self.metrics)], check=True)
+        with Job(["nohup", *self.command(0, "--max_steps=1000000")], self.output) as job:
+            self.assertTrue(job.wait_for_text("step 5/", 60), job.text())
+            os.kill(job.process.pid, signal.SIGHUP)
+            seen = job.text().count("images/s")
+            self.assertTrue(job.wait_for_text(f"step {seen + 50}/", 60), job.text())
+            os.kill(job.process.pid, signal.SIGTERM)
+            self.saved_once(job)
+
+    def test_nobody_reads_the_log(self):
+        """`| head -1`"""
+        for flags in [], ["--checkpoint_dir="]:
+            with subprocess.Popen(self.command(0, "--max_steps=30", *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+                job.stdout.readline()
+                job.stdout.close()
+                errors = job.stderr.read()
+            self.assertEqual(job.returncode, 0, errors)
+            self.assertEqual(self.events("done")[-1]["step"], 30)
 
     def test_a_second_signal_is_harmless(self):
         self.train(2, "--max_steps=3")

@@ -1,5 +1,6 @@
 #include "trainer/run/train.h"
 
+#include <csignal>
 #include <memory>
 #include <optional>
 #include <string>
@@ -256,6 +257,7 @@ absl::Status TrainLoop::ReportSaves(const std::vector<SaveReport>& reports) {
 
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out) {
   RETURN_IF_ERROR(Agree(comm, Validate(config)));
+  std::signal(SIGPIPE, SIG_IGN);  // `| head`: the log is lost, the training is not
   std::optional<StopSignals> signals;  // without checkpoints, signals end the run as by default
   if (!config.checkpoint_dir.empty()) signals.emplace();
   ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(config, comm));

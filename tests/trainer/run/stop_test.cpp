@@ -12,7 +12,8 @@ namespace deeper {
 namespace {
 
 TEST(StopSignals, TheFirstIsNoted) {
-  for (const int signal : {SIGTERM, SIGUSR1}) {
+  for (const int signal : {SIGTERM, SIGUSR1, SIGINT, SIGHUP}) {
+    std::signal(signal, SIG_DFL);  // shells start background jobs with some of them ignored
     const StopSignals signals;
     EXPECT_FALSE(StopSignals::came());
     std::raise(signal);
@@ -23,12 +24,27 @@ TEST(StopSignals, TheFirstIsNoted) {
 
 TEST(StopSignalsDeathTest, TheSecondEndsTheProcess) {
   const auto twice = [](int first, int second) {
+    for (const int signal : {first, second}) std::signal(signal, SIG_DFL);
     const StopSignals signals;
     std::raise(first);
     std::raise(second);
   };
   EXPECT_EXIT(twice(SIGUSR1, SIGUSR1), testing::KilledBySignal(SIGUSR1), "");
   EXPECT_EXIT(twice(SIGUSR1, SIGTERM), testing::KilledBySignal(SIGTERM), "");
+  EXPECT_EXIT(twice(SIGINT, SIGINT), testing::KilledBySignal(SIGINT), "once more to stop at once");
+  EXPECT_EXIT(twice(SIGINT, SIGHUP), testing::KilledBySignal(SIGHUP), "");
+}
+
+TEST(StopSignals, WhatWasIgnoredStaysIgnored) {
+  for (const int signal : {SIGINT, SIGHUP}) {
+    std::signal(signal, SIG_IGN);
+    {
+      const StopSignals signals;
+      std::raise(signal);
+      EXPECT_FALSE(StopSignals::came());
+    }
+    EXPECT_EQ(std::signal(signal, SIG_DFL), SIG_IGN);
+  }
 }
 
 TEST(StrongestWish, IsEveryRanks) {
