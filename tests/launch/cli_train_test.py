@@ -105,6 +105,20 @@ class Training(Cli):
         self.assertNotIn("moved", self.succeeds(*train, "--max_steps=3", f"--checkpoint_dir={run_dir}"))
         self.assertEqual([event["step"] for event in events(metrics, "step")], [1, 2, 3])
 
+    def test_a_batch_larger_than_the_data_set(self):
+        """It is the whole data set, without rows that only pad it: the same bits as with a batch of that size."""
+        whole = None
+        for batch in 200, 201, 10**6, 10**15:
+            run_dir = self.dir / f"batch-{batch}"
+            log = self.succeeds(*self.train, f"--global_batch={batch}", "--epochs=2", f"--checkpoint_dir={run_dir}")
+            self.assertIn("200 global, 200 a rank in forward passes of 200\n", log)
+            self.assertEqual(f"warning: --global_batch={batch}, but split train has 200 samples: a step has 200\n" in log, batch > 200)
+            whole = whole or shards(run_dir / "step-000000002")
+            self.assertEqual(shards(run_dir / "step-000000002"), whole)
+            self.assertIn("step 3/3", self.succeeds(*self.train, f"--global_batch={batch}", "--epochs=3", f"--checkpoint_dir={run_dir}"))
+        self.assertIn("200 global, 100 a rank in forward passes of 25\n", self.succeeds(
+            *self.train, "--global_batch=999999", "--max_steps=1", "--deterministic=elastic", ranks=2))
+
     def test_batch_norm_of_all_ranks(self):
         train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32",
                  "--sync_bn", "--global_batch=3", "--max_steps=2", "--eval_every=1000"]

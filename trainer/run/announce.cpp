@@ -57,12 +57,16 @@ void TrainSetup::Announce() {
                                  NameOf(config.precision), net->arena_bytes() >> 20));
   line("ranks", absl::StrFormat("%d over %s", comm.size(), comm.name()));
   if (connection.comm != nullptr) line("gradients", absl::StrCat("over ", connection.description));
-  line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", config.global_batch,
+  line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", BatchRows(),
                                 ShareRows(), net->options().rows));
-  if (config.global_batch < comm.size()) {
+  if (BatchRows() < config.global_batch) {
+    progress.Print(absl::StrFormat("warning: --global_batch=%d, but split %s has %d samples: a step has %d",
+                                   config.global_batch, data.split, data.samples, BatchRows()));
+  }
+  if (BatchRows() < comm.size()) {
     progress.Print(
         absl::StrFormat("warning: --global_batch=%d on %d ranks: in a step %d of them have no image",
-                        config.global_batch, comm.size(), comm.size() - config.global_batch));
+                        BatchRows(), comm.size(), comm.size() - BatchRows()));
   }
   if (gradient_sum == GradientSum::kTree && !IsElastic(config))
     line("gradients", "added up within nodes first, then between them");
@@ -100,7 +104,7 @@ nlohmann::ordered_json TrainSetup::RunJson() const {
           {"data", config.synthetic ? "made up" : config.data},
           {"samples", data.samples},
           {"eval_samples", val_data == nullptr ? 0 : val_data->info().samples},
-          {"global_batch", config.global_batch},
+          {"global_batch", BatchRows()},
           {"total_steps", total_steps},
           {"epoch_steps", epoch_steps_},
           {"parameters", TrainedParameters()},

@@ -89,7 +89,7 @@ TrainLoop::TrainLoop(TrainSetup& run)
       trace_(run.config.trace, run.config.trace_first, run.config.trace_steps, run.comm),
       shown_{.total_steps = run.total_steps,
              .epochs = run.config.epochs,
-             .global_batch = run.config.global_batch} {
+             .global_batch = run.BatchRows()} {
   const MonitorContext context = {
       .model = run.net->model(),
       .comm = run.comm,

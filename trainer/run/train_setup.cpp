@@ -72,7 +72,7 @@ absl::Status TrainSetup::OpenData() {
 }
 
 absl::Status TrainSetup::PlanSteps() {
-  epoch_steps_ = BatchesPerEpoch(train_data->info().samples, config.global_batch);
+  epoch_steps_ = BatchesPerEpoch(train_data->info().samples, BatchRows());
   const int64_t by_epochs = config.epochs * epoch_steps_;
   if (by_epochs == 0 && config.max_steps == 0)
     return InvalidArgument("the length of training is not set: pass --epochs or --max_steps");
@@ -100,7 +100,7 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
   const int sharing = cuda ? connection.ranks_on_device : comm.local_size();  // ranks share the memory
   const double available = kShareOfMemory * static_cast<double>(device.AvailableBytes()) / sharing;
   int64_t rows = config.micro_batch > 0 ? std::min(config.micro_batch, ShareRows()) : ShareRows();
-  if (IsElastic(config)) rows = (config.global_batch + config.elastic_slices - 1) / config.elastic_slices;
+  if (IsElastic(config)) rows = (BatchRows() + config.elastic_slices - 1) / config.elastic_slices;
   while (true) {
     ASSIGN_OR_RETURN(
         std::unique_ptr<Network> made,
@@ -250,7 +250,7 @@ LoaderOptions TrainSetup::TrainingInput() const {
   options.allow_bad = config.allow_bad;
   options.order = config.order;
   options.seed = config.seed;
-  options.global_batch = config.global_batch;
+  options.global_batch = BatchRows();
   options.rank = comm.rank();
   options.world = comm.size();
   options.slices = IsElastic(config) ? config.elastic_slices : 0;

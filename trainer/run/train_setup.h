@@ -1,6 +1,7 @@
 // The parts of a training run. They are opened, checked and announced before step 0.
 #pragma once
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -34,8 +35,12 @@ struct TrainSetup {
   LoaderOptions TrainingInput() const;
   // Works on device memory; `comm` works on host memory.
   Communicator& device_comm() const { return connection.comm == nullptr ? comm : *connection.comm; }
-  // The largest share of a global batch on one rank.
-  int64_t ShareRows() const { return (config.global_batch + comm.size() - 1) / comm.size(); }
+  // The images of a step: --global_batch, or all samples if there are fewer.
+  int64_t BatchRows() const {
+    return std::clamp<int64_t>(train_data->info().samples, 1, config.global_batch);
+  }
+  // The largest share of them on one rank.
+  int64_t ShareRows() const { return (BatchRows() + comm.size() - 1) / comm.size(); }
   void Warn(const absl::Status& status) {
     if (!status.ok()) progress.Print(absl::StrCat("warning: ", status.message()));
   }
