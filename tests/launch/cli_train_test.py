@@ -91,7 +91,7 @@ class Training(Cli):
             self.assertEqual({path: path.stat().st_mtime_ns for path in self.checkpoints.rglob("*")}, before)
 
     def test_metrics_of_an_earlier_run(self):
-        """A failed start leaves them alone; a fresh one moves them aside and says so; a resumed one goes on."""
+        """A failed start leaves them alone; a fresh one moves them aside and says so; a resumed one continues them."""
         metrics, run_dir = self.dir / "earlier.jsonl", self.dir / "earlier"
         train = [*self.train, f"--metrics_out={metrics}", "--eval_every=1000"]
         self.succeeds(*train, "--max_steps=2")
@@ -118,6 +118,19 @@ class Training(Cli):
             self.assertIn("step 3/3", self.succeeds(*self.train, f"--global_batch={batch}", "--epochs=3", f"--checkpoint_dir={run_dir}"))
         self.assertIn("200 global, 100 a rank in forward passes of 25\n", self.succeeds(
             *self.train, "--global_batch=999999", "--max_steps=1", "--deterministic=elastic", ranks=2))
+
+    def test_batch_norm_of_a_single_image(self):
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32", "--aux=false",
+                 "--eval_every=1000"]
+        last = "the last batch of an epoch has 1 of the 200 samples"
+        for flags, ranks, words in ((["--global_batch=199", "--max_steps=2"], 0, last),
+                                    (["--global_batch=199", "--max_steps=2", "--sync_bn"], 2, last),
+                                    (["--global_batch=66", "--epochs=1"], 2, "the last batch of an epoch has 2 of the 200 samples"),
+                                    (["--global_batch=2", "--max_steps=1"], 2, "a batch has 2 of the 200 samples"),
+                                    (["--global_batch=4", "--micro_batch=1", "--max_steps=1"], 0, "a batch has 4 of the 200 samples")):
+            self.fails(USAGE, [flags[0], words, "a single image", "another --global_batch"], *train, *flags, ranks=ranks)
+        self.succeeds(*train, "--global_batch=66", "--max_steps=1", ranks=2)  # it ends before the last batch
+        self.succeeds(*train, "--global_batch=2", "--max_steps=1", "--sync_bn", ranks=2)
 
     def test_batch_norm_of_all_ranks(self):
         train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=small", "--image_size=32",

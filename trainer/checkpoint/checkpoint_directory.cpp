@@ -133,12 +133,13 @@ absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_
 absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   if (steps.empty()) return CheckpointChoice{};
-  return FailedPrecondition(directory, " already holds checkpoints up to step ", steps.begin()->first,
-                            ", and steps are never overwritten: to start from scratch, use another directory");
+  return FailedPrecondition(
+      directory, " already holds checkpoints up to step ", steps.begin()->first,
+      ", and steps are never overwritten: to start from scratch, use another directory");
 }
 
-// Steps to remove, up to `newest`, which is sound. Those without a valid manifest do not count and stay for the
-// user. Nor does a damaged one count, so that a sound one stays in its place.
+// Steps to remove, up to `newest`, which is sound. Those without a valid manifest do not count and stay for
+// the user. Nor does a damaged one count, so that a sound one stays in its place.
 std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Retention& retention) {
   std::vector<int64_t> candidates;
   int kept = 0;

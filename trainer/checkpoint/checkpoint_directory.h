@@ -52,16 +52,17 @@ struct CheckpointChoice {
 };
 
 // For a run that saves into `directory`. `resume` is "never", "latest" (the newest valid one; none if the
-// directory has none) or the number of a step. NotFound: that step does not exist. DataLoss: it is damaged, or,
-// for "latest", all are. FailedPrecondition: there are later steps (any, for "never"), in the way of saves.
+// directory has none) or the number of a step. NotFound: that step does not exist. DataLoss: it is damaged,
+// or, for "latest", all are. FailedPrecondition: there are later steps (any, for "never"), in the way of
+// saves.
 absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory, const std::string& resume);
 
 // `path` itself if it is a step directory, else the newest valid one in it. NotFound if there is none.
 absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path);
 
 // Turns the unfinished checkpoint, whose shards are complete and flushed, into the checkpoint of its step.
-// AlreadyExists if a different one of that step exists, which is kept; an identical one counts as success, and a
-// damaged one is renamed to step-N.damaged.
+// AlreadyExists if a different one of that step exists, which is kept; an identical one counts as success,
+// and a damaged one is renamed to step-N.damaged.
 absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest);
 
 // Checkpoints to keep: the `keep` newest (0: all), steps divisible by keep_every (0: none), the best top-1.
@@ -71,8 +72,8 @@ struct Retention {
 };
 
 // Removes the checkpoints before `step`, the last one committed, that need not be kept. It reads all that it
-// counts as kept: removes none unless `step` is sound, and counts damaged ones out. Later ones belong to another
-// course of training and are kept.
+// counts as kept: removes none unless `step` is sound, and counts damaged ones out. Later ones belong to
+// another course of training and are kept.
 absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention);
 
 // Makes an empty directory for the unfinished checkpoint of `step`, and removes an earlier one.

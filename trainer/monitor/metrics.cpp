@@ -26,8 +26,8 @@ bool EndsMidLine(const File& file) {
   return size > 0 && file.ReadAt(size - 1, &last, 1).ok() && last != '\n';
 }
 
-// Renames a file that holds anything to the first free PATH.N, N = 1, 2, ...; returns that name, or "" if there
-// was none. Pipes and devices stay, and so do files behind /dev and /proc: /dev/stdout may be a log.
+// Renames a file that holds anything to the first free PATH.N, N = 1, 2, ...; returns that name, or "" if
+// there was none. Pipes and devices stay, and so do files behind /dev and /proc: /dev/stdout may be a log.
 absl::StatusOr<std::string> MoveAside(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code error;

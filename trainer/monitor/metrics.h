@@ -29,8 +29,8 @@ Event EvalEvent(int64_t step, const EvalResult& result);
 // are not finite are written as null. Errors (a full disk) name the file; later events are still attempted.
 class MetricsWriter {
  public:
-  // kRestart moves a file of an earlier run aside, to moved_to(); kAppend, for a resumed run, continues it and
-  // ends a line that was cut off. AddFile and Open create the directory of `path`.
+  // kRestart moves a file of an earlier run aside, to moved_to(); kAppend, for a resumed run, continues it
+  // and ends a line that was cut off. AddFile and Open create the directory of `path`.
   enum class Mode { kRestart, kAppend };
 
   MetricsWriter() = default;

@@ -57,8 +57,8 @@ void TrainSetup::Announce() {
                                  NameOf(config.precision), net->arena_bytes() >> 20));
   line("ranks", absl::StrFormat("%d over %s", comm.size(), comm.name()));
   if (connection.comm != nullptr) line("gradients", absl::StrCat("over ", connection.description));
-  line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", BatchRows(),
-                                ShareRows(), net->options().rows));
+  line("batch", absl::StrFormat("%d global, %d a rank in forward passes of %d", BatchRows(), ShareRows(),
+                                net->options().rows));
   if (BatchRows() < config.global_batch) {
     progress.Print(absl::StrFormat("warning: --global_batch=%d, but split %s has %d samples: a step has %d",
                                    config.global_batch, data.split, data.samples, BatchRows()));

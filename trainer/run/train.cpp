@@ -87,9 +87,7 @@ TrainLoop::TrainLoop(TrainSetup& run)
                   run.config.seed, &run.statistics_sum),
       meter_(run.net->model(), run.comm),
       trace_(run.config.trace, run.config.trace_first, run.config.trace_steps, run.comm),
-      shown_{.total_steps = run.total_steps,
-             .epochs = run.config.epochs,
-             .global_batch = run.BatchRows()} {
+      shown_{.total_steps = run.total_steps, .epochs = run.config.epochs, .global_batch = run.BatchRows()} {
   const MonitorContext context = {
       .model = run.net->model(),
       .comm = run.comm,
@@ -106,8 +104,9 @@ absl::Status TrainLoop::Run() {
   TraceLane("compute");
   const double start = Seconds();
   if (done()) {
-    run_.Tell({.text = absl::StrFormat("already done: step %d of %d; to train further, raise --epochs or --max_steps",
-                                       run_.step, run_.total_steps)});
+    run_.Tell({.text = absl::StrFormat(
+                   "already done: step %d of %d; to train further, raise --epochs or --max_steps", run_.step,
+                   run_.total_steps)});
   }
   while (status.ok() && !done() && !stopped_) {
     trace_.BeginStep(run_.step + 1);
@@ -257,7 +256,7 @@ absl::Status TrainLoop::ReportSaves(const std::vector<SaveReport>& reports) {
 
 absl::Status Train(const RunConfig& config, Communicator& comm, Device& device, std::FILE* out) {
   RETURN_IF_ERROR(Agree(comm, Validate(config)));
-  std::signal(SIGPIPE, SIG_IGN);  // `| head`: the log is lost, the training is not
+  std::signal(SIGPIPE, SIG_IGN);       // `| head`: the log is lost, the training is not
   std::optional<StopSignals> signals;  // without checkpoints, signals end the run as by default
   if (!config.checkpoint_dir.empty()) signals.emplace();
   ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(config, comm));

@@ -25,6 +25,22 @@ ProgressStyle StyleOf(const RunConfig& config, const Communicator& comm) {
 
 }  // namespace
 
+int64_t SmallestPass(int64_t batch, int64_t rows, int ranks, bool together) {
+  const int64_t largest_share = (batch + ranks - 1) / ranks, passes = (largest_share + rows - 1) / rows;
+  int64_t smallest = batch;
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    int64_t sum = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const int64_t share = RankSlice(batch, batch, 0, rank, ranks).size();
+      const int64_t images = share * (pass + 1) / passes - share * pass / passes;
+      if (images > 0 && !together) smallest = std::min(smallest, images);
+      sum += images;
+    }
+    if (together) smallest = std::min(smallest, sum);
+  }
+  return smallest;
+}
+
 TrainSetup::TrainSetup(const RunConfig& run_config, Communicator& ranks, Device& its_device, std::FILE* out)
     : config(run_config),
       comm(ranks),
@@ -33,11 +49,10 @@ TrainSetup::TrainSetup(const RunConfig& run_config, Communicator& ranks, Device&
       progress(out, run_config.log_every, StyleOf(run_config, ranks)) {}
 
 absl::Status TrainSetup::Prepare() {
-  for (const auto prepare :
-       {&TrainSetup::ConnectDevices, &TrainSetup::OpenData, &TrainSetup::BuildNetworks,
-        &TrainSetup::CheckSameModel, &TrainSetup::RestoreOrInitialize, &TrainSetup::BindNetworks,
-        &TrainSetup::PrepareSaving, &TrainSetup::StartLoader, &TrainSetup::OpenReports,
-        &TrainSetup::ClearCheckpointDirectory}) {
+  for (const auto prepare : {&TrainSetup::ConnectDevices, &TrainSetup::OpenData, &TrainSetup::BuildNetworks,
+                             &TrainSetup::CheckSameModel, &TrainSetup::RestoreOrInitialize,
+                             &TrainSetup::BindNetworks, &TrainSetup::PrepareSaving, &TrainSetup::StartLoader,
+                             &TrainSetup::OpenReports, &TrainSetup::ClearCheckpointDirectory}) {
     RETURN_IF_ERROR(Agree(comm, (this->*prepare)()));
   }
   Announce();
@@ -129,6 +144,7 @@ absl::Status TrainSetup::BuildNetworks() {
                          {OptimizerState(config.optimizer),
                           config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}}));
   RETURN_IF_ERROR(ValidateFor(config, comm.size(), params->statistics_elements() > 0));
+  RETURN_IF_ERROR(CheckBatchNorm());
   if (val_data == nullptr) return absl::OkStatus();
 
   ASSIGN_OR_RETURN(Model model, ModelFor(config, train_data->info(), /*training=*/false));
@@ -139,6 +155,24 @@ absl::Status TrainSetup::BuildNetworks() {
                                                .fusion = FusionOf(config)},
                                               device));
   return absl::OkStatus();
+}
+
+absl::Status TrainSetup::CheckBatchNorm() const {
+  if (params->statistics_elements() == 0) return absl::OkStatus();
+  const int64_t samples = train_data->info().samples, last = samples - (epoch_steps_ - 1) * BatchRows();
+  const auto fits = [&](int64_t batch) {
+    return SmallestPass(batch, net->options().rows, comm.size(), config.sync_bn) > 1;
+  };
+  const bool first_fits = fits(BatchRows());
+  if (first_fits && (total_steps < epoch_steps_ || fits(last))) return absl::OkStatus();
+  const bool several = comm.size() > 1;
+  return InvalidArgument("--global_batch=", config.global_batch, ": ",
+                         first_fits ? "the last batch of an epoch" : "a batch", " has ",
+                         first_fits ? last : BatchRows(), " of the ", samples,
+                         " samples, which leaves batch normalisation a single image in a forward pass",
+                         several ? " of a rank" : "", "; use another --global_batch",
+                         config.micro_batch > 0 ? ", a larger --micro_batch" : "",
+                         several ? ", fewer ranks" : "", several && !config.sync_bn ? ", or --sync_bn" : "");
 }
 
 // Gradients are summed arena by arena, so all ranks need the same layout.
@@ -223,8 +257,8 @@ absl::Status TrainSetup::OpenReports() {
     RETURN_IF_ERROR(metrics.AddTensorBoard(config.tensorboard, step + 1));
   }
   if (!config.metrics_out.empty()) {
-    RETURN_IF_ERROR(metrics.AddFile(config.metrics_out, step > 0 ? MetricsWriter::Mode::kAppend
-                                                                 : MetricsWriter::Mode::kRestart));
+    RETURN_IF_ERROR(metrics.AddFile(config.metrics_out,
+                                    step > 0 ? MetricsWriter::Mode::kAppend : MetricsWriter::Mode::kRestart));
   }
   if (!metrics.moved_to().empty()) {
     progress.Print(absl::StrCat("metrics of an earlier run: moved from ", config.metrics_out, " to ",

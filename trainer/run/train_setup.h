@@ -23,6 +23,10 @@
 
 namespace deeper {
 
+// The fewest images of a global batch of `batch` that a forward pass with images has: on one of the ranks or,
+// if `together`, on all of them. Passes have at most `rows` a rank; data/load/loader.h splits them.
+int64_t SmallestPass(int64_t batch, int64_t rows, int ranks, bool together);
+
 struct TrainSetup {
   // All arguments must outlive it. Progress and announcements go to `out`, which may be null.
   TrainSetup(const RunConfig& run_config, Communicator& ranks, Device& its_device, std::FILE* out);
@@ -89,7 +93,8 @@ struct TrainSetup {
 
   absl::Status PlanSteps();
   absl::Status BuildTrainingNetwork();
-  absl::StatusOr<bool> Resume();  // whether there was a checkpoint
+  absl::Status CheckBatchNorm() const;  // no forward pass may have one image only
+  absl::StatusOr<bool> Resume();        // whether there was a checkpoint
   nlohmann::ordered_json RunJson() const;
   int64_t TrainedParameters() const;
 

@@ -165,7 +165,8 @@ TEST_F(CheckpointTest, OnlyInterruptedSavesAreRemoved) {
 
 TEST_F(CheckpointTest, OnlyDigitsAreAStep) {
   ASSERT_TRUE(Save(1).ok());
-  for (const char* theirs : {"step-+9", "step-1e3", "step- 7"}) fs::create_directories(directory_ + "/" + theirs);
+  for (const char* theirs : {"step-+9", "step-1e3", "step- 7"})
+    fs::create_directories(directory_ + "/" + theirs);
   EXPECT_EQ(ListCheckpoints(directory_)->size(), 1);
   EXPECT_EQ(Choose("latest")->path, StepDirectory(directory_, 1));
 }

@@ -9,11 +9,24 @@
 
 #include "kernels/base/exit_code.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
+#include "trainer/run/train_setup.h"
 
 namespace deeper {
 namespace {
 
 using ::testing::HasSubstr;
+
+TEST(SmallestPass, IsTheLeastThatBatchNormSees) {
+  EXPECT_EQ(SmallestPass(24, 24, 1, false), 24);
+  EXPECT_EQ(SmallestPass(1, 24, 1, false), 1);
+  EXPECT_EQ(SmallestPass(5, 4, 1, false), 2) << "passes of 2 and 3";
+  EXPECT_EQ(SmallestPass(5, 1, 1, true), 1);
+  EXPECT_EQ(SmallestPass(5, 3, 2, false), 2) << "shares of 2 and 3";
+  EXPECT_EQ(SmallestPass(7, 3, 2, false), 1) << "two passes of a share of 3";
+  EXPECT_EQ(SmallestPass(7, 3, 2, true), 3);
+  EXPECT_EQ(SmallestPass(2, 3, 4, false), 1) << "two ranks have none";
+  EXPECT_EQ(SmallestPass(2, 3, 4, true), 2);
+}
 
 TEST(Train, RefusesTheStateOfAnotherOptimizerWithTheExitCodeOfCheckpoints) {
   const std::string directory = ::testing::TempDir() + "another_optimizer";
