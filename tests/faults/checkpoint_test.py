@@ -196,6 +196,7 @@ class Stops(Checkpoints):
     def test_each_signal_on_a_plain_run(self):
         """Without mpirun, as in a terminal; a SIGHUP under nohup changes nothing."""
         for blow in signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1:
+            self.addCleanup(signal.signal, blow, signal.signal(blow, signal.SIG_DFL))  # shells ignore some for background jobs
             job = self.running(0)
             os.kill(job.process.pid, blow)
             self.saved_once(job)

@@ -13,6 +13,7 @@ namespace {
 
 TEST(StopSignals, TheFirstIsNoted) {
   for (const int signal : {SIGTERM, SIGUSR1, SIGINT, SIGHUP}) {
+    std::signal(signal, SIG_DFL);  // shells start background jobs with some of them ignored
     const StopSignals signals;
     EXPECT_FALSE(StopSignals::came());
     std::raise(signal);
@@ -23,6 +24,7 @@ TEST(StopSignals, TheFirstIsNoted) {
 
 TEST(StopSignalsDeathTest, TheSecondEndsTheProcess) {
   const auto twice = [](int first, int second) {
+    for (const int signal : {first, second}) std::signal(signal, SIG_DFL);
     const StopSignals signals;
     std::raise(first);
     std::raise(second);
