@@ -200,6 +200,10 @@ std::string ExitCodesPage() {
 If a signal ends a process, its exit code is 128 plus the number of the signal: 137 for SIGKILL
 (often from the kernel, if memory ran out), 139 for a crash. `deeper-run` restarts the job after
 these as well.
+
+[Failures](../guides/failures.md) says what to do for each code. `deeper doctor` gives 3, 4 and 5
+[its own meanings](../guides/clusters.md#check-the-machines-first): which check of the machines
+failed.
 )");
   return out;
 }
