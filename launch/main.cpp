@@ -1,14 +1,21 @@
 // deeper COMMAND [--flags]
+#include <poll.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "comm/agree.h"
 #include "comm/mpi/mpi_communicator.h"
+#include "data/io/file.h"
 #include "kernels/base/check.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
@@ -98,8 +105,19 @@ absl::Status Execute(Command& command, const std::vector<std::string>& arguments
     operands = InvalidArgument("unexpected argument ", operands->front());
   if (operands.ok() && comm.size() > 1 && !command.text.distributed)
     operands = InvalidArgument("runs as one process; leave out mpirun");
+  operands = Agree(comm, std::move(operands));  // a flag file may exist on one host only
   if (!operands.ok()) return Usage(operands.status(), absl::StrCat(command.text.name, " "));
   return command.Run({*std::move(operands), comm});
+}
+
+// What the command printed has reached its destination, unless its reader has left (`| head`).
+absl::Status FlushOutput() {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return absl::OkStatus();
+  const int error = errno;
+  pollfd output = {STDOUT_FILENO, 0, 0};
+  if (poll(&output, 1, 0) == 1 && (output.revents & POLLERR) != 0) return absl::OkStatus();
+  return WithExitCode(IoError("write", "the standard output", error != 0 ? error : EIO), ExitCode::kData);
 }
 
 int Main(std::vector<std::string> arguments) {
@@ -114,14 +132,16 @@ int Main(std::vector<std::string> arguments) {
   Commands commands;
   for (const auto make : {DEEPER_COMMANDS}) commands.push_back(make());
   const bool root = job->rank() == 0;
-  if (ShowHelp(commands, arguments, root ? stdout : nullptr)) return 0;
-  if (arguments[0] == "help") arguments.erase(arguments.begin());
-  const absl::StatusOr<Command*> command = TakeCommand(commands, arguments);
-  const std::string name = command.ok() ? absl::StrCat(" ", (*command)->text.name) : "";
-  const absl::Status status =
-      command.ok() ? Execute(**command, arguments, *job) : Usage(command.status(), "");
+  std::string name;
+  absl::Status status;
+  if (!ShowHelp(commands, arguments, root ? stdout : nullptr)) {
+    if (arguments[0] == "help") arguments.erase(arguments.begin());
+    const absl::StatusOr<Command*> command = TakeCommand(commands, arguments);
+    if (command.ok()) name = absl::StrCat(" ", (*command)->text.name);
+    status = command.ok() ? Execute(**command, arguments, *job) : Usage(command.status(), "");
+  }
+  if (root) status.Update(FlushOutput());
   if (!status.ok() && root) {
-    std::fflush(stdout);
     std::fprintf(stderr, "deeper%s: %s\n", name.c_str(), std::string(status.message()).c_str());
   }
   return static_cast<int>(ExitCodeOf(status));

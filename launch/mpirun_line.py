@@ -37,8 +37,10 @@ def flag(arguments, name):
         text = text if equals else arguments.pop(0) if arguments else ""
         if given == name:
             value = text
-        elif (path := pathlib.Path(text)).is_file():  # deeper reports a missing file
-            arguments = path.read_text().splitlines() + arguments
+        elif (path := pathlib.Path(text)).exists() and not path.is_file():
+            raise Refusal(USAGE, f"--flagfile={text} is not a regular file; write the flags to a file that every rank can read")
+        elif path.is_file():  # deeper reports a missing file
+            arguments = path.read_text(encoding="utf-8-sig").splitlines() + arguments
     return value
 
 
@@ -129,6 +131,8 @@ def hostfile_hosts(path, each):
         if not re.fullmatch(r"[1-9]\d*", slots):
             raise Refusal(USAGE, f"hostfile {path}, line {number}: slots={slots} is not a number of ranks")
         hosts.append(Host(words[0], int(slots)))
+    if not hosts:
+        raise Refusal(USAGE, f"hostfile {path} names no host: write lines `name slots=2`")
     return hosts
 
 

@@ -11,6 +11,7 @@
 #include <memory>
 #include <system_error>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
@@ -156,17 +157,38 @@ absl::Status File::Close() {
 }
 
 absl::StatusOr<std::vector<uint8_t>> ReadFile(const std::string& path) {
-  ASSIGN_OR_RETURN(File file, File::Open(path, O_RDONLY));
-  ASSIGN_OR_RETURN(uint64_t size, file.Size());
-  std::vector<uint8_t> content(size);
-  RETURN_IF_ERROR(file.ReadAt(0, content.data(), content.size()));
-  return content;
+  constexpr size_t kLeast = 4096;
+  ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
+  ASSIGN_OR_RETURN(const uint64_t size, file.Size());  // of a pipe, and in /proc: 0
+  std::vector<uint8_t> content(std::max<size_t>(size + 1, kLeast));
+  for (size_t filled = 0;;) {
+    const ssize_t got = read(file.fd(), content.data() + filled, content.size() - filled);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return IoError("read", path, errno);
+    filled += static_cast<size_t>(got);
+    if (got == 0) {
+      content.resize(filled);
+      return content;
+    }
+    if (filled == content.size()) content.resize(2 * filled);
+  }
+}
+
+absl::StatusOr<std::string> ReadText(const std::string& path) {
+  constexpr absl::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
+  const std::string text(bytes.begin(), bytes.end());
+  return std::string(absl::StripPrefix(text, kByteOrderMark));
 }
 
 absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::vector<uint8_t> content, ReadFile(path));
-  const std::string text(content.begin(), content.end());
-  return absl::StrSplit(absl::StripPrefix(text, "\xEF\xBB\xBF"), absl::ByAnyChar("\r\n"), absl::SkipEmpty());
+  ASSIGN_OR_RETURN(const std::string text, ReadText(path));
+  std::vector<std::string> lines;
+  for (const absl::string_view line : absl::StrSplit(text, absl::ByAnyChar("\r\n"))) {
+    const absl::string_view kept = absl::StripTrailingAsciiWhitespace(line);
+    if (!kept.empty()) lines.emplace_back(kept);
+  }
+  return lines;
 }
 
 }  // namespace deeper

@@ -51,8 +51,11 @@ class File {
   std::string path_;
 };
 
+// All bytes up to the end of the file, which may be a pipe.
 absl::StatusOr<std::vector<uint8_t>> ReadFile(const std::string& path);
-// The lines that are not empty, without their line ends (\n or \r\n) and without a UTF-8 byte order mark.
+// As ReadFile, without a UTF-8 byte order mark.
+absl::StatusOr<std::string> ReadText(const std::string& path);
+// The lines of text that are not blank, without their line ends (\n or \r\n) and trailing white space.
 absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path);
 
 }  // namespace deeper

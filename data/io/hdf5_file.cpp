@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <mutex>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "data/io/file.h"
@@ -185,6 +187,10 @@ absl::StatusOr<Hdf5File> Hdf5File::Create(const std::string& path) {
 }
 
 absl::StatusOr<Hdf5File> Hdf5File::Open(const std::string& path) {
+  std::error_code unknown;  // opening it reports the error
+  const std::filesystem::file_type type = std::filesystem::status(path, unknown).type();
+  if (type == std::filesystem::file_type::fifo || type == std::filesystem::file_type::character)
+    return FailedPrecondition(path, " is not a regular file; HDF5 cannot read from a pipe: pass a file");
   ASSIGN_OR_RETURN(File file, File::Open(path, O_RDONLY));
   ASSIGN_OR_RETURN(uint64_t bytes, file.Size());
   std::scoped_lock lock(Hdf5Mutex());

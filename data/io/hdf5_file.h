@@ -51,7 +51,8 @@ class Hdf5File {
  public:
   // Replaces an existing file at `path`.
   static absl::StatusOr<Hdf5File> Create(const std::string& path);
-  // Read only. DataLoss: not an HDF5 file, or one that was not written to its end.
+  // Read only. DataLoss: not an HDF5 file, or one that was not written to its end. FailedPrecondition: a
+  // pipe.
   static absl::StatusOr<Hdf5File> Open(const std::string& path);
   Hdf5File(Hdf5File&& other) noexcept;
   Hdf5File& operator=(Hdf5File&&) = delete;

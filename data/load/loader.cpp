@@ -130,7 +130,8 @@ class RingLoader : public Loader {
     filled_.wait(lock, filled);
     Batch batch = slot.plan.batch;
     if (!slot.status.ok()) {
-      failure_ = absl::Status(slot.status.code(),
+      const bool looks_like_the_end = absl::IsOutOfRange(slot.status);
+      failure_ = absl::Status(looks_like_the_end ? absl::StatusCode::kDataLoss : slot.status.code(),
                               absl::StrCat(slot.status.message(), " (epoch ", batch.epoch, ", batch ",
                                            batch.batch, ", rank ", options_.rank, ")"));
       return failure_;

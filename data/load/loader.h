@@ -84,7 +84,8 @@ struct Batch {
 class Loader {
  public:
   virtual ~Loader() = default;
-  // The next batch in order. OutOfRange after the last epoch. Errors of Dataset::Read appear at their batch.
+  // The next batch in order. OutOfRange after the last epoch. Errors of Dataset::Read appear at their batch;
+  // its OutOfRange becomes DataLoss.
   virtual absl::StatusOr<Batch> Next() = 0;
 
   // Total of all workers, since the start.

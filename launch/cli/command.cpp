@@ -32,7 +32,7 @@ constexpr ExitCodeText kExitCodes[] = {
     {0, "done", "ends"},
     {1, "internal error; the message names the place in the code", "restarts"},
     {2, "usage: an invalid flag, or flags that exclude each other", "ends"},
-    {3, "data: missing, damaged, or of another kind than requested", "ends"},
+    {3, "data: missing, damaged, of another kind than requested, or output that cannot be written", "ends"},
     {4, "checkpoint or weights file: missing, damaged, of another model, or impossible to write", "ends"},
     {5, "communication: a rank was lost, was stopped or made no progress; the message names it", "restarts"},
     {6, "training: the loss or a gradient was NaN or infinite", "ends"},

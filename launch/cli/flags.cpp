@@ -83,12 +83,11 @@ class Parser {
   absl::Status ParseFile(const Argument& argument, const std::string& path) {
     if (std::find(open_files_.begin(), open_files_.end(), path) != open_files_.end())
       return InvalidArgument(argument.place, "--flagfile=", path, ": the file includes itself");
-    const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFile(path);
-    if (!bytes.ok()) return InvalidArgument(argument.place, "--flagfile: ", bytes.status().message());
-    const std::string text(bytes->begin(), bytes->end());
+    const absl::StatusOr<std::string> text = ReadText(path);
+    if (!text.ok()) return InvalidArgument(argument.place, "--flagfile: ", text.status().message());
     std::vector<Argument> lines;
     int number = 0;
-    for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
       ++number;
       const absl::string_view stripped = absl::StripAsciiWhitespace(line);
       if (stripped.empty() || stripped[0] == '#') continue;

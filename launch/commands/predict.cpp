@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <map>
+#include <mutex>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -8,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/image/image_codec.h"
 #include "data/io/file.h"
+#include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/commands/classifier.h"
@@ -22,11 +25,13 @@ constexpr CommandText kText = {
     .operands = "IMAGE...",
     .details =
         R"(Prints the most likely classes of JPEG and PNG images, with their probabilities. Images may have any
-size, in colour or grey. Network, class names and normalisation come from the checkpoint.)",
+size, in colour or grey. Network, class names and normalisation come from the checkpoint. A message on
+standard error names each file that cannot be read; the exit code is then 3.)",
     .examples = "deeper predict --checkpoint=runs/fashion-mnist shirt.png shoe.jpg",
 };
 
-// Image files as a data set. All labels are 0.
+// Image files as a data set. All labels are 0. A file that cannot be read becomes a black pixel, and is
+// listed.
 class ImageFiles final : public Dataset {
  public:
   ImageFiles(std::vector<std::string> paths, int channels) : paths_(std::move(paths)) {
@@ -40,15 +45,31 @@ class ImageFiles final : public Dataset {
   std::string Describe(int64_t index) const override { return paths_[static_cast<size_t>(index)]; }
 
   absl::Status Read(int64_t index, Image* image) const override {
-    const std::string& path = paths_[static_cast<size_t>(index)];
-    ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
-    const absl::Status status = DecodeImage(bytes, info_.channels, image);
-    return status.ok() ? status : absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+    const absl::Status status = Decode(paths_[static_cast<size_t>(index)], image);
+    if (status.ok()) return status;
+    *image = {1, 1, info_.channels, std::vector<uint8_t>(static_cast<size_t>(info_.channels)), 0, 0};
+    const std::scoped_lock lock(mutex_);
+    problems_.emplace(index, status.message());
+    return absl::OkStatus();
+  }
+
+  // Why files could not be read, by index.
+  std::map<int64_t, std::string> problems() const {
+    const std::scoped_lock lock(mutex_);
+    return problems_;
   }
 
  private:
+  absl::Status Decode(const std::string& path, Image* image) const {
+    ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
+    const absl::Status status = DecodeImage(bytes, info_.channels, image);
+    return status.ok() ? status : DataLoss(path, ": ", status.message());
+  }
+
   std::vector<std::string> paths_;
   DatasetInfo info_;
+  mutable std::mutex mutex_;
+  mutable std::map<int64_t, std::string> problems_;
 };
 
 std::vector<float> Softmax(std::span<const float> logits) {
@@ -98,10 +119,17 @@ class PredictCommand final : public Command {
     };
     RETURN_IF_ERROR(
         Evaluate(*classifier.net, *classifier.device, files, classifier.input, call.comm, keep).status());
-    for (size_t i = 0; i < call.operands.size(); ++i)
-      Print(call.operands[i], std::span(logits).subspan(i * classes, classes), classifier.classes,
-            static_cast<size_t>(top_));
-    return absl::OkStatus();
+    const std::map<int64_t, std::string> problems = files.problems();
+    for (size_t i = 0; i < call.operands.size(); ++i) {
+      if (!problems.contains(static_cast<int64_t>(i)))
+        Print(call.operands[i], std::span(logits).subspan(i * classes, classes), classifier.classes,
+              static_cast<size_t>(top_));
+    }
+    for (const auto& [index, problem] : problems)
+      std::fprintf(stderr, "deeper predict: %s\n", problem.c_str());
+    if (problems.empty()) return absl::OkStatus();
+    return WithExitCode(DataLoss(problems.size(), " of ", call.operands.size(), " images could not be read"),
+                        ExitCode::kData);
   }
 
  private:

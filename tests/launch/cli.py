@@ -22,10 +22,10 @@ MODEL = ["--model=nin-cifar", "--image_size=10", "--threads=1"]
 TRAIN = [*MODEL, "--global_batch=12", "--lr=0.01", "--log_every=1", "--seed=5", "--augment=crop"]
 
 
-def run(*arguments, ranks=0):
+def run(*arguments, ranks=0, **how):
     launcher = [MPIRUN, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", "120", "-n", str(ranks)]
     command = [*(launcher if ranks else []), DEEPER, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=150)
+    return subprocess.run(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 150, **how})
 
 
 def write_idx(directory, name, samples, seed):

@@ -94,6 +94,18 @@ class Usage(Cli):
         self.fails(USAGE, [f"{inner}:1: ", "includes itself"], "describe", f"--flagfile={outer}")
         self.fails(USAGE, ["missing.flags"], "describe", "--flagfile=missing.flags")
 
+    def test_flag_files_from_pipes_and_of_other_editors(self):
+        flags, read = "--image_size=64\n--num_classes=7\n", "64 x 64 px, 3 channels, 7 classes"
+        self.assertIn(read, self.succeeds("describe", "--flagfile=/dev/stdin", input=flags))
+        reading, writing = os.pipe()  # as <(...) of a shell
+        os.write(writing, flags.encode())
+        os.close(writing)
+        self.assertIn(read, self.succeeds("describe", f"--flagfile=/dev/fd/{reading}", pass_fds=[reading]))
+        os.close(reading)
+        marked = self.dir / "marked.flags"
+        marked.write_text("\ufeff" + flags.replace("\n", " \r\n"))
+        self.assertIn(read, self.succeeds("describe", f"--flagfile={marked}"))
+
     def test_ranks(self):
         normed = ["train", f"--data={self.data}", "--model=googlenet-bn", "--image_size=28", "--stem=small", "--aux=false", "--max_steps=1"]
         result = self.fails(USAGE, ["--global_batch=2", "number of ranks, 3"], *normed, "--global_batch=2", ranks=3)

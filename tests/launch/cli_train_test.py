@@ -5,11 +5,13 @@ cli_train_test.py DEEPER MPIRUN [unittest arguments]
 """
 import pathlib
 import shutil
+import struct
+import zlib
 
 import h5py
 import numpy
 
-from cli import CHECKPOINT, DATA, NOT_FINITE, TRAIN, USAGE, Cli, events, flip_bit, main, run, write_png
+from cli import CHECKPOINT, DATA, MODEL, NOT_FINITE, TRAIN, USAGE, Cli, events, flip_bit, main, run, write_png
 
 
 def shards(step_directory):
@@ -198,9 +200,35 @@ class Training(Cli):
         shares = [float(line.split()[0]) for line in lines[1:6]]
         self.assertEqual(shares, sorted(shares, reverse=True))
         self.assertLessEqual(sum(shares), 100.05)
-        self.fails(DATA, [str(text)], *predict, image, text)
-        self.fails(DATA, ["missing.png"], *predict, "missing.png")
+        self.assertEqual(self.succeeds(*predict, "/dev/stdin", input=image.read_bytes(), text=False).splitlines()[1:],
+                         [line.encode() for line in lines[1:6]])
         self.fails(USAGE, ["at least one image"], *predict)
+
+    def test_predict_with_bad_images(self):
+        good, huge, text = (self.dir / name for name in ("good.png", "huge.png", "text.png"))
+        write_png(good, numpy.full((10, 10, 3), 30, numpy.uint8))
+        content = bytearray(good.read_bytes())
+        content[16:24] = struct.pack(">2I", 12000, 12000)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+        huge.write_bytes(content)
+        text.write_text("no image")
+        predict = ["predict", f"--checkpoint={self.step_20}", "--threads=1", "--top=1", "--batch=2"]
+        right = self.succeeds(*predict, good, good, good)
+        mixed = self.fails(DATA, [f"{huge}: image of 12000 x 12000 pixels", f"{text}: ", "missing.png", "3 of 6 images"],
+                           *predict, good, huge, text, good, "missing.png", good)
+        self.assertEqual(mixed.stdout, right)
+        self.assertEqual(len(mixed.stderr.splitlines()), 4)
+        self.assertEqual(self.fails(DATA, [str(text), "1 of 1 images"], *predict, text).stdout, "")
+
+    def test_output_that_cannot_be_written(self):
+        image = self.dir / "written.png"
+        write_png(image, numpy.full((10, 10, 3), 30, numpy.uint8))
+        checkpoint, data = f"--checkpoint={self.step_20}", f"--data={self.data}"
+        for command in (["predict", checkpoint, "--threads=1", image], ["eval", checkpoint, data, "--threads=1"], ["verify", data], ["help"],
+                        ["describe", "--model=nin"], ["checkpoint", "list", self.checkpoints], [*self.train, "--max_steps=1", "--eval_every=1000"],
+                        ["predict", "--help"], ["bench", "op", *MODEL, "--op=avgpool", "--batch=1", "--repeats=1", "--runs=1"]):
+            with self.subTest(command=command), open("/dev/full", "w") as full:
+                self.fails(DATA, ["cannot write the standard output"], *command, stdout=full)
 
     def test_wrong_checkpoints(self):
         other = ["train", f"--data={self.data}", *TRAIN, "--max_steps=30", "--model=googlenet", "--stem=small"]

@@ -166,6 +166,11 @@ class Mistakes(Launch):
         self.refuses(USAGE, ["/no/deeper"], "--deeper=/no/deeper")
         self.refuses(USAGE, ["a:x"], "--hosts=a:x,b:1")
         self.refuses(USAGE, ["/no/hosts", "No such file"], "--hostfile=/no/hosts")
+        (self.dir / "empty").write_text("# nothing\n")
+        self.refuses(USAGE, [f"{self.dir}/empty", "names no host"], f"--hostfile={self.dir}/empty")
+        self.refuses(USAGE, ["--backoff"], "--backoff=nan")
+        self.refuses(USAGE, ["--probe_seconds"], "--probe_seconds=inf")
+        self.refuses(USAGE, ["--flagfile=/dev/stdin", "every rank"], command=["train", "--flagfile=/dev/stdin"])
         self.refuses(USAGE, ["SLURM_JOB_NODELIST=a[1-2"], SLURM_JOB_NODELIST="a[1-2")
 
     def test_restarts(self):

@@ -43,7 +43,7 @@ class NumberedImages : public Dataset {
   absl::Status Read(int64_t index, Image* image) const override {
     ++reads;
     if (delay.count() > 0) std::this_thread::sleep_for(delay);
-    if (bad.count(index) > 0) return absl::DataLossError(absl::StrCat("sample ", index, " is broken"));
+    if (bad.count(index) > 0) return absl::Status(bad_code, absl::StrCat("sample ", index, " is broken"));
     *image = {kSide, kSide, info_.channels, {}};
     image->pixels.assign(kSide * kSide * info_.channels, static_cast<uint8_t>(index % 251));
     image->pixels.back() = 255;
@@ -51,6 +51,7 @@ class NumberedImages : public Dataset {
   }
 
   std::set<int64_t> bad;
+  absl::StatusCode bad_code = absl::StatusCode::kDataLoss;
   std::chrono::microseconds delay{0};
   mutable std::atomic<int64_t> reads{0};
 

@@ -236,6 +236,15 @@ TEST(Loader, ReportsABadSampleAtItsBatchAndStaysThere) {
   }
 }
 
+TEST(Loader, ASampleThatIsOutOfRangeIsNotTheEnd) {
+  NumberedImages dataset(5);
+  dataset.bad = {0};
+  dataset.bad_code = absl::StatusCode::kOutOfRange;  // as an image that is too large
+  const absl::Status status = Make(dataset, SmallOptions())->Next().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("sample 0 is broken"));
+}
+
 TEST(Loader, ReplacesBadSamplesAlikeForAnyRanksAndWorkers) {
   NumberedImages dataset(41);
   const std::vector<std::vector<uint64_t>> sound = SamplesOf(dataset, SmallOptions(), 1);
