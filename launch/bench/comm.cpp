@@ -10,6 +10,7 @@
 #include "comm/agree.h"
 #include "comm/mpi/mpi_communicator.h"
 #include "comm/nccl/device_communicator.h"
+#include "kernels/base/small_buffer.h"
 #include "kernels/base/status.h"
 #include "launch/bench/harness.h"
 #include "launch/cli/command.h"
@@ -43,7 +44,7 @@ mpirun -n 8 deeper bench comm --device=cuda --comm=nccl --max_bytes=268435456)",
 // Floats in the memory of a device.
 struct DeviceFloats {
   DeviceFloats(size_t floats, Device& owner)
-      : device(owner), size(floats), memory(owner.Allocate(floats * sizeof(float))) {}
+      : device(owner), size(floats), memory(AllocateSmall(owner, floats * sizeof(float))) {}
 
   float* data() const { return memory.as<float>(); }
   void Fill(float value) {

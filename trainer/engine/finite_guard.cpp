@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/base/small_buffer.h"
 #include "kernels/ops/arrays/arrays.h"
 
 namespace deeper {
@@ -25,10 +26,10 @@ FiniteGuard::FiniteGuard(const Network& net, ParamStore& params, Communicator& c
       comm_(comm),
       device_(device),
       pieces_(net.gradient_pieces().size()),
-      flags_(device.Allocate((pieces_ + 1) * sizeof(uint32_t))),
-      staged_flags_(device.AllocateStaging(flags_.bytes())),
-      workspace_(device.Allocate(FindNonFiniteWorkspaceBytes(device))),
-      statistics_(device.Allocate(static_cast<size_t>(params.statistics_elements()) * sizeof(float))) {}
+      flags_(AllocateSmall(device, (pieces_ + 1) * sizeof(uint32_t))),
+      staged_flags_(AllocateSmallStaging(device, flags_.bytes())),
+      workspace_(AllocateSmall(device, FindNonFiniteWorkspaceBytes(device))),
+      statistics_(AllocateSmall(device, static_cast<size_t>(params.statistics_elements()) * sizeof(float))) {}
 
 void FiniteGuard::BeginStep() {
   device_.Copy(statistics_.data(), params_.statistic_values(), statistics_.bytes());

@@ -5,6 +5,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/small_buffer.h"
 
 namespace deeper {
 namespace {
@@ -49,10 +50,10 @@ Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device
       params_(params),
       device_(device),
       comm_(comm),
-      decays_(device.Allocate(static_cast<size_t>(params.trained_elements() / kDecayGroup))),
+      decays_(AllocateSmall(device, static_cast<size_t>(params.trained_elements() / kDecayGroup))),
       next_{.step = static_cast<int32_t>(options.first_step)},
-      now_(device.Allocate(sizeof(StepScalars))),
-      staged_now_(device.AllocateStaging(sizeof(StepScalars))) {
+      now_(AllocateSmall(device, sizeof(StepScalars))),
+      staged_now_(AllocateSmallStaging(device, sizeof(StepScalars))) {
   DEEPER_CHECK(params.state_names() == Find(options.name).state, options.name);
   DEEPER_CHECK(!params.state_is_sharded() || (comm != nullptr && params.narrow_values() == nullptr));
   std::vector<uint8_t> decays(decays_.bytes());

@@ -19,6 +19,7 @@
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
 #include "kernels/base/buffer.h"
+#include "kernels/base/small_buffer.h"
 #include "kernels/base/status.h"
 #include "trainer/scaling/statistics.h"
 
@@ -111,7 +112,7 @@ void MeasureLink(Communicator& comm, RankHealth& mine) {
 
 std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device) {
   std::vector<CommSample> samples;
-  const Buffer memory = device.Allocate(std::ranges::max(kAllReduceBytes));
+  const Buffer memory = AllocateSmall(device, std::ranges::max(kAllReduceBytes));
   for (const size_t bytes : kAllReduceBytes) {
     double fastest = 1e30;
     for (int round = 0; round < kLinkRounds; ++round) {

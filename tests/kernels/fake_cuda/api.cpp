@@ -91,6 +91,7 @@ const char* NameOf(Place place) {
 }
 
 cudaError_t Copy(Runtime& runtime, Stream& stream, void* to, const void* from, size_t bytes) {
+  if (to == nullptr || from == nullptr) Fail("a copy from or to no memory");
   const Place source = runtime.memory.PlaceOf(from, bytes, stream.device),
               target = runtime.memory.PlaceOf(to, bytes, stream.device);
   if (stream.capture != nullptr && (source == Place::kPageable || target == Place::kPageable))

@@ -3,6 +3,7 @@
 
 failures_test.py DEEPER_ON_FAKE_CUDA [unittest arguments]
 """
+
 import os
 import pathlib
 import subprocess
@@ -14,6 +15,8 @@ DEEPER = sys.argv.pop(1)
 OUT_OF_MEMORY, LAUNCH_FAILURE, SUCCESS = 2, 719, 0
 # What may fail without harm: it tears down, or describes.
 HARMLESS = {"cudaEventDestroy", "cudaStreamDestroy", "cudaGraphExecDestroy", "cudaFree", "cudaFreeHost"}
+# As a device ends, it waits for its streams, whatever they say.
+UNCHECKED = {"cudaStreamSynchronize": 3}
 
 
 class Failures(unittest.TestCase):
@@ -23,14 +26,29 @@ class Failures(unittest.TestCase):
         cls.addClassCleanup(temporary.cleanup)
         cls.dir = pathlib.Path(temporary.name)
         report = cls.dir / "calls"
-        done = cls.train(f"seed=2 report={report}")
-        assert done.returncode == 0, done.stderr
+        for script in "seed=2", f"seed=2 report={report}":  # the first run tunes, and fills the cache of plans
+            done = cls.train(script)
+            assert done.returncode == 0, done.stderr
         cls.calls = {name: int(count) for name, count in (line.split() for line in report.read_text().splitlines())}
 
     @classmethod
     def train(cls, script, *flags):
-        command = [DEEPER, "train", "--device=cuda", "--synthetic", "--synthetic_samples=8", "--model=nin-cifar", "--image_size=10", "--num_classes=5",
-                   "--global_batch=4", "--micro_batch=2", "--max_steps=3", "--deterministic=true", f"--plan_cache={cls.dir}/plans", *flags]
+        command = [
+            DEEPER,
+            "train",
+            "--device=cuda",
+            "--synthetic",
+            "--synthetic_samples=8",
+            "--model=nin-cifar",
+            "--image_size=10",
+            "--num_classes=5",
+            "--global_batch=4",
+            "--micro_batch=2",
+            "--max_steps=3",
+            "--deterministic=true",
+            f"--plan_cache={cls.dir}/plans",
+            *flags,
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "DEEPER_FAKE_CUDA": script}
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
@@ -44,7 +62,8 @@ class Failures(unittest.TestCase):
         for call, count in self.calls.items():
             if call in HARMLESS:
                 continue
-            for nth in sorted({1, (count + 1) // 2, count}):
+            last = count - UNCHECKED.get(call, 0)
+            for nth in sorted({1, (last + 1) // 2, last}):
                 with self.subTest(call=call, nth=nth):
                     done = self.train(f"seed=2 fail={call}:{nth}:{LAUNCH_FAILURE}")
                     self.check_one_message(done, call)
@@ -61,17 +80,17 @@ class Failures(unittest.TestCase):
                 with self.subTest(call=call, nth=nth):
                     done = self.train(f"seed=2 fail={call}:{nth}:{OUT_OF_MEMORY}")
                     self.assertGreater(done.returncode, 0, done.stderr)
-                    self.assertIn("memory", done.stderr)
+                    self.assertRegex(done.stderr, "memory|--micro_batch")
 
     def test_a_lost_device_ends_the_run(self):
         for call in "launch", "cudaStreamSynchronize", "cudaGraphLaunch":
             with self.subTest(call=call):
-                self.check_one_message(self.train(f"seed=2 lose={call}:{self.calls[call]}:{LAUNCH_FAILURE}"), "cuda")
+                self.check_one_message(self.train(f"seed=2 lose={call}:{self.calls[call] - UNCHECKED.get(call, 0)}:{LAUNCH_FAILURE}"), "cuda")
 
     def test_a_hang_ends_by_the_watchdog(self):
         for call in "launch", "cudaStreamSynchronize", "cudaGraphLaunch", "cudaMemcpyAsync":
             with self.subTest(call=call):
-                done = self.train(f"seed=2 hang={call}:{self.calls[call] - 1}", "--watchdog_seconds=2")
+                done = self.train(f"seed=2 hang={call}:{self.calls[call] - UNCHECKED.get(call, 0) - 1}", "--watchdog_seconds=2")
                 self.assertGreater(done.returncode, 0, done.stderr)
                 self.assertRegex(done.stderr, "watchdog|no progress|hang")
 

@@ -26,6 +26,6 @@ deeper_fake_cuda_tests(trainer *DeviceImages*:*DeviceTraining*-*OnGpu* deeper_tr
 
 # The program itself: what it says, and how it ends, when a call fails or hangs.
 add_executable(deeper_on_fake_cuda $<TARGET_OBJECTS:deeper> $<TARGET_OBJECTS:fake_cuda>)
-target_link_libraries(deeper_on_fake_cuda PRIVATE deeper_trainer absl::str_format PkgConfig::HDF5 JPEG::JPEG nlohmann_json::nlohmann_json)
+target_link_libraries(deeper_on_fake_cuda PRIVATE test_device deeper_trainer absl::str_format PkgConfig::HDF5 JPEG::JPEG nlohmann_json::nlohmann_json)
 add_test(NAME fake-cuda/failures COMMAND /usr/bin/python3 ${fake}/failures_test.py $<TARGET_FILE:deeper_on_fake_cuda> -v)
 set_tests_properties(fake-cuda/failures PROPERTIES LABELS cuda TIMEOUT 900)

@@ -44,7 +44,6 @@ struct Options {
   int devices = 1;
   size_t memory_bytes = size_t{4} << 30;  // of each device
   std::vector<Fault> faults = {};
-  std::string report;  // a file for the calls and how often they were made, when the process ends
 };
 
 // All streams are forgotten, with what is in them; device memory must have been freed. Before the first call

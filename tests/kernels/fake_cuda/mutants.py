@@ -7,6 +7,7 @@ Compiles the changed file of each mutant, links a test with it (the tree and the
 Exit status 0: every mutant was found, with the message that is expected of it. Needs the targets fake_cuda_tests and
 trainer_tests_on_fake_cuda of the preset cuda-release.
 """
+
 import json
 import os
 import pathlib
@@ -37,64 +38,121 @@ class Mutant(NamedTuple):
 
 MUTANTS = {
     "work does not wait for uploads": Mutant(
-        DEVICE, "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), uploaded_.get(), 0));\n", "", SMALL,
-        OTHER_BITS + "|cudaFreeHost: a copy that is under way"),
+        DEVICE,
+        "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), uploaded_.get(), 0));\n",
+        "",
+        SMALL,
+        OTHER_BITS + "|cudaFreeHost: a copy that is under way",
+    ),
     "downloads do not wait for work": Mutant(
-        DEVICE, "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_.get(), 0));\n", "", SMALL, OTHER_BITS),
+        DEVICE, "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_.get(), 0));\n", "", SMALL, OTHER_BITS
+    ),
     "a download is not awaited": Mutant(
-        DEVICE, "void Wait() override { DEEPER_CUDA_CHECK(cudaEventSynchronize(arrived_.get())); }", "void Wait() override {}", SMALL,
-        "differs|the host wrote to where a copy is under way|cudaFreeHost: a copy that is under way"),
+        DEVICE,
+        "void Wait() override { DEEPER_CUDA_CHECK(cudaEventSynchronize(arrived_.get())); }",
+        "void Wait() override {}",
+        SMALL,
+        "differs|the host wrote to where a copy is under way|cudaFreeHost: a copy that is under way",
+    ),
     "a branch does not wait for the fork": Mutant(
-        DEVICE, "      DEEPER_CUDA_CHECK(cudaStreamWaitEvent(branch_, forked_.get(), 0));\n", "      (void)0;\n", BRANCHES,
-        OTHER_BITS + "|recorded outside of the capture|never recorded|freed"),
+        DEVICE,
+        "      DEEPER_CUDA_CHECK(cudaStreamWaitEvent(branch_, forked_.get(), 0));\n",
+        "      (void)0;\n",
+        BRANCHES,
+        OTHER_BITS + "|recorded outside of the capture|never recorded|freed",
+    ),
     "a branch is not joined": Mutant(
-        DEVICE, "      DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), branch.done.get(), 0));\n", "", BRANCHES,
-        "a capture ends with a fork that was not joined|something else wrote to its workspace"),
+        DEVICE,
+        "      DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), branch.done.get(), 0));\n",
+        "",
+        BRANCHES,
+        "a capture ends with a fork that was not joined|something else wrote to its workspace",
+    ),
     "a join waits before it records": Mutant(
-        DEVICE, "      DEEPER_CUDA_CHECK(cudaEventRecord(branch.done.get(), branch.stream.get()));\n", "", BRANCHES,
-        "waits for an event that was never recorded"),
+        DEVICE,
+        "      DEEPER_CUDA_CHECK(cudaEventRecord(branch.done.get(), branch.stream.get()));\n",
+        "",
+        BRANCHES,
+        "waits for an event that was never recorded",
+    ),
     "nothing waits for the device": Mutant(
-        DEVICE, "void Synchronize() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_.get())); }", "void Synchronize() override {}",
-        SMALL, "the host changed what a copy under way reads|the host wrote to|is not finite|cudaFreeHost: a copy that is under way"),
+        DEVICE,
+        "void Synchronize() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_.get())); }",
+        "void Synchronize() override {}",
+        SMALL,
+        "the host changed what a copy under way reads|the host wrote to|is not finite|cudaFreeHost: a copy that is under way",
+    ),
     "a pinned slot is released while it is uploaded": Mutant(
-        DEVICE, "void WaitForUploads() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(uploads_.get())); }",
-        "void WaitForUploads() override {}", SMALL, "the host changed what a copy under way reads|a copy that is under way uses this memory"),
-    "memory is handed out before it is zero": Mutant(
-        DEVICE, "    Synchronize();  // uploads do not wait for the stream\n", "", SMALL, OTHER_BITS),
-    "memory is not zeroed": Mutant(
-        DEVICE, "    DEEPER_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_.get()));\n", "", SMALL, OTHER_BITS),
+        DEVICE,
+        "void WaitForUploads() override { DEEPER_CUDA_CHECK(cudaStreamSynchronize(uploads_.get())); }",
+        "void WaitForUploads() override {}",
+        SMALL,
+        "the host changed what a copy under way reads|a copy that is under way uses this memory",
+    ),
+    "memory is handed out before it is zero": Mutant(DEVICE, "    Synchronize();  // uploads do not wait for the stream\n", "", SMALL, OTHER_BITS),
+    "memory is not zeroed": Mutant(DEVICE, "    DEEPER_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_.get()));\n", "", SMALL, OTHER_BITS),
     "staging memory is not pinned": Mutant(
-        DEVICE, "    if (bytes == 0 || !Allocated(cudaMallocHost(&data, bytes))) return {};\n", "    return AllocateHost(bytes);\n", SMALL,
-        "a copy of pageable memory in a capture"),
-    "the first run is captured": Mutant(
-        DEVICE, "!std::exchange(warm_, true)", "false", SMALL, "the first launch of .* in a capture"),
+        DEVICE,
+        "    if (bytes == 0 || !Allocated(cudaMallocHost(&data, bytes))) return {};\n",
+        "    return AllocateHost(bytes);\n",
+        SMALL,
+        "a copy of pageable memory in a capture",
+    ),
+    "the first run is captured": Mutant(DEVICE, "!std::exchange(warm_, true)", "false", SMALL, "the first launch of .* in a capture"),
     "the legacy stream is used": Mutant(
-        DEVICE, "cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, uploads_.get())", "cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, nullptr)",
-        SMALL, "the legacy stream"),
+        DEVICE,
+        "cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, uploads_.get())",
+        "cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, nullptr)",
+        SMALL,
+        "the legacy stream",
+    ),
     "an allocation in a capture": Mutant(
-        STEP, "      net_.Forward();", "      const Buffer more = device_.Allocate(64);\n      net_.Forward();", SMALL, "cudaMalloc in a capture"),
+        STEP, "      net_.Forward();", "      const Buffer more = device_.Allocate(64);\n      net_.Forward();", SMALL, "cudaMalloc in a capture"
+    ),
     "a synchronisation in a capture": Mutant(
-        STEP, "      guard_.InspectSums();\n", "      guard_.InspectSums();\n      device_.Synchronize();\n", SMALL, "cudaStreamSynchronize in a capture"),
+        STEP,
+        "      guard_.InspectSums();\n",
+        "      guard_.InspectSums();\n      device_.Synchronize();\n",
+        SMALL,
+        "cudaStreamSynchronize in a capture",
+    ),
     "the loss is read before synchronisation": Mutant(
-        STEP, "    AwaitDevice(last);\n    Count(*batch, net_.results(), report);\n", "    Count(*batch, net_.results(), report);\n    AwaitDevice(last);\n",
-        SMALL, OTHER_BITS),
+        STEP,
+        "    AwaitDevice(last);\n    Count(*batch, net_.results(), report);\n",
+        "    Count(*batch, net_.results(), report);\n    AwaitDevice(last);\n",
+        SMALL,
+        OTHER_BITS,
+    ),
     "samples are counted when their slot is the loader's again": Mutant(
-        STEP, "    Prefetch(report);\n", "    Prefetch(report);\n    report.samples += HashOf(*batch);\n", SMALL, OTHER_BITS),
+        STEP, "    Prefetch(report);\n", "    Prefetch(report);\n    report.samples += HashOf(*batch);\n", SMALL, OTHER_BITS
+    ),
     "all micro-batches replay one recording": Mutant(
-        STEP, "recordings_[batch->micro == 0][last]->Run", "recordings_[0][0]->Run", SMALL, OTHER_BITS),
-    "images go to where images are read": Mutant(
-        NETWORK, "  Buffer& buffer = incoming_[!in_use_];\n", "  Buffer& buffer = incoming_[in_use_];\n", SMALL, OTHER_BITS + "|freed"),
+        STEP, "recordings_[batch->micro == 0][last]->Run", "recordings_[0][0]->Run", SMALL, "the first launch of .* in a capture"
+    ),
+    "images are read where the batch before has its own": Mutant(
+        NETWORK, "  in_use_ = !in_use_;\n", "  in_use_ = true;\n", SMALL, OTHER_BITS + "|no memory"
+    ),
     "labels are staged in pageable memory": Mutant(
-        NETWORK, "  staged_control_ = device_.AllocateStaging(control_bytes);\n", "  staged_control_ = AllocateHost(control_bytes);\n", SMALL,
-        "a copy of pageable memory in a capture"),
+        NETWORK,
+        "  staged_control_ = device_.AllocateStaging(control_bytes);\n",
+        "  staged_control_ = AllocateHost(control_bytes);\n",
+        SMALL,
+        "a copy of pageable memory in a capture",
+    ),
     "a sum does not wait for its download": Mutant(
-        STAGED, "      download_->Wait();\n", "", RANKS, "the host wrote to where a copy is under way|the host changed|ranks drifted apart|not finite|difference"),
-    "a sum's upload is not joined": Mutant(
-        STAGED, "      comm_.device_.JoinUploads();\n", "", RANKS, "ranks drifted apart|the host changed|the host wrote to|gave other bits|difference"),
+        STAGED,
+        "      download_->Wait();\n",
+        "",
+        RANKS,
+        "the host wrote to where a copy is under way|the host changed|ranks drifted apart|not finite|difference",
+    ),
     "branches share their scratch memory": Mutant(
-        INCEPTION, "    scratch_[branch] = take(scratch_bytes_[branch]);\n",
-        "    scratch_[branch] = branch == 0 ? take(scratch_bytes_[0] + scratch_bytes_[1] + scratch_bytes_[2]) : scratch_[0];\n", BRANCHES,
-        "something else wrote to its workspace"),
+        INCEPTION,
+        "    scratch_[branch] = take(scratch_bytes_[branch]);\n",
+        "    scratch_[branch] = branch == 0 ? take(scratch_bytes_[0] + scratch_bytes_[1] + scratch_bytes_[2]) : scratch_[0];\n",
+        BRANCHES,
+        "something else wrote to its workspace",
+    ),
 }
 
 
@@ -105,7 +163,9 @@ def command_of(build, file):
 
 
 def link_of(build, target):
-    lines = subprocess.run(["ninja", "-C", build, "-t", "commands", f"tests/{target}"], check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(
+        ["ninja", "-C", build, "-t", "commands", f"tests/{target}"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     return next(line for line in reversed(lines) if f"-o tests/{target} " in line).split("&&")[1]
 
 
@@ -133,11 +193,17 @@ def finding(build, name, mutant):
     test = build_mutant(build, name, mutant)
     for seed in range(4):  # fake_cuda_tests goes through the seeds itself
         environment = {**os.environ, "DEEPER_TEST_DEVICE": "cuda", "DEEPER_FAKE_CUDA": f"seed={seed}", "OMP_NUM_THREADS": "1"}
-        run = subprocess.run([test, f"--gtest_filter={mutant.test[1]}"], env=environment, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT)
+        run = subprocess.run(
+            [test, f"--gtest_filter={mutant.test[1]}"], env=environment, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT
+        )
         found = re.search(f"^.*(?:{mutant.message}).*$", run.stdout + run.stderr, re.MULTILINE)
         if run.returncode != 0 or mutant.test != RANKS:
             test.unlink()
-            return found.group(0)[:200] if run.returncode != 0 and found else f"NOT FOUND: exit status {run.returncode}: {(run.stdout + run.stderr)[-2000:]}"
+            return (
+                found.group(0)[:200]
+                if run.returncode != 0 and found
+                else f"NOT FOUND: exit status {run.returncode}: {(run.stdout + run.stderr)[-2000:]}"
+            )
     return "NOT FOUND in 4 seeds"
 
 

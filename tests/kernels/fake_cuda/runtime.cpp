@@ -20,6 +20,7 @@ namespace {
 constexpr uint64_t kDefaultSeed = 2;
 constexpr int kPoison = 0xCD;
 uint64_t g_seed = kDefaultSeed;  // for messages
+std::string g_report;            // a file for the calls, and how often each was made, at exit
 
 size_t HashOf(const HostUse& use) {
   return std::hash<std::string_view>()({static_cast<const char*>(use.data), use.bytes});
@@ -67,7 +68,7 @@ Options OptionsFromEnvironment() {
     } else if (name == "memory") {
       good = absl::SimpleAtoi(value, &options.memory_bytes);
     } else if (name == "report") {
-      options.report = value;
+      g_report = value;
     } else if (name == "fail" || name == "lose" || name == "hang") {
       good = parts.size() == (name == "hang" ? 2 : 3) && absl::SimpleAtoi(parts[1], &fault.nth) &&
              (name == "hang" || absl::SimpleAtoi(parts[2], &error));
@@ -82,7 +83,7 @@ Options OptionsFromEnvironment() {
 }
 
 void Report() {
-  std::ofstream file(Runtime::Get().options().report);
+  std::ofstream file(g_report);
   for (const auto& [call, count] : Calls()) file << call << ' ' << count << '\n';
 }
 
@@ -98,7 +99,7 @@ Runtime& Runtime::Get() {
   static Runtime* const runtime = [] {
     auto* const made = new Runtime;  // streams may outlive everything
     made->Reset(OptionsFromEnvironment());
-    if (!made->options_.report.empty()) std::atexit(Report);
+    if (!g_report.empty()) std::atexit(Report);
     struct sigaction action = {};
     action.sa_sigaction = OnFault;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
