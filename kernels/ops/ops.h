@@ -3,7 +3,7 @@
 //   Infer(P, Shape)               in x.cpp, or next to P if it is short: the shape rule
 //   Check(P, OpSetup)             in x.cpp: which layouts and types of x it takes, if not all (backend.h)
 //   MakeCpu, MakeCuda(P, OpSetup) in x_cpu.cpp and x_cuda.cu: prepare the op from valid arguments
-// Its row is an alternative of OpParams. See also CONTRIBUTING.md.
+// Its row is an alternative of OpParams. See also docs/contributing.md.
 #pragma once
 
 #include <string_view>

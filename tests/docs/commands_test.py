@@ -23,7 +23,7 @@ import numpy
 import PIL.Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARK = r"<!-- (?P<key>not run|setup|shortened): (?P<value>.*?) -->"
 FENCE = r"^```(?P<kind>sh|console)[^\n]*\n(?P<text>.*?)^```$"
 BLOCK = re.compile(f"(?:{MARK})|(?:{FENCE})", re.DOTALL | re.MULTILINE)
