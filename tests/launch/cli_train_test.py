@@ -3,6 +3,7 @@
 
 cli_train_test.py DEEPER MPIRUN [unittest arguments]
 """
+import json
 import pathlib
 import shutil
 import struct
@@ -132,6 +133,33 @@ class Training(Cli):
         with h5py.File(weights) as file:
             self.assertTrue(all(dataset.dtype == numpy.float32 for dataset in file.values()))
             self.assertIn((192, 1, 5, 5), [dataset.shape for dataset in file.values()])
+
+    def test_weights_of_other_programs(self):
+        exported, bare, parts = (self.dir / f"{name}.h5" for name in ("exported", "bare", "parts"))
+        self.succeeds("export", f"--checkpoint={self.step_20}", f"--output={exported}")
+        evaluate = ["eval", f"--data={self.data}", "--threads=1"]
+        line = self.succeeds(*evaluate, f"--init_from={exported}").splitlines()[-1].split("(")[0]
+        with h5py.File(exported) as source:
+            config = json.loads(source.attrs["config"])
+            for path in bare, parts:
+                with h5py.File(path, "w") as copy:
+                    for name, values in source.items():
+                        copy[name] = values[:]
+        with h5py.File(parts, "a") as file:  # h5py writes strings of variable length
+            file.attrs.update({"format": "deeper-weights", "format_version": numpy.int32(1), "config": json.dumps(config)})
+        self.assertIn(line, self.succeeds(*evaluate, f"--init_from={parts}"))
+        listed = {name: ",".join(map(str, config[name])) for name in ("mean", "std")}
+        flags = ["--model=nin-cifar", "--num_classes=10", "--image_size=10", f"--mean={listed['mean']}", f"--std={listed['std']}"]
+        self.assertIn(line, self.succeeds(*evaluate, f"--init_from={bare}", *flags))
+        self.assertIn("do not name their classes", run(*evaluate, f"--init_from={bare}", *flags).stderr)
+        self.fails(CHECKPOINT, [str(bare), "--model, --num_classes, --std"], *evaluate, f"--init_from={bare}", flags[3])
+        with h5py.File(parts, "a") as file:
+            name = sorted(file)[0]
+            file[name][0] = numpy.nan
+        self.fails(CHECKPOINT, [str(parts), f"{name} is not finite"], *evaluate, f"--init_from={parts}")
+        self.fails(CHECKPOINT, [f"{name} is not finite"], "predict", f"--init_from={parts}", "x.png")
+        self.fails(CHECKPOINT, [f"{name} is not finite"], *self.train, "--max_steps=1", f"--init_from={parts}")
+        self.fails(USAGE, ["--mean=nan", "finite"], *evaluate, f"--init_from={exported}", "--mean=nan")
 
     def test_predict(self):
         image, text = self.dir / "three.png", self.dir / "notes.txt"
