@@ -123,18 +123,22 @@ absl::Status WrongType(const std::string& name, const std::string& path) {
   return DataLoss(name, " of ", path, " does not have the expected type");
 }
 
-// Reads an attribute into place(type, bytes), which returns nullptr if the attribute is not as expected.
-template <class Place>
-absl::Status ReadScalar(hid_t file, const std::string& path, const std::string& name, const Place& place) {
-  std::scoped_lock lock(Hdf5Mutex());
-  const Handle attribute(H5Aopen(file, name.c_str(), H5P_DEFAULT), H5Aclose);
-  if (attribute < 0) return Missing("attribute", name, path);
-  const Handle type(H5Aget_type(attribute), H5Tclose);
-  void* const to = place(type, H5Aget_storage_size(attribute));
-  if (to == nullptr) return WrongType(name, path);
-  const herr_t read = H5Aread(attribute, type, to);
-  return read < 0 ? Hdf5Error(absl::StrCat("read attribute ", name, " of"), path) : absl::OkStatus();
-}
+struct Attribute {
+  Handle id, type;
+  bool is_scalar;
+
+  Attribute(hid_t file, const std::string& name)
+      : id(H5Aopen(file, name.c_str(), H5P_DEFAULT), H5Aclose), type(H5Aget_type(id), H5Tclose) {
+    const Handle space(H5Aget_space(id), H5Sclose);
+    is_scalar = H5Sget_simple_extent_npoints(space) == 1;
+  }
+
+  bool IsInteger() const { return is_scalar && H5Tget_class(type) == H5T_INTEGER; }
+  // A string that HDF5 allocates, as h5py writes them.
+  bool IsVariableString() const {
+    return is_scalar && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) > 0;
+  }
+};
 
 // The extent of an open dataset, after checking that it is contiguous and inside the file.
 absl::StatusOr<Hdf5Extent> CheckedExtent(hid_t dataset, const std::string& name, const std::string& path,
@@ -297,20 +301,34 @@ absl::Status Hdf5File::Read(const std::string& name, FixedStrings* strings) cons
 }
 
 absl::Status Hdf5File::ReadAttribute(const std::string& name, int64_t* value) const {
-  return ReadScalar(id_, path_, name, [&](hid_t type, hsize_t bytes) -> void* {
-    return bytes == sizeof *value && H5Tequal(type, H5T_STD_I64LE) > 0 ? value : nullptr;
-  });
+  std::scoped_lock lock(Hdf5Mutex());
+  const Attribute attribute(id_, name);
+  if (attribute.id < 0) return Missing("attribute", name, path_);
+  if (!attribute.IsInteger()) return WrongType(name, path_);
+  if (H5Aread(attribute.id, H5T_NATIVE_INT64, value) >= 0) return absl::OkStatus();
+  return Hdf5Error(absl::StrCat("read attribute ", name, " of"), path_);
 }
 
 absl::Status Hdf5File::ReadAttribute(const std::string& name, std::string* value) const {
-  FixedStrings strings;
-  RETURN_IF_ERROR(ReadScalar(id_, path_, name, [&](hid_t type, hsize_t bytes) -> void* {
-    strings.width = StringWidth(type);
-    if (bytes != strings.width || bytes == 0 || bytes > kMaxAttributeBytes) return nullptr;
-    strings.bytes.resize(bytes);
-    return strings.bytes.data();
-  }));
-  *value = strings[0];
+  std::scoped_lock lock(Hdf5Mutex());
+  const Attribute attribute(id_, name);
+  if (attribute.id < 0) return Missing("attribute", name, path_);
+  if (attribute.IsVariableString()) {
+    char* text = nullptr;
+    if (H5Aread(attribute.id, attribute.type, static_cast<void*>(&text)) < 0)
+      return Hdf5Error(absl::StrCat("read attribute ", name, " of"), path_);
+    *value = text == nullptr ? "" : text;
+    H5free_memory(text);
+    return absl::OkStatus();
+  }
+  FixedStrings string;
+  string.width = StringWidth(attribute.type);
+  if (!attribute.is_scalar || string.width == 0 || string.width > kMaxAttributeBytes)
+    return WrongType(name, path_);
+  string.bytes.resize(string.width);
+  if (H5Aread(attribute.id, attribute.type, string.bytes.data()) < 0)
+    return Hdf5Error(absl::StrCat("read attribute ", name, " of"), path_);
+  *value = string[0];
   return absl::OkStatus();
 }
 

@@ -90,6 +90,7 @@ class Hdf5File {
     return ReadArray(name, Hdf5TypeOf<T>(), values->data());
   }
   absl::Status Read(const std::string& name, FixedStrings* strings) const;
+  // An integer of any width; a string of any kind.
   absl::Status ReadAttribute(const std::string& name, int64_t* value) const;
   absl::Status ReadAttribute(const std::string& name, std::string* value) const;
 

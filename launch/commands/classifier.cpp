@@ -1,7 +1,6 @@
 #include "launch/commands/classifier.h"
 
 #include <cstdio>
-#include <filesystem>
 #include <utility>
 
 #include "comm/agree.h"
@@ -10,7 +9,6 @@
 #include "kernels/base/status.h"
 #include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
-#include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/weights_file.h"
 #include "trainer/run/inputs.h"
 
@@ -23,21 +21,9 @@ void Warn(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings) std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
 }
 
-// {"path", "step", "config"} of `path` itself, or of the newest valid checkpoint in it.
-absl::StatusOr<json> FindWeights(const std::string& path) {
-  if (!std::filesystem::is_directory(path)) {
-    ASSIGN_OR_RETURN(const Weights weights, ReadWeights(path));
-    return json{{"path", path}, {"step", 0}, {"config", weights.config}};
-  }
-  ASSIGN_OR_RETURN(const CheckpointChoice choice, FindCheckpoint(path));
-  Warn(choice.warnings);
-  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadCheckpointManifest(choice.path));
-  return json{{"path", choice.path}, {"step", manifest.step}, {"config", manifest.config}};
-}
-
-absl::Status FillIn(const json& weights, int64_t rows, int cores, Classifier& classifier) {
+absl::Status FillIn(const json& network, int64_t rows, int cores, Classifier& classifier) {
   RunConfig& config = classifier.config;
-  absl::StatusOr<DatasetInfo> trained_on = ReadNetworkJson(weights.at("config"), config);
+  absl::StatusOr<DatasetInfo> trained_on = ReadNetworkJson(network, config);
   if (!trained_on.ok()) {
     return WithExitCode(FailedPrecondition(classifier.weights, ": ", trained_on.status().message()),
                         ExitCode::kCheckpoint);
@@ -60,6 +46,10 @@ absl::Status FillIn(const json& weights, int64_t rows, int cores, Classifier& cl
 
 }  // namespace
 
+void Warn(const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings) std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
+}
+
 ClassifierFlags::ClassifierFlags() {
   config.model.clear();
   config.stem = kNotGiven<Stem>;
@@ -70,12 +60,13 @@ std::vector<FlagGroup> ClassifierFlags::Groups() {
   FlagGroup network = ModelFlags(config), input = InputFlags(config);
   network.title = "Network (empty or 0: as in the checkpoint)";
   input.title = "Input (empty: as in the checkpoint)";
-  return {{"Weights",
-           {CheckpointFlag(checkpoint),
-            {"init_from", &config.init_from, "weights file of `export`, in place of a checkpoint"}}},
-          network,
-          input,
-          With(MachineFlags(config), {{"batch", &batch, "images per forward pass on each rank", Range(1)}})};
+  return {
+      {"Weights",
+       {CheckpointFlag(checkpoint),
+        {"init_from", &config.init_from, "weights file of `export`, in place of a checkpoint"}}},
+      network,
+      input,
+      With(MachineFlags(config), {{"batch", &batch, "images per forward pass on each rank", Range(1, 1e6)}})};
 }
 
 absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communicator& comm) {
@@ -84,22 +75,20 @@ absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communic
   if (flags.checkpoint.empty() == flags.config.init_from.empty())
     return InvalidArgument("needs either --checkpoint=DIR or --init_from=FILE");
   const std::string& path = flags.checkpoint.empty() ? flags.config.init_from : flags.checkpoint;
-  // Rank 0 finds the weights, and broadcasts them as JSON.
-  ASSIGN_OR_RETURN(json weights, WithExitCode(Agree(comm, comm.rank() == 0 ? FindWeights(path)
-                                                                           : absl::StatusOr<json>(json())),
-                                              ExitCode::kCheckpoint));
-  std::string text = weights.dump();
+  // Rank 0 reads the weights, and broadcasts what describes them as JSON.
+  absl::StatusOr<Weights> weights = comm.rank() == 0 ? ReadWeights(path) : Weights();
+  RETURN_IF_ERROR(WithExitCode(Agree(comm, weights.status()), ExitCode::kCheckpoint));
+  std::string text = json{weights->path, weights->step, weights->config}.dump();
   Broadcast(comm, 0, &text);
-  weights = json::parse(text);
+  const json found = json::parse(text);
 
-  classifier.weights = weights.at("path").get<std::string>();
-  classifier.step = weights.at("step").get<int64_t>();
+  classifier.weights = found.at(0).get<std::string>();
+  classifier.step = found.at(1).get<int64_t>();
   classifier.config = flags.config;
   const int cores = OwnCores(comm);
-  RETURN_IF_ERROR(Agree(comm, FillIn(weights, flags.batch, cores, classifier)));
-  ASSIGN_OR_RETURN(
-      const std::vector<std::string> warnings,
-      WithExitCode(LoadWeights(classifier.weights, *classifier.params, comm), ExitCode::kCheckpoint));
+  RETURN_IF_ERROR(Agree(comm, FillIn(found.at(2), flags.batch, cores, classifier)));
+  ASSIGN_OR_RETURN(const std::vector<std::string> warnings,
+                   WithExitCode(LoadWeights(*weights, *classifier.params, comm), ExitCode::kCheckpoint));
   Warn(warnings);
   return classifier;
 }

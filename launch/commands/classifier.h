@@ -35,6 +35,9 @@ struct Classifier {
   std::unique_ptr<Network> net;
 };
 
+// Prints them to the standard error.
+void Warn(const std::vector<std::string>& warnings);
+
 // Collective. Failures to find or load weights carry ExitCode::kCheckpoint.
 absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communicator& comm);
 

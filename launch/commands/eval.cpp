@@ -8,6 +8,7 @@
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
 #include "data/io/hdf5_file.h"
+#include "data/load/matched_classes.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
@@ -26,7 +27,8 @@ constexpr CommandText kText = {
     .operands = "",
     .details =
         R"(Classifies every image of a split exactly once, on any number of ranks. The network and the
-normalisation of its images are those of the checkpoint, unless flags override them.)",
+normalisation of its images are those of the checkpoint, unless flags override them. The classes of
+the data set are matched by name to those of the checkpoint, in any order.)",
     .examples = R"(deeper eval --checkpoint=runs/fashion-mnist --data=datasets/fashion-mnist
 mpirun -n 4 deeper eval --init_from=weights.h5 --data=datasets/imagenet --logits_out=logits.h5)",
     .distributed = true,
@@ -101,24 +103,23 @@ class EvalCommand final : public Command {
     ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(flags_.config, call.comm));
     ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, call.comm));
     const RunConfig& config = classifier.config;
-    const absl::StatusOr<std::unique_ptr<Dataset>> dataset =
-        OpenDataset(config, config.data, config.val_split, call.comm);
-    const absl::Status opened =
-        dataset.ok() ? CheckClasses((*dataset)->info(), classifier) : dataset.status();
-    RETURN_IF_ERROR(Agree(call.comm, opened));
+    ASSIGN_OR_RETURN(std::unique_ptr<Dataset> dataset,
+                     OpenDataset(config, config.data, config.val_split, call.comm));
+    ASSIGN_OR_RETURN(const MatchedData matched, Agree(call.comm, Match(std::move(dataset), classifier)));
+    if (call.is_root()) Warn(matched.notes);
     const double start = Seconds();
-    ASSIGN_OR_RETURN(const EvalResult result, Count(classifier, **dataset, call.comm));
+    ASSIGN_OR_RETURN(const EvalResult result, Count(classifier, *matched.data, call.comm));
     const double seconds = Seconds() - start;
     return Agree(call.comm, call.is_root() ? Report(classifier, result, seconds) : absl::OkStatus());
   }
 
  private:
-  static absl::Status CheckClasses(const DatasetInfo& data, const Classifier& classifier) {
-    const int64_t classes = classifier.net->model().num_classes;
-    if (static_cast<int64_t>(data.classes.size()) <= classes) return absl::OkStatus();
-    return WithExitCode(InvalidArgument("the data set has ", data.classes.size(), " classes, the network of ",
-                                        classifier.weights, " only ", classes),
-                        ExitCode::kData);
+  // Generated images have no classes that the network could know by name.
+  static absl::StatusOr<MatchedData> Match(std::unique_ptr<Dataset> dataset, const Classifier& classifier) {
+    if (classifier.config.synthetic) return MatchedData{std::move(dataset), {}};
+    return WithExitCode(
+        MatchClasses(std::move(dataset), classifier.classes, classifier.net->model().num_classes),
+        ExitCode::kData);
   }
 
   absl::StatusOr<EvalResult> Count(Classifier& classifier, const Dataset& dataset, Communicator& comm) const {

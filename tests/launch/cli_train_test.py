@@ -3,6 +3,7 @@
 
 cli_train_test.py DEEPER MPIRUN [unittest arguments]
 """
+import json
 import pathlib
 import shutil
 import struct
@@ -11,7 +12,7 @@ import zlib
 import h5py
 import numpy
 
-from cli import CHECKPOINT, DATA, MODEL, NOT_FINITE, TRAIN, USAGE, Cli, events, flip_bit, main, run, write_png
+from cli import CHECKPOINT, DATA, MODEL, NOT_FINITE, TRAIN, USAGE, Cli, events, flip_bit, main, run, write_idx, write_png
 
 
 def shards(step_directory):
@@ -186,6 +187,62 @@ class Training(Cli):
         with h5py.File(weights) as file:
             self.assertTrue(all(dataset.dtype == numpy.float32 for dataset in file.values()))
             self.assertIn((192, 1, 5, 5), [dataset.shape for dataset in file.values()])
+
+    def test_eval_matches_classes_by_name(self):
+        def pack(names, output):
+            source = self.dir / f"idx-{output}"
+            source.mkdir()
+            write_idx(source, "t10k", 50, 2)
+            labels = bytearray((source / "t10k-labels-idx1-ubyte").read_bytes())
+            for i in range(8, len(labels)):  # image of digit d: the label of class d
+                labels[i] = names.index(str(labels[i]))
+            (source / "t10k-labels-idx1-ubyte").write_bytes(labels)
+            (source / "classes.txt").write_text("".join(f"{name} \r\n" for name in names))
+            self.succeeds("pack", "--format=idx", f"--input={source}", f"--output={self.dir / output}", "--split=val")
+            return self.dir / output
+
+        digits = [str(digit) for digit in range(10)]
+        evaluate = ["eval", f"--checkpoint={self.step_20}", "--threads=1"]
+        expected = run(*evaluate, f"--data={self.data}")
+        self.assertEqual(expected.stderr, "")
+        turned = run(*evaluate, f"--data={pack(digits[3:] + digits[:3], 'turned')}", f"--logits_out={self.dir}/turned.h5", ranks=2)
+        self.assertEqual(turned.stdout.split("(")[0], expected.stdout.split("(")[0], turned.stderr)
+        self.assertEqual(turned.stderr.count("matched by name"), 1)
+        with h5py.File(self.dir / "turned.h5") as file:
+            self.assertEqual(list(file["labels"][:12]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1])
+        more = run(*evaluate, f"--data={pack([*digits, 'ten'], 'more')}")
+        self.assertEqual(more.stdout.split("(")[0], expected.stdout.split("(")[0], more.stderr)
+        self.assertIn("does not know 1 class (ten)", more.stderr)
+        (self.dir / "idx-more" / "classes.txt").write_text("\n".join([*digits[:9], "nine"]))
+        self.succeeds("pack", "--format=idx", f"--input={self.dir}/idx-more", f"--output={self.dir}/other-names", "--split=val")
+        self.fails(DATA, ["1 class (nine)", "1 class (9)"], *evaluate, f"--data={self.dir}/other-names")
+
+    def test_weights_of_other_programs(self):
+        exported, bare, parts = (self.dir / f"{name}.h5" for name in ("exported", "bare", "parts"))
+        self.succeeds("export", f"--checkpoint={self.step_20}", f"--output={exported}")
+        evaluate = ["eval", f"--data={self.data}", "--threads=1"]
+        line = self.succeeds(*evaluate, f"--init_from={exported}").splitlines()[-1].split("(")[0]
+        with h5py.File(exported) as source:
+            config = json.loads(source.attrs["config"])
+            for path in bare, parts:
+                with h5py.File(path, "w") as copy:
+                    for name, values in source.items():
+                        copy[name] = values[:]
+        with h5py.File(parts, "a") as file:  # h5py writes strings of variable length
+            file.attrs.update({"format": "deeper-weights", "format_version": numpy.int32(1), "config": json.dumps(config)})
+        self.assertIn(line, self.succeeds(*evaluate, f"--init_from={parts}"))
+        listed = {name: ",".join(map(str, config[name])) for name in ("mean", "std")}
+        flags = ["--model=nin-cifar", "--num_classes=10", "--image_size=10", f"--mean={listed['mean']}", f"--std={listed['std']}"]
+        self.assertIn(line, self.succeeds(*evaluate, f"--init_from={bare}", *flags))
+        self.assertIn("do not name their classes", run(*evaluate, f"--init_from={bare}", *flags).stderr)
+        self.fails(CHECKPOINT, [str(bare), "--model, --num_classes, --std"], *evaluate, f"--init_from={bare}", flags[3])
+        with h5py.File(parts, "a") as file:
+            name = sorted(file)[0]
+            file[name][0] = numpy.nan
+        self.fails(CHECKPOINT, [str(parts), f"{name} is not finite"], *evaluate, f"--init_from={parts}")
+        self.fails(CHECKPOINT, [f"{name} is not finite"], "predict", f"--init_from={parts}", "x.png")
+        self.fails(CHECKPOINT, [f"{name} is not finite"], *self.train, "--max_steps=1", f"--init_from={parts}")
+        self.fails(USAGE, ["--mean=nan", "finite"], *evaluate, f"--init_from={exported}", "--mean=nan")
 
     def test_predict(self):
         image, text = self.dir / "three.png", self.dir / "notes.txt"

@@ -25,6 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kUnfinished[] = ".tmp-", kStep[] = "step-", kDamaged[] = ".damaged";
+constexpr int kMaxLists = 100;  // of a directory whose steps vanish before they are read
 
 std::string StepName(int64_t step) {
   return absl::StrFormat("%s%09d", kStep, step);
@@ -100,15 +101,25 @@ absl::Status CheckUsable(const std::string& path) {
   return DataLoss("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; "));
 }
 
+// A training that saves to the same directory may remove the steps of a list (--keep): then a new one is
+// made.
 absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
-  ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   CheckpointChoice choice;
-  for (const auto& [step, path] : steps) {
-    const absl::Status usable = CheckUsable(path);
-    if (usable.ok()) return CheckpointChoice{path, std::move(choice.warnings)};
-    choice.warnings.emplace_back(usable.message());
+  for (int list = 0; list < kMaxLists; ++list) {
+    ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
+    if (steps.empty()) return CheckpointChoice{};
+    choice.warnings.clear();
+    bool vanished = false;
+    for (const auto& [step, path] : steps) {
+      const absl::Status usable = CheckUsable(path);
+      if (usable.ok()) return CheckpointChoice{path, std::move(choice.warnings)};
+      if (!Exists(path))
+        vanished = true;
+      else
+        choice.warnings.emplace_back(usable.message());
+    }
+    if (!vanished) break;
   }
-  if (steps.empty()) return choice;
   return DataLoss("no usable checkpoint in ", directory, ": ", absl::StrJoin(choice.warnings, "; "),
                   "; move them away, or start from scratch in another directory");
 }
@@ -213,8 +224,10 @@ absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(const std::string& p
   if (steps.empty()) return NotFound(path, " is not a checkpoint and holds none");
   std::vector<CheckpointInfo> checkpoints;
   for (auto entry = steps.rbegin(); entry != steps.rend(); ++entry) {
-    checkpoints.push_back(Inspect(entry->second));
-    checkpoints.back().step = entry->first;
+    CheckpointInfo info = Inspect(entry->second);
+    if (!Exists(entry->second)) continue;  // a training has removed it meanwhile
+    info.step = entry->first;
+    checkpoints.push_back(std::move(info));
   }
   return checkpoints;
 }
@@ -235,6 +248,15 @@ absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
   ASSIGN_OR_RETURN(CheckpointChoice choice, ChooseLatest(path));
   if (choice.path.empty()) return NotFound(path, " is not a checkpoint and holds none");
   return choice;
+}
+
+absl::StatusOr<FoundCheckpoint> FindAndReadCheckpoint(const std::string& path) {
+  for (int list = 1;; ++list) {
+    ASSIGN_OR_RETURN(CheckpointChoice choice, FindCheckpoint(path));
+    absl::StatusOr<Checkpoint> read = ReadCheckpoint(choice.path);
+    if (read.ok()) return FoundCheckpoint{choice.path, *std::move(read), std::move(choice.warnings)};
+    if (Exists(choice.path) || list == kMaxLists) return read.status();
+  }
 }
 
 absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest) {

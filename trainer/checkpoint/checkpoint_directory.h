@@ -60,6 +60,15 @@ absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory
 // `path` itself if it is a step directory, else the newest valid one in it. NotFound if there is none.
 absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path);
 
+// What FindCheckpoint finds, and its content. A training that saves to the same directory may remove a step
+// that was found before it is read: the next newest is read instead.
+struct FoundCheckpoint {
+  std::string path;
+  Checkpoint checkpoint;
+  std::vector<std::string> warnings;
+};
+absl::StatusOr<FoundCheckpoint> FindAndReadCheckpoint(const std::string& path);
+
 // Turns the unfinished checkpoint, whose shards are complete and flushed, into the checkpoint of its step.
 // AlreadyExists if a different one of that step exists, which is kept; an identical one counts as success,
 // and a damaged one is renamed to step-N.damaged.

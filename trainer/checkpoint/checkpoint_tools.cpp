@@ -15,8 +15,8 @@ namespace deeper {
 namespace {
 
 absl::StatusOr<Checkpoint> Find(const std::string& path) {
-  ASSIGN_OR_RETURN(const CheckpointChoice choice, FindCheckpoint(path));
-  return ReadCheckpoint(choice.path);
+  ASSIGN_OR_RETURN(FoundCheckpoint found, FindAndReadCheckpoint(path));
+  return std::move(found.checkpoint);
 }
 
 TensorDelta Compare(const std::string& name, const float* a, const float* b, int64_t count) {

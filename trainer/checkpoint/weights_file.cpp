@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -24,9 +25,12 @@ constexpr char kFormat[] = "deeper-weights";
 constexpr int64_t kVersion = 1;
 
 absl::StatusOr<Weights> ReadCheckpointWeights(const std::string& path) {
-  ASSIGN_OR_RETURN(CheckpointChoice choice, FindCheckpoint(path));
-  ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(choice.path));
-  Weights weights{checkpoint.manifest.config, {}, {}, std::move(choice.warnings)};
+  ASSIGN_OR_RETURN(FoundCheckpoint found, FindAndReadCheckpoint(path));
+  Checkpoint& checkpoint = found.checkpoint;
+  Weights weights{.path = found.path,
+                  .step = checkpoint.manifest.step,
+                  .config = checkpoint.manifest.config,
+                  .warnings = std::move(found.warnings)};
   for (TensorEntry& tensor : checkpoint.manifest.tensors) {
     if (tensor.is_optimizer_state()) continue;
     const auto from = checkpoint.state.begin() + tensor.first;
@@ -37,16 +41,34 @@ absl::StatusOr<Weights> ReadCheckpointWeights(const std::string& path) {
   return weights;
 }
 
+// The attribute, or `missing` if the file has none of this name.
+template <class T>
+absl::StatusOr<T> AttributeOr(const Hdf5File& file, const std::string& name, T missing) {
+  const absl::Status status = file.ReadAttribute(name, &missing);
+  if (!status.ok() && !absl::IsNotFound(status)) return status;
+  return missing;
+}
+
+// Files of other programs need not say what they are; one that says that it is something else is refused.
 absl::Status CheckFormat(const Hdf5File& file, const std::string& path) {
-  std::string format;
-  int64_t version = 0;
-  if (!file.ReadAttribute("format", &format).ok() || format != kFormat ||
-      !file.ReadAttribute("format_version", &version).ok()) {
-    return FailedPrecondition(path, " is not a weights file of `deeper export`");
-  }
+  const absl::StatusOr<std::string> format = AttributeOr(file, "format", std::string(kFormat));
+  if (!format.ok() || *format != kFormat)
+    return FailedPrecondition(path, " is not a weights file: its attribute format is not ", kFormat);
+  ASSIGN_OR_RETURN(const int64_t version, AttributeOr(file, "format_version", kVersion));
   if (version == kVersion) return absl::OkStatus();
   return Unimplemented(path, " has weights format version ", version, "; this build reads version ",
                        kVersion);
+}
+
+absl::StatusOr<nlohmann::json> ReadConfig(const Hdf5File& file, const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, AttributeOr(file, "config", std::string("{}")));
+  nlohmann::json config = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!config.is_object()) return DataLoss("the attribute config of ", path, " is not a JSON object");
+  ASSIGN_OR_RETURN(const std::string model, AttributeOr(file, "model", std::string()));
+  ASSIGN_OR_RETURN(const int64_t classes, AttributeOr(file, "num_classes", int64_t{0}));
+  if (!config.contains("model") && !model.empty()) config["model"] = model;
+  if (!config.contains("num_classes") && classes > 0) config["num_classes"] = classes;
+  return config;
 }
 
 absl::Status AppendTensor(const Hdf5File& file, const std::string& name, Weights& weights) {
@@ -65,15 +87,29 @@ absl::Status AppendTensor(const Hdf5File& file, const std::string& name, Weights
 absl::StatusOr<Weights> ReadWeightsFile(const std::string& path) {
   ASSIGN_OR_RETURN(const Hdf5File file, Hdf5File::Open(path));
   RETURN_IF_ERROR(CheckFormat(file, path));
-  Weights weights;
-  std::string config;
-  RETURN_IF_ERROR(file.ReadAttribute("config", &config));
-  weights.config = nlohmann::json::parse(config, nullptr, /*allow_exceptions=*/false);
-  if (!weights.config.is_object()) return DataLoss("the config of ", path, " is not JSON");
+  Weights weights{.path = path};
+  ASSIGN_OR_RETURN(weights.config, ReadConfig(file, path));
   for (const std::string& name : file.Names()) {
-    RETURN_IF_ERROR(AppendTensor(file, name, weights));
+    const absl::Status read = AppendTensor(file, name, weights);
+    if (!read.ok()) {
+      return FailedPrecondition(
+          path, " is not a weights file, which has only contiguous float32 data sets: ", read.message());
+    }
   }
+  if (weights.tensors.empty()) return FailedPrecondition(path, " is not a weights file: it has no data sets");
   return weights;
+}
+
+absl::Status CheckFinite(const Weights& weights) {
+  for (const TensorEntry& tensor : weights.tensors) {
+    const auto first = weights.values.begin() + tensor.first, end = first + tensor.count;
+    const auto bad = std::find_if(first, end, [](float value) { return !std::isfinite(value); });
+    if (bad != end) {
+      return DataLoss(weights.path, ": ", tensor.name, " is not finite: its value ", bad - first, " is ",
+                      *bad, "; use weights from before the training diverged, or export them again");
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status WriteAndSync(const Weights& weights, const std::string& path) {
@@ -102,21 +138,21 @@ std::vector<TensorEntry> WithoutSpareHeads(std::vector<TensorEntry> entries,
 }
 
 // The values of the model's tensors, back to back: from the file, or from `params` if the file lacks them.
-absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore& params,
+absl::StatusOr<std::vector<float>> Fit(const Weights& weights, const ParamStore& params,
                                        const std::vector<StateTensor>& tensors,
                                        std::vector<std::string>& warnings) {
-  ASSIGN_OR_RETURN(Weights weights, ReadWeights(path));
-  warnings = std::move(weights.warnings);
+  warnings = weights.warnings;
   const std::vector<TensorEntry> model = EntriesOf(tensors);
   const std::vector<TensorEntry> wanted = WithoutSpareHeads(model, weights.tensors);
   const std::vector<std::string> differences =
       TensorDifferences(WithoutSpareHeads(weights.tensors, model), wanted);
   if (!differences.empty()) {
-    return FailedPrecondition("the weights of ", path,
+    return FailedPrecondition("the weights of ", weights.path,
                               " do not fit the model: ", absl::StrJoin(differences, "; "));
   }
   if (wanted.size() < model.size()) {
-    warnings.push_back(absl::StrCat(path, " has no auxiliary heads: they keep their initial weights"));
+    warnings.push_back(
+        absl::StrCat(weights.path, " has no auxiliary heads: they keep their initial weights"));
   }
   std::vector<float> values(static_cast<size_t>(model.back().end()));
   for (const auto& [entry, param, arena] : tensors) {
@@ -134,7 +170,10 @@ absl::StatusOr<std::vector<float>> Fit(const std::string& path, const ParamStore
 
 absl::StatusOr<Weights> ReadWeights(const std::string& path) {
   std::error_code unknown;  // opening it reports the error
-  return std::filesystem::is_directory(path, unknown) ? ReadCheckpointWeights(path) : ReadWeightsFile(path);
+  const bool directory = std::filesystem::is_directory(path, unknown);
+  ASSIGN_OR_RETURN(Weights weights, directory ? ReadCheckpointWeights(path) : ReadWeightsFile(path));
+  RETURN_IF_ERROR(CheckFinite(weights));
+  return weights;
 }
 
 absl::Status WriteWeights(const Weights& weights, const std::string& path) {
@@ -147,11 +186,18 @@ absl::Status WriteWeights(const Weights& weights, const std::string& path) {
 
 absl::StatusOr<std::vector<std::string>> LoadWeights(const std::string& path, ParamStore& params,
                                                      Communicator& comm) {
+  const absl::StatusOr<Weights> weights = comm.rank() == 0 ? ReadWeights(path) : Weights();
+  RETURN_IF_ERROR(Agree(comm, weights.status()));
+  return LoadWeights(*weights, params, comm);
+}
+
+absl::StatusOr<std::vector<std::string>> LoadWeights(const Weights& weights, ParamStore& params,
+                                                     Communicator& comm) {
   const std::vector<StateTensor> tensors = StateTensors(params, WithOptimizer::kNo);
   std::vector<std::string> warnings;
   absl::StatusOr<std::vector<float>> values =
       std::vector<float>(static_cast<size_t>(tensors.back().entry.end()));
-  if (comm.rank() == 0) values = Fit(path, params, tensors, warnings);
+  if (comm.rank() == 0) values = Fit(weights, params, tensors, warnings);
   RETURN_IF_ERROR(Agree(comm, values.status()));
   comm.Broadcast(values->data(), values->size() * sizeof(float), 0, {}).Wait();
   for (const auto& [entry, param, arena] : tensors) params.Write(*param, values->data() + entry.first, arena);

@@ -16,10 +16,13 @@ namespace deeper {
 
 // All weights and statistics of a network, in the canonical layout.
 struct Weights {
-  nlohmann::json config;              // of the training; "model" and "num_classes" name the network
-  std::vector<TensorEntry> tensors;   // without the optimizer's
-  std::vector<float> values;          // tensors[i] is elements [first, first + count)
-  std::vector<std::string> warnings;  // skipped checkpoints
+  std::string path = {};  // of the file or the step directory
+  int64_t step = 0;       // of training; 0 for a file
+  // Of the training; "model" and "num_classes" name the network. A file may say only a part, or nothing.
+  nlohmann::json config = nlohmann::json::object();
+  std::vector<TensorEntry> tensors = {};   // without the optimizer's
+  std::vector<float> values = {};          // tensors[i] is elements [first, first + count)
+  std::vector<std::string> warnings = {};  // skipped checkpoints
 };
 
 // From a checkpoint (a step directory, or the newest valid one of a directory of them), or from an HDF5 file
@@ -34,6 +37,9 @@ absl::Status WriteWeights(const Weights& weights, const std::string& path);
 // names and shapes that do not. Auxiliary heads may be missing: a network without them ignores the file's,
 // and a network with them keeps its initial values. Returns warnings, on rank 0.
 absl::StatusOr<std::vector<std::string>> LoadWeights(const std::string& path, ParamStore& params,
+                                                     Communicator& comm);
+// The same, with weights that rank 0 has read; the other ranks' are ignored.
+absl::StatusOr<std::vector<std::string>> LoadWeights(const Weights& weights, ParamStore& params,
                                                      Communicator& comm);
 
 }  // namespace deeper

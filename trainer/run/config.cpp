@@ -1,6 +1,7 @@
 #include "trainer/run/config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -67,8 +68,8 @@ absl::StatusOr<std::vector<float>> ParseNumbers(const char* flag, const std::str
   std::vector<float> values;
   for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
     float value = 0;
-    if (!absl::SimpleAtof(part, &value)) {
-      return Invalid("--", flag, "=", text, ": not a comma-separated list of numbers");
+    if (!absl::SimpleAtof(part, &value) || !std::isfinite(value)) {
+      return Invalid("--", flag, "=", text, ": not a comma-separated list of finite numbers");
     }
     values.push_back(value);
   }

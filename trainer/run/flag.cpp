@@ -1,5 +1,6 @@
 #include "trainer/run/flag.h"
 
+#include <cmath>
 #include <numeric>
 
 #include "absl/flags/marshalling.h"
@@ -87,6 +88,9 @@ absl::Status Flag::Set(const std::string& value) const {
       auto parsed = *target;
       if (!absl::ParseFlag(value, &parsed, &why)) return wrong(Allowed());
       if constexpr (!std::is_same_v<T, std::string*>) {
+        if constexpr (std::is_same_v<T, double*>) {
+          if (!std::isfinite(parsed)) return wrong(Allowed());
+        }
         if (const auto number = static_cast<double>(parsed); !range.Contains(number))
           return wrong(number > range.max && range.max >= Range::kNoteworthy
                            ? absl::StrCat("at most ", range.max)

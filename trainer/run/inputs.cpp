@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "data/load/synthetic.h"
 #include "data/shards/read_shards.h"
@@ -119,18 +120,33 @@ nlohmann::json NetworkJson(const RunConfig& config, const Model& model, const Da
 }
 
 absl::StatusOr<DatasetInfo> ReadNetworkJson(const nlohmann::json& json, RunConfig& config) {
+  std::vector<std::string> missing;
+  const auto read = [&](const char* name, bool given, auto* value) {
+    if (given) return;
+    if (json.contains(name))
+      json.at(name).get_to(*value);
+    else
+      missing.push_back(absl::StrCat("--", name));
+  };
   try {
-    if (config.model.empty()) config.model = json.at("model").get<std::string>();
-    if (config.stem == kNotGiven<Stem>) config.stem = Known<Stem>(json.at("stem"));
+    if (config.stem == kNotGiven<Stem>)
+      config.stem = Known<Stem>(json.value("stem", NameOf(RunConfig().stem)));
     if (config.val_preset == kNotGiven<Augment>)
       config.val_preset = Known<Augment>(json.value("val_preset", NameOf(Augment::kNone)));
-    if (config.num_classes == 0) config.num_classes = json.at("num_classes").get<int64_t>();
-    if (config.image_size == 0) config.image_size = json.at("image_size").get<int64_t>();
+    read("model", !config.model.empty(), &config.model);
+    read("num_classes", config.num_classes != 0, &config.num_classes);
+    if (config.image_size == 0) config.image_size = json.value("image_size", int64_t{0});
     DatasetInfo data;
-    data.channels = json.at("channels").get<int>();
-    data.classes = json.at("classes").get<std::vector<std::string>>();
-    data.stats = {json.at("mean").get<std::vector<float>>(), json.at("std").get<std::vector<float>>()};
-    return data;
+    const bool bvlc = config.val_preset == Augment::kBvlc;  // has statistics of its own
+    data.classes = json.value("classes", data.classes);
+    read("mean", bvlc || !config.mean.empty(), &data.stats.mean);
+    read("std", bvlc || !config.stddev.empty(), &data.stats.stddev);
+    const auto mean = ParseNumbers("mean", config.mean);  // Validate() reports what is wrong with it
+    const size_t channels = bvlc ? 3 : mean.ok() ? std::max(mean->size(), data.stats.mean.size()) : 0;
+    data.channels = json.value("channels", static_cast<int>(channels));
+    if (missing.empty()) return data;
+    return FailedPrecondition("it does not say everything about its network: pass ",
+                              absl::StrJoin(missing, ", "));
   } catch (const std::exception& error) {
     return FailedPrecondition("its config does not describe a network: ", error.what());
   }

@@ -38,7 +38,8 @@ nlohmann::json NetworkJson(const RunConfig& config, const Model& model, const Da
 
 // Sets what `config` leaves open: an empty model, a stem and a val_preset that are kNotGiven, and zeros.
 // Returns the channels, classes and pixel statistics of the data that the network was trained on.
-// FailedPrecondition: `json` does not describe a network.
+// What a weights file of another program leaves out, flags must give: FailedPrecondition names them, and says
+// what is wrong with a `json` that does not describe a network.
 absl::StatusOr<DatasetInfo> ReadNetworkJson(const nlohmann::json& json, RunConfig& config);
 
 }  // namespace deeper

@@ -44,13 +44,15 @@ class ExampleParams {
 
   ParamStore& store() { return *store_; }
 
-  // Values of arbitrary bits, NaNs among them.
-  void Fill(uint64_t seed) {
+  static constexpr uint32_t kFinite = 0xBFFFFFFF;  // without the exponent's highest bit
+
+  // Values of arbitrary bits, NaNs among them, or of those in `mask`.
+  void Fill(uint64_t seed, uint32_t mask = 0xFFFFFFFF) {
     Rng rng(seed, RandomStream("example"), 0, 0);
     for (const auto& [entry, param, arena] : StateTensors(*store_, with_optimizer_)) {
       std::vector<float> values(static_cast<size_t>(entry.count));
       for (float& value : values) {
-        const uint32_t bits = rng.Next();
+        const uint32_t bits = rng.Next() & mask;
         std::memcpy(&value, &bits, sizeof value);
       }
       store_->Write(*param, values.data(), arena);

@@ -3,8 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
@@ -36,7 +39,7 @@ class WeightsFileTest : public ::testing::Test {
                    ::testing::UnitTest::GetInstance()->current_test_info()->name()),
         file_(directory_ + "/weights.h5") {
     fs::remove_all(directory_);
-    params_.Fill(1);
+    params_.Fill(1, ExampleParams::kFinite);
     const TrainState state{3, {}, {{"model", "nin"}, {"num_classes", 10}}};
     EXPECT_TRUE(SaveCheckpoint(directory_, state, params_.store(), *single_).ok());
     EXPECT_TRUE(WriteWeights(*ReadWeights(directory_), file_).ok());
@@ -100,7 +103,7 @@ TEST_F(WeightsFileTest, ANetworkWithoutAuxiliaryHeadsIgnoresTheFiles) {
 
 TEST_F(WeightsFileTest, AuxiliaryHeadsThatTheFileLacksKeepTheirValues) {
   ExampleParams bare({.aux = false});
-  bare.Fill(2);
+  bare.Fill(2, ExampleParams::kFinite);
   ASSERT_TRUE(
       SaveCheckpoint(directory_ + "/bare", {1, {}, nlohmann::json::object()}, bare.store(), *single_).ok());
   const std::vector<uint32_t> aux = params_.Bits("aux1.fc2.weight");
@@ -113,7 +116,7 @@ TEST_F(WeightsFileTest, AuxiliaryHeadsThatTheFileLacksKeepTheirValues) {
 
 TEST_F(WeightsFileTest, WhatDoesNotFitIsListedAndNothingChanges) {
   ExampleParams other({.classes = 4});
-  other.Fill(2);
+  other.Fill(2, ExampleParams::kFinite);
   const std::vector<uint32_t> before = other.Bits();
   const absl::Status status = LoadWeights(file_, other.store(), *single_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
@@ -147,6 +150,58 @@ TEST_F(WeightsFileTest, OtherFilesAreRefusedByName) {
   fs::create_directory(directory_ + "/empty");
   EXPECT_THAT(Message(ReadWeights(directory_ + "/empty").status()),
               HasSubstr("is not a checkpoint and holds none"));
+}
+
+TEST_F(WeightsFileTest, ValuesThatAreNotFiniteAreRefusedWithTheTensorsName) {
+  const Weights sound = *ReadWeights(file_);
+  for (const float value :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    Weights weights = sound;
+    const auto tensor = std::ranges::find(weights.tensors, "fc.bias", &TensorEntry::name);
+    weights.values.at(static_cast<size_t>(tensor->first) + 2) = value;
+    ASSERT_TRUE(WriteWeights(weights, file_).ok());
+    const absl::Status status = ReadWeights(file_).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(Message(status), AllOf(HasSubstr(file_), HasSubstr("fc.bias is not finite: its value 2 is")));
+    EXPECT_FALSE(LoadWeights(file_, params_.store(), *single_).ok());
+  }
+}
+
+TEST_F(WeightsFileTest, AFileNeedNotSayWhatItIs) {
+  const Weights all = *ReadWeights(file_);
+  Hdf5File file = *Hdf5File::Create(file_);
+  file.SetAttribute("model", "nin");
+  for (const TensorEntry& tensor : all.tensors)
+    file.Write(tensor.name, {tensor.shape.begin(), tensor.shape.end()}, all.values.data() + tensor.first);
+  ASSERT_TRUE(file.Close().ok());
+  const absl::StatusOr<Weights> read = ReadWeights(file_);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->config, nlohmann::json({{"model", "nin"}}));
+  EXPECT_EQ(read->values, all.values);
+}
+
+TEST_F(WeightsFileTest, CheckpointsThatVanishAreFollowedByTheNextNewest) {
+  const std::string running = directory_ + "/running";
+  std::atomic<bool> stop = false;
+  const auto save = [&](int64_t step) {
+    const TrainState state{step, {}, {{"model", "nin"}, {"num_classes", 10}}};
+    EXPECT_TRUE(SaveCheckpoint(running, state, params_.store(), *single_, {.keep = 1}).ok());
+  };
+  save(1);
+  std::thread training([&] {
+    for (int64_t step = 2; !stop; ++step) save(step);
+  });
+  int64_t newest = 1;
+  for (int i = 0; i < 200; ++i) {
+    const absl::StatusOr<Weights> weights = ReadWeights(running);
+    EXPECT_TRUE(weights.ok()) << weights.status();
+    if (!weights.ok()) break;
+    EXPECT_THAT(weights->warnings, IsEmpty());
+    EXPECT_GE(weights->step, newest);
+    newest = weights->step;
+  }
+  stop = true;
+  training.join();
 }
 
 TEST_F(WeightsFileTest, AFailedWriteLeavesNothing) {
