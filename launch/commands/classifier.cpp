@@ -17,10 +17,6 @@ namespace {
 
 using nlohmann::json;
 
-void Warn(const std::vector<std::string>& warnings) {
-  for (const std::string& warning : warnings) std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
-}
-
 absl::Status FillIn(const json& network, int64_t rows, int cores, Classifier& classifier) {
   RunConfig& config = classifier.config;
   absl::StatusOr<DatasetInfo> trained_on = ReadNetworkJson(network, config);
