@@ -87,6 +87,7 @@ class Usage(Cli):
         os.close(writing)
         self.assertIn(read, self.succeeds("describe", f"--flagfile=/dev/fd/{reading}", pass_fds=[reading]))
         os.close(reading)
+        self.fails(USAGE, ["--flagfile=/dev/stdin", "only one rank"], "train", "--flagfile=/dev/stdin", ranks=2, input=flags)
         marked = self.dir / "marked.flags"
         marked.write_text("\ufeff" + flags.replace("\n", " \r\n"))
         self.assertIn(read, self.succeeds("describe", f"--flagfile={marked}"))
