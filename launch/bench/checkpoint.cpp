@@ -70,7 +70,7 @@ class BenchCheckpointCommand final : public Command {
             MachineFlags(config_),
             {"Measuring",
              {{"dir", &dir_, "where to write: a new directory, which is removed in the end"},
-              {"batch", &batch_, "images a step on each rank", Range(1)},
+              {"batch", &batch_, "images a step on each rank", Range(1, 1e6)},
               {"repeats", &repeats_, "rounds", Range(1)}}}};
   }
 

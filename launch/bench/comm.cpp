@@ -138,8 +138,9 @@ class BenchCommCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     return {{"Measuring",
              {{"collective", &collective_, "all | one of the names in the table"},
-              {"min_bytes", &min_bytes_, "the smallest buffer"},
-              {"max_bytes", &max_bytes_, "the largest; each size is 4 times the one before"},
+              {"min_bytes", &min_bytes_, "the smallest buffer", Range(4, 1 << 30), "bytes"},
+              {"max_bytes", &max_bytes_, "the largest; each size is 4 times the one before",
+               Range(4, 1 << 30), "bytes"},
               {"warmup", &warmup_, "rounds before the first that is timed", Range(1)},
               {"repeats", &repeats_, "rounds that are timed", Range(1)}}},
             {"Machine",

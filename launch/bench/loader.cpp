@@ -95,7 +95,7 @@ class BenchLoaderCommand final : public Command {
                   {"packed", &packed_, "what a GPU is fed: stored pixels, not yet cut and normalised"}}),
             {"Measuring",
              {{"workers", &c.workers, "threads, of the loader and of every loop", Range(1)},
-              {"batch", &batch_, "images a batch", Range(1)},
+              {"batch", &batch_, "images a batch", Range(1, 1e6)},
               {"images", &images_, "images a round; more than the split has: several epochs", Range(1)},
               {"rounds", &rounds_, "of each", Range(1)}}}};
   }

@@ -61,7 +61,7 @@ class BenchOpCommand final : public Command {
             MachineFlags(config_),
             {"Measuring",
              {{"op", &op_, "all | stem | head | the name of a layer"},
-              {"batch", &batch_, "images", Range(1)},
+              {"batch", &batch_, "images", Range(1, 1e6)},
               {"warmup", &warmup_, "runs before the first that is timed", Range(2)},
               {"repeats", &repeats_, "measurements, of which the median counts", Range(1)},
               {"runs", &runs_, "runs of a measurement", Range(1)},

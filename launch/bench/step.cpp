@@ -46,7 +46,7 @@ class BenchStepCommand final : public Command {
                    "cuda: true: library calls as for a run that can be repeated bit by bit | false: the "
                    "fastest"}}),
             {"Measuring",
-             {{"batch", &batch_, "images a step", Range(1)},
+             {{"batch", &batch_, "images a step", Range(1, 1e6)},
               {"warmup", &warmup_, "steps before the first that is timed", Range(2)},
               {"repeats", &repeats_, "steps that are timed", Range(1)},
               {"lr", &config_.lr, "learning rate"},

@@ -18,9 +18,9 @@ constexpr Choice<DType> kPrecisions[] = {{"fp32", DType::kF32}, {"bf16", DType::
 std::vector<Flag> NetworkFlags(RunConfig& c) {
   return {{"model", OneOf(&c.model, ModelNames()), "architecture"},
           {"num_classes", &c.num_classes, "classes to tell apart",
-           Range(0, kAny, "as many as the data set or checkpoint has")},
+           Range(0, 1e6, "as many as the data set or checkpoint has")},
           {"image_size", &c.image_size, "height and width of the images that the network sees",
-           Range(0, kAny, "the model's own"), "pixels"},
+           Range(0, 65500, "the model's own"), "pixels"},
           {"stem", &c.stem, "first layers of the network"},
           {"aux", &c.aux, "auxiliary classifiers of the GoogLeNets"},
           {"aux_weight", &c.aux_weight, "weight of their losses; the main loss has 1", Range(0, 1e3)},
@@ -35,7 +35,7 @@ std::vector<Flag> DataFlags(RunConfig& c) {
       {"train_split", &c.train_split, "split of --data to train on"},
       {"val_split", &c.val_split, "split of --val_data to evaluate on"},
       {"synthetic", &c.synthetic, "generate images, in place of --data"},
-      {"synthetic_samples", &c.synthetic_samples, "number of generated images", Range(1)},
+      {"synthetic_samples", &c.synthetic_samples, "number of generated images", Range(1, 1e8)},
       {"augment", OneOf(&c.augment, kAugments), "augmentation of training images"},
       {"color_jitter", &c.color_jitter,
        "F: scale brightness, contrast and saturation by random factors of 1 - F to 1 + F",
@@ -64,14 +64,14 @@ std::vector<Flag> DataFlags(RunConfig& c) {
 
 std::vector<Flag> OptimizationFlags(RunConfig& c) {
   return {
-      {"global_batch", &c.global_batch, "images per step, over all ranks", Range(1)},
+      {"global_batch", &c.global_batch, "images per step, over all ranks", Range(1, 1e6)},
       {"micro_batch", &c.micro_batch, "images per forward pass of a rank",
-       Range(0, kAny, "as many as fit in memory")},
+       Range(0, 1e6, "as many as fit in memory")},
       {"epochs", &c.epochs, "how long to train", Range(0, 1e6, "until --max_steps"), "epochs"},
       {"max_steps", &c.max_steps, "how long to train at most", Range(0, kAny, "until --epochs"), "steps"},
       {"optimizer", OneOf(&c.optimizer, OptimizerNames()), "how gradients update the weights"},
       {"lr", &c.lr, "base learning rate, for the global batch; not scaled by the number of ranks",
-       Range(0, 1e6)},
+       Range(kPositive, 1e6)},
       {"lr_schedule", &c.lr_schedule, "how the learning rate changes"},
       {"lr_step_epochs", &c.lr_step_epochs, "step: time between two drops", Range(kPositive, 1e6), "epochs"},
       {"lr_gamma", &c.lr_gamma, "step: factor of each drop", Range(0, 1)},
@@ -87,7 +87,8 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
       {"deterministic", &c.deterministic, "which runs give the same bits"},
       {"elastic_slices", &c.elastic_slices,
        "elastic: forward passes that a global batch is cut into: a power of two, at least the number of "
-       "ranks"}};
+       "ranks",
+       Range(1)}};
 }
 
 std::vector<Flag> OutputFlags(RunConfig& c) {
