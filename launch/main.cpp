@@ -5,13 +5,16 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "comm/agree.h"
 #include "comm/mpi/mpi_communicator.h"
@@ -99,12 +102,30 @@ absl::Status Usage(const absl::Status& status, const std::string& command) {
   return InvalidArgument(status.message(), "; see `deeper ", command, "--help`");
 }
 
+// mpirun gives standard input to rank 0 only, and other pipes to no rank.
+absl::Status CheckRanksCanRead(const std::vector<std::string>& arguments) {
+  std::error_code unknown;  // parsing reports it
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::vector<std::string> parts = absl::StrSplit(arguments[i], absl::MaxSplits('=', 1));
+    if (parts[0] != "--flagfile" && parts[0] != "-flagfile") continue;
+    const std::string path = parts.size() == 2 ? parts[1] : i + 1 < arguments.size() ? arguments[i + 1] : "";
+    if (!std::filesystem::exists(path, unknown) || std::filesystem::is_regular_file(path, unknown)) continue;
+    return InvalidArgument("--flagfile=", path,
+                           " is not a regular file, so only one rank can read it: write the flags to a file");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Execute(Command& command, const std::vector<std::string>& arguments, Communicator& comm) {
   absl::StatusOr<std::vector<std::string>> operands = ParseFlags(arguments, command.Flags());
   if (operands.ok() && !operands->empty() && *command.text.operands == '\0')
     operands = InvalidArgument("unexpected argument ", operands->front());
   if (operands.ok() && comm.size() > 1 && !command.text.distributed)
     operands = InvalidArgument("runs as one process; leave out mpirun");
+  if (operands.ok() && comm.size() > 1) {
+    const absl::Status readable = CheckRanksCanRead(arguments);
+    if (!readable.ok()) operands = readable;
+  }
   operands = Agree(comm, std::move(operands));  // a flag file may exist on one host only
   if (!operands.ok()) return Usage(operands.status(), absl::StrCat(command.text.name, " "));
   return command.Run({*std::move(operands), comm});

@@ -56,7 +56,15 @@ absl::Status SyncDirectory(const std::string& directory) {
 absl::Status CreateDirectories(const std::string& directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
-  return error ? IoError("create directory", directory, error.value()) : absl::OkStatus();
+  if (!error) return absl::OkStatus();
+  std::error_code unknown;
+  for (std::filesystem::path part = directory; part.has_relative_path(); part = part.parent_path()) {
+    if (!std::filesystem::is_symlink(part, unknown) || std::filesystem::exists(part, unknown)) continue;
+    return FailedPrecondition("cannot create directory ", directory, ": ", part.string(), " is a link to ",
+                              std::filesystem::read_symlink(part, unknown).string(),
+                              ", which does not exist; create that, or remove the link");
+  }
+  return IoError("create directory", directory, error.value());
 }
 
 absl::StatusOr<File> LockDirectory(const std::string& directory) {

@@ -70,7 +70,7 @@ class BenchCheckpointCommand final : public Command {
             MachineFlags(config_),
             {"Measuring",
              {{"dir", &dir_, "new directory to write to, which is removed at the end"},
-              {"batch", &batch_, "images per step on each rank", Range(1)},
+              {"batch", &batch_, "images per step on each rank", Range(1, 1e6)},
               {"repeats", &repeats_, "rounds", Range(1)}}}};
   }
 

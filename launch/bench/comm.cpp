@@ -138,8 +138,9 @@ class BenchCommCommand final : public Command {
   std::vector<FlagGroup> Flags() override {
     return {{"Measuring",
              {{"collective", &collective_, "all, or a name in the table"},
-              {"min_bytes", &min_bytes_, "size of the smallest buffer"},
-              {"max_bytes", &max_bytes_, "size of the largest buffer; each size is 4 times the previous one"},
+              {"min_bytes", &min_bytes_, "size of the smallest buffer", Range(4, 1 << 30), "bytes"},
+              {"max_bytes", &max_bytes_, "size of the largest buffer; each size is 4 times the previous one",
+               Range(4, 1 << 30), "bytes"},
               {"warmup", &warmup_, "untimed rounds at the start", Range(1)},
               {"repeats", &repeats_, "timed rounds", Range(1)}}},
             {"Machine",

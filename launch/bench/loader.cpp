@@ -96,7 +96,7 @@ class BenchLoaderCommand final : public Command {
                    "output for GPUs: stored pixels, which are not yet cropped and normalised"}}),
             {"Measuring",
              {{"workers", &c.workers, "threads of the loader and of each loop", Range(1)},
-              {"batch", &batch_, "images per batch", Range(1)},
+              {"batch", &batch_, "images per batch", Range(1, 1e6)},
               {"images", &images_, "images per round; more than the split has are several epochs", Range(1)},
               {"rounds", &rounds_, "rounds of each kind", Range(1)}}}};
   }

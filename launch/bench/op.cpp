@@ -61,7 +61,7 @@ class BenchOpCommand final : public Command {
             MachineFlags(config_),
             {"Measurements",
              {{"op", &op_, "all, stem, head, or the name of a layer"},
-              {"batch", &batch_, "images per run", Range(1)},
+              {"batch", &batch_, "images per run", Range(1, 1e6)},
               {"warmup", &warmup_, "untimed runs at the start", Range(2)},
               {"repeats", &repeats_, "measurements, of which the median is reported", Range(1)},
               {"runs", &runs_, "runs per measurement", Range(1)},

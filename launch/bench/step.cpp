@@ -45,7 +45,7 @@ class BenchStepCommand final : public Command {
         With(MachineFlags(config_), {{"deterministic", &config_.deterministic,
                                       "cuda: true: deterministic library calls; false: the fastest ones"}}),
         {"Measurements",
-         {{"batch", &batch_, "images per step", Range(1)},
+         {{"batch", &batch_, "images per step", Range(1, 1e6)},
           {"warmup", &warmup_, "untimed steps at the start", Range(2)},
           {"repeats", &repeats_, "timed steps", Range(1)},
           {"lr", &config_.lr, "learning rate"},

@@ -75,6 +75,10 @@ class Parser {
   }
 
   absl::Status Unknown(const Argument& argument, const std::string& written) const {
+    if (const size_t blank = written.find(' '); blank != std::string::npos) {
+      return InvalidArgument(argument.place, "there is no flag ", written, "; write ",
+                             written.substr(0, blank), "=VALUE, or the value on a line of its own");
+    }
     std::vector<std::string> names = {"--help"};
     for (const Flag* flag : flags_) names.push_back("--" + flag->name);
     return InvalidArgument(argument.place, "there is no flag ", written, DidYouMean(written, names));

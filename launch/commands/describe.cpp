@@ -154,7 +154,7 @@ class DescribeCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     return {With(Pick(config_, "Network", {"model", "num_classes", "image_size", "stem", "aux"}),
-                 {{"channels", &channels_, "channels of the images: 1 or 3"}}),
+                 {{"channels", &channels_, "channels of the images: 1 or 3", Range(1, 3)}}),
             With({"Plan of a training step",
                   {{"device", &config_.device, "cpu: the table of layers; cuda: the plan of a step"},
                    {"gpu", OneOf(&gpu_, GpuNames()), "GPU to plan for"},
@@ -162,7 +162,7 @@ class DescribeCommand final : public Command {
                    {"fusion", &config_.fusion, "auto: compare with the costs without fusion"}}},
                  Pick(config_, "", {"precision"}).flags),
             {"Output",
-             {{"batch", &batch_, "images per forward pass", Range(1)},
+             {{"batch", &batch_, "images per forward pass", Range(1, 1e6)},
               {"json", &json_, "print JSON in place of a table"}}}};
   }
 

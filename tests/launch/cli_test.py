@@ -85,7 +85,7 @@ class Usage(Cli):
         inner, outer = self.dir / "inner.flags", self.dir / "outer.flags"
         inner.write_text("# comment\n\n  --image_size 48\n")
         outer.write_text(f"--flagfile={inner}\n--model=nin\n")
-        self.fails(USAGE, [f"{inner}:3: ", "--image_size 48"], "describe", f"--flagfile={outer}")
+        self.fails(USAGE, [f"{inner}:3: ", "--image_size 48", "write --image_size=VALUE"], "describe", f"--flagfile={outer}")
         inner.write_text("# comment\n--image_size=64\n--num_classes=7\n--noaux\n")
         table = self.succeeds("describe", "--flagfile", outer, "--model", "googlenet", "--stem=small")
         self.assertIn("googlenet: 64 x 64 px, 3 channels, 7 classes", table)
@@ -102,9 +102,23 @@ class Usage(Cli):
         os.close(writing)
         self.assertIn(read, self.succeeds("describe", f"--flagfile=/dev/fd/{reading}", pass_fds=[reading]))
         os.close(reading)
+        self.fails(USAGE, ["--flagfile=/dev/stdin", "only one rank"], "train", "--flagfile=/dev/stdin", ranks=2, input=flags)
         marked = self.dir / "marked.flags"
         marked.write_text("\ufeff" + flags.replace("\n", " \r\n"))
         self.assertIn(read, self.succeeds("describe", f"--flagfile={marked}"))
+
+    def test_numbers(self):
+        """Every number of every command: what it cannot be is refused in words that name the flag."""
+        tried = set()
+        for section in self.succeeds("help", "--markdown").split("\n## deeper ")[1:]:
+            command = section.split("\n")[0].split()
+            for flag in re.findall(r"(?m)^\| `--(\w+)` \| `-?[\d.e+-]+` \|", section):
+                wrong = ["nan"] if flag in tried else ["nan", "inf", "-inf", "", "x", "1e300", "-99999999", "99999999999999999999", "1 2", "0x"]
+                tried.add(flag)
+                for value in wrong:
+                    with self.subTest(command=command, flag=flag, value=value):
+                        self.fails(USAGE, [f"--{flag}={value}: "], *command, f"--{flag}={value}")
+        self.assertGreater(len(tried), 50)
 
     def test_ranks(self):
         normed = ["train", f"--data={self.data}", "--model=googlenet-bn", "--image_size=28", "--stem=small", "--aux=false", "--max_steps=1"]

@@ -283,9 +283,12 @@ class Training(Cli):
         checkpoint, data = f"--checkpoint={self.step_20}", f"--data={self.data}"
         for command in (["predict", checkpoint, "--threads=1", image], ["eval", checkpoint, data, "--threads=1"], ["verify", data], ["help"],
                         ["describe", "--model=nin"], ["checkpoint", "list", self.checkpoints], [*self.train, "--max_steps=1", "--eval_every=1000"],
-                        ["predict", "--help"], ["bench", "op", *MODEL, "--op=avgpool", "--batch=1", "--repeats=1", "--runs=1"]):
+                        ["predict", "--help"], ["bench", "op", *MODEL, "--op=pool1", "--batch=1", "--repeats=1", "--runs=1"]):
             with self.subTest(command=command), open("/dev/full", "w") as full:
                 self.fails(DATA, ["cannot write the standard output"], *command, stdout=full)
+
+    def test_a_split_that_is_asked_for_must_exist(self):
+        self.fails(DATA, ["vall"], *self.train, "--max_steps=1", "--val_split=vall")
 
     def test_wrong_checkpoints(self):
         other = ["train", f"--data={self.data}", *TRAIN, "--max_steps=30", "--model=googlenet", "--stem=small"]

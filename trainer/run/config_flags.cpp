@@ -18,9 +18,9 @@ constexpr Choice<DType> kPrecisions[] = {{"fp32", DType::kF32}, {"bf16", DType::
 std::vector<Flag> NetworkFlags(RunConfig& c) {
   return {{"model", OneOf(&c.model, ModelNames()), "network architecture"},
           {"num_classes", &c.num_classes, "number of classes",
-           Range(0, kAny, "that of the data set or checkpoint")},
+           Range(0, 1e6, "that of the data set or checkpoint")},
           {"image_size", &c.image_size, "height and width of the network's input",
-           Range(0, kAny, "default of the model"), "pixels"},
+           Range(0, 65500, "default of the model"), "pixels"},
           {"stem", &c.stem, "first layers of the network"},
           {"aux", &c.aux, "auxiliary classifiers of the GoogLeNets"},
           {"aux_weight", &c.aux_weight, "weight of the auxiliary losses; the main loss has weight 1",
@@ -36,7 +36,7 @@ std::vector<Flag> DataFlags(RunConfig& c) {
       {"train_split", &c.train_split, "split of --data to train on"},
       {"val_split", &c.val_split, "split of --val_data to evaluate on"},
       {"synthetic", &c.synthetic, "train on generated images in place of --data"},
-      {"synthetic_samples", &c.synthetic_samples, "number of generated images", Range(1)},
+      {"synthetic_samples", &c.synthetic_samples, "number of generated images", Range(1, 1e8)},
       {"augment", OneOf(&c.augment, kAugments), "augmentation of training images"},
       {"color_jitter", &c.color_jitter,
        "F: scale brightness, contrast and saturation by random factors between 1 - F and 1 + F",
@@ -66,14 +66,14 @@ std::vector<Flag> DataFlags(RunConfig& c) {
 
 std::vector<Flag> OptimizationFlags(RunConfig& c) {
   return {
-      {"global_batch", &c.global_batch, "images per step, over all ranks", Range(1)},
+      {"global_batch", &c.global_batch, "images per step, over all ranks", Range(1, 1e6)},
       {"micro_batch", &c.micro_batch, "images per forward pass on each rank",
-       Range(0, kAny, "as many as fit in memory")},
+       Range(0, 1e6, "as many as fit in memory")},
       {"epochs", &c.epochs, "length of the training", Range(0, 1e6, "until --max_steps"), "epochs"},
       {"max_steps", &c.max_steps, "maximum length of the training", Range(0, kAny, "until --epochs"),
        "steps"},
       {"optimizer", OneOf(&c.optimizer, OptimizerNames()), "update rule"},
-      {"lr", &c.lr, "base learning rate for the global batch, on any number of ranks", Range(0, 1e6)},
+      {"lr", &c.lr, "base learning rate for the global batch, on any number of ranks", Range(kPositive, 1e6)},
       {"lr_schedule", &c.lr_schedule, "schedule of the learning rate"},
       {"lr_step_epochs", &c.lr_step_epochs, "step: time between two drops", Range(kPositive, 1e6), "epochs"},
       {"lr_gamma", &c.lr_gamma, "step: factor of each drop", Range(0, 1)},

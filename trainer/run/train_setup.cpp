@@ -70,9 +70,9 @@ absl::Status TrainSetup::OpenData() {
   ASSIGN_OR_RETURN(train_data, OpenDataset(config, config.data, config.train_split, comm));
   ASSIGN_OR_RETURN(stats_, PixelStatsFor(config, train_data->info()));
 
-  const bool val_given = !config.val_data.empty();
+  const bool val_given = !config.val_data.empty() || config.val_split != RunConfig().val_split;
   absl::StatusOr<std::unique_ptr<Dataset>> val =
-      OpenDataset(config, val_given ? config.val_data : config.data, config.val_split, comm);
+      OpenDataset(config, config.val_data.empty() ? config.data : config.val_data, config.val_split, comm);
   if (val.ok()) {
     val_data = *std::move(val);
     if (val_data->info().classes != train_data->info().classes) {

@@ -46,6 +46,15 @@ TEST(AtomicFile, ErrorsNameThePathAndWhatToDo) {
   EXPECT_THAT(IoError("write", "/x", ENOSPC).message(), HasSubstr("free space"));
 }
 
+TEST(AtomicFile, ALinkToNowhereIsNamed) {
+  const ScratchDir dir;
+  fs::create_symlink("gone", dir / "link");
+  for (const char* below : {"link", "link/", "link/a/b"}) {
+    const std::string message(CreateDirectories(dir / below).message());
+    EXPECT_THAT(message, HasSubstr(dir / "link" + " is a link to gone, which does not exist"));
+  }
+}
+
 TEST(AtomicFileDeathTest, FullDiskKeepsTheOldFile) {
   const ScratchDir dir;
   ASSERT_TRUE(WriteFileAtomically(dir / "x", "old").ok());

@@ -151,7 +151,12 @@ TEST(ConfigFlagsTest, SetFieldsOrNameTheMistake) {
       {"wire", "fp8", "--wire=fp8: must be one of fp32, bf16"},
       {"epochs", "1.5", "--epochs=1.5: must be an integer, 0 (until --max_steps) or more"},
       {"workers", "1025", "--workers=1025: must be between 0 (adaptive"},
-      {"lr", "fast", "--lr=fast: must be a number, at least 0"},
+      {"lr", "fast", "--lr=fast: must be a number, positive"},
+      {"lr", "inf", "--lr=inf: must be a number, positive"},
+      {"lr", "nan", "--lr=nan: must be a number, positive"},
+      {"lr", "0", "--lr=0: must be positive"},
+      {"lr", "1e7", "--lr=1e7: must be at most 1e+06"},
+      {"global_batch", "1000000000000000", "--global_batch=1000000000000000: must be at most 1e+06"},
       {"lr_step_epochs", "0", "--lr_step_epochs=0: must be positive"},
       {"color_jitter", "-0.5", "must be between 0 and 1, or -1 (0.5 with --augment=inception, else 0)"},
       {"aux", "maybe", "--aux=maybe: must be true or false"},
@@ -199,6 +204,27 @@ TEST(NetworkJsonTest, FillsInWhatFlagsLeaveOpen) {
   unknown["stem"] = "huge";
   open.stem = kNotGiven<Stem>;
   EXPECT_THAT(ReadNetworkJson(unknown, open).status().ToString(), HasSubstr("huge"));
+}
+
+TEST(NetworkJsonTest, NamesTheFlagsForWhatAFileDoesNotSay) {
+  RunConfig open;
+  open.model.clear();
+  open.mean = "0.5,0.5,0.5";
+  EXPECT_THAT(ReadNetworkJson({{"num_classes", 10}}, open).status().ToString(),
+              HasSubstr("pass --model, --std"));
+  open.model = "nin";
+  open.stddev = "1,1,1";
+  const absl::StatusOr<DatasetInfo> read = ReadNetworkJson({{"num_classes", 10}}, open);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(open.num_classes, 10);
+  EXPECT_EQ(read->channels, 3);
+  EXPECT_TRUE(read->classes.empty());
+}
+
+TEST(ConfigTest, ListsOfNumbersAreFinite) {
+  EXPECT_TRUE(ParseNumbers("mean", "0.5,1").ok());
+  for (const char* text : {"nan", "0.5,inf", "-inf", "1e60", "x"})
+    EXPECT_THAT(ParseNumbers("mean", text).status().ToString(), HasSubstr("finite numbers")) << text;
 }
 
 RunConfig Elastic() {
