@@ -58,7 +58,8 @@ sockaddr_in AddressOf(in_addr address, uint16_t port) {
 
 std::unique_ptr<PeerLink> NewSocket() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  return fd < 0 ? nullptr : std::make_unique<PeerLink>(fd);
+  if (fd < 0) return nullptr;
+  return std::make_unique<PeerLink>(fd);
 }
 
 // Listens on any address, at a port that the system chooses; nullptr and port 0 on failure.

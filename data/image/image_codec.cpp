@@ -296,7 +296,7 @@ absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* im
   const ChoosePart all = ChooseAll;
   ImageSize size;
   char text[kNoteBytes] = "";
-  const absl::Status status = ReadImage(bytes, {channels, &all, image, text}, &size);
+  absl::Status status = ReadImage(bytes, {channels, &all, image, text}, &size);
   if (note != nullptr) *note = text;
   return status;
 }

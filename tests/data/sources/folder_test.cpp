@@ -135,11 +135,10 @@ TEST_F(Folder, ClassesFileWithInvisibleCharacters) {
       "beam\r\nbar\r\n");
   Summary();
   EXPECT_THAT(Packed(), ElementsAre("beam", "bar", "beam/1.png", "bar/1.png"));
-  for (const std::string name : {"bar ", " bar", "bar\t"}) {
-    write("beam\n" + name + "\n");
-    EXPECT_THAT(Error(),
-                HasSubstr("classes.txt: \"" + name + "\" begins or ends with a blank; remove the blank"));
-  }
+  write("beam \nbar\t\n");
+  EXPECT_EQ(Error(), "");
+  write("beam\n bar\n");
+  EXPECT_THAT(Error(), HasSubstr("classes.txt: \" bar\" begins or ends with a blank; remove the blank"));
   write(
       std::string("\xFF\xFE"
                   "b\0e\0a\0m\0\n\0b\0a\0r\0",

@@ -88,7 +88,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
       {[](RunConfig& c) { c.mixup = -1; }, "--mixup=-1: must be between 0 (none) and 4"},
       {[](RunConfig& c) { c.cutmix = 5; }, "--cutmix=5: must be between 0 (none) and 4"},
       {[](RunConfig& c) { c.label_smoothing = 1; }, "--label_smoothing=1: must be "},
-      {[](RunConfig& c) { c.lr = -1; }, "--lr=-1: must be at least 0"},
+      {[](RunConfig& c) { c.lr = -1; }, "--lr=-1: must be positive"},
       {[](RunConfig& c) { c.lr = std::nan(""); }, "--lr=nan"},
       {[](RunConfig& c) { c.lr = 1e7; }, "--lr=10000000: must be at most 1e+06"},
       {[](RunConfig& c) { c.lr_min = 1; }, "--lr_min=1: must be at most --lr=0.01"},
