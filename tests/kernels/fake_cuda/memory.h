@@ -23,6 +23,7 @@ class Memory {
   bool Free(void* data);
   bool FreePinned(void* data);
 
+  void ForgetFreed() { device_.clear(); }  // once all is freed
   size_t used(int device) const;
   size_t allocations() const;
   // Fails where a range is not within one allocation, or is freed, or another device's.

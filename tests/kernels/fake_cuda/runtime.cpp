@@ -112,6 +112,7 @@ Runtime& Runtime::Get() {
 void Runtime::Reset(const Options& options) {
   if (memory.allocations() > 0)
     Fail(absl::StrCat(memory.allocations(), " allocations of device memory were not freed"));
+  memory.ForgetFreed();
   options_ = options;
   g_seed = options.seed;
   random_.seed(options.seed);
