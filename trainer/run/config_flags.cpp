@@ -92,7 +92,7 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
       {"seed", &c.seed, "seed of initial weights, order of samples, augmentation and dropout"},
       {"deterministic", &c.deterministic, "runs that give bit-identical weights"},
       {"elastic_slices", &c.elastic_slices,
-       "elastic: forward passes per global batch; a power of two, at least the number of ranks"}};
+       "elastic: forward passes per global batch; a power of two, at least the number of ranks", Range(1)}};
 }
 
 std::vector<Flag> OutputFlags(RunConfig& c) {
