@@ -112,7 +112,7 @@ class Training(Cli):
     def test_a_batch_larger_than_the_data_set(self):
         """It is the whole data set, without rows that only pad it: the same bits as with a batch of that size."""
         whole = None
-        for batch in 200, 201, 10**6, 10**15:
+        for batch in 200, 201, 10**6:
             run_dir = self.dir / f"batch-{batch}"
             log = self.succeeds(*self.train, f"--global_batch={batch}", "--epochs=2", f"--checkpoint_dir={run_dir}")
             self.assertIn("200 images per step; 200 per rank, in forward passes of 200\n", log)
