@@ -237,7 +237,7 @@ RunConfig Elastic() {
 TEST(ValidateTest, WhatElasticRunsNeed) {
   const Mistake mistakes[] = {
       {[](RunConfig& c) { c.threads = 0; }, "set --threads"},
-      {[](RunConfig& c) { c.elastic_slices = 0; }, "--elastic_slices=0 is not a power of two"},
+      {[](RunConfig& c) { c.elastic_slices = 0; }, "--elastic_slices=0: must be at least 1"},
       {[](RunConfig& c) { c.elastic_slices = 12; }, "--elastic_slices=12 is not a power of two"},
       {[](RunConfig& c) { c.global_batch = 7; }, "--global_batch=7 is less than --elastic_slices=8"},
       {[](RunConfig& c) { c.micro_batch = 4; }, "replaces --micro_batch"},
