@@ -13,12 +13,13 @@ double RateAfterWarmup(const ScheduleOptions& o, int64_t step) {
   // From 1 at the end of warm-up to 0 at total_steps.
   const double remaining = 1 - std::min(1.0, static_cast<double>(step - o.warmup_steps) /
                                                  static_cast<double>(o.total_steps - o.warmup_steps));
+  const int64_t drops = o.kind == ScheduleKind::kStep ? step / o.step_size : 0;
   double part = 1;  // of the way from min_lr to base_lr
   switch (o.kind) {
     case ScheduleKind::kConstant:
       return o.base_lr;
     case ScheduleKind::kStep:
-      return o.base_lr * std::pow(o.gamma, static_cast<double>(step / o.step_size));
+      return o.base_lr * std::pow(o.gamma, static_cast<double>(drops));
     case ScheduleKind::kPoly:
       part = std::pow(remaining, o.power);
       break;
