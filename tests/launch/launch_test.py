@@ -330,7 +330,8 @@ class NothingOutlives(Launch):
             os.kill(victim(job), signal.SIGKILL)
             self.assertIsNotNone(job.wait_until_gone(20), f"processes are left: {list(job.pids())}\n{job.text()}")
             self.assertIn(job.process.returncode, codes, job.text())
-            event = self.shown(metrics)["events"][-1]
+            # On a busy machine the run may warn before.
+            event = [event for event in self.shown(metrics)["events"] if event["event"] not in ("bottleneck", "straggler")][-1]
             self.assertIn(event.get("exit_code"), (None, job.process.returncode))
             return event["event"]
 

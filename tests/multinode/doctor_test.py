@@ -50,7 +50,7 @@ class Doctor(unittest.TestCase):
         self.hosts.limit("100mbit")
         code, text, report = self.examine([*DOCTOR, "--batch=4", f"--checkpoint_dir={self.dir}/checkpoints"])
         self.assertEqual(code, COMMUNICATION, text)
-        self.assertRegex(text, r"the link from rank 0 \(host-a\) to rank 1 \(host-b\) gives [\d.]+ MB/s .*that eth0 of host-\w says")
+        self.assertRegex(text, r"the link from rank 0 \(host-a\) to rank 1 \(host-b\) gives [\d.]+ MB/s .*that eth0 of host-\w reports")
         self.assertEqual([rank["host"] for rank in report["ranks"]], list(NAMES))
         self.assertEqual(report["ranks"][0]["nominal_bytes_per_second"], 1.25e9)  # the nominal speed of veth
         self.assertLess(report["ranks"][1]["link_bytes_per_second"], 13e6)  # 100 Mbit/s
