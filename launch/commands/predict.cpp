@@ -45,7 +45,7 @@ class ImageFiles final : public Dataset {
   std::string Describe(int64_t index) const override { return paths_[static_cast<size_t>(index)]; }
 
   absl::Status Read(int64_t index, Image* image) const override {
-    const absl::Status status = Decode(paths_[static_cast<size_t>(index)], image);
+    absl::Status status = Decode(paths_[static_cast<size_t>(index)], image);
     if (status.ok()) return status;
     *image = {1, 1, info_.channels, std::vector<uint8_t>(static_cast<size_t>(info_.channels)), 0, 0};
     const std::scoped_lock lock(mutex_);
@@ -62,7 +62,7 @@ class ImageFiles final : public Dataset {
  private:
   absl::Status Decode(const std::string& path, Image* image) const {
     ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
-    const absl::Status status = DecodeImage(bytes, info_.channels, image);
+    absl::Status status = DecodeImage(bytes, info_.channels, image);
     return status.ok() ? status : DataLoss(path, ": ", status.message());
   }
 

@@ -44,7 +44,7 @@ absl::StatusOr<Weights> ReadCheckpointWeights(const std::string& path) {
 // The attribute, or `missing` if the file has none of this name.
 template <class T>
 absl::StatusOr<T> AttributeOr(const Hdf5File& file, const std::string& name, T missing) {
-  const absl::Status status = file.ReadAttribute(name, &missing);
+  absl::Status status = file.ReadAttribute(name, &missing);
   if (!status.ok() && !absl::IsNotFound(status)) return status;
   return missing;
 }
