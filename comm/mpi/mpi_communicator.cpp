@@ -231,12 +231,14 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_ele
   // algorithm set by the user.
   setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "1", /*overwrite=*/0);
   int provided = MPI_THREAD_SINGLE;
-  if (const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided); code != MPI_SUCCESS)
+  if (const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
+      code != MPI_SUCCESS)
     return Internal(ErrorText("MPI_Init_thread", code));
   auto communicator = std::make_unique<MpiCommunicator>(max_elements);
   if (provided < MPI_THREAD_SERIALIZED)
     return FailedPrecondition(
-        "this MPI library supports only one thread; use one built with thread support (MPI_THREAD_MULTIPLE)");
+        "this MPI library supports only one thread; use one built with thread support "
+        "(MPI_THREAD_SERIALIZED)");
   RETURN_IF_ERROR(communicator->Init());
   return communicator;
 }
