@@ -108,7 +108,8 @@ absl::Status TrainSetup::PlanSteps() {
   return ValidateSchedule(schedule);
 }
 
-// The whole share of the global batch in one forward pass; halves the rows until it fits in memory.
+// The whole share of the global batch in one forward pass; halves the rows until it fits in the memory of
+// every rank. All ranks need the same rows, since they run the same number of passes.
 absl::Status TrainSetup::BuildTrainingNetwork() {
   ASSIGN_OR_RETURN(Model model, ModelFor(config, train_data->info(), /*training=*/true));
   const bool cuda = device.type() == DeviceType::kCuda;
@@ -117,8 +118,7 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
   int64_t rows = config.micro_batch > 0 ? std::min(config.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config)) rows = (BatchRows() + config.elastic_slices - 1) / config.elastic_slices;
   while (true) {
-    ASSIGN_OR_RETURN(
-        std::unique_ptr<Network> made,
+    absl::StatusOr<std::unique_ptr<Network>> made =
         Network::Prepare(model,
                          {.rows = rows,
                           .precision = config.precision,
@@ -126,10 +126,13 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
                           .fusion = FusionOf(config),
                           .label_smoothing = static_cast<float>(config.label_smoothing),
                           .sum_statistics = config.sync_bn ? statistics_sum.Function() : nullptr},
-                         device));
-    const bool fits = static_cast<double>(made->arena_bytes()) <= available;
-    if (fits || rows == 1 || config.micro_batch > 0 || IsElastic(config)) {
-      net = std::move(made);
+                         device);
+    const bool fits = made.ok() ? static_cast<double>((*made)->arena_bytes()) <= available
+                                : !absl::IsResourceExhausted(made.status());  // for the tuner
+    int64_t all_fit = fits || rows == 1 || config.micro_batch > 0 || IsElastic(config);
+    comm.AllReduce(&all_fit, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
+    if (all_fit != 0) {
+      ASSIGN_OR_RETURN(net, std::move(made));
       return absl::OkStatus();
     }
     rows = (rows + 1) / 2;
@@ -177,7 +180,8 @@ absl::Status TrainSetup::CheckBatchNorm() const {
 
 // Gradients are summed arena by arena, so all ranks need the same layout.
 absl::Status TrainSetup::CheckSameModel() {
-  uint64_t hash = RandomStream(train_data->info().uuid) + static_cast<uint64_t>(params->state_elements());
+  uint64_t hash = RandomStream(train_data->info().uuid) + static_cast<uint64_t>(params->state_elements()) +
+                  static_cast<uint64_t>(net->options().rows);
   for (const Param& param : params->trained()) {
     hash = hash * 1099511628211u +
            (RandomStream(param.name) ^ static_cast<uint64_t>(param.offset * 64 + param.layout.block));
