@@ -20,7 +20,7 @@ FlagGroup Pick(RunConfig& config, const char* title, const std::vector<std::stri
 FlagGroup ModelFlags(RunConfig& config);
 // --mean, --std, --val_preset, --workers, --stage_dir, --direct_io.
 FlagGroup InputFlags(RunConfig& config);
-// --device, --precision, --fusion, --cuda_graph, --plan_cache, --threads.
+// --device, --precision, --fusion, --own_kernels, --trial_seconds, --cuda_graph, --plan_cache, --threads.
 FlagGroup MachineFlags(RunConfig& config);
 // --checkpoint, for commands that read a checkpoint.
 Flag CheckpointFlag(std::string& path);

@@ -1,4 +1,5 @@
-// The device of the op tests: $DEEPER_TEST_DEVICE is cpu (default), cuda-host or cuda.
+// The device of the op tests: $DEEPER_TEST_DEVICE is cpu (default), cuda-host or cuda. $DEEPER_OWN_KERNELS is
+// as --own_kernels.
 #pragma once
 
 #include <memory>
