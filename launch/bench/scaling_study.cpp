@@ -214,7 +214,7 @@ absl::Status ScalingStudy::MeasurePoint(const Point& point, const std::string& m
   std::vector<std::string> arguments = {"train",
                                         "--log_every=1",
                                         "--eval_every=1000000000",
-                                        "--val_split=",
+                                        "--val_split=none",
                                         "--bucket_mib=8",  // not tuned, because the model must know it
                                         absl::StrCat("--synthetic_samples=", 4 * point.global_batch)};
   arguments.insert(arguments.end(), options_.train_flags.begin(), options_.train_flags.end());

@@ -103,7 +103,7 @@ class DoctorCommand final : public Command {
     }
     RunConfig job = config_;  // without saving and resuming
     job.checkpoint_dir.clear();
-    job.val_split.clear();
+    job.val_split = "none";
     job.micro_batch = batch_;
     job.max_steps = steps_;
     TrainSetup setup(job, comm, device, nullptr);

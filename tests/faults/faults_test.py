@@ -76,6 +76,18 @@ class Trials(Faults):
                   f"{job.process.returncode}: {said}", flush=True)
 
 
+class RankZero(Faults):
+    def test_is_named_once(self):
+        """All others lose it at the same moment. On a busy machine a second one may report it as well."""
+        with Job([*MPIRUN, "-n", "5", *TRAIN, "--synthetic", "--synthetic_samples=400", f"--checkpoint_dir={self.dir}/run"],
+                 self.dir / "output") as job:
+            self.assertTrue(job.wait_for_text("resume ", 60), job.text())
+            time.sleep(1)
+            os.kill(job.rank(0), signal.SIGKILL)
+            self.ends(job, GONE_WITHIN, "rank 0 was lost", (COMMUNICATION, 128 + signal.SIGKILL))
+            self.assertLessEqual(job.text().count("rank 0 was lost"), 2, job.text())
+
+
 class Suspension(Faults):
     def test_of_all_ranks_is_no_fault(self):
         with Job([*MPIRUN, "-n", "2", *TRAIN, "--synthetic", "--synthetic_samples=400"], self.dir / "output") as job:

@@ -38,7 +38,7 @@ TEXTS = {"input": READS, "data": READS, "val_data": READS, "checkpoint": READS, 
          "profile": NAME}  # needs --device=cuda
 # On a CPU, --plan_cache has no effect, as its help says.
 WITHOUT_EFFECT = {"plan_cache"}
-EMPTY_IS_NONE = {"val_data", "val_split", "init_from", "verify checkpoint", "calibration", "metrics_out", "logits_out", "trace", "json",
+EMPTY_IS_NONE = {"val_data", "init_from", "verify checkpoint", "calibration", "metrics_out", "logits_out", "trace", "json",
                  "tensorboard", "checkpoint_dir", "stage_dir", "mean", "std", "profile", "predict"}
 NEW_NAMES = {"word", "nan", "bytes"}
 ACCEPTED = {READS: set(), NAME: set(), NUMBERS: set(), WRITES_FILE: NEW_NAMES | {"file"}, WRITES_DIRECTORY: NEW_NAMES | {"missing", "directory"}}
