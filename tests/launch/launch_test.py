@@ -352,15 +352,18 @@ class NothingOutlives(Launch):
 
 class Scripts(Launch):
     def test_of_slurm(self):
-        """Requeues only after a USR1 that ended in a checkpoint."""
-        self.executable("scontrol", f'echo "$@" >> {self.dir}/scontrol')
+        """Requeues only after a USR1 or a preemption that ended in a checkpoint."""
+        self.executable("scontrol", f'[ $1 = requeue ] && echo "$@" >> {self.dir}/scontrol || cat {self.dir}/job')
         self.executable("deeper-run", f'''echo "$@" > {self.dir}/arguments
 trap 'exit 75' USR1 TERM
 [ "$5" = go ] || exit 3
 touch {self.dir}/ready
 while :; do sleep 0.05; done''')
-        for word, blow, code, requeued in (("go", signal.SIGUSR1, PREEMPTED, "requeue 7\n"), ("go", signal.SIGTERM, PREEMPTED, ""),
-                                           ("fail", None, 3, "")):
+        running, preempted = "PreemptEligibleTime=2026-11-28T10:00:00 PreemptTime=None", "PreemptTime=2026-11-28T11:00:00"
+        for word, blow, code, job_of_slurm, requeued in (
+                ("go", signal.SIGUSR1, PREEMPTED, running, "requeue 7\n"), ("go", signal.SIGTERM, PREEMPTED, running, ""),
+                ("go", signal.SIGTERM, PREEMPTED, preempted, "requeue 7\n"), ("fail", None, 3, preempted, "")):
+            (self.dir / "job").write_text(job_of_slurm)
             for name in "ready", "scontrol":
                 (self.dir / name).unlink(missing_ok=True)
             environment = os.environ | {"PATH": f"{self.dir}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
