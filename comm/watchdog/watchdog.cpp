@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/phase.h"
 #include "comm/watchdog/lateness.h"
 #include "comm/watchdog/peer_link.h"
@@ -40,6 +41,21 @@ void OnSigterm(int) {
   errno = saved;
 }
 
+// Where a rank runs.
+struct Home {
+  char host[60] = {};
+  int32_t process = 0;
+};
+
+// Indexed by rank.
+std::vector<Home> GatherHomes(Communicator& comm) {
+  Home mine{.process = getpid()};
+  gethostname(mine.host, sizeof mine.host - 1);
+  std::vector<Home> homes(static_cast<size_t>(comm.size()));
+  comm.AllGather(&mine, homes.data(), sizeof mine, {}).Wait();
+  return homes;
+}
+
 // Ends this process even if a library waits for a peer in its own abort.
 void EndProcessLater() {
   std::thread([] {
@@ -50,11 +66,13 @@ void EndProcessLater() {
 
 class StarWatchdog final : public Watchdog {
  public:
-  StarWatchdog(Communicator& comm, WatchdogOptions options, std::vector<std::unique_ptr<PeerLink>> links)
+  StarWatchdog(Communicator& comm, WatchdogOptions options, std::vector<std::unique_ptr<PeerLink>> links,
+               std::vector<Home> homes)
       : comm_(comm),
         options_(std::move(options)),
         wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
         sigterm_in_(kSigtermDelay),
+        homes_(std::move(homes)),
         links_(std::move(links)),
         ranks_(links_.size()) {
     DEEPER_CHECK(wake_ >= 0 && options_.deadline_seconds > 0);
@@ -102,7 +120,11 @@ class StarWatchdog final : public Watchdog {
       verdict = Judge(ranks_, options_.deadline_seconds);
       if (!verdict.has_value()) ObeySigterm(passed);
     }
-    if (verdict.has_value()) Report(Describe(*verdict, options_.deadline_seconds));
+    if (verdict.has_value()) {
+      const Home& home = homes_[static_cast<size_t>(verdict->rank)];
+      Report(absl::StrCat(Describe(*verdict, options_.deadline_seconds), " (rank ", verdict->rank,
+                          ": process ", home.process, " on host ", home.host, ")"));
+    }
     TakeLeave();
   }
 
@@ -188,6 +210,7 @@ class StarWatchdog final : public Watchdog {
   double sigterm_in_;  // seconds until a received SIGTERM takes effect
   PhaseBoard board_;
   RankStatus mine_;
+  const std::vector<Home> homes_;                 // [rank]
   std::vector<std::unique_ptr<PeerLink>> links_;  // [rank]; ranks other than 0 have only [0]
   std::vector<RankStatus> ranks_;                 // likewise
   std::jthread thread_;
@@ -198,7 +221,7 @@ class StarWatchdog final : public Watchdog {
 absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(Communicator& comm,
                                                           const WatchdogOptions& options) {
   ASSIGN_OR_RETURN(auto links, ConnectPeers(comm));
-  return std::make_unique<StarWatchdog>(comm, options, std::move(links));
+  return std::make_unique<StarWatchdog>(comm, options, std::move(links), GatherHomes(comm));
 }
 
 }  // namespace deeper
