@@ -290,6 +290,12 @@ class Training(Cli):
     def test_a_split_that_is_asked_for_must_exist(self):
         self.fails(DATA, ["vall"], *self.train, "--max_steps=1", "--val_split=vall")
 
+    def test_training_without_evaluation(self):
+        output = self.succeeds(*self.train, "--max_steps=2", "--eval_every=1", "--val_split=none")
+        self.assertIn("evaluation    none: --val_split=none\n", output)
+        self.assertNotIn("evaluation at step", output)
+        self.succeeds("doctor", f"--data={self.data}", *MODEL, "--threads=1")  # which trains without evaluation
+
     def test_wrong_checkpoints(self):
         other = ["train", f"--data={self.data}", *TRAIN, "--max_steps=30", "--model=googlenet", "--stem=small"]
         self.fails(CHECKPOINT, ["model"], *other, f"--checkpoint_dir={self.checkpoints}")

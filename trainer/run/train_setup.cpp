@@ -69,6 +69,7 @@ absl::Status TrainSetup::ConnectDevices() {
 absl::Status TrainSetup::OpenData() {
   ASSIGN_OR_RETURN(train_data, OpenDataset(config, config.data, config.train_split, comm));
   ASSIGN_OR_RETURN(stats_, PixelStatsFor(config, train_data->info()));
+  if (config.val_split == RunConfig::kNoSplit) return PlanSteps();
 
   const bool val_given = !config.val_data.empty() || config.val_split != RunConfig().val_split;
   absl::StatusOr<std::unique_ptr<Dataset>> val =
