@@ -27,7 +27,7 @@ namespace {
 constexpr double kInterval = 0.25;     // seconds between two heartbeats
 constexpr double kSigtermDelay = 0.5;  // seconds; mpirun sends SIGKILL one second after SIGTERM
 constexpr double kFarewellTime = 2;    // seconds that rank 0 waits for the others' farewell
-constexpr double kDeputyTime = 2;      // seconds that rank 1 has to report that rank 0 is lost
+constexpr double kDeputyTime = 0.3;    // seconds that rank 1 has to report that rank 0 is lost
 constexpr auto kAbortTime = std::chrono::seconds(3);
 
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM

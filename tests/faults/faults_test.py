@@ -78,14 +78,14 @@ class Trials(Faults):
 
 class RankZero(Faults):
     def test_is_named_once(self):
-        """All others lose it at the same moment. On a busy machine a second one may report it as well."""
+        """All four others lose it at the same moment. On a busy machine, more than one may report it."""
         with Job([*MPIRUN, "-n", "5", *TRAIN, "--synthetic", "--synthetic_samples=400", f"--checkpoint_dir={self.dir}/run"],
                  self.dir / "output") as job:
             self.assertTrue(job.wait_for_text("resume ", 60), job.text())
             time.sleep(1)
             os.kill(job.rank(0), signal.SIGKILL)
             self.ends(job, GONE_WITHIN, "rank 0 was lost", (COMMUNICATION, 128 + signal.SIGKILL))
-            self.assertLessEqual(job.text().count("rank 0 was lost"), 2, job.text())
+            self.assertLess(job.text().count("rank 0 was lost"), 4, job.text())
 
 
 class Suspension(Faults):
