@@ -27,7 +27,6 @@ namespace {
 constexpr double kInterval = 0.25;     // seconds between two heartbeats
 constexpr double kSigtermDelay = 0.5;  // seconds; mpirun sends SIGKILL one second after SIGTERM
 constexpr double kFarewellTime = 2;    // seconds that rank 0 waits for the others' farewell
-constexpr double kDeputyTime = 0.3;    // seconds that rank 1 has to report that rank 0 is lost
 constexpr auto kAbortTime = std::chrono::seconds(3);
 
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM
@@ -54,6 +53,12 @@ std::vector<Home> GatherHomes(Communicator& comm) {
   std::vector<Home> homes(static_cast<size_t>(comm.size()));
   comm.AllGather(&mine, homes.data(), sizeof mine, {}).Wait();
   return homes;
+}
+
+// Seconds for which a rank lets lower ones report a fault. All ranks lose rank 0 at the same moment, and a
+// launcher takes about a second to end them. Rank 2 reports as well, in case that rank 1 gets no core.
+double Patience(int rank) {
+  return rank <= 1 ? 0 : rank == 2 ? 0.5 : 2;
 }
 
 // Ends this process even if a library waits for a peer in its own abort.
@@ -185,9 +190,7 @@ class StarWatchdog final : public Watchdog {
 
   void Report(const std::string& reason) {
     Tell(PeerMessage::Kind::kVerdict);
-    // All ranks lose rank 0 at the same moment. Normally the abort of rank 1 ends the others in this time,
-    // and the message appears once.
-    if (comm_.rank() > 1) std::this_thread::sleep_for(std::chrono::duration<double>(kDeputyTime));
+    std::this_thread::sleep_for(std::chrono::duration<double>(Patience(comm_.rank())));
     if (options_.on_failure) return options_.on_failure(reason);
     EndProcessLater();
     comm_.Abort(kCommunicationExitCode, reason);

@@ -77,8 +77,8 @@ class Trials(Faults):
 
 
 class RankZero(Faults):
-    def test_is_named_once(self):
-        """All four others lose it at the same moment. On a busy machine, more than one may report it."""
+    def test_is_not_named_by_all(self):
+        """All four others lose it at the same moment. One or two report it, or more on a busy machine."""
         with Job([*MPIRUN, "-n", "5", *TRAIN, "--synthetic", "--synthetic_samples=400", f"--checkpoint_dir={self.dir}/run"],
                  self.dir / "output") as job:
             self.assertTrue(job.wait_for_text("resume ", 60), job.text())
