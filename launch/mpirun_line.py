@@ -286,7 +286,10 @@ def to_other_hosts(options):
 
 def find_mpirun(options):
     mpirun = program(options.mpirun, "install Open MPI (Debian: openmpi-bin), load its module, or pass --mpirun=PATH")
-    version = re.search(r"(?:Open MPI\)|OpenRTE\)) (\d+)", output(mpirun, "--version"))  # mpiexec of 4.1 prints the name of its runtime
+    asked = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False)
+    if asked.returncode != 0:
+        raise Refusal(USAGE, f"{mpirun} --version fails with exit code {asked.returncode}: {asked.stderr.strip() or asked.stdout.strip()}")
+    version = re.search(r"(?:Open MPI\)|OpenRTE\)) (\d+)", asked.stdout)  # mpiexec of 4.1 prints the name of its runtime
     if version is None:
         raise Refusal(USAGE, f"{mpirun} is not Open MPI, whose options deeper-run uses; start deeper with it directly")
     return mpirun, int(version[1])
