@@ -19,7 +19,7 @@ struct Group {
 
 // Pools a group: x [pixels, stored] -> y [channels].
 template <class T>
-void Average(const T* x, const Group& g, T* y) {
+DEEPER_SIMD void Average(const T* x, const Group& g, T* y) {
   float sums[ChannelGroups::kMax] = {};
   for (int64_t p = 0; p < g.pixels; ++p) {
     for (int64_t c = 0; c < g.stored; ++c) sums[c] += ToFloat(x[p * g.pitch + c]);
@@ -28,7 +28,7 @@ void Average(const T* x, const Group& g, T* y) {
 }
 
 template <class T>
-void Spread(const T* dy, const Group& g, T* dx) {
+DEEPER_SIMD void Spread(const T* dy, const Group& g, T* dx) {
   T values[ChannelGroups::kMax] = {};  // padding channels stay zero
   for (int64_t c = 0; c < g.channels; ++c)
     values[c] = FromFloat<T>(ToFloat(dy[c]) / static_cast<float>(g.pixels));
