@@ -1,7 +1,6 @@
 #include "data/io/atomic_file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -10,6 +9,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/input_output.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -29,12 +29,20 @@ std::string ParentOf(const std::string& path) {
 
 }  // namespace
 
-absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
+absl::Status CheckWritable(const std::string& path) {
   std::error_code error;
+  if (path.empty()) return InvalidArgument("cannot write a file without a name; choose a path");
   if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
-    return FailedPrecondition("cannot write ", path,
-                              ": it exists and is not a regular file; choose another path");
+    return AsInputOutput(FailedPrecondition("cannot write ", path,
+                                            ": it exists and is not a regular file; choose another path"));
   }
+  if (error) return IoError("write", path, error.value());
+  if (access(ParentOf(path).c_str(), W_OK | X_OK) != 0) return IoError("write", path, errno);
+  return absl::OkStatus();
+}
+
+absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
+  RETURN_IF_ERROR(CheckWritable(path));
   const std::string temporary = path + kTemporarySuffix;
   absl::Status status = WriteAndSync(temporary, content);
   if (status.ok()) status = RenameDurably(temporary, path);
@@ -65,15 +73,6 @@ absl::Status CreateDirectories(const std::string& directory) {
                               ", which does not exist; create that, or remove the link");
   }
   return IoError("create directory", directory, error.value());
-}
-
-absl::StatusOr<File> LockDirectory(const std::string& directory) {
-  absl::StatusOr<File> opened = File::Open(directory, O_RDONLY | O_DIRECTORY);
-  if (opened.ok() && flock(opened->fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    return FailedPrecondition(directory,
-                              " is in use by another process; wait until it ends, or use another directory");
-  }
-  return opened;
 }
 
 absl::Status CreateParentDirectory(const std::string& path) {

@@ -17,11 +17,13 @@
 #include "absl/strings/str_join.h"
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
+#include "data/io/directory_lock.h"
 #include "data/pack/encode.h"
 #include "data/pack/plan.h"
 #include "data/shards/shard_file.h"
 #include "data/shards/shard_writer.h"
 #include "data/sources/formats.h"
+#include "kernels/base/exit_code.h"
 #include "kernels/base/jobs.h"
 #include "kernels/base/status.h"
 
@@ -130,10 +132,11 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageS
 absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress& progress) {
   const auto allowed = [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; };
   if (options.split.empty() || !std::ranges::all_of(options.split, allowed))
-    return InvalidArgument("split \"", options.split, "\" must consist of letters, digits and _");
+    return WithExitCode(InvalidArgument("--split=", options.split, ": must consist of letters, digits and _"),
+                        ExitCode::kUsage);
   RETURN_IF_ERROR(CreateDirectories(options.output));
   if (access(options.output.c_str(), W_OK) != 0) return IoError("write into", options.output, errno);
-  ASSIGN_OR_RETURN(File lock, LockDirectory(options.output));
+  ASSIGN_OR_RETURN(const DirectoryLock lock, DirectoryLock::Take(options.output));
   absl::StatusOr<Manifest> manifest = ReadManifest(options.output);
   if (absl::IsNotFound(manifest.status())) manifest = Manifest();
   RETURN_IF_ERROR(manifest.status());

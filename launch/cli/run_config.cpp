@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <latch>
+#include <thread>
 
 #include "comm/agree.h"
 #include "comm/node_places.h"
@@ -28,6 +30,14 @@ std::string DefaultPlanCache() {
   std::error_code failed;
   std::filesystem::create_directories(directory, failed);
   return access(directory.c_str(), W_OK) == 0 ? directory / "plans.json" : "";
+}
+
+// Starts as many threads as OpenMP will, which ends the process without advice if it cannot.
+void CheckThreads(int threads) {
+  std::latch all_run(threads);
+  std::vector<std::jthread> started;
+  for (int i = 1; i < threads; ++i) started.emplace_back([&] { all_run.arrive_and_wait(); });
+  all_run.arrive_and_wait();
 }
 
 absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const Communicator& comm) {
@@ -66,8 +76,12 @@ FlagGroup ModelFlags(RunConfig& config) {
   return Pick(config, "Network", {"model", "num_classes", "image_size", "stem"});
 }
 
+FlagGroup PixelFlags(RunConfig& config) {
+  return Pick(config, "Input", {"mean", "std", "val_preset", "workers"});
+}
+
 FlagGroup InputFlags(RunConfig& config) {
-  return Pick(config, "Input", {"mean", "std", "val_preset", "workers", "stage_dir", "direct_io"});
+  return With(PixelFlags(config), Pick(config, "", {"stage_dir", "direct_io"}).flags);
 }
 
 FlagGroup MachineFlags(RunConfig& config) {
@@ -91,7 +105,9 @@ absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(RunConfig& config, Communi
     ASSIGN_OR_RETURN(device, Agree(comm, MakeGpu(config, comm)));
   } else {
     const int cores = OwnCores(comm);
-    device = MakeCpuDevice(config.threads > 0 ? config.threads : cores, config.cpu_layout);
+    const int threads = config.threads > 0 ? config.threads : cores;
+    CheckThreads(threads);
+    device = MakeCpuDevice(threads, config.cpu_layout);
   }
   ChoosePrecision(*device, comm, config);
   RETURN_IF_ERROR(Agree(comm, CheckPrecision(config, *device)));

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "data/io/atomic_file.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
@@ -165,6 +166,7 @@ class ExportCommand final : public Command {
   absl::Status Run(const Invocation&) override {
     if (checkpoint_.empty() || output_.empty())
       return InvalidArgument("needs --checkpoint=DIR and --output=FILE");
+    RETURN_IF_ERROR(WithExitCode(CheckWritable(output_), ExitCode::kCheckpoint));
     ASSIGN_OR_RETURN(const Weights weights, WithExitCode(ReadWeights(checkpoint_), ExitCode::kCheckpoint));
     for (const std::string& warning : weights.warnings)
       std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());

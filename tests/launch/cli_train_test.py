@@ -207,6 +207,7 @@ class Training(Cli):
             self.assertEqual(file["logits"].shape, (50, 10))
             self.assertEqual(list(file["labels"][:12]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1])
             alone = file["logits"][:]
+        self.assertIn(line, self.succeeds(*evaluate, f"--checkpoint={self.checkpoints}", "--batch=1000000"))  # it is of 50 images
         result = events(self.dir / "eval", "eval")[0]
         self.assertEqual((result["count"], result["step"]), (50, 20))
         self.assertAlmostEqual(result["top1"], right.mean())
@@ -322,6 +323,12 @@ class Training(Cli):
 
     def test_a_split_that_is_asked_for_must_exist(self):
         self.fails(DATA, ["vall"], *self.train, "--max_steps=1", "--val_split=vall")
+
+    def test_training_without_evaluation(self):
+        output = self.succeeds(*self.train, "--max_steps=2", "--eval_every=1", "--val_split=none")
+        self.assertIn("evaluation    none: --val_split=none\n", output)
+        self.assertNotIn("evaluation at step", output)
+        self.succeeds("doctor", f"--data={self.data}", *MODEL, "--threads=1")  # which trains without evaluation
 
     def test_wrong_checkpoints(self):
         other = ["train", f"--data={self.data}", *TRAIN, "--max_steps=30", "--model=googlenet", "--stem=small"]

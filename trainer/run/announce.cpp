@@ -89,7 +89,9 @@ void TrainSetup::Announce() {
       config.val_preset == Augment::kNone ? "" : absl::StrCat(", val_preset ", NameOf(config.val_preset));
   row("evaluation", val_data ? absl::StrFormat("%d samples of split %s%s", val_data->info().samples,
                                                val_data->info().split, preset)
-                             : absl::StrFormat("none: there is no split %s", config.val_split));
+                    : config.val_split == RunConfig::kNoSplit
+                        ? "none: --val_split=none"
+                        : absl::StrFormat("none: there is no split %s", config.val_split));
   row("length", absl::StrFormat("%d steps, %d per epoch", total_steps, epoch_steps_));
   for (const std::string& decision : decisions_) row("resume", decision);
   row("flags", FlagsThatDiffer(config));

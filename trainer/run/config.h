@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "comm/gradient_reducer.h"
 #include "comm/nccl/device_communicator.h"
 #include "comm/watchdog/watchdog.h"
@@ -86,6 +87,7 @@ struct RunConfig {
   std::string data, val_data;  // val_data: `data`
   bool synthetic = false;
   int64_t synthetic_samples = 50000;
+  static constexpr absl::string_view kNoSplit = "none";  // as val_split: no evaluation
   std::string train_split = "train", val_split = "val";
   Augment augment = Augment::kNone;     // up to kInception
   double color_jitter = -1;             // -1: 0.5 with augment=inception, else 0

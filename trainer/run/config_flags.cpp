@@ -38,7 +38,7 @@ std::vector<Flag> DataFlags(RunConfig& c) {
       {"data", &c.data, "directory that `pack` wrote"},
       {"val_data", &c.val_data, "directory of the evaluation data; empty: --data"},
       {"train_split", &c.train_split, "split of --data to train on"},
-      {"val_split", &c.val_split, "split of --val_data to evaluate on"},
+      {"val_split", &c.val_split, "split of --val_data to evaluate on; none: do not evaluate"},
       {"synthetic", &c.synthetic, "train on generated images in place of --data"},
       {"synthetic_samples", &c.synthetic_samples, "number of generated images", Range(1, 1e8)},
       {"augment", OneOf(&c.augment, kAugments), "augmentation of training images"},
