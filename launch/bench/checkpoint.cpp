@@ -78,14 +78,15 @@ class BenchCheckpointCommand final : public Command {
     if (dir_.empty()) return InvalidArgument("needs --dir=DIR");
     comm_ = &call.comm;
     absl::Status status;
-    if (call.is_root() && std::filesystem::exists(dir_))
+    std::error_code unknown;  // creating it reports the error
+    if (call.is_root() && std::filesystem::exists(dir_, unknown))
       status = InvalidArgument("--dir=", dir_, ": exists already");
     if (status.ok() && call.is_root()) status = CreateDirectories(dir_);
     RETURN_IF_ERROR(Agree(*comm_, status));
     status = training_.Prepare(config_, batch_, *comm_);
     if (status.ok()) status = Measure();
     comm_->Barrier();
-    if (call.is_root()) std::filesystem::remove_all(dir_);
+    if (call.is_root()) std::filesystem::remove_all(dir_, unknown);
     if (status.ok() && call.is_root()) Print();
     return status;
   }
@@ -122,9 +123,12 @@ class BenchCheckpointCommand final : public Command {
     figures_.save.push_back(Slowest(1e3 * saved.seconds));
 
     const std::string path = StepDirectory(dir_, step);
-    const std::string shard = path + "/" + ShardName(comm_->rank(), comm_->size());
+    ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadCheckpointManifest(path));
+    const auto shards = static_cast<int64_t>(manifest.shards.size());
+    const std::string shard = path + "/" + ShardName(comm_->rank() % shards, shards);
     const std::string bare = absl::StrCat(dir_, "/bare-", comm_->rank());
-    bytes_.resize(std::filesystem::file_size(shard));
+    bytes_.resize(std::filesystem::file_size(shard) * manifest.shards.size() /
+                  static_cast<size_t>(comm_->size()));
     absl::Status status;
     figures_.bare_write.push_back(Milliseconds([&] { status = WriteBare(bare, bytes_); }));
     for (const std::string& file : {bare, shard})

@@ -33,6 +33,7 @@ class BenchTraining {
   // A step of training on the batch: TrainStep::Run.
   absl::Status TrainingStep() { return train_step_->Run(static_cast<float>(config_.lr)).status(); }
 
+  const RunConfig& config() const { return config_; }  // with the precision that the device has chosen
   Device& device() const { return *device_; }
   Network& net() const { return *net_; }
   ParamStore& params() const { return *params_; }

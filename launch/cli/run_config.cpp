@@ -3,13 +3,17 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <latch>
+#include <thread>
 
 #include "comm/agree.h"
 #include "comm/node_places.h"
 #include "kernels/base/check.h"
 #include "kernels/base/own_kernels.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -29,6 +33,14 @@ std::string DefaultPlanCache() {
   return access(directory.c_str(), W_OK) == 0 ? directory / "plans.json" : "";
 }
 
+// Starts as many threads as OpenMP will, which ends the process without advice if it cannot.
+void CheckThreads(int threads) {
+  std::latch all_run(threads);
+  std::vector<std::jthread> started;
+  for (int i = 1; i < threads; ++i) started.emplace_back([&] { all_run.arrive_and_wait(); });
+  all_run.arrive_and_wait();
+}
+
 absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const Communicator& comm) {
   CudaOptions options;
   options.index = comm.local_rank();
@@ -36,6 +48,14 @@ absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const C
   options.graphs = config.cuda_graph;
   options.plan_cache = config.plan_cache == "default" ? DefaultPlanCache() : config.plan_cache;
   return MakeCudaDevice(options, {config.own_kernels, std::chrono::seconds(config.trial_seconds)});
+}
+
+absl::Status CheckPrecision(const RunConfig& config, const Device& device) {
+  if (config.precision != DType::kBf16 || device.bf16_support() != Bf16Support::kNone)
+    return absl::OkStatus();
+  return InvalidArgument(
+      "--precision=bf16: ", device.Describe(),
+      ", does not support it, because oneDNN needs AVX-512; use --precision=fp32, or auto");
 }
 
 }  // namespace
@@ -57,14 +77,18 @@ FlagGroup ModelFlags(RunConfig& config) {
   return Pick(config, "Network", {"model", "num_classes", "image_size", "stem"});
 }
 
+FlagGroup PixelFlags(RunConfig& config) {
+  return Pick(config, "Input", {"mean", "std", "val_preset", "workers"});
+}
+
 FlagGroup InputFlags(RunConfig& config) {
-  return Pick(config, "Input", {"mean", "std", "val_preset", "workers", "stage_dir", "direct_io"});
+  return With(PixelFlags(config), Pick(config, "", {"stage_dir", "direct_io"}).flags);
 }
 
 FlagGroup MachineFlags(RunConfig& config) {
   return Pick(config, "Machine",
               {"device", "precision", "fusion", "own_kernels", "trial_seconds", "cuda_graph", "plan_cache",
-               "threads"});
+               "threads", "cpu_layout"});
 }
 
 Flag CheckpointFlag(std::string& path) {
@@ -77,10 +101,21 @@ FlagGroup With(FlagGroup group, const std::vector<Flag>& more) {
   return group;
 }
 
-absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm) {
-  if (config.device == DeviceType::kCuda) return Agree(comm, MakeGpu(config, comm));
-  const int cores = OwnCores(comm);
-  return MakeCpuDevice(config.threads > 0 ? config.threads : cores);
+absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(RunConfig& config, Communicator& comm) {
+  std::unique_ptr<Device> device;
+  if (config.device == DeviceType::kCuda) {
+    ASSIGN_OR_RETURN(device, Agree(comm, MakeGpu(config, comm)));
+  } else {
+    const int cores = OwnCores(comm);
+    const int threads = config.threads > 0 ? config.threads : cores;
+    CheckThreads(threads);
+    device = MakeCpuDevice(threads, config.cpu_layout);
+  }
+  ChoosePrecision(*device, comm, config);
+  RETURN_IF_ERROR(Agree(comm, CheckPrecision(config, *device)));
+  const std::string warning = PrecisionWarning(*device, config);
+  if (!warning.empty() && comm.rank() == 0) std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
+  return device;
 }
 
 }  // namespace deeper

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "data/io/atomic_file.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
@@ -51,7 +52,7 @@ class ListCommand final : public Command {
     if (call.operands.size() != 1) return InvalidArgument("needs one directory");
     ASSIGN_OR_RETURN(const std::vector<CheckpointInfo> checkpoints,
                      WithExitCode(ListCheckpoints(call.operands[0]), ExitCode::kCheckpoint));
-    std::vector<std::vector<std::string>> rows = {{"step", "ranks", "MB", "top-1", "saved", "state"}};
+    std::vector<std::vector<std::string>> rows = {{"step", "shards", "MB", "top-1", "saved", "state"}};
     for (const CheckpointInfo& info : checkpoints) {
       rows.push_back({absl::StrCat(info.step), absl::StrCat(info.shards), Megabytes(info.bytes),
                       info.top1.has_value() ? absl::StrFormat("%.4f", *info.top1) : "-", TimeOf(info.path),
@@ -165,6 +166,7 @@ class ExportCommand final : public Command {
   absl::Status Run(const Invocation&) override {
     if (checkpoint_.empty() || output_.empty())
       return InvalidArgument("needs --checkpoint=DIR and --output=FILE");
+    RETURN_IF_ERROR(WithExitCode(CheckWritable(output_), ExitCode::kCheckpoint));
     ASSIGN_OR_RETURN(const Weights weights, WithExitCode(ReadWeights(checkpoint_), ExitCode::kCheckpoint));
     for (const std::string& warning : weights.warnings)
       std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
