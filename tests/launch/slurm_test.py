@@ -60,6 +60,7 @@ class Slurm(Launch):
         super().setUp()
         self.dir.chmod(0o755)
         self.hosts = self.enterContext(hosts.Hosts((CONTROLLER, *NODES)))
+        self.addCleanup(lambda: [self.hosts.lose(name) for name in NODES])  # with what their jobs left
         (self.dir / "state").mkdir()
         for node in NODES:
             (self.dir / f"spool.{node}").mkdir()
@@ -100,7 +101,6 @@ class Slurm(Launch):
         job = self.slurm("env", f"LAUNCHER={launcher}", "sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--time=10",
                          f"--output={self.dir}/output", str(SCRIPT), *TRAIN[1:], f"--checkpoint_dir={self.dir}/run", *flags).strip()
         self.assertRegex(job, r"^\d+$")
-        self.addCleanup(self.slurm, "scancel", "--full", "--signal=KILL", job)
         return job
 
     def output(self):
