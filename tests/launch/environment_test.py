@@ -32,6 +32,7 @@ from jobs import TAG, Job  # noqa: E402
 INTERNAL, PREEMPTED = 1, 75
 OTHER_USER = 54321
 PATIENCE = 300  # seconds, on a busy machine
+KEPT = ("output", "packed", ".deeper-lock")  # the next `pack` takes over the lock
 ON_RANKS = [MPIRUN, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", str(PATIENCE), "-n", "2"]
 BY_RUN = [str(ROOT / "launch/deeper-run"), f"--deeper={DEEPER}", f"--mpirun={MPIRUN}", "--oversubscribe", "-n", "2", "--"]
 ALONE, SHARDS = ("train", "eval", "pack", "verify", "predict"), 84
@@ -249,7 +250,7 @@ class Signals(Environment):
         code = job.process.returncode
         self.assertIn(code, codes, f"{fault} {name}\n{job.text()}")
         for word in CRASH:
-            self.assertNotIn(word, job.text())
+            self.assertNotIn(word, job.text(), f"{fault} {name}\n{job.text()}")
         self.rows.append((fault, name, f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"))
 
     def place(self):
@@ -280,7 +281,7 @@ class Signals(Environment):
                     job.process.send_signal(signal.SIGCONT)
                     job.process.send_signal(stop)
                     self.ends(f"PIPE XFSZ TSTP CONT {stop.name[3:]}", name, job, [-stop])
-                    self.assertEqual([path.name for path in place.rglob("*") if path.name not in ("output", "packed")], [])
+                    self.assertEqual([path.name for path in place.rglob("*") if path.name not in KEPT], [])
 
     def when_read(self, pipe, job):
         """The end of a pipe for writing, as soon as somebody reads the other one."""
