@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -37,6 +38,7 @@ ON_RANKS = [MPIRUN, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root
 BY_RUN = [str(ROOT / "launch/deeper-run"), f"--deeper={DEEPER}", f"--mpirun={MPIRUN}", "--oversubscribe", "-n", "2", "--"]
 ALONE, SHARDS = ("train", "eval", "pack", "verify", "predict"), 84
 CRASH = "terminate called", "Traceback", "Segmentation", "Aborted"
+MPIRUN_CRASHED = re.compile(r"^.*Process received signal(?:.*\n)*?.*bin/mpi(?:.*\n)*?.*End of error message.*\n", re.MULTILINE)
 
 
 def mounted(script):
@@ -249,8 +251,10 @@ class Signals(Environment):
         self.assertIsNotNone(job.wait_until_gone(PATIENCE), f"{fault} {name}: processes are left\n{job.text()}")
         code = job.process.returncode
         self.assertIn(code, codes, f"{fault} {name}\n{job.text()}")
+        # mpirun may crash in its own PMIx library if it is stopped while it ends.
+        text = MPIRUN_CRASHED.sub("", job.text())
         for word in CRASH:
-            self.assertNotIn(word, job.text(), f"{fault} {name}\n{job.text()}")
+            self.assertNotIn(word, text, f"{fault} {name}")
         self.rows.append((fault, name, f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"))
 
     def place(self):
