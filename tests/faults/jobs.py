@@ -26,9 +26,10 @@ class Job:
     def __init__(self, command, output, variables=None):
         self.tag = uuid.uuid4().hex
         self.output = pathlib.Path(output)
+        # In a process group of its own, with a parent in the session: the kernel drops SIGTSTP in an orphaned group.
         with open(self.output, "wb") as file:
-            self.process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], stdout=file,
-                                            stderr=subprocess.STDOUT, env=os.environ | (variables or {}) | {TAG: self.tag})
+            self.process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], stdout=file, stderr=subprocess.STDOUT,
+                                            env=os.environ | (variables or {}) | {TAG: self.tag}, process_group=0)
 
     def __enter__(self):
         return self
