@@ -26,7 +26,10 @@ std::vector<Flag> NetworkFlags(RunConfig& c) {
           {"aux_weight", &c.aux_weight, "weight of the auxiliary losses; the main loss has weight 1",
            Range(0, 1e3)},
           {"dropout", &c.dropout, "use dropout layers"},
-          {"init_from", &c.init_from, "initial weights: a checkpoint, or an HDF5 file of `export`"}};
+          {"init_from", &c.init_from,
+           "initial weights: a checkpoint, or a file: HDF5, safetensors, or of torch.save. Classifiers start "
+           "anew if "
+           "they have another number of classes"}};
 }
 
 std::vector<Flag> DataFlags(RunConfig& c) {

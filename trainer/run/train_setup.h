@@ -95,6 +95,7 @@ struct TrainSetup {
   absl::Status BuildTrainingNetwork();
   absl::Status CheckBatchNorm() const;  // no forward pass may have one image only
   absl::StatusOr<bool> Resume();        // whether there was a checkpoint
+  absl::Status LoadInitialWeights();    // collective
   nlohmann::ordered_json RunJson() const;
   int64_t TrainedParameters() const;
 
