@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "comm/agree.h"
+#include "comm/mpi/launcher.h"
 #include "comm/mpi/mpi_communicator.h"
 #include "data/io/file.h"
 #include "kernels/base/check.h"
@@ -117,6 +118,7 @@ absl::Status CheckRanksCanRead(const std::vector<std::string>& arguments) {
 }
 
 absl::Status Execute(Command& command, const std::vector<std::string>& arguments, Communicator& comm) {
+  if (command.text.distributed) RETURN_IF_ERROR(CheckLaunch(comm.size()));
   absl::StatusOr<std::vector<std::string>> operands = ParseFlags(arguments, command.Flags());
   if (operands.ok() && !operands->empty() && *command.text.operands == '\0')
     operands = InvalidArgument("unexpected argument ", operands->front());
@@ -162,7 +164,7 @@ int Main(std::vector<std::string> arguments) {
     status = command.ok() ? Execute(**command, arguments, *job) : Usage(command.status(), "");
   }
   if (root) status.Update(FlushOutput());
-  if (!status.ok() && root) {
+  if (!status.ok() && root && !status.message().empty()) {
     std::fprintf(stderr, "deeper%s: %s\n", name.c_str(), std::string(status.message()).c_str());
   }
   return static_cast<int>(ExitCodeOf(status));

@@ -1,6 +1,8 @@
 #include "comm/mpi/mpi_collectives.h"
 
+#include <algorithm>
 #include <bit>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -48,6 +50,7 @@ class Exchange : public ProgressThread::Operation {
       return MPI_Irecv(static_cast<std::byte*>(data) + first, n, MPI_BYTE, from, tag_, peers_.comm, request);
     });
   }
+  void Check(const char* call, int code) const { peers_.check(call, code); }
   // True once all messages sent and received so far are complete.
   bool Done() { return peers_.Done("MPI_Testall", under_way_); }
 
@@ -66,6 +69,108 @@ class Shift final : public Exchange {
   }
   bool Advance() override { return Done(); }
   const char* name() const override { return "shift"; }
+};
+
+// Ranks from the largest power of two on fold into lower ones first, and receive the result at the end.
+class SmallReduction final : public Exchange {
+ public:
+  SmallReduction(MpiPeers& peers, void* data, size_t count, MPI_Datatype type, MPI_Op op)
+      : Exchange(peers), data_(data), count_(static_cast<int>(count)), type_(type), op_(op) {
+    MPI_Type_size(type, &element_);
+    theirs_ = Scratch<std::byte>(bytes());
+    const int core = static_cast<int>(std::bit_floor(static_cast<unsigned>(size())));
+    if (rank() >= core) {
+      rounds_ = {{rank() - core, true, false}, {rank() - core, false, true}};
+    } else {
+      const bool folds = rank() + core < size();
+      if (folds) rounds_.push_back({rank() + core, false, true});
+      for (int bit = 1; bit < core; bit *= 2) rounds_.push_back({rank() ^ bit, true, true});
+      if (folds) rounds_.push_back({rank() + core, true, false});
+    }
+    if (!rounds_.empty()) Begin(rounds_[0]);
+  }
+
+  bool Advance() override {
+    while (round_ < rounds_.size()) {
+      if (!Done()) return false;
+      End(rounds_[round_]);
+      if (++round_ < rounds_.size()) Begin(rounds_[round_]);
+    }
+    return true;
+  }
+  const char* name() const override { return "small reduction"; }
+
+ private:
+  struct Round {
+    int peer = 0;
+    bool sends = false, receives = false;
+  };
+
+  size_t bytes() const { return static_cast<size_t>(count_) * static_cast<size_t>(element_); }
+  void Begin(const Round& round) {
+    if (round.receives) Receive(theirs_, bytes(), round.peer);
+    if (round.sends) Send(data_, bytes(), round.peer);
+  }
+  // Both partners compute (lower rank's) op (higher rank's), so that they get the same bits.
+  void End(const Round& round) {
+    if (!round.receives) return;
+    const bool result = !round.sends && round.peer < rank();
+    if (round.peer > rank()) Reduce(data_, theirs_);
+    if (result || round.peer > rank()) {
+      std::memcpy(data_, theirs_, bytes());
+    } else {
+      Reduce(theirs_, data_);
+    }
+  }
+  void Reduce(const void* x, void* into) {
+    Check("MPI_Reduce_local", MPI_Reduce_local(x, into, count_, type_, op_));
+  }
+
+  void* const data_;
+  const int count_;
+  const MPI_Datatype type_;
+  const MPI_Op op_;
+  int element_ = 0;  // bytes
+  std::byte* theirs_ = nullptr;
+  std::vector<Round> rounds_;
+  size_t round_ = 0;
+};
+
+// Shares are kept in the order of ranks from this one on: own first. A round doubles them.
+class SmallGather final : public Exchange {
+ public:
+  SmallGather(MpiPeers& peers, std::byte* all, size_t bytes) : Exchange(peers), all_(all), bytes_(bytes) {
+    shares_ = Scratch<std::byte>(bytes * static_cast<size_t>(size()));
+    if (bytes > 0) std::memcpy(shares_, Share(all_, rank()), bytes);
+    Begin();
+  }
+
+  bool Advance() override {
+    while (have_ < size()) {
+      if (!Done()) return false;
+      have_ += count();
+      Begin();
+    }
+    for (int i = 0; i < size() && bytes_ > 0; ++i)
+      std::memcpy(Share(all_, (rank() + i) % size()), Share(shares_, i), bytes_);
+    return true;
+  }
+  const char* name() const override { return "small all-gather"; }
+
+ private:
+  std::byte* Share(std::byte* of, int i) const { return of + static_cast<size_t>(i) * bytes_; }
+  int count() const { return std::min(have_, size() - have_); }  // of shares in this round
+  void Begin() {
+    if (have_ == size()) return;
+    const size_t bytes = static_cast<size_t>(count()) * bytes_;
+    Receive(Share(shares_, have_), bytes, (rank() + have_) % size());
+    Send(shares_, bytes, (rank() + size() - have_) % size());
+  }
+
+  std::byte* const all_;
+  const size_t bytes_;
+  std::byte* shares_ = nullptr;  // [size * bytes]
+  int have_ = 1;
 };
 
 DEEPER_SIMD void Add(const float* x, float* into, size_t count) {
@@ -193,6 +298,15 @@ class Bf16Sum final : public Exchange {
 std::unique_ptr<ProgressThread::Operation> StartShift(MpiPeers& peers, const void* to_next,
                                                       void* from_previous, size_t bytes) {
   return std::make_unique<Shift>(peers, to_next, from_previous, bytes);
+}
+
+std::unique_ptr<ProgressThread::Operation> StartSmallReduction(MpiPeers& peers, void* data, size_t count,
+                                                               MPI_Datatype type, MPI_Op op) {
+  return std::make_unique<SmallReduction>(peers, data, count, type, op);
+}
+
+std::unique_ptr<ProgressThread::Operation> StartSmallGather(MpiPeers& peers, std::byte* all, size_t bytes) {
+  return std::make_unique<SmallGather>(peers, all, bytes);
 }
 
 std::unique_ptr<ProgressThread::Operation> StartTreeSum(MpiPeers& peers, float* data, size_t count) {

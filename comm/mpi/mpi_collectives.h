@@ -47,6 +47,16 @@ struct MpiPeers {
 std::unique_ptr<ProgressThread::Operation> StartShift(MpiPeers& peers, const void* to_next,
                                                       void* from_previous, size_t bytes);
 
+// Reduction of data [count], in place, with the same bits on every rank: recursive doubling, in log2(size)
+// rounds of one message each, and two more if size is not a power of two. Open MPI's ring, which suits large
+// data, has 2 (size - 1) rounds.
+std::unique_ptr<ProgressThread::Operation> StartSmallReduction(MpiPeers& peers, void* data, size_t count,
+                                                               MPI_Datatype type, MPI_Op op);
+
+// Communicator::AllGather with this rank's share in its place in `all`: Bruck's algorithm, in log2(size)
+// rounds, rounded up, of one message each. Open MPI's has size - 1 messages per rank.
+std::unique_ptr<ProgressThread::Operation> StartSmallGather(MpiPeers& peers, std::byte* all, size_t bytes);
+
 // ReduceOp::kTreeSum of data [count]: recursive halving, then recursive doubling (Thakur, Rabenseifner and
 // Gropp, "Optimization of collective communication operations in MPICH", 2005). Every rank sends and receives
 // 2 (size - 1) / size of the data, the minimum for an all-reduce. Halving starts with neighbours: pairs, then

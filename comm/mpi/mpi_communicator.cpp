@@ -18,6 +18,9 @@
 namespace deeper {
 namespace {
 
+// Up to here, the number of messages in a row matters more than their size.
+constexpr size_t kSmallBytes = size_t{16} << 10;
+
 MPI_Datatype Native(CommType type) {
   const MPI_Datatype types[] = {MPI_FLOAT, MPI_DOUBLE, MPI_INT64_T, MPI_UINT8_T};
   return types[static_cast<size_t>(type)];
@@ -102,6 +105,10 @@ class MpiCommunicator final : public Communicator {
       DEEPER_CHECK(type == CommType::kF32, "tree sums need floats");
       return progress_->Start([&] { return StartTreeSum(peers_, static_cast<float*>(data), count); });
     }
+    if (count * SizeOf(type) <= kSmallBytes) {
+      return progress_->Start(
+          [&] { return StartSmallReduction(peers_, data, count, Native(type), Native(op)); });
+    }
     return Start("MPI_Iallreduce", 1, count, [&](int, size_t first, int n, MPI_Request* request) {
       std::byte* part = static_cast<std::byte*>(data) + first * SizeOf(type);
       return MPI_Iallreduce(MPI_IN_PLACE, part, n, Native(type), Native(op), peers_.comm, request);
@@ -125,6 +132,8 @@ class MpiCommunicator final : public Communicator {
     std::byte* const to = static_cast<std::byte*>(all);
     std::byte* const own = to + static_cast<size_t>(rank()) * bytes;
     if (bytes > 0 && mine != own) std::memcpy(own, mine, bytes);
+    if (static_cast<size_t>(size()) * bytes <= kSmallBytes)
+      return progress_->Start([&] { return StartSmallGather(peers_, to, bytes); });
     if (static_cast<size_t>(size()) * bytes <= peers_.max_elements) {
       return Start("MPI_Iallgather", [&](MPI_Request* request) {
         const int n = static_cast<int>(bytes);
@@ -196,12 +205,6 @@ class MpiCommunicator final : public Communicator {
 
 }  // namespace
 
-bool LaunchedByMpi() {
-  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"})
-    if (std::getenv(variable) != nullptr) return true;
-  return false;
-}
-
 MpiBaseline::MpiBaseline() {
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_ARE_FATAL);
 }
@@ -228,15 +231,17 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_ele
         "MPI is already started in this process and can start only once; share its communicator");
   // The ring moves every byte twice for any number of ranks. For reductions in place, Open MPI uses a
   // binomial tree through rank 0 by default, which took 1.2 to 2.5 times as long from 4 MB on. Keeps an
-  // algorithm set by the user.
+  // algorithm set by the user. Small reductions do not use it: see StartSmallReduction.
   setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "1", /*overwrite=*/0);
   int provided = MPI_THREAD_SINGLE;
-  if (const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided); code != MPI_SUCCESS)
+  if (const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
+      code != MPI_SUCCESS)
     return Internal(ErrorText("MPI_Init_thread", code));
   auto communicator = std::make_unique<MpiCommunicator>(max_elements);
   if (provided < MPI_THREAD_SERIALIZED)
     return FailedPrecondition(
-        "this MPI library supports only one thread; use one built with thread support (MPI_THREAD_MULTIPLE)");
+        "this MPI library supports only one thread; use one built with thread support "
+        "(MPI_THREAD_SERIALIZED)");
   RETURN_IF_ERROR(communicator->Init());
   return communicator;
 }

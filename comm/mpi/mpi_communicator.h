@@ -9,17 +9,13 @@
 
 namespace deeper {
 
-// Whether a launcher (mpirun, srun with PMI or PMIx) started this process as one of its ranks. Reads the
-// environment instead of starting MPI, so that a plain `deeper train` never starts MPI's daemon.
-bool LaunchedByMpi();
-
-// Starts MPI with MPI_THREAD_MULTIPLE. It needs at least MPI_THREAD_SERIALIZED, as a progress thread polls
-// (comm/mpi/progress_thread.h). Only one thread at a time may call the collectives of a communicator, as
-// their order must be the same on every rank. Any thread may call Abort. Works on a duplicate of
-// MPI_COMM_WORLD whose errors are returned. The destructor ends MPI, so every rank must call it. MPI starts
-// only once in a process: share the communicator. No MPI call handles more than `max_elements` elements: MPI
-// counts in int, and Open MPI multiplies the counts. Errors: FailedPrecondition if MPI was started before or
-// does not support threads; Internal with MPI's message.
+// Starts MPI with MPI_THREAD_SERIALIZED, as a progress thread polls (comm/mpi/progress_thread.h). With
+// MPI_THREAD_MULTIPLE, Open MPI does not use a UCX that was built without it. Only one thread at a time may
+// call the collectives of a communicator, as their order must be the same on every rank. Any thread may call
+// Abort. Works on a duplicate of MPI_COMM_WORLD whose errors are returned. The destructor ends MPI, so every
+// rank must call it. MPI starts only once in a process: share the communicator. No MPI call handles more than
+// `max_elements` elements: MPI counts in int, and Open MPI multiplies the counts. Errors: FailedPrecondition
+// if MPI was started before or does not support threads; Internal with MPI's message.
 absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_elements = size_t{1} << 28);
 
 // MPI's blocking collectives, called as in any MPI program, for comparison in `bench comm`. Use between

@@ -4,6 +4,7 @@
 #include <ifaddrs.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@ using Links = std::vector<std::unique_ptr<PeerLink>>;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMaxAddresses = 32;
+constexpr rlim_t kOtherFiles = 256;                     // open files of a process besides its links
 constexpr auto kConnectTime = std::chrono::seconds(2);  // per address
 constexpr auto kHelloTime = std::chrono::seconds(1);    // for a new connection to send its hello
 constexpr auto kAnswerTime = std::chrono::seconds(10);  // for rank 0 to answer; it answers one rank at a time
@@ -103,12 +105,22 @@ PeerMessage Hello(const Communicator& comm, uint64_t token) {
   return {.kind = PeerMessage::Kind::kHello, .rank = comm.rank(), .token = token};
 }
 
-// Links to every other rank that connects in time, indexed by rank.
-Links AcceptAll(const PeerLink& listener, const Communicator& comm, uint64_t token) {
+// Raises the number of files that this process may open, as far as it is allowed to.
+void AllowFiles(rlim_t files) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= files) return;
+  limit.rlim_cur = std::min(files, limit.rlim_max);
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// Links to every other rank that connects in time, indexed by rank. Stops when no more files may be open.
+Links AcceptAll(const PeerLink& listener, const Communicator& comm, uint64_t token, bool& out_of_files) {
   Links links(static_cast<size_t>(comm.size()));
   const auto deadline = Clock::now() + kGatherTime;
   for (int come = 1; come < comm.size() && WaitUntil(listener.fd(), POLLIN, deadline);) {
     const int fd = accept4(listener.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    out_of_files = fd < 0 && (errno == EMFILE || errno == ENFILE);
+    if (out_of_files) break;
     if (fd < 0) continue;
     auto link = std::make_unique<PeerLink>(fd);
     const int rank = HelloFrom(*link, token, kHelloTime);
@@ -178,13 +190,16 @@ absl::StatusOr<Links> ConnectPeers(Communicator& comm) {
   if (center) {
     std::random_device random;
     offer.token = uint64_t{random()} << 32 | random();
+    AllowFiles(static_cast<rlim_t>(comm.size()) + kOtherFiles);
     listener = Listen(offer.port);
     FindAddresses(offer);
   }
   comm.Broadcast(&offer, sizeof offer, 0, {}).Wait();
 
   Links links(1);
-  if (center && listener != nullptr) links = AcceptAll(*listener, comm, offer.token);
+  bool out_of_files = false;
+  if (center && listener != nullptr) links = AcceptAll(*listener, comm, offer.token, out_of_files);
+  listener.reset();  // refuses the ranks that still wait for an answer
   if (!center && offer.port != 0) {
     for (int i = 0; i < offer.count && links[0] == nullptr; ++i)
       links[0] = ConnectTo(AddressOf(offer.addresses[i], offer.port), comm, offer.token);
@@ -192,6 +207,11 @@ absl::StatusOr<Links> ConnectPeers(Communicator& comm) {
   int64_t lost = center || links[0] != nullptr ? comm.size() : comm.rank();
   comm.AllReduce(&lost, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
   if (lost == comm.size()) return links;
+  comm.Broadcast(&out_of_files, sizeof out_of_files, 0, {}).Wait();
+  if (out_of_files) {
+    return Unavailable("rank 0 may not open the ", comm.size() - 1, " connections of the watchdog: raise ",
+                       "`ulimit -n` on its machine, or disable the watchdog (--watchdog_seconds=0)");
+  }
   return Unavailable("rank ", lost, " cannot reach rank 0 at port ", offer.port, " of ", ListOf(offer),
                      "; allow TCP connections between the ranks' machines, or disable the watchdog "
                      "(--watchdog_seconds=0)");

@@ -26,6 +26,7 @@ namespace {
 constexpr double kInterval = 0.25;     // seconds between two heartbeats
 constexpr double kSigtermDelay = 0.5;  // seconds; mpirun sends SIGKILL one second after SIGTERM
 constexpr double kFarewellTime = 2;    // seconds that rank 0 waits for the others' farewell
+constexpr double kDeputyTime = 2;      // seconds that rank 1 has to report that rank 0 is lost
 constexpr auto kAbortTime = std::chrono::seconds(3);
 
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM
@@ -162,6 +163,9 @@ class StarWatchdog final : public Watchdog {
 
   void Report(const std::string& reason) {
     Tell(PeerMessage::Kind::kVerdict);
+    // All ranks lose rank 0 at the same moment. Normally the abort of rank 1 ends the others in this time,
+    // and the message appears once.
+    if (comm_.rank() > 1) std::this_thread::sleep_for(std::chrono::duration<double>(kDeputyTime));
     if (options_.on_failure) return options_.on_failure(reason);
     EndProcessLater();
     comm_.Abort(kCommunicationExitCode, reason);

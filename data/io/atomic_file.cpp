@@ -1,7 +1,6 @@
 #include "data/io/atomic_file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -65,15 +64,6 @@ absl::Status CreateDirectories(const std::string& directory) {
                               ", which does not exist; create that, or remove the link");
   }
   return IoError("create directory", directory, error.value());
-}
-
-absl::StatusOr<File> LockDirectory(const std::string& directory) {
-  absl::StatusOr<File> opened = File::Open(directory, O_RDONLY | O_DIRECTORY);
-  if (opened.ok() && flock(opened->fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    return FailedPrecondition(directory,
-                              " is in use by another process; wait until it ends, or use another directory");
-  }
-  return opened;
 }
 
 absl::Status CreateParentDirectory(const std::string& path) {

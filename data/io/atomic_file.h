@@ -25,10 +25,6 @@ absl::Status SyncDirectory(const std::string& directory);
 // mkdir -p. PermissionDenied, NotFound or ResourceExhausted naming the path.
 absl::Status CreateDirectories(const std::string& directory);
 
-// The lock lasts as long as the returned File. FailedPrecondition: another process holds it. Always succeeds
-// on file systems without locks.
-absl::StatusOr<File> LockDirectory(const std::string& directory);
-
 // CreateDirectories for the directory that `path` is in.
 absl::Status CreateParentDirectory(const std::string& path);
 

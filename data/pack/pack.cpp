@@ -17,6 +17,7 @@
 #include "absl/strings/str_join.h"
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
+#include "data/io/directory_lock.h"
 #include "data/pack/encode.h"
 #include "data/pack/plan.h"
 #include "data/shards/shard_file.h"
@@ -133,7 +134,7 @@ absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress&
     return InvalidArgument("split \"", options.split, "\" must consist of letters, digits and _");
   RETURN_IF_ERROR(CreateDirectories(options.output));
   if (access(options.output.c_str(), W_OK) != 0) return IoError("write into", options.output, errno);
-  ASSIGN_OR_RETURN(File lock, LockDirectory(options.output));
+  ASSIGN_OR_RETURN(const DirectoryLock lock, DirectoryLock::Take(options.output));
   absl::StatusOr<Manifest> manifest = ReadManifest(options.output);
   if (absl::IsNotFound(manifest.status())) manifest = Manifest();
   RETURN_IF_ERROR(manifest.status());

@@ -19,6 +19,7 @@
 #include "absl/strings/str_format.h"
 #include "data/io/atomic_file.h"
 #include "data/io/checksum.h"
+#include "data/io/directory_lock.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/status.h"
 
@@ -58,7 +59,7 @@ class MachineStager final : public Stager {
  private:
   // Also OK if another process has the lock.
   absl::Status TryLock() {
-    absl::StatusOr<File> lock = LockDirectory(directory_);
+    absl::StatusOr<DirectoryLock> lock = DirectoryLock::Take(directory_);
     if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
     RETURN_IF_ERROR(lock.status());
     lock_ = *std::move(lock);
@@ -104,7 +105,7 @@ class MachineStager final : public Stager {
       options_.report(absl::StrCat("warning: staging failed; the run continues with the original files: ",
                                    status.message()));
     }
-    lock_ = File();
+    lock_ = DirectoryLock();
   }
 
   absl::Status CopyMissing(const std::stop_token& stop) {
@@ -166,7 +167,7 @@ class MachineStager final : public Stager {
   const std::vector<StagedFile> files_;
   const std::function<void(size_t, File)> ready_;
   std::vector<bool> adopted_;  // by file
-  File lock_;
+  DirectoryLock lock_;
   bool locked_ = false;
 
   std::mutex mutex_;                      // of stopping_

@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "comm/mpi/launcher.h"
 #include "comm/mpi/mpi_communicator.h"
 #include "tests/comm/on_every_backend.h"
 #include "tests/comm/threads_communicator.h"

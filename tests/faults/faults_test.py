@@ -76,6 +76,19 @@ class Trials(Faults):
                   f"{job.process.returncode}: {said}", flush=True)
 
 
+class RankZero(Faults):
+    def test_is_reported_by_rank_1(self):
+        """All others lose it at the same moment, and leave rank 1 time to report it and to end the job."""
+        with Job([*MPIRUN, "-n", "5", *TRAIN, "--synthetic", "--synthetic_samples=400", f"--checkpoint_dir={self.dir}/run"],
+                 self.dir / "output") as job:
+            self.assertTrue(job.wait_for_text("resume ", 60), job.text())
+            time.sleep(1)
+            os.kill(job.rank(0), signal.SIGKILL)
+            self.ends(job, GONE_WITHIN, "rank 0 was lost", (COMMUNICATION, 128 + signal.SIGKILL))
+            reports = [line for line in job.text().splitlines() if "rank 0 was lost" in line]
+            self.assertIn("rank 1 of 5", reports[0])
+
+
 class Suspension(Faults):
     def test_of_all_ranks_is_no_fault(self):
         with Job([*MPIRUN, "-n", "2", *TRAIN, "--synthetic", "--synthetic_samples=400"], self.dir / "output") as job:

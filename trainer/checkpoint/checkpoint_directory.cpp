@@ -183,10 +183,10 @@ std::string UnfinishedStepDirectory(const std::string& directory, int64_t step) 
   return absl::StrCat(directory, "/", kUnfinished, StepName(step));
 }
 
-absl::StatusOr<File> OpenCheckpointDirectory(const std::string& directory) {
+absl::StatusOr<DirectoryLock> OpenCheckpointDirectory(const std::string& directory) {
   RETURN_IF_ERROR(CreateDirectories(directory));
   if (access(directory.c_str(), W_OK | X_OK) != 0) return IoError("write to", directory, errno);
-  return LockDirectory(directory);
+  return DirectoryLock::Take(directory);
 }
 
 absl::Status RemoveInterruptedSaves(const std::string& directory) {

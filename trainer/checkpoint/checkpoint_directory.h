@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "data/io/file.h"
+#include "data/io/directory_lock.h"
 #include "trainer/checkpoint/checkpoint_manifest.h"
 
 namespace deeper {
@@ -17,9 +17,9 @@ std::string StepDirectory(const std::string& directory, int64_t step);
 // The directory of the checkpoint of `step` until it is complete.
 std::string UnfinishedStepDirectory(const std::string& directory, int64_t step);
 
-// Creates the directory and checks that it is writable. The returned File holds the lock.
-// FailedPrecondition: another job holds it.
-absl::StatusOr<File> OpenCheckpointDirectory(const std::string& directory);
+// Creates the directory and checks that it is writable. The caller owns it as long as the lock exists.
+// FailedPrecondition: another job owns it.
+absl::StatusOr<DirectoryLock> OpenCheckpointDirectory(const std::string& directory);
 // Removes what interrupted saves left, .tmp-step-DIGITS, and nothing else. For the holder of the lock, when
 // nothing can stop its run from starting any more.
 absl::Status RemoveInterruptedSaves(const std::string& directory);

@@ -77,9 +77,10 @@ void Snapshot::Visit(const std::function<void(const float* values, int64_t count
 absl::StatusOr<std::unique_ptr<CheckpointSaver>> CheckpointSaver::Create(std::string directory,
                                                                          const Retention& retention,
                                                                          const ParamStore& params,
-                                                                         Communicator& comm, Device& device) {
+                                                                         Communicator& comm, Device& device,
+                                                                         const DirectoryLock* lock) {
   std::unique_ptr<CheckpointSaver> saver(
-      new CheckpointSaver(std::move(directory), retention, params, comm, device));
+      new CheckpointSaver(std::move(directory), retention, params, comm, device, lock));
   absl::Status room;
   for (Snapshot& snapshot : saver->snapshots_) {
     absl::StatusOr<Snapshot> made = Snapshot::Create(saver->tensors_, saver->range_, device);
@@ -91,13 +92,14 @@ absl::StatusOr<std::unique_ptr<CheckpointSaver>> CheckpointSaver::Create(std::st
 }
 
 CheckpointSaver::CheckpointSaver(std::string directory, const Retention& retention, const ParamStore& params,
-                                 Communicator& comm, Device& device)
+                                 Communicator& comm, Device& device, const DirectoryLock* lock)
     : directory_(std::move(directory)),
       retention_(retention),
       params_(params),
       comm_(comm),
       peers_(comm.Duplicate()),
       device_(device),
+      lock_(lock),
       tensors_(StateTensors(params, WithOptimizer::kYes)),
       range_(ShardRange(tensors_.back().entry.end(), comm.rank(), comm.size())),
       thread_([this] { Run(); }) {}
@@ -180,7 +182,8 @@ void CheckpointSaver::Run() {
     report.status = WithExitCode(Write(job), ExitCode::kCheckpoint);
     TraceEnd(TraceLevel::kStep);
     report.seconds = Seconds() - job.start;
-    if (is_chief() && !report.status.ok()) RemoveUnfinished(directory_, report.step);
+    if (is_chief() && !report.status.ok() && !absl::IsAborted(report.status))
+      RemoveUnfinished(directory_, report.step);
     if (is_chief() && report.status.ok())
       report.warning = std::string(RemoveOldCheckpoints(directory_, report.step, retention_).message());
     lock.lock();
@@ -193,13 +196,17 @@ void CheckpointSaver::Run() {
 
 // Makes the directory, writes the shards, commits; the ranks agree in between.
 absl::Status CheckpointSaver::Write(const Job& job) {
-  RETURN_IF_ERROR(
-      AgreeWithPeers(is_chief() ? CreateUnfinished(directory_, job.state.step) : absl::OkStatus()));
+  RETURN_IF_ERROR(AgreeWithPeers(IfOwner([&] { return CreateUnfinished(directory_, job.state.step); })));
   ASSIGN_OR_RETURN(std::vector<CheckpointShard> shards, WriteShards(job));
-  absl::Status committed;
-  if (is_chief())
-    committed = CommitCheckpoint(directory_, {job.state, std::move(shards), EntriesOf(tensors_)});
-  return AgreeWithPeers(committed);
+  return AgreeWithPeers(IfOwner([&] {
+    return CommitCheckpoint(directory_, {job.state, std::move(shards), EntriesOf(tensors_)});
+  }));
+}
+
+absl::Status CheckpointSaver::IfOwner(const std::function<absl::Status()>& change) const {
+  if (!is_chief()) return absl::OkStatus();
+  if (lock_ != nullptr) RETURN_IF_ERROR(lock_->Check());
+  return change();
 }
 
 // Returns those of all ranks, on every rank.

@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
+#include "data/io/directory_lock.h"
 #include "kernels/base/device.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/engine/params.h"
@@ -65,11 +66,13 @@ struct SaveReport {
 class CheckpointSaver {
  public:
   // Collective. All must outlive the saver. `params` are for training; their slice of the state is that of
-  // comm's rank. ResourceExhausted: no memory for the copies.
+  // comm's rank. A save fails if `lock`, on rank 0, is lost: Aborted. ResourceExhausted: no memory for the
+  // copies.
   static absl::StatusOr<std::unique_ptr<CheckpointSaver>> Create(std::string directory,
                                                                  const Retention& retention,
                                                                  const ParamStore& params, Communicator& comm,
-                                                                 Device& device);
+                                                                 Device& device,
+                                                                 const DirectoryLock* lock = nullptr);
   // Collective: waits for running saves, whose reports are lost.
   ~CheckpointSaver();
   CheckpointSaver(const CheckpointSaver&) = delete;
@@ -93,13 +96,15 @@ class CheckpointSaver {
   };
 
   CheckpointSaver(std::string directory, const Retention& retention, const ParamStore& params,
-                  Communicator& comm, Device& device);
+                  Communicator& comm, Device& device, const DirectoryLock* lock);
   void AwaitFewerJobsThan(size_t count);
   void TakeSnapshot(Snapshot& snapshot);
 
   // All on the saving thread.
   void Run();
   absl::Status Write(const Job& job);
+  // On rank 0, `change` if it still owns the directory.
+  absl::Status IfOwner(const std::function<absl::Status()>& change) const;
   absl::StatusOr<std::vector<CheckpointShard>> WriteShards(const Job& job);
   absl::Status AgreeWithPeers(const absl::Status& mine);
   void Enter(Stage stage);
@@ -111,6 +116,7 @@ class CheckpointSaver {
   Communicator& comm_;                         // of the thread that trains
   const std::unique_ptr<Communicator> peers_;  // of the thread that saves
   Device& device_;
+  const DirectoryLock* const lock_;  // may be null
   const std::vector<StateTensor> tensors_;
   const StateRange range_;  // of the state, that this rank writes
   std::array<Snapshot, 2> snapshots_;

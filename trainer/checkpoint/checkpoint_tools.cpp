@@ -79,7 +79,7 @@ absl::StatusOr<CheckpointDelta> CompareCheckpoints(const std::string& a, const s
 
 absl::Status ReshardCheckpoint(const std::string& from, int64_t shards, const std::string& directory) {
   ASSIGN_OR_RETURN(const Checkpoint checkpoint, Find(from));
-  ASSIGN_OR_RETURN(const File lock, OpenCheckpointDirectory(directory));
+  ASSIGN_OR_RETURN(const DirectoryLock lock, OpenCheckpointDirectory(directory));
   const int64_t step = checkpoint.manifest.step;
   absl::Status status = CreateUnfinished(directory, step);
   if (status.ok()) status = WriteResharded(checkpoint, shards, directory);

@@ -110,32 +110,43 @@ absl::Status TrainSetup::PlanSteps() {
   return ValidateSchedule(schedule);
 }
 
+absl::StatusOr<std::unique_ptr<Network>> TrainSetup::NetworkOf(const Model& model, int64_t rows) {
+  return Network::Prepare(model,
+                          {.rows = rows,
+                           .precision = config.precision,
+                           .training = true,
+                           .fusion = FusionOf(config),
+                           .label_smoothing = static_cast<float>(config.label_smoothing),
+                           .sum_statistics = config.sync_bn ? statistics_sum.Function() : nullptr},
+                          device);
+}
+
 // The whole share of the global batch in one forward pass; halves the rows until it fits in memory.
-absl::Status TrainSetup::BuildTrainingNetwork() {
-  ASSIGN_OR_RETURN(Model model, ModelFor(config, train_data->info(), /*training=*/true));
+absl::StatusOr<std::unique_ptr<Network>> TrainSetup::FittingNetwork(const Model& model) {
   const bool cuda = device.type() == DeviceType::kCuda;
   const int sharing = cuda ? connection.ranks_on_device : comm.local_size();  // ranks share the memory
   const double available = kShareOfMemory * static_cast<double>(device.AvailableBytes()) / sharing;
   int64_t rows = config.micro_batch > 0 ? std::min(config.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config)) rows = (BatchRows() + config.elastic_slices - 1) / config.elastic_slices;
   while (true) {
-    ASSIGN_OR_RETURN(
-        std::unique_ptr<Network> made,
-        Network::Prepare(model,
-                         {.rows = rows,
-                          .precision = config.precision,
-                          .training = true,
-                          .fusion = FusionOf(config),
-                          .label_smoothing = static_cast<float>(config.label_smoothing),
-                          .sum_statistics = config.sync_bn ? statistics_sum.Function() : nullptr},
-                         device));
+    ASSIGN_OR_RETURN(std::unique_ptr<Network> made, NetworkOf(model, rows));
     const bool fits = static_cast<double>(made->arena_bytes()) <= available;
-    if (fits || rows == 1 || config.micro_batch > 0 || IsElastic(config)) {
-      net = std::move(made);
-      return absl::OkStatus();
-    }
+    if (fits || rows == 1 || config.micro_batch > 0 || IsElastic(config)) return made;
     rows = (rows + 1) / 2;
   }
+}
+
+// All ranks need the same micro-batch, or they would make different collectives. It is that of the rank with
+// the least memory.
+absl::Status TrainSetup::BuildTrainingNetwork() {
+  ASSIGN_OR_RETURN(const Model model, Agree(comm, ModelFor(config, train_data->info(), /*training=*/true)));
+  ASSIGN_OR_RETURN(net, Agree(comm, FittingNetwork(model)));
+  int64_t rows = net->options().rows;
+  comm.AllReduce(&rows, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
+  absl::StatusOr<std::unique_ptr<Network>> smaller = std::move(net);
+  if (rows < (*smaller)->options().rows) smaller = NetworkOf(model, rows);
+  ASSIGN_OR_RETURN(net, Agree(comm, std::move(smaller)));
+  return absl::OkStatus();
 }
 
 absl::Status TrainSetup::BuildNetworks() {
@@ -179,7 +190,8 @@ absl::Status TrainSetup::CheckBatchNorm() const {
 
 // Gradients are summed arena by arena, so all ranks need the same layout.
 absl::Status TrainSetup::CheckSameModel() {
-  uint64_t hash = RandomStream(train_data->info().uuid) + static_cast<uint64_t>(params->state_elements());
+  uint64_t hash = RandomStream(train_data->info().uuid) + static_cast<uint64_t>(params->state_elements()) +
+                  static_cast<uint64_t>(net->options().rows << 40);
   for (const Param& param : params->trained()) {
     hash = hash * 1099511628211u +
            (RandomStream(param.name) ^ static_cast<uint64_t>(param.offset * 64 + param.layout.block));
@@ -189,7 +201,8 @@ absl::Status TrainSetup::CheckSameModel() {
   comm.AllReduce(&high, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
   if (low == high) return absl::OkStatus();
   return FailedPrecondition(
-      "ranks differ in the dataset or in the layout of parameters: use the same files, flags and build on "
+      "ranks differ in the dataset, in the micro-batch or in the layout of parameters: use the same files, "
+      "flags and build on "
       "all ranks, and processors with the same vector instructions (or set ONEDNN_MAX_CPU_ISA to the "
       "smallest set that all of them have)");
 }
@@ -229,11 +242,13 @@ absl::StatusOr<bool> TrainSetup::Resume() {
     decisions_.push_back("none; without --checkpoint_dir, no checkpoints are saved");
     return false;
   }
-  absl::StatusOr<File> lock = File();
+  absl::StatusOr<DirectoryLock> lock = DirectoryLock();
   if (comm.rank() == 0) lock = OpenCheckpointDirectory(config.checkpoint_dir);
   ASSIGN_OR_RETURN(directory_lock_, Agree(comm, std::move(lock)));
   ASSIGN_OR_RETURN(CheckpointChoice choice, ChooseCheckpoint(config.checkpoint_dir, config.resume, comm));
   decisions_ = choice.warnings;
+  if (!directory_lock_.note().empty())
+    decisions_.push_back(absl::StrCat(config.checkpoint_dir, " was ", directory_lock_.note()));
   if (choice.path.empty()) {
     decisions_.push_back(config.resume == "never"
                              ? "none, because of --resume=never"
@@ -262,7 +277,7 @@ absl::Status TrainSetup::BindNetworks() {
 absl::Status TrainSetup::PrepareSaving() {
   if (config.checkpoint_dir.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(saver, CheckpointSaver::Create(config.checkpoint_dir, {config.keep, config.keep_every},
-                                                  *params, comm, device));
+                                                  *params, comm, device, &directory_lock_));
   return absl::OkStatus();
 }
 

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/nccl/device_communicator.h"
-#include "data/io/file.h"
+#include "data/io/directory_lock.h"
 #include "data/load/loader.h"
 #include "nlohmann/json.hpp"
 #include "trainer/checkpoint/checkpoint.h"
@@ -78,9 +78,9 @@ struct TrainSetup {
 
  private:
   // Prepare calls these in order; the ranks agree after each. Those not marked collective use this rank only.
-  absl::Status ConnectDevices();  // collective
-  absl::Status OpenData();        // collective
-  absl::Status BuildNetworks();
+  absl::Status ConnectDevices();       // collective
+  absl::Status OpenData();             // collective
+  absl::Status BuildNetworks();        // collective
   absl::Status CheckSameModel();       // collective
   absl::Status RestoreOrInitialize();  // collective
   absl::Status BindNetworks();
@@ -92,6 +92,8 @@ struct TrainSetup {
   void Announce();
 
   absl::Status PlanSteps();
+  absl::StatusOr<std::unique_ptr<Network>> NetworkOf(const Model& model, int64_t rows);
+  absl::StatusOr<std::unique_ptr<Network>> FittingNetwork(const Model& model);
   absl::Status BuildTrainingNetwork();
   absl::Status CheckBatchNorm() const;  // no forward pass may have one image only
   absl::StatusOr<bool> Resume();        // whether there was a checkpoint
@@ -101,7 +103,7 @@ struct TrainSetup {
 
   PixelStats stats_;
   int64_t epoch_steps_ = 0;
-  File directory_lock_;
+  DirectoryLock directory_lock_;
   std::vector<std::string> decisions_;  // about resuming, for the announcement
 };
 

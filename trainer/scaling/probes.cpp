@@ -18,6 +18,7 @@
 #include "absl/strings/numbers.h"
 #include "comm/agree.h"
 #include "data/io/atomic_file.h"
+#include "data/io/directory_lock.h"
 #include "kernels/base/buffer.h"
 #include "kernels/base/small_buffer.h"
 #include "kernels/base/status.h"
@@ -142,13 +143,13 @@ void MeasureClockSkew(Communicator& comm, RankHealth& mine) {
 }
 
 absl::Status ExamineDirectory(const std::string& directory, Communicator& comm, RankHealth& mine) {
-  absl::StatusOr<File> lock = File();
+  absl::StatusOr<DirectoryLock> lock = DirectoryLock();
   if (comm.rank() == 0) {
     const absl::Status created = CreateDirectories(directory);
-    lock = created.ok() ? LockDirectory(directory) : created;
+    lock = created.ok() ? DirectoryLock::Take(directory) : created;
   }
   RETURN_IF_ERROR(Agree(comm, WithExitCode(lock.status(), ExitCode::kCheckpoint)));
-  if (comm.rank() != 0) mine.sees_lock = absl::IsFailedPrecondition(LockDirectory(directory).status());
+  if (comm.rank() != 0) mine.sees_lock = absl::IsFailedPrecondition(DirectoryLock::Take(directory).status());
   struct statvfs space = {};
   const absl::Status there =
       statvfs(directory.c_str(), &space) == 0 ? absl::OkStatus() : IoError("look at", directory, errno);

@@ -3,13 +3,18 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <cstdlib>
 #include <functional>
 #include <future>
+#include <iostream>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -64,6 +69,43 @@ class Ranks {
   std::condition_variable spoke_;
   std::vector<std::string> said_;
 };
+
+// Lets this process open only `more` files than now, or up to `hard` after it raises its limit.
+void LimitFiles(int more, rlim_t hard) {
+  const int next = dup(0);
+  close(next);
+  const rlimit limit = {static_cast<rlim_t>(next + more), hard};
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) std::abort();
+}
+
+// Connects watchdogs of 12 ranks, of which each needs two files or three. Exits with 0, or prints the error.
+[[noreturn]] void ConnectTwelve() {
+  auto comms = MakeThreadCommunicators(12);
+  std::vector<std::thread> ranks;
+  std::atomic<bool> all = true;
+  for (auto& comm : comms) {
+    ranks.emplace_back([&] {
+      const auto links = ConnectPeers(*comm);
+      if (!links.ok() && comm->rank() == 0) std::cerr << links.status();
+      if (!links.ok()) all = false;
+    });
+  }
+  for (std::thread& rank : ranks) rank.join();
+  std::exit(all ? 0 : 1);
+}
+
+TEST(PeerLinkDeathTest, RankZeroRaisesItsLimitOfOpenFiles) {
+  rlimit before = {};
+  getrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_EXIT((LimitFiles(13, before.rlim_max), ConnectTwelve()), testing::ExitedWithCode(0), "");
+}
+
+TEST(PeerLinkDeathTest, SaysThatItMayOpenNoMoreFiles) {
+  const int next = dup(0);
+  close(next);
+  const auto hard = static_cast<rlim_t>(next + 16);  // a listener, 11 ends of the ranks, some of rank 0
+  EXPECT_EXIT((LimitFiles(16, hard), ConnectTwelve()), testing::ExitedWithCode(1), "ulimit -n");
+}
 
 TEST(Watchdog, IsSilentWhileAllMove) {
   Ranks ranks;

@@ -81,15 +81,6 @@ TEST(AtomicFile, RenamesDirectories) {
   EXPECT_THAT(CreateDirectories(dir / "file/x").message(), HasSubstr(dir / "file/x"));
 }
 
-TEST(AtomicFile, LockIsExclusiveUntilReleased) {
-  const ScratchDir dir;
-  std::optional<absl::StatusOr<File>> first = LockDirectory(dir.path());
-  ASSERT_TRUE(first->ok());
-  EXPECT_THAT(LockDirectory(dir.path()).status().message(), HasSubstr("in use by another process"));
-  first.reset();
-  EXPECT_TRUE(LockDirectory(dir.path()).ok());
-}
-
 TEST(File, ReadingPastTheEndIsAnError) {
   const ScratchDir dir;
   WriteBytes(dir / "x", {1, 2, 3});

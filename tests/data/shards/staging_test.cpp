@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/io/atomic_file.h"
+#include "data/io/directory_lock.h"
 #include "data/load/dataset.h"
 #include "data/shards/read_shards.h"
 #include "tests/data/small_dataset.h"
@@ -54,7 +55,7 @@ class StagingTest : public ::testing::Test {
   std::vector<std::string> Staged() {
     std::vector<std::string> names;
     for (const auto& entry : fs::directory_iterator(dir_ / "local/deeper-shards"))
-      names.push_back(entry.path().native());
+      if (entry.path().extension() == ".h5") names.push_back(entry.path().native());
     return names;
   }
   static void ExpectAllSamples(const Dataset& data) {
@@ -129,7 +130,7 @@ TEST_F(StagingTest, OneProcessCopiesAndTheNextTakesOver) {
   ASSERT_TRUE(CreateDirectories(dir_ / "local/deeper-shards").ok());
   std::unique_ptr<Dataset> data;
   {
-    const absl::StatusOr<File> lock = LockDirectory(dir_ / "local/deeper-shards");
+    const absl::StatusOr<DirectoryLock> lock = DirectoryLock::Take(dir_ / "local/deeper-shards");
     ASSERT_TRUE(lock.ok());
     data = Open(&report);
     ExpectAllSamples(*data);

@@ -146,9 +146,9 @@ TEST_F(CheckpointTest, RankZeroChoosesForAll) {
 TEST_F(CheckpointTest, OpeningTheDirectoryLocksItAndChangesNothing) {
   ASSERT_TRUE(Save(1).ok());
   fs::create_directories(UnfinishedStepDirectory(directory_, 2));
-  const absl::StatusOr<File> lock = OpenCheckpointDirectory(directory_);
+  const absl::StatusOr<DirectoryLock> lock = OpenCheckpointDirectory(directory_);
   ASSERT_TRUE(lock.ok()) << lock.status();
-  EXPECT_THAT(Listing(), ElementsAre(".tmp-step-000000002", "step-000000001"));
+  EXPECT_THAT(Listing(), ElementsAre(".deeper-lock", ".tmp-step-000000002", "step-000000001"));
   EXPECT_THAT(Message(OpenCheckpointDirectory(directory_).status()), HasSubstr("in use"));
 }
 

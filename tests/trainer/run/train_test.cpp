@@ -5,9 +5,13 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "kernels/base/exit_code.h"
+#include "tests/comm/threads_communicator.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/run/train_setup.h"
 
@@ -26,6 +30,50 @@ TEST(SmallestPass, IsTheLeastThatBatchNormSees) {
   EXPECT_EQ(SmallestPass(7, 3, 2, true), 3);
   EXPECT_EQ(SmallestPass(2, 3, 4, false), 1) << "two ranks have none";
   EXPECT_EQ(SmallestPass(2, 3, 4, true), 2);
+}
+
+// A CPU with this much memory.
+class SmallMachine final : public Device {
+ public:
+  explicit SmallMachine(size_t bytes) : bytes_(bytes) {}
+  DeviceType type() const override { return cpu_->type(); }
+  std::string Describe() const override { return cpu_->Describe(); }
+  int64_t channel_block() const override { return cpu_->channel_block(); }
+  Buffer Allocate(size_t bytes) override { return cpu_->Allocate(bytes); }
+  size_t AvailableBytes() const override { return bytes_; }
+  Stream stream() const override { return cpu_->stream(); }
+  void Synchronize() override { cpu_->Synchronize(); }
+  void Copy(void* to, const void* from, size_t bytes) override { cpu_->Copy(to, from, bytes); }
+
+ private:
+  const size_t bytes_;
+  const std::unique_ptr<Device> cpu_ = MakeCpuDevice(1);
+};
+
+TEST(TrainSetup, RanksWithDifferentMemoryHaveTheSameMicroBatch) {
+  RunConfig config;
+  config.model = "nin-cifar";
+  config.synthetic = true;
+  config.synthetic_samples = 64;
+  config.num_classes = 4;
+  config.image_size = 32;
+  config.val_split = "none";
+  config.global_batch = 32;
+  config.max_steps = 1;
+  auto comms = MakeThreadCommunicators(2);
+  std::vector<int64_t> rows(2);
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      SmallMachine device(rank == 0 ? size_t{1} << 40 : size_t{4} << 20);
+      TrainSetup setup(config, *comms[rank], device, nullptr);
+      EXPECT_EQ(setup.Prepare(), absl::OkStatus());
+      rows[rank] = setup.net->options().rows;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(rows[0], rows[1]);
+  EXPECT_LT(rows[1], 16) << "the second machine is large enough for its share";
 }
 
 TEST(Train, RefusesTheStateOfAnotherOptimizerWithTheExitCodeOfCheckpoints) {

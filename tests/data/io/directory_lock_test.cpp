@@ -1,0 +1,129 @@
+#include "data/io/directory_lock.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "tests/data/scratch.h"
+
+namespace deeper {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+std::string Message(const absl::Status& status) {
+  return std::string(status.message());
+}
+
+// On a mount that keeps byte-range locks to one machine, or has none.
+LockOptions OnMachine(const std::string& name, double patience_seconds) {
+  return {.beat_seconds = 0.02, .patience_seconds = patience_seconds, .machine = name, .byte_range = false};
+}
+
+// Takes the lock in another process, and kills that with SIGKILL. Returns its number.
+pid_t KilledOwner(const std::string& directory, const LockOptions& options) {
+  int ready[2];
+  EXPECT_EQ(pipe(ready), 0);
+  const pid_t owner = fork();
+  if (owner == 0) {
+    const auto lock = DirectoryLock::Take(directory, options);
+    const char answer = lock.ok() ? 'y' : 'n';
+    if (write(ready[1], &answer, 1) == 1) pause();
+    _exit(1);
+  }
+  char answer = 0;
+  EXPECT_EQ(read(ready[0], &answer, 1), 1);
+  EXPECT_EQ(answer, 'y');
+  EXPECT_EQ(kill(owner, SIGKILL), 0);
+  EXPECT_EQ(waitpid(owner, nullptr, 0), owner);
+  close(ready[0]), close(ready[1]);
+  return owner;
+}
+
+TEST(DirectoryLock, IsExclusiveUntilReleased) {
+  const ScratchDir dir;
+  std::optional<absl::StatusOr<DirectoryLock>> first = DirectoryLock::Take(dir.path());
+  ASSERT_TRUE(first->ok());
+  const absl::Status second = DirectoryLock::Take(dir.path()).status();
+  EXPECT_EQ(second.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(second), AllOf(HasSubstr("in use by another process"),
+                                     HasSubstr(absl::StrCat("process ", getpid(), " on host "))));
+  EXPECT_TRUE((*first)->Check().ok());
+  first.reset();
+  EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
+  const auto third = DirectoryLock::Take(dir.path());
+  ASSERT_TRUE(third.ok());
+  EXPECT_THAT(third->note(), IsEmpty());
+}
+
+TEST(DirectoryLock, ADeadOwnerOfThisMachineIsReplacedAtOnce) {
+  const ScratchDir dir;
+  const pid_t dead = KilledOwner(dir.path(), {});
+  LockOptions endless;
+  endless.patience_seconds = 1e9;
+  const auto lock = DirectoryLock::Take(dir.path(), endless);
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_THAT(lock->note(), HasSubstr(absl::StrCat("taken over from process ", dead, " on host ")));
+}
+
+TEST(DirectoryLock, ALivingOwnerOnAnotherMachineKeepsIt) {
+  const ScratchDir dir;
+  const auto owner = DirectoryLock::Take(dir.path(), OnMachine("a", 60));
+  ASSERT_TRUE(owner.ok());
+  // Clocks of machines differ: the times of the file mean nothing.
+  const auto now = std::filesystem::file_time_type::clock::now();
+  for (const auto skew : {-std::chrono::hours(24), std::chrono::hours(24)}) {
+    std::filesystem::last_write_time(dir / ".deeper-lock", now + skew);
+    const absl::Status other = DirectoryLock::Take(dir.path(), OnMachine("b", 60)).status();
+    EXPECT_EQ(other.code(), absl::StatusCode::kFailedPrecondition);
+  }
+  EXPECT_TRUE(owner->Check().ok());
+}
+
+TEST(DirectoryLock, ADeadOwnerOnAnotherMachineIsReplacedAfterAWhile) {
+  const ScratchDir dir;
+  KilledOwner(dir.path(), OnMachine("a", 60));
+  const auto tomorrow = std::filesystem::file_time_type::clock::now() + std::chrono::hours(24);
+  std::filesystem::last_write_time(dir / ".deeper-lock", tomorrow);
+  const auto lock = DirectoryLock::Take(dir.path(), OnMachine("b", 0.3));
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_THAT(lock->note(), HasSubstr("no sign of life for 0.3 s"));
+  EXPECT_TRUE(lock->Check().ok());
+}
+
+TEST(DirectoryLock, AnOwnerThatStoodStillLearnsThatItWasReplaced) {
+  const ScratchDir dir;
+  LockOptions asleep = OnMachine("a", 60);
+  asleep.beat_seconds = 1e6;
+  auto stopped = DirectoryLock::Take(dir.path(), asleep);
+  ASSERT_TRUE(stopped.ok());
+  const auto other = DirectoryLock::Take(dir.path(), OnMachine("b", 0.1));
+  ASSERT_TRUE(other.ok());
+  const absl::Status lost = stopped->Check();
+  EXPECT_EQ(lost.code(), absl::StatusCode::kAborted);
+  EXPECT_THAT(Message(lost), AllOf(HasSubstr(dir.path()), HasSubstr("taken over by another process")));
+  stopped = DirectoryLock();  // releases nothing
+  EXPECT_TRUE(other->Check().ok());
+  EXPECT_TRUE(std::filesystem::exists(dir / ".deeper-lock"));
+}
+
+TEST(DirectoryLock, SurvivesAnUnreadableOwner) {
+  const ScratchDir dir;
+  WriteBytes(dir / ".deeper-lock", {0, 255, '\n', ' ', '\n', 'x', ' ', 'y'});
+  const auto lock = DirectoryLock::Take(dir.path(), OnMachine("b", 0.1));
+  EXPECT_TRUE(lock.ok()) << lock.status();
+}
+
+}  // namespace
+}  // namespace deeper
