@@ -5,6 +5,7 @@ The classes need Python packages, in build/tools/interchange or where Python loo
   Onnx           onnx, onnxruntime
   Safetensors    safetensors; one test torchvision
   Torch          torchvision
+  Caffe          cv2, before OpenCV 5
 """
 import importlib
 import json
@@ -19,7 +20,7 @@ sys.path[:0] = [str(cli.ROOT / "python"), str(cli.ROOT / "build/tools/interchang
 import deeper  # noqa: E402
 
 SIZE = 112
-MODELS = "googlenet", "googlenet-naive", "googlenet-bn", "googlenet-torchvision", "nin", "nin-cifar", "alexnet", "vgg16"
+MODELS = "googlenet", "googlenet-naive", "googlenet-bn", "googlenet-torchvision", "googlenet-bvlc", "nin", "nin-cifar", "alexnet", "vgg16"
 
 
 class Photos(cli.Cli):
@@ -278,18 +279,124 @@ class Torch(Photos):
         path = self.save(self.googlenet(classes=7), "seven.pth")
         run = self.dir / "tuned"
         train = ["train", "--model=googlenet-torchvision", f"--data={self.photos}", f"--image_size={SIZE}", "--aux=false", "--global_batch=5",
-                 "--lr=1e-9", f"--init_from={path}", "--val_split=none", f"--checkpoint_dir={run}", "--threads=1"]
+                 "--lr=0.01", "--freeze=conv*,inception*", f"--init_from={path}", "--val_split=none", f"--checkpoint_dir={run}", "--threads=1"]
         printed = self.command(*train, "--max_steps=1", ranks=2)
         self.assertIn("has 7 classes, not 2: the classifiers start anew: fc.weight, fc.bias", " ".join(printed.split()))
-        found, expected = deeper.load_state_dict(run), self.googlenet(classes=7).state_dict()
-        for name, value in found.items():
-            if name.startswith("fc."):
-                self.assertEqual(value.shape[0], 2)
-            elif "running" not in name:
-                numpy.testing.assert_allclose(value, expected[name].numpy(), atol=1e-5)
+        first = deeper.load_state_dict(run)
         printed = self.command(*train, "--max_steps=2", ranks=2)
         self.assertIn("1 steps done", printed)
         self.assertNotIn("start anew", printed)
+        second, expected = deeper.load_state_dict(run), self.googlenet(classes=7).state_dict()
+        for name, value in second.items():
+            if name.startswith("fc."):
+                self.assertEqual(value.shape[0], 2)
+                self.assertGreater(abs(value - first[name]).max(), 0)
+            elif "running" not in name:
+                numpy.testing.assert_array_equal(value, expected[name].numpy())
+        self.fails(cli.USAGE, ["no parameter matches covn*"], *train, "--freeze=covn*", "--max_steps=3")
+        self.fails(cli.USAGE, ["--lr_scale=fc", "PATTERN:FACTOR"], *train, "--lr_scale=fc", "--max_steps=3")
+
+
+def field(number, kind, content):
+    """A field of a protobuf message. kind: 0 an integer, 2 bytes."""
+    def varint(value):
+        return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+    return varint(number << 3 | kind) + (varint(content) if kind == 0 else varint(len(content)) + content)
+
+
+class CaffeNet:
+    """bvlc_googlenet with random weights, as Caffe's text and binary files."""
+
+    MODULES = {"3a": (64, 96, 128, 16, 32, 32), "3b": (128, 128, 192, 32, 96, 64), "4a": (192, 96, 208, 16, 48, 64),
+               "4b": (160, 112, 224, 24, 64, 64), "4c": (128, 128, 256, 24, 64, 64), "4d": (112, 144, 288, 32, 64, 64),
+               "4e": (256, 160, 320, 32, 128, 128), "5a": (256, 160, 320, 32, 128, 128), "5b": (384, 192, 384, 48, 128, 128)}
+
+    def __init__(self, size, classes):
+        self.random, self.blobs = numpy.random.default_rng(1), {}
+        self.text = f'input: "data" input_dim: 1 input_dim: 3 input_dim: {size} input_dim: {size}\n'
+        x = self.pool("pool1/3x3_s2", self.conv("conv1/7x7_s2", "data", 3, 64, 7, 2))
+        x = self.conv("conv2/3x3_reduce", self.norm("pool1/norm1", x), 64, 64, 1)
+        x = self.pool("pool2/3x3_s2", self.norm("conv2/norm2", self.conv("conv2/3x3", x, 64, 192, 3)))
+        channels = 192
+        for name, (c1, r3, c3, r5, c5, pool) in self.MODULES.items():
+            at = f"inception_{name}/"
+            branches = [self.conv(at + "1x1", x, channels, c1, 1), self.conv(at + "3x3", self.conv(at + "3x3_reduce", x, channels, r3, 1), r3, c3, 3),
+                        self.conv(at + "5x5", self.conv(at + "5x5_reduce", x, channels, r5, 1), r5, c5, 5),
+                        self.conv(at + "pool_proj", self.pool(at + "pool", x, 1, 1), channels, pool, 1)]
+            x = self.layer(at + "output", "Concat", branches)
+            channels = c1 + c3 + c5 + pool
+            if name in ("3b", "4e"):
+                x = self.pool(f"pool{name[0]}/3x3_s2", x)
+        x = self.layer("pool5", "Pooling", [x], "pooling_param { pool: AVE global_pooling: true }")
+        self.weights("loss3/classifier", (classes, channels))
+        self.layer("loss3/classifier", "InnerProduct", [x], f"inner_product_param {{ num_output: {classes} }}")
+
+    def layer(self, name, kind, bottoms, parameters=""):
+        inputs = " ".join(f'bottom: "{bottom}"' for bottom in bottoms)
+        self.text += f'layer {{ name: "{name}" type: "{kind}" {inputs} top: "{name}" {parameters} }}\n'
+        return name
+
+    def conv(self, name, bottom, inputs, outputs, kernel, stride=1):
+        self.weights(name, (outputs, inputs, kernel, kernel))
+        window = f"kernel_size: {kernel} stride: {stride} pad: {kernel // 2}"
+        self.layer(name, "Convolution", [bottom], f"convolution_param {{ num_output: {outputs} {window} }}")
+        return self.layer(name + "/relu", "ReLU", [name])
+
+    def pool(self, name, bottom, stride=2, pad=0):
+        return self.layer(name, "Pooling", [bottom], f"pooling_param {{ pool: MAX kernel_size: 3 stride: {stride} pad: {pad} }}")
+
+    def norm(self, name, bottom):
+        return self.layer(name, "LRN", [bottom], "lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }")
+
+    def weights(self, name, shape):
+        scale = numpy.sqrt(2 / numpy.prod(shape[1:]))
+        self.blobs[name] = [self.random.normal(0, scale, shape).astype(numpy.float32), self.random.normal(0, 0.1, shape[:1]).astype(numpy.float32)]
+
+    def binary(self, version):
+        message = field(1, 2, b"GoogleNet")
+        for name, blobs in self.blobs.items():
+            layer = field(1 if version == 2 else 4, 2, name.encode())
+            kind = ("Convolution", 4) if blobs[0].ndim == 4 else ("InnerProduct", 14)
+            layer += field(2, 2, kind[0].encode()) if version == 2 else field(5, 0, kind[1])
+            for blob in blobs:
+                content = field(5, 2, blob.tobytes())
+                if version == 2:
+                    content += field(7, 2, b"".join(field(1, 0, side) for side in blob.shape))
+                else:
+                    for number, side in enumerate((1,) * (4 - blob.ndim) + blob.shape, 1):
+                        content += field(number, 0, side)
+                layer += field(7 if version == 2 else 6, 2, content)
+            message += field(100 if version == 2 else 2, 2, layer)
+        return message
+
+
+class Caffe(Photos):
+    needs = ("cv2",)
+
+    def test_logits(self):
+        size = SIZE * 7 // 8
+        net = CaffeNet(size, 2)
+        crop = (SIZE - size) // 2
+        images = self.pixels[:, crop:crop + size, crop:crop + size, ::-1] - numpy.float32([104, 117, 123])
+        for version in 1, 2:
+            with self.subTest(version=version):
+                path = self.dir / f"v{version}.caffemodel"
+                path.write_bytes(net.binary(version))
+                files = (numpy.frombuffer(content, numpy.uint8) for content in (net.text.encode(), path.read_bytes()))
+                reader = self.cv2.dnn.readNetFromCaffe(*files)
+                expected = []
+                for image in images:
+                    reader.setInput(numpy.ascontiguousarray(image.transpose(2, 0, 1)[None]))
+                    expected.append(reader.forward().reshape(-1))
+                found = self.logits(f"--init_from={path}", f"--image_size={size}")
+                self.close(found, numpy.stack(expected), 2e-5)
+        without_pools = self.logits(f"--init_from={path}", f"--image_size={size}", "--model=googlenet")
+        self.assertGreater(numpy.linalg.norm(without_pools - found), 1e-3 * numpy.linalg.norm(found))
+
+    def test_damage(self):
+        path = self.dir / "damaged.caffemodel"
+        path.write_bytes(CaffeNet(98, 2).binary(2)[:-1])
+        self.fails(cli.CHECKPOINT, ["damaged.caffemodel is damaged"], "import", f"--input={path}", f"--output={self.dir / 'x.h5'}")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@
 #include "absl/strings/str_cat.h"
 #include "data/io/file.h"
 #include "kernels/base/status.h"
+#include "trainer/interchange/caffe_model.h"
 #include "trainer/interchange/safetensors.h"
 #include "trainer/interchange/torch_file.h"
 
 namespace deeper {
 namespace {
 
-enum class Source { kOwn, kSafetensors, kTorch };
+enum class Source { kOwn, kSafetensors, kTorch, kCaffe };
 
 constexpr size_t kSniffed = 16;
 
@@ -34,10 +35,11 @@ absl::StatusOr<Source> Recognize(const std::string& path) {
     return Source::kOwn;
   if (IsTorchFile(first)) return Source::kTorch;
   if (first.size() > 8 && first[8] == '{' && first[7] == 0 && first[6] == 0) return Source::kSafetensors;
+  if (MayBeCaffeModel(first)) return Source::kCaffe;
   return FailedPrecondition(
       path,
       " is in no known format of weights: give a checkpoint, an HDF5 or safetensors file, "
-      "or a file of torch.save(model.state_dict())");
+      "a file of torch.save(model.state_dict()), or a .caffemodel");
 }
 
 const TensorEntry* Find(const Weights& weights, const char* name) {
@@ -78,8 +80,10 @@ absl::StatusOr<Weights> ImportWeights(const std::string& path) {
   ASSIGN_OR_RETURN(const Source source, Recognize(path));
   if (source == Source::kOwn) return ReadWeights(path);
   ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
-  ASSIGN_OR_RETURN(Weights weights,
-                   source == Source::kTorch ? ParseTorchFile(bytes, path) : ParseSafetensors(bytes, path));
+  auto* const parse = source == Source::kTorch         ? ParseTorchFile
+                      : source == Source::kSafetensors ? ParseSafetensors
+                                                       : ParseCaffeModel;
+  ASSIGN_OR_RETURN(Weights weights, parse(bytes, path));
   if (weights.tensors.empty()) return FailedPrecondition(path, " has no floating-point tensors");
   RETURN_IF_ERROR(CheckFinite(weights));
   DescribeNetwork(weights);

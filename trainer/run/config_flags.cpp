@@ -87,6 +87,12 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
       {"momentum", &c.momentum, "momentum of the update", Range(0, 0.99999)},
       {"weight_decay", &c.weight_decay, "L2 decay of weights, but not of biases and batch normalisation",
        Range(0, 1)},
+      {"lr_scale", &c.lr_scale,
+       "comma-separated list of PATTERN:FACTOR: factors on the learning rate of the parameters whose names "
+       "match, such as *.bias:2; the last match counts"},
+      {"freeze", &c.freeze,
+       "comma-separated list of patterns of parameters that do not change, such as conv*,inception3*; batch "
+       "normalisation still updates its running statistics"},
       {"label_smoothing", &c.label_smoothing, "share of the target that is spread over all classes",
        Range(0, 0.999)},
       {"on_nonfinite", &c.on_nonfinite,

@@ -156,6 +156,8 @@ absl::Status TrainSetup::BuildNetworks() {
       ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
                          {OptimizerState(config.optimizer),
                           config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}}));
+  ASSIGN_OR_RETURN(const std::vector<LrScale> scales, LrScalesOf(config));
+  ASSIGN_OR_RETURN(lr_scales, LrScalesOf(scales, *params));
   RETURN_IF_ERROR(ValidateFor(config, comm.size(), params->statistics_elements() > 0));
   RETURN_IF_ERROR(CheckBatchNorm());
   if (val_data == nullptr) return absl::OkStatus();

@@ -7,6 +7,7 @@
 
 #include "data/io/file.h"
 #include "tests/mutate.h"
+#include "trainer/interchange/caffe_model.h"
 #include "trainer/interchange/safetensors.h"
 #include "trainer/interchange/torch_file.h"
 
@@ -45,6 +46,10 @@ void MutateAll(const char* folder, Parser* parse) {
   EXPECT_GT(refused, 0);
   EXPECT_GT(read, 0);  // changed values, unless a checksum covers them
   std::printf("%s: %ld refused, %ld read\n", folder, refused, read);
+}
+
+TEST(MutatedWeights, CaffeModels) {
+  MutateAll("caffe", ParseCaffeModel);
 }
 
 TEST(MutatedWeights, Safetensors) {
