@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -22,8 +23,10 @@
 #include "data/io/file.h"
 #include "kernels/base/check.h"
 #include "kernels/base/exit_code.h"
+#include "kernels/base/input_output.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
+#include "launch/cli/process.h"
 
 namespace deeper {
 
@@ -133,6 +136,16 @@ absl::Status Execute(Command& command, const std::vector<std::string>& arguments
   return command.Run({*std::move(operands), comm});
 }
 
+// Shortens words of more than 500 letters, such as a value of a flag that is a whole file.
+std::string WithShortWords(absl::string_view message) {
+  constexpr size_t kLongest = 500, kKept = 100;  // bytes; at either end
+  std::vector<std::string> words = absl::StrSplit(message, ' ');
+  for (std::string& word : words) {
+    if (word.size() > kLongest) word.replace(kKept, word.size() - 2 * kKept, "...");
+  }
+  return absl::StrJoin(words, " ");
+}
+
 // What the command printed has reached its destination, unless its reader has left (`| head`).
 absl::Status FlushOutput() {
   errno = 0;
@@ -140,17 +153,27 @@ absl::Status FlushOutput() {
   const int error = errno;
   pollfd output = {STDOUT_FILENO, 0, 0};
   if (poll(&output, 1, 0) == 1 && (output.revents & POLLERR) != 0) return absl::OkStatus();
-  return WithExitCode(IoError("write", "the standard output", error != 0 ? error : EIO), ExitCode::kData);
+  if (error == 0)  // an earlier write failed
+    return WithExitCode(DataLoss("cannot write the standard output: a part of it is lost"), ExitCode::kData);
+  return IoError("write", "the standard output", error);
+}
+
+[[noreturn]] void EndJob(const std::string& report) {
+  constexpr int kInternalError = 1;
+  if (job != nullptr) job->Abort(kInternalError, report);
+  std::fprintf(stderr, "deeper: %s\n", report.c_str());
+  std::_Exit(kInternalError);
 }
 
 int Main(std::vector<std::string> arguments) {
+  PrepareProcess(EndJob);
   absl::StatusOr<std::unique_ptr<Communicator>> comm = MakeCommunicator();
   if (!comm.ok()) {
     std::fprintf(stderr, "deeper: %s\n", std::string(comm.status().message()).c_str());
     return static_cast<int>(ExitCodeOf(comm.status()));
   }
   job = comm->get();
-  SetAbortHandler([](const std::string& report) { job->Abort(1, report); });
+  SetAbortHandler(EndJob);
 
   Commands commands;
   for (const auto make : {DEEPER_COMMANDS}) commands.push_back(make());
@@ -164,8 +187,9 @@ int Main(std::vector<std::string> arguments) {
     status = command.ok() ? Execute(**command, arguments, *job) : Usage(command.status(), "");
   }
   if (root) status.Update(FlushOutput());
+  if (IsInputOutput(status)) status = WithExitCode(status, ExitCode::kData);
   if (!status.ok() && root && !status.message().empty()) {
-    std::fprintf(stderr, "deeper%s: %s\n", name.c_str(), std::string(status.message()).c_str());
+    std::fprintf(stderr, "deeper%s: %s\n", name.c_str(), WithShortWords(status.message()).c_str());
   }
   return static_cast<int>(ExitCodeOf(status));
 }

@@ -272,7 +272,10 @@ def to_other_hosts(options):
 
 def find_mpirun(options):
     mpirun = program(options.mpirun, "install Open MPI (Debian: openmpi-bin), load its module, or pass --mpirun=PATH")
-    if not re.search(r"Open MPI|OpenRTE", output(mpirun, "--version")):  # mpiexec of 4.1 prints the name of its runtime
+    asked = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False)
+    if asked.returncode != 0:
+        raise Refusal(USAGE, f"{mpirun} --version fails with exit code {asked.returncode}: {asked.stderr.strip() or asked.stdout.strip()}")
+    if not re.search(r"Open MPI|OpenRTE", asked.stdout):  # mpiexec of 4.1 prints the name of its runtime
         raise Refusal(USAGE, f"{mpirun} is not Open MPI, whose options deeper-run uses; start deeper with it directly")
     return mpirun
 

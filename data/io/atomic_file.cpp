@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/input_output.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -28,12 +29,20 @@ std::string ParentOf(const std::string& path) {
 
 }  // namespace
 
-absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
+absl::Status CheckWritable(const std::string& path) {
   std::error_code error;
+  if (path.empty()) return InvalidArgument("cannot write a file without a name; choose a path");
   if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
-    return FailedPrecondition("cannot write ", path,
-                              ": it exists and is not a regular file; choose another path");
+    return AsInputOutput(FailedPrecondition("cannot write ", path,
+                                            ": it exists and is not a regular file; choose another path"));
   }
+  if (error) return IoError("write", path, error.value());
+  if (access(ParentOf(path).c_str(), W_OK | X_OK) != 0) return IoError("write", path, errno);
+  return absl::OkStatus();
+}
+
+absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
+  RETURN_IF_ERROR(CheckWritable(path));
   const std::string temporary = path + kTemporarySuffix;
   absl::Status status = WriteAndSync(temporary, content);
   if (status.ok()) status = RenameDurably(temporary, path);

@@ -17,6 +17,10 @@ constexpr char kTemporarySuffix[] = ".tmp";
 // an error, `path` is unchanged. A `path` that is not a regular file, such as a device or pipe, is an error.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content);
 
+// Whether `path` can be written as WriteFileAtomically does it, to detect before long work that it cannot:
+// its directory exists and is writable, and it is a regular file or does not exist.
+absl::Status CheckWritable(const std::string& path);
+
 // Renames a flushed file or directory within one directory, and flushes that directory.
 absl::Status RenameDurably(const std::string& from, const std::string& to);
 

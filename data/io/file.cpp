@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "kernels/base/input_output.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -42,6 +43,10 @@ Advice AdviceFor(int error) {
     case ENOENT:
     case ENOTDIR:
       return {absl::StatusCode::kNotFound, "; check the path"};
+    case EISDIR:
+      return {absl::StatusCode::kFailedPrecondition, "; name a file"};
+    case ENAMETOOLONG:
+      return {absl::StatusCode::kFailedPrecondition, "; use a shorter path"};
     case EIO:
       return {absl::StatusCode::kDataLoss, "; check the disk"};
     default:
@@ -53,8 +58,8 @@ Advice AdviceFor(int error) {
 
 absl::Status IoError(const std::string& action, const std::string& path, int error) {
   const Advice advice = AdviceFor(error);
-  return absl::Status(advice.code, absl::StrCat("cannot ", action, " ", path, ": ",
-                                                std::generic_category().message(error), advice.hint));
+  return AsInputOutput({advice.code, absl::StrCat("cannot ", action, " ", path, ": ",
+                                                  std::generic_category().message(error), advice.hint)});
 }
 
 File& File::operator=(File&& other) noexcept {

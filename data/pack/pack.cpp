@@ -23,6 +23,7 @@
 #include "data/shards/shard_file.h"
 #include "data/shards/shard_writer.h"
 #include "data/sources/formats.h"
+#include "kernels/base/exit_code.h"
 #include "kernels/base/jobs.h"
 #include "kernels/base/status.h"
 
@@ -131,7 +132,8 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageS
 absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress& progress) {
   const auto allowed = [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; };
   if (options.split.empty() || !std::ranges::all_of(options.split, allowed))
-    return InvalidArgument("split \"", options.split, "\" must consist of letters, digits and _");
+    return WithExitCode(InvalidArgument("--split=", options.split, ": must consist of letters, digits and _"),
+                        ExitCode::kUsage);
   RETURN_IF_ERROR(CreateDirectories(options.output));
   if (access(options.output.c_str(), W_OK) != 0) return IoError("write into", options.output, errno);
   ASSIGN_OR_RETURN(const DirectoryLock lock, DirectoryLock::Take(options.output));

@@ -155,7 +155,8 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
   const std::string path = ManifestPath(directory);
   absl::StatusOr<std::vector<uint8_t>> text = ReadFile(path);
   if (absl::IsNotFound(text.status())) {
-    return NotFound("no ", path, ": not a packed dataset, or packing has not ended; run `deeper pack`");
+    return NotFound("there is no ", path,
+                    ": not a packed dataset, or packing has not ended; run `deeper pack`");
   }
   return text.ok() ? ParseManifest(*text, path) : text.status();
 }

@@ -3,13 +3,17 @@
 #include "data/shards/read_shards.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <filesystem>
+#include <iterator>
 #include <mutex>
 #include <span>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -25,6 +29,7 @@ namespace deeper {
 namespace {
 
 constexpr size_t kProblemsShown = 10;
+constexpr int64_t kOtherFiles = 32;  // that a run opens later: checkpoints, metrics, connections
 constexpr uint64_t kReadAhead =
     128 << 10;  // bytes: Linux cuts larger requests down to the device's read-ahead
 
@@ -68,6 +73,23 @@ std::string Summarize(const std::vector<std::string>& problems) {
   return text;
 }
 
+std::atomic<int64_t> files_to_open{0};  // by all data sets of this process
+
+// ResourceExhausted if the limit leaves too few descriptors for the files that data sets will open.
+absl::Status CheckFileLimit(size_t shards, const std::string& split) {
+  rlimit limit = {};
+  std::error_code unknown;
+  const auto open = std::distance(std::filesystem::directory_iterator("/proc/self/fd", unknown), {});
+  const int64_t needed = open + files_to_open + kOtherFiles;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+      needed <= static_cast<int64_t>(limit.rlim_cur))
+    return absl::OkStatus();
+  return ResourceExhausted("the ", shards, " shards of split ", split,
+                           " stay open while they are in use, and the ", "process may open ", limit.rlim_cur,
+                           " files: raise the limit (ulimit -n ", needed,
+                           "), or pack with a larger --shard_size");
+}
+
 // One shard of the split index. Its file is opened at the first read and stays open.
 struct Shard {
   std::string path;
@@ -93,6 +115,7 @@ class ShardDataset : public Dataset {
         encoding_(listing.encoding),
         direct_io_(direct_io),
         shards_(listing.shards.size()) {
+    files_to_open += std::ssize(shards_);
     int64_t first = 0;
     for (size_t i = 0; i < shards_.size(); ++i) {
       Shard& shard = shards_[i];
@@ -104,6 +127,8 @@ class ShardDataset : public Dataset {
       first += listing.shards[i].samples;
     }
   }
+
+  ~ShardDataset() override { files_to_open -= std::ssize(shards_); }
 
   absl::Status Stage(const StageOptions& options, const SplitManifest& listing) {
     std::vector<StagedFile> files;
@@ -118,6 +143,7 @@ class ShardDataset : public Dataset {
 
   // Opens the first shard, to detect before step 0 that a machine lacks the directory.
   absl::Status Check() const {
+    RETURN_IF_ERROR(CheckFileLimit(shards_.size(), info_.split));
     return shards_.empty() ? absl::OkStatus() : Original(shards_.front()).status();
   }
 
@@ -236,6 +262,7 @@ class ShardDataset : public Dataset {
   // Why a sample could not be read: the state of its shard now.
   static std::string Explanation(const Shard& shard) {
     const absl::StatusOr<ShardFile> now = ShardFile::Open(shard.path);
+    if (absl::IsResourceExhausted(now.status())) return "";
     if (!now.ok()) return absl::StrCat("; it was changed while it was in use: ", now.status().message());
     const std::vector<uint32_t>& crc32c = now->index().crc32c;
     if (!std::equal(crc32c.begin(), crc32c.end(), shard.crc32c.begin(), shard.crc32c.end()))

@@ -87,24 +87,25 @@ absl::StatusOr<VerifyReport> VerifyShards(const std::string& directory, int jobs
   ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(directory));
   VerifyReport report;
   for (const auto& [name, listing] : manifest.splits) {
-    const SplitManifest& split = listing;  // a lambda cannot capture `listing`
-    std::vector<ShardFile> shards;
+    const SplitManifest& split = listing;                          // a lambda cannot capture `listing`
+    std::vector<std::pair<std::string, const ShardEntry*>> sound;  // paths: there may be more than open files
     const std::vector<std::string> unsound =
-        VisitShards(directory, manifest, name, [&](ShardFile shard) { shards.push_back(std::move(shard)); });
+        VisitShards(directory, manifest, name, [&](const ShardFile& shard) {
+          sound.emplace_back(shard.path(), &split.shards[static_cast<size_t>(shard.header().shard_index)]);
+          report.shards += 1;
+          report.samples += shard.header().samples;
+          report.bytes += shard.bytes();
+        });
     report.problems.insert(report.problems.end(), unsound.begin(), unsound.end());
-    std::vector<std::vector<std::string>> found(shards.size());
-    RETURN_IF_ERROR(RunJobs(jobs, static_cast<int64_t>(shards.size()), [&](int64_t i) {
-      const ShardFile& shard = shards[static_cast<size_t>(i)];
-      found[static_cast<size_t>(i)] =
-          CheckContents(shard, split.shards[static_cast<size_t>(shard.header().shard_index)]);
+    std::vector<std::vector<std::string>> found(sound.size());
+    RETURN_IF_ERROR(RunJobs(jobs, std::ssize(sound), [&](int64_t i) -> absl::Status {
+      const auto& [path, entry] = sound[static_cast<size_t>(i)];
+      ASSIGN_OR_RETURN(const ShardFile shard, ShardFile::Open(path));
+      found[static_cast<size_t>(i)] = CheckContents(shard, *entry);
       return absl::OkStatus();
     }));
-    for (size_t i = 0; i < shards.size(); ++i) {
-      report.shards += 1;
-      report.samples += shards[i].header().samples;
-      report.bytes += shards[i].bytes();
-      report.problems.insert(report.problems.end(), found[i].begin(), found[i].end());
-    }
+    for (const std::vector<std::string>& problems : found)
+      report.problems.insert(report.problems.end(), problems.begin(), problems.end());
   }
   return report;
 }

@@ -78,14 +78,15 @@ class BenchCheckpointCommand final : public Command {
     if (dir_.empty()) return InvalidArgument("needs --dir=DIR");
     comm_ = &call.comm;
     absl::Status status;
-    if (call.is_root() && std::filesystem::exists(dir_))
+    std::error_code unknown;  // creating it reports the error
+    if (call.is_root() && std::filesystem::exists(dir_, unknown))
       status = InvalidArgument("--dir=", dir_, ": exists already");
     if (status.ok() && call.is_root()) status = CreateDirectories(dir_);
     RETURN_IF_ERROR(Agree(*comm_, status));
     status = training_.Prepare(config_, batch_, *comm_);
     if (status.ok()) status = Measure();
     comm_->Barrier();
-    if (call.is_root()) std::filesystem::remove_all(dir_);
+    if (call.is_root()) std::filesystem::remove_all(dir_, unknown);
     if (status.ok() && call.is_root()) Print();
     return status;
   }

@@ -53,7 +53,7 @@ void PrintBenchmark(nlohmann::ordered_json json, nlohmann::ordered_json settings
   json["settings"] = std::move(settings);
   json["hardware"] = hardware;
   json["versions"] = {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}};
-  std::printf("%s\n", json.dump(2).c_str());
+  std::printf("%s\n", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
 }
 
 }  // namespace deeper

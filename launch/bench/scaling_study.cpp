@@ -83,7 +83,7 @@ absl::StatusOr<std::string> RunJob(const std::string& launcher, int ranks,
   const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   if (code == 0) return TextOf(output);
   const std::string text = TextOf(output) + TextOf(errors);
-  if (code == kNotStarted && text.empty()) return NotFound("there is no program ", line[0]);
+  if (code == kNotStarted && text.empty()) return NotFound("--mpirun: there is no program ", line[0]);
   const bool ours =
       code >= static_cast<int>(ExitCode::kUsage) && code <= static_cast<int>(ExitCode::kNotFinite);
   return WithExitCode(absl::UnknownError(absl::StrCat("exit code ", code, " from: ", absl::StrJoin(line, " "),
@@ -200,8 +200,8 @@ Exchange ScalingStudy::exchange() const {
 
 absl::Status ScalingStudy::ReadCalibration() {
   if (options_.calibration_path.empty()) return absl::OkStatus();
-  std::ifstream file(options_.calibration_path);
-  earlier_ = ordered_json::parse(file, nullptr, /*allow_exceptions=*/false);
+  ASSIGN_OR_RETURN(const std::string text, ReadText(options_.calibration_path));
+  earlier_ = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
   bool whole = earlier_.is_object() && earlier_.contains("calibration") && earlier_.contains("settings");
   for (const char* figure : {"fixed_ms", "ms_per_image", "sharing", "sending_ms_per_byte", "jitter"})
     whole = whole && earlier_["calibration"].is_object() &&
@@ -211,7 +211,6 @@ absl::Status ScalingStudy::ReadCalibration() {
 }
 
 absl::Status ScalingStudy::MeasurePoint(const Point& point, const std::string& metrics) {
-  // Only a few batches of synthetic data, because the run ends with an evaluation on them.
   std::vector<std::string> arguments = {"train",
                                         "--log_every=1",
                                         "--eval_every=1000000000",

@@ -30,7 +30,8 @@ struct ExitCodeText {
 };
 constexpr ExitCodeText kExitCodes[] = {
     {0, "done", "ends"},
-    {1, "internal error; the message names the place in the code", "restarts"},
+    {1, "internal error, whose message names the place in the code; or no memory or threads left",
+     "restarts"},
     {2, "usage: an invalid flag, or flags that exclude each other", "ends"},
     {3, "data: missing, damaged, of another kind than requested, or output that cannot be written", "ends"},
     {4, "checkpoint or weights file: missing, damaged, of another model, or impossible to write", "ends"},

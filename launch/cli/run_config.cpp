@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <latch>
+#include <thread>
 
 #include "comm/agree.h"
 #include "comm/node_places.h"
@@ -26,6 +28,14 @@ std::string DefaultPlanCache() {
   std::error_code failed;
   std::filesystem::create_directories(directory, failed);
   return access(directory.c_str(), W_OK) == 0 ? directory / "plans.json" : "";
+}
+
+// Starts as many threads as OpenMP will, which ends the process without advice if it cannot.
+void CheckThreads(int threads) {
+  std::latch all_run(threads);
+  std::vector<std::jthread> started;
+  for (int i = 1; i < threads; ++i) started.emplace_back([&] { all_run.arrive_and_wait(); });
+  all_run.arrive_and_wait();
 }
 
 absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const Communicator& comm) {
@@ -56,8 +66,12 @@ FlagGroup ModelFlags(RunConfig& config) {
   return Pick(config, "Network", {"model", "num_classes", "image_size", "stem"});
 }
 
+FlagGroup PixelFlags(RunConfig& config) {
+  return Pick(config, "Input", {"mean", "std", "val_preset", "workers"});
+}
+
 FlagGroup InputFlags(RunConfig& config) {
-  return Pick(config, "Input", {"mean", "std", "val_preset", "workers", "stage_dir", "direct_io"});
+  return With(PixelFlags(config), Pick(config, "", {"stage_dir", "direct_io"}).flags);
 }
 
 FlagGroup MachineFlags(RunConfig& config) {
@@ -77,7 +91,9 @@ FlagGroup With(FlagGroup group, const std::vector<Flag>& more) {
 absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm) {
   if (config.device == DeviceType::kCuda) return Agree(comm, MakeGpu(config, comm));
   const int cores = OwnCores(comm);
-  return MakeCpuDevice(config.threads > 0 ? config.threads : cores);
+  const int threads = config.threads > 0 ? config.threads : cores;
+  CheckThreads(threads);
+  return MakeCpuDevice(threads);
 }
 
 }  // namespace deeper

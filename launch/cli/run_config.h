@@ -18,7 +18,9 @@ FlagGroup Pick(RunConfig& config, const char* title, const std::vector<std::stri
 
 // --model, --num_classes, --image_size, --stem.
 FlagGroup ModelFlags(RunConfig& config);
-// --mean, --std, --val_preset, --workers, --stage_dir, --direct_io.
+// --mean, --std, --val_preset, --workers.
+FlagGroup PixelFlags(RunConfig& config);
+// Those, --stage_dir and --direct_io: for packed data.
 FlagGroup InputFlags(RunConfig& config);
 // --device, --precision, --fusion, --cuda_graph, --plan_cache, --threads.
 FlagGroup MachineFlags(RunConfig& config);

@@ -54,7 +54,7 @@ ClassifierFlags::ClassifierFlags() {
 }
 
 std::vector<FlagGroup> ClassifierFlags::Groups() {
-  FlagGroup network = ModelFlags(config), input = InputFlags(config);
+  FlagGroup network = ModelFlags(config), input = PixelFlags(config);
   network.title = "Network (empty or 0: as in the checkpoint)";
   input.title = "Input (empty: as in the checkpoint)";
   return {
@@ -76,15 +76,16 @@ absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communic
   // Rank 0 reads the weights, and broadcasts what describes them as JSON.
   absl::StatusOr<Weights> weights = comm.rank() == 0 ? ImportWeights(path) : Weights();
   RETURN_IF_ERROR(WithExitCode(Agree(comm, weights.status()), ExitCode::kCheckpoint));
-  std::string text = json{weights->path, weights->step, weights->config}.dump();
+  classifier.weights = weights->path;  // not in JSON: it may be other than UTF-8
+  Broadcast(comm, 0, &classifier.weights);
+  std::string text = json{weights->step, weights->config}.dump();
   Broadcast(comm, 0, &text);
   const json found = json::parse(text);
 
-  classifier.weights = found.at(0).get<std::string>();
-  classifier.step = found.at(1).get<int64_t>();
+  classifier.step = found.at(0).get<int64_t>();
   classifier.config = flags.config;
   const int cores = OwnCores(comm);
-  RETURN_IF_ERROR(Agree(comm, FillIn(found.at(2), flags.batch, cores, classifier)));
+  RETURN_IF_ERROR(Agree(comm, FillIn(found.at(1), flags.batch, cores, classifier)));
   ASSIGN_OR_RETURN(const std::vector<std::string> warnings,
                    WithExitCode(LoadWeights(*weights, *classifier.params, comm), ExitCode::kCheckpoint));
   Warn(warnings);

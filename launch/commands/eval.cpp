@@ -1,8 +1,11 @@
 #include "trainer/engine/evaluate.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <memory>
 #include <utility>
 
 #include "comm/agree.h"
@@ -92,7 +95,7 @@ class EvalCommand final : public Command {
     std::vector<FlagGroup> groups = flags_.Groups();
     groups.back() = With(groups.back(), Pick(c, "", {"watchdog_seconds"}).flags);
     groups.push_back(With(
-        Pick(c, "Data and results", {"data", "synthetic", "synthetic_samples"}),
+        Pick(c, "Data and results", {"data", "synthetic", "synthetic_samples", "stage_dir", "direct_io"}),
         {{"split", &c.val_split, "split of --data"},
          {"logits_out", &logits_out_, "HDF5 file to write: /logits [samples, classes], /labels [samples]"},
          {"metrics_out", &c.metrics_out, "file of JSON lines, to which the result is appended"}}));
@@ -101,10 +104,18 @@ class EvalCommand final : public Command {
 
   absl::Status Run(const Invocation& call) override {
     ASSIGN_OR_RETURN(const std::unique_ptr<Watchdog> watchdog, StartWatchdog(flags_.config, call.comm));
+    const RunConfig& given = flags_.config;
+    std::unique_ptr<Dataset> dataset;
+    if (!given.synthetic && !given.data.empty()) {
+      ASSIGN_OR_RETURN(dataset, OpenDataset(given, given.data, given.val_split, call.comm));
+    }
+    // More rows would be padding.
+    const int64_t samples = dataset != nullptr ? dataset->info().samples : given.synthetic_samples;
+    flags_.batch = std::min(flags_.batch, (samples + call.comm.size() - 1) / call.comm.size());
     ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, call.comm));
-    const RunConfig& config = classifier.config;
-    ASSIGN_OR_RETURN(std::unique_ptr<Dataset> dataset,
-                     OpenDataset(config, config.data, config.val_split, call.comm));
+    if (dataset == nullptr) {  // generated, of the checkpoint's size and classes
+      ASSIGN_OR_RETURN(dataset, OpenDataset(classifier.config, "", given.val_split, call.comm));
+    }
     ASSIGN_OR_RETURN(const MatchedData matched, Agree(call.comm, Match(std::move(dataset), classifier)));
     if (call.is_root()) Warn(matched.notes);
     const double start = Seconds();
@@ -125,10 +136,18 @@ class EvalCommand final : public Command {
   absl::StatusOr<EvalResult> Count(Classifier& classifier, const Dataset& dataset, Communicator& comm) const {
     Device& device = *classifier.device;
     if (logits_out_.empty()) return Evaluate(*classifier.net, device, dataset, classifier.input, comm);
+    RETURN_IF_ERROR(Agree(comm, comm.rank() == 0 ? CheckWritable(logits_out_) : absl::OkStatus()));
+    absl::StatusOr<EvalResult> result = CountAndWrite(classifier, dataset, comm);
+    if (!result.ok() && comm.rank() == 0) unlink((logits_out_ + kTemporarySuffix).c_str());
+    return result;
+  }
+
+  absl::StatusOr<EvalResult> CountAndWrite(Classifier& classifier, const Dataset& dataset,
+                                           Communicator& comm) const {
     ASSIGN_OR_RETURN(LogitsFile file,
                      LogitsFile::Create(logits_out_, dataset, classifier.net->model().num_classes, comm));
     ASSIGN_OR_RETURN(const EvalResult result,
-                     Evaluate(*classifier.net, device, dataset, classifier.input, comm,
+                     Evaluate(*classifier.net, *classifier.device, dataset, classifier.input, comm,
                               [&](const Batch& batch, const float* logits) { file.Write(batch, logits); }));
     RETURN_IF_ERROR(file.Commit(comm));
     return result;

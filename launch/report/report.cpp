@@ -231,6 +231,7 @@ class ReportCommand final : public Command {
   absl::Status Run(const Invocation& call) override {
     if (call.operands.empty())
       return InvalidArgument("no input; pass at least one metrics file or run directory");
+    if (output_.empty()) return InvalidArgument("needs --output=FILE");
     std::string written;
     while (true) {
       ASSIGN_OR_RETURN(Json data, WithExitCode(ReadReportData(call.operands), ExitCode::kData));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/base/exit_code.h"
+#include "kernels/base/input_output.h"
 #include "tests/comm/threads_communicator.h"
 
 namespace deeper {
@@ -47,6 +48,18 @@ TEST(AgreeTest, LowestFailureReachesAll) {
 TEST(AgreeTest, AnExitCodeMayBeGivenLater) {
   for (const absl::Status& status : AgreeAmong(2, {1}, ExitCode::kDone))
     EXPECT_EQ(ExitCodeOf(WithExitCode(status, ExitCode::kCheckpoint)), ExitCode::kCheckpoint);
+}
+
+TEST(AgreeTest, KeepsTheMarkOfFailuresOfFiles) {
+  auto comms = MakeThreadCommunicators(2);
+  absl::Status results[2];
+  std::thread other([&] { results[1] = Agree(*comms[1], AsInputOutput(absl::NotFoundError("gone"))); });
+  results[0] = Agree(*comms[0], absl::OkStatus());
+  other.join();
+  for (const absl::Status& status : results) {
+    EXPECT_TRUE(IsInputOutput(status));
+    EXPECT_TRUE(IsInputOutput(WithExitCode(status, ExitCode::kCheckpoint)));
+  }
 }
 
 TEST(AgreeTest, OneRankSaysItPlainly) {

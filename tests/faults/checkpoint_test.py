@@ -285,10 +285,16 @@ class Mismatch(Checkpoints):
                             "--order=sequential": "order was", "--mean=0.25": "mean was", f"--data={other}": "dataset was"}.items():
             with self.subTest(flag=flag):
                 flags = [flag, "--stem=small"] if flag == "--model=googlenet" else [flag]
-                self.assertIn(words, self.train(0, "--max_steps=6", *flags, code=CHECKPOINT).stderr)
-        forced = self.train(0, "--max_steps=6", "--mean=0.25", "--force_resume")
+                message = self.train(0, "--max_steps=6", *flags, code=CHECKPOINT).stderr
+                self.assertIn(words, message)
+                self.assertEqual("--force_resume" in message, flag == "--mean=0.25", message)
+        both = ["--max_steps=6", "--mean=0.25", "--image_size=12"]
+        self.assertIn("pass --force_resume to continue", self.train(0, *both, code=CHECKPOINT).stderr)
+        self.assertNotIn("--force_resume", self.train(0, *both, "--global_batch=24", code=CHECKPOINT).stderr)
+        forced = self.train(0, *both, "--force_resume")
         self.assertIn("--force_resume ignores that mean was", forced.stdout)
-        self.assertIn("seed was", self.train(0, "--max_steps=7", "--seed=7", "--mean=0.25", "--force_resume", code=CHECKPOINT).stderr)
+        self.assertIn("--force_resume ignores that image_size was 10 and is 12", forced.stdout)
+        self.assertIn("seed was", self.train(0, *both, "--max_steps=7", "--seed=7", "--force_resume", code=CHECKPOINT).stderr)
 
 
 class Directory(Checkpoints):

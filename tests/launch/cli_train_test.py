@@ -174,6 +174,7 @@ class Training(Cli):
             self.assertEqual(file["logits"].shape, (50, 10))
             self.assertEqual(list(file["labels"][:12]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1])
             alone = file["logits"][:]
+        self.assertIn(line, self.succeeds(*evaluate, f"--checkpoint={self.checkpoints}", "--batch=1000000"))  # it is of 50 images
         result = events(self.dir / "eval", "eval")[0]
         self.assertEqual((result["count"], result["step"]), (50, 20))
         self.assertAlmostEqual(result["top1"], right.mean())

@@ -26,13 +26,15 @@ absl::StatusOr<CheckpointManifest> ReadManifestTogether(const std::string& path,
   return ParseCheckpointManifest(*text, CheckpointManifestPath(path));
 }
 
-// Returns the forced differences.
+// Returns the forced differences. `fits`: the tensors are those of the run.
 absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const CheckpointManifest& saved,
-                                                  const TrainState& expected, Match match) {
+                                                  const TrainState& expected, Match match, bool fits) {
   std::vector<std::string> refused, forced;
+  bool force_helps = fits;
   const auto compare = [&](const std::string& field, const nlohmann::json& before, const nlohmann::json& now,
                            bool forcible) {
     if (before == now) return;
+    force_helps = force_helps && forcible;
     (forcible && match == Match::kForced ? forced : refused)
         .push_back(absl::StrCat(field, " was ", before.dump(), " and is ", now.dump()));
   };
@@ -47,7 +49,9 @@ absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const
   }
   if (refused.empty()) return forced;
   return FailedPrecondition("checkpoint ", path, " belongs to another run: ", absl::StrJoin(refused, "; "),
-                            "; use the same settings, or start from scratch in another directory");
+                            "; use the same settings, ",
+                            force_helps ? "pass --force_resume to continue with the new ones, " : "",
+                            "or start from scratch in another directory");
 }
 
 // "adam_m and adam_v"
@@ -183,10 +187,11 @@ absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, 
 absl::StatusOr<LoadedState> LoadCheckpoint(const std::string& path, const TrainState& expected, Match match,
                                            ParamStore& params, Communicator& comm) {
   ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifestTogether(path, comm));
-  absl::StatusOr<std::vector<std::string>> forced = CheckRun(path, manifest, expected, match);
+  const absl::Status fits =
+      CheckTensors(path, manifest, EntriesOf(StateTensors(params, WithOptimizer::kYes)));
+  absl::StatusOr<std::vector<std::string>> forced = CheckRun(path, manifest, expected, match, fits.ok());
   absl::Status status = forced.status();
-  if (status.ok())
-    status = CheckTensors(path, manifest, EntriesOf(StateTensors(params, WithOptimizer::kYes)));
+  if (status.ok()) status = fits;
   RETURN_IF_ERROR(Agree(comm, status));
   ASSIGN_OR_RETURN(const std::unique_ptr<ParamStore> loading, Agree(comm, params.MakeEmpty()));
   RETURN_IF_ERROR(ReadInto(*loading, path, manifest, comm));

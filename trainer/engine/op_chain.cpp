@@ -27,6 +27,14 @@ size_t OffsetOf(const TensorDesc& desc, int64_t i) {
   return static_cast<size_t>(desc.Offset(channel / s.c, channel % s.c, pixel / s.w, pixel % s.w));
 }
 
+// Whether a node's output has the layout of feature maps. For one pixel it differs from that of a matrix.
+bool IsFeatureMap(const Model& model, int node) {
+  const auto op = [&]() -> const OpParams& { return model.nodes[static_cast<size_t>(node)].op; };
+  while (std::holds_alternative<DropoutParams>(op())) node = model.nodes[static_cast<size_t>(node)].input;
+  return !std::holds_alternative<GlobalAvgPoolParams>(op()) && !std::holds_alternative<FlattenParams>(op()) &&
+         !std::holds_alternative<LinearParams>(op());
+}
+
 }  // namespace
 
 std::vector<NodeRange> BenchmarkedRanges(const Model& model) {
@@ -61,8 +69,9 @@ absl::StatusOr<std::unique_ptr<OpChain>> OpChain::Make(const Model& model, const
   ASSIGN_OR_RETURN(const std::vector<NodeShape> shapes, InferShapes(model, options.rows));
   const Shape& x = shapes[static_cast<size_t>(range.first)].x;
   if (model.nodes[static_cast<size_t>(range.first)].input != kImages) {
-    options.input =
-        x.spatial() == 1 ? TensorDesc{x, options.precision} : device.FeatureMap(x, options.precision);
+    options.input = IsFeatureMap(model, model.nodes[static_cast<size_t>(range.first)].input)
+                        ? device.FeatureMap(x, options.precision)
+                        : TensorDesc{x, options.precision};
   }
   Model part = model;
   part.nodes.assign(model.nodes.begin() + range.first, model.nodes.begin() + range.last + 1);

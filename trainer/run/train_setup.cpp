@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agree.h"
 #include "comm/node_places.h"
+#include "data/io/atomic_file.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "trainer/checkpoint/weights_file.h"
@@ -96,6 +97,10 @@ absl::Status TrainSetup::PlanSteps() {
   total_steps = by_epochs == 0          ? config.max_steps
                 : config.max_steps == 0 ? by_epochs
                                         : std::min(by_epochs, config.max_steps);
+  if (!config.trace.empty() && config.trace_first > total_steps) {
+    return InvalidArgument("--trace_first=", config.trace_first, ": the run ends at step ", total_steps,
+                           ", so --trace would write nothing");
+  }
   const auto steps_of = [&](double epochs) {
     return static_cast<int64_t>(epochs * static_cast<double>(epoch_steps_));
   };
@@ -291,6 +296,10 @@ absl::Status TrainSetup::OpenReports() {
   if (!config.metrics_out.empty()) {
     RETURN_IF_ERROR(metrics.AddFile(config.metrics_out,
                                     step > 0 ? MetricsWriter::Mode::kAppend : MetricsWriter::Mode::kRestart));
+  }
+  if (!config.trace.empty()) {
+    RETURN_IF_ERROR(CreateParentDirectory(config.trace));
+    RETURN_IF_ERROR(CheckWritable(config.trace));
   }
   if (!metrics.moved_to().empty()) {
     progress.Print(absl::StrCat("metrics of an earlier run: moved from ", config.metrics_out, " to ",

@@ -39,7 +39,7 @@ TEST(AtomicFile, ErrorsNameThePathAndWhatToDo) {
   const ScratchDir dir;
   const absl::Status missing = WriteFileAtomically(dir / "no/x", "");
   EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(missing.message(), HasSubstr("cannot create " + (dir / "no/x.tmp")));
+  EXPECT_THAT(missing.message(), HasSubstr("cannot write " + (dir / "no/x")));
   EXPECT_THAT(missing.message(), HasSubstr("check the path"));
   EXPECT_EQ(IoError("write", "/x", EROFS).code(), absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(IoError("write", "/x", ENOSPC).code(), absl::StatusCode::kResourceExhausted);

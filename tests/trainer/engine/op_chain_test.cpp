@@ -48,6 +48,16 @@ TEST(OpChain, Ranges) {
   EXPECT_EQ(BenchmarkedRanges(nin).size(), nin.nodes.size());
 }
 
+// The last feature map of the small images of nin-cifar has one pixel, and the layout of feature maps
+// nevertheless.
+TEST(OpChain, FeatureMapsOfOnePixel) {
+  const Model model = *MakeModel("nin-cifar", {.num_classes = 10, .image_size = 10});
+  for (const NodeRange& range : BenchmarkedRanges(model)) {
+    const auto chain = OpChain::Make(model, range, {.rows = 2, .precision = DType::kF32}, TestDevice());
+    EXPECT_TRUE(chain.ok()) << range.name << ": " << chain.status();
+  }
+}
+
 std::vector<std::vector<float>> ResultsOf(const Model& model, const NodeRange& range, bool fusion) {
   auto chain =
       *OpChain::Make(model, range, {.rows = 2, .precision = DType::kF32, .fusion = fusion}, TestDevice());
