@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <string>
 
+#include "data/io/atomic_file.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
@@ -59,12 +60,17 @@ class ExportCommand final : public Command {
   absl::Status Run(const Invocation&) override {
     if (checkpoint_.empty() || output_.empty())
       return InvalidArgument("needs --checkpoint=DIR and --output=FILE");
+    if (format_ != Format::kOnnx && DescribesNetwork()) {
+      return InvalidArgument(
+          "--model, --num_classes, --image_size, --stem, --mean, --std and --val_preset need --format=onnx");
+    }
+    RETURN_IF_ERROR(WithExitCode(CheckWritable(output_), ExitCode::kCheckpoint));
     ASSIGN_OR_RETURN(Weights weights, WithExitCode(ImportWeights(checkpoint_), ExitCode::kCheckpoint));
     Warn(weights.warnings);
     if (format_ == Format::kSafetensors && !aux_)
       std::erase_if(weights.tensors,
                     [](const TensorEntry& tensor) { return tensor.name.starts_with("aux"); });
-    RETURN_IF_ERROR(WithExitCode(Write(weights), ExitCode::kCheckpoint));
+    RETURN_IF_ERROR(Write(weights));
     size_t values = 0;
     for (const TensorEntry& tensor : weights.tensors) values += static_cast<size_t>(tensor.count);
     std::printf("%s: %zu tensors, %zu values\n", output_.c_str(), weights.tensors.size(), values);
@@ -72,27 +78,31 @@ class ExportCommand final : public Command {
   }
 
  private:
+  bool DescribesNetwork() const {
+    return !config_.model.empty() || config_.num_classes != 0 || config_.image_size != 0 ||
+           config_.stem != kNotGiven<Stem> || !config_.mean.empty() || !config_.stddev.empty() ||
+           config_.val_preset != kNotGiven<Augment>;
+  }
+
   absl::Status Write(Weights& weights) {
-    switch (format_) {
-      case Format::kHdf5:
-        return WriteWeights(weights, output_);
-      case Format::kSafetensors:
-        return WriteSafetensors(weights, output_);
-      case Format::kOnnx:
-        return WriteNetwork(weights);
-    }
-    return absl::OkStatus();
+    if (format_ == Format::kOnnx) return WriteNetwork(weights);
+    return WithExitCode(
+        format_ == Format::kHdf5 ? WriteWeights(weights, output_) : WriteSafetensors(weights, output_),
+        ExitCode::kCheckpoint);
   }
 
   absl::Status WriteNetwork(Weights& weights) {
     const absl::StatusOr<DatasetInfo> trained_on = ReadNetworkJson(weights.config, config_);
-    if (!trained_on.ok()) return FailedPrecondition(weights.path, ": ", trained_on.status().message());
+    if (!trained_on.ok()) {
+      return WithExitCode(FailedPrecondition(weights.path, ": ", trained_on.status().message()),
+                          ExitCode::kCheckpoint);
+    }
     RETURN_IF_ERROR(Validate(config_));
     ASSIGN_OR_RETURN(const Model model, ModelFor(config_, *trained_on, /*training=*/false));
     ASSIGN_OR_RETURN(PixelStats stats, PixelStatsFor(config_, *trained_on));
     weights.config.update(NetworkJson(config_, model, *trained_on, stats));
-    return WriteOnnx(model, {input_, std::move(stats), config_.val_preset == Augment::kBvlc}, weights,
-                     output_);
+    const OnnxOptions options = {input_, std::move(stats), config_.val_preset == Augment::kBvlc};
+    return WithExitCode(WriteOnnx(model, options, weights, output_), ExitCode::kCheckpoint);
   }
 
   RunConfig config_;

@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "data/io/atomic_file.h"
 #include "data/io/file.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
@@ -47,12 +48,13 @@ class ImportCommand final : public Command {
 
   absl::Status Run(const Invocation&) override {
     if (input_.empty() || output_.empty()) return InvalidArgument("needs --input=FILE and --output=FILE");
+    RETURN_IF_ERROR(WithExitCode(CheckWritable(output_), ExitCode::kCheckpoint));
     ASSIGN_OR_RETURN(Weights weights, WithExitCode(ImportWeights(input_), ExitCode::kCheckpoint));
     Warn(weights.warnings);
     if (!classes_.empty()) {
       ASSIGN_OR_RETURN(weights.config["classes"], WithExitCode(ReadLines(classes_), ExitCode::kData));
     }
-    RETURN_IF_ERROR(WithExitCode(Describe(weights), ExitCode::kCheckpoint));
+    RETURN_IF_ERROR(Describe(weights));
     RETURN_IF_ERROR(WithExitCode(WriteWeights(weights, output_), ExitCode::kCheckpoint));
     std::printf("%s: %zu tensors of %s, %ld classes, mean %s, std %s, val_preset %s\n", output_.c_str(),
                 weights.tensors.size(), config_.model.c_str(), static_cast<long>(config_.num_classes),
@@ -65,12 +67,21 @@ class ImportCommand final : public Command {
   // Completes weights.config, and checks that the network has these tensors.
   absl::Status Describe(Weights& weights) {
     const absl::StatusOr<DatasetInfo> trained_on = ReadNetworkJson(weights.config, config_);
-    if (!trained_on.ok()) return FailedPrecondition(input_, ": ", trained_on.status().message());
+    if (!trained_on.ok()) {
+      return WithExitCode(FailedPrecondition(input_, ": ", trained_on.status().message()),
+                          ExitCode::kCheckpoint);
+    }
     RETURN_IF_ERROR(Validate(config_));
+    const auto names = std::ssize(trained_on->classes);
+    if (!classes_.empty() && names != config_.num_classes) {
+      return WithExitCode(InvalidArgument("--classes=", classes_, " has ", names, " lines, and the network ",
+                                          config_.num_classes, " classes"),
+                          ExitCode::kData);
+    }
     ASSIGN_OR_RETURN(const Model model, ModelFor(config_, *trained_on, /*training=*/true));
     ASSIGN_OR_RETURN(const PixelStats stats, PixelStatsFor(config_, *trained_on));
     weights.config.update(NetworkJson(config_, model, *trained_on, stats));
-    return CheckFits(weights, model);
+    return WithExitCode(CheckFits(weights, model), ExitCode::kCheckpoint);
   }
 
   RunConfig config_;

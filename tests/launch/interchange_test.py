@@ -234,6 +234,10 @@ class Torch(Photos):
         names = self.dir / "names.txt"
         names.write_text("cats\ndogs\n")
         imported = self.dir / "imported.h5"
+        three = self.dir / "three.txt"
+        three.write_text("a\nb\nc\n")
+        self.fails(cli.DATA, ["three.txt has 3 lines, and the network 2 classes"], "import", f"--input={zipped}", f"--output={imported}",
+                   f"--classes={three}")
         printed = self.command("import", f"--input={zipped}", f"--output={imported}", f"--classes={names}")
         self.assertIn("googlenet-torchvision, 2 classes, mean [0.5,0.5,0.5]", printed)
         self.close(self.logits(f"--init_from={imported}", f"--image_size={SIZE}"), expected)
