@@ -2,6 +2,7 @@
 import contextlib
 import fcntl
 import functools
+import ipaddress
 import os
 import pathlib
 import re
@@ -10,6 +11,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 from typing import NamedTuple
 
 USAGE, COMMUNICATION = 2, 5  # deeper's exit codes: kernels/base/exit_code.h
@@ -141,6 +143,7 @@ def slurm_hosts(each):
     if not names:
         raise Refusal(USAGE, f"scontrol cannot list the hosts of SLURM_JOB_NODELIST={os.environ['SLURM_JOB_NODELIST']}")
     if "SLURM_NTASKS" not in os.environ:  # no tasks were requested, so Slurm's one task per node has no meaning
+        os.environ["SLURM_TASKS_PER_NODE"] = f"{each}(x{len(names)})"  # Open MPI takes its slots from there
         return [Host(name, each) for name in names]
     slots = []
     for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ["SLURM_TASKS_PER_NODE"]):  # 8(x3),4
@@ -158,6 +161,7 @@ def find_hosts(options):
     if options.hostfile:
         return hostfile_hosts(options.hostfile, each), options.hostfile
     if "SLURM_JOB_NODELIST" in os.environ:
+        os.environ.setdefault("SLURM_OVERLAP", "1")  # in `srun --pty bash`, the shell holds what mpirun's daemons wait for
         return slurm_hosts(each), f"Slurm job {os.environ.get('SLURM_JOB_ID')}"
     if "PBS_NODEFILE" in os.environ:
         names = pathlib.Path(os.environ["PBS_NODEFILE"]).read_text().split()  # one line per slot
@@ -250,10 +254,20 @@ def choose_interface(options, others):
     return ",".join(dict.fromkeys(ways.values())), f"the route to {first} ({addresses(first)[0]}) uses {ways[first]}"
 
 
+def subnet(name):
+    """10.0.0.0/24 of an interface, which may have another name on other hosts; its name if there is no address."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("256s", name.encode()[:15])
+        address, mask = (fcntl.ioctl(any_socket, call, request)[20:24] for call in (0x8915, 0x891B))  # SIOCGIFADDR, SIOCGIFNETMASK
+        return str(ipaddress.ip_network((address, ipaddress.ip_address(mask).exploded), strict=False))
+    return name
+
+
 def network(interface):
     if interface is None:
         return []
-    line = ["--mca", "btl_tcp_if_include", interface, "--mca", "oob_tcp_if_include", interface]
+    subnets = ",".join(map(subnet, interface.split(",")))
+    line = ["--mca", "btl_tcp_if_include", subnets, "--mca", "oob_tcp_if_include", subnets]
     if "NCCL_SOCKET_IFNAME" not in os.environ:
         line += ["-x", f"NCCL_SOCKET_IFNAME=={interface}"]  # the second = means exactly this name, not names that begin with it
     if "UCX_NET_DEVICES" not in os.environ and not os.path.isdir("/sys/class/infiniband"):  # UCX finds InfiniBand on its own
@@ -265,7 +279,7 @@ def to_other_hosts(options):
     """Options for other hosts: the rsh agent, and variables that mpirun does not forward."""
     line = [] if options.rsh_agent == "ssh" else ["--mca", "plm_rsh_agent", options.rsh_agent]
     for name in sorted(os.environ):
-        if name == "LD_LIBRARY_PATH" or name.startswith(("NCCL_", "UCX_", "OMP_")):
+        if name in ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES") or name.startswith(("NCCL_", "UCX_", "OMP_")):
             line += ["-x", name]
     return line
 
@@ -275,9 +289,20 @@ def find_mpirun(options):
     asked = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False)
     if asked.returncode != 0:
         raise Refusal(USAGE, f"{mpirun} --version fails with exit code {asked.returncode}: {asked.stderr.strip() or asked.stdout.strip()}")
-    if not re.search(r"Open MPI|OpenRTE", asked.stdout):  # mpiexec of 4.1 prints the name of its runtime
+    version = re.search(r"(?:Open MPI\)|OpenRTE\)) (\d+)", asked.stdout)  # mpiexec of 4.1 prints the name of its runtime
+    if version is None:
         raise Refusal(USAGE, f"{mpirun} is not Open MPI, whose options deeper-run uses; start deeper with it directly")
-    return mpirun
+    return mpirun, int(version[1])
+
+
+def logs(options, version):
+    """-> options, and sentences about them."""
+    if options.log_dir is None:
+        return [], []
+    directory = os.path.join(os.path.abspath(options.log_dir), time.strftime("%Y%m%d-%H%M%S"))  # a restart keeps the logs before it
+    if version < 5:
+        return ["--output-filename", directory], [f"output: here, and of each rank in {directory} of its host"]
+    return ["--output", f"dir={directory}"], [f"output: not here, but of each rank in {directory} of its host, as Open MPI 5 writes it"]
 
 
 def mpirun_line(options, hosts, ranks):
@@ -285,10 +310,13 @@ def mpirun_line(options, hosts, ranks):
     bound, cores_of_rank = binding(options, hosts, ranks)
     others = [host.name for host in hosts if not is_here(host.name)]
     interface, reason = choose_interface(options, others)
-    line = [find_mpirun(options), "--host", describe(hosts), "-n", str(ranks), *bound, *network(interface)]
+    mpirun, version = find_mpirun(options)
+    line = [mpirun, "--host", describe(hosts), "-n", str(ranks), *bound, *network(interface)]
     line += ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    log_options, log_lines = logs(options, version)
+    line += log_options
     line += ["--oversubscribe"] if options.oversubscribe else []
     line += to_other_hosts(options) if others else []
     deeper = program(options.deeper, "build it, put it on the PATH, or pass --deeper=PATH")
     return ([*line, deeper, *options.command],
-            [f"binding: {cores_of_rank}", f"network: {interface or 'chosen by Open MPI'}: {reason}"])
+            [f"binding: {cores_of_rank}", f"network: {interface or 'chosen by Open MPI'}: {reason}", *log_lines])

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/phase.h"
 #include "comm/watchdog/lateness.h"
 #include "comm/watchdog/peer_link.h"
@@ -26,7 +27,6 @@ namespace {
 constexpr double kInterval = 0.25;     // seconds between two heartbeats
 constexpr double kSigtermDelay = 0.5;  // seconds; mpirun sends SIGKILL one second after SIGTERM
 constexpr double kFarewellTime = 2;    // seconds that rank 0 waits for the others' farewell
-constexpr double kDeputyTime = 2;      // seconds that rank 1 has to report that rank 0 is lost
 constexpr auto kAbortTime = std::chrono::seconds(3);
 
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM
@@ -40,6 +40,27 @@ void OnSigterm(int) {
   errno = saved;
 }
 
+// Where a rank runs.
+struct Home {
+  char host[60] = {};
+  int32_t process = 0;
+};
+
+// Indexed by rank.
+std::vector<Home> GatherHomes(Communicator& comm) {
+  Home mine{.process = getpid()};
+  gethostname(mine.host, sizeof mine.host - 1);
+  std::vector<Home> homes(static_cast<size_t>(comm.size()));
+  comm.AllGather(&mine, homes.data(), sizeof mine, {}).Wait();
+  return homes;
+}
+
+// Seconds for which a rank lets lower ones report a fault. All ranks lose rank 0 at the same moment, and a
+// launcher takes about a second to end them. Rank 2 reports as well, in case that rank 1 gets no core.
+double Patience(int rank) {
+  return rank <= 1 ? 0 : rank == 2 ? 0.5 : 2;
+}
+
 // Ends this process even if a library waits for a peer in its own abort.
 void EndProcessLater() {
   std::thread([] {
@@ -50,11 +71,13 @@ void EndProcessLater() {
 
 class StarWatchdog final : public Watchdog {
  public:
-  StarWatchdog(Communicator& comm, WatchdogOptions options, std::vector<std::unique_ptr<PeerLink>> links)
+  StarWatchdog(Communicator& comm, WatchdogOptions options, std::vector<std::unique_ptr<PeerLink>> links,
+               std::vector<Home> homes)
       : comm_(comm),
         options_(std::move(options)),
         wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
         sigterm_in_(kSigtermDelay),
+        homes_(std::move(homes)),
         links_(std::move(links)),
         ranks_(links_.size()) {
     DEEPER_CHECK(wake_ >= 0 && options_.deadline_seconds > 0);
@@ -102,7 +125,11 @@ class StarWatchdog final : public Watchdog {
       verdict = Judge(ranks_, options_.deadline_seconds);
       if (!verdict.has_value()) ObeySigterm(passed);
     }
-    if (verdict.has_value()) Report(Describe(*verdict, options_.deadline_seconds));
+    if (verdict.has_value()) {
+      const Home& home = homes_[static_cast<size_t>(verdict->rank)];
+      Report(absl::StrCat(Describe(*verdict, options_.deadline_seconds), " (rank ", verdict->rank,
+                          ": process ", home.process, " on host ", home.host, ")"));
+    }
     TakeLeave();
   }
 
@@ -163,9 +190,7 @@ class StarWatchdog final : public Watchdog {
 
   void Report(const std::string& reason) {
     Tell(PeerMessage::Kind::kVerdict);
-    // All ranks lose rank 0 at the same moment. Normally the abort of rank 1 ends the others in this time,
-    // and the message appears once.
-    if (comm_.rank() > 1) std::this_thread::sleep_for(std::chrono::duration<double>(kDeputyTime));
+    std::this_thread::sleep_for(std::chrono::duration<double>(Patience(comm_.rank())));
     if (options_.on_failure) return options_.on_failure(reason);
     EndProcessLater();
     comm_.Abort(kCommunicationExitCode, reason);
@@ -188,6 +213,7 @@ class StarWatchdog final : public Watchdog {
   double sigterm_in_;  // seconds until a received SIGTERM takes effect
   PhaseBoard board_;
   RankStatus mine_;
+  const std::vector<Home> homes_;                 // [rank]
   std::vector<std::unique_ptr<PeerLink>> links_;  // [rank]; ranks other than 0 have only [0]
   std::vector<RankStatus> ranks_;                 // likewise
   std::jthread thread_;
@@ -198,7 +224,7 @@ class StarWatchdog final : public Watchdog {
 absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(Communicator& comm,
                                                           const WatchdogOptions& options) {
   ASSIGN_OR_RETURN(auto links, ConnectPeers(comm));
-  return std::make_unique<StarWatchdog>(comm, options, std::move(links));
+  return std::make_unique<StarWatchdog>(comm, options, std::move(links), GatherHomes(comm));
 }
 
 }  // namespace deeper

@@ -18,7 +18,7 @@ namespace deeper {
 struct LockOptions {
   double beat_seconds = 5;       // between two increases of the owner's number
   double patience_seconds = 30;  // an owner on another machine without an increase for so long is dead
-  std::string machine = "";      // for tests: the name of this machine; empty: that of its kernel
+  std::string machine = {};      // for tests: the name of this machine; empty: that of its kernel
   bool byte_range = true;        // for tests: false: as on a mount without locks
 };
 

@@ -16,17 +16,30 @@ namespace deeper {
 
 enum class DeviceType { kCpu, kCuda };
 
+// kEmulated: conversions to fp32 and back, slower than fp32.
+enum class Bf16Support { kNone, kEmulated, kNative };
+
+// The layout of feature maps on the CPU. kBlocked has 16 channels per block with AVX-512 and 8 below. kAuto
+// is kNhwc for bf16 on processors with AMX, whose kernels in oneDNN take NHWC only, and else kBlocked.
+enum class CpuLayout { kAuto, kBlocked, kNhwc };
+
 // A queue of work on a device. On the CPU all work is done when the call returns, and `native` is null. On
 // CUDA `native` is the cudaStream_t.
 struct Stream {
   void* native = nullptr;
 };
 
-// One kernel launch, for profiles and for the roofline.
+// One kernel launch, or one pass on the CPU, for profiles and for the roofline.
 struct Launch {
   const char* name = "";  // static storage
   int64_t bytes = 0;      // minimum that it reads and writes
   int64_t macs = 0;
+};
+
+// What a device reaches at best: the roofline (Williams et al. 2009).
+struct PeakRates {
+  double bytes_per_second = 0;  // of a copy: read and written
+  double bf16_flops = 0, fp32_flops = 0;
 };
 
 // One launch with its measured time.
@@ -68,8 +81,10 @@ class Device {
   // Identifies the GPU of this rank within its machine by its PCI bus address. Ranks that share a GPU have
   // the same address. Empty without a GPU.
   virtual std::string address() const { return ""; }
-  // Channels per block of an activation: 16 with AVX-512, 8 below; 1 where activations are kNhwc.
-  virtual int64_t channel_block() const = 0;
+  // Channels per block of an activation of this type; 1 where activations are kNhwc.
+  virtual int64_t channel_block(DType dtype) const = 0;
+  // How the device computes with bf16 operands.
+  virtual Bf16Support bf16_support() const { return Bf16Support::kNative; }
   // Zeroed device memory. Returns an empty Buffer when there is not enough.
   virtual Buffer Allocate(size_t bytes) = 0;
   // Zeroed host memory that Copy accesses asynchronously. Returns an empty Buffer when there is not enough.
@@ -93,21 +108,23 @@ class Device {
   virtual std::unique_ptr<Recording> MakeRecording();
   // Names the work that is enqueued next in profiles.
   virtual void Annotate(const std::string& name) { (void)name; }
-  // Times every launch between the two calls; the CPU reports none. Recordings are not replayed meanwhile.
-  // Where the host is slower than the device, the time of a launch includes the wait for the host.
+  // Times every launch between the two calls. Recordings are not replayed meanwhile. On CUDA, where the host
+  // is slower than the device, the time of a launch includes the wait for the host. On the CPU a launch is a
+  // oneDNN primitive or one of our own passes, and both calls come from the thread that runs the ops.
   virtual void StartProfile() {}
   virtual std::vector<ProfiledLaunch> StopProfile() { return {}; }
 
-  // The layout in which ops exchange feature maps: kBlocked on the CPU, kNhwc on CUDA. Vectors (h = w = 1
-  // after pooling or a linear layer) are kNchw.
+  // The layout in which ops exchange feature maps: kBlocked or kNhwc on the CPU (CpuLayout), kNhwc on CUDA.
+  // Vectors (h = w = 1 after pooling or a linear layer) are kNchw.
   TensorDesc FeatureMap(const Shape& shape, DType dtype) const {
-    const int64_t block = channel_block();
+    const int64_t block = channel_block(dtype);
     return {shape, dtype, block > 1 ? Layout::kBlocked : Layout::kNhwc, block};
   }
-  // The layout of a network's input: kNchw on the CPU. On CUDA it is NHWC in blocks of 16 bytes per pixel,
-  // padded with zeros to the number of channels that tensor cores need.
+  // The layout of a network's input. On the CPU it is kNhwc where feature maps are, else kNchw. On CUDA it is
+  // NHWC in blocks of 16 bytes per pixel, padded with zeros to the number of channels that tensor cores need.
   TensorDesc Images(const Shape& shape, DType dtype) const {
-    if (type() == DeviceType::kCpu) return {shape, dtype};
+    if (type() == DeviceType::kCpu)
+      return {shape, dtype, channel_block(dtype) > 1 ? Layout::kNchw : Layout::kNhwc};
     return {shape, dtype, Layout::kBlocked, static_cast<int64_t>(16 / SizeOf(dtype))};
   }
   // Whether ops need OpBinding::narrow_params where activations are bf16.
@@ -122,7 +139,7 @@ int AvailableCores();
 
 // `threads` is the number of OpenMP threads of every parallel loop and oneDNN primitive; 0: one per available
 // core. OpenMP keeps this number per calling thread, so make the device on the thread that runs the ops.
-std::unique_ptr<Device> MakeCpuDevice(int threads = 0);
+std::unique_ptr<Device> MakeCpuDevice(int threads = 0, CpuLayout layout = CpuLayout::kAuto);
 
 struct CudaOptions {
   int index = 0;               // among the GPUs that this process sees, modulo their number

@@ -10,9 +10,11 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/base/device.h"
 #include "kernels/base/trace.h"
+#include "kernels/cpu/profile.h"
 #include "oneapi/dnnl/dnnl.hpp"
 
 namespace deeper {
@@ -101,7 +103,8 @@ const char* NameOfIsa(dnnl::cpu_isa isa) {
 
 class CpuDevice final : public Device {
  public:
-  explicit CpuDevice(int threads) : threads_(threads > 0 ? threads : AvailableCores()) {
+  CpuDevice(int threads, CpuLayout layout)
+      : threads_(threads > 0 ? threads : AvailableCores()), layout_(layout) {
     omp_set_num_threads(threads_);
   }
 
@@ -111,11 +114,16 @@ class CpuDevice final : public Device {
     return (model.empty() ? "CPU" : model) + ", " + std::to_string(threads_) +
            (threads_ == 1 ? " thread, " : " threads, ") + NameOfIsa(dnnl::get_effective_cpu_isa());
   }
-  int64_t channel_block() const override {
-    // The values of dnnl::cpu_isa are bit sets. An extension contains the bits of its base instruction set.
-    const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-    const auto avx512 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
-    return (isa & avx512) == avx512 ? 16 : 8;
+  int64_t channel_block(DType dtype) const override {
+    const bool nhwc = layout_ == CpuLayout::kAuto
+                          ? dtype == DType::kBf16 && Has(dnnl::cpu_isa::avx512_core_amx)
+                          : layout_ == CpuLayout::kNhwc;
+    if (nhwc) return 1;
+    return Has(dnnl::cpu_isa::avx512_core) ? 16 : 8;
+  }
+  Bf16Support bf16_support() const override {
+    if (Has(dnnl::cpu_isa::avx512_core_bf16)) return Bf16Support::kNative;
+    return Has(dnnl::cpu_isa::avx512_core) ? Bf16Support::kEmulated : Bf16Support::kNone;
   }
   Buffer Allocate(size_t bytes) override { return AllocateHost(bytes); }
   size_t AvailableBytes() const override {
@@ -125,13 +133,29 @@ class CpuDevice final : public Device {
   }
   Stream stream() const override { return {}; }
   void Synchronize() override {}
-  void Annotate(const std::string& name) override { TraceBegin(TraceLevel::kDetail, name); }
+  void Annotate(const std::string& name) override {
+    TraceBegin(TraceLevel::kDetail, name);
+    if (CpuProfile::Current() == &profile_) profile_.Annotate(name);
+  }
+  void StartProfile() override { CpuProfile::Current() = &profile_; }
+  std::vector<ProfiledLaunch> StopProfile() override {
+    CpuProfile::Current() = nullptr;
+    return profile_.Take();
+  }
   void Copy(void* to, const void* from, size_t bytes) override {
     if (bytes > 0) std::memcpy(to, from, bytes);
   }
 
  private:
+  // The values of dnnl::cpu_isa are bit sets. An extension contains the bits of its base instruction set.
+  static bool Has(dnnl::cpu_isa wanted) {
+    const auto bits = static_cast<unsigned>(wanted);
+    return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;
+  }
+
   int threads_;
+  CpuLayout layout_;
+  CpuProfile profile_;
 };
 
 }  // namespace
@@ -150,8 +174,8 @@ int AvailableCores() {
   return static_cast<int>(cores.size());
 }
 
-std::unique_ptr<Device> MakeCpuDevice(int threads) {
-  return std::make_unique<CpuDevice>(threads);
+std::unique_ptr<Device> MakeCpuDevice(int threads, CpuLayout layout) {
+  return std::make_unique<CpuDevice>(threads, layout);
 }
 
 }  // namespace deeper

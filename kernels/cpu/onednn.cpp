@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
+#include "kernels/cpu/profile.h"
 
 // Descriptors of version 3 take additional arguments.
 #if DNNL_VERSION_MAJOR >= 3
@@ -54,6 +55,14 @@ dnnl::primitive_attr Attributes(bool relu = false) {
   return attr;
 }
 
+Dims ShapeOf(const Desc& desc) {
+#if DNNL_VERSION_MAJOR >= 3
+  return desc.get_dims();
+#else
+  return desc.dims();
+#endif
+}
+
 // Version 2 creates a primitive descriptor from an operation descriptor, version 3 directly. Empty if oneDNN
 // does not support it.
 template <class P, class... Args>
@@ -65,13 +74,28 @@ typename P::primitive_desc Describe(const dnnl::primitive_attr& attr, const Args
 #endif
 }
 
+bool IsReference(std::string_view implementation) {
+  return implementation.find("ref") != std::string_view::npos;  // "ref:any", "lrn_ref:any"
+}
+
+// `reference` selects oneDNN's slow reference code.
+template <class P, class Hint, class... Args>
+typename P::primitive_desc DescribeBackward(bool reference, const Hint& forward, const Args&... args) {
+  const dnnl::primitive_attr attr = Attributes();
+#if DNNL_VERSION_MAJOR >= 3
+  typename P::primitive_desc desc(Engine(), args..., forward, attr, /*allow_empty=*/true);
+#else
+  const typename P::desc operation(args...);  // next_impl() reads it
+  typename P::primitive_desc desc(operation, attr, Engine(), forward, /*allow_empty=*/true);
+#endif
+  while (reference && desc && !IsReference(desc.impl_info_str()) && desc.next_impl()) {
+  }
+  return desc;
+}
+
 template <class P, class Hint, class... Args>
 typename P::primitive_desc DescribeBackward(const Hint& forward, const Args&... args) {
-#if DNNL_VERSION_MAJOR >= 3
-  return {Engine(), args..., forward, Attributes(), /*allow_empty=*/true};
-#else
-  return {typename P::desc(args...), Attributes(), Engine(), forward, /*allow_empty=*/true};
-#endif
+  return DescribeBackward<P>(/*reference=*/false, forward, args...);
 }
 
 // Selects the first of `algorithms` with optimised code, otherwise the first that is supported.
@@ -95,19 +119,28 @@ auto Guarded(const char* what, const Desc& x, const Make& make) -> absl::StatusO
     return make();
   } catch (const dnnl::error& e) {
     const std::string message =
-        absl::StrCat("oneDNN cannot prepare ", what, " of ", absl::StrJoin(x.dims(), "x"), ": ", e.what());
+        absl::StrCat("oneDNN cannot prepare ", what, " of ", absl::StrJoin(ShapeOf(x), "x"), ": ", e.what());
     if (e.status == dnnl_unimplemented) return Unimplemented(message);
     return Internal(message);
   }
 }
 
+// Of a convolution or a linear layer: the elements of y times the weights that each of them sums.
+int64_t Macs(const WeightedDescs& d) {
+  int64_t macs = 1;
+  for (const int64_t side : ShapeOf(d.y)) macs *= side;
+  for (size_t i = 1; i < ShapeOf(d.w).size(); ++i) macs *= ShapeOf(d.w)[i];
+  return macs;
+}
+
 }  // namespace
 
 Desc DescOf(const TensorDesc& t) {
-  DEEPER_CHECK(t.layout != Layout::kNhwc, "the CPU backend does not support NHWC");
+  DEEPER_CHECK(t.pitch == 0, "the CPU backend does not support slices of channels");
   const bool blocked = t.layout == Layout::kBlocked;
   DEEPER_CHECK(!blocked || t.block == 16 || t.block == 8, std::to_string(t.block));
-  const Tag tag = !blocked ? Tag::nchw : t.block == 16 ? Tag::nChw16c : Tag::nChw8c;
+  const Tag plain = t.layout == Layout::kNhwc ? Tag::nhwc : Tag::nchw;
+  const Tag tag = !blocked ? plain : t.block == 16 ? Tag::nChw16c : Tag::nChw8c;
   return Desc({t.shape.n, t.shape.c, t.shape.h, t.shape.w}, TypeOf(t.dtype), tag);
 }
 
@@ -121,12 +154,16 @@ Desc DescOf(const ParamSpec& spec, const ParamLayout& layout) {
 }
 
 Desc AnyFormat(const Desc& desc, DType dtype) {
-  return Desc(desc.dims(), TypeOf(dtype), Tag::any);
+  return Desc(ShapeOf(desc), TypeOf(dtype), Tag::any);
 }
 
-Primitive::Primitive(const dnnl::primitive_desc_base& desc) : desc_(desc) {
+Primitive::Primitive(const dnnl::primitive_desc_base& desc, const char* name, int64_t macs) : desc_(desc) {
   if (!desc_) throw dnnl::error(dnnl_unimplemented, "no implementation on this processor");
   primitive_ = dnnl::primitive(desc_.get());
+  launch_ = {name, 0, macs};
+  for (const int arg : {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_DIFF_SRC,
+                        DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST, DNNL_ARG_WORKSPACE})
+    launch_.bytes += static_cast<int64_t>(ArgBytes(arg));
 }
 
 void Primitive::Bind(std::initializer_list<std::pair<int, void*>> args, void* scratch) {
@@ -144,7 +181,7 @@ void Primitive::Bind(std::initializer_list<std::pair<int, void*>> args, void* sc
 void Primitive::Run() const {
   if (empty()) return;
   try {
-    primitive_.execute(CpuStream(), args_);
+    Timed(launch_, [this] { primitive_.execute(CpuStream(), args_); });
   } catch (const dnnl::error& e) {
     DEEPER_CHECK(false, absl::StrCat("oneDNN ", implementation(), ": ", e.what()));
   }
@@ -162,18 +199,21 @@ absl::StatusOr<Weighted> MakeConvolution(const WeightedDescs& d, int64_t stride,
       return Describe<dnnl::convolution_forward>(Attributes(d.relu), prop_kind::forward_training, a, d.x, d.w,
                                                  d.b, d.y, strides, pads, pads);
     });
-    Weighted made = {Primitive(forward), {}, {}};
+    const int64_t macs = Macs(d);
+    Weighted made = {Primitive(forward, "convolution forward", macs), {}, {}};
     if (passes.dx) {
-      made.backward_data = Primitive(FirstFast(algorithms, [&](algorithm a) {
+      const auto desc = FirstFast(algorithms, [&](algorithm a) {
         return DescribeBackward<dnnl::convolution_backward_data>(forward, a, d.x, d.w, d.y, strides, pads,
                                                                  pads);
-      }));
+      });
+      made.backward_data = Primitive(desc, "convolution data gradient", macs);
     }
     if (passes.training) {
-      made.backward_weights = Primitive(FirstFast(algorithms, [&](algorithm a) {
+      const auto desc = FirstFast(algorithms, [&](algorithm a) {
         return DescribeBackward<dnnl::convolution_backward_weights>(forward, a, d.x, d.diff_w, d.b, d.y,
                                                                     strides, pads, pads);
-      }));
+      });
+      made.backward_weights = Primitive(desc, "convolution weight gradient", macs);
     }
     return made;
   });
@@ -185,17 +225,25 @@ absl::StatusOr<Weighted> MakeInnerProduct(const WeightedDescs& d, Passes passes)
         Attributes(d.relu), prop_kind::forward_training, d.x, d.w, d.b, d.y);
     using Data = dnnl::inner_product_backward_data;
     using Weights = dnnl::inner_product_backward_weights;
-    return Weighted{Primitive(forward),
-                    passes.dx ? Primitive(DescribeBackward<Data>(forward, d.x, d.w, d.y)) : Primitive(),
-                    passes.training ? Primitive(DescribeBackward<Weights>(forward, d.x, d.diff_w, d.b, d.y))
-                                    : Primitive()};
+    const int64_t macs = Macs(d);
+    Weighted made = {Primitive(forward, "linear forward", macs), {}, {}};
+    if (passes.dx) {
+      made.backward_data =
+          Primitive(DescribeBackward<Data>(forward, d.x, d.w, d.y), "linear data gradient", macs);
+    }
+    if (passes.training) {
+      made.backward_weights = Primitive(DescribeBackward<Weights>(forward, d.x, d.diff_w, d.b, d.y),
+                                        "linear weight gradient", macs);
+    }
+    return made;
   });
 }
 
 absl::StatusOr<ForwardBackward> MakePooling(algorithm algorithm, const Desc& x, const Desc& y,
                                             const Window& window, Passes passes) {
   const auto pad_end = [&](int axis, int64_t kernel) {
-    return std::max<int64_t>(0, (y.dims()[axis] - 1) * window.stride + kernel - x.dims()[axis] - window.pad);
+    return std::max<int64_t>(0,
+                             (ShapeOf(y)[axis] - 1) * window.stride + kernel - ShapeOf(x)[axis] - window.pad);
   };
   const Dims strides{window.stride, window.stride}, kernel{window.kernel_h, window.kernel_w};
   [[maybe_unused]] const Dims dilation{0, 0};
@@ -204,24 +252,29 @@ absl::StatusOr<ForwardBackward> MakePooling(algorithm algorithm, const Desc& x, 
     const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
     const auto forward = Describe<dnnl::pooling_forward>(Attributes(), kind, algorithm, x, y, strides, kernel,
                                                          DEEPER_SINCE_3(dilation) begin, end);
-    if (!passes.dx) return ForwardBackward{Primitive(forward), {}};
-    return ForwardBackward{Primitive(forward), Primitive(DescribeBackward<dnnl::pooling_backward>(
-                                                   forward, algorithm, x, y, strides, kernel,
-                                                   DEEPER_SINCE_3(dilation) begin, end))};
+    ForwardBackward made = {Primitive(forward, "pool forward"), {}};
+    if (!passes.dx) return made;
+    made.backward =
+        Primitive(DescribeBackward<dnnl::pooling_backward>(forward, algorithm, x, y, strides, kernel,
+                                                           DEEPER_SINCE_3(dilation) begin, end),
+                  "pool backward");
+    return made;
   });
 }
 
 absl::StatusOr<ForwardBackward> MakeLrn(const Desc& x, int64_t size, float alpha, float beta, float k,
-                                        Passes passes) {
+                                        Passes passes, bool reference_backward) {
   constexpr auto kAcross = algorithm::lrn_across_channels;
   return Guarded("a local response normalisation", x, [&] {
     const auto kind = passes.training ? prop_kind::forward_training : prop_kind::forward_inference;
     const auto forward =
         Describe<dnnl::lrn_forward>(Attributes(), kind, kAcross, x, DEEPER_SINCE_3(x) size, alpha, beta, k);
-    if (!passes.dx) return ForwardBackward{Primitive(forward), {}};
-    return ForwardBackward{Primitive(forward),
-                           Primitive(DescribeBackward<dnnl::lrn_backward>(
-                               forward, kAcross, x, x, DEEPER_SINCE_3(x) size, alpha, beta, k))};
+    ForwardBackward made = {Primitive(forward, "lrn forward"), {}};
+    if (!passes.dx) return made;
+    made.backward = Primitive(DescribeBackward<dnnl::lrn_backward>(reference_backward, forward, kAcross, x, x,
+                                                                   DEEPER_SINCE_3(x) size, alpha, beta, k),
+                              "lrn backward");
+    return made;
   });
 }
 
@@ -235,10 +288,12 @@ absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool rel
     const auto kind = training ? prop_kind::forward_training : prop_kind::forward_inference;
     const auto forward =
         Describe<dnnl::batch_normalization_forward>(Attributes(), kind, x, DEEPER_SINCE_3(x) eps, flags);
-    if (!training) return ForwardBackward{Primitive(forward), {}};
-    return ForwardBackward{Primitive(forward),
-                           Primitive(DescribeBackward<dnnl::batch_normalization_backward>(
-                               forward, prop_kind::backward, x, x, DEEPER_SINCE_3(x) eps, flags))};
+    ForwardBackward made = {Primitive(forward, "batch norm forward"), {}};
+    if (!training) return made;
+    made.backward = Primitive(DescribeBackward<dnnl::batch_normalization_backward>(
+                                  forward, prop_kind::backward, x, x, DEEPER_SINCE_3(x) eps, flags),
+                              "batch norm backward");
+    return made;
   });
 }
 
@@ -246,7 +301,8 @@ absl::StatusOr<Primitive> MakeReorder(const Desc& from, const Desc& to) {
   if (from == to) return Primitive();
   return Guarded("a change of layout", from, [&] {
     return Primitive(
-        dnnl::reorder::primitive_desc(Engine(), from, Engine(), to, Attributes(), /*allow_empty=*/true));
+        dnnl::reorder::primitive_desc(Engine(), from, Engine(), to, Attributes(), /*allow_empty=*/true),
+        "weight reorder");
   });
 }
 

@@ -5,6 +5,7 @@
 // only.
 #pragma once
 
+#include <oneapi/dnnl/dnnl_version.h>
 #include <initializer_list>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <string>
@@ -12,6 +13,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "kernels/base/device.h"
 #include "kernels/base/op.h"
 #include "kernels/base/tensor.h"
 
@@ -30,7 +32,8 @@ Desc AnyFormat(const Desc& desc, DType dtype);
 class Primitive {
  public:
   Primitive() = default;  // does nothing when run
-  explicit Primitive(const dnnl::primitive_desc_base& desc);
+  // `name` and `macs` describe a run in profiles.
+  Primitive(const dnnl::primitive_desc_base& desc, const char* name, int64_t macs = 0);
 
   bool empty() const { return !desc_; }
   // The memory descriptor for DNNL_ARG_...; size 0 if the primitive has no such argument.
@@ -47,6 +50,7 @@ class Primitive {
 
  private:
   dnnl::primitive_desc_base desc_;
+  Launch launch_;
   dnnl::primitive primitive_;
   std::unordered_map<int, dnnl::memory> args_;
 };
@@ -88,12 +92,14 @@ struct Window {
 // algorithm: pooling_max or pooling_avg_exclude_padding. SRC, DST, WORKSPACE; DIFF_DST, WORKSPACE, DIFF_SRC.
 absl::StatusOr<ForwardBackward> MakePooling(dnnl::algorithm algorithm, const Desc& x, const Desc& y,
                                             const Window& window, Passes passes);
-// SRC, DST, WORKSPACE; SRC, DIFF_DST, WORKSPACE, DIFF_SRC.
+// SRC, DST, WORKSPACE; SRC, DIFF_DST, WORKSPACE, DIFF_SRC. reference_backward: slow code for backward.
 absl::StatusOr<ForwardBackward> MakeLrn(const Desc& x, int64_t size, float alpha, float beta, float k,
-                                        Passes passes);
+                                        Passes passes, bool reference_backward);
 // SRC, SCALE, SHIFT -> DST, MEAN, VARIANCE and, in training, WORKSPACE. With given statistics, MEAN and
-// VARIANCE are inputs, and backward treats them as constants. Backward: SRC, MEAN, VARIANCE, SCALE, DIFF_DST,
-// WORKSPACE -> DIFF_SRC, DIFF_SCALE, DIFF_SHIFT. DST may be SRC, DIFF_SRC may be DIFF_DST.
+// VARIANCE are inputs, and backward treats them as constants. Backward: SRC, MEAN, VARIANCE, SCALE,
+// kShiftOfBackward, DIFF_DST, WORKSPACE -> DIFF_SRC, DIFF_SCALE, DIFF_SHIFT. DST may be SRC, DIFF_SRC may be
+// DIFF_DST. oneDNN 2 requires the shift in backward, and oneDNN 3 rejects it.
+constexpr int kShiftOfBackward = DNNL_VERSION_MAJOR >= 3 ? 0 : DNNL_ARG_SHIFT;  // 0: no argument
 absl::StatusOr<ForwardBackward> MakeBatchNorm(const Desc& x, float eps, bool relu, bool training,
                                               bool given_statistics);
 

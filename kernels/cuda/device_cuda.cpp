@@ -85,6 +85,9 @@ class GpuDevice final : public CudaDevice {
         address_(gpu.address),
         compute_capability_(gpu.properties.major * 10 + gpu.properties.minor),
         plans_(options.plan_cache, gpu.Environment(options.deterministic)) {}
+  Bf16Support bf16_support() const override {
+    return compute_capability_ >= 80 ? Bf16Support::kNative : Bf16Support::kEmulated;
+  }
   ~GpuDevice() override {
     cudaStreamSynchronize(uploads_.get());
     cudaStreamSynchronize(downloads_.get());

@@ -4,6 +4,7 @@
 #include "kernels/base/bf16.h"
 #include "kernels/base/parallel.h"
 #include "kernels/base/rng.h"
+#include "kernels/cpu/profile.h"
 #include "kernels/ops/dropout.h"
 #include "kernels/ops/join.h"
 
@@ -73,13 +74,15 @@ class DropoutCpu final : public Op {
   void Drop(const void* from, void* to) const {
     const StepContext& step = *binding_.step;
     const int64_t pixels = needs_.x.shape.spatial();
-    WithFloatType(needs_.x.dtype, [&]<class T>() {
-      ParallelFor(needs_.x.shape.n * pixels, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const Rng rng(step.seed, stream_, step.epoch, step.samples[i / pixels]);
-          DropPixel(rng, p_, needs_.x, i / pixels, i % pixels, static_cast<const T*>(from),
-                    static_cast<T*>(to));
-        }
+    Timed({"dropout", static_cast<int64_t>(2 * needs_.x.bytes())}, [&] {
+      WithFloatType(needs_.x.dtype, [&]<class T>() {
+        ParallelFor(needs_.x.shape.n * pixels, 1, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            const Rng rng(step.seed, stream_, step.epoch, step.samples[i / pixels]);
+            DropPixel(rng, p_, needs_.x, i / pixels, i % pixels, static_cast<const T*>(from),
+                      static_cast<T*>(to));
+          }
+        });
       });
     });
   }

@@ -1,4 +1,5 @@
 #include "kernels/base/parallel.h"
+#include "kernels/cpu/profile.h"
 #include "kernels/ops/flatten.h"
 #include "kernels/ops/join.h"
 
@@ -17,6 +18,10 @@ void ForEachPlane(const TensorDesc& x, const Move& move) {
       move(x.Offset(n, c, 0, 0), c < x.shape.c ? (n * x.shape.c + c) * pixels : -1, pixels, stride);
     }
   });
+}
+
+int64_t CopiedBytes(const TensorDesc& desc) {
+  return static_cast<int64_t>(2 * desc.bytes());
 }
 
 template <class T>
@@ -40,14 +45,17 @@ class FlattenCpu final : public Op {
 
   void Forward() override {
     WithFloatType(needs_.x.dtype, [&]<class T>() {
-      ToVector(needs_.x, static_cast<const T*>(binding_.x), static_cast<T*>(binding_.y));
+      Timed({"flatten", CopiedBytes(needs_.x)},
+            [&] { ToVector(needs_.x, static_cast<const T*>(binding_.x), static_cast<T*>(binding_.y)); });
     });
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
     JoinGradientsCpu(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
     WithFloatType(needs_.x.dtype, [&]<class T>() {
-      ToFeatureMap(needs_.x, static_cast<const T*>(binding_.dy[0]), static_cast<T*>(binding_.dx[0]));
+      Timed({"flatten", CopiedBytes(needs_.x)}, [&] {
+        ToFeatureMap(needs_.x, static_cast<const T*>(binding_.dy[0]), static_cast<T*>(binding_.dx[0]));
+      });
     });
   }
 };

@@ -6,34 +6,98 @@
 #include "kernels/base/bf16.h"
 #include "kernels/base/check.h"
 #include "kernels/base/parallel.h"
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/profile.h"
 
 namespace deeper {
 namespace {
 
-// `sum` fits into the L1 cache and allows `out` to be one of the parts.
+constexpr int64_t kChunk = 1024;  // whose sums fit into the L1 cache
+
+// n <= kChunk elements of one row: out = sum of the parts, and 0 where y is not positive. `out` may be one of
+// the parts.
 template <class T>
-DEEPER_SIMD void JoinSpan(const std::vector<void*>& parts, int64_t at, const T* y, T* out, int64_t count) {
-  constexpr int64_t kChunk = 1024;
+inline __attribute__((always_inline)) void JoinChunk(const T* const* parts, size_t count, int64_t at,
+                                                     const T* y, int64_t n, T* out) {
   alignas(64) float sum[kChunk];
-  for (int64_t begin = 0; begin < count; begin += kChunk) {
-    const int64_t n = std::min(kChunk, count - begin);
-    const T* first = static_cast<const T*>(parts[0]) + at + begin;
-    for (int64_t i = 0; i < n; ++i) sum[i] = ToFloat(first[i]);
-    for (size_t p = 1; p < parts.size(); ++p) {
-      const T* part = static_cast<const T*>(parts[p]) + at + begin;
-      for (int64_t i = 0; i < n; ++i) sum[i] += ToFloat(part[i]);
-    }
-    if (y != nullptr) {
-      const T* mask = y + at + begin;
-      for (int64_t i = 0; i < n; ++i) sum[i] = ToFloat(mask[i]) > 0 ? sum[i] : 0.0f;
-    }
-    for (int64_t i = 0; i < n; ++i) out[begin + i] = FromFloat<T>(sum[i]);
+  for (int64_t i = 0; i < n; ++i) sum[i] = ToFloat(parts[0][at + i]);
+  for (size_t p = 1; p < count; ++p) {
+    const T* part = parts[p] + at;
+    for (int64_t i = 0; i < n; ++i) sum[i] += ToFloat(part[i]);
   }
+  if (y != nullptr) {
+    for (int64_t i = 0; i < n; ++i) sum[i] = ToFloat(y[at + i]) > 0 ? sum[i] : 0.0f;
+  }
+  for (int64_t i = 0; i < n; ++i) out[i] = FromFloat<T>(sum[i]);
+}
+
+// Rows of `channels` elements. The rows of the parts and of y begin at `at` and are `pitch` elements apart;
+// those of `out` are dense.
+struct Rows {
+  int64_t at = 0, pitch = 0, channels = 0, count = 1;
+};
+
+#if defined(__x86_64__)
+
+// The sums of kVectors vectors stay in registers.
+template <int kVectors, class T>
+DEEPER_AVX512_INLINE void JoinVectors(const T* const* parts, size_t count, int64_t at, const T* y,
+                                      __mmask16 lanes, T* out) {
+  __m512 sum[kVectors];
+  for (int v = 0; v < kVectors; ++v) sum[v] = avx512::Load(parts[0] + at + v * avx512::kLanes, lanes);
+  for (size_t p = 1; p < count; ++p) {
+    for (int v = 0; v < kVectors; ++v)
+      sum[v] = _mm512_add_ps(sum[v], avx512::Load(parts[p] + at + v * avx512::kLanes, lanes));
+  }
+  if (y != nullptr) {
+    for (int v = 0; v < kVectors; ++v) {
+      const __m512 mask = avx512::Load(y + at + v * avx512::kLanes, lanes);
+      sum[v] = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(mask, _mm512_setzero_ps(), _CMP_GT_OQ), sum[v]);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) avx512::Store(out + v * avx512::kLanes, lanes, sum[v]);
+}
+
+template <class T>
+DEEPER_AVX512 void JoinRowsAvx512(const T* const* parts, size_t count, const T* y, const Rows& rows, T* out) {
+  constexpr __mmask16 kAll = 0xFFFF;
+  for (int64_t row = 0; row < rows.count; ++row) {
+    const int64_t at = rows.at + row * rows.pitch;
+    T* const to = out + row * rows.channels;
+    int64_t c = 0;
+    for (; c + 4 * avx512::kLanes <= rows.channels; c += 4 * avx512::kLanes)
+      JoinVectors<4>(parts, count, at + c, y, kAll, to + c);
+    for (; c + 2 * avx512::kLanes <= rows.channels; c += 2 * avx512::kLanes)
+      JoinVectors<2>(parts, count, at + c, y, kAll, to + c);
+    for (; c < rows.channels; c += avx512::kLanes)
+      JoinVectors<1>(parts, count, at + c, y, avx512::First(rows.channels - c), to + c);
+  }
+}
+
+#endif
+
+template <class T>
+DEEPER_SIMD void JoinRowsPlain(const T* const* parts, size_t count, const T* y, const Rows& rows, T* out) {
+  for (int64_t row = 0; row < rows.count; ++row) {
+    const int64_t at = rows.at + row * rows.pitch;
+    T* const to = out + row * rows.channels;
+    for (int64_t c = 0; c < rows.channels; c += kChunk)
+      JoinChunk(parts, count, at + c, y, std::min(kChunk, rows.channels - c), to + c);
+  }
+}
+
+template <class T>
+void JoinRows(const T* const* parts, size_t count, const T* y, const Rows& rows, T* out) {
+#if defined(__x86_64__)
+  if (avx512::Supported()) return JoinRowsAvx512(parts, count, y, rows, out);
+#endif
+  JoinRowsPlain(parts, count, y, rows, out);
 }
 
 // Whether the channels [first, first + part.c) of `whole` are contiguous in memory per image, as in a
 // separate tensor.
 bool IsRun(const TensorDesc& part, int64_t first, const TensorDesc& whole) {
+  if (whole.layout == Layout::kNhwc) return part.shape.c == whole.shape.c || whole.shape.spatial() == 1;
   const bool ends_block = part.shape.c % part.block == 0 || first + part.shape.c == whole.shape.c;
   return first % whole.block == 0 && ends_block;
 }
@@ -60,19 +124,29 @@ void ForEachPlane(const TensorDesc& part, int64_t channels, const Body& body) {
 }
 
 template <class T>
-void Join(const std::vector<void*>& parts, const T* y, const TensorDesc& from, int64_t first,
+void Join(const T* const* parts, size_t count, const T* y, const TensorDesc& from, int64_t first,
           const Tensor& out) {
+  T* const to = out.as<T>();
   if (IsRun(out.desc, first, from)) {
-    ForEachRun(out.desc, first, from, [&](int64_t to, int64_t at, int64_t count) {
-      JoinSpan(parts, at, y, out.as<T>() + to, count);
+    ForEachRun(out.desc, first, from, [&](int64_t begin, int64_t at, int64_t elements) {
+      JoinRows(parts, count, y, {.at = at, .channels = elements}, to + begin);
+    });
+    return;
+  }
+  const int64_t channels = out.desc.shape.c;
+  if (from.layout == Layout::kNhwc) {
+    ParallelFor(from.shape.n * from.shape.spatial(), 16, [&](int64_t begin, int64_t end) {
+      JoinRows(parts, count, y, {begin * from.shape.c + first, from.shape.c, channels, end - begin},
+               to + begin * channels);
     });
     return;
   }
   ForEachPlane(out.desc, out.desc.padded_channels(), [&](int64_t n, int64_t c) {
     for (int64_t s = 0; s < out.desc.shape.spatial(); ++s) {
-      T& to = out.as<T>()[out.desc.Offset(n, c, 0, s)];
-      to = T{};
-      if (c < out.desc.shape.c) JoinSpan(parts, from.Offset(n, first + c, 0, s), y, &to, 1);
+      T& element = to[out.desc.Offset(n, c, 0, s)];
+      element = T{};
+      if (c < channels)
+        JoinRows(parts, count, y, {.at = from.Offset(n, first + c, 0, s), .channels = 1}, &element);
     }
   });
 }
@@ -82,6 +156,15 @@ void Paste(const Tensor& from, int64_t first, const Tensor& to) {
   if (IsRun(from.desc, first, to.desc)) {
     ForEachRun(from.desc, first, to.desc, [&](int64_t at, int64_t into, int64_t count) {
       std::memcpy(to.as<T>() + into, from.as<T>() + at, static_cast<size_t>(count) * sizeof(T));
+    });
+    return;
+  }
+  if (to.desc.layout == Layout::kNhwc) {
+    const int64_t own = from.desc.shape.c, all = to.desc.shape.c;
+    ParallelFor(from.desc.shape.n * from.desc.shape.spatial(), 16, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row)
+        std::memcpy(to.as<T>() + row * all + first, from.as<T>() + row * own,
+                    static_cast<size_t>(own) * sizeof(T));
     });
     return;
   }
@@ -98,9 +181,14 @@ void Paste(const Tensor& from, int64_t first, const Tensor& to) {
 
 void JoinAnyType(const std::vector<void*>& parts, const void* y, const TensorDesc& from,
                  int64_t first_channel, const Tensor& out) {
-  DEEPER_CHECK(!parts.empty() && out.desc.dtype == from.dtype);
-  WithFloatType(from.dtype,
-                [&]<class T>() { Join(parts, static_cast<const T*>(y), from, first_channel, out); });
+  DEEPER_CHECK(!parts.empty() && parts.size() <= kMaxGradientParts && out.desc.dtype == from.dtype);
+  WithFloatType(from.dtype, [&]<class T>() {
+    const T* typed[kMaxGradientParts];
+    for (size_t i = 0; i < parts.size(); ++i) typed[i] = static_cast<const T*>(parts[i]);
+    const auto bytes = static_cast<int64_t>(out.desc.bytes() * (parts.size() + 1 + (y != nullptr ? 1 : 0)));
+    Timed({"gradient join", bytes},
+          [&] { Join(typed, parts.size(), static_cast<const T*>(y), from, first_channel, out); });
+  });
 }
 
 }  // namespace
@@ -117,7 +205,8 @@ void JoinGradientsCpu(const std::vector<void*>& parts, const void* y, const Tens
 
 void PasteChannelsCpu(Device&, const Tensor& from, int64_t first_channel, const Tensor& to) {
   DEEPER_CHECK(from.desc.dtype == to.desc.dtype);
-  WithFloatType(from.desc.dtype, [&]<class T>() { Paste<T>(from, first_channel, to); });
+  Timed({"concat", static_cast<int64_t>(2 * from.desc.bytes())},
+        [&] { WithFloatType(from.desc.dtype, [&]<class T>() { Paste<T>(from, first_channel, to); }); });
 }
 
 }  // namespace deeper

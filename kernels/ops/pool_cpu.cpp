@@ -3,6 +3,8 @@
 #include "kernels/base/bf16.h"
 #include "kernels/base/parallel.h"
 #include "kernels/base/status.h"
+#include "kernels/cpu/channel_groups.h"
+#include "kernels/cpu/profile.h"
 #include "kernels/ops/join.h"
 #include "kernels/ops/pool.h"
 #include "kernels/ops/primitive_op_cpu.h"
@@ -10,24 +12,27 @@
 namespace deeper {
 namespace {
 
-constexpr int64_t kMaxBlock = 16;
+// A group of channels of one image, of which `stored` are in memory and `channels` are not padding.
+struct Group {
+  int64_t pixels, pitch, stored, channels;
+};
 
-// Pools one block of channels: x [pixels, block] -> y [channels].
+// Pools a group: x [pixels, stored] -> y [channels].
 template <class T>
-void Average(const T* x, int64_t pixels, int64_t block, int64_t channels, T* y) {
-  float sums[kMaxBlock] = {};
-  for (int64_t p = 0; p < pixels; ++p) {
-    for (int64_t c = 0; c < block; ++c) sums[c] += ToFloat(x[p * block + c]);
+DEEPER_SIMD void Average(const T* x, const Group& g, T* y) {
+  float sums[ChannelGroups::kMax] = {};
+  for (int64_t p = 0; p < g.pixels; ++p) {
+    for (int64_t c = 0; c < g.stored; ++c) sums[c] += ToFloat(x[p * g.pitch + c]);
   }
-  for (int64_t c = 0; c < channels; ++c) y[c] = FromFloat<T>(sums[c] / static_cast<float>(pixels));
+  for (int64_t c = 0; c < g.channels; ++c) y[c] = FromFloat<T>(sums[c] / static_cast<float>(g.pixels));
 }
 
 template <class T>
-void Spread(const T* dy, int64_t pixels, int64_t block, int64_t channels, T* dx) {
-  T values[kMaxBlock] = {};  // lanes beyond `channels` stay zero
-  for (int64_t c = 0; c < channels; ++c)
-    values[c] = FromFloat<T>(ToFloat(dy[c]) / static_cast<float>(pixels));
-  for (int64_t p = 0; p < pixels; ++p) std::copy_n(values, block, dx + p * block);
+DEEPER_SIMD void Spread(const T* dy, const Group& g, T* dx) {
+  T values[ChannelGroups::kMax] = {};  // padding channels stay zero
+  for (int64_t c = 0; c < g.channels; ++c)
+    values[c] = FromFloat<T>(ToFloat(dy[c]) / static_cast<float>(g.pixels));
+  for (int64_t p = 0; p < g.pixels; ++p) std::copy_n(values, g.stored, dx + p * g.pitch);
 }
 
 class GlobalAvgPoolCpu final : public Op {
@@ -35,32 +40,30 @@ class GlobalAvgPoolCpu final : public Op {
   explicit GlobalAvgPoolCpu(const OpSetup& s) { needs_ = s.Needs({s.shape.y, s.x.dtype}); }
 
   void Forward() override {
-    ForEachBlock(binding_.x, binding_.y,
-                 [](auto* x, auto* y, int64_t pixels, int64_t block, int64_t channels) {
-                   Average(x, pixels, block, channels, y);
-                 });
+    ForEachGroup(binding_.x, binding_.y, [](auto* x, auto* y, const Group& g) { Average(x, g, y); });
   }
   void Backward() override {
     if (needs_.dx_parts.empty()) return;
     JoinGradientsCpu(binding_.dy, nullptr, needs_.y, binding_.dy[0]);
-    ForEachBlock(binding_.dx[0], binding_.dy[0],
-                 [](auto* dx, auto* dy, int64_t pixels, int64_t block, int64_t channels) {
-                   Spread(dy, pixels, block, channels, dx);
-                 });
+    ForEachGroup(binding_.dx[0], binding_.dy[0],
+                 [](auto* dx, auto* dy, const Group& g) { Spread(dy, g, dx); });
   }
 
  private:
   template <class Body>
-  void ForEachBlock(void* map, void* vector, const Body& body) const {
+  void ForEachGroup(void* map, void* vector, const Body& body) const {
     const TensorDesc& x = needs_.x;
-    const int64_t blocks = x.padded_channels() / x.block;
-    WithFloatType(x.dtype, [&]<class T>() {
-      ParallelFor(x.shape.n * blocks, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t n = i / blocks, c = i % blocks * x.block;
-          body(static_cast<T*>(map) + x.Offset(n, c, 0, 0), static_cast<T*>(vector) + n * x.shape.c + c,
-               x.shape.spatial(), x.block, std::min(x.block, x.shape.c - c));
-        }
+    const ChannelGroups groups(x);
+    Timed({"global pool", static_cast<int64_t>(x.bytes())}, [&] {
+      WithFloatType(x.dtype, [&]<class T>() {
+        ParallelFor(x.shape.n * groups.count, 1, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t n = i / groups.count, g = i % groups.count, c = g * groups.size;
+            body(static_cast<T*>(map) + x.Offset(n, c, 0, 0), static_cast<T*>(vector) + n * x.shape.c + c,
+                 Group{x.shape.spatial(), groups.pitch, groups.SizeOf(g),
+                       std::min(groups.size, x.shape.c - c)});
+          }
+        });
       });
     });
   }

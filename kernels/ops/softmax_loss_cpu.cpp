@@ -3,6 +3,7 @@
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/parallel.h"
+#include "kernels/cpu/profile.h"
 #include "kernels/ops/softmax_loss.h"
 
 namespace deeper {
@@ -96,7 +97,8 @@ HeadResult Loss(const SoftmaxLossArguments& a) {
 
 void SoftmaxLossCpu(Device&, const SoftmaxLossArguments& a) {
   a.Check();
-  *a.result = a.logits.desc.dtype == DType::kBf16 ? Loss<bf16>(a) : Loss<float>(a);
+  Timed({"loss", static_cast<int64_t>(2 * a.logits.desc.bytes())},
+        [&] { *a.result = a.logits.desc.dtype == DType::kBf16 ? Loss<bf16>(a) : Loss<float>(a); });
 }
 
 size_t SoftmaxLossWorkspaceBytesCpu(Device&, const TensorDesc&) {

@@ -123,9 +123,12 @@ class BenchCheckpointCommand final : public Command {
     figures_.save.push_back(Slowest(1e3 * saved.seconds));
 
     const std::string path = StepDirectory(dir_, step);
-    const std::string shard = path + "/" + ShardName(comm_->rank(), comm_->size());
+    ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadCheckpointManifest(path));
+    const auto shards = static_cast<int64_t>(manifest.shards.size());
+    const std::string shard = path + "/" + ShardName(comm_->rank() % shards, shards);
     const std::string bare = absl::StrCat(dir_, "/bare-", comm_->rank());
-    bytes_.resize(std::filesystem::file_size(shard));
+    bytes_.resize(std::filesystem::file_size(shard) * manifest.shards.size() /
+                  static_cast<size_t>(comm_->size()));
     absl::Status status;
     figures_.bare_write.push_back(Milliseconds([&] { status = WriteBare(bare, bytes_); }));
     for (const std::string& file : {bare, shard})

@@ -30,6 +30,7 @@ class BenchTraining {
   }
   void StepUnrecorded();
 
+  const RunConfig& config() const { return config_; }  // with the precision that the device has chosen
   Device& device() const { return *device_; }
   Network& net() const { return *net_; }
   ParamStore& params() const { return *params_; }

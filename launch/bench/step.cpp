@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/io/atomic_file.h"
 #include "kernels/base/status.h"
+#include "kernels/cpu/peak_rates.h"
 #include "launch/bench/harness.h"
 #include "launch/cli/command.h"
 #include "launch/cli/run_config.h"
@@ -28,9 +30,11 @@ constexpr CommandText kText = {
     .details = R"(Trains repeatedly on one batch of synthetic images: forward, backward and update, without
 reading data and without other ranks. The loss must fall during the warm-up. Prints medians over the repeats
 as JSON. On CUDA a step is one recording, as in training. With --profile it times one more step launch by
-launch, and writes a trace for Perfetto (ui.perfetto.dev) or Chrome, and tables to standard error.)",
+launch, and writes a trace for Perfetto (ui.perfetto.dev) or Chrome, and tables to standard error: by kind of
+launch and by layer, beside the least time at the peak rates of the device. On a CPU a launch is a oneDNN
+primitive or a pass of our own, and the peak rates are measured first.)",
     .examples = R"(deeper bench step --model=googlenet --batch=32
-deeper bench step --model=googlenet --batch=32 --precision=bf16 --threads=1
+deeper bench step --model=googlenet --batch=32 --precision=bf16 --threads=1 --profile=step.json
 deeper bench step --model=googlenet --batch=256 --precision=bf16 --device=cuda --profile=step.json)",
 };
 
@@ -51,14 +55,13 @@ class BenchStepCommand final : public Command {
           {"lr", &config_.lr, "learning rate"},
           {"seed", &config_.seed, "seed of weights and images"},
           {"trace", &trace_, "file for a timeline of the timed steps, which Perfetto opens"},
-          {"profile", &profile_, "cuda: file for the trace of a step, launch by launch"}}}};
+          {"profile", &profile_, "file for the trace of a step, launch by launch"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
-    if (!profile_.empty() && config_.device != DeviceType::kCuda)
-      return InvalidArgument("--profile needs --device=cuda, because it times launches on a GPU");
     BenchTraining training;
     RETURN_IF_ERROR(training.Prepare(config_, batch_, call.comm));
+    config_ = training.config();
     std::vector<double> losses;
     for (int i = 0; i < warmup_; ++i) {
       TimeStep(training);
@@ -114,7 +117,15 @@ class BenchStepCommand final : public Command {
     device.StartProfile();
     training.StepUnrecorded();
     const std::vector<ProfiledLaunch> profile = device.StopProfile();
-    std::fputs(ProfileText(profile, GpuOf(device.Describe()), config_.precision).c_str(), stderr);
+    std::optional<PeakRates> peak;
+    if (device.type() == DeviceType::kCpu) {
+      ASSIGN_OR_RETURN(peak, MeasureCpuPeak(device));
+      std::fprintf(stderr, "peak rates measured: copy %.1f GB/s, fp32 %.0f GFLOP/s, bf16 %.0f GFLOP/s\n\n",
+                   peak->bytes_per_second / 1e9, peak->fp32_flops / 1e9, peak->bf16_flops / 1e9);
+    } else if (const GpuSpec* const gpu = GpuOf(device.Describe()); gpu != nullptr) {
+      peak = gpu->peak();
+    }
+    std::fputs(ProfileText(profile, peak, config_.precision).c_str(), stderr);
     return WriteFileAtomically(profile_, TraceJson(profile));
   }
 
@@ -146,6 +157,7 @@ class BenchStepCommand final : public Command {
                                        {"batch", batch_},
                                        {"warmup", warmup_},
                                        {"repeats", repeats_}};
+    if (config_.device == DeviceType::kCpu) settings["cpu_layout"] = NameOf(config_.cpu_layout);
     if (config_.device == DeviceType::kCuda) {
       settings["fusion"] = NameOf(config_.fusion);
       settings["cuda_graph"] = config_.cuda_graph;

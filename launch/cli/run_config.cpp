@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <latch>
@@ -11,6 +12,7 @@
 #include "comm/agree.h"
 #include "comm/node_places.h"
 #include "kernels/base/check.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -47,6 +49,14 @@ absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const C
   return MakeCudaDevice(options);
 }
 
+absl::Status CheckPrecision(const RunConfig& config, const Device& device) {
+  if (config.precision != DType::kBf16 || device.bf16_support() != Bf16Support::kNone)
+    return absl::OkStatus();
+  return InvalidArgument(
+      "--precision=bf16: ", device.Describe(),
+      ", does not support it, because oneDNN needs AVX-512; use --precision=fp32, or auto");
+}
+
 }  // namespace
 
 FlagGroup Pick(RunConfig& config, const char* title, const std::vector<std::string_view>& names) {
@@ -75,7 +85,8 @@ FlagGroup InputFlags(RunConfig& config) {
 }
 
 FlagGroup MachineFlags(RunConfig& config) {
-  return Pick(config, "Machine", {"device", "precision", "fusion", "cuda_graph", "plan_cache", "threads"});
+  return Pick(config, "Machine",
+              {"device", "precision", "fusion", "cuda_graph", "plan_cache", "threads", "cpu_layout"});
 }
 
 Flag CheckpointFlag(std::string& path) {
@@ -88,12 +99,21 @@ FlagGroup With(FlagGroup group, const std::vector<Flag>& more) {
   return group;
 }
 
-absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm) {
-  if (config.device == DeviceType::kCuda) return Agree(comm, MakeGpu(config, comm));
-  const int cores = OwnCores(comm);
-  const int threads = config.threads > 0 ? config.threads : cores;
-  CheckThreads(threads);
-  return MakeCpuDevice(threads);
+absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(RunConfig& config, Communicator& comm) {
+  std::unique_ptr<Device> device;
+  if (config.device == DeviceType::kCuda) {
+    ASSIGN_OR_RETURN(device, Agree(comm, MakeGpu(config, comm)));
+  } else {
+    const int cores = OwnCores(comm);
+    const int threads = config.threads > 0 ? config.threads : cores;
+    CheckThreads(threads);
+    device = MakeCpuDevice(threads, config.cpu_layout);
+  }
+  ChoosePrecision(*device, comm, config);
+  RETURN_IF_ERROR(Agree(comm, CheckPrecision(config, *device)));
+  const std::string warning = PrecisionWarning(*device, config);
+  if (!warning.empty() && comm.rank() == 0) std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
+  return device;
 }
 
 }  // namespace deeper

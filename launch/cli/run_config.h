@@ -22,7 +22,7 @@ FlagGroup ModelFlags(RunConfig& config);
 FlagGroup PixelFlags(RunConfig& config);
 // Those, --stage_dir and --direct_io: for packed data.
 FlagGroup InputFlags(RunConfig& config);
-// --device, --precision, --fusion, --cuda_graph, --plan_cache, --threads.
+// --device, --precision, --fusion, --cuda_graph, --plan_cache, --threads, --cpu_layout.
 FlagGroup MachineFlags(RunConfig& config);
 // --checkpoint, for commands that read a checkpoint.
 Flag CheckpointFlag(std::string& path);
@@ -34,7 +34,9 @@ FlagGroup With(FlagGroup group, const std::vector<Flag>& more);
 //   cpu   config.threads threads, or OwnCores() threads if that is 0.
 //   cuda  the GPU whose number is the rank's number on its machine, modulo the number of GPUs, and the cores
 //         next to that GPU.
-// Errors are those of MakeCudaDevice, the same on all ranks.
-absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(const RunConfig& config, Communicator& comm);
+// Replaces config.precision if it is auto, and warns on rank 0 about a precision that the device emulates.
+// Errors, the same on all ranks, are those of MakeCudaDevice, and InvalidArgument for a precision that a
+// device does not support.
+absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(RunConfig& config, Communicator& comm);
 
 }  // namespace deeper

@@ -50,7 +50,7 @@ class ListCommand final : public Command {
     if (call.operands.size() != 1) return InvalidArgument("needs one directory");
     ASSIGN_OR_RETURN(const std::vector<CheckpointInfo> checkpoints,
                      WithExitCode(ListCheckpoints(call.operands[0]), ExitCode::kCheckpoint));
-    std::vector<std::vector<std::string>> rows = {{"step", "ranks", "MB", "top-1", "saved", "state"}};
+    std::vector<std::vector<std::string>> rows = {{"step", "shards", "MB", "top-1", "saved", "state"}};
     for (const CheckpointInfo& info : checkpoints) {
       rows.push_back({absl::StrCat(info.step), absl::StrCat(info.shards), Megabytes(info.bytes),
                       info.top1.has_value() ? absl::StrFormat("%.4f", *info.top1) : "-", TimeOf(info.path),

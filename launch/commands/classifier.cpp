@@ -69,7 +69,8 @@ std::vector<FlagGroup> ClassifierFlags::Groups() {
 
 absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communicator& comm) {
   Classifier classifier;
-  ASSIGN_OR_RETURN(classifier.device, MakeDeviceFor(flags.config, comm));
+  classifier.config = flags.config;
+  ASSIGN_OR_RETURN(classifier.device, MakeDeviceFor(classifier.config, comm));
   if (flags.checkpoint.empty() == flags.config.init_from.empty())
     return InvalidArgument("needs either --checkpoint=DIR or --init_from=FILE");
   const std::string& path = flags.checkpoint.empty() ? flags.config.init_from : flags.checkpoint;
@@ -83,7 +84,6 @@ absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communic
   const json found = json::parse(text);
 
   classifier.step = found.at(0).get<int64_t>();
-  classifier.config = flags.config;
   const int cores = OwnCores(comm);
   RETURN_IF_ERROR(Agree(comm, FillIn(found.at(1), flags.batch, cores, classifier)));
   ASSIGN_OR_RETURN(const std::vector<std::string> warnings,

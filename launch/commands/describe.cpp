@@ -177,9 +177,11 @@ class DescribeCommand final : public Command {
   }
 
  private:
-  absl::Status Plan(const Model& model) const {
+  absl::Status Plan(const Model& model) {
     ASSIGN_OR_RETURN(const GpuSpec gpu, FindGpu(gpu_));
     const bool fusion = FusionOf(config_);
+    if (config_.precision == kAutoPrecision)  // auto
+      config_.precision = gpu.compute_capability >= 800 ? DType::kBf16 : DType::kF32;
     ASSIGN_OR_RETURN(const StepPlan plan, PlanStep(model, batch_, config_.precision, fusion, gpu));
     StepPlan separate;
     if (fusion && !json_) {

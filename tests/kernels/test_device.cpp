@@ -15,6 +15,8 @@ std::unique_ptr<Device> MakeTestDevice() {
   const char* const name = std::getenv("DEEPER_TEST_DEVICE");
   const std::string wanted = name == nullptr ? "cpu" : name;
   if (wanted == "cpu") return MakeCpuDevice();
+  if (wanted == "cpu-blocked") return MakeCpuDevice(0, CpuLayout::kBlocked);
+  if (wanted == "cpu-nhwc") return MakeCpuDevice(0, CpuLayout::kNhwc);
 #ifdef DEEPER_CUDA
   if (wanted == "cuda-host") return MakeHostCudaDevice();
 #endif

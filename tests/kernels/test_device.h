@@ -1,4 +1,4 @@
-// The device of the op tests: $DEEPER_TEST_DEVICE is cpu (default), cuda-host or cuda.
+// The device of the op tests: $DEEPER_TEST_DEVICE is cpu (default), cpu-blocked, cpu-nhwc, cuda-host or cuda.
 #pragma once
 
 #include <memory>

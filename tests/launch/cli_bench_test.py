@@ -26,7 +26,19 @@ class Bench(Cli):
         for figure in "images_per_second", "step_ms", "forward_ms", "backward_ms", "update_ms", "peak_rss_bytes", "arena_bytes":
             self.assertGreater(report[figure], 0)
         self.fails(USAGE, ["--warmup"], "bench", "step", "--warmup=0")
-        self.fails(USAGE, ["--profile", "--device=cuda"], "bench", "step", "--profile=trace.json")
+
+    def test_profile_of_a_step(self):
+        trace = self.dir / "profile.json"
+        done = run("bench", "step", *MODEL, "--batch=4", "--num_classes=10", "--warmup=3", "--repeats=1", f"--profile={trace}")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stderr, r"peak rates measured: copy [\d.]+ GB/s, fp32 \d+ GFLOP/s, bf16 \d+ GFLOP/s")
+        for row in "convolution forward", "convolution data gradient", "convolution weight gradient", "pool forward", "sgd", "optimizer":
+            self.assertRegex(done.stderr, rf"(?m)^{row} +\d+ +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+$")
+        ran = json.loads(trace.read_text())["traceEvents"]
+        self.assertEqual(ran[-1]["name"], "sgd")
+        self.assertEqual(ran[-1]["args"]["scope"], "optimizer")
+        starts = [event["ts"] for event in ran]
+        self.assertEqual(starts, sorted(starts))
 
     def test_op(self):
         small = ["--stem=small", "--batch=1", "--repeats=1", "--threads=1"]

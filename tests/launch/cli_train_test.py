@@ -4,6 +4,7 @@
 cli_train_test.py DEEPER MPIRUN [unittest arguments]
 """
 import json
+import os
 import pathlib
 import shutil
 import struct
@@ -82,6 +83,38 @@ class Training(Cli):
             saved = shards(parts / self.step_20.name)
             self.assertEqual(len(saved), max(1, ranks))
             self.assertEqual(saved, shards(whole / self.step_20.name))
+
+    def test_layouts_of_the_cpu_share_checkpoints(self):
+        """A run may continue in the other layout, where only rounding differs."""
+        losses = {}
+        for layout, other, named in ("blocked", "nhwc", "in blocks of "), ("nhwc", "blocked", "in NHWC"):
+            saved, metrics = self.dir / layout, self.dir / f"{layout}.jsonl"
+            said = self.succeeds(*self.train, "--max_steps=2", f"--cpu_layout={layout}", f"--checkpoint_dir={saved}")
+            self.assertIn(f"fp32, feature maps {named}", said)
+            self.succeeds(*self.train, "--max_steps=4", f"--cpu_layout={other}", f"--checkpoint_dir={saved}", f"--metrics_out={metrics}")
+            losses[layout] = [step["loss"] for step in events(metrics, "step")]
+        self.assertEqual(len(losses["nhwc"]), 2)
+        numpy.testing.assert_allclose(losses["nhwc"], losses["blocked"], rtol=1e-4)
+
+    def test_precision(self):
+        """auto: bf16 only with bf16 instructions; explicit bf16 is warned about without them."""
+        def device(precision, instructions):
+            limit = {"ONEDNN_MAX_CPU_ISA": instructions}
+            done = run(*self.train, "--max_steps=1", f"--precision={precision}", env=os.environ | limit)
+            return done, done.stdout
+        _, said = device("auto", "DEFAULT")
+        native = "with bf16," in said or "AMX," in said
+        self.assertIn(f", {'bf16' if native else 'fp32'}, feature maps", said)
+        done, said = device("auto", "AVX512_CORE")
+        self.assertIn(", fp32, feature maps", said)
+        self.assertNotIn("warning", done.stderr)
+        done, said = device("bf16", "AVX512_CORE")
+        if ", AVX-512," in device("fp32", "AVX512_CORE")[1]:  # else the processor has no AVX-512, and bf16 is an error
+            self.assertIn("deeper: warning: --precision=bf16: ", done.stderr)
+            self.assertIn("use --precision=fp32, or auto", done.stderr)
+        done, said = device("bf16", "AVX2")
+        self.assertEqual(done.returncode, USAGE)
+        self.assertIn("--precision=bf16: ", done.stderr)
 
     def test_a_finished_run_stays_as_it_is(self):
         before = {path: path.stat().st_mtime_ns for path in self.checkpoints.rglob("*")}

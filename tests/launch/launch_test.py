@@ -132,16 +132,40 @@ class DryRun(Launch):
         del job["SLURM_NTASKS"]
         self.assertIn("--host node1:8,node2:8,node3:8 -n 24 ", self.line(**job | {"SLURM_TASKS_PER_NODE": "1(x3)"})[0])
 
+    def test_slurm_variables_of_mpirun(self):
+        """Open MPI takes its slots from Slurm's variables, and starts its daemons beside the shell of an `srun --pty`."""
+        self.executable("scontrol", "echo localhost")
+        self.executable("deeper", "exit 0")
+        self.executable("mpirun", f"[ $1 = --version ] && exec {OPTIONS.mpirun} --version; echo $SLURM_TASKS_PER_NODE $SLURM_OVERLAP")
+        self.gpus(8)
+        result = self.launch(f"--mpirun={self.dir}/bin/mpirun", f"--deeper={self.dir}/bin/deeper", "--", "train", SLURM_JOB_NODELIST="localhost",
+                             SLURM_TASKS_PER_NODE="1")
+        self.assertEqual(result.stdout.strip(), "8(x1) 1", result.stderr)
+
+    def test_log_dir(self):
+        """A file per rank; the run before it keeps its own."""
+        self.executable("deeper", "echo rank $OMPI_COMM_WORLD_RANK")
+        for runs in 1, 2:
+            result = self.launch(f"--deeper={self.dir}/bin/deeper", "-n", "2", "--oversubscribe", f"--log_dir={self.dir}/logs", "--", "eval")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn(f"{self.dir}/logs/", result.stderr)
+            outputs = sorted(path.read_text() for path in (self.dir / "logs").glob("*/*/rank.*/stdout"))
+            self.assertEqual(outputs, sorted(runs * ["rank 0\n", "rank 1\n"]))
+            time.sleep(1)  # names are times
+
     def test_pbs(self):
         (self.dir / "nodes").write_text("node1\nnode1\nnode2\nnode2\n")
         self.assertIn("--host node1:2,node2:2 -n 4 ", self.line(PBS_NODEFILE=str(self.dir / "nodes"), PBS_JOBID="7.server")[0])
 
     def test_what_other_hosts_need(self):
         line, reasons = self.line("--hosts=192.0.2.77:1", NCCL_DEBUG="INFO")
-        name = re.search(r"--mca btl_tcp_if_include (\S+) --mca oob_tcp_if_include \1 -x NCCL_SOCKET_IFNAME==\1 ", line)
+        # Other hosts may give the interface another name. MPI knows it by its subnet.
+        subnet = r"[\d.]+/\d+"
+        name = re.search(rf"--mca btl_tcp_if_include ({subnet}) --mca oob_tcp_if_include \1 -x NCCL_SOCKET_IFNAME==(\S+) ", line)
         self.assertIsNotNone(name, line)
-        self.assertIn(f"network: {name[1]}: the route to 192.0.2.77", reasons)
+        self.assertIn(f"network: {name[2]}: the route to 192.0.2.77", reasons)
         self.assertIn("-x NCCL_DEBUG", line)
+        self.assertIn("-x CUDA_VISIBLE_DEVICES", self.line("--hosts=192.0.2.77:1", CUDA_VISIBLE_DEVICES="1,3")[0])
         self.assertNotIn("NCCL", self.line("-n", "1", NCCL_DEBUG="INFO")[0])
         self.assertNotIn("IFNAME==", self.line("--hosts=192.0.2.77:1", NCCL_SOCKET_IFNAME="ib0")[0])
 
@@ -184,6 +208,22 @@ class Mistakes(Launch):
         self.refuses(COMMUNICATION, ["192.0.2.77 does not answer", "no such key"], two, "--rsh_agent=agent")
         self.executable("agent", "exec sleep 1000")
         self.refuses(COMMUNICATION, ["192.0.2.77 does not answer", "nothing within 0.5 s"], two, "--rsh_agent=agent", "--probe_seconds=0.5")
+        self.refuses(COMMUNICATION, ["--min_hosts=2", "only 1 answer"], two, "--rsh_agent=agent", "--probe_seconds=0.5", "--shrink",
+                     "--min_hosts=2")
+
+    def test_a_host_that_misses_a_probe(self):
+        self.executable("agent", f"mkdir {self.dir}/probed && exit 1; exit 0")
+        self.executable("mpirun", f"[ $1 = --version ] && exec {OPTIONS.mpirun} --version; echo $4")
+        result = self.launch("--hosts=localhost:1,192.0.2.77:1", "--rsh_agent=agent", f"--mpirun={self.dir}/bin/mpirun", "--shrink", "--", "eval")
+        self.assertEqual(result.stdout, "2\n", result.stderr)
+
+    def test_elastic_runs_shrink_to_a_power_of_two(self):
+        self.executable("agent", "[ $1 != 192.0.2.78 ]")
+        self.executable("mpirun", f"[ $1 = --version ] && exec {OPTIONS.mpirun} --version; echo $4")
+        for mode, ranks in ("true", "3"), ("elastic", "2"):
+            result = self.launch("--hosts=localhost:1,192.0.2.77:2,192.0.2.78:1", "--rsh_agent=agent", f"--mpirun={self.dir}/bin/mpirun", "--shrink",
+                                 "--probe_seconds=5", "--", "train", f"--deterministic={mode}")
+            self.assertEqual(result.stdout, ranks + "\n", result.stderr)
 
 
 class Restarts(Launch):
@@ -352,15 +392,18 @@ class NothingOutlives(Launch):
 
 class Scripts(Launch):
     def test_of_slurm(self):
-        """Requeues only after a USR1 that ended in a checkpoint."""
-        self.executable("scontrol", f'echo "$@" >> {self.dir}/scontrol')
+        """Requeues only after a USR1 or a preemption that ended in a checkpoint."""
+        self.executable("scontrol", f'[ $1 = requeue ] && echo "$@" >> {self.dir}/scontrol || cat {self.dir}/job')
         self.executable("deeper-run", f'''echo "$@" > {self.dir}/arguments
 trap 'exit 75' USR1 TERM
 [ "$5" = go ] || exit 3
 touch {self.dir}/ready
 while :; do sleep 0.05; done''')
-        for word, blow, code, requeued in (("go", signal.SIGUSR1, PREEMPTED, "requeue 7\n"), ("go", signal.SIGTERM, PREEMPTED, ""),
-                                           ("fail", None, 3, "")):
+        running, preempted = "PreemptEligibleTime=2026-11-28T10:00:00 PreemptTime=None", "PreemptTime=2026-11-28T11:00:00"
+        for word, blow, code, job_of_slurm, requeued in (
+                ("go", signal.SIGUSR1, PREEMPTED, running, "requeue 7\n"), ("go", signal.SIGTERM, PREEMPTED, running, ""),
+                ("go", signal.SIGTERM, PREEMPTED, preempted, "requeue 7\n"), ("fail", None, 3, preempted, "")):
+            (self.dir / "job").write_text(job_of_slurm)
             for name in "ready", "scontrol":
                 (self.dir / name).unlink(missing_ok=True)
             environment = os.environ | {"PATH": f"{self.dir}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}

@@ -164,7 +164,7 @@ class Page(Case):
         pipe = self.dir / "pipe"
         os.mkfifo(pipe)
         result = run("report", write_run(self.dir / "run.jsonl", example_run()), f"--output={pipe}")
-        self.assertEqual(result.returncode, USAGE)
+        self.assertEqual(result.returncode, DATA)
         self.assertIn("not a regular file", result.stderr)
         self.assertTrue(pipe.is_fifo())
 

@@ -1,91 +1,182 @@
 #!/usr/bin/env python3
-"""launch/deploy/slurm/train.sbatch in a Slurm of one node, which this test starts: a job returns to the queue after a signal, and resumes.
-Run it manually, as root, with slurmctld, slurmd, slurm-client and munge of Debian. It takes about three minutes, because Slurm delays a
-requeued job by two.
+"""Jobs in a Slurm of two nodes, which this test starts: each daemon runs in the namespaces of its own host (tests/multinode/hosts.py).
+
+Counted as not run where namespaces are not allowed, or slurmctld, slurmd, slurm-client or munge of Debian are missing.
 
 slurm_test.py DEEPER_RUN DEEPER MPIRUN [unittest arguments]
 """
 import os
 import pathlib
+import re
 import secrets
 import shutil
-import socket
 import subprocess
+import sys
 import time
 import unittest
 
-from launch_test import OPTIONS, STEPS, TRAIN, Launch, newest, unittest_arguments
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "multinode"))
+import hosts
+from launch_test import COMMUNICATION, OPTIONS, PREEMPTED, STEPS, TRAIN, USAGE, Launch, newest, unittest_arguments
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "launch/deploy/slurm/train.sbatch"
+TOOLS = "munged", "slurmctld", "slurmd", "sbatch", "srun"
+CONTROLLER, NODES = "head", ("n1", "n2")
+# cred_expire: a job waits for so long after it was requeued. The partition "high" preempts jobs of "low".
 CONFIGURATION = """
 ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldHost={controller}({address})
 SlurmUser=root
-AuthInfo=socket={dir}/munge.socket
+AuthInfo=socket={dir}/munge.socket,cred_expire=5
 StateSaveLocation={dir}/state
-SlurmdSpoolDir={dir}/spool
+SlurmdSpoolDir={dir}/spool.%n
+TmpFS={dir}/tmp.%n
 SlurmctldPidFile={dir}/slurmctld.pid
-SlurmdPidFile={dir}/slurmd.pid
+SlurmdPidFile={dir}/slurmd.%n.pid
+SlurmctldLogFile={dir}/slurmctld.log
+SlurmdLogFile={dir}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-SwitchType=switch/none
 SelectType=select/cons_tres
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2
-PartitionName=all Nodes=ALL Default=YES
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
+SlurmdParameters=config_overrides
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+KillWait=20
+SlurmdTimeout=10
+ReturnToService=2
+NodeName=DEFAULT CPUs=4 RealMemory=1000
+{nodes}
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF
 """
 
 
 class Slurm(Launch):
+    """A run of 1 to 2 ranks, a rank on each node."""
+
     def setUp(self):
         super().setUp()
         self.dir.chmod(0o755)
+        self.hosts = self.enterContext(hosts.Hosts((CONTROLLER, *NODES)))
         (self.dir / "state").mkdir()
+        for node in NODES:
+            (self.dir / f"spool.{node}").mkdir()
+            (self.dir / f"tmp.{node}").mkdir()
         (self.dir / "key").write_bytes(secrets.token_bytes(128))
         (self.dir / "key").chmod(0o600)
-        (self.dir / "slurm.conf").write_text(CONFIGURATION.format(dir=self.dir, host=socket.gethostname()))
-        os.environ["SLURM_CONF"] = str(self.dir / "slurm.conf")
+        nodes = "\n".join(f"NodeName={node} NodeAddr={self.hosts.addresses[node]}" for node in NODES)
+        (self.dir / "slurm.conf").write_text(CONFIGURATION.format(
+            dir=self.dir, controller=CONTROLLER, address=self.hosts.addresses[CONTROLLER], nodes=nodes))
+        self.executable("deeper", f'exec {OPTIONS.deeper} "$@"')
         self.executable("deeper-run", f'exec {OPTIONS.deeper_run} --deeper={OPTIONS.deeper} --mpirun={OPTIONS.mpirun} "$@"')
-        os.environ["PATH"] += f":{self.dir}/bin"
+        self.environment = os.environ | {"SLURM_CONF": str(self.dir / "slurm.conf"), "PATH": f"{self.dir}/bin:{os.environ['PATH']}"}
         munge = {name: f"--{name}-file={self.dir}/munge.{name}" for name in ("pid", "log", "seed")}
-        for daemon in (["munged", "--foreground", "--force", f"--socket={self.dir}/munge.socket", f"--key-file={self.dir}/key", *munge.values()],
-                       ["slurmctld", "-D", "-c"], ["slurmd", "-D"]):
-            self.start(daemon)
-            time.sleep(1)
+        munge = [f"--socket={self.dir}/munge.socket", f"--key-file={self.dir}/key", *munge.values()]
+        self.start(CONTROLLER, "munged", "--foreground", "--force", *munge)
+        self.wait_for(lambda: (self.dir / "munge.socket").exists())
+        self.start(CONTROLLER, "slurmctld", "-D", "-c")
+        self.nodes = {node: self.start(node, "slurmd", "-D") for node in NODES}
+        self.wait_for(lambda: self.slurm("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"])
 
-    def start(self, daemon):
-        process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *daemon], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def start(self, host, *daemon):
+        command = ["setpriv", "--pdeathsig", "KILL", *self.hosts.enter(host), *daemon]
+        process = subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
+        return process
 
     def slurm(self, *command):
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        """The output of a command on the controller; empty if it fails, as before all daemons are up."""
+        return subprocess.run([*self.hosts.enter(CONTROLLER), *command], capture_output=True, text=True, env=self.environment).stdout
+
+    def srun(self, *command):
+        command = [*self.hosts.enter(CONTROLLER), "srun", "--nodes=2", "--ntasks=2", *command]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=120)
+
+    def submit(self, launcher, *flags):
+        """-> number of a job with train.sbatch that needs both nodes."""
+        job = self.slurm("env", f"LAUNCHER={launcher}", "sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--time=10",
+                         f"--output={self.dir}/output", str(SCRIPT), *TRAIN[1:], f"--checkpoint_dir={self.dir}/run", *flags).strip()
+        self.assertRegex(job, r"^\d+$")
+        self.addCleanup(self.slurm, "scancel", "--full", "--signal=KILL", job)
+        return job
+
+    def output(self):
+        path = self.dir / "output"
+        return path.read_text() if path.exists() else ""
+
+    def state(self, job):
+        return re.findall(r"JobState=(\w+)", self.slurm("scontrol", "show", "job", job))[0]
 
     def wait_for(self, condition):
-        end = time.monotonic() + 300
+        end = time.monotonic() + 120
         while not condition():
-            time.sleep(0.5)
+            time.sleep(0.2)
             if time.monotonic() > end:
-                self.fail(self.slurm("scontrol", "show", "job") + (self.dir / "output").read_text())
+                self.fail(self.slurm("scontrol", "show", "job") + self.slurm("sinfo") + self.output())
 
-    def test_requeue(self):
-        run = self.dir / "run"
-        sbatch = ["--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=0", "--time=10", f"--output={self.dir}/output", str(SCRIPT), *TRAIN[1:],
-                  f"--checkpoint_dir={run}", "--deterministic=true"]
-        self.slurm("sbatch", "--test-only", *sbatch)
-        job = self.slurm("sbatch", "--parsable", *sbatch).strip()
-        self.wait_for(lambda: newest(run) >= 20)
-        self.slurm("scancel", "--batch", "--signal=USR1", job)  # as five minutes before its time limit
-        self.wait_for(lambda: "JobState=PENDING" in self.slurm("scontrol", "show", "job", job))
-        self.wait_for(lambda: "JobState=COMPLETED" in self.slurm("scontrol", "show", "job", job))
-        output = (self.dir / "output").read_text()
-        self.assertRegex(output, r"resume +none")
-        self.assertRegex(output, r"resume .*: \d+ steps done")
-        self.assertEqual(newest(run), STEPS)
+    def test_srun_without_pmi_starts_no_separate_trainings(self):
+        result = self.srun("--mpi=none", "deeper", *TRAIN)
+        self.assertEqual(result.returncode, USAGE, result.stderr)
+        self.assertEqual(result.stdout, "")
+        self.assertEqual(len(re.findall(r"the launcher started 2 processes .*srun --mpi=pmix", result.stderr)), 1, result.stderr)
+
+    def test_srun_with_pmix(self):
+        result = self.srun("--mpi=pmix", "deeper", *TRAIN, "--max_steps=10")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stdout, r"ranks +2 over mpi")
+
+    def test_a_lost_node_is_named(self):
+        """Slurm ends the step on the other node as well."""
+        with self.hosts.job_of(["env", f"SLURM_CONF={self.dir}/slurm.conf", *self.hosts.enter(CONTROLLER), "srun", "--nodes=2", "--ntasks=2",
+                                "--mpi=pmix", OPTIONS.deeper, *TRAIN, "--max_steps=1000000", "--log_every=10"], self.dir / "srun") as job:
+            self.assertTrue(job.wait_for_text("step 20/", 60), job.text())
+            self.hosts.lose("n2")
+            self.assertIsNotNone(job.wait_until_gone(60), job.text())
+            self.assertRegex(job.text(), r"rank 0 of 2: rank 1 (has sent no heartbeat|was lost)")
+            self.assertEqual(job.process.returncode, COMMUNICATION, job.text())
+
+    def requeues(self, launcher, stop):
+        """The job saves at a stop, returns to the queue, and trains on to its end."""
+        job = self.submit(launcher, "--checkpoint_every=1000000", "--checkpoint_minutes=0", "--log_every=1")
+        self.wait_for(lambda: "step 10/" in self.output())
+        stop(job)
+        self.wait_for(lambda: "is saved; run the same command again" in self.output())
+        saved = newest(self.dir / "run")
+        self.assertTrue(0 < saved < STEPS, self.output())
+        self.wait_for(lambda: self.state(job) == "COMPLETED")
+        self.assertRegex(self.output(), rf"resume .*: {saved} steps done")
+        self.assertEqual(newest(self.dir / "run"), STEPS)
+
+    def preempt(self, job):
+        self.slurm("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1")
+
+    def signal(self, job):
+        """As five minutes before the time limit."""
+        self.slurm("scancel", "--batch", "--signal=USR1", job)
+
+    def test_requeue_at_the_time_limit_with_mpirun(self):
+        self.requeues("deeper-run", self.signal)
+
+    def test_requeue_at_the_time_limit_with_srun(self):
+        self.requeues("srun", self.signal)
+
+    def test_requeue_after_a_preemption(self):
+        self.requeues("srun", self.preempt)
+
+    def test_scancel_saves_and_does_not_requeue(self):
+        job = self.submit("srun", "--checkpoint_every=1000000", "--log_every=1", "--max_steps=1000000")
+        self.wait_for(lambda: "step 10/" in self.output())
+        self.slurm("scancel", job)
+        self.wait_for(lambda: self.state(job) == "CANCELLED" and "is saved; run the same command again" in self.output())
+        self.assertGreater(newest(self.dir / "run"), 0)
+        self.assertIn(f"Exited with exit code {PREEMPTED}", self.output())
 
 
 if __name__ == "__main__":
-    if missing := [tool for tool in ("munged", "slurmctld", "slurmd", "sbatch") if shutil.which(tool) is None]:
-        raise SystemExit(f"not run: {', '.join(missing)} not installed")
-    unittest.main(argv=[__file__, *unittest_arguments])
+    if reason := hosts.obstacle() or next((f"{tool} is not installed" for tool in TOOLS if shutil.which(tool) is None), None):
+        print(f"not run: {reason}")
+        sys.exit(hosts.NOT_RUN)
+    unittest.main(argv=[sys.argv[0], *unittest_arguments])

@@ -34,14 +34,17 @@ def obstacle():
 
 
 class Hosts:
+    def __init__(self, names=NAMES):
+        self.addresses = {name: f"10.77.0.{number}" for number, name in enumerate(names, 1)}
+
     def __enter__(self):
         self.holders = {}
         try:
-            for name in (SWITCH, *NAMES):
+            for name in (SWITCH, *self.addresses):
                 self.hold(name)
             self.inside(SWITCH, "ip link add bridge type bridge && ip link set bridge up")
-            for name in NAMES:
-                self.plug_in(name, ADDRESSES[name] + "/24")
+            for name, address in self.addresses.items():
+                self.plug_in(name, address + "/24")
         except BaseException:
             self.__exit__()
             raise
@@ -112,7 +115,7 @@ class Hosts:
 
     def job_of(self, command, output):
         """Prepares the environment for a command that reaches other hosts with enter_host."""
-        pids = {name: self.holders[name].pid for name in NAMES}
-        pids |= {ADDRESSES[name]: pid for name, pid in pids.items()}
+        pids = {name: self.holders[name].pid for name in self.addresses}
+        pids |= {self.addresses[name]: pid for name, pid in pids.items()}
         os.environ["DEEPER_TEST_HOSTS"] = " ".join(f"{name}={pid}" for name, pid in pids.items())
         return Job(command, output)

@@ -1,5 +1,6 @@
 #include "trainer/checkpoint/checkpoint_manifest.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -138,6 +139,16 @@ std::vector<std::string> TensorDifferences(const std::vector<TensorEntry>& file,
     differences.resize(kEnough + 1);
   }
   return differences;
+}
+
+int64_t ShardsOf(int64_t elements, int ranks) {
+  constexpr int64_t kFewRanks = 8, kLeastBytes = int64_t{16} << 20;
+  const int64_t large = elements * static_cast<int64_t>(sizeof(float)) / kLeastBytes;
+  return std::clamp<int64_t>(large, std::min<int64_t>(ranks, kFewRanks), ranks);
+}
+
+int WriterOf(int64_t shard, int64_t shard_count, int ranks) {
+  return static_cast<int>(shard * ranks / shard_count);
 }
 
 StateRange ShardRange(int64_t elements, int64_t shard, int64_t shard_count) {

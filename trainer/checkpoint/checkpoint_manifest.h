@@ -85,6 +85,11 @@ struct StateRange {
   int64_t begin = 0, end = 0;
   int64_t size() const { return end - begin; }
 };
+// The number of shards that `ranks` ranks write: one each for few ranks; else files of at least 16 MiB, of
+// which a parallel file system takes few more quickly than many.
+int64_t ShardsOf(int64_t elements, int ranks);
+// The rank that writes a shard. The writers are spread over the ranks, and so over the machines.
+int WriterOf(int64_t shard, int64_t shard_count, int ranks);
 StateRange ShardRange(int64_t elements, int64_t shard, int64_t shard_count);
 
 std::string ShardName(int64_t shard, int64_t shard_count);  // "shard-00000-of-00004.h5"

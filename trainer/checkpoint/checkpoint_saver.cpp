@@ -18,6 +18,13 @@
 namespace deeper {
 namespace {
 
+// The shard that a rank writes; nullopt: none.
+std::optional<int64_t> ShardOf(int rank, int64_t shards, int ranks) {
+  for (int64_t shard = 0; shard < shards; ++shard)
+    if (WriterOf(shard, shards, ranks) == rank) return shard;
+  return std::nullopt;
+}
+
 // Between checks for the peers. Request::Wait makes no pause and would occupy a core that computes.
 constexpr std::chrono::milliseconds kPause{1};
 
@@ -101,7 +108,9 @@ CheckpointSaver::CheckpointSaver(std::string directory, const Retention& retenti
       device_(device),
       lock_(lock),
       tensors_(StateTensors(params, WithOptimizer::kYes)),
-      range_(ShardRange(tensors_.back().entry.end(), comm.rank(), comm.size())),
+      shards_(ShardsOf(tensors_.back().entry.end(), comm.size())),
+      shard_(ShardOf(comm.rank(), shards_, comm.size())),
+      range_(shard_ ? ShardRange(tensors_.back().entry.end(), *shard_, shards_) : StateRange{0, 0}),
       thread_([this] { Run(); }) {}
 
 CheckpointSaver::~CheckpointSaver() {
@@ -209,17 +218,22 @@ absl::Status CheckpointSaver::IfOwner(const std::function<absl::Status()>& chang
   return change();
 }
 
-// Returns those of all ranks, on every rank.
+// Returns all shards, on every rank.
 absl::StatusOr<std::vector<CheckpointShard>> CheckpointSaver::WriteShards(const Job& job) {
-  const std::string path =
-      UnfinishedStepDirectory(directory_, job.state.step) + "/" + ShardName(comm_.rank(), comm_.size());
-  const absl::StatusOr<CheckpointShard> mine = WriteCheckpointShard(
-      path, job.state.step, range_, [&](const auto& take) { job.snapshot->Visit(take); });
+  absl::StatusOr<CheckpointShard> mine = CheckpointShard();
+  if (shard_) {
+    const std::string path =
+        UnfinishedStepDirectory(directory_, job.state.step) + "/" + ShardName(*shard_, shards_);
+    mine = WriteCheckpointShard(path, job.state.step, range_,
+                                [&](const auto& take) { job.snapshot->Visit(take); });
+  }
   RETURN_IF_ERROR(AgreeWithPeers(mine.status()));
   static_assert(std::is_trivially_copyable_v<CheckpointShard>);
-  std::vector<CheckpointShard> all(static_cast<size_t>(peers_->size()));
+  std::vector<CheckpointShard> all(static_cast<size_t>(peers_->size())), shards;
   peers_->AllGather(&*mine, all.data(), sizeof(CheckpointShard), {}).Wait();
-  return all;
+  for (int64_t shard = 0; shard < shards_; ++shard)
+    shards.push_back(all[static_cast<size_t>(WriterOf(shard, shards_, peers_->size()))]);
+  return shards;
 }
 
 // Agree, after all ranks have arrived.

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -118,7 +119,9 @@ class CheckpointSaver {
   Device& device_;
   const DirectoryLock* const lock_;  // may be null
   const std::vector<StateTensor> tensors_;
-  const StateRange range_;  // of the state, that this rank writes
+  const int64_t shards_;                // of a checkpoint
+  const std::optional<int64_t> shard_;  // that this rank writes
+  const StateRange range_;              // of the state, in it
   std::array<Snapshot, 2> snapshots_;
   size_t next_snapshot_ = 0;
 

@@ -60,10 +60,11 @@ std::string TraceJson(const std::vector<ProfiledLaunch>& profile) {
   return nlohmann::ordered_json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump() + "\n";
 }
 
-std::string ProfileText(const std::vector<ProfiledLaunch>& profile, const GpuSpec* gpu, DType precision) {
+std::string ProfileText(const std::vector<ProfiledLaunch>& profile, const std::optional<PeakRates>& peak,
+                        DType precision) {
   Groups by_name, by_scope;
   for (const ProfiledLaunch& ran : profile) {
-    const double floor_us = gpu == nullptr ? 0 : FloorMicroseconds(ran.launch, *gpu, precision);
+    const double floor_us = peak.has_value() ? FloorMicroseconds(ran.launch, *peak, precision) : 0;
     const Spent spent = {1, ran.duration_ms, floor_us / 1000};
     by_name[ran.launch.name] += spent;
     by_scope[ran.scope] += spent;

@@ -1,6 +1,7 @@
 // The measured launches of a step, as tables and for trace viewers.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,8 +13,9 @@ namespace deeper {
 // In the trace event format, which Perfetto (ui.perfetto.dev) and Chrome read.
 std::string TraceJson(const std::vector<ProfiledLaunch>& profile);
 
-// Two tables of times, by launch name and by scope, longest first, with the share of the time that the GPU
-// needs at least (FloorMicroseconds). gpu == nullptr: that minimum is not known.
-std::string ProfileText(const std::vector<ProfiledLaunch>& profile, const GpuSpec* gpu, DType precision);
+// Two tables of times, by launch name and by scope, longest first, with the share of the time that the device
+// needs at least (FloorMicroseconds). nullopt: that minimum is not known.
+std::string ProfileText(const std::vector<ProfiledLaunch>& profile, const std::optional<PeakRates>& peak,
+                        DType precision);
 
 }  // namespace deeper

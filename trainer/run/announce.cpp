@@ -51,7 +51,10 @@ void TrainSetup::Announce() {
   row("model", absl::StrFormat("%s, images of %d x %d x %d, %d classes, %d parameters, %d head%s", model.name,
                                model.channels, model.image_size, model.image_size, model.num_classes,
                                TrainedParameters(), model.heads.size(), model.heads.size() == 1 ? "" : "s"));
-  row("device", absl::StrFormat("%s, %s", device.Describe(), NameOf(config.precision)));
+  const TensorDesc map = device.FeatureMap({}, config.precision);
+  row("device",
+      absl::StrFormat("%s, %s, feature maps %s", device.Describe(), NameOf(config.precision),
+                      map.block > 1 ? absl::StrCat("in blocks of ", map.block, " channels") : "in NHWC"));
   row("memory", absl::StrFormat("%d MiB of activations per rank", net->arena_bytes() >> 20));
   row("ranks", absl::StrFormat("%d over %s", comm.size(), comm.name()));
   if (connection.comm != nullptr) row("gradients", absl::StrCat("over ", connection.description));

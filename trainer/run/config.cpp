@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "comm/node_places.h"
 #include "kernels/base/exit_code.h"
@@ -132,6 +133,20 @@ absl::Status Validate(const RunConfig& c) {
   if (c.data.empty() == !c.synthetic)
     return Invalid("pass either --data=DIR (packed shards, see `deeper pack`) or --synthetic");
   return absl::OkStatus();
+}
+
+void ChoosePrecision(const Device& device, Communicator& comm, RunConfig& config) {
+  if (config.precision != kAutoPrecision) return;
+  int64_t native = device.bf16_support() == Bf16Support::kNative ? 1 : 0;
+  comm.AllReduce(&native, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
+  config.precision = native == 1 ? DType::kBf16 : DType::kF32;
+}
+
+std::string PrecisionWarning(const Device& device, const RunConfig& config) {
+  if (config.precision != DType::kBf16 || device.bf16_support() != Bf16Support::kEmulated) return "";
+  return absl::StrCat("--precision=bf16: ", device.Describe(),
+                      ", has no bf16 instructions and emulates them, which takes longer than fp32; use "
+                      "--precision=fp32, or auto");
 }
 
 // Tuned sizes differ between runs, and with them the order of sums on more than two ranks. They also cannot

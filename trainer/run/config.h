@@ -58,9 +58,18 @@ constexpr auto Choices(Fusion) {
                                         {"off", Fusion::kOff, "layer by layer, for comparisons"}});
 }
 
+constexpr auto Choices(CpuLayout) {
+  return std::to_array<Choice<CpuLayout>>(
+      {{"auto", CpuLayout::kAuto, "nhwc for bf16 on processors with AMX, else blocked"},
+       {"blocked", CpuLayout::kBlocked, "blocks of 16 channels with AVX-512, of 8 without"},
+       {"nhwc", CpuLayout::kNhwc, "the channels of a pixel are contiguous"}});
+}
+
 constexpr auto Choices(DeviceType) {
   return std::to_array<Choice<DeviceType>>({{"cpu", DeviceType::kCpu}, {"cuda", DeviceType::kCuda}});
 }
+
+constexpr auto kAutoPrecision = static_cast<DType>(-1);  // until ChoosePrecision
 
 // One field per flag of the same name; their rows are in config_flags.cpp. Zero or empty means not given.
 struct RunConfig {
@@ -72,7 +81,7 @@ struct RunConfig {
   bool aux = true;
   double aux_weight = 0.3;
   bool dropout = true;
-  DType precision = DType::kF32;  // or kBf16
+  DType precision = DType::kF32;  // or kBf16, kAutoPrecision
   std::string init_from;
 
   // Data.
@@ -136,6 +145,7 @@ struct RunConfig {
   // Device and communication.
   DeviceType device = DeviceType::kCpu;
   int threads = 0;  // per rank, on a CPU; 0: its share of the cores
+  CpuLayout cpu_layout = CpuLayout::kAuto;
   Transport comm = Transport::kAuto;
   double watchdog_seconds = 300;  // 0: none
   Fusion fusion = Fusion::kAuto;
@@ -168,6 +178,10 @@ absl::StatusOr<std::vector<LrScale>> LrScalesOf(const RunConfig& config);
 inline bool FusionOf(const RunConfig& config) {
   return config.fusion == Fusion::kAuto;
 }
+// Collective. Replaces precision=auto by bf16 if the devices of all ranks compute it natively, else by fp32.
+void ChoosePrecision(const Device& device, Communicator& comm, RunConfig& config);
+// A warning if the device emulates the chosen precision, else "".
+std::string PrecisionWarning(const Device& device, const RunConfig& config);
 size_t BucketBytesOf(const RunConfig& config);
 // Collective. How the ranks of `comm` sum gradients.
 GradientSum GradientSumOf(const RunConfig& config, Communicator& comm);

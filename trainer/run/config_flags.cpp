@@ -13,7 +13,11 @@ constexpr auto kEveryAugment = Choices(Augment());
 constexpr Choice<Augment> kAugments[] = {kEveryAugment[0], kEveryAugment[1], kEveryAugment[2],
                                          kEveryAugment[3]};
 constexpr Choice<Augment> kValPresets[] = {kEveryAugment[0], kEveryAugment[4], kEveryAugment[5]};
-constexpr Choice<DType> kPrecisions[] = {{"fp32", DType::kF32}, {"bf16", DType::kBf16}};
+constexpr Choice<DType> kPrecisions[] = {
+    {"auto", kAutoPrecision, "bf16 where the devices of all ranks compute it natively, else fp32"},
+    {"fp32", DType::kF32},
+    {"bf16", DType::kBf16}};
+constexpr Choice<DType> kWirePrecisions[] = {{"fp32", DType::kF32}, {"bf16", DType::kBf16}};
 
 std::vector<Flag> NetworkFlags(RunConfig& c) {
   return {{"model", OneOf(&c.model, ModelNames()), "network architecture"},
@@ -142,11 +146,12 @@ std::vector<Flag> MachineFlags(RunConfig& c) {
        "cuda: file of tuned library calls; default: ~/.cache/deeper/plans.json; empty: tune in every run"},
       {"threads", &c.threads, "cpu: compute threads per rank",
        Range(0, 1024, "the rank's share of the cores that it may use")},
+      {"cpu_layout", &c.cpu_layout, "cpu: layout of feature maps in memory, for tests and measurements"},
       {"watchdog_seconds", &c.watchdog_seconds,
        "abort with exit code 5 if a rank makes no progress or sends no heartbeat for this time",
        Range(0, 1e9, "disabled"), "seconds"},
       {"comm", &c.comm, "cuda: transport of gradients between GPUs"},
-      {"wire", OneOf(&c.wire, kPrecisions),
+      {"wire", OneOf(&c.wire, kWirePrecisions),
        "precision of gradients between ranks; bf16 halves the bytes, and adds the rounding error to the "
        "gradients of the next step"},
       {"all_reduce", &c.all_reduce, "cpu: algorithm that sums gradients over ranks"},

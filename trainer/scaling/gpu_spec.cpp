@@ -80,9 +80,9 @@ std::string DevicePropertiesJson(const GpuSpec& gpu) {
       .dump();
 }
 
-double FloorMicroseconds(const Launch& launch, const GpuSpec& gpu, DType dtype, double efficiency) {
-  const double flops = dtype == DType::kBf16 ? gpu.bf16_flops : gpu.fp32_flops;
-  return 1e6 * std::max(static_cast<double>(launch.bytes) / gpu.bytes_per_second,
+double FloorMicroseconds(const Launch& launch, const PeakRates& peak, DType dtype, double efficiency) {
+  const double flops = dtype == DType::kBf16 ? peak.bf16_flops : peak.fp32_flops;
+  return 1e6 * std::max(static_cast<double>(launch.bytes) / peak.bytes_per_second,
                         2 * static_cast<double>(launch.macs) / (efficiency * flops));
 }
 

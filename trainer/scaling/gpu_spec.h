@@ -24,6 +24,8 @@ struct GpuSpec {
   int64_t shared_bytes;  // that a block may request
   int64_t l2_bytes, memory_bytes;
   int64_t clock_khz, memory_clock_khz;
+
+  PeakRates peak() const { return {bytes_per_second, bf16_flops, fp32_flops}; }
 };
 
 std::vector<std::string> GpuNames();  // the values of --gpu
@@ -36,6 +38,10 @@ const GpuSpec* GpuOf(std::string_view description);
 std::string DevicePropertiesJson(const GpuSpec& gpu);
 
 // The larger of the time to move the bytes and the time to compute, at this fraction of the peak of `dtype`.
-double FloorMicroseconds(const Launch& launch, const GpuSpec& gpu, DType dtype, double efficiency = 1);
+double FloorMicroseconds(const Launch& launch, const PeakRates& peak, DType dtype, double efficiency = 1);
+inline double FloorMicroseconds(const Launch& launch, const GpuSpec& gpu, DType dtype,
+                                double efficiency = 1) {
+  return FloorMicroseconds(launch, gpu.peak(), dtype, efficiency);
+}
 
 }  // namespace deeper

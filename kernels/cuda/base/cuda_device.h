@@ -117,7 +117,7 @@ class CudaDevice : public Device {
   enum class Mode { kGpu, kHost, kPlan };
 
   DeviceType type() const final { return DeviceType::kCuda; }
-  int64_t channel_block() const final { return 1; }
+  int64_t channel_block(DType) const final { return 1; }
   Mode mode() const { return mode_; }
 
   // Called before and after every launch. Begin returns false if nothing should be enqueued (kPlan).

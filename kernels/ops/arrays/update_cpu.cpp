@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/base/parallel.h"
+#include "kernels/cpu/profile.h"
 #include "kernels/ops/arrays/arrays.h"
 #include "kernels/ops/arrays/update.h"
 
@@ -34,8 +36,12 @@ DEEPER_SIMD void UpdateRange(const Rule rule, const StepScalars now, const Updat
 void UpdateCpu(Device& device, const UpdateRule& any, const StepScalars* now, const UpdateArrays& a) {
   std::visit(
       [&](const auto& rule) {
-        ParallelFor(a.count, 256 * kDecayGroup,
-                    [&](int64_t begin, int64_t end) { UpdateRange(rule, *now, a, begin, end); });
+        using Rule = std::remove_cvref_t<decltype(rule)>;
+        constexpr auto kFloats = 3 + 2 * Rule::kStates;  // read and written per parameter
+        Timed({Rule::kName, a.count * kFloats * static_cast<int64_t>(sizeof(float))}, [&] {
+          ParallelFor(a.count, 256 * kDecayGroup,
+                      [&](int64_t begin, int64_t end) { UpdateRange(rule, *now, a, begin, end); });
+        });
       },
       any);
   if (a.narrow != nullptr) NarrowCpu(device, a.w, a.narrow, a.count);

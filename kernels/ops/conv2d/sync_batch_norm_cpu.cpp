@@ -6,16 +6,18 @@
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/parallel.h"
+#include "kernels/cpu/channel_groups.h"
 
 namespace deeper {
 namespace {
 
-// A block of channels of one image: [pixels][block].
+// Some channels of one image: [pixels][count], with `pitch` elements from pixel to pixel.
 template <class T>
-DEEPER_SIMD void AddMoments(const T* x, int64_t pixels, int64_t block, double* sum, double* squares) {
+DEEPER_SIMD void AddMoments(const T* x, int64_t pixels, int64_t pitch, int64_t count, double* sum,
+                            double* squares) {
   for (int64_t p = 0; p < pixels; ++p) {
-    for (int64_t j = 0; j < block; ++j) {
-      const double value = ToFloat(x[p * block + j]);
+    for (int64_t j = 0; j < count; ++j) {
+      const double value = ToFloat(x[p * pitch + j]);
       sum[j] += value;
       squares[j] += value * value;
     }
@@ -23,12 +25,12 @@ DEEPER_SIMD void AddMoments(const T* x, int64_t pixels, int64_t block, double* s
 }
 
 template <class T>
-DEEPER_SIMD void SubtractLine(const T* x, int64_t pixels, int64_t block, const float* constant,
+DEEPER_SIMD void SubtractLine(const T* x, int64_t pixels, int64_t pitch, int64_t count, const float* constant,
                               const float* slope, const float* mean, T* dx) {
   for (int64_t p = 0; p < pixels; ++p) {
-    for (int64_t j = 0; j < block; ++j) {
-      const float line = constant[j] + slope[j] * (ToFloat(x[p * block + j]) - mean[j]);
-      dx[p * block + j] = FromFloat<T>(ToFloat(dx[p * block + j]) - line);
+    for (int64_t j = 0; j < count; ++j) {
+      const float line = constant[j] + slope[j] * (ToFloat(x[p * pitch + j]) - mean[j]);
+      dx[p * pitch + j] = FromFloat<T>(ToFloat(dx[p * pitch + j]) - line);
     }
   }
 }
@@ -46,21 +48,24 @@ SyncBatchNormCpu::SyncBatchNormCpu(const TensorDesc& x, SumOverRanks sum) : x_(x
 // The sums are doubles, which hold squares of floats exactly. The variance, a difference of two large sums,
 // therefore has no error that is visible in a float.
 int64_t SyncBatchNormCpu::Measure(const void* x, int64_t rows, float* mean, float* variance) {
-  const int64_t block = x_.block, channels = x_.padded_channels(), pixels = x_.shape.spatial();
+  const ChannelGroups groups(x_);
+  const int64_t channels = x_.padded_channels();
   std::fill(sums_.begin(), sums_.end(), 0.0);
   double* const sum = sums_.data();
   double* const squares = sum + channels;
   double& count = sums_.back();
   WithFloatType(x_.dtype, [&]<class T>() {
     const auto* values = static_cast<const T*>(x);
-    ParallelFor(channels, block, [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; c += block) {
+    ParallelFor(groups.count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t g = begin; g < end; ++g) {
+        const int64_t c = g * groups.size;
         for (int64_t n = 0; n < rows; ++n)
-          AddMoments(values + x_.Offset(n, c, 0, 0), pixels, block, sum + c, squares + c);
+          AddMoments(values + x_.Offset(n, c, 0, 0), x_.shape.spatial(), groups.pitch, groups.SizeOf(g),
+                     sum + c, squares + c);
       }
     });
   });
-  count = static_cast<double>(rows * pixels);
+  count = static_cast<double>(rows * x_.shape.spatial());
   sum_(sums_.data(), sums_.size());
   count_ = static_cast<int64_t>(count);
   for (int64_t c = 0; c < x_.shape.c && count_ > 0; ++c) {
@@ -92,12 +97,13 @@ void SyncBatchNormCpu::Complete(const Gradient& gradient) {
   WithFloatType(x_.dtype, [&]<class T>() {
     const auto* x = static_cast<const T*>(gradient.x);
     auto* dx = static_cast<T*>(gradient.dx);
-    const int64_t blocks = x_.padded_channels() / x_.block;
-    ParallelFor(gradient.rows * blocks, 1, [&](int64_t begin, int64_t end) {
+    const ChannelGroups groups(x_);
+    ParallelFor(gradient.rows * groups.count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t first = i % blocks * x_.block, at = x_.Offset(i / blocks, first, 0, 0);
-        SubtractLine(x + at, x_.shape.spatial(), x_.block, &constant_[static_cast<size_t>(first)],
-                     &slope_[static_cast<size_t>(first)], &mean_[static_cast<size_t>(first)], dx + at);
+        const int64_t g = i % groups.count, at = x_.Offset(i / groups.count, g * groups.size, 0, 0);
+        const auto first = static_cast<size_t>(g * groups.size);
+        SubtractLine(x + at, x_.shape.spatial(), groups.pitch, groups.SizeOf(g), &constant_[first],
+                     &slope_[first], &mean_[first], dx + at);
       }
     });
   });

@@ -63,7 +63,7 @@ class LazyDevice final : public Device {
  public:
   DeviceType type() const override { return DeviceType::kCuda; }
   std::string Describe() const override { return "lazy"; }
-  int64_t channel_block() const override { return 1; }
+  int64_t channel_block(DType) const override { return 1; }
   Buffer Allocate(size_t bytes) override { return AllocateHost(bytes); }
   Buffer AllocateStaging(size_t bytes) override {
     ++stagings;

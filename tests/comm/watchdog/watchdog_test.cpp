@@ -146,7 +146,9 @@ TEST(Watchdog, NamesARankThatIsStuck) {
     ASSERT_THAT(ranks.said(), SizeIs(1));
     EXPECT_THAT(ranks.said()[0],
                 AllOf(HasSubstr("rank 0 says: rank " + std::to_string(stuck) + " has made no progress for"),
-                      HasSubstr("step 3, in the loader")));
+                      HasSubstr("step 3, in the loader"),
+                      HasSubstr("(rank " + std::to_string(stuck) + ": process " + std::to_string(getpid()) +
+                                " on host ")));
   }
 }
 

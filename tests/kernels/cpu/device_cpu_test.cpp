@@ -46,12 +46,20 @@ TEST_F(CpuDeviceTest, KnowsItsMemory) {
   EXPECT_LT(available, size_t{1} << 50);
 }
 
-TEST_F(CpuDeviceTest, FeatureMapsAreBlocked) {
-  const auto device = MakeCpuDevice(1);
-  const int64_t block = device->channel_block();
-  EXPECT_TRUE(block == 8 || block == 16) << block;
-  EXPECT_EQ(device->FeatureMap({1, 3, 2, 2}, DType::kF32),
-            (TensorDesc{{1, 3, 2, 2}, DType::kF32, Layout::kBlocked, block}));
+TEST_F(CpuDeviceTest, LayoutOfFeatureMapsAndImages) {
+  constexpr Shape kShape = {1, 3, 2, 2};
+  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+    const auto blocked = MakeCpuDevice(1, CpuLayout::kBlocked);
+    const int64_t block = blocked->channel_block(dtype);
+    EXPECT_TRUE(block == 8 || block == 16) << block;
+    EXPECT_EQ(blocked->FeatureMap(kShape, dtype), (TensorDesc{kShape, dtype, Layout::kBlocked, block}));
+    EXPECT_EQ(blocked->Images(kShape, dtype), (TensorDesc{kShape, dtype, Layout::kNchw}));
+    const auto nhwc = MakeCpuDevice(1, CpuLayout::kNhwc);
+    EXPECT_EQ(nhwc->FeatureMap(kShape, dtype), (TensorDesc{kShape, dtype, Layout::kNhwc}));
+    EXPECT_EQ(nhwc->Images(kShape, dtype), (TensorDesc{kShape, dtype, Layout::kNhwc}));
+  }
+  const auto automatic = MakeCpuDevice(1);
+  EXPECT_EQ(automatic->FeatureMap(kShape, DType::kF32).layout, Layout::kBlocked);
 }
 
 }  // namespace

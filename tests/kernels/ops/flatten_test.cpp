@@ -11,7 +11,7 @@ using testing::TestDevice;
 using testing::Values;
 
 std::vector<TensorDesc> EveryLayout(const Shape& shape, DType dtype) {
-  const int64_t block = TestDevice().channel_block();
+  const int64_t block = TestDevice().channel_block(dtype);
   std::vector<TensorDesc> descs = {{shape, dtype, Layout::kNhwc}};
   if (TestDevice().type() == DeviceType::kCpu || shape.spatial() == 1) descs.push_back({shape, dtype});
   if (block > 1) descs.push_back({shape, dtype, Layout::kBlocked, block});

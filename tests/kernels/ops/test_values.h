@@ -26,7 +26,7 @@ using Doubles = std::vector<double>;
 
 // The activation types that the device supports: bf16 needs AVX-512 on the CPU.
 inline std::vector<DType> TestTypes() {
-  if (TestDevice().type() == DeviceType::kCpu && TestDevice().channel_block() < 16) return {DType::kF32};
+  if (TestDevice().bf16_support() == Bf16Support::kNone) return {DType::kF32};
   return {DType::kF32, DType::kBf16};
 }
 

@@ -47,6 +47,26 @@ TEST(CheckpointManifest, ATableThatDoesNotAddUpIsRefused) {
               HasSubstr("do not fit together"));
 }
 
+TEST(CheckpointManifest, ManyRanksWriteFewerLargerShards) {
+  constexpr int64_t kGoogLeNet = 27'000'000, kMiB = (int64_t{1} << 20) / 4;  // elements
+  EXPECT_EQ(ShardsOf(kMiB, 1), 1);
+  EXPECT_EQ(ShardsOf(kMiB, 8), 8);
+  EXPECT_EQ(ShardsOf(kMiB, 9), 8) << "few files, but a small state";
+  EXPECT_EQ(ShardsOf(kGoogLeNet, 4096), 8);
+  EXPECT_EQ(ShardsOf(1600 * kMiB, 4096), 100) << "of 16 MiB";
+  EXPECT_EQ(ShardsOf(1600 * kMiB, 64), 64);
+  for (const int ranks : {1, 3, 9, 64, 4096}) {
+    const int64_t shards = ShardsOf(1600 * kMiB, ranks);
+    int last = -1;
+    for (int64_t shard = 0; shard < shards; ++shard) {
+      const int writer = WriterOf(shard, shards, ranks);
+      EXPECT_GT(writer, last) << "a rank writes one shard";
+      last = writer;
+    }
+    EXPECT_LT(last, ranks);
+  }
+}
+
 TEST(CheckpointManifest, ShardsCoverTheStateOnce) {
   for (const int64_t shards : {1, 3, 7}) {
     int64_t next = 0;

@@ -144,6 +144,20 @@ TEST_F(CheckpointTest, ShardsHoldTheFlatStateInTheOrderOfTheTable) {
   EXPECT_EQ(manifest.elements(), static_cast<int64_t>(expected.size()));
 }
 
+TEST_F(CheckpointTest, ManyRanksWriteFewerShardsOfTheSameState) {
+  OnRanks(12, [&](Communicator& comm) {
+    ExampleParams params;
+    params.Fill(7);
+    EXPECT_TRUE(SaveCheckpoint(directory_, ExampleState(1), params.store(), comm).ok());
+  });
+  EXPECT_TRUE(fs::exists(StepDirectory(directory_, 1) + "/" + ShardName(7, 8)));
+  EXPECT_THAT(VerifyCheckpoint(directory_), IsEmpty());
+  ASSERT_TRUE(Load(1).ok());
+  ExampleParams expected;
+  expected.Fill(7);
+  EXPECT_EQ(params_.Bits(), expected.Bits());
+}
+
 // One random flip at a time in the bytes of shards and manifest. DEEPER_BIT_FLIPS=10000 makes more of them.
 TEST_F(CheckpointTest, EveryFlippedBitIsFoundAndNamed) {
   OnRanks(3, [&](Communicator& comm) {

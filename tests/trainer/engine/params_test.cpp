@@ -179,7 +179,7 @@ class SmallDevice final : public Device {
   explicit SmallDevice(size_t bytes) : available_(bytes) {}
   DeviceType type() const override { return DeviceType::kCpu; }
   std::string Describe() const override { return "small"; }
-  int64_t channel_block() const override { return 8; }
+  int64_t channel_block(DType) const override { return 8; }
   Buffer Allocate(size_t bytes) override {
     if (bytes > available_) return {};
     available_ -= bytes;

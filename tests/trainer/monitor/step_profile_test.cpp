@@ -56,8 +56,7 @@ TEST(StepProfile, TraceHasEveryLaunch) {
 }
 
 TEST(StepProfile, TextSumsUpByLaunchAndByModule) {
-  const GpuSpec gpu = Gpu();
-  const std::string text = ProfileText(kProfile, &gpu, DType::kBf16);
+  const std::string text = ProfileText(kProfile, Gpu().peak(), DType::kBf16);
   EXPECT_THAT(text, ContainsRegex("\nconv +2 +8\\.000 +80\\.0 +4\\.000 +50\\.0\n"));
   EXPECT_THAT(text, ContainsRegex("\nconv1 +2 +7\\.000 +70\\.0 +4\\.000 +57\\.1\n"));
   EXPECT_THAT(text, ContainsRegex("\ntotal +4 +10\\.000 +100\\.0 +5\\.500 +55\\.0\n"));
@@ -65,7 +64,7 @@ TEST(StepProfile, TextSumsUpByLaunchAndByModule) {
 }
 
 TEST(StepProfile, TextWithoutAFloor) {
-  const std::string text = ProfileText(kProfile, nullptr, DType::kBf16);
+  const std::string text = ProfileText(kProfile, std::nullopt, DType::kBf16);
   EXPECT_THAT(text, ContainsRegex("\nconv +2 +8\\.000 +80\\.0\n"));
   EXPECT_THAT(text, Not(HasSubstr("floor")));
 }

@@ -77,7 +77,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
   const Mistake mistakes[] = {
       {[](RunConfig& c) { c.global_batch = 0; }, "--global_batch=0"},
       {[](RunConfig& c) { c.model = "googlenot"; }, "--model=googlenot: must be one of googlenet, "},
-      {[](RunConfig& c) { c.precision = DType::kU8; }, "--precision=: must be one of fp32, bf16"},
+      {[](RunConfig& c) { c.precision = DType::kU8; }, "--precision=: must be one of auto, fp32, bf16"},
       {[](RunConfig& c) { c.augment = Augment::kBvlc; },
        "--augment=: must be one of none, flip, crop, inception"},
       {[](RunConfig& c) { c.val_preset = Augment::kFlip; },

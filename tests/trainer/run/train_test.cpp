@@ -38,7 +38,7 @@ class SmallMachine final : public Device {
   explicit SmallMachine(size_t bytes) : bytes_(bytes) {}
   DeviceType type() const override { return cpu_->type(); }
   std::string Describe() const override { return cpu_->Describe(); }
-  int64_t channel_block() const override { return cpu_->channel_block(); }
+  int64_t channel_block(DType type) const override { return cpu_->channel_block(type); }
   Buffer Allocate(size_t bytes) override { return cpu_->Allocate(bytes); }
   size_t AvailableBytes() const override { return bytes_; }
   Stream stream() const override { return cpu_->stream(); }
