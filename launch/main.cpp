@@ -32,7 +32,7 @@ namespace deeper {
 
 // The functions that make the commands, in the order of `deeper --help`.
 #define DEEPER_COMMANDS                                                                                      \
-  MakePack, MakeVerify, MakeDescribe, MakeDoctor, MakeTrain, MakeEval, MakePredict, MakeExport,              \
+  MakePack, MakeVerify, MakeDescribe, MakeDoctor, MakeTrain, MakeEval, MakePredict, MakeExport, MakeImport,  \
       MakeCheckpointList, MakeCheckpointDiff, MakeCheckpointReshard, MakeReport, MakeBenchStep, MakeBenchOp, \
       MakeBenchComm, MakeBenchLoader, MakeBenchCheckpoint, MakeBenchScaling
 

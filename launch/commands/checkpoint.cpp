@@ -7,14 +7,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
-#include "data/io/atomic_file.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/run_config.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/checkpoint_tools.h"
-#include "trainer/checkpoint/weights_file.h"
 #include "trainer/monitor/text_layout.h"
 
 namespace deeper {
@@ -139,47 +137,6 @@ class ReshardCommand final : public Command {
   std::string output_;
 };
 
-// ---- export
-
-constexpr CommandText kExportText = {
-    .name = "export",
-    .summary = "exports the weights of a checkpoint for other programs",
-    .operands = "",
-    .details =
-        R"(Writes the weights of a checkpoint, without the optimizer's state. An hdf5 file has one float32 data
-set per parameter, under its name in torchvision (convolutions O,I,H,W), and the description of the network
-as attributes of the file.)",
-    .examples = "deeper export --checkpoint=runs/fashion-mnist --format=hdf5 --output=googlenet.h5",
-};
-
-class ExportCommand final : public Command {
- public:
-  ExportCommand() : Command(kExportText) {}
-
-  std::vector<FlagGroup> Flags() override {
-    return {{"Files",
-             {CheckpointFlag(checkpoint_),
-              {"format", OneOf(&format_, {"hdf5"}), "format of the file"},
-              {"output", &output_, "file to write"}}}};
-  }
-
-  absl::Status Run(const Invocation&) override {
-    if (checkpoint_.empty() || output_.empty())
-      return InvalidArgument("needs --checkpoint=DIR and --output=FILE");
-    RETURN_IF_ERROR(WithExitCode(CheckWritable(output_), ExitCode::kCheckpoint));
-    ASSIGN_OR_RETURN(const Weights weights, WithExitCode(ReadWeights(checkpoint_), ExitCode::kCheckpoint));
-    for (const std::string& warning : weights.warnings)
-      std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
-    RETURN_IF_ERROR(WithExitCode(WriteWeights(weights, output_), ExitCode::kCheckpoint));
-    std::printf("%s: %zu tensors, %zu values\n", output_.c_str(), weights.tensors.size(),
-                weights.values.size());
-    return absl::OkStatus();
-  }
-
- private:
-  std::string checkpoint_, format_ = "hdf5", output_;
-};
-
 }  // namespace
 
 std::unique_ptr<Command> MakeCheckpointList() {
@@ -190,9 +147,6 @@ std::unique_ptr<Command> MakeCheckpointDiff() {
 }
 std::unique_ptr<Command> MakeCheckpointReshard() {
   return std::make_unique<ReshardCommand>();
-}
-std::unique_ptr<Command> MakeExport() {
-  return std::make_unique<ExportCommand>();
 }
 
 }  // namespace deeper

@@ -10,6 +10,7 @@
 #include "launch/cli/run_config.h"
 #include "nlohmann/json.hpp"
 #include "trainer/checkpoint/weights_file.h"
+#include "trainer/interchange/import_weights.h"
 #include "trainer/run/inputs.h"
 
 namespace deeper {
@@ -59,7 +60,8 @@ std::vector<FlagGroup> ClassifierFlags::Groups() {
   return {
       {"Weights",
        {CheckpointFlag(checkpoint),
-        {"init_from", &config.init_from, "weights file of `export`, in place of a checkpoint"}}},
+        {"init_from", &config.init_from,
+         "weights file, in place of a checkpoint: HDF5, safetensors, or of torch.save"}}},
       network,
       input,
       With(MachineFlags(config), {{"batch", &batch, "images per forward pass on each rank", Range(1, 1e6)}})};
@@ -73,7 +75,7 @@ absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communic
     return InvalidArgument("needs either --checkpoint=DIR or --init_from=FILE");
   const std::string& path = flags.checkpoint.empty() ? flags.config.init_from : flags.checkpoint;
   // Rank 0 reads the weights, and broadcasts what describes them as JSON.
-  absl::StatusOr<Weights> weights = comm.rank() == 0 ? ReadWeights(path) : Weights();
+  absl::StatusOr<Weights> weights = comm.rank() == 0 ? ImportWeights(path) : Weights();
   RETURN_IF_ERROR(WithExitCode(Agree(comm, weights.status()), ExitCode::kCheckpoint));
   classifier.weights = weights->path;  // not in JSON: it may be other than UTF-8
   Broadcast(comm, 0, &classifier.weights);

@@ -14,6 +14,8 @@
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/commands/classifier.h"
+#include "launch/commands/image_list.h"
+#include "nlohmann/json.hpp"
 #include "trainer/engine/evaluate.h"
 
 namespace deeper {
@@ -22,12 +24,14 @@ namespace {
 constexpr CommandText kText = {
     .name = "predict",
     .summary = "classifies image files",
-    .operands = "IMAGE...",
+    .operands = "IMAGE|FOLDER|PATTERN|-...",
     .details =
         R"(Prints the most likely classes of JPEG and PNG images, with their probabilities. Images may have any
-size, in colour or grey. Network, class names and normalisation come from the checkpoint. A message on
-standard error names each file that cannot be read; the exit code is then 3.)",
-    .examples = "deeper predict --checkpoint=runs/fashion-mnist shirt.png shoe.jpg",
+size, in colour or grey. A folder stands for all images in it and its sub-folders; "-" reads names of images
+from the standard input, one per line. Network, class names and normalisation come from the checkpoint. A
+message on standard error names each file that cannot be read; the exit code is then 3.)",
+    .examples = R"(deeper predict --checkpoint=runs/fashion-mnist shirt.png shoe.jpg
+find photos -name '*.jpg' | deeper predict --checkpoint=runs/photos --json --top=1 -)",
 };
 
 // Image files as a data set. All labels are 0. A file that cannot be read becomes a black pixel, and is
@@ -81,18 +85,43 @@ std::vector<float> Softmax(std::span<const float> logits) {
   return p;
 }
 
-void Print(const std::string& path, std::span<const float> logits, const std::vector<std::string>& classes,
-           size_t top) {
+struct Prediction {
+  size_t index = 0;  // of the class
+  std::string name;
+  float probability = 0;
+};
+
+// The `top` most likely classes, most likely first.
+std::vector<Prediction> MostLikely(std::span<const float> logits, const std::vector<std::string>& classes,
+                                   size_t top) {
   const std::vector<float> p = Softmax(logits);
   std::vector<size_t> order(p.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return p[a] > p[b]; });
   order.resize(std::min(top, order.size()));
+  std::vector<Prediction> predictions;
+  for (const size_t i : order)
+    predictions.push_back({i, i < classes.size() ? classes[i] : absl::StrCat("class ", i), p[i]});
+  return predictions;
+}
+
+void PrintText(const std::string& path, const std::vector<Prediction>& predictions) {
   std::printf("%s\n", path.c_str());
-  for (const size_t i : order) {
-    const std::string name = i < classes.size() ? classes[i] : absl::StrCat("class ", i);
-    std::printf("  %6.2f %%  %s\n", 100 * static_cast<double>(p[i]), name.c_str());
-  }
+  for (const Prediction& each : predictions)
+    std::printf("  %6.2f %%  %s\n", 100 * static_cast<double>(each.probability), each.name.c_str());
+}
+
+// One line. Names of files that are not UTF-8 get replacement characters.
+void PrintLine(const nlohmann::ordered_json& line) {
+  using Json = nlohmann::ordered_json;
+  std::printf("%s\n", line.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
+void PrintJson(const std::string& path, const std::vector<Prediction>& predictions) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Prediction& each : predictions)
+    list.push_back({{"class", each.name}, {"index", each.index}, {"probability", each.probability}});
+  PrintLine({{"image", path}, {"predictions", std::move(list)}});
 }
 
 class PredictCommand final : public Command {
@@ -101,40 +130,66 @@ class PredictCommand final : public Command {
 
   std::vector<FlagGroup> Flags() override {
     std::vector<FlagGroup> groups = flags_.Groups();
-    groups.push_back({"Results", {{"top", &top_, "classes to print per image", Range(1)}}});
+    groups.push_back(
+        {"Results",
+         {{"top", &top_, "classes to print per image", Range(1)},
+          {"json", &json_, "print a line of JSON per image: image and predictions, or image and error"}}});
     return groups;
   }
 
   absl::Status Run(const Invocation& call) override {
     if (call.operands.empty()) return InvalidArgument("name at least one image file");
-    flags_.batch = std::min(flags_.batch, std::ssize(call.operands));
+    ASSIGN_OR_RETURN(const std::vector<std::string> images,
+                     WithExitCode(ListImages(call.operands), ExitCode::kData));
+    flags_.batch = std::min(flags_.batch, std::ssize(images));
     ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, call.comm));
+    const auto part = static_cast<size_t>(flags_.batch * kBatchesAtOnce);
+    std::vector<std::string> problems;
+    for (size_t first = 0; first < images.size(); first += part) {
+      const auto begin = images.begin() + static_cast<ptrdiff_t>(first);
+      RETURN_IF_ERROR(Predict({begin, begin + static_cast<ptrdiff_t>(std::min(part, images.size() - first))},
+                              classifier, call.comm, problems));
+    }
+    for (const std::string& problem : problems) std::fprintf(stderr, "deeper predict: %s\n", problem.c_str());
+    if (problems.empty()) return absl::OkStatus();
+    return WithExitCode(DataLoss(problems.size(), " of ", images.size(), " images could not be read"),
+                        ExitCode::kData);
+  }
+
+ private:
+  static constexpr int64_t kBatchesAtOnce = 64;  // limits the memory of logits
+
+  // Prints the results of some images, and appends why others could not be read.
+  absl::Status Predict(const std::vector<std::string>& images, Classifier& classifier, Communicator& comm,
+                       std::vector<std::string>& problems) const {
     const auto classes = static_cast<size_t>(classifier.net->model().num_classes);
-    const ImageFiles files(call.operands, classifier.input.channels);
-    std::vector<float> logits(call.operands.size() * classes);
+    const ImageFiles files(images, classifier.input.channels);
+    std::vector<float> logits(images.size() * classes);
     const auto keep = [&](const Batch& batch, const float* rows) {
       for (int64_t row = 0; row < batch.rows; ++row)
         std::copy_n(rows + row * static_cast<int64_t>(classes), classes,
                     logits.data() + batch.samples[row] * classes);
     };
     RETURN_IF_ERROR(
-        Evaluate(*classifier.net, *classifier.device, files, classifier.input, call.comm, keep).status());
-    const std::map<int64_t, std::string> problems = files.problems();
-    for (size_t i = 0; i < call.operands.size(); ++i) {
-      if (!problems.contains(static_cast<int64_t>(i)))
-        Print(call.operands[i], std::span(logits).subspan(i * classes, classes), classifier.classes,
-              static_cast<size_t>(top_));
+        Evaluate(*classifier.net, *classifier.device, files, classifier.input, comm, keep).status());
+    const std::map<int64_t, std::string> unread = files.problems();
+    for (size_t i = 0; i < images.size(); ++i) {
+      const auto problem = unread.find(static_cast<int64_t>(i));
+      if (problem != unread.end()) {
+        problems.push_back(problem->second);
+        if (json_) PrintLine({{"image", images[i]}, {"error", problem->second}});
+        continue;
+      }
+      const auto predictions = MostLikely(std::span(logits).subspan(i * classes, classes), classifier.classes,
+                                          static_cast<size_t>(top_));
+      json_ ? PrintJson(images[i], predictions) : PrintText(images[i], predictions);
     }
-    for (const auto& [index, problem] : problems)
-      std::fprintf(stderr, "deeper predict: %s\n", problem.c_str());
-    if (problems.empty()) return absl::OkStatus();
-    return WithExitCode(DataLoss(problems.size(), " of ", call.operands.size(), " images could not be read"),
-                        ExitCode::kData);
+    return absl::OkStatus();
   }
 
- private:
   ClassifierFlags flags_;
   int top_ = 5;
+  bool json_ = false;
 };
 
 }  // namespace

@@ -16,8 +16,8 @@ import numpy
 from cli import DATA, TRAIN, USAGE, Cli, events, flip_bit, main, run, write_png
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", "export", "checkpoint list", "checkpoint diff", "checkpoint reshard",
-            "report", "bench step", "bench op", "bench comm", "bench loader", "bench checkpoint", "bench scaling"]
+COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", "export", "import", "checkpoint list", "checkpoint diff",
+            "checkpoint reshard", "report", "bench step", "bench op", "bench comm", "bench loader", "bench checkpoint", "bench scaling"]
 
 
 def sample_position(shard):
@@ -79,7 +79,7 @@ class Usage(Cli):
         self.fails(USAGE, ["--data"], "train", "--max_steps=1")
         self.fails(USAGE, ["--augment=blur", "inception"], "train", "--synthetic", "--augment=blur")
         self.fails(USAGE, ["smallest --image_size"], "describe", "--model=nin", "--image_size=8")
-        self.fails(USAGE, ["--format=onnx"], "export", "--format=onnx", "--checkpoint=x", "--output=y")
+        self.fails(USAGE, ["--format=onxx"], "export", "--format=onxx", "--checkpoint=x", "--output=y")
 
     def test_flag_files(self):
         inner, outer = self.dir / "inner.flags", self.dir / "outer.flags"

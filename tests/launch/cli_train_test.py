@@ -295,6 +295,34 @@ class Training(Cli):
                          [line.encode() for line in lines[1:6]])
         self.fails(USAGE, ["at least one image"], *predict)
 
+    def test_predict_many(self):
+        """Folders, patterns and standard input; JSON; more images than are held in memory at once."""
+        folder = self.dir / "folder"
+        (folder / "sub").mkdir(parents=True)
+        images = [folder / "a.png", folder / "b.PNG", folder / "sub/c.png"]
+        for number, image in enumerate(images):
+            write_png(image, numpy.full((10, 10, 3), 60 * number, numpy.uint8))
+        write_png(folder / ".hidden.png", numpy.full((10, 10, 3), 30, numpy.uint8))
+        (folder / "notes.txt").write_text("no image")
+        predict = ["predict", f"--checkpoint={self.step_20}", "--threads=1", "--top=2", "--batch=1"]
+        expected = self.succeeds(*predict, *images)
+        self.assertEqual(self.succeeds(*predict, folder), expected)
+        self.assertEqual(self.succeeds(*predict, f"{folder}/[ab].*", folder / "sub"), expected)
+        self.assertEqual(self.succeeds(*predict, "-", input="".join(f"{image}\n" for image in images)), expected)
+        lines = [json.loads(line) for line in self.succeeds(*predict, "--json", *images * 30).splitlines()]
+        self.assertEqual([line["image"] for line in lines], [str(image) for image in images * 30])
+        self.assertEqual(lines[:3] * 30, lines)
+        first = lines[0]["predictions"]
+        self.assertEqual((len(first), list(first[0])), (2, ["class", "index", "probability"]))
+        self.assertIn(f"{100 * first[0]['probability']:6.2f} %  {first[0]['class']}", expected.splitlines()[1])
+        broken = self.fails(DATA, ["1 of 2 images"], *predict, "--json", images[0], folder / "notes.txt").stdout.splitlines()
+        self.assertEqual(json.loads(broken[0]), lines[0])
+        self.assertEqual(list(json.loads(broken[1])), ["image", "error"])
+        (folder / "empty").mkdir()
+        self.fails(DATA, ["folder", "has no files *.jpg"], *predict, folder / "empty")
+        self.fails(DATA, ["no file matches"], *predict, f"{folder}/*.gif")
+        self.fails(DATA, ["names no image"], *predict, "-", input="")
+
     def test_predict_with_bad_images(self):
         good, huge, text = (self.dir / name for name in ("good.png", "huge.png", "text.png"))
         write_png(good, numpy.full((10, 10, 3), 30, numpy.uint8))

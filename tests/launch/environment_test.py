@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -32,10 +33,12 @@ from jobs import TAG, Job  # noqa: E402
 INTERNAL, PREEMPTED = 1, 75
 OTHER_USER = 54321
 PATIENCE = 300  # seconds, on a busy machine
+KEPT = ("output", "packed", ".deeper-lock")  # the next `pack` takes over the lock
 ON_RANKS = [MPIRUN, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", str(PATIENCE), "-n", "2"]
 BY_RUN = [str(ROOT / "launch/deeper-run"), f"--deeper={DEEPER}", f"--mpirun={MPIRUN}", "--oversubscribe", "-n", "2", "--"]
 ALONE, SHARDS = ("train", "eval", "pack", "verify", "predict"), 84
 CRASH = "terminate called", "Traceback", "Segmentation", "Aborted"
+MPIRUN_CRASHED = re.compile(r"^.*Process received signal(?:.*\n)*?.*bin/mpi(?:.*\n)*?.*End of error message.*\n", re.MULTILINE)
 
 
 def mounted(script):
@@ -248,8 +251,10 @@ class Signals(Environment):
         self.assertIsNotNone(job.wait_until_gone(PATIENCE), f"{fault} {name}: processes are left\n{job.text()}")
         code = job.process.returncode
         self.assertIn(code, codes, f"{fault} {name}\n{job.text()}")
+        # mpirun may crash in its own PMIx library if it is stopped while it ends.
+        text = MPIRUN_CRASHED.sub("", job.text())
         for word in CRASH:
-            self.assertNotIn(word, job.text())
+            self.assertNotIn(word, text, f"{fault} {name}")
         self.rows.append((fault, name, f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"))
 
     def place(self):
@@ -280,7 +285,7 @@ class Signals(Environment):
                     job.process.send_signal(signal.SIGCONT)
                     job.process.send_signal(stop)
                     self.ends(f"PIPE XFSZ TSTP CONT {stop.name[3:]}", name, job, [-stop])
-                    self.assertEqual([path.name for path in place.rglob("*") if path.name not in ("output", "packed")], [])
+                    self.assertEqual([path.name for path in place.rglob("*") if path.name not in KEPT], [])
 
     def when_read(self, pipe, job):
         """The end of a pipe for writing, as soon as somebody reads the other one."""

@@ -30,6 +30,7 @@ READS = "name of something to read"
 WRITES_FILE, WRITES_DIRECTORY = "name of a file to write", "name of a directory to write"
 NAME, NUMBERS = "name of a part of the input", "list of numbers"
 TEXTS = {"input": READS, "data": READS, "val_data": READS, "checkpoint": READS, "init_from": READS, "calibration": READS,
+         "classes": READS, "freeze": NAME, "lr_scale": NAME,
          "metrics_out": WRITES_FILE, "logits_out": WRITES_FILE, "trace": WRITES_FILE, "json": WRITES_FILE,
          "output": WRITES_FILE, "pack output": WRITES_DIRECTORY, "checkpoint reshard output": WRITES_DIRECTORY, "tensorboard": WRITES_DIRECTORY,
          "checkpoint_dir": WRITES_DIRECTORY, "stage_dir": WRITES_DIRECTORY, "dir": WRITES_DIRECTORY,
@@ -38,8 +39,8 @@ TEXTS = {"input": READS, "data": READS, "val_data": READS, "checkpoint": READS, 
          "profile": NAME}  # needs --device=cuda
 # On a CPU, --plan_cache has no effect, as its help says.
 WITHOUT_EFFECT = {"plan_cache"}
-EMPTY_IS_NONE = {"val_data", "init_from", "verify checkpoint", "calibration", "metrics_out", "logits_out", "trace", "json",
-                 "tensorboard", "checkpoint_dir", "stage_dir", "mean", "std", "profile", "predict"}
+EMPTY_IS_NONE = {"classes", "freeze", "lr_scale", "val_data", "init_from", "verify checkpoint", "calibration", "metrics_out", "logits_out", "trace",
+                 "json", "tensorboard", "checkpoint_dir", "stage_dir", "mean", "std", "profile", "predict"}
 NEW_NAMES = {"word", "nan", "bytes"}
 ACCEPTED = {READS: set(), NAME: set(), NUMBERS: set(), WRITES_FILE: NEW_NAMES | {"file"}, WRITES_DIRECTORY: NEW_NAMES | {"missing", "directory"}}
 MAKES_ITS_DIRECTORY = {"metrics_out", "trace"}
@@ -75,6 +76,7 @@ class Flags(Cli):
             "eval": [data, checkpoint, "--threads=1"],
             "predict": [checkpoint, "--threads=1", f"{cls.dir}/image.png"],
             "export": [checkpoint, "--output=exported.h5"],
+            "import": [f"--input={cls.dir}/run", "--output=imported.h5"],
             "checkpoint reshard": [step, "--shards=2", "--output=resharded"],
             "report": [f"{cls.dir}/metrics", "--output=report.html"],
             "bench step": [*MODEL, "--batch=1", "--warmup=2", "--repeats=1"],

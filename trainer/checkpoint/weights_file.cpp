@@ -100,18 +100,6 @@ absl::StatusOr<Weights> ReadWeightsFile(const std::string& path) {
   return weights;
 }
 
-absl::Status CheckFinite(const Weights& weights) {
-  for (const TensorEntry& tensor : weights.tensors) {
-    const auto first = weights.values.begin() + tensor.first, end = first + tensor.count;
-    const auto bad = std::find_if(first, end, [](float value) { return !std::isfinite(value); });
-    if (bad != end) {
-      return DataLoss(weights.path, ": ", tensor.name, " is not finite: its value ", bad - first, " is ",
-                      *bad, "; use weights from before the training diverged, or export them again");
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::Status WriteAndSync(const Weights& weights, const std::string& path) {
   ASSIGN_OR_RETURN(Hdf5File file, Hdf5File::Create(path));
   file.SetAttribute("format", kFormat);
@@ -137,27 +125,62 @@ std::vector<TensorEntry> WithoutSpareHeads(std::vector<TensorEntry> entries,
   return entries;
 }
 
+absl::Status SameTensors(const std::string& path, const std::vector<TensorEntry>& file,
+                         const std::vector<TensorEntry>& model) {
+  const std::vector<std::string> differences = TensorDifferences(file, model);
+  if (differences.empty()) return absl::OkStatus();
+  return FailedPrecondition("the weights of ", path,
+                            " do not fit the model: ", absl::StrJoin(differences, "; "));
+}
+
+// Whether a tensor of the model belongs to a classifier of `classes` classes, and the file's of that name to
+// one of another number.
+bool IsOtherClassifier(const TensorEntry& model, const TensorEntry& file, int64_t classes) {
+  return model.name == file.name && !model.shape.empty() && model.shape[0] == classes &&
+         file.shape.size() == model.shape.size() && file.shape[0] != classes &&
+         std::equal(model.shape.begin() + 1, model.shape.end(), file.shape.begin() + 1);
+}
+
+// Removes classifiers of another number of classes than the model's from `tensors`. Returns what it removed.
+std::vector<TensorEntry> RemoveOtherClassifiers(std::vector<TensorEntry>& tensors,
+                                                const std::vector<TensorEntry>& model, int64_t classes) {
+  std::vector<TensorEntry> removed;
+  std::erase_if(tensors, [&](const TensorEntry& tensor) {
+    const bool other = std::ranges::any_of(
+        model, [&](const TensorEntry& entry) { return IsOtherClassifier(entry, tensor, classes); });
+    if (other) removed.push_back(tensor);
+    return other;
+  });
+  return removed;
+}
+
 // The values of the model's tensors, back to back: from the file, or from `params` if the file lacks them.
 absl::StatusOr<std::vector<float>> Fit(const Weights& weights, const ParamStore& params,
-                                       const std::vector<StateTensor>& tensors,
+                                       const std::vector<StateTensor>& tensors, int64_t new_classes,
                                        std::vector<std::string>& warnings) {
   warnings = weights.warnings;
   const std::vector<TensorEntry> model = EntriesOf(tensors);
-  const std::vector<TensorEntry> wanted = WithoutSpareHeads(model, weights.tensors);
-  const std::vector<std::string> differences =
-      TensorDifferences(WithoutSpareHeads(weights.tensors, model), wanted);
-  if (!differences.empty()) {
-    return FailedPrecondition("the weights of ", weights.path,
-                              " do not fit the model: ", absl::StrJoin(differences, "; "));
-  }
-  if (wanted.size() < model.size()) {
+  std::vector<TensorEntry> file = weights.tensors;
+  const std::vector<TensorEntry> anew = RemoveOtherClassifiers(file, model, new_classes);
+  std::vector<TensorEntry> wanted = WithoutSpareHeads(model, weights.tensors);
+  const bool lacks_heads = wanted.size() < model.size();
+  std::erase_if(wanted, [&](const TensorEntry& entry) {
+    return std::ranges::find(anew, entry.name, &TensorEntry::name) != anew.end();
+  });
+  RETURN_IF_ERROR(SameTensors(weights.path, WithoutSpareHeads(file, model), wanted));
+  if (lacks_heads) {
     warnings.push_back(
         absl::StrCat(weights.path, " has no auxiliary heads: they keep their initial weights"));
   }
+  if (!anew.empty()) {
+    const auto name = [](std::string* out, const TensorEntry& entry) { out->append(entry.name); };
+    warnings.push_back(absl::StrCat(weights.path, " has ", anew[0].shape[0], " classes, not ", new_classes,
+                                    ": the classifiers start anew: ", absl::StrJoin(anew, ", ", name)));
+  }
   std::vector<float> values(static_cast<size_t>(model.back().end()));
   for (const auto& [entry, param, arena] : tensors) {
-    const auto found = std::ranges::find(weights.tensors, entry.name, &TensorEntry::name);
-    if (found == weights.tensors.end()) {
+    const auto found = std::ranges::find(file, entry.name, &TensorEntry::name);
+    if (found == file.end()) {
       params.Read(*param, arena, values.data() + entry.first);
     } else {
       std::copy_n(weights.values.begin() + found->first, entry.count, values.begin() + entry.first);
@@ -176,6 +199,29 @@ absl::StatusOr<Weights> ReadWeights(const std::string& path) {
   return weights;
 }
 
+absl::Status CheckFinite(const Weights& weights) {
+  for (const TensorEntry& tensor : weights.tensors) {
+    const auto first = weights.values.begin() + tensor.first, end = first + tensor.count;
+    const auto bad = std::find_if(first, end, [](float value) { return !std::isfinite(value); });
+    if (bad != end) {
+      return DataLoss(weights.path, ": ", tensor.name, " is not finite: its value ", bad - first, " is ",
+                      *bad, "; use weights from before the training diverged, or export them again");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFits(const Weights& weights, const Model& model) {
+  ASSIGN_OR_RETURN(const std::vector<NodeShape> shapes, InferShapes(model, 1));
+  std::vector<TensorEntry> entries;
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    for (const ParamSpec& spec : shapes[i].op.params)
+      entries.push_back({.name = absl::StrCat(model.nodes[i].name, ".", spec.name), .shape = spec.shape});
+  }
+  return SameTensors(weights.path, WithoutSpareHeads(weights.tensors, entries),
+                     WithoutSpareHeads(entries, weights.tensors));
+}
+
 absl::Status WriteWeights(const Weights& weights, const std::string& path) {
   const std::string temporary = path + kTemporarySuffix;
   absl::Status status = WriteAndSync(weights, temporary);
@@ -184,20 +230,13 @@ absl::Status WriteWeights(const Weights& weights, const std::string& path) {
   return status;
 }
 
-absl::StatusOr<std::vector<std::string>> LoadWeights(const std::string& path, ParamStore& params,
-                                                     Communicator& comm) {
-  const absl::StatusOr<Weights> weights = comm.rank() == 0 ? ReadWeights(path) : Weights();
-  RETURN_IF_ERROR(Agree(comm, weights.status()));
-  return LoadWeights(*weights, params, comm);
-}
-
 absl::StatusOr<std::vector<std::string>> LoadWeights(const Weights& weights, ParamStore& params,
-                                                     Communicator& comm) {
+                                                     Communicator& comm, int64_t new_classes) {
   const std::vector<StateTensor> tensors = StateTensors(params, WithOptimizer::kNo);
   std::vector<std::string> warnings;
   absl::StatusOr<std::vector<float>> values =
       std::vector<float>(static_cast<size_t>(tensors.back().entry.end()));
-  if (comm.rank() == 0) values = Fit(weights, params, tensors, warnings);
+  if (comm.rank() == 0) values = Fit(weights, params, tensors, new_classes, warnings);
   RETURN_IF_ERROR(Agree(comm, values.status()));
   comm.Broadcast(values->data(), values->size() * sizeof(float), 0, {}).Wait();
   for (const auto& [entry, param, arena] : tensors) params.Write(*param, values->data() + entry.first, arena);

@@ -11,6 +11,7 @@
 #include "nlohmann/json.hpp"
 #include "trainer/checkpoint/checkpoint_manifest.h"
 #include "trainer/engine/params.h"
+#include "trainer/models/model.h"
 
 namespace deeper {
 
@@ -29,17 +30,23 @@ struct Weights {
 // of WriteWeights. NotFound, DataLoss, FailedPrecondition (not a weights file).
 absl::StatusOr<Weights> ReadWeights(const std::string& path);
 
+// DataLoss names the first value that is infinite or not a number.
+absl::Status CheckFinite(const Weights& weights);
+
+// FailedPrecondition lists the names and shapes that are not those of the model. Auxiliary heads may be
+// missing on either side.
+absl::Status CheckFits(const Weights& weights, const Model& model);
+
 // One HDF5 dataset for each tensor, float32, under its name; root attributes format, format_version, model,
 // num_classes and config. Replaces `path` atomically.
 absl::Status WriteWeights(const Weights& weights, const std::string& path);
 
-// Collective: rank 0 reads for all, and nothing changes unless everything fits. FailedPrecondition lists the
-// names and shapes that do not. Auxiliary heads may be missing: a network without them ignores the file's,
-// and a network with them keeps its initial values. Returns warnings, on rank 0.
-absl::StatusOr<std::vector<std::string>> LoadWeights(const std::string& path, ParamStore& params,
-                                                     Communicator& comm);
-// The same, with weights that rank 0 has read; the other ranks' are ignored.
+// Collective: the weights are those that rank 0 has read; the other ranks' are ignored. Nothing changes
+// unless everything fits. FailedPrecondition lists the names and shapes that do not. Auxiliary heads may be
+// missing: a network without them ignores the file's, and a network with them keeps its initial values. So do
+// classifiers of `new_classes` classes (0: none) if the file's differ from them in the number of classes
+// only. Returns warnings, on rank 0.
 absl::StatusOr<std::vector<std::string>> LoadWeights(const Weights& weights, ParamStore& params,
-                                                     Communicator& comm);
+                                                     Communicator& comm, int64_t new_classes = 0);
 
 }  // namespace deeper

@@ -1,11 +1,14 @@
 #include "trainer/engine/optimizer.h"
 
+#include <fnmatch.h>
+
 #include <algorithm>
 #include <vector>
 
 #include "kernels/base/check.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/small_buffer.h"
+#include "kernels/base/status.h"
 
 namespace deeper {
 namespace {
@@ -45,6 +48,38 @@ std::vector<std::string> OptimizerState(std::string_view name) {
   return Find(name).state;
 }
 
+absl::StatusOr<std::vector<float>> LrScalesOf(const std::vector<LrScale>& rows, const ParamStore& params) {
+  if (rows.empty()) return std::vector<float>();
+  constexpr float kUnset = -1;
+  std::vector<float> scales(static_cast<size_t>(params.trained_elements() / kDecayGroup), kUnset);
+  std::vector<bool> used(rows.size());
+  for (const Param& param : params.trained()) {
+    float factor = 1;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (fnmatch(rows[i].pattern.c_str(), param.name.c_str(), 0) != 0) continue;
+      factor = rows[i].factor;
+      used[i] = true;
+    }
+    const int64_t first = param.offset / kDecayGroup;
+    const int64_t last = (param.offset + param.layout.stored_elements - 1) / kDecayGroup;
+    for (int64_t group = first; group <= last; ++group) {
+      float& scale = scales[static_cast<size_t>(group)];
+      if (scale != kUnset && scale != factor) {
+        return InvalidArgument(param.name,
+                               " shares memory with a parameter of another learning rate: use a "
+                               "pattern that names all convolutions of a module, or --fusion=off");
+      }
+      scale = factor;
+    }
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (!used[i])
+      return InvalidArgument("no parameter matches ", rows[i].pattern, "; `deeper describe` lists them");
+  }
+  std::ranges::replace(scales, kUnset, 1.0f);  // padding
+  return scales;
+}
+
 Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device& device, Communicator* comm)
     : rule_(Find(options.name).rule(options)),
       params_(params),
@@ -63,6 +98,11 @@ Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device
     std::fill_n(decays.begin() + first, groups, param.spec.role == ParamRole::kWeight);
   }
   device.Copy(decays_.data(), decays.data(), decays.size());
+  if (!options.lr_scales.empty()) {
+    const size_t bytes = options.lr_scales.size() * sizeof(float);
+    lr_scales_ = AllocateSmall(device, bytes);
+    device.Copy(lr_scales_.data(), options.lr_scales.data(), bytes);
+  }
   device.Synchronize();
 }
 
@@ -81,6 +121,7 @@ void Optimizer::Step(const uint32_t* skip) {
                          .decays = decays_.as<uint8_t>() + first / kDecayGroup,
                          .count = params_.state_elements(),
                          .skip = skip};
+  if (lr_scales_.bytes() > 0) arrays.lr_scales = lr_scales_.as<float>() + first / kDecayGroup;
   for (size_t i = 0; i < params_.state_names().size(); ++i) arrays.states[i] = params_.state(i);
   Update(device_, rule_, now_.as<StepScalars>(), arrays);
   wait_ms_ = 0;

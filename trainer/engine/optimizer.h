@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "comm/communicator.h"
 #include "kernels/base/device.h"
 #include "kernels/ops/arrays/update.h"
@@ -20,11 +21,24 @@
 
 namespace deeper {
 
+// A factor on the learning rate of the parameters whose names match a pattern of the shell, such as
+// "inception3*" or "*.bias". 0 freezes them: their values do not change.
+struct LrScale {
+  std::string pattern;
+  float factor = 1;
+};
+
+// UpdateArrays::lr_scales of all trained parameters; empty without rows. The last row that matches a
+// parameter decides. InvalidArgument: no parameter matches a row, or neighbours in memory need different
+// factors.
+absl::StatusOr<std::vector<float>> LrScalesOf(const std::vector<LrScale>& rows, const ParamStore& params);
+
 struct OptimizerOptions {
   std::string name = "sgd";  // one of OptimizerNames()
   float momentum = 0.9f;
-  float weight_decay = 0.0f;  // of weights; biases and batch norm's scale and shift are not decayed
-  int64_t first_step = 0;     // steps that a resumed run has done already
+  float weight_decay = 0.0f;          // of weights; biases and batch norm's scale and shift are not decayed
+  int64_t first_step = 0;             // steps that a resumed run has done already
+  std::vector<float> lr_scales = {};  // of LrScalesOf
 };
 
 // The values of --optimizer.
@@ -53,7 +67,7 @@ class Optimizer {
   ParamStore& params_;
   Device& device_;
   Communicator* const comm_;
-  Buffer decays_;  // UpdateArrays::decays
+  Buffer decays_, lr_scales_;  // of UpdateArrays; lr_scales_ may be empty
   StepScalars next_;
   Buffer now_, staged_now_;  // StepScalars
   double wait_ms_ = 0;

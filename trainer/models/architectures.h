@@ -24,6 +24,7 @@ inline constexpr Architecture kArchitectures[] = {
     {"googlenet-naive", 224, true, BuildGoogLeNet},
     {"googlenet-bn", 224, true, BuildGoogLeNet},
     {"googlenet-torchvision", 224, true, BuildGoogLeNet},
+    {"googlenet-bvlc", 224, true, BuildGoogLeNet},
     {"nin", 224, false, BuildNin},
     {"nin-cifar", 32, false, BuildNinCifar},
     {"alexnet", 224, false, BuildAlexNet},

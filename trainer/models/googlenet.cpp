@@ -1,4 +1,5 @@
-// GoogLeNet: Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015), without LRN.
+// GoogLeNet: Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015), without LRN. googlenet-bvlc is
+// that of Caffe (models/bvlc_googlenet of github.com/BVLC/caffe): with LRN, and pools without padding.
 #include <string>
 
 #include "trainer/models/architectures.h"
@@ -43,6 +44,7 @@ class Builder {
   }
 
  private:
+  bool caffe() const { return model_.name == "googlenet-bvlc"; }
   bool torchvision() const { return model_.name == "googlenet-torchvision"; }
   bool batch_norm() const { return model_.name == "googlenet-bn" || torchvision(); }
 
@@ -53,8 +55,10 @@ class Builder {
       trunk_.Add("conv1", Conv(64, 7, 2));
       trunk_.Add("maxpool1", MaxPool(3));
     }
+    if (caffe()) trunk_.Add("norm1", LrnParams{});
     trunk_.Add("conv2", Conv(64, 1));
     trunk_.Add("conv3", Conv(192, 3));
+    if (caffe()) trunk_.Add("norm2", LrnParams{});
     trunk_.Add("maxpool2", MaxPool(3));
   }
 
@@ -92,7 +96,7 @@ class Builder {
   }
 
   PoolParams MaxPool(int64_t kernel) const {
-    if (torchvision()) return {.kernel = kernel, .stride = 2, .ceil = true};
+    if (torchvision() || caffe()) return {.kernel = kernel, .stride = 2, .ceil = true};
     return {.kernel = kernel, .stride = 2, .pad = 1};
   }
 

@@ -77,6 +77,22 @@ absl::StatusOr<std::vector<float>> ParseNumbers(const char* flag, const std::str
   return values;
 }
 
+absl::StatusOr<std::vector<LrScale>> LrScalesOf(const RunConfig& config) {
+  std::vector<LrScale> rows;
+  for (const absl::string_view part : absl::StrSplit(config.lr_scale, ',', absl::SkipEmpty())) {
+    const std::pair<std::string, std::string> row = absl::StrSplit(part, absl::MaxSplits(':', 1));
+    float factor = 0;
+    if (!absl::SimpleAtof(row.second, &factor) || !(factor >= 0 && factor <= 1000)) {
+      return Invalid("--lr_scale=", config.lr_scale,
+                     ": must be a comma-separated list of PATTERN:FACTOR, with factors from 0 to 1000");
+    }
+    rows.push_back({row.first, factor});
+  }
+  for (const absl::string_view pattern : absl::StrSplit(config.freeze, ',', absl::SkipEmpty()))
+    rows.push_back({std::string(pattern), 0});
+  return rows;
+}
+
 absl::Status ValidateFor(const RunConfig& c, int ranks, bool has_statistics) {
   if (IsElastic(c) && (!IsPowerOfTwo(ranks) || ranks > c.elastic_slices)) {
     return Invalid(
@@ -109,6 +125,7 @@ absl::Status Validate(const RunConfig& c) {
   for (const auto& [flag, text] : {std::pair{"mean", c.mean}, {"std", c.stddev}}) {
     RETURN_IF_ERROR(ParseNumbers(flag, text).status());
   }
+  RETURN_IF_ERROR(LrScalesOf(c).status());
   int64_t step = 0;
   if (c.resume != "latest" && c.resume != "never" && !(absl::SimpleAtoi(c.resume, &step) && step >= 0)) {
     return Invalid("--resume=", c.resume, ": must be latest, never or the number of a step");

@@ -15,6 +15,7 @@
 #include "data/image/augment.h"
 #include "data/load/sample_order.h"
 #include "kernels/base/own_kernels.h"
+#include "trainer/engine/optimizer.h"
 #include "trainer/engine/schedule.h"
 #include "trainer/monitor/progress.h"
 #include "trainer/run/flag.h"
@@ -114,6 +115,7 @@ struct RunConfig {
   double lr_step_epochs = 30;
   double warmup_epochs = 0;
   double momentum = 0.9, weight_decay = 0;
+  std::string freeze, lr_scale;  // comma lists of PATTERN, and of PATTERN:FACTOR
   double label_smoothing = 0;
   uint64_t seed = 0;
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
@@ -170,6 +172,10 @@ absl::Status ValidateFor(const RunConfig& config, int ranks, bool has_statistics
 
 // The numbers of --mean or --std. InvalidArgument: `text` is not a comma-separated list of numbers.
 absl::StatusOr<std::vector<float>> ParseNumbers(const char* flag, const std::string& text);
+
+// The rows of --lr_scale, then those of --freeze. InvalidArgument: a flag is not a list of PATTERN:FACTOR
+// with factors from 0 to 1000.
+absl::StatusOr<std::vector<LrScale>> LrScalesOf(const RunConfig& config);
 
 // Settings of other modules that follow from a valid config.
 inline bool FusionOf(const RunConfig& config) {

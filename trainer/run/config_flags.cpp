@@ -30,7 +30,10 @@ std::vector<Flag> NetworkFlags(RunConfig& c) {
           {"aux_weight", &c.aux_weight, "weight of the auxiliary losses; the main loss has weight 1",
            Range(0, 1e3)},
           {"dropout", &c.dropout, "use dropout layers"},
-          {"init_from", &c.init_from, "initial weights: a checkpoint, or an HDF5 file of `export`"}};
+          {"init_from", &c.init_from,
+           "initial weights: a checkpoint, or a file: HDF5, safetensors, or of torch.save. Classifiers start "
+           "anew if "
+           "they have another number of classes"}};
 }
 
 std::vector<Flag> DataFlags(RunConfig& c) {
@@ -88,6 +91,12 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
       {"momentum", &c.momentum, "momentum of the update", Range(0, 0.99999)},
       {"weight_decay", &c.weight_decay, "L2 decay of weights, but not of biases and batch normalisation",
        Range(0, 1)},
+      {"lr_scale", &c.lr_scale,
+       "comma-separated list of PATTERN:FACTOR: factors on the learning rate of the parameters whose names "
+       "match, such as *.bias:2; the last match counts"},
+      {"freeze", &c.freeze,
+       "comma-separated list of patterns of parameters that do not change, such as conv*,inception3*; batch "
+       "normalisation still updates its running statistics"},
       {"label_smoothing", &c.label_smoothing, "share of the target that is spread over all classes",
        Range(0, 0.999)},
       {"on_nonfinite", &c.on_nonfinite,

@@ -11,6 +11,7 @@
 #include "kernels/base/status.h"
 #include "trainer/checkpoint/weights_file.h"
 #include "trainer/engine/optimizer.h"
+#include "trainer/interchange/import_weights.h"
 #include "trainer/run/inputs.h"
 
 namespace deeper {
@@ -161,6 +162,8 @@ absl::Status TrainSetup::BuildNetworks() {
       ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
                          {OptimizerState(config.optimizer),
                           config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}}));
+  ASSIGN_OR_RETURN(const std::vector<LrScale> scales, LrScalesOf(config));
+  ASSIGN_OR_RETURN(lr_scales, LrScalesOf(scales, *params));
   RETURN_IF_ERROR(ValidateFor(config, comm.size(), params->statistics_elements() > 0));
   RETURN_IF_ERROR(CheckBatchNorm());
   if (val_data == nullptr) return absl::OkStatus();
@@ -221,11 +224,24 @@ absl::Status TrainSetup::RestoreOrInitialize() {
   ASSIGN_OR_RETURN(const bool resumed, WithExitCode(Resume(), ExitCode::kCheckpoint));
   if (resumed) return absl::OkStatus();
   params->Initialize(config.seed);
-  if (config.init_from.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(std::vector<std::string> warnings,
-                   WithExitCode(LoadWeights(config.init_from, *params, comm), ExitCode::kCheckpoint));
+  return config.init_from.empty() ? absl::OkStatus()
+                                  : WithExitCode(LoadInitialWeights(), ExitCode::kCheckpoint);
+}
+
+absl::Status TrainSetup::LoadInitialWeights() {
+  const absl::StatusOr<Weights> weights = comm.rank() == 0 ? ImportWeights(config.init_from) : Weights();
+  RETURN_IF_ERROR(Agree(comm, weights.status()));
+  ASSIGN_OR_RETURN(const std::vector<std::string> warnings,
+                   LoadWeights(*weights, *params, comm, net->model().num_classes));
   decisions_.insert(decisions_.end(), warnings.begin(), warnings.end());
   decisions_.push_back(absl::StrCat("initial weights from ", config.init_from));
+  for (const char* name : {"mean", "std"}) {
+    if (weights->config.contains(name) && weights->config[name] != model_config[name]) {
+      decisions_.push_back(absl::StrCat("its ", name, " was ", weights->config[name].dump(),
+                                        ", that of this run is ", model_config[name].dump(), "; --", name,
+                                        " sets it"));
+    }
+  }
   return absl::OkStatus();
 }
 

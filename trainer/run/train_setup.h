@@ -64,6 +64,7 @@ struct TrainSetup {
   std::unique_ptr<Dataset> train_data, val_data;  // val_data may be null
   std::unique_ptr<Network> net, eval_net;         // eval_net is null with val_data
   std::unique_ptr<ParamStore> params;
+  std::vector<float> lr_scales;  // OptimizerOptions::lr_scales
   std::unique_ptr<Loader> loader;
   DeviceCommunicator connection;  // destroyed before the memory that it works on
   int cores = 1;                  // of this rank
@@ -97,6 +98,7 @@ struct TrainSetup {
   absl::Status BuildTrainingNetwork();
   absl::Status CheckBatchNorm() const;  // no forward pass may have one image only
   absl::StatusOr<bool> Resume();        // whether there was a checkpoint
+  absl::Status LoadInitialWeights();    // collective
   nlohmann::ordered_json RunJson() const;
   int64_t TrainedParameters() const;
 

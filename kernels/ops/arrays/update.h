@@ -56,6 +56,8 @@ struct UpdateArrays {
   int64_t count = 0;
   // In device memory, read when the work runs: if it is not 0, nothing changes. nullptr: never.
   const uint32_t* skip = nullptr;
+  // [ceil(count / kDecayGroup)] factors on the learning rate; nullptr: all 1
+  const float* lr_scales = nullptr;
 };
 
 // Runs on the device's stream. The work reads `now` from device memory when it runs.

@@ -20,10 +20,12 @@ DEEPER_SIMD void UpdateRange(const Rule rule, const StepScalars now, const Updat
   for (int64_t group = begin; group < end; group += kDecayGroup) {
     const bool decays = a.decays == nullptr || a.decays[group / kDecayGroup] != 0;
     const float decay = decays ? rule.weight_decay : 0.0f;
+    StepScalars scaled = now;
+    if (a.lr_scales != nullptr) scaled.lr *= a.lr_scales[group / kDecayGroup];
     for (int64_t i = group; i < std::min(end, group + kDecayGroup); ++i) {
       float own[Rule::kStates];
       for (int s = 0; s < Rule::kStates; ++s) own[s] = states[s][i];
-      rule(now, decay, w[i], g[i], own);
+      rule(scaled, decay, w[i], g[i], own);
       for (int s = 0; s < Rule::kStates; ++s) states[s][i] = own[s];
     }
   }

@@ -19,15 +19,17 @@ struct UpdatePack {
     const int64_t at = i * N;
     const bool decays = a.decays == nullptr || a.decays[at / kDecayGroup] != 0;
     const float decay = decays ? rule.weight_decay : 0.0f;
+    StepScalars scaled = *now;
+    if (a.lr_scales != nullptr) scaled.lr *= a.lr_scales[at / kDecayGroup];
     if (at + N <= a.count) {
-      Apply<N>(at, decay);
+      Apply<N>(at, scaled, decay);
     } else {
-      for (int64_t last = at; last < a.count; ++last) Apply<1>(last, decay);
+      for (int64_t last = at; last < a.count; ++last) Apply<1>(last, scaled, decay);
     }
   }
 
   template <int Width>
-  DEEPER_HD void Apply(int64_t at, float decay) const {
+  DEEPER_HD void Apply(int64_t at, const StepScalars& scaled, float decay) const {
     auto w = LoadPack<float, Width>(a.w + at);
     const auto g = LoadPack<float, Width>(a.g + at);
     Pack<float, Width> states[Rule::kStates];
@@ -35,7 +37,7 @@ struct UpdatePack {
     for (int j = 0; j < Width; ++j) {
       float own[Rule::kStates];
       for (int s = 0; s < Rule::kStates; ++s) own[s] = states[s].v[j];
-      rule(*now, decay, w.v[j], g.v[j], own);
+      rule(scaled, decay, w.v[j], g.v[j], own);
       for (int s = 0; s < Rule::kStates; ++s) states[s].v[j] = own[s];
     }
     StorePack(a.w + at, w);

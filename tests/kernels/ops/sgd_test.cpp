@@ -27,19 +27,21 @@ State Reference(const SgdRule& p, float lr, State s) {
 
 // Updates the parameters in [begin, end) in place and returns the copy in bf16.
 std::vector<bf16> Step(const SgdRule& params, float lr, State& s, size_t begin, size_t end,
-                       const std::vector<uint8_t>& decays = {}) {
+                       const std::vector<uint8_t>& decays = {}, const std::vector<float>& lr_scales = {}) {
   Device& device = testing::TestDevice();
   const DeviceArray<float> w(s.w, device), g(s.g, device), m(s.m, device);
   const DeviceArray<StepScalars> now(std::vector<StepScalars>{{.lr = lr}}, device);
   const DeviceArray<bf16> narrow(s.w.size(), device);
   const DeviceArray<uint8_t> flags(decays, device);
+  const DeviceArray<float> scales(lr_scales, device);
   Update(device, params, now.data(),
          {w.data() + begin,
           g.data() + begin,
           {m.data() + begin},
           narrow.data() + begin,
           decays.empty() ? nullptr : flags.data(),
-          static_cast<int64_t>(end - begin)});
+          static_cast<int64_t>(end - begin),
+          lr_scales.empty() ? nullptr : scales.data()});
   s = {w.Read(), g.Read(), m.Read()};
   return narrow.Read();
 }
@@ -68,6 +70,24 @@ TEST(Sgd, DecaysTheGroupsItIsTold) {
   for (size_t i = 0; i < state.w.size(); ++i)
     expected.push_back(decays[i / kDecayGroup] != 0 ? decayed.w[i] : plain.w[i]);
   Step(params, 0.05f, state, 0, state.w.size(), decays);
+  testing::ExpectClose(state.w, expected, 1e-6, "w");
+}
+
+TEST(Sgd, ScalesTheRateOfGroups) {
+  const SgdRule params{0.9f, 0.1f};
+  State state;
+  const State before = state, once = Reference(params, 0.05f, state), twice = Reference(params, 0.1f, state);
+  std::vector<float> scales((state.w.size() + kDecayGroup - 1) / kDecayGroup);
+  for (size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<float>(i % 3);
+  Step(params, 0.05f, state, 0, state.w.size(), {}, scales);
+  Doubles expected;
+  for (size_t i = 0; i < state.w.size(); ++i) {
+    const float scale = scales[i / kDecayGroup];
+    expected.push_back(scale == 0 ? before.w[i] : scale == 1 ? once.w[i] : twice.w[i]);
+    if (scale == 0) {
+      ASSERT_EQ(state.w[i], before.w[i]) << i;
+    }
+  }
   testing::ExpectClose(state.w, expected, 1e-6, "w");
 }
 

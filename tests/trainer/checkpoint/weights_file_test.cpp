@@ -14,7 +14,9 @@
 #include <thread>
 #include <vector>
 
+#include "comm/agree.h"
 #include "data/io/hdf5_file.h"
+#include "kernels/base/status.h"
 #include "tests/comm/threads_communicator.h"
 #include "tests/trainer/checkpoint/example_params.h"
 #include "tests/trainer/checkpoint/save_checkpoint.h"
@@ -31,6 +33,14 @@ using ::testing::Not;
 
 std::string Message(const absl::Status& status) {
   return std::string(status.message());
+}
+
+// As runs do it: rank 0 reads for all.
+absl::StatusOr<std::vector<std::string>> LoadFrom(const std::string& path, ParamStore& params,
+                                                  Communicator& comm, int64_t new_classes = 0) {
+  const absl::StatusOr<Weights> weights = comm.rank() == 0 ? ReadWeights(path) : Weights();
+  RETURN_IF_ERROR(Agree(comm, weights.status()));
+  return LoadWeights(*weights, params, comm, new_classes);
 }
 
 class WeightsFileTest : public ::testing::Test {
@@ -81,7 +91,7 @@ TEST_F(WeightsFileTest, EveryRankGetsTheWeightsOfAFileOrACheckpoint) {
     for (const auto& comm : comms) {
       threads.emplace_back([&, comm = comm.get()] {
         ExampleParams params({.training = false});
-        const auto warnings = LoadWeights(path, params.store(), *comm);
+        const auto warnings = LoadFrom(path, params.store(), *comm);
         ASSERT_TRUE(warnings.ok()) << warnings.status();
         EXPECT_THAT(*warnings, IsEmpty());
         for (const std::string name :
@@ -96,7 +106,7 @@ TEST_F(WeightsFileTest, EveryRankGetsTheWeightsOfAFileOrACheckpoint) {
 
 TEST_F(WeightsFileTest, ANetworkWithoutAuxiliaryHeadsIgnoresTheFiles) {
   ExampleParams params({.aux = false, .training = false});
-  const auto warnings = LoadWeights(file_, params.store(), *single_);
+  const auto warnings = LoadFrom(file_, params.store(), *single_);
   ASSERT_TRUE(warnings.ok()) << warnings.status();
   EXPECT_THAT(*warnings, IsEmpty());
   EXPECT_EQ(params.Bits("fc.weight"), params_.Bits("fc.weight"));
@@ -108,7 +118,7 @@ TEST_F(WeightsFileTest, AuxiliaryHeadsThatTheFileLacksKeepTheirValues) {
   ASSERT_TRUE(
       SaveCheckpoint(directory_ + "/bare", {1, {}, nlohmann::json::object()}, bare.store(), *single_).ok());
   const std::vector<uint32_t> aux = params_.Bits("aux1.fc2.weight");
-  const auto warnings = LoadWeights(directory_ + "/bare", params_.store(), *single_);
+  const auto warnings = LoadFrom(directory_ + "/bare", params_.store(), *single_);
   ASSERT_TRUE(warnings.ok()) << warnings.status();
   EXPECT_THAT(*warnings, ElementsAre(HasSubstr("no auxiliary heads")));
   EXPECT_EQ(params_.Bits("aux1.fc2.weight"), aux);
@@ -119,7 +129,7 @@ TEST_F(WeightsFileTest, WhatDoesNotFitIsListedAndNothingChanges) {
   ExampleParams other({.classes = 4});
   other.Fill(2, ExampleParams::kFinite);
   const std::vector<uint32_t> before = other.Bits();
-  const absl::Status status = LoadWeights(file_, other.store(), *single_).status();
+  const absl::Status status = LoadFrom(file_, other.store(), *single_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(Message(status), AllOf(HasSubstr("fc.bias [10] in the file is fc.bias [4] in the model"),
                                      Not(HasSubstr("conv1"))));
@@ -130,9 +140,26 @@ TEST_F(WeightsFileTest, WhatDoesNotFitIsListedAndNothingChanges) {
     if (tensor.name == "fc.bias") tensor.name = "fc.offset";
   }
   ASSERT_TRUE(WriteWeights(weights, file_).ok());
-  EXPECT_THAT(Message(LoadWeights(file_, params_.store(), *single_).status()),
+  EXPECT_THAT(Message(LoadFrom(file_, params_.store(), *single_).status()),
               AllOf(HasSubstr("fc.bias [10] is missing in the file"),
                     HasSubstr("fc.offset [10] is not in the model")));
+}
+
+TEST_F(WeightsFileTest, ClassifiersOfAnotherNumberOfClassesStartAnew) {
+  ExampleParams other({.classes = 4});
+  other.Fill(2, ExampleParams::kFinite);
+  const std::vector<std::string> classifiers = {"fc.weight", "fc.bias", "aux1.fc2.weight"};
+  std::vector<std::vector<uint32_t>> before;
+  for (const std::string& name : classifiers) before.push_back(other.Bits(name));
+  const auto warnings = LoadFrom(file_, other.store(), *single_, 4);
+  ASSERT_TRUE(warnings.ok()) << warnings.status();
+  EXPECT_THAT(*warnings, ElementsAre(AllOf(HasSubstr("has 10 classes, not 4: the classifiers start anew: "),
+                                           HasSubstr("fc.weight"), HasSubstr("fc.bias"),
+                                           HasSubstr("aux1.fc2.weight"), Not(HasSubstr("conv1")))));
+  for (size_t i = 0; i < classifiers.size(); ++i) EXPECT_EQ(other.Bits(classifiers[i]), before[i]);
+  EXPECT_EQ(other.Bits("conv1.conv.weight"), params_.Bits("conv1.conv.weight"));
+  EXPECT_EQ(other.Bits("conv1.bn.running_mean"), params_.Bits("conv1.bn.running_mean"));
+  EXPECT_FALSE(LoadFrom(file_, other.store(), *single_, 5).ok());
 }
 
 TEST_F(WeightsFileTest, AConfigOfManyClassesFits) {
@@ -164,7 +191,7 @@ TEST_F(WeightsFileTest, ValuesThatAreNotFiniteAreRefusedWithTheTensorsName) {
     const absl::Status status = ReadWeights(file_).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
     EXPECT_THAT(Message(status), AllOf(HasSubstr(file_), HasSubstr("fc.bias is not finite: its value 2 is")));
-    EXPECT_FALSE(LoadWeights(file_, params_.store(), *single_).ok());
+    EXPECT_FALSE(LoadFrom(file_, params_.store(), *single_).ok());
   }
 }
 

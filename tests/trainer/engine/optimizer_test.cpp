@@ -50,6 +50,32 @@ TEST(Optimizer, RatesAndMomentumAreThoseOfTheStep) {
               Each(FloatEq(1 - 0.5f * 1.5f - 0.25f * 1.75f)));
 }
 
+TEST(Optimizer, PatternsScaleTheRateOfParameters) {
+  std::vector<Param> several;
+  for (const char* name : {"conv1.weight", "conv2.weight", "fc.weight"}) {
+    several.push_back(OneWeight()[0]);
+    several.back().name = several.back().spec.name = name;
+  }
+  const auto device = MakeCpuDevice(1);
+  const auto params =
+      *ParamStore::Create(several, *device, /*training=*/true, /*narrow=*/false, {OptimizerState("sgd")});
+  params->Initialize(1);
+  std::fill_n(params->grads(), 48, 1.0f);
+  const auto scales = LrScalesOf({{"*", 3}, {"conv*", 0}, {"conv2.*", 2}}, *params);
+  ASSERT_TRUE(scales.ok()) << scales.status();
+  Optimizer optimizer({.name = "sgd", .lr_scales = *scales}, *params, *device);
+  optimizer.BeginStep(0.125f);
+  optimizer.Step();
+  const float* w = params->values();
+  EXPECT_THAT(std::vector<float>(w, w + 16), Each(1.0f));
+  EXPECT_THAT(std::vector<float>(w + 16, w + 32), Each(0.75f));
+  EXPECT_THAT(std::vector<float>(w + 32, w + 48), Each(0.625f));
+
+  EXPECT_TRUE(LrScalesOf({}, *params)->empty());
+  EXPECT_THAT(std::string(LrScalesOf({{"conv3*", 1}}, *params).status().message()),
+              ::testing::HasSubstr("no parameter matches conv3*"));
+}
+
 TEST(OptimizerDeathTest, WantsParametersWithItsState) {
   const auto device = MakeCpuDevice(1);
   const auto params = *ParamStore::Create(OneWeight(), *device, /*training=*/true);

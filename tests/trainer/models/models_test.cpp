@@ -70,6 +70,7 @@ TEST(Models, HaveAsManyParametersAsPublished) {
   EXPECT_EQ(CountTrained(Make("googlenet", inference)), 6'998'552);
   EXPECT_EQ(CountTrained(Make("googlenet-torchvision", inference)), 6'624'904);
   EXPECT_EQ(CountTrained(Make("googlenet-torchvision")), 13'004'888);
+  EXPECT_EQ(CountTrained(Make("googlenet-bvlc", inference)), 6'998'552);
   EXPECT_EQ(CountTrained(Make("alexnet")), 61'100'840);
   EXPECT_EQ(CountTrained(Make("vgg16")), 138'357'544);
   EXPECT_EQ(CountTrained(Make("nin")), 7'595'176);
@@ -200,6 +201,7 @@ TEST(Models, SmallStemKeepsTheMapsOfSmallImagesLarge) {
 TEST(Models, TakeAnySizeOfImagesThatFits) {
   for (const auto& [name, smallest] : std::map<std::string, int64_t>{{"googlenet", 1},
                                                                      {"googlenet-torchvision", 31},
+                                                                     {"googlenet-bvlc", 47},
                                                                      {"nin", 67},
                                                                      {"nin-cifar", 7},
                                                                      {"alexnet", 63},
