@@ -1,5 +1,6 @@
-// A wall clock that somebody sets while a program runs. Preloaded (LD_PRELOAD), it adds hours to the time of day, or
-// subtracts them, and changes its mind every 20 ms. The monotonic clock is left alone, as by the system.
+// A wall clock that somebody sets while a program runs. Preloaded (LD_PRELOAD), it adds hours to the time of
+// day, or subtracts them, and changes its mind every 20 ms. The monotonic clock is left alone, as by the
+// system.
 #include <dlfcn.h>
 #include <sys/time.h>
 #include <time.h>
