@@ -17,7 +17,8 @@
 namespace deeper {
 namespace {
 
-constexpr std::chrono::seconds kDeadline(120);  // for NCCL to connect all ranks
+constexpr std::chrono::seconds kDeadline(120);  // for NCCL to start and to end, which all ranks do at once
+constexpr std::chrono::seconds kUnlimited(1'000'000'000);
 constexpr std::chrono::milliseconds kPollInterval(100);
 
 ncclDataType_t Native(CommType type) {
@@ -61,11 +62,15 @@ class NcclCommunicator final : public Communicator {
     DEEPER_CUDA_CHECK(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
 
     ncclUniqueId id{};
-    if (rank() == 0) Complete("ncclGetUniqueId", nccl_.GetUniqueId(&id));
+    if (rank() == 0)
+      Complete(
+          "ncclGetUniqueId", [&] { return nccl_.GetUniqueId(&id); }, kDeadline);
     inner_.Broadcast(&id, sizeof id, 0, {}).Wait();
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    Complete("ncclCommInitRankConfig", nccl_.CommInitRankConfig(&comm_, size(), id, rank(), &config));
+    Complete(
+        "ncclCommInitRankConfig",
+        [&] { return nccl_.CommInitRankConfig(&comm_, size(), id, rank(), &config); }, kDeadline);
     poller_ = std::jthread([this](const std::stop_token& stop) { Poll(stop); });
   }
 
@@ -74,7 +79,8 @@ class NcclCommunicator final : public Communicator {
     poller_ = {};  // stops and joins
     DEEPER_CUDA_CHECK(cudaStreamSynchronize(stream_));
     for (void* registration : registrations_) nccl_.CommDeregister(comm_, registration);
-    Complete("ncclCommFinalize", nccl_.CommFinalize(comm_));
+    Complete(
+        "ncclCommFinalize", [&] { return nccl_.CommFinalize(comm_); }, kDeadline);
     nccl_.CommDestroy(comm_);
     cudaEventDestroy(done_);
     cudaEventDestroy(forked_);
@@ -109,6 +115,7 @@ class NcclCommunicator final : public Communicator {
   // Failures cost only speed: not every network and GPU supports it, and some do not report that.
   void Register(void* data, size_t bytes) override {
     void* registration = nullptr;
+    const std::lock_guard lock(nccl_mutex_);
     if (nccl_.CommRegister(comm_, data, bytes, &registration) == ncclSuccess && registration != nullptr)
       registrations_.push_back(registration);
   }
@@ -123,20 +130,35 @@ class NcclCommunicator final : public Communicator {
     const auto origin = static_cast<cudaStream_t>(stream.native);
     DEEPER_CUDA_CHECK(cudaEventRecord(forked_, origin));
     DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_, forked_, 0));
-    Complete(name, call());
+    Complete(name, call);
     return Request(std::make_unique<Pending>(stream_, done_, origin));
   }
 
-  // A non-blocking communicator returns ncclInProgress while it connects: at its start, and for the first
-  // collective of each kind. Only after that is the collective on the stream.
-  void Complete(const char* name, ncclResult_t result) {
+  // A non-blocking communicator returns ncclInProgress while one of its threads works: at the start, for the
+  // first collective of each kind, which connects the ranks, and since NCCL 2.28 for every call. Only after
+  // that is the collective on the stream. A peer that is late is for the watchdog to judge.
+  template <class Call>
+  void Complete(const char* name, const Call& call, std::chrono::seconds limit = kUnlimited) {
+    using Clock = std::chrono::steady_clock;
+    constexpr std::chrono::microseconds kSpin(50), kYield(1000);  // longer than the host needs to enqueue
     const WaitingForPeers waiting;
-    const auto deadline = std::chrono::steady_clock::now() + kDeadline;
-    while (result == ncclInProgress && std::chrono::steady_clock::now() < deadline) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      result = AsyncError();
+    const Clock::time_point start = Clock::now();
+    ncclResult_t result = Locked(call);
+    while (result == ncclInProgress) {
+      const Clock::duration waited = Clock::now() - start;
+      if (waited > limit) break;
+      if (waited > kYield) std::this_thread::sleep_for(kYield);
+      if (waited > kSpin) std::this_thread::yield();
+      result = Locked([&] { return AsyncError(); });
     }
     if (result != ncclSuccess) Fail(name, result);
+  }
+
+  // NCCL allows one thread at a time in a communicator; even ncclCommGetAsyncError changes it.
+  template <class Call>
+  ncclResult_t Locked(const Call& call) {
+    const std::lock_guard lock(nccl_mutex_);
+    return call();
   }
 
   ncclResult_t AsyncError() const {
@@ -160,6 +182,8 @@ class NcclCommunicator final : public Communicator {
   void Poll(const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
     while (!poll_.wait_for(lock, stop, kPollInterval, [&] { return stop.stop_requested(); })) {
+      const std::unique_lock nccl_lock(nccl_mutex_, std::try_to_lock);
+      if (!nccl_lock.owns_lock()) continue;  // the other thread sees the error
       const ncclResult_t state = AsyncError();
       if (state != ncclSuccess && state != ncclInProgress) Fail("a collective", state);
     }
@@ -172,6 +196,7 @@ class NcclCommunicator final : public Communicator {
   cudaStream_t stream_ = nullptr;
   cudaEvent_t forked_ = nullptr, done_ = nullptr;
   std::vector<void*> registrations_;
+  std::mutex nccl_mutex_;             // of calls of NCCL with comm_
   std::mutex mutex_;                  // of poll_
   std::condition_variable_any poll_;  // notified only by a stop
   std::jthread poller_;

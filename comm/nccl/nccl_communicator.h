@@ -21,8 +21,8 @@ absl::StatusOr<std::string> LoadNccl();
 // separate stream has a higher priority than the device's: its few thread blocks run first, since backward
 // would delay them.
 // NCCL failures end the job through inner.Abort, including those of peers and networks that NCCL detects
-// while the GPU works. So does an initialisation that takes longer than two minutes. No kTreeSum, no
-// SumInBf16.
+// while the GPU works. So does an initialisation that takes longer than two minutes. A collective waits for
+// its peers without limit; the watchdog has one. No kTreeSum, no SumInBf16.
 std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& inner, Device& device);
 
 }  // namespace deeper

@@ -7,8 +7,10 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <iostream>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/affinity.h"
 #include "kernels/base/cuda_check.h"
+#include "kernels/base/own_kernels.h"
 #include "kernels/base/status.h"
 #include "kernels/base/trace.h"
 #include "kernels/cuda/base/cuda_device.h"
@@ -51,7 +54,8 @@ struct Gpu {
   // The properties that a tuned plan depends on.
   std::string Environment(bool deterministic) const {
     return absl::StrCat(Model(), ", driver for CUDA ", CudaVersion(driver), ", cuDNN ", cudnn::Version(),
-                        ", cuBLASLt ", cublaslt::Version(), deterministic ? ", deterministic" : "");
+                        ", cuBLASLt ", cublaslt::Version(), ", kernels ", tensor_core::Version(),
+                        deterministic ? ", deterministic" : "");
   }
   std::string Describe() const {
     return absl::StrCat(Model(), ", CUDA ", CudaVersion(CUDART_VERSION), ", cuDNN ", cudnn::Version());
@@ -78,9 +82,10 @@ class GpuDownload final : public Download {
 
 class GpuDevice final : public CudaDevice {
  public:
-  GpuDevice(const Gpu& gpu, const CudaOptions& options)
+  GpuDevice(const Gpu& gpu, const CudaOptions& options, const TrialOptions& trials)
       : CudaDevice(Mode::kGpu),
         options_(options),
+        trials_(trials),
         description_(gpu.Describe()),
         address_(gpu.address),
         compute_capability_(gpu.properties.major * 10 + gpu.properties.minor),
@@ -97,6 +102,12 @@ class GpuDevice final : public CudaDevice {
   absl::Status Init() {
     ASSIGN_OR_RETURN(convolutions_, cudnn::MakeGpuTarget());
     ASSIGN_OR_RETURN(matmuls_, cublaslt::MakeTarget());
+    for (const PlanCache::FailedTrial& trial : plans_.FailedTrials()) {
+      if (!excluded_.insert(trial.algorithm).second) continue;
+      std::cerr << "warning: " << trial.algorithm << " is not used, because a process that ran it for "
+                << trial.problem << " did not survive that; to try it again, delete " << trial.record
+                << std::endl;
+    }
     return absl::OkStatus();
   }
 
@@ -190,10 +201,21 @@ class GpuDevice final : public CudaDevice {
     const auto reference =
         cudnn::Choose(*convolutions_, ConvolutionCheck::LibraryProblem(problem), options_.deterministic);
     ConvolutionCheck check(problem, reference.ok() ? reference->get() : nullptr, *this);
-    return MakePlan(problem, ChooseConvolution(problem), std::ref(check));
+    const auto trial = [&](Algorithm& own, const PlanOperands& operands,
+                           const std::function<double()>& time) -> absl::StatusOr<double> {
+      RETURN_IF_ERROR(check.RunLibrary(operands));
+      ASSIGN_OR_RETURN(const std::string name, own.Serialize());
+      ASSIGN_OR_RETURN(const std::string record, plans_.BeginTrial(name, deeper::ToString(problem)));
+      const absl::Status checked = check(own, operands);
+      const double milliseconds = checked.ok() ? time() : 0;
+      PlanCache::EndTrial(record);
+      if (!checked.ok()) return checked;
+      return milliseconds;
+    };
+    return MakePlan(problem, ChooseConvolution(problem), trial);
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
-    return MakePlan(problem, cublaslt::Choose(*matmuls_, problem), nullptr);  // no check needed
+    return MakePlan(problem, cublaslt::Choose(*matmuls_, problem), nullptr);  // no trial needed
   }
 
  private:
@@ -227,13 +249,16 @@ class GpuDevice final : public CudaDevice {
   }
 
   // Custom kernels come before cuDNN's proposals, since they are built at once. A deterministic device always
-  // uses the same choice: cuDNN's first, or a custom kernel if cuDNN has none.
+  // uses the same choice: cuDNN's first that works, or a custom kernel if none does.
   absl::StatusOr<std::unique_ptr<AlgorithmChoice>> ChooseConvolution(const ConvolutionProblem& problem) {
     auto library = cudnn::Choose(*convolutions_, problem, options_.deterministic);
-    if (library.ok() && options_.deterministic) return library;
-    auto own = tensor_core::Choose(compute_capability_, problem);
+    if (trials_.own_kernels == OwnKernels::kNone) return library;
+    const int capability =
+        trials_.own_kernels == OwnKernels::kSm80 ? std::min(compute_capability_, 80) : compute_capability_;
+    auto own = tensor_core::Choose(capability, problem, excluded_);
     if (!own.ok()) return library;
     if (!library.ok()) return own;
+    if (options_.deterministic) std::swap(own, library);
     return std::make_unique<BothChoices>(*std::move(own), *std::move(library));
   }
 
@@ -241,7 +266,7 @@ class GpuDevice final : public CudaDevice {
   template <class Problem>
   absl::StatusOr<std::unique_ptr<CudaPlan>> MakePlan(const Problem& problem,
                                                      absl::StatusOr<std::unique_ptr<AlgorithmChoice>> choice,
-                                                     const AlgorithmCheck& check) {
+                                                     const AlgorithmTrial& trial) {
     RETURN_IF_ERROR(choice.status());
     const std::string words = deeper::ToString(problem);
     absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = NotFound("not tuned yet");
@@ -249,7 +274,8 @@ class GpuDevice final : public CudaDevice {
     if (!algorithm.ok()) {
       // Timing varies between runs, and another algorithm may round differently.
       const int contenders = options_.deterministic ? 1 : kContenders;
-      ASSIGN_OR_RETURN(algorithm, ChooseFastest(**choice, words, SizesOf(problem), *this, contenders, check));
+      ASSIGN_OR_RETURN(algorithm, ChooseFastest(**choice, words, SizesOf(problem), *this,
+                                                {contenders, trials_.limit}, trial));
       const absl::StatusOr<std::string> text = (*algorithm)->Serialize();  // some plans cannot be saved
       if (text.ok()) RETURN_IF_ERROR(plans_.Put(words, *text));
     }
@@ -258,6 +284,7 @@ class GpuDevice final : public CudaDevice {
   }
 
   const CudaOptions options_;
+  const TrialOptions trials_;
   const std::string description_, address_;
   const int compute_capability_;  // 90
   const CudaStream stream_ = MakeCudaStream(), uploads_ = MakeCudaStream(), downloads_ = MakeCudaStream();
@@ -272,6 +299,7 @@ class GpuDevice final : public CudaDevice {
   std::unique_ptr<cudnn::Target> convolutions_;
   std::unique_ptr<cublaslt::Target> matmuls_;
   PlanCache plans_;
+  std::set<std::string> excluded_;  // custom kernels
   std::string scope_;
   bool profiling_ = false;
   std::vector<TimedLaunch> timed_;
@@ -371,9 +399,14 @@ void KeepNear(const std::string& address) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options) {
+  return MakeCudaDevice(options, {});
+}
+
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options,
+                                                       const TrialOptions& trials) {
   ASSIGN_OR_RETURN(const Gpu gpu, OpenGpu(options.index));
   KeepNear(gpu.address);
-  auto device = std::make_unique<GpuDevice>(gpu, options);
+  auto device = std::make_unique<GpuDevice>(gpu, options, trials);
   if (absl::Status status = device->Init(); !status.ok()) {
     return FailedPrecondition("--device=cuda: ", status.message());
   }

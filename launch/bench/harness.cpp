@@ -10,6 +10,23 @@
 
 namespace deeper {
 
+namespace {
+
+// The same batch for ever.
+class OneBatch final : public Loader {
+ public:
+  explicit OneBatch(const Batch& batch) : batch_(batch) {}
+  absl::StatusOr<Batch> Next() override { return batch_; }
+  StageTimes times() const override { return {}; }
+  int workers() const override { return 0; }
+  std::map<int64_t, std::string> bad_samples() const override { return {}; }
+
+ private:
+  const Batch batch_;
+};
+
+}  // namespace
+
 absl::Status BenchTraining::Prepare(RunConfig config, int64_t batch, Communicator& comm) {
   config_ = std::move(config);
   config_.synthetic = true;
@@ -39,6 +56,13 @@ absl::Status BenchTraining::Prepare(RunConfig config, int64_t batch, Communicato
   optimizer_ = std::make_unique<Optimizer>(options, *params_, *device_);
   optimizer_->BeginStep(static_cast<float>(config_.lr));
   recording_ = device_->MakeRecording();
+  single_ = MakeSingleCommunicator();
+  repeated_ = std::make_unique<OneBatch>(images_);
+  accumulator_ = std::make_unique<GradientAccumulator>(*params_, *device_);
+  reducer_ = std::make_unique<GradientReducer>(*single_, params_->grads(), net_->gradient_pieces(), 1);
+  guard_ = std::make_unique<FiniteGuard>(*net_, *params_, *single_, *device_);
+  train_step_ = std::make_unique<TrainStep>(*repeated_, *net_, *accumulator_, *reducer_, *guard_, *optimizer_,
+                                            *device_, config_.seed);
   return absl::OkStatus();
 }
 

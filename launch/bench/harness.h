@@ -11,6 +11,7 @@
 #include "trainer/engine/network.h"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/params.h"
+#include "trainer/engine/train_step.h"
 #include "trainer/run/config.h"
 #include "trainer/scaling/statistics.h"
 
@@ -29,6 +30,8 @@ class BenchTraining {
     recording_->Run([this] { StepUnrecorded(); });
   }
   void StepUnrecorded();
+  // A step of training on the batch: TrainStep::Run.
+  absl::Status TrainingStep() { return train_step_->Run(static_cast<float>(config_.lr)).status(); }
 
   const RunConfig& config() const { return config_; }  // with the precision that the device has chosen
   Device& device() const { return *device_; }
@@ -44,8 +47,13 @@ class BenchTraining {
   std::unique_ptr<ParamStore> params_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Recording> recording_;
-  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<Loader> loader_, repeated_;
   Batch images_;
+  std::unique_ptr<Communicator> single_;
+  std::unique_ptr<GradientAccumulator> accumulator_;
+  std::unique_ptr<GradientReducer> reducer_;
+  std::unique_ptr<FiniteGuard> guard_;
+  std::unique_ptr<TrainStep> train_step_;
 };
 
 // Milliseconds of `work` on this rank. Collective: all ranks begin together.

@@ -29,10 +29,10 @@ constexpr CommandText kText = {
     .operands = "",
     .details = R"(Trains repeatedly on one batch of synthetic images: forward, backward and update, without
 reading data and without other ranks. The loss must fall during the warm-up. Prints medians over the repeats
-as JSON. On CUDA a step is one recording, as in training. With --profile it times one more step launch by
-launch, and writes a trace for Perfetto (ui.perfetto.dev) or Chrome, and tables to standard error: by kind of
-launch and by layer, beside the least time at the peak rates of the device. On a CPU a launch is a oneDNN
-primitive or a pass of our own, and the peak rates are measured first.)",
+as JSON. On CUDA it times the step of training itself, with the upload of the next batch. With --profile it
+times one more step launch by launch, and writes a trace for Perfetto (ui.perfetto.dev) or Chrome, and tables
+to standard error: by kind of launch and by layer, beside the least time at the peak rates of the device. On a
+CPU a launch is a oneDNN primitive or a pass of our own, and the peak rates are measured first.)",
     .examples = R"(deeper bench step --model=googlenet --batch=32
 deeper bench step --model=googlenet --batch=32 --precision=bf16 --threads=1 --profile=step.json
 deeper bench step --model=googlenet --batch=256 --precision=bf16 --device=cuda --profile=step.json)",
@@ -64,7 +64,7 @@ class BenchStepCommand final : public Command {
     config_ = training.config();
     std::vector<double> losses;
     for (int i = 0; i < warmup_; ++i) {
-      TimeStep(training);
+      RETURN_IF_ERROR(TimeStep(training));
       losses.push_back(training.net().results().front().loss_sum / static_cast<double>(batch_));
     }
     if (!std::isfinite(losses.back()) || losses.back() >= losses.front()) {
@@ -76,7 +76,7 @@ class BenchStepCommand final : public Command {
     if (!trace_.empty()) StartTrace();
     for (int i = 0; i < repeats_; ++i) {
       if (Tracing()) TraceBegin(TraceLevel::kStep, absl::StrCat("step ", warmup_ + i + 1));
-      TimeStep(training);
+      RETURN_IF_ERROR(TimeStep(training));
     }
     if (!trace_.empty()) {
       RETURN_IF_ERROR(WriteTrace(trace_, StopTrace(), call.comm));
@@ -87,7 +87,8 @@ class BenchStepCommand final : public Command {
 
  private:
   // Adds to ms_. The parts of a step are timed only where a step is not one recording.
-  void TimeStep(BenchTraining& training) {
+  absl::Status TimeStep(BenchTraining& training) {
+    absl::Status status;
     Device& device = training.device();
     const auto timed = [&](const char* name, const auto& work) {
       TraceBegin(TraceLevel::kPhase, name);
@@ -97,16 +98,17 @@ class BenchStepCommand final : public Command {
       });
       return ms_[name].emplace_back(1e3 * seconds);
     };
+    if (device.type() == DeviceType::kCuda) {  // as in training, with the upload of the next batch
+      timed("step", [&] { status.Update(training.TrainingStep()); });
+      return status;
+    }
     training.Load();
     device.Synchronize();
-    if (device.type() == DeviceType::kCuda) {
-      timed("step", [&] { training.Step(); });
-      return;
-    }
     const double forward = timed("forward", [&] { training.net().Forward(); });
     const double backward = timed("backward", [&] { training.net().Backward([](size_t) {}); });
     const double update = timed("update", [&] { training.optimizer().Step(); });
     ms_["step"].push_back(forward + backward + update);
+    return status;
   }
 
   // Times one step call by call. Small launches may wait for the host here, unlike in a recording.

@@ -12,6 +12,7 @@
 #include "comm/agree.h"
 #include "comm/node_places.h"
 #include "kernels/base/check.h"
+#include "kernels/base/own_kernels.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -46,7 +47,7 @@ absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const C
   options.deterministic = config.deterministic != Determinism::kFalse;
   options.graphs = config.cuda_graph;
   options.plan_cache = config.plan_cache == "default" ? DefaultPlanCache() : config.plan_cache;
-  return MakeCudaDevice(options);
+  return MakeCudaDevice(options, {config.own_kernels, std::chrono::seconds(config.trial_seconds)});
 }
 
 absl::Status CheckPrecision(const RunConfig& config, const Device& device) {
@@ -86,7 +87,8 @@ FlagGroup InputFlags(RunConfig& config) {
 
 FlagGroup MachineFlags(RunConfig& config) {
   return Pick(config, "Machine",
-              {"device", "precision", "fusion", "cuda_graph", "plan_cache", "threads", "cpu_layout"});
+              {"device", "precision", "fusion", "own_kernels", "trial_seconds", "cuda_graph", "plan_cache",
+               "threads", "cpu_layout"});
 }
 
 Flag CheckpointFlag(std::string& path) {

@@ -22,7 +22,8 @@ FlagGroup ModelFlags(RunConfig& config);
 FlagGroup PixelFlags(RunConfig& config);
 // Those, --stage_dir and --direct_io: for packed data.
 FlagGroup InputFlags(RunConfig& config);
-// --device, --precision, --fusion, --cuda_graph, --plan_cache, --threads, --cpu_layout.
+// --device, --precision, --fusion, --own_kernels, --trial_seconds, --cuda_graph, --plan_cache, --threads,
+// --cpu_layout.
 FlagGroup MachineFlags(RunConfig& config);
 // --checkpoint, for commands that read a checkpoint.
 Flag CheckpointFlag(std::string& path);

@@ -4,6 +4,8 @@
 #include <iostream>
 #include <string>
 
+#include "kernels/base/own_kernels.h"
+
 namespace deeper::testing {
 namespace {
 
@@ -23,7 +25,10 @@ std::unique_ptr<Device> MakeTestDevice() {
   if (wanted == "cuda") {
     CudaOptions options;
     options.deterministic = true;
-    auto device = MakeCudaDevice(options);
+    const char* const own_kernels = std::getenv("DEEPER_OWN_KERNELS");
+    TrialOptions trials;
+    if (own_kernels != nullptr) trials.own_kernels = ValueOf<OwnKernels>(own_kernels).value();
+    auto device = MakeCudaDevice(options, trials);
     if (device.ok()) return *std::move(device);
     std::cerr << "not run: " << device.status().message() << std::endl;
     std::_Exit(kNotRun);

@@ -1,4 +1,5 @@
 // The device of the op tests: $DEEPER_TEST_DEVICE is cpu (default), cpu-blocked, cpu-nhwc, cuda-host or cuda.
+// $DEEPER_OWN_KERNELS is as --own_kernels.
 #pragma once
 
 #include <memory>

@@ -2,23 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/base/small_buffer.h"
 #include "kernels/ops/arrays/arrays.h"
+#include "kernels/ops/arrays/verdict.h"
 
 namespace deeper {
-namespace {
-
-bool IsFinite(std::span<const HeadResult> loss) {
-  return std::all_of(loss.begin(), loss.end(),
-                     [](const HeadResult& head) { return std::isfinite(head.loss_sum); });
-}
-
-}  // namespace
 
 FiniteGuard::FiniteGuard(const Network& net, ParamStore& params, Communicator& comm, Device& device)
     : net_(net),
@@ -26,7 +18,7 @@ FiniteGuard::FiniteGuard(const Network& net, ParamStore& params, Communicator& c
       comm_(comm),
       device_(device),
       pieces_(net.gradient_pieces().size()),
-      flags_(AllocateSmall(device, (pieces_ + 1) * sizeof(uint32_t))),
+      flags_(AllocateSmall(device, (pieces_ + 2) * sizeof(uint32_t))),
       staged_flags_(AllocateSmallStaging(device, flags_.bytes())),
       workspace_(AllocateSmall(device, FindNonFiniteWorkspaceBytes(device))),
       statistics_(AllocateSmall(device, static_cast<size_t>(params.statistics_elements()) * sizeof(float))) {}
@@ -35,28 +27,26 @@ void FiniteGuard::BeginStep() {
   device_.Copy(statistics_.data(), params_.statistic_values(), statistics_.bytes());
 }
 
-void FiniteGuard::InspectPiece(size_t piece, std::span<const HeadResult> loss) {
+void FiniteGuard::InspectLosses(const HeadResult* losses, bool first) {
+  FindLostLoss(device_, losses, static_cast<int64_t>(net_.results().size()), first, flag(pieces_ + 1));
+}
+
+void FiniteGuard::InspectPiece(size_t piece) {
   if (comm_.size() == 1) return;  // the sums are this rank's own
   const GradientPiece& part = net_.gradient_pieces()[piece];
   float* const grads = params_.grads() + part.offset;
-  if (piece == 0 && loss_is_on_host() && !(IsFinite(loss) && IsFinite(net_.results())))
-    grads[0] = std::numeric_limits<float>::quiet_NaN();
+  if (piece == 0) SpoilIf(device_, flag(pieces_ + 1), grads);
   FindNonFinite(device_, grads, static_cast<int64_t>(part.count), flag(piece), workspace_.data());
 }
 
 void FiniteGuard::InspectSums() {
   FindNonFinite(device_, params_.grads(), params_.trained_elements(), flag(pieces_), workspace_.data());
+  if (comm_.size() == 1) JoinFlag(device_, flag(pieces_ + 1), flag(pieces_));
+  if (params_.statistics_elements() > 0) {
+    CopyIf(device_, verdict(), statistics_.as<float>(), params_.statistic_values(),
+           params_.statistics_elements());
+  }
   device_.Copy(staged_flags_.data(), flags_.data(), flags_.bytes());
-}
-
-bool FiniteGuard::EndStep(std::span<const HeadResult> loss) {
-  int64_t bad = staged_flags_.as<uint32_t>()[pieces_] != 0 || !IsFinite(loss);
-  if (comm_.size() > 1 && !loss_is_on_host())
-    comm_.AllReduce(&bad, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
-  if (bad == 0) return true;
-  device_.Copy(params_.statistic_values(), statistics_.data(), statistics_.bytes());
-  device_.Synchronize();
-  return false;
 }
 
 std::string FiniteGuard::Culprit(std::span<const HeadResult> loss) const {
@@ -81,11 +71,6 @@ std::string FiniteGuard::Culprit(std::span<const HeadResult> loss) const {
   const std::string what = absl::StrCat("the gradient of ", param.value_or("no parameter"));
   const auto whose = [](const Finding& finding) { return absl::StrFormat("the loss is %g", finding.loss); };
   if (comm_.size() == 1) return absl::StrCat(what, " is not finite; ", whose(mine));
-  if (!on_a_rank && !param.has_value()) {  // on a GPU a loss alone leaves no trace in the gradients
-    const auto lost =
-        std::find_if(all.begin(), all.end(), [](const Finding& f) { return !std::isfinite(f.loss); });
-    if (lost != all.end()) return absl::StrCat(whose(*lost), " on rank ", lost - all.begin());
-  }
   if (!on_a_rank) return absl::StrCat(what, " overflows in the sum over ranks");
   return absl::StrCat(what, " is not finite on rank ", first - all.begin(), "; ", whose(*first), " there");
 }

@@ -71,6 +71,8 @@ class Network {
   const std::vector<GradientPiece>& gradient_pieces() const { return gradient_pieces_; }
   const Model& model() const { return model_; }
   const NetworkOptions& options() const { return options_; }
+  // [head]; of the last Forward, in device memory.
+  const HeadResult* device_results() const { return ControlAt(control_).results; }
   // [head]; of the last Forward, after Device::Synchronize.
   std::span<const HeadResult> results() const;
   // Logits of the main head, [rows, classes], float32, copied to the host.

@@ -112,18 +112,20 @@ void Optimizer::BeginStep(float lr) {
   device_.Copy(now_.data(), staged_now_.data(), sizeof(StepScalars));
 }
 
-void Optimizer::Step() {
+void Optimizer::Step(const uint32_t* skip) {
   device_.Annotate("optimizer");
   const int64_t first = params_.state_first();  // 0 unless sharded
   UpdateArrays arrays = {.w = params_.values() + first,
                          .g = params_.grads() + first,
                          .narrow = params_.narrow_values(),
                          .decays = decays_.as<uint8_t>() + first / kDecayGroup,
-                         .count = params_.state_elements()};
+                         .count = params_.state_elements(),
+                         .skip = skip};
   if (lr_scales_.bytes() > 0) arrays.lr_scales = lr_scales_.as<float>() + first / kDecayGroup;
   for (size_t i = 0; i < params_.state_names().size(); ++i) arrays.states[i] = params_.state(i);
   Update(device_, rule_, now_.as<StepScalars>(), arrays);
-  if (!params_.state_is_sharded()) return;
+  wait_ms_ = 0;
+  if (!params_.state_is_sharded() || (skip != nullptr && *skip != 0)) return;  // sharded: on a CPU
   const double start = Milliseconds();
   const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(float);
   comm_->AllGather(params_.values() + params_.state_first(), params_.values(), bytes, device_.stream())

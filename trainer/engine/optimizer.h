@@ -56,8 +56,9 @@ class Optimizer {
   // Begins the next training step, skipped or not, with this learning rate. Earlier work must be complete.
   void BeginStep(float lr);
   // Updates values and states in place from grads, on the device's stream. It reads the rate from memory, so
-  // that a recorded step follows BeginStep. Collective if the state is sharded.
-  void Step();
+  // that a recorded step follows BeginStep, and `skip` (UpdateArrays::skip). Collective if the state is
+  // sharded: `skip` must then be the same on every rank.
+  void Step(const uint32_t* skip = nullptr);
   // Time the last Step spent waiting for other ranks' weights.
   double wait_ms() const { return wait_ms_; }
 

@@ -70,37 +70,35 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     net_.Load(*batch, seed_);
     recordings_[batch->micro == 0][last]->Run([&] {
       net_.Forward();  // main loss + 0.3 aux1 + 0.3 aux2
+      guard_.InspectLosses(net_.device_results(), batch->micro == 0);
       EnterPhase(Phase::kBackward);
       net_.Backward([&](size_t piece) {
         EnterPhase(Phase::kBackward, static_cast<int64_t>(piece));
         accumulator_.Add(net_.gradient_pieces()[piece], batch->micro, batch->micros);
         if (!last) return;
-        guard_.InspectPiece(piece, report.heads);
+        guard_.InspectPiece(piece);
         reducer_.Ready(piece, stream);  // buckets leave while backward still runs
       });
       if (!last) return;
       reducer_.Finish(stream);  // mean gradient visible on the compute stream
       guard_.InspectSums();
+      EnterPhase(Phase::kUpdate);
+      optimizer_.Step(guard_.verdict());  // changes nothing if they are not finite
     });
     Prefetch(report);
     AwaitDevice(last);
     Count(*batch, net_.results(), report);
   }
-  EnterPhase(Phase::kUpdate);
-  report.finite = guard_.EndStep(report.heads);
-  report.comm_wait_ms = reducer_.wait_ms();
+  report.finite = guard_.EndStep();
+  report.comm_wait_ms = reducer_.wait_ms() + optimizer_.wait_ms();
   if (statistics_ != nullptr) report.comm_wait_ms += statistics_->TakeWaitMs();
-  if (report.finite) {
-    optimizer_.Step();
-    report.comm_wait_ms += optimizer_.wait_ms();
-  }
   report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_wait_ms;
   return report;
 }
 
 // A recorded step waits for the peers' gradients here, where the host waits for the device.
 void TrainStep::AwaitDevice(bool sums) {
-  if (!sums) return device_.Synchronize();
+  if (!sums || device_.type() == DeviceType::kCpu) return device_.Synchronize();
   EnterPhase(Phase::kGradients);
   const WaitingForPeers waiting;
   device_.Synchronize();

@@ -14,6 +14,7 @@
 #include "comm/watchdog/watchdog.h"
 #include "data/image/augment.h"
 #include "data/load/sample_order.h"
+#include "kernels/base/own_kernels.h"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/schedule.h"
 #include "trainer/monitor/progress.h"
@@ -150,6 +151,8 @@ struct RunConfig {
   double watchdog_seconds = 300;  // 0: none
   Fusion fusion = Fusion::kAuto;
   bool cuda_graph = true;
+  OwnKernels own_kernels = OwnKernels::kAll;
+  int trial_seconds = 20;              // for a kernel in the tuner
   std::string plan_cache = "default";  // file; empty: none
 };
 

@@ -134,8 +134,9 @@ absl::StatusOr<std::unique_ptr<Network>> TrainSetup::FittingNetwork(const Model&
   int64_t rows = config.micro_batch > 0 ? std::min(config.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config)) rows = (BatchRows() + config.elastic_slices - 1) / config.elastic_slices;
   while (true) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Network> made, NetworkOf(model, rows));
-    const bool fits = static_cast<double>(made->arena_bytes()) <= available;
+    absl::StatusOr<std::unique_ptr<Network>> made = NetworkOf(model, rows);
+    const bool fits = made.ok() ? static_cast<double>((*made)->arena_bytes()) <= available
+                                : !absl::IsResourceExhausted(made.status());  // the tuner's memory
     if (fits || rows == 1 || config.micro_batch > 0 || IsElastic(config)) return made;
     rows = (rows + 1) / 2;
   }

@@ -12,14 +12,18 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/base/bf16.h"
 #include "kernels/base/cuda_check.h"
 #include "kernels/base/status.h"
+#include "kernels/base/trial.h"
 
 namespace deeper {
 namespace {
 
-constexpr int kRepetitions = 5;
+constexpr int kRepetitions = 3;
+// Launches per measurement, back to back: the host enqueues while the GPU works, as in a step.
+constexpr int kLaunches = 5;
 constexpr double kHopeless = 2;  // relative to the best time: a slower algorithm is timed once
 // Time limit per problem. An algorithm that needs compilation takes about a second and is rarely the best.
 constexpr std::chrono::seconds kPatience(5);
@@ -27,11 +31,15 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 
 // Numbers in [-1, 1). Zeros would reduce the GPU's power draw and so the measured time.
 void FillRandomly(DType dtype, const Buffer& buffer, Device& device) {
+  if (buffer.bytes() == 0) return;
   WithFloatType(dtype, [&]<class T>() {
-    std::vector<T> numbers(size_t{1} << 18);
-    std::minstd_rand generator;
-    std::uniform_real_distribution<float> uniform(-1, 1);
-    for (T& number : numbers) number = FromFloat<T>(uniform(generator));
+    static const std::vector<T> numbers = [] {
+      std::vector<T> drawn(size_t{1} << 18);
+      std::minstd_rand generator;
+      std::uniform_real_distribution<float> uniform(-1, 1);
+      for (T& number : drawn) number = FromFloat<T>(uniform(generator));
+      return drawn;
+    }();
     size_t done = std::min(numbers.size() * sizeof(T), buffer.bytes());
     device.Copy(buffer.data(), numbers.data(), done);
     while (done < buffer.bytes()) {
@@ -39,7 +47,6 @@ void FillRandomly(DType dtype, const Buffer& buffer, Device& device) {
       device.Copy(buffer.data() + done, buffer.data(), more);
       done += more;
     }
-    device.Synchronize();  // before the numbers are freed
   });
 }
 
@@ -61,26 +68,30 @@ class Stopwatch {
     }
     // Two random bf16 numbers of the bias also form one fp32 number in the same range.
     for (const Buffer* buffer : {&a_, &b_, &mask_, &bias_}) FillRandomly(sizes.in, *buffer, device_);
+    device_.Synchronize();
     return absl::OkStatus();
   }
 
-  absl::Status Check(const AlgorithmCheck& check, Algorithm& algorithm) {
-    const absl::Status status = check(algorithm, Operands());
+  absl::StatusOr<double> Try(const AlgorithmTrial& trial, Algorithm& algorithm,
+                             const std::function<double()>& time) {
+    absl::StatusOr<double> result = trial(algorithm, Operands(), time);
     cudaGetLastError();  // clears the error of a launch that failed
-    return status;
+    return result;
   }
 
-  // Returns the milliseconds of one run, less exact if far above `best`. Returns kNever if it fails.
-  double Time(Algorithm& algorithm, double best) {
+  // Returns the milliseconds of one run, less exact if far above `best`; 0 if it has no rival. Returns kNever
+  // if it fails.
+  double Time(Algorithm& algorithm, double best, bool has_rivals) {
     if (algorithm.workspace_bytes() > workspace_.bytes()) {
       workspace_ = {};
       workspace_ = device_.Allocate(algorithm.workspace_bytes());
       if (workspace_.data() == nullptr) return kNever;
     }
-    if (TimeOnce(algorithm) == kNever) return kNever;  // loads its code: not representative
-    std::vector<double> times = {TimeOnce(algorithm)};
+    const double first = TimeOnce(algorithm, 1);  // loads its code: not representative
+    if (first == kNever || !has_rivals) return first == kNever ? kNever : 0;
+    std::vector<double> times = {TimeOnce(algorithm, kLaunches)};
     if (times[0] > kHopeless * best) return times[0];
-    while (times.size() < kRepetitions) times.push_back(TimeOnce(algorithm));
+    while (times.size() < kRepetitions) times.push_back(TimeOnce(algorithm, kLaunches));
     std::nth_element(times.begin(), times.begin() + kRepetitions / 2, times.end());
     return times[kRepetitions / 2];
   }
@@ -97,14 +108,15 @@ class Stopwatch {
             .argmax = argmax_.as<uint8_t>()};
   }
 
-  double TimeOnce(Algorithm& algorithm) {
+  double TimeOnce(Algorithm& algorithm, int launches) {
     DEEPER_CUDA_CHECK(cudaEventRecord(start_.get(), stream_));
-    const absl::Status status = algorithm.Enqueue(Operands(), device_.stream());
+    absl::Status status;
+    for (int i = 0; i < launches; ++i) status.Update(algorithm.Enqueue(Operands(), device_.stream()));
     DEEPER_CUDA_CHECK(cudaEventRecord(stop_.get(), stream_));
     DEEPER_CUDA_CHECK(cudaEventSynchronize(stop_.get()));
     float milliseconds = 0;
     DEEPER_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, start_.get(), stop_.get()));
-    if (status.ok()) return milliseconds;
+    if (status.ok()) return milliseconds / static_cast<float>(launches);
     cudaGetLastError();  // clears the error of a launch that failed
     return kNever;
   }
@@ -130,7 +142,8 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice) 
 
 absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice, const std::string& name,
                                                          const OperandSizes& sizes, Device& device,
-                                                         int contenders, const AlgorithmCheck& check) {
+                                                         const Contest& contest,
+                                                         const AlgorithmTrial& trial) {
   RETURN_IF_ERROR(choice.Ask());
   absl::Status status;
   Stopwatch stopwatch(device);
@@ -138,6 +151,8 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
   std::unique_ptr<Algorithm> best;
   double best_time = kNever;
   std::set<std::string> seen;
+  const bool may_have_rivals = contest.contenders > 1;
+  int contenders = contest.contenders;
   auto deadline = std::chrono::steady_clock::now() + kPatience;
   for (size_t i = 0; i < choice.size() && contenders > 0; ++i) {
     if (best != nullptr && std::chrono::steady_clock::now() > deadline) break;
@@ -149,21 +164,21 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
     // Several heuristics may propose the same algorithm.
     const absl::StatusOr<std::string> text = (*built)->Serialize();
     if (text.ok() && !seen.insert(*text).second) continue;
-    if ((*built)->needs_check()) {
-      const auto began = std::chrono::steady_clock::now();
-      const absl::Status checked = stopwatch.Check(check, **built);
-      deadline += std::chrono::steady_clock::now() - began;  // the limit excludes the time of checks
-      if (!checked.ok()) {
-        std::cerr << name << ": " << text.value_or("an algorithm") << " is excluded: " << checked.message()
-                  << std::endl;
-        status.Update(checked);
-        continue;
-      }
+    const bool is_own = (*built)->needs_check();
+    const Trial limit(absl::StrCat("on trial: ", is_own ? *text : "a library algorithm", " for ", name),
+                      contest.trial_limit);
+    const auto measure = [&] { return stopwatch.Time(**built, best_time, may_have_rivals); };
+    const auto began = std::chrono::steady_clock::now();
+    const absl::StatusOr<double> time = is_own ? stopwatch.Try(trial, **built, measure) : measure();
+    if (is_own) deadline += std::chrono::steady_clock::now() - began;  // the limit excludes checks
+    if (!time.ok()) {
+      std::cerr << name << ": " << *text << " is excluded: " << time.status().message() << std::endl;
+      status.Update(time.status());
+      continue;
     }
-    const double time = stopwatch.Time(**built, best_time);
-    if (time < kNever) --contenders;
-    if (time < best_time) {
-      best_time = time;
+    if (*time < kNever) --contenders;
+    if (*time < best_time) {
+      best_time = *time;
       best = *std::move(built);
     }
   }

@@ -26,7 +26,7 @@ class Algorithm {
  public:
   virtual ~Algorithm() = default;
   size_t workspace_bytes() const { return workspace_bytes_; }
-  // Whether its results must be compared with a library's before use.
+  // Whether its results must be compared with a library's before use. Serialize then returns its name.
   virtual bool needs_check() const { return false; }
   // The form from which AlgorithmChoice::Load recreates it.
   virtual absl::StatusOr<std::string> Serialize() const = 0;

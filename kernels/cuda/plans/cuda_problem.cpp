@@ -1,5 +1,6 @@
 #include "kernels/cuda/plans/cuda_problem.h"
 
+#include <mutex>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -9,8 +10,10 @@
 namespace deeper {
 namespace {
 
-// Launches need static names. There are few of them.
+// Launches need static names. There are few of them. Ranks may be threads.
 const char* Intern(std::string name) {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
   static auto& names = *new std::set<std::string>;
   return names.insert(std::move(name)).first->c_str();
 }

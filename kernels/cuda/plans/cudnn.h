@@ -27,6 +27,9 @@ absl::StatusOr<std::unique_ptr<Target>> MakeGpuTarget();
 // Uses a described GPU: cuDNN's JSON about a GPU. InvalidArgument if cuDNN cannot read it.
 absl::StatusOr<std::unique_ptr<Target>> MakeDevicelessTarget(const std::string& device_property_json);
 
+// The properties of the calling thread's current GPU, in the form of MakeDevicelessTarget.
+absl::StatusOr<std::string> DeviceProperties();
+
 // With `deterministic`, uses only engines that always give the same bits. Sums, and products of fp32
 // operands, are always in fp32: no TF32.
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target,

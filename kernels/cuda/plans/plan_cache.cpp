@@ -1,9 +1,11 @@
 #include "kernels/cuda/plans/plan_cache.h"
 
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -11,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -35,20 +38,45 @@ absl::Status Failed(const std::string& file) {
   return FailedPrecondition("cannot write the plan cache ", file, ": ", std::strerror(errno));
 }
 
-absl::Status WriteAtomically(const std::string& file, const std::string& text) {
+// Writes to a new file `pattern`, whose last six letters, XXXXXX, are replaced.
+absl::Status WriteNew(std::string& pattern, const std::string& text) {
   std::error_code ignored;  // mkstemp reports the error
-  std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
-  std::string temporary = file + ".XXXXXX";  // unique for every rank
-  const int fd = mkstemp(temporary.data());
-  if (fd < 0) return Failed(file);
+  std::filesystem::create_directories(std::filesystem::path(pattern).parent_path(), ignored);
+  const int fd = mkstemp(pattern.data());
+  if (fd < 0) return Failed(pattern);
   fchmod(fd, 0644);  // mkstemp's files are readable by their owner only
   std::FILE* out = fdopen(fd, "w");
   const bool written = std::fwrite(text.data(), 1, text.size(), out) == text.size();
   const bool closed = std::fclose(out) == 0;
-  if (written && closed && std::rename(temporary.c_str(), file.c_str()) == 0) return absl::OkStatus();
+  if (written && closed) return absl::OkStatus();
+  const absl::Status status = Failed(pattern);
+  unlink(pattern.c_str());
+  return status;
+}
+
+absl::Status WriteAtomically(const std::string& file, const std::string& text) {
+  std::string temporary = file + ".XXXXXX";  // unique for every rank
+  if (!WriteNew(temporary, text).ok()) return Failed(file);
+  if (std::rename(temporary.c_str(), file.c_str()) == 0) return absl::OkStatus();
   const absl::Status status = Failed(file);
   unlink(temporary.c_str());
   return status;
+}
+
+constexpr char kTrial[] = ".trial.";
+constexpr std::chrono::minutes kOld(1);  // by then a trial has ended, well or not
+
+std::string Host() {
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  return host;
+}
+
+bool HasEnded(const Json& record, const std::filesystem::path& file) {
+  if (record["host"] == Host()) return kill(record["pid"].get<pid_t>(), 0) != 0 && errno == ESRCH;
+  std::error_code failed;
+  const auto written = std::filesystem::last_write_time(file, failed);
+  return !failed && decltype(written)::clock::now() - written > kOld;
 }
 
 }  // namespace
@@ -82,6 +110,44 @@ absl::Status PlanCache::Put(const std::string& problem, const std::string& plan)
   }
   const Json content = {{"format", kFormat}, {kPlans, std::move(plans)}};
   return WriteAtomically(file_, content.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+absl::StatusOr<std::string> PlanCache::BeginTrial(const std::string& algorithm,
+                                                  const std::string& problem) const {
+  if (file_.empty()) return "";
+  const Json record = {{"environment", environment_},
+                       {"algorithm", algorithm},
+                       {"problem", problem},
+                       {"host", Host()},
+                       {"pid", getpid()}};
+  std::string file = absl::StrCat(file_, kTrial, "XXXXXX");
+  RETURN_IF_ERROR(WriteNew(file, record.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"));
+  return file;
+}
+
+void PlanCache::EndTrial(const std::string& record) {
+  if (!record.empty()) unlink(record.c_str());
+}
+
+std::vector<PlanCache::FailedTrial> PlanCache::FailedTrials() const {
+  std::vector<FailedTrial> failed;
+  if (file_.empty()) return failed;
+  const std::filesystem::path cache(file_);
+  const std::filesystem::path directory = cache.parent_path().empty() ? "." : cache.parent_path();
+  std::error_code ignored;  // without the directory there are none
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
+    if (!entry.path().filename().string().starts_with(cache.filename().string() + kTrial)) continue;
+    std::ifstream in(entry.path());
+    const Json record = Json::parse(in, nullptr, /*allow_exceptions=*/false);
+    const auto is_text = [&](const char* name) { return record.contains(name) && record[name].is_string(); };
+    if (!record.is_object() || !is_text("environment") || !is_text("algorithm") || !is_text("problem") ||
+        !is_text("host") || !record.contains("pid") || !record["pid"].is_number_integer()) {
+      continue;
+    }
+    if (record["environment"] != environment_ || !HasEnded(record, entry.path())) continue;
+    failed.push_back({record["algorithm"], record["problem"], entry.path()});
+  }
+  return failed;
 }
 
 }  // namespace deeper

@@ -5,13 +5,18 @@
 //
 // The content is not trusted. An unreadable file counts as absent, and the library of an entry must still
 // accept it.
+//
+// An algorithm that may hang or fault the GPU is on record, in a file next to the cache, while it runs for
+// the first time. A process that ends meanwhile leaves the record, and later processes exclude the algorithm.
 #pragma once
 
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace deeper {
 
@@ -24,6 +29,16 @@ class PlanCache {
   // Replaces the entry and writes the file atomically, including the entries that others wrote meanwhile. An
   // error names the file; the entry stays in memory in any case.
   absl::Status Put(const std::string& problem, const std::string& plan);
+
+  // Records that an algorithm runs for the first time. Returns the file, to be removed by EndTrial; empty
+  // without a cache file. An error names the file.
+  absl::StatusOr<std::string> BeginTrial(const std::string& algorithm, const std::string& problem) const;
+  static void EndTrial(const std::string& record);
+  // The records in this environment of processes that ended. Another host's counts once it is a minute old.
+  struct FailedTrial {
+    std::string algorithm, problem, record;
+  };
+  std::vector<FailedTrial> FailedTrials() const;
 
  private:
   const std::string file_;

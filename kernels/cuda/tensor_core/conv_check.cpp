@@ -135,7 +135,7 @@ ConvolutionProblem ConvolutionCheck::LibraryProblem(const ConvolutionProblem& pr
 }
 
 absl::Status ConvolutionCheck::operator()(Algorithm& own, const PlanOperands& operands) {
-  if (expected_.empty()) RETURN_IF_ERROR(RunLibrary(operands));
+  RETURN_IF_ERROR(RunLibrary(operands));
   const OperandSizes sizes = SizesOf(problem_);
   const std::vector<bf16> untouched(sizes.d / sizeof(bf16), kUntouched);
   const std::vector<uint8_t> no_argmax(sizes.argmax, kNoArgmax);
@@ -156,6 +156,7 @@ absl::Status ConvolutionCheck::operator()(Algorithm& own, const PlanOperands& op
 }
 
 absl::Status ConvolutionCheck::RunLibrary(PlanOperands operands) {
+  if (!expected_.empty()) return absl::OkStatus();
   if (library_ == nullptr) return NotFound("no library to compare with");
   absl::Status status = library_->Ask();
   Buffer pooled;

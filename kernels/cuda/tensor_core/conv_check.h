@@ -30,9 +30,10 @@ class ConvolutionCheck {
   // between the pixels of d must not change. The host finds the maxima for the library. Overwrites d, sums
   // and argmax. The message names a difference.
   absl::Status operator()(Algorithm& own, const PlanOperands& operands);
+  // The first part of it: runs the library, unless that was done.
+  absl::Status RunLibrary(PlanOperands operands);
 
  private:
-  absl::Status RunLibrary(PlanOperands operands);
   Buffer Pool(const void* x);
   std::vector<bf16> ReadD(const PlanOperands& operands);
   absl::Status Run(Algorithm& algorithm, PlanOperands operands);

@@ -67,15 +67,29 @@ __device__ void ArriveAndExpect(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
+// A wait ends in a fault after this time, thousands of times that of a whole kernel. Otherwise a mistake in
+// the use of a barrier would occupy the GPU for ever.
+constexpr uint64_t kWaitLimitNs = 4'000'000'000;
+
 // "mbarrier.test_wait / mbarrier.try_wait": until the phase of that parity has completed.
 __device__ void Wait(uint32_t barrier, int parity) {
   asm volatile(
       "{\n"
-      ".reg .pred done;\n"
+      ".reg .pred done, late;\n"
+      ".reg .u64 start, now;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra completed;\n"
+      "mov.u64 start, %%globaltimer;\n"
       "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n"
+      "@done bra completed;\n"
+      "mov.u64 now, %%globaltimer;\n"
+      "sub.u64 now, now, start;\n"
+      "setp.gt.u64 late, now, %2;\n"
+      "@late trap;\n"
+      "bra again;\n"
+      "completed:\n"
       "}" ::"r"(barrier),
-      "r"(parity)
+      "r"(parity), "n"(kWaitLimitNs)
       : "memory");
 }
 

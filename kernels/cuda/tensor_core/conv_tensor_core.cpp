@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -162,10 +163,12 @@ int64_t PaddedElements(const Kernel& kernel, const conv::Gemm& g) {
 
 class KernelChoice final : public AlgorithmChoice {
  public:
-  KernelChoice(int compute_capability, const ConvolutionProblem& problem) : problem_(problem) {
+  KernelChoice(int compute_capability, const ConvolutionProblem& problem,
+               const std::set<std::string>& excluded)
+      : problem_(problem) {
     for (const Kernel& kernel : kKernels) {
       if (kernel.work == WorkOf(problem) && compute_capability >= kernel.first &&
-          compute_capability <= kernel.last) {
+          compute_capability <= kernel.last && !excluded.contains(kernel.ToString())) {
         kernels_.push_back(&kernel);
       }
     }
@@ -200,14 +203,21 @@ class KernelChoice final : public AlgorithmChoice {
 
 }  // namespace
 
+std::string Version() {
+  return DEEPER_KERNELS_HASH;
+}
+
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability,
-                                                        const ConvolutionProblem& problem) {
+                                                        const ConvolutionProblem& problem,
+                                                        const std::set<std::string>& excluded) {
   const char* reason = Reason(problem);
   if (reason == nullptr && compute_capability < 80) reason = "for compute capability 8.0 and later only";
   if (reason != nullptr) {
     return Named(Unimplemented("our tensor core kernels: ", reason), problem);
   }
-  return std::make_unique<KernelChoice>(compute_capability, problem);
+  auto choice = std::make_unique<KernelChoice>(compute_capability, problem, excluded);
+  if (choice->size() == 0) return Named(Unimplemented("our tensor core kernels: all are excluded"), problem);
+  return choice;
 }
 
 }  // namespace deeper::tensor_core

@@ -54,6 +54,8 @@ struct UpdateArrays {
   void* narrow = nullptr;           // overwritten with the new w in bf16; nullptr: not needed
   const uint8_t* decays = nullptr;  // [ceil(count / kDecayGroup)] 0: no weight decay; nullptr: all decay
   int64_t count = 0;
+  // In device memory, read when the work runs: if it is not 0, nothing changes. nullptr: never.
+  const uint32_t* skip = nullptr;
   // [ceil(count / kDecayGroup)] factors on the learning rate; nullptr: all 1
   const float* lr_scales = nullptr;
 };

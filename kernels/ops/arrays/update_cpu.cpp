@@ -34,6 +34,7 @@ DEEPER_SIMD void UpdateRange(const Rule rule, const StepScalars now, const Updat
 }  // namespace
 
 void UpdateCpu(Device& device, const UpdateRule& any, const StepScalars* now, const UpdateArrays& a) {
+  if (a.skip != nullptr && *a.skip != 0) return;
   std::visit(
       [&](const auto& rule) {
         using Rule = std::remove_cvref_t<decltype(rule)>;

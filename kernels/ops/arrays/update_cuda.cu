@@ -15,6 +15,7 @@ struct UpdatePack {
   UpdateArrays a;
 
   DEEPER_HD void operator()(int64_t i) const {
+    if (a.skip != nullptr && *a.skip != 0) return;
     const int64_t at = i * N;
     const bool decays = a.decays == nullptr || a.decays[at / kDecayGroup] != 0;
     const float decay = decays ? rule.weight_decay : 0.0f;

@@ -27,7 +27,9 @@ cudaError_t Call(const char* name, const Body& body) {
   Runtime& runtime = Runtime::Get();
   std::unique_lock lock(runtime.mutex);
   const cudaError_t scripted = runtime.Enter(lock, name);
-  return Return(scripted != cudaSuccess ? scripted : body(runtime));
+  if (scripted != cudaSuccess) return Return(scripted);
+  const cudaError_t error = body(runtime);  // which may run work that loses the context
+  return Return(runtime.lost() != cudaSuccess ? runtime.lost() : error);
 }
 
 // The same for what no capture may contain.
@@ -121,6 +123,18 @@ std::map<std::string, int> Calls() {
   Runtime& runtime = Runtime::Get();
   const std::lock_guard lock(runtime.mutex);
   return runtime.calls;
+}
+
+int CurrentDevice() {
+  return g_device;
+}
+
+OwnKernels OwnKernelsAre() {
+  return Runtime::Get().options().own_kernels;
+}
+
+void Lose(cudaError_t error) {
+  Runtime::Get().Lose(error);
 }
 
 cudaError_t Launch(cudaStream_t handle, const std::string& name, std::function<void()> run) {
@@ -219,7 +233,9 @@ cudaError_t cudaDeviceGetPCIBusId(char* address, int bytes, int device) {
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
   return UncapturedCall("cudaMemGetInfo", [&](Runtime& runtime) {
     *total = runtime.options().memory_bytes;
-    *available = *total - runtime.memory.used(g_device);
+    const auto& claimed = runtime.options().claimed_free;
+    const auto device = static_cast<size_t>(g_device);
+    *available = device < claimed.size() ? claimed[device] : *total - runtime.memory.used(g_device);
     return cudaSuccess;
   });
 }
@@ -233,7 +249,7 @@ cudaError_t cudaMalloc(void** data, size_t bytes) {
 cudaError_t cudaFree(void* data) {  // waits for the device, as the real one does
   return UncapturedCall("cudaFree", [&](Runtime& runtime) {
     if (data == nullptr) return cudaSuccess;
-    runtime.DrainAll();
+    runtime.DrainDevice(g_device);
     if (!runtime.memory.Free(data)) Fail("cudaFree of what is not allocated, or not any more");
     return cudaSuccess;
   });

@@ -19,6 +19,13 @@ HARMLESS = {"cudaEventDestroy", "cudaStreamDestroy", "cudaGraphExecDestroy", "cu
 UNCHECKED = {"cudaStreamSynchronize": 3}
 
 
+def train(plans, script, *flags):
+    command = [DEEPER, "train", "--device=cuda", "--synthetic", "--synthetic_samples=8", "--num_classes=5", "--global_batch=4", "--micro_batch=2"]
+    command += ["--max_steps=3", f"--plan_cache={plans}", *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DEEPER_FAKE_CUDA": script}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
 class Failures(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -33,24 +40,7 @@ class Failures(unittest.TestCase):
 
     @classmethod
     def train(cls, script, *flags):
-        command = [
-            DEEPER,
-            "train",
-            "--device=cuda",
-            "--synthetic",
-            "--synthetic_samples=8",
-            "--model=nin-cifar",
-            "--image_size=10",
-            "--num_classes=5",
-            "--global_batch=4",
-            "--micro_batch=2",
-            "--max_steps=3",
-            "--deterministic=true",
-            f"--plan_cache={cls.dir}/plans",
-            *flags,
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DEEPER_FAKE_CUDA": script}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        return train(cls.dir / "plans", script, "--model=nin-cifar", "--image_size=10", "--deterministic=true", *flags)
 
     def check_one_message(self, done, call):
         self.assertGreater(done.returncode, 0, f"ended by a signal, or not at all: {done.stderr}")
@@ -93,6 +83,59 @@ class Failures(unittest.TestCase):
                 done = self.train(f"seed=2 hang={call}:{self.calls[call] - UNCHECKED.get(call, 0) - 1}", "--watchdog_seconds=2")
                 self.assertGreater(done.returncode, 0, done.stderr)
                 self.assertRegex(done.stderr, "watchdog|no progress|hang")
+
+
+class OwnKernels(unittest.TestCase):
+    """Deeper's own kernels, which the tuner tries first, hang, fault or compute wrong results."""
+
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.dir = pathlib.Path(temporary.name)
+
+    def train(self, script, *flags):
+        googlenet = ["--model=googlenet", "--stem=small", "--image_size=8", "--aux=false", "--precision=bf16", "--trial_seconds=3"]
+        return train(self.dir / "plans", script, *googlenet, *flags)
+
+    def check_next_start(self, record):
+        """It does without the kernel, says so, and says how to try it again."""
+        records = list(self.dir.glob("plans.trial.*"))
+        self.assertEqual(len(records), 1, records)
+        done = self.train(record)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stderr, f"warning: own checked sm90 is not used, .* did not survive that; to try it again, delete {records[0]}")
+        records[0].unlink()
+        self.assertEqual(self.train("seed=2").stderr.count("is not used"), 0)
+
+    def test_one_that_hangs_ends_the_run_and_is_not_run_again(self):
+        done = self.train("seed=2 own=hang")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stderr, r"it did not within 3000 ms \(on trial: own checked sm90 for convolution .*max pooled")
+        self.check_next_start("seed=2 own=hang")
+
+    def test_one_that_faults_ends_the_run_and_is_not_run_again(self):
+        done = self.train("seed=2 own=fault")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stderr, r"cudaErrorIllegalAddress: .* \(on trial: own checked sm90 for convolution .*max pooled")
+        self.check_next_start("seed=2 own=fault")
+
+    def test_one_that_is_wrong_is_excluded(self):
+        done = self.train("seed=2 own=wrong")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stderr, "own checked sm90 is excluded: at pixel .*, and the library has")
+        self.assertEqual(list(self.dir.glob("plans.trial.*")), [])
+
+    def test_none_is_run_where_the_flag_says_so(self):
+        done = self.train("seed=2 own=hang", "--own_kernels=none")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertNotIn("own", (self.dir / "plans").read_text())
+
+    def test_those_with_wgmma_are_left_out_where_the_flag_says_so(self):
+        done = self.train("seed=2", "--own_kernels=sm80")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        plans = (self.dir / "plans").read_text()
+        self.assertIn("own checked sm80", plans)
+        self.assertNotIn("sm90", plans)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
 set(fake ${CMAKE_CURRENT_SOURCE_DIR}/kernels/fake_cuda)
 file(GLOB_RECURSE op_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/ops/*.cu)
 set_source_files_properties(${op_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -O3)
-add_library(fake_cuda OBJECT ${fake}/api.cpp ${fake}/capture.cpp ${fake}/libraries.cpp ${fake}/memory.cpp ${fake}/runtime.cpp ${op_sources})
+add_library(fake_cuda OBJECT ${fake}/api.cpp ${fake}/capture.cpp ${fake}/cublaslt.cpp ${fake}/cudnn.cpp ${fake}/libraries.cpp ${fake}/memory.cpp ${fake}/runtime.cpp ${op_sources})
 target_include_directories(fake_cuda BEFORE PRIVATE ${fake}/include)
-target_link_libraries(fake_cuda PRIVATE deeper_kernels)
+target_link_libraries(fake_cuda PRIVATE deeper_kernels CUDA::cublasLt cudnn nlohmann_json::nlohmann_json)
 
 file(GLOB fake_tests CONFIGURE_DEPENDS ${fake}/*_test.cpp)
 add_executable(fake_cuda_tests ${fake_tests} $<TARGET_OBJECTS:fake_cuda>)
@@ -22,6 +22,7 @@ function(deeper_fake_cuda_tests folder filter)
 endfunction()
 deeper_fake_cuda_tests(kernels *Arrays*:*Conv2d*:*Dropout*:*Finite*:*Flatten*:*Images*:*Inception*:*Linear*:*Lrn*:*Ops*:*Pool*:*Sgd*:*Softmax*-*OnGpu*:*DeathTest*
                        test_device nlohmann_json::nlohmann_json)
+target_sources(kernels_tests_on_fake_cuda PRIVATE kernels/cuda/plans/device_gpu_test.cpp kernels/cuda/tensor_core/conv_gpu_test.cpp)  # for gpu-check
 deeper_fake_cuda_tests(trainer *DeviceImages*:*DeviceTraining*-*OnGpu* deeper_trainer threads_communicator test_device PkgConfig::HDF5 nlohmann_json::nlohmann_json)
 
 # The program itself: what it says, and how it ends, when a call fails or hangs.
@@ -29,3 +30,7 @@ add_executable(deeper_on_fake_cuda $<TARGET_OBJECTS:deeper> $<TARGET_OBJECTS:fak
 target_link_libraries(deeper_on_fake_cuda PRIVATE test_device deeper_trainer absl::str_format PkgConfig::HDF5 JPEG::JPEG nlohmann_json::nlohmann_json)
 add_test(NAME fake-cuda/failures COMMAND /usr/bin/python3 ${fake}/failures_test.py $<TARGET_FILE:deeper_on_fake_cuda> -v)
 set_tests_properties(fake-cuda/failures PROPERTIES LABELS cuda TIMEOUT 900)
+
+add_test(NAME fake-cuda/gpu-check COMMAND /usr/bin/python3 ${CMAKE_CURRENT_SOURCE_DIR}/launch/gpu_check_test.py ${PROJECT_SOURCE_DIR}/launch/gpu-check
+         $<TARGET_FILE:deeper_on_fake_cuda> $<TARGET_FILE:kernels_tests_on_fake_cuda> $<TARGET_FILE:trainer_tests_on_fake_cuda> -v)
+set_tests_properties(fake-cuda/gpu-check PROPERTIES LABELS cuda TIMEOUT 900)

@@ -39,20 +39,33 @@ struct Fault {
   bool sticky = false;                   // all later calls return the same: the context is lost
 };
 
+// What the kernels that the tuner checks do.
+enum class OwnKernels { kRight, kWrong, kFault, kHang };
+
 struct Options {
   uint64_t seed = 0;
   int devices = 1;
   size_t memory_bytes = size_t{4} << 30;  // of each device
+  std::vector<size_t> claimed_free = {};  // of each device, to cudaMemGetInfo; empty: the truth
+  int patience_seconds = 60;              // for a device that a collective waits for; then the process fails
   std::vector<Fault> faults = {};
+  OwnKernels own_kernels = OwnKernels::kRight;
 };
 
 // All streams are forgotten, with what is in them; device memory must have been freed. Before the first call
 // the options come from $DEEPER_FAKE_CUDA: words "seed=N", "devices=N", "memory=BYTES",
-// "fail=CALL:NTH:ERROR", "lose=CALL:NTH:ERROR" (sticky) and "hang=CALL:NTH", separated by spaces.
+// "fail=CALL:NTH:ERROR", "lose=CALL:NTH:ERROR" (sticky) "hang=CALL:NTH" and
+// "own=wrong|fault|hang", separated by spaces.
 void Reset(const Options& options);
 
 // How often each call was made since Reset.
 std::map<std::string, int> Calls();
+
+int CurrentDevice();
+
+OwnKernels OwnKernelsAre();
+// From work in a stream: the context is lost.
+void Lose(cudaError_t error);
 
 // A launch: sets what cudaGetLastError returns. The first launch of a name loads its code, which a capture
 // forbids.

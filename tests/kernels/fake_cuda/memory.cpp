@@ -45,6 +45,7 @@ void* Memory::Allocate(size_t bytes, int device, size_t limit) {
   std::memset(data, 0xA5, aligned);
   mprotect(reinterpret_cast<void*>(next_), pages, PROT_NONE);
   device_.insert({begin, {bytes, device, ++allocated_}});
+  live_[begin] = bytes;
   next_ += pages;
   return data;
 }
@@ -53,6 +54,7 @@ bool Memory::Free(void* data) {
   const auto found = device_.find(AddressOf(data));
   if (found == device_.end() || found->second.freed) return false;
   found->second.freed = true;
+  live_.erase(found->first);
   const uintptr_t page = FirstPage(found->first);
   madvise(reinterpret_cast<void*>(page), Pages(found->first + found->second.bytes - page), MADV_DONTNEED);
   return true;
@@ -130,10 +132,9 @@ size_t Memory::PinnedBytes(const void* data) const {
 }
 
 void Memory::Protect(bool open) {
-  for (const auto& [begin, allocation] : device_) {
-    if (allocation.freed) continue;
+  for (const auto& [begin, bytes] : live_) {
     const uintptr_t page = FirstPage(begin);
-    mprotect(reinterpret_cast<void*>(page), Pages(begin + allocation.bytes - page),
+    mprotect(reinterpret_cast<void*>(page), Pages(begin + bytes - page),
              open ? PROT_READ | PROT_WRITE : PROT_NONE);
   }
 }

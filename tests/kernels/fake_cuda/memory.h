@@ -48,6 +48,7 @@ class Memory {
   uintptr_t base_ = 0, next_ = 0;
   int allocated_ = 0;
   std::map<uintptr_t, Allocation> device_;  // by begin
+  std::map<uintptr_t, size_t> live_;        // those of them that are not freed: bytes
   std::map<uintptr_t, size_t> pinned_;
 };
 

@@ -4,8 +4,8 @@
     mutants.py BUILD [NAME...]
 
 Compiles the changed file of each mutant, links a test with it (the tree and the build stay as they are) and runs the test.
-Exit status 0: every mutant was found, with the message that is expected of it. Needs the targets fake_cuda_tests and
-trainer_tests_on_fake_cuda of the preset cuda-release.
+Exit status 0: every mutant was found, with the message that is expected of it. Needs the targets fake_cuda_tests, fake_nccl_tests
+and trainer_tests_on_fake_cuda of the preset cuda-release.
 """
 
 import json
@@ -18,11 +18,19 @@ import sys
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+NCCL = "comm/nccl/nccl_communicator.cpp"
 DEVICE, STEP, NETWORK = "kernels/cuda/device_cuda.cpp", "trainer/engine/train_step.cpp", "trainer/engine/network.cpp"
 STAGED, INCEPTION = "comm/nccl/staged_communicator.cpp", "kernels/ops/inception/inception_run_cuda.cpp"
 SMALL = ("fake_cuda_tests", "*Training*nincifar_bf16")
 BRANCHES = ("fake_cuda_tests", "*Training*googlenet_fp32")
 RANKS = ("trainer_tests_on_fake_cuda", "*DeviceTraining.RanksChangeNothing/fp32")
+GUARD = ("trainer_tests_on_fake_cuda", "*DeviceTrainingGuard.ABadStepChangesNothing")
+NCCL_RECORDED = ("fake_nccl_tests", "*CollectivesAreRecorded*")
+NCCL_SUITE = ("fake_nccl_tests", "*AllReduceEveryType*Nccl2*")
+NCCL_THREADS = ("fake_nccl_tests", "*OneThreadAtATime*")
+NCCL_LATER = ("fake_nccl_tests", "*AnErrorThatShowsLater*")
+NCCL_TRAINING = ("fake_nccl_tests", "*FakeNcclTraining*/2")
+ON_DEVICE = (RANKS, GUARD)  # tests of the device that the environment names
 TIME_LIMIT = 900  # seconds, of a test
 # Where a fault makes no call wrong, wrong numbers are what shows.
 OTHER_BITS = r"is not finite|actual\.numbers$|shard-00000-of-00001.h5 differs"
@@ -150,6 +158,65 @@ MUTANTS = {
         BRANCHES,
         "something else wrote to its workspace",
     ),
+    "the optimizer does not read the verdict": Mutant(
+        STEP,
+        "      optimizer_.Step(guard_.verdict());",
+        "      optimizer_.Step();",
+        GUARD,
+        r"memcmp|NE\(rank.State|rank.Step\(\).finite",
+    ),
+    "a collective does not wait for the work before it": Mutant(
+        NCCL,
+        "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_, forked_, 0));\n",
+        "",
+        NCCL_RECORDED,
+        r"data\.Read\(\)|has not joined|was not joined|in a capture",
+    ),
+    "work does not wait for a collective": Mutant(
+        NCCL,
+        "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(origin_, done_, 0));\n",
+        "",
+        NCCL_RECORDED,
+        r"data\.Read\(\)|was not joined",
+    ),
+    "ncclInProgress is taken for success": Mutant(
+        NCCL,
+        "    while (result == ncclInProgress) {",
+        "    result = result == ncclInProgress ? ncclSuccess : result;\n    while (false) {",
+        NCCL_SUITE,
+        "while an earlier call is in progress",
+    ),
+    "two threads call NCCL at a time": Mutant(
+        NCCL,
+        "      if (!nccl_lock.owns_lock()) continue;",
+        "      if (false) continue;",
+        NCCL_THREADS,
+        "while another thread is in this communicator",
+    ),
+    "errors that show later are ignored": Mutant(
+        NCCL, "if (state != ncclSuccess && state != ncclInProgress) Fail(", "if (false) Fail(", NCCL_LATER, "failed to die|Result: |timed out"
+    ),
+    "ranks sum different counts": Mutant(
+        NCCL,
+        "nccl_.AllReduce(data, data, count, Native(type)",
+        "nccl_.AllReduce(data, data, count - (count > 100 && rank() == 1), Native(type)",
+        NCCL_TRAINING,
+        "NCCL: rank 0 calls ncclAllReduce of .* where rank 1 calls",
+    ),
+    "a communicator ends without its peers": Mutant(
+        NCCL,
+        "return nccl_.CommFinalize(comm_);",
+        "return ncclSuccess;",
+        NCCL_RECORDED,
+        "ncclCommDestroy before the end of ncclCommFinalize",
+    ),
+    "memory stays registered": Mutant(
+        NCCL,
+        "    for (void* registration : registrations_) nccl_.CommDeregister(comm_, registration);\n",
+        "",
+        NCCL_RECORDED,
+        "ncclCommDestroy with registered memory",
+    ),
 }
 
 
@@ -190,13 +257,13 @@ def finding(build, name, mutant):
     test = build_mutant(build, name, mutant)
     for seed in range(4):  # fake_cuda_tests goes through the seeds itself
         environment = {**os.environ, "DEEPER_FAKE_CUDA": f"seed={seed}", "OMP_NUM_THREADS": "1"}
-        if mutant.test == RANKS:
+        if mutant.test in ON_DEVICE:
             environment["DEEPER_TEST_DEVICE"] = "cuda"
         run = subprocess.run(
             [test, f"--gtest_filter={mutant.test[1]}"], env=environment, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT
         )
         found = re.search(f"^.*(?:{mutant.message}).*$", run.stdout + run.stderr, re.MULTILINE)
-        if run.returncode != 0 or mutant.test != RANKS:
+        if run.returncode != 0 or mutant.test not in ON_DEVICE:
             test.unlink()
             return (
                 found.group(0)[:200]

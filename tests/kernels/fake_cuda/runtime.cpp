@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -67,6 +68,11 @@ Options OptionsFromEnvironment() {
       good = absl::SimpleAtoi(value, &options.devices);
     } else if (name == "memory") {
       good = absl::SimpleAtoi(value, &options.memory_bytes);
+    } else if (name == "own") {
+      good = value == "wrong" || value == "fault" || value == "hang";
+      options.own_kernels = value == "wrong"   ? OwnKernels::kWrong
+                            : value == "fault" ? OwnKernels::kFault
+                                               : OwnKernels::kHang;
     } else if (name == "report") {
       g_report = value;
     } else if (name == "fail" || name == "lose" || name == "hang") {
@@ -225,8 +231,14 @@ std::shared_ptr<Task> Runtime::Push(Stream& stream, std::shared_ptr<const Graph>
   task->left = task->graph->size();
   task->ran.resize(task->left);
   task->hashes.resize(task->left);
-  for (size_t node = 0; node < task->left; ++node) Expect(*task, node);
+  task->numbers.resize(task->left);
+  for (size_t node = 0; node < task->left; ++node) {
+    Expect(*task, node);
+    const auto& collective = (*task->graph)[node].collective;
+    if (collective != nullptr) task->numbers[node] = collective->Enqueue();
+  }
   stream.queue.push_back(task);
+  changed_.notify_all();
   return task;
 }
 
@@ -259,10 +271,7 @@ void Runtime::RunSome() {
 Stream* Runtime::Ready() {
   std::vector<Stream*> ready;
   for (const auto& [handle, stream] : streams) {
-    if (stream->queue.empty()) continue;
-    const auto& waits = stream->queue.front()->waits;
-    if (std::all_of(waits.begin(), waits.end(), [](const auto& task) { return task->done; }))
-      ready.push_back(stream.get());
+    if (!stream->queue.empty() && CanStep(*stream)) ready.push_back(stream.get());
   }
   if (ready.empty()) return nullptr;
   if (order_ != Order::kPriorities) return ready[Draw(ready.size())];
@@ -272,16 +281,46 @@ Stream* Runtime::Ready() {
   return first;
 }
 
+std::vector<size_t> Runtime::Runnable(const Task& task) {
+  std::vector<size_t> runnable;
+  for (size_t index = 0; index < task.ran.size(); ++index) {
+    const Node& node = (*task.graph)[index];
+    if (!task.ran[index] &&
+        std::all_of(node.after.begin(), node.after.end(), [&](size_t other) { return task.ran[other]; }) &&
+        (node.collective == nullptr || node.collective->Ready(task.numbers[index])))
+      runnable.push_back(index);
+  }
+  return runnable;
+}
+
+bool Runtime::CanStep(const Stream& stream) {
+  const Task& task = *stream.queue.front();
+  return std::all_of(task.waits.begin(), task.waits.end(), [](const auto& other) { return other->done; }) &&
+         (task.left == 0 || !Runnable(task).empty());
+}
+
+// A collective needs work of devices that other threads drive.
+void Runtime::AwaitOtherThreads() {
+  memory.Close();
+  if (changed_.wait_for(mutex, std::chrono::seconds(options_.patience_seconds)) == std::cv_status::timeout) {
+    for (const auto& [handle, stream] : streams) {
+      if (stream->queue.empty()) continue;
+      const Task& task = *stream->queue.front();
+      for (size_t node = 0; node < task.ran.size(); ++node) {
+        const auto& collective = (*task.graph)[node].collective;
+        if (!task.ran[node] && collective != nullptr && !collective->Ready(task.numbers[node]))
+          Fail(collective->Missing(task.numbers[node]));
+      }
+    }
+    Fail("nothing can run");
+  }
+  memory.Open();
+}
+
 void Runtime::Step(Stream& stream) {
   const std::shared_ptr<Task> task = stream.queue.front();
   if (task->left > 0) {
-    std::vector<size_t> ready;
-    for (size_t node = 0; node < task->ran.size(); ++node) {
-      const std::vector<size_t>& after = (*task->graph)[node].after;
-      if (!task->ran[node] &&
-          std::all_of(after.begin(), after.end(), [&](size_t other) { return task->ran[other]; }))
-        ready.push_back(node);
-    }
+    const std::vector<size_t> ready = Runnable(*task);
     Run(*task, ready[Draw(ready.size())]);
   }
   if (task->left > 0) return;
@@ -306,7 +345,12 @@ void Runtime::Run(Task& task, size_t index) {
       return use.data == host.data && use.bytes == host.bytes && use.writes == host.writes;
     }));
   }
-  node.run();
+  if (node.collective != nullptr) {
+    node.collective->Run(task.numbers[index]);
+    changed_.notify_all();
+  } else {
+    node.run();
+  }
   running = nullptr;
   task.ran[index] = true;
   --task.left;
@@ -336,7 +380,11 @@ Stream& Runtime::Needed(const Task& task) {
 void Runtime::Force(const std::shared_ptr<Task>& task) {
   if (task->done) return;
   memory.Open();
-  while (!task->done) Step(order_ == Order::kLate ? Needed(*task) : *Ready());
+  while (!task->done) {
+    Stream* next = order_ == Order::kLate ? &Needed(*task) : Ready();
+    if (next != nullptr && !CanStep(*next)) next = Ready();  // a GPU works while its host waits
+    next != nullptr ? Step(*next) : AwaitOtherThreads();
+  }
   memory.Close();
 }
 
@@ -349,6 +397,13 @@ void Runtime::DrainAll() {
   memory.Open();
   while (Stream* const ready = Ready()) Step(*ready);
   memory.Close();
+}
+
+// Also what waits for other devices, where a thread drives them. Streams do not end meanwhile.
+void Runtime::DrainDevice(int device) {
+  DrainAll();
+  for (const auto& [handle, stream] : streams)
+    if (stream->device == device) Drain(*stream);
 }
 
 void Runtime::CheckUnused(const void* data, size_t bytes, const char* call) const {

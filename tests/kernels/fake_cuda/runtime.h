@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <list>
@@ -28,11 +29,22 @@ struct HostUse {
   bool writes;
 };
 
+// Work that streams of several devices do together, each at its place in its own order.
+class Collective {
+ public:
+  virtual ~Collective() = default;
+  virtual size_t Enqueue() = 0;           // it enters a stream: returns its number
+  virtual bool Ready(size_t number) = 0;  // all others have come as far, too
+  virtual void Run(size_t number) = 0;
+  virtual std::string Missing(size_t number) const = 0;  // what it waits for
+};
+
 struct Node {
   std::string name;
   std::function<void()> run;
   std::optional<HostUse> host = {};
-  std::vector<size_t> after = {};  // nodes of the same graph
+  std::vector<size_t> after = {};               // nodes of the same graph
+  std::shared_ptr<Collective> collective = {};  // in place of `run`
 };
 using Graph = std::vector<Node>;
 
@@ -41,6 +53,7 @@ struct Task {
   std::shared_ptr<const Graph> graph;
   std::vector<std::shared_ptr<Task>> waits;
   std::vector<bool> ran;
+  std::vector<size_t> numbers;                // of collectives
   std::vector<std::optional<size_t>> hashes;  // of the host memory of a node, as it must be when it runs
   size_t left = 0;                            // nodes that did not run
   bool done = false;
@@ -90,6 +103,8 @@ class Runtime {
   cudaError_t Enter(std::unique_lock<std::mutex>& lock, const char* call);
   // Says why on stderr, for cudaGetLastError too.
   static cudaError_t Error(cudaError_t error, const std::string& why);
+  void Lose(cudaError_t error) { lost_ = Fault{.call = "", .error = error, .sticky = true}; }
+  cudaError_t lost() const { return lost_.has_value() ? lost_->error : cudaSuccess; }
   // Of a call that a capture by this thread (or in global mode by any) forbids; the capture becomes invalid.
   cudaError_t Forbidden(const char* call);
 
@@ -107,11 +122,13 @@ class Runtime {
   // Until it is done.
   void Force(const std::shared_ptr<Task>& task);
   void Drain(Stream& stream);
-  void DrainAll();
+  void DrainAll();  // all that can run
+  void DrainDevice(int device);
   // Fails where a copy that is under way uses it.
   void CheckUnused(const void* data, size_t bytes, const char* call) const;
 
   uint64_t NewPriority() { return random_(); }
+  size_t Draw(size_t count) { return count <= 1 ? 0 : random_() % count; }
 
   std::mutex mutex;
   Memory memory;
@@ -131,19 +148,21 @@ class Runtime {
   void Expect(Task& task, size_t node);
   void RunSome();
   Stream* Ready();
+  static std::vector<size_t> Runnable(const Task& task);
+  static bool CanStep(const Stream& stream);
   void Step(Stream& stream);
+  void AwaitOtherThreads();
   void Run(Task& task, size_t node);
   Stream& StreamOf(const Task& task);
   Stream& Needed(const Task& task);
-  size_t Draw(size_t count) { return count <= 1 ? 0 : random_() % count; }
 
   Options options_;
   std::optional<Fault> lost_;
   std::mt19937_64 random_;
   Order order_ = Order::kLate;
   int64_t tick_ = 0;
-  std::list<HostUse> host_uses_;  // of tasks that are not done
-  int open_ = 0;
+  std::list<HostUse> host_uses_;         // of tasks that are not done
+  std::condition_variable_any changed_;  // something was enqueued or ran
 };
 
 }  // namespace deeper::fake_cuda

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "comm/nccl/device_communicator.h"
@@ -73,27 +74,56 @@ class Rank {
   std::string Culprit(const StepReport& report) { return guard_->Culprit(report.heads); }
   // Repeats what a step does with its gradients. True if the guard accepts them.
   bool SumAgain(const StepReport& report) {
-    guard_->BeginStep();
+    BeginGuard(report);
     for (size_t piece = 0; piece < pieces(); ++piece) {
-      guard_->InspectPiece(piece, report.heads);
+      guard_->InspectPiece(piece);
       reducer_->Ready(piece, device_->stream());
     }
     reducer_->Finish(device_->stream());
+    return InspectAll();
+  }
+  // With these losses.
+  void BeginGuard(const StepReport& report) {
+    losses_ = device_->Allocate(report.heads.size() * sizeof(HeadResult));
+    device_->Copy(losses_.data(), report.heads.data(), losses_.bytes());
+    guard_->BeginStep();
+    guard_->InspectLosses(losses_.as<HeadResult>(), /*first=*/true);
+  }
+  void InspectMoreLosses(const StepReport& report) {
+    device_->Copy(losses_.data(), report.heads.data(), losses_.bytes());
+    guard_->InspectLosses(losses_.as<HeadResult>(), /*first=*/false);
+  }
+  bool InspectAll() {
     guard_->InspectSums();
     device_->Synchronize();
-    return guard_->EndStep(report.heads);
+    return guard_->EndStep();
   }
   FiniteGuard& guard() { return *guard_; }
   // The first value of a parameter, in memory.
   float& Value(const std::string& name) { return params_->values()[Find(name).offset]; }
+  // The same on any device. Returns the old one.
+  float Exchange(const std::string& name, float value) {
+    float old = 0;
+    device_->Copy(&old, &Value(name), sizeof old);
+    device_->Synchronize();
+    device_->Copy(&Value(name), &value, sizeof value);
+    device_->Synchronize();
+    return old;
+  }
   float& Gradient(const std::string& name) { return params_->grads()[Find(name).offset]; }
   size_t pieces() const { return net_->gradient_pieces().size(); }
   // Weights, this rank's state and statistics.
   std::vector<float> State() const {
-    std::vector<float> state(params_->values(), params_->values() + params_->trained_elements());
-    state.insert(state.end(), params_->state(0), params_->state(0) + params_->state_elements());
-    state.insert(state.end(), params_->statistic_values(),
-                 params_->statistic_values() + params_->statistics_elements());
+    std::vector<float> state;
+    for (const auto& [values, count] :
+         {std::pair(params_->values(), params_->trained_elements()),
+          std::pair(params_->state(0), params_->state_elements()),
+          std::pair(params_->statistic_values(), params_->statistics_elements())}) {
+      std::vector<float> read(static_cast<size_t>(count));
+      device_->Copy(read.data(), values, read.size() * sizeof(float));
+      device_->Synchronize();
+      state.insert(state.end(), read.begin(), read.end());
+    }
     return state;
   }
 
@@ -115,6 +145,7 @@ class Rank {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<GradientAccumulator> accumulator_;
   std::unique_ptr<TrainStep> step_;
+  Buffer losses_;
 };
 
 std::unique_ptr<Device> OneCore() {
@@ -181,33 +212,65 @@ TEST(FiniteGuard, NamesTheTensorOfASingleRank) {
 TEST(FiniteGuard, NoticesWhatOverflowsInTheSum) {
   OnRanks(2, [](Communicator& comm, Rank& rank) {
     const StepReport report = rank.Step();
-    rank.guard().BeginStep();
+    rank.BeginGuard(report);
     float& gradient = rank.Gradient("fc.bias");
     gradient = Limits::max();
-    for (size_t piece = 0; piece < rank.pieces(); ++piece) rank.guard().InspectPiece(piece, report.heads);
+    for (size_t piece = 0; piece < rank.pieces(); ++piece) rank.guard().InspectPiece(piece);
     comm.AllReduce(&gradient, 1, CommType::kF32, ReduceOp::kSum, {}).Wait();
     rank.guard().InspectSums();
-    EXPECT_FALSE(rank.guard().EndStep(report.heads));
+    EXPECT_FALSE(rank.guard().EndStep());
     EXPECT_EQ(rank.Culprit(report), "the gradient of fc.bias overflows in the sum over ranks");
   });
+}
+
+// Also where the whole step is a recording, which the host does not look into.
+TEST(DeviceTrainingGuard, ABadStepChangesNothing) {
+  const auto body = [](Communicator& comm, Rank& rank) {
+    for (int i = 0; i < 4; ++i) EXPECT_TRUE(rank.Step().finite);
+    const float good = rank.Exchange("fc.weight", comm.rank() == 0 ? Limits::quiet_NaN() : 0.1f);
+    const std::vector<float> before = rank.State();
+    EXPECT_FALSE(rank.Step().finite);
+    const std::vector<float> after = rank.State();
+    EXPECT_EQ(std::memcmp(after.data(), before.data(), after.size() * sizeof(float)), 0);
+    rank.Exchange("fc.weight", good);
+    EXPECT_TRUE(rank.Step().finite);
+    EXPECT_NE(rank.State(), before);
+  };
+  OnRanks(1, body, /*sharded=*/false, testing::MakeTestDevice);
+  OnRanks(2, body, /*sharded=*/false, testing::MakeTestDevice);
+}
+
+// Of any micro-batch, though the gradients are finite. One rank needs no peer for that.
+TEST(DeviceTrainingGuard, ALossIsRememberedOverMicroBatches) {
+  const auto body = [](Communicator&, Rank& rank) {
+    StepReport report = rank.Step();
+    EXPECT_TRUE(rank.SumAgain(report));
+    StepReport bad = report;
+    bad.heads[0].loss_sum = Limits::quiet_NaN();
+    rank.BeginGuard(bad);
+    rank.InspectMoreLosses(report);
+    EXPECT_FALSE(rank.InspectAll());
+    EXPECT_TRUE(rank.SumAgain(report)) << "the next step is judged anew";
+  };
+  OnRanks(1, body, /*sharded=*/false, testing::MakeTestDevice);
 }
 
 TEST(FiniteGuard, ALossThatIsNotFiniteIsEveryRanks) {
   OnRanks(2, [](Communicator& comm, Rank& rank) {
     StepReport report = rank.Step();
     if (comm.rank() == 1) report.heads[0].loss_sum = Limits::infinity();
-    rank.guard().BeginStep();
-    for (size_t piece = 0; piece < rank.pieces(); ++piece) rank.guard().InspectPiece(piece, report.heads);
+    rank.BeginGuard(report);
+    for (size_t piece = 0; piece < rank.pieces(); ++piece) rank.guard().InspectPiece(piece);
     float& first = rank.Gradient("fc.weight");  // the first gradient of backward
     comm.AllReduce(&first, 1, CommType::kF32, ReduceOp::kSum, {}).Wait();
     rank.guard().InspectSums();
-    EXPECT_FALSE(rank.guard().EndStep(report.heads));
+    EXPECT_FALSE(rank.guard().EndStep());
     EXPECT_EQ(rank.Culprit(report),
               "the gradient of fc.weight is not finite on rank 1; the loss is inf there");
   });
 }
 
-// A CPU makes a gradient NaN before it leaves; a GPU asks the other ranks.
+// The rank makes a gradient NaN before it leaves, on every kind of device.
 TEST(DeviceTrainingGuard, ALossThatIsNotFiniteIsEveryRanks) {
   const auto body = [](Communicator& comm, Rank& rank) {
     StepReport report = rank.Step();

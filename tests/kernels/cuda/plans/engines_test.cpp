@@ -13,6 +13,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -90,6 +91,24 @@ TEST_P(CudaEnginesTest, EveryConvolutionOfGoogLeNet) {
       }
     }
   }
+}
+
+// To build a plan is slow where its engine compiles at run time.
+TEST_P(CudaEnginesTest, NoTwoProposalsAreTheSamePlan) {
+  size_t built = 0;
+  for (const ConvolutionProblem& problem : Problems(DType::kBf16)) {
+    const auto choice = cudnn::Choose(*target_, problem, false);
+    ASSERT_TRUE(choice.ok()) << choice.status();
+    ASSERT_TRUE((*choice)->Ask().ok());
+    std::set<std::string> plans;
+    for (size_t i = 0; i < (*choice)->size(); ++i) {
+      const auto algorithm = (*choice)->Build(i);
+      if (!algorithm.ok()) continue;  // it compiles, which needs a driver
+      EXPECT_TRUE(plans.insert(*(*algorithm)->Serialize()).second) << ToString(problem) << ": proposal " << i;
+      ++built;
+    }
+  }
+  EXPECT_GT(built, 0u);
 }
 
 TEST_P(CudaEnginesTest, ChannelsThatAreNoMultipleOfAnything) {

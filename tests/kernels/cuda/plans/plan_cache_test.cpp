@@ -3,10 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -156,6 +161,59 @@ TEST_F(PlanCacheTest, RanksThatWriteAtTheSameTime) {
   for (int i = 0; i < 20; ++i) EXPECT_NE(Open().Find("conv" + std::to_string(i)), std::nullopt) << i;
   const std::filesystem::directory_iterator files(dir_.path());
   EXPECT_EQ(std::distance(begin(files), end(files)), 1);
+}
+
+// A record with the fields of the one that this process wrote, but for `changes`.
+std::string Changed(const std::string& file, const nlohmann::json& changes) {
+  std::ifstream in(file);
+  nlohmann::json record = nlohmann::json::parse(in);
+  record.update(changes);
+  return record.dump();
+}
+
+int EndedProcess() {
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  waitpid(child, nullptr, 0);
+  return child;
+}
+
+TEST_F(PlanCacheTest, RemembersWhichAlgorithmAProcessDidNotSurvive) {
+  const auto record = Open().BeginTrial("deeper sm90 128x64", "conv1");
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_TRUE(Open().FailedTrials().empty()) << "this process is alive";
+  std::ofstream(*record) << Changed(*record, {{"pid", EndedProcess()}});
+  const auto failed = Open().FailedTrials();
+  ASSERT_EQ(failed.size(), 1u);
+  EXPECT_EQ(failed[0].algorithm, "deeper sm90 128x64");
+  EXPECT_EQ(failed[0].problem, "conv1");
+  EXPECT_EQ(failed[0].record, *record);
+  EXPECT_TRUE(Open(kOtherGpu).FailedTrials().empty());
+  PlanCache::EndTrial(*record);
+  EXPECT_TRUE(Open().FailedTrials().empty());
+}
+
+TEST_F(PlanCacheTest, ARecordOfAnotherHostCountsOnceItIsOld) {
+  const auto record = Open().BeginTrial("deeper sm80 128x64", "conv1");
+  ASSERT_TRUE(record.ok()) << record.status();
+  std::ofstream(*record) << Changed(*record, {{"host", "elsewhere"}});
+  EXPECT_TRUE(Open().FailedTrials().empty()) << "perhaps it still runs";
+  const auto now = std::filesystem::file_time_type::clock::now();
+  std::filesystem::last_write_time(*record, now - std::chrono::minutes(2));
+  EXPECT_EQ(Open().FailedTrials().size(), 1u);
+}
+
+TEST_F(PlanCacheTest, WhatIsNoRecordIsIgnored) {
+  for (const char* text : {"", "nonsense", "[]", "{}", "{\"environment\": 7}"}) {
+    std::ofstream(file_ + ".trial.abcdef") << text;
+    EXPECT_TRUE(Open().FailedTrials().empty()) << text;
+  }
+}
+
+TEST_F(PlanCacheTest, WithoutAFileNothingIsOnRecord) {
+  const PlanCache cache("", kGpu);
+  EXPECT_EQ(*cache.BeginTrial("deeper sm90 128x64", "conv1"), "");
+  EXPECT_TRUE(cache.FailedTrials().empty());
 }
 
 }  // namespace

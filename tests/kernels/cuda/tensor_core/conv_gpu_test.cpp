@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <iterator>
 #include <memory>
 #include <random>
 #include <string>
@@ -12,8 +11,6 @@
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/plans/cudnn.h"
 #include "kernels/cuda/tensor_core/conv_check.h"
-#include "kernels/cuda/tensor_core/conv_kernels.h"
-#include "kernels/cuda/tensor_core/conv_pool_tiling.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 #include "tests/kernels/googlenet_shapes.h"
 #include "tests/kernels/test_device.h"
@@ -135,45 +132,6 @@ TEST(ConvolutionOnGpuTest, PoolBranchesOfGoogLeNet) {
       if (pass == Pass::kForward) problem.y_pitch = s.k + 40;
       Check(problem);
     }
-  }
-}
-
-// Finds the maxima on the host and runs the plain kernel: the same products in the same order.
-TEST(ConvolutionOnGpuTest, PooledIsPoolingThenConvolution) {
-  const conv::Gemm pooled = tensor_core::GemmOf(Problem(Pass::kForward, 3, {14, 144, 64, 1}));
-  conv::Gemm sliced = pooled;
-  sliced.in_pitch = 160;
-  const auto stream = static_cast<cudaStream_t>(TestDevice().stream().native);
-  const auto count = [](int64_t n) { return static_cast<size_t>(n); };
-  const std::vector<bf16> x = Random<bf16>(sizeof(bf16) * count(sliced.pixels() * sliced.in_pitch));
-  std::vector<bf16> maxima;
-  std::vector<uint8_t> positions;
-  for (int index = 0; index < sliced.pixels(); ++index) {
-    const conv::Pixel at = conv::PixelAt(sliced, index);
-    for (int channel = 0; channel < sliced.depth; channel += conv::kChunk) {
-      const conv::Pooled chunk =
-          conv::PoolChunk(sliced, x.data(), {at.row, at.column, index * sliced.in_pitch}, channel);
-      maxima.insert(maxima.end(), std::begin(chunk.values.v), std::end(chunk.values.v));
-      positions.insert(positions.end(), std::begin(chunk.positions.v), std::end(chunk.positions.v));
-    }
-  }
-  const DeviceArray<bf16> in(x, TestDevice()), pooled_in(maxima, TestDevice()),
-      weights(Random<bf16>(sizeof(bf16) * count(pooled.depth * pooled.columns)), TestDevice()),
-      expected(count(pooled.pixels() * pooled.columns), TestDevice()),
-      y(expected.Read().size(), TestDevice());
-  const DeviceArray<uint8_t> found(positions.size(), TestDevice());
-  for (const int tile_columns : {64, 128}) {
-    SCOPED_TRACE(tile_columns);
-    conv::Arguments plain = {pooled, pooled_in.data(), weights.data(), {}},
-                    fused = {sliced, in.data(), weights.data(), {}};
-    plain.epilogue.out = expected.data();
-    fused.epilogue.out = y.data();
-    ASSERT_EQ(conv::LaunchSm80(tile_columns, plain, stream), cudaSuccess);
-    fused.positions = found.data();
-    ASSERT_EQ(conv::LaunchPooledSm80(tile_columns, fused, stream), cudaSuccess);
-    const std::vector<bf16> y_read = y.Read(), expected_read = expected.Read();
-    EXPECT_EQ(std::memcmp(y_read.data(), expected_read.data(), sizeof(bf16) * y_read.size()), 0);
-    EXPECT_EQ(found.Read(), positions);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -128,6 +129,25 @@ TEST(TensorCoreChoiceTest, WantsAlignedOperands) {
   alignas(16) char memory[32] = {};
   PlanOperands operands = {.a = memory + 2, .b = memory, .d = memory};
   EXPECT_EQ((*algorithm)->Enqueue(operands, {}).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(TensorCoreChoiceTest, ExcludedKernelsAreNotProposed) {
+  const ConvolutionProblem problem = Problem(Pass::kForward, 2, 8, 8, 16, 32, 3);
+  std::set<std::string> excluded;
+  size_t left = (*tensor_core::Choose(90, problem))->size();
+  for (; left > 0; --left) {
+    const auto choice = tensor_core::Choose(90, problem, excluded);
+    ASSERT_TRUE(choice.ok()) << choice.status();
+    ASSERT_EQ((*choice)->size(), left);
+    const std::string name = *(*(*choice)->Build(0))->Serialize();
+    EXPECT_TRUE((*choice)->Load(name).ok());
+    EXPECT_TRUE(excluded.insert(name).second) << name;
+    const auto without = tensor_core::Choose(90, problem, excluded);
+    if (without.ok()) {
+      EXPECT_FALSE((*without)->Load(name).ok()) << "from the plan cache: " << name;
+    }
+  }
+  EXPECT_EQ(tensor_core::Choose(90, problem, excluded).status().code(), absl::StatusCode::kUnimplemented);
 }
 
 }  // namespace
