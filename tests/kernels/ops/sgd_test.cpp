@@ -35,13 +35,13 @@ std::vector<bf16> Step(const SgdRule& params, float lr, State& s, size_t begin, 
   const DeviceArray<uint8_t> flags(decays, device);
   const DeviceArray<float> scales(lr_scales, device);
   Update(device, params, now.data(),
-         {w.data() + begin,
-          g.data() + begin,
-          {m.data() + begin},
-          narrow.data() + begin,
-          decays.empty() ? nullptr : flags.data(),
-          static_cast<int64_t>(end - begin),
-          lr_scales.empty() ? nullptr : scales.data()});
+         {.w = w.data() + begin,
+          .g = g.data() + begin,
+          .states = {m.data() + begin},
+          .narrow = narrow.data() + begin,
+          .decays = decays.empty() ? nullptr : flags.data(),
+          .count = static_cast<int64_t>(end - begin),
+          .lr_scales = lr_scales.empty() ? nullptr : scales.data()});
   s = {w.Read(), g.Read(), m.Read()};
   return narrow.Read();
 }
