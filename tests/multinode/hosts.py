@@ -82,7 +82,9 @@ class Hosts:
         self.inside(SWITCH, f"ip link set {name} down")
 
     def lose(self, name):
-        """Simulates a power failure of the host."""
+        """Simulates a power failure of the host, once."""
+        if self.holders[name].poll() is not None:
+            return
         self.cut(name)
         there = os.readlink(f"/proc/{self.holders[name].pid}/ns/net")
         for process in pathlib.Path("/proc").glob("[0-9]*"):

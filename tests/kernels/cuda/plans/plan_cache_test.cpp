@@ -182,7 +182,8 @@ TEST_F(PlanCacheTest, RemembersWhichAlgorithmAProcessDidNotSurvive) {
   const auto record = Open().BeginTrial("deeper sm90 128x64", "conv1");
   ASSERT_TRUE(record.ok()) << record.status();
   EXPECT_TRUE(Open().FailedTrials().empty()) << "this process is alive";
-  std::ofstream(*record) << Changed(*record, {{"pid", EndedProcess()}});
+  const std::string ended = Changed(*record, {{"pid", EndedProcess()}});
+  std::ofstream(*record) << ended;
   const auto failed = Open().FailedTrials();
   ASSERT_EQ(failed.size(), 1u);
   EXPECT_EQ(failed[0].algorithm, "deeper sm90 128x64");
@@ -196,7 +197,8 @@ TEST_F(PlanCacheTest, RemembersWhichAlgorithmAProcessDidNotSurvive) {
 TEST_F(PlanCacheTest, ARecordOfAnotherHostCountsOnceItIsOld) {
   const auto record = Open().BeginTrial("deeper sm80 128x64", "conv1");
   ASSERT_TRUE(record.ok()) << record.status();
-  std::ofstream(*record) << Changed(*record, {{"host", "elsewhere"}});
+  const std::string elsewhere = Changed(*record, {{"host", "elsewhere"}});
+  std::ofstream(*record) << elsewhere;
   EXPECT_TRUE(Open().FailedTrials().empty()) << "perhaps it still runs";
   const auto now = std::filesystem::file_time_type::clock::now();
   std::filesystem::last_write_time(*record, now - std::chrono::minutes(2));
