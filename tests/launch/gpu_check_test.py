@@ -18,7 +18,7 @@ BUDGET = 480  # seconds
 PARTS = ["device", "kernels", "ops", "training"]
 # Quick ones. The op tests have modules that use deeper's own kernels.
 GPU_TESTS = """own *ConvolutionOnGpuTest.PoolBranches*
-kernels_tests *FusedInception*:*Linear*
+kernels_tests *FusedInceptionOp*:*inceptionleast*:*Linear*
 trainer_tests *DeviceImages*
 """
 NVIDIA_SMI = """#!/bin/sh
