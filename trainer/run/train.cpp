@@ -155,7 +155,7 @@ absl::Status TrainLoop::Step() {
     RETURN_IF_ERROR(EvaluateNow());
   }
   if (run_.saver == nullptr) return absl::OkStatus();
-  const absl::Status saved = ReportSaves(run_.saver->TakeReports());
+  absl::Status saved = ReportSaves(run_.saver->TakeReports());
   if (absl::IsAborted(saved))
     return saved;  // another job owns the directory; otherwise a later save may succeed
   if (done() || wish != Wish::kNone || Due(run_.config.checkpoint_every)) Save();

@@ -146,12 +146,13 @@ absl::StatusOr<std::unique_ptr<Network>> TrainSetup::FittingNetwork(const Model&
 // the least memory.
 absl::Status TrainSetup::BuildTrainingNetwork() {
   ASSIGN_OR_RETURN(const Model model, Agree(comm, ModelFor(config, train_data->info(), /*training=*/true)));
-  ASSIGN_OR_RETURN(net, Agree(comm, FittingNetwork(model)));
-  int64_t rows = net->options().rows;
+  ASSIGN_OR_RETURN(std::unique_ptr<Network> fitting, Agree(comm, FittingNetwork(model)));
+  const int64_t most_rows = fitting->options().rows;
+  int64_t rows = most_rows;
   comm.AllReduce(&rows, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
-  absl::StatusOr<std::unique_ptr<Network>> smaller = std::move(net);
-  if (rows < (*smaller)->options().rows) smaller = NetworkOf(model, rows);
-  ASSIGN_OR_RETURN(net, Agree(comm, std::move(smaller)));
+  absl::StatusOr<std::unique_ptr<Network>> common = std::move(fitting);
+  if (rows < most_rows) common = NetworkOf(model, rows);
+  ASSIGN_OR_RETURN(net, Agree(comm, std::move(common)));
   return absl::OkStatus();
 }
 
