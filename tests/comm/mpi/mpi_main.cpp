@@ -6,9 +6,9 @@
 #include <mpi.h>
 
 #include <bit>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <string>
@@ -90,7 +90,8 @@ TEST(MpiCommunicator, SmallReductionsOfNanAgree) {
       world->AllReduce(&value, 1, CommType::kF64, op, {}).Wait();
       std::vector<double> all(static_cast<size_t>(world->size()));
       world->AllGather(&value, all.data(), sizeof value, {}).Wait();
-      for (const double other : all) EXPECT_EQ(std::memcmp(&other, &value, sizeof value), 0);
+      for (const double other : all)
+        EXPECT_EQ(std::bit_cast<uint64_t>(other), std::bit_cast<uint64_t>(value));
     }
   }
 }
