@@ -36,7 +36,7 @@ OPTIONS, unittest_arguments = parser.parse_known_args()
 USAGE, DATA, COMMUNICATION, PREEMPTED = 2, 3, 5, 75
 KILLED = 128 + signal.SIGKILL
 RUN = [OPTIONS.deeper_run, f"--deeper={OPTIONS.deeper}", f"--mpirun={OPTIONS.mpirun}"]
-STEPS = 100
+STEPS = 300  # enough for a job to run until the last kill also on a fast machine
 TRAIN = ["train", "--synthetic", "--synthetic_samples=200", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--threads=1",
          "--global_batch=4", "--eval_every=1000000", "--checkpoint_every=5", "--watchdog_seconds=4", f"--max_steps={STEPS}"]
 
