@@ -5,4 +5,4 @@ add_executable(fake_nccl_tests ${fake_nccl}/backends_test.cpp ${fake_nccl}/fake_
 target_include_directories(fake_nccl_tests SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
 target_link_libraries(fake_nccl_tests PRIVATE test_device deeper_trainer threads_communicator nlohmann_json::nlohmann_json GTest::gmock)
 # On the fake, a thousand collectives in progress or 64 MB each take minutes.
-gtest_discover_tests(fake_nccl_tests TEST_PREFIX "fake-nccl/" TEST_FILTER -*ManyInFlight*:*SixtyFour* PROPERTIES LABELS cuda TIMEOUT 300 DISCOVERY_TIMEOUT 60)
+gtest_discover_tests(fake_nccl_tests TEST_PREFIX "fake-nccl/" NO_PRETTY_VALUES TEST_FILTER -*ManyInFlight*:*SixtyFour* PROPERTIES LABELS cuda TIMEOUT 300 DISCOVERY_TIMEOUT 60)

@@ -11,13 +11,13 @@ target_link_libraries(fake_cuda PRIVATE deeper_kernels CUDA::cublasLt cudnn nloh
 file(GLOB fake_tests CONFIGURE_DEPENDS ${fake}/*_test.cpp)
 add_executable(fake_cuda_tests ${fake_tests} $<TARGET_OBJECTS:fake_cuda>)
 target_link_libraries(fake_cuda_tests PRIVATE test_device deeper_trainer threads_communicator nlohmann_json::nlohmann_json GTest::gmock)
-gtest_discover_tests(fake_cuda_tests TEST_PREFIX "fake-cuda/" PROPERTIES LABELS cuda TIMEOUT 300 DISCOVERY_TIMEOUT 60)
+gtest_discover_tests(fake_cuda_tests TEST_PREFIX "fake-cuda/" NO_PRETTY_VALUES PROPERTIES LABELS cuda TIMEOUT 300 DISCOVERY_TIMEOUT 60)
 
 # The tests of ops and of training that run on a GPU, where there is one.
 function(deeper_fake_cuda_tests folder filter)
   add_executable(${folder}_tests_on_fake_cuda $<FILTER:$<TARGET_OBJECTS:${folder}_tests>,EXCLUDE,/cuda/> $<TARGET_OBJECTS:fake_cuda>)
   target_link_libraries(${folder}_tests_on_fake_cuda PRIVATE ${ARGN} GTest::gmock)
-  gtest_discover_tests(${folder}_tests_on_fake_cuda TEST_PREFIX "fake-cuda/${folder}/" TEST_FILTER ${filter} TEST_LIST ${folder}_fake_cuda DISCOVERY_TIMEOUT 60
+  gtest_discover_tests(${folder}_tests_on_fake_cuda TEST_PREFIX "fake-cuda/${folder}/" NO_PRETTY_VALUES TEST_FILTER ${filter} TEST_LIST ${folder}_fake_cuda DISCOVERY_TIMEOUT 60
                        PROPERTIES LABELS cuda TIMEOUT 600 ENVIRONMENT DEEPER_TEST_DEVICE=cuda)
 endfunction()
 deeper_fake_cuda_tests(kernels *Arrays*:*Conv2d*:*Dropout*:*Finite*:*Flatten*:*Images*:*Inception*:*Linear*:*Lrn*:*Ops*:*Pool*:*Sgd*:*Softmax*-*OnGpu*:*DeathTest*
