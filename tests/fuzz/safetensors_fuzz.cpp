@@ -1,15 +1,9 @@
 // Safetensors files.
 #include "trainer/interchange/safetensors.h"
 
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/weights.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const auto weights = deeper::ParseSafetensors({data, size}, "input");
-  if (!weights.ok()) return 0;
-  for (const deeper::TensorEntry& tensor : weights->tensors) {
-    int64_t elements = 1;
-    for (const int64_t side : tensor.shape) elements *= side;
-    FUZZ_CHECK(elements == tensor.count && tensor.end() <= std::ssize(weights->values));
-  }
+  CheckWeights(deeper::ParseSafetensors({data, size}, "input"));
   return 0;
 }
