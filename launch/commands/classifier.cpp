@@ -47,12 +47,6 @@ void Warn(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings) std::fprintf(stderr, "deeper: warning: %s\n", warning.c_str());
 }
 
-ClassifierFlags::ClassifierFlags() {
-  config.model.clear();
-  config.stem = kNotGiven<Stem>;
-  config.val_preset = kNotGiven<Augment>;
-}
-
 std::vector<FlagGroup> ClassifierFlags::Groups() {
   FlagGroup network = ModelFlags(config), input = PixelFlags(config);
   network.title = "Network (empty or 0: as in the checkpoint)";
@@ -61,7 +55,7 @@ std::vector<FlagGroup> ClassifierFlags::Groups() {
       {"Weights",
        {CheckpointFlag(checkpoint),
         {"init_from", &config.init_from,
-         "weights file, in place of a checkpoint: HDF5, safetensors, or of torch.save"}}},
+         "weights file, in place of a checkpoint: HDF5, safetensors, of torch.save, or of Caffe"}}},
       network,
       input,
       With(MachineFlags(config), {{"batch", &batch, "images per forward pass on each rank", Range(1, 1e6)}})};

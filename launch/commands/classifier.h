@@ -11,13 +11,12 @@
 #include "kernels/base/device.h"
 #include "trainer/engine/network.h"
 #include "trainer/run/config.h"
+#include "trainer/run/inputs.h"
 
 namespace deeper {
 
 struct ClassifierFlags {
-  ClassifierFlags();
-
-  RunConfig config;  // the checkpoint determines what the flags leave open
+  RunConfig config = OpenNetworkConfig();  // the checkpoint determines what the flags leave open
   std::string checkpoint;
   int64_t batch = 64;
 

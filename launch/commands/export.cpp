@@ -40,9 +40,6 @@ deeper export --checkpoint=runs/photos --format=onnx --input=uint8 --output=phot
 class ExportCommand final : public Command {
  public:
   ExportCommand() : Command(kText) {
-    config_.model.clear();
-    config_.stem = kNotGiven<Stem>;
-    config_.val_preset = kNotGiven<Augment>;
     config_.synthetic = true;  // so that --data may be empty
   }
 
@@ -105,7 +102,7 @@ class ExportCommand final : public Command {
     return WithExitCode(WriteOnnx(model, options, weights, output_), ExitCode::kCheckpoint);
   }
 
-  RunConfig config_;
+  RunConfig config_ = OpenNetworkConfig();
   std::string checkpoint_, output_;
   Format format_ = Format::kHdf5;
   bool aux_ = false;

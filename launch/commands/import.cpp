@@ -20,8 +20,8 @@ constexpr CommandText kText = {
     .summary = "converts weights of other programs",
     .operands = "",
     .details =
-        R"(Reads a file of torch.save(model.state_dict()), a safetensors or an HDF5 file, and writes a weights file
-that names its network and its pre-processing. The content of the file decides its format. Nothing in a
+        R"(Reads a file of torch.save(model.state_dict()), a safetensors, .caffemodel or HDF5 file, and writes a
+weights file that names its network and its pre-processing. The content of the file decides its format. Nothing in a
 file of torch.save is executed. Other commands read the same files with --init_from; this one adds what the
 file does not say: class names, and the normalisation of the images.)",
     .examples = "deeper import --input=googlenet.pth --classes=imagenet.txt --output=googlenet.h5",
@@ -30,9 +30,6 @@ file does not say: class names, and the normalisation of the images.)",
 class ImportCommand final : public Command {
  public:
   ImportCommand() : Command(kText) {
-    config_.model.clear();
-    config_.stem = kNotGiven<Stem>;
-    config_.val_preset = kNotGiven<Augment>;
     config_.synthetic = true;  // so that --data may be empty
   }
 
@@ -84,7 +81,7 @@ class ImportCommand final : public Command {
     return WithExitCode(CheckFits(weights, model), ExitCode::kCheckpoint);
   }
 
-  RunConfig config_;
+  RunConfig config_ = OpenNetworkConfig();
   std::string input_, classes_, output_;
 };
 

@@ -119,6 +119,14 @@ nlohmann::json NetworkJson(const RunConfig& config, const Model& model, const Da
   return json;
 }
 
+RunConfig OpenNetworkConfig() {
+  RunConfig config;
+  config.model.clear();
+  config.stem = kNotGiven<Stem>;
+  config.val_preset = kNotGiven<Augment>;
+  return config;
+}
+
 absl::StatusOr<DatasetInfo> ReadNetworkJson(const nlohmann::json& json, RunConfig& config) {
   std::vector<std::string> missing;
   const auto read = [&](const char* name, bool given, auto* value) {

@@ -36,6 +36,9 @@ absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetI
 nlohmann::json NetworkJson(const RunConfig& config, const Model& model, const DatasetInfo& data,
                            const PixelStats& stats);
 
+// A configuration that leaves the network and its input open, for ReadNetworkJson.
+RunConfig OpenNetworkConfig();
+
 // Sets what `config` leaves open: an empty model, a stem and a val_preset that are kNotGiven, and zeros.
 // Returns the channels, classes and pixel statistics of the data that the network was trained on.
 // What a weights file of another program leaves out, flags must give: FailedPrecondition names them, and says
