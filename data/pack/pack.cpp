@@ -36,9 +36,9 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
                                                        const std::vector<std::string>& known_classes,
                                                        const PackProgress& progress) {
   ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options.format));
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<ImageSource> source,
-      format->open({options.input, options.output, options.split, known_classes, options.jobs, progress}));
+  ASSIGN_OR_RETURN(std::unique_ptr<ImageSource> source,
+                   format->open({options.input, options.output, options.split, known_classes, options.jobs,
+                                 progress, options.root}));
   RETURN_IF_ERROR(CheckClassNames(source->classes()));
   if (const std::vector<std::string>& warnings = source->warnings(); options.strict && !warnings.empty()) {
     return InvalidArgument("--strict: ", absl::StrJoin(warnings, "; "));

@@ -17,7 +17,8 @@ namespace deeper {
 
 struct PackOptions {
   std::string format;         // of the input: a name of SourceFormats()
-  std::string input, output;  // directories; `output` is created
+  std::string input, output;  // directories; `output` is created. Some formats read a file or a pattern
+  std::string root;           // of SourceOptions
   std::string split = "train";
   Encoding encoding = Encoding::kRaw;
   int resize = 0;                         // > 0: resize images so that the short side has this length
