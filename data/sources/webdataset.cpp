@@ -124,9 +124,10 @@ absl::StatusOr<Archives> FindInFolder(const SourceOptions& options, Lister* list
                                               "/", listing.folders[0]));
   }
   if (series.size() > 1) {
-    return InvalidArgument(options.input, " has several series of archives: ", absl::StrJoin(series, ", "),
-                           "; pass a pattern for one split, such as --input='", options.input, "/",
-                           absl::StrCat(series.begin()->substr(0, series.begin()->find('#')), "*.tar'"));
+    return InvalidArgument(options.input, " has several series of archives, such as ", *series.begin(),
+                           " and ", *series.rbegin(),
+                           "; pass a pattern for those of one split, such as --input='", options.input,
+                           "/train-*.tar'");
   }
   return archives;
 }

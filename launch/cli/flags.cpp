@@ -1,6 +1,6 @@
 // ParseFlags, of launch/cli/command.h.
 #include <algorithm>
-#include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -65,9 +65,9 @@ class Parser {
     const bool takes_next = !has_value && !IsBool(flag);
     if (takes_next && next == nullptr) return InvalidArgument(argument.place, parts[0], " needs a value");
     const std::string value = has_value ? parts[1] : takes_next ? next->text : negated ? "false" : "true";
-    if (flag->once && !given_.insert(flag).second) {
-      return InvalidArgument(argument.place, parts[0], " is given a second time, as ", value,
-                             "; put a value with braces or * into quotes, or the shell expands it");
+    if (std::exchange(last_, flag) == flag && flag->once) {
+      return InvalidArgument(argument.place, parts[0], " is given twice, the second time as ", value,
+                             "; put a pattern into quotes, or the shell expands its braces");
     }
     if (flag == &flagfile_) {
       RETURN_IF_ERROR(ParseFile(argument, value));
@@ -112,7 +112,7 @@ class Parser {
 
   const Flag flagfile_ = {"flagfile", static_cast<std::string*>(nullptr), ""};
   std::vector<const Flag*> flags_ = {&flagfile_};
-  std::set<const Flag*> given_;
+  const Flag* last_ = nullptr;
   std::vector<std::string> operands_;
   std::vector<std::string> open_files_;
 };

@@ -195,13 +195,14 @@ class Webdataset(Inputs):
         self.refuses("pass one of its folders, such as", "/in/part")
         self.archives()
         write_tar(self.input / "val-00.tar", [])
-        self.refuses("several series of archives: train-#.tar, val-#.tar", "/in/train-*.tar'")
+        self.refuses("several series of archives, such as train-#.tar and val-#.tar", "/in/train-*.tar'")
         for source, words in ((f"{self.input}/{{7..9}}.tar", "7.tar: No such file"), (f"{self.input}/no-*.tar", "no file matches"),
                               (f"{self.input}/{{a..c}}.tar", "{a..c} is neither a range"), (f"{self.input}/train-{{000,00*}}.tar", "twice"),
                               ("https://example.com/{0..9}.tar", "download the archives first")):
             self.refuses(words, source=source)
         first, second = (self.arguments(source=self.input / f"train-00{part}.tar") for part in (0, 1))
-        self.fails(cli.USAGE, ["--input is given a second time", "train-001.tar", "quotes"], *first, *second[2:3])
+        self.fails(cli.USAGE, ["--input is given twice, the second time as", "train-001.tar", "quotes"], *first[:3], second[2], *first[3:])
+        self.fails(cli.DATA, ["no file matches"], *first, "--input=no-*.tar")
         self.refuses("--root applies to --format=csv only", flags=["--root=x"], code=cli.USAGE)
 
 
