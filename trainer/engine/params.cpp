@@ -46,9 +46,10 @@ absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer, DType dt
   const size_t bytes = static_cast<size_t>(elements) * SizeOf(dtype);
   buffer = device.Allocate(bytes);
   if (bytes == 0 || buffer.data() != nullptr) return absl::OkStatus();
-  return ResourceExhausted("no memory for the parameters: ", bytes, " more bytes are needed, the device has ",
-                           device.AvailableBytes(),
-                           " left; use a smaller model or a device with more memory");
+  return ResourceExhausted(
+      "no memory for the parameters: ", bytes, " more bytes are needed, the device has ",
+      device.AvailableBytes(),
+      " left; use a smaller model, a device with more memory or, on a CPU, a higher `ulimit -v`");
 }
 
 // Two normal deviates from two uniform words (Box and Muller 1958). 1 - u is in (0, 1]: its log is finite.
