@@ -17,15 +17,16 @@
 #include "kernels/base/own_kernels.h"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/schedule.h"
+#include "trainer/models/model.h"
 #include "trainer/monitor/progress.h"
 #include "trainer/run/flag.h"
 
 namespace deeper {
 
-enum class Stem { kDefault, kSmall };
 constexpr auto Choices(Stem) {
   return std::to_array<Choice<Stem>>(
-      {{"default", Stem::kDefault, "as published"},
+      {{"default", Stem::kDefault, "as published: a 7x7 convolution of stride 2 and a pool"},
+       {"medium", Stem::kMedium, "without the pool, for images of 28 to 112 px"},
        {"small", Stem::kSmall,
         "for images of 28 to 64 px: GoogLeNets begin with a 3x3 convolution of stride 1 and no pool"}});
 }
@@ -82,6 +83,7 @@ struct RunConfig {
   bool aux = true;
   double aux_weight = 0.3;
   bool dropout = true;
+  double dropout_rate = -1;       // -1: the model's own
   DType precision = DType::kF32;  // or kBf16, kAutoPrecision
   std::string init_from;
 

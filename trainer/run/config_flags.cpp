@@ -30,6 +30,9 @@ std::vector<Flag> NetworkFlags(RunConfig& c) {
           {"aux_weight", &c.aux_weight, "weight of the auxiliary losses; the main loss has weight 1",
            Range(0, 1e3)},
           {"dropout", &c.dropout, "use dropout layers"},
+          {"dropout_rate", &c.dropout_rate,
+           "share of the values that each dropout layer outside auxiliary classifiers drops",
+           Range(0, 0.95, "default of the model", -1)},
           {"init_from", &c.init_from,
            "initial weights: a checkpoint, or a file: HDF5, safetensors, or of torch.save. Classifiers start "
            "anew if "
