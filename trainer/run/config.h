@@ -117,6 +117,8 @@ struct RunConfig {
   double lr_step_epochs = 30;
   double warmup_epochs = 0;
   double momentum = 0.9, weight_decay = 0;
+  double ema_decay = 0;          // 0: no averages
+  bool use_ema = true;           // of checkpoints that are read, except for resuming
   std::string freeze, lr_scale;  // comma lists of PATTERN, and of PATTERN:FACTOR
   double label_smoothing = 0;
   uint64_t seed = 0;

@@ -35,8 +35,9 @@ std::vector<Flag> NetworkFlags(RunConfig& c) {
            Range(0, 0.95, "default of the model", -1)},
           {"init_from", &c.init_from,
            "initial weights: a checkpoint, or a file: HDF5, safetensors, or of torch.save. Classifiers start "
-           "anew if "
-           "they have another number of classes"}};
+           "anew if they have another number of classes"},
+          {"use_ema", &c.use_ema,
+           "take the moving averages of a checkpoint's weights, if it has them, not the last weights"}};
 }
 
 std::vector<Flag> DataFlags(RunConfig& c) {
@@ -100,6 +101,10 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
       {"freeze", &c.freeze,
        "comma-separated list of patterns of parameters that do not change, such as conv*,inception3*; batch "
        "normalisation still updates its running statistics"},
+      {"ema_decay", &c.ema_decay,
+       "decay of moving averages of all weights and batch normalisation statistics, such as 0.999; "
+       "evaluations, and commands that read the checkpoints, use the averages",
+       Range(0, 0.999999, "no averages")},
       {"label_smoothing", &c.label_smoothing, "share of the target that is spread over all classes",
        Range(0, 0.999)},
       {"on_nonfinite", &c.on_nonfinite,
