@@ -17,6 +17,7 @@ std::string DescribeAugmentation(const RunConfig& config) {
   LoaderOptions options;
   ConfigureTrainingInput(config, options);
   std::string text = NameOf(config.augment);
+  if (config.flip == Flip::kAlternate) text += ", alternating flips";
   for (const auto& [flag, value] : {std::pair{"color_jitter", options.color_jitter},
                                     {"random_erasing", options.random_erasing},
                                     {"mixup", options.mixup},

@@ -93,7 +93,8 @@ struct RunConfig {
   int64_t synthetic_samples = 50000;
   static constexpr absl::string_view kNoSplit = "none";  // as val_split: no evaluation
   std::string train_split = "train", val_split = "val";
-  Augment augment = Augment::kNone;     // up to kInception
+  Augment augment = Augment::kNone;  // up to kInception
+  Flip flip = Flip::kRandom;
   double color_jitter = -1;             // -1: 0.5 with augment=inception, else 0
   double random_erasing = 0;            // probability
   double mixup = 0, cutmix = 0;         // alpha; 0: none

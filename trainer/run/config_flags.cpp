@@ -49,6 +49,7 @@ std::vector<Flag> DataFlags(RunConfig& c) {
       {"synthetic", &c.synthetic, "train on generated images in place of --data"},
       {"synthetic_samples", &c.synthetic_samples, "number of generated images", Range(1, 1e8)},
       {"augment", OneOf(&c.augment, kAugments), "augmentation of training images"},
+      {"flip", &c.flip, "how --augment=flip, crop and inception mirror images"},
       {"color_jitter", &c.color_jitter,
        "F: scale brightness, contrast and saturation by random factors between 1 - F and 1 + F",
        Range(0, 1, "0.5 with --augment=inception, else 0", -1)},

@@ -34,6 +34,7 @@ void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options) {
 void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options) {
   ConfigureEvaluationInput(config, options);
   options.augment = config.augment;
+  options.flip = config.flip;
   constexpr double kHowards = 0.5;
   options.color_jitter = config.color_jitter >= 0                 ? config.color_jitter
                          : options.augment == Augment::kInception ? kHowards

@@ -205,8 +205,8 @@ absl::Status TrainLoop::EvaluateNow() {
   SynchronizeStatistics();
   const bool averages = run_.params->averages() != nullptr;
   if (averages) run_.params->ExchangeAverages();
-  ASSIGN_OR_RETURN(EvalResult result,
-                   Evaluate(*run_.eval_net, run_.device, *run_.val_data, run_.Preset(), run_.comm));
+  ASSIGN_OR_RETURN(EvalResult result, Evaluate(*run_.eval_net, run_.device, *run_.val_data, run_.Preset(),
+                                               run_.comm, Tta::kNone));
   if (averages) run_.params->ExchangeAverages();
   run_.Tell(EvalEvent(run_.step, result));
   top1_ = static_cast<double>(result.top1) / static_cast<double>(result.count);
