@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/mpi/mpi_communicator.h"
 #include "kernels/base/device.h"
-#include "launch/commit.h"
+#include "launch/cli/commit.h"  // made by cmake/commit.cmake
 
 namespace deeper {
 namespace {
