@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "comm/node_places.h"
 #include "data/io/atomic_file.h"
@@ -23,6 +24,21 @@ constexpr double kShareOfMemory = 0.8;  // of the memory available to a rank, fo
 ProgressStyle StyleOf(const RunConfig& config, const Communicator& comm) {
   return config.progress == ProgressStyle::kAuto && comm.name() == "mpi" ? ProgressStyle::kLines
                                                                          : config.progress;
+}
+
+// The parameters of the last layer below each head.
+std::vector<const Param*> ClassifiersOf(const Model& model, const ParamStore& params) {
+  std::vector<const Param*> found;
+  for (const Head& head : model.heads) {
+    const size_t before = found.size();
+    for (int node = head.logits; node != kImages && found.size() == before;
+         node = model.nodes[static_cast<size_t>(node)].input) {
+      for (const Param& param : params.trained()) {
+        if (param.node == node) found.push_back(&param);
+      }
+    }
+  }
+  return found;
 }
 
 }  // namespace
@@ -236,9 +252,26 @@ absl::Status TrainSetup::LoadInitialWeights() {
   const absl::StatusOr<Weights> weights =
       comm.rank() == 0 ? ImportWeights(config.init_from, AverageOf(config)) : Weights();
   RETURN_IF_ERROR(Agree(comm, weights.status()));
+  const nlohmann::json classes = weights->config.value("classes", nlohmann::json());
+  int64_t has_others = classes.size() == model_config["classes"].size() && classes != model_config["classes"];
+  comm.AllReduce(&has_others, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();  // rank 0 has read the file
+  const std::vector<const Param*> classifiers = ClassifiersOf(net->model(), *params);
+  std::vector<std::vector<float>> initial;
+  for (const Param* param : classifiers) {
+    initial.emplace_back(static_cast<size_t>(param->spec.elements()));
+    params->Read(*param, params->values(), initial.back().data());
+  }
   ASSIGN_OR_RETURN(const std::vector<std::string> warnings,
                    LoadWeights(*weights, *params, comm, net->model().num_classes));
   decisions_.insert(decisions_.end(), warnings.begin(), warnings.end());
+  if (has_others != 0) {
+    for (size_t i = 0; i < classifiers.size(); ++i)
+      params->Write(*classifiers[i], initial[i].data(), params->values());
+    const auto name = [](std::string* out, const Param* param) { out->append(param->name); };
+    decisions_.push_back(absl::StrCat(
+        config.init_from, " has other classes than the data, or another order of them: the classifiers ",
+        "start anew: ", absl::StrJoin(classifiers, ", ", name)));
+  }
   decisions_.push_back(absl::StrCat("initial weights from ", config.init_from));
   for (const char* name : {"mean", "std"}) {
     if (weights->config.contains(name) && weights->config[name] != model_config[name]) {
