@@ -1,5 +1,6 @@
 #include "trainer/engine/evaluate.h"
 
+#include <memory>
 #include <vector>
 
 #include "comm/agree.h"
@@ -16,18 +17,26 @@ absl::Status EvaluateMine(Network& net, Device& device, Loader& loader, const Ba
                           HeadResult& sum) {
   std::vector<float> logits;
   if (on_batch) logits.resize(static_cast<size_t>(net.options().rows * net.model().num_classes));
+  std::unique_ptr<Recording> forward[Network::kImageBuffers];
+  for (auto& recording : forward) recording = device.MakeRecording();
+  absl::StatusOr<Batch> batch = loader.Next();
   for (int64_t number = 0;; ++number) {
     EnterPhase(Phase::kEvaluation, number);
-    absl::StatusOr<Batch> batch = loader.Next();
     if (absl::IsOutOfRange(batch.status())) return absl::OkStatus();
     if (!batch.ok()) return WithExitCode(batch.status(), ExitCode::kData);
     net.Load(*batch, /*seed=*/0);
-    net.Forward();
+    forward[net.image_buffer()]->Run([&] { net.Forward(); });
+    if (!on_batch) {  // which reads the batch, whose memory Next returns to the loader
+      device.WaitForUploads();
+      batch = loader.Next();
+      if (batch.ok()) net.Stage(*batch);
+    }
     device.Synchronize();
     sum += net.results().front();
     if (!on_batch) continue;
     net.ReadLogits(logits.data());
     on_batch(*batch, logits.data());
+    batch = loader.Next();
   }
 }
 
@@ -46,8 +55,9 @@ absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset&
   preset.epochs = 1;
   absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(dataset, preset);
   HeadResult sum;
-  const absl::Status mine =
-      loader.ok() ? EvaluateMine(net, device, **loader, on_batch, sum) : loader.status();
+  absl::Status mine = loader.status();
+  if (mine.ok()) mine = net.ReserveUploads(PackedBatchBytes(dataset.info(), preset));
+  if (mine.ok()) mine = EvaluateMine(net, device, **loader, on_batch, sum);
   RETURN_IF_ERROR(Agree(comm, mine));
 
   int64_t counts[] = {sum.rows, sum.top1, sum.top5};

@@ -90,7 +90,7 @@ Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device
       now_(AllocateSmall(device, sizeof(StepScalars))),
       staged_now_(AllocateSmallStaging(device, sizeof(StepScalars))) {
   DEEPER_CHECK(params.state_names() == Find(options.name).state, options.name);
-  DEEPER_CHECK(!params.state_is_sharded() || (comm != nullptr && params.narrow_values() == nullptr));
+  DEEPER_CHECK(!params.state_is_sharded() || comm != nullptr);
   std::vector<uint8_t> decays(decays_.bytes());
   for (const Param& param : params.trained()) {
     const int64_t first = param.offset / kDecayGroup;
@@ -115,9 +115,10 @@ void Optimizer::BeginStep(float lr) {
 void Optimizer::Step(const uint32_t* skip) {
   device_.Annotate("optimizer");
   const int64_t first = params_.state_first();  // 0 unless sharded
+  auto* const narrow = static_cast<uint16_t*>(params_.narrow_values());
   UpdateArrays arrays = {.w = params_.values() + first,
                          .g = params_.grads() + first,
-                         .narrow = params_.narrow_values(),
+                         .narrow = narrow == nullptr ? nullptr : narrow + first,
                          .decays = decays_.as<uint8_t>() + first / kDecayGroup,
                          .count = params_.state_elements(),
                          .skip = skip};
@@ -125,12 +126,19 @@ void Optimizer::Step(const uint32_t* skip) {
   for (size_t i = 0; i < params_.state_names().size(); ++i) arrays.states[i] = params_.state(i);
   Update(device_, rule_, now_.as<StepScalars>(), arrays);
   wait_ms_ = 0;
-  if (!params_.state_is_sharded() || (skip != nullptr && *skip != 0)) return;  // sharded: on a CPU
+  if (!params_.state_is_sharded()) return;
+  // On other devices the host cannot read it now, and ranks exchange what did not change.
+  if (device_.type() == DeviceType::kCpu && skip != nullptr && *skip != 0) return;
   const double start = Milliseconds();
-  const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(float);
-  comm_->AllGather(params_.values() + params_.state_first(), params_.values(), bytes, device_.stream())
-      .Wait();
+  Gather(params_.values());
+  if (narrow != nullptr) Gather(narrow);
   wait_ms_ = Milliseconds() - start;
+}
+
+template <class T>
+void Optimizer::Gather(T* arena) {
+  const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(T);
+  comm_->AllGather(arena + params_.state_first(), arena, bytes, device_.stream()).Wait();
 }
 
 }  // namespace deeper
