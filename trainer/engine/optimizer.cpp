@@ -82,6 +82,7 @@ absl::StatusOr<std::vector<float>> LrScalesOf(const std::vector<LrScale>& rows, 
 
 Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device& device, Communicator* comm)
     : rule_(Find(options.name).rule(options)),
+      ema_decay_(options.ema_decay),
       params_(params),
       device_(device),
       comm_(comm),
@@ -126,12 +127,21 @@ void Optimizer::Step(const uint32_t* skip) {
   for (size_t i = 0; i < params_.state_names().size(); ++i) arrays.states[i] = params_.state(i);
   Update(device_, rule_, now_.as<StepScalars>(), arrays);
   wait_ms_ = 0;
-  if (!params_.state_is_sharded()) return;
-  // On other devices the host cannot read it now, and ranks exchange what did not change.
-  if (device_.type() == DeviceType::kCpu && skip != nullptr && *skip != 0) return;
+  // The host can read the flag on a CPU only; elsewhere ranks also exchange what did not change.
+  const bool skips = device_.type() == DeviceType::kCpu && skip != nullptr && *skip != 0;
+  if (params_.state_is_sharded() && !skips) GatherValues();
+  if (params_.averages() == nullptr) return;
+  UpdateAverage(device_, ema_decay_, now_.as<StepScalars>(), params_.values(), params_.averages(),
+                params_.trained_elements(), skip);
+  if (params_.statistics_elements() == 0) return;
+  UpdateAverage(device_, ema_decay_, now_.as<StepScalars>(), params_.statistic_values(),
+                params_.statistic_averages(), params_.statistics_elements(), skip);
+}
+
+void Optimizer::GatherValues() {
   const double start = Milliseconds();
   Gather(params_.values());
-  if (narrow != nullptr) Gather(narrow);
+  if (params_.narrow_values() != nullptr) Gather(static_cast<uint16_t*>(params_.narrow_values()));
   wait_ms_ = Milliseconds() - start;
 }
 

@@ -133,7 +133,7 @@ TEST_P(FakeNcclTraining, ShardedOptimizersChangeNothing) {
 // Statistics of batch norm over the rows of all ranks: the same bits over NCCL, in recorded steps, and
 // through the host; and, up to rounding, the losses of one rank with all rows in one pass.
 TEST_P(FakeNcclTraining, SynchronizedBatchNorm) {
-  RunConfig config = testing::ShortRun("googlenet-bn", DType::kF32);
+  RunConfig config = testing::ShortRun("nin-cifar-bn", DType::kF32);
   config.sync_bn = true;
   config.micro_batch = config.global_batch;
   const testing::Outcome expected = RunOnRanks(GetParam(), {}, Transport::kMpi, config);

@@ -43,7 +43,7 @@ TEST(FakeCudaEvaluation, IsTheSameAsOnTheHost) {
     params->Initialize(1);
     EXPECT_EQ(net->Bind(*params), absl::OkStatus());
     const auto comm = MakeSingleCommunicator();
-    return *Evaluate(*net, device, *data, {}, *comm);
+    return *Evaluate(*net, device, *data, {}, *comm, Tta::kNone);
   };
   const EvalResult expected = evaluate(*testing::MakeHostCudaDevice());
   CudaOptions options;

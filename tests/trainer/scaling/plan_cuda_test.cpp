@@ -82,7 +82,8 @@ TEST(CudaPlan, CountsTheCopiesOfSlices) {
   const StepPlan plan = PlanOf(DType::kBf16);
   int64_t bytes = 0;
   for (const auto& [phase, module, launch] : plan.launches) {
-    if (module == "inception3a" && std::string(launch.name).find("conv 3x3 backward weights") != std::string::npos)
+    if (module == "inception3a" &&
+        std::string(launch.name).find("conv 3x3 backward weights") != std::string::npos)
       bytes += launch.bytes;
   }
   const int64_t pixels = kBatch * 28 * 28, x = 2 * pixels * 96, y = 2 * pixels * 128, w = 2 * 128 * 9 * 96;
