@@ -135,7 +135,7 @@ TEST_P(FakeNcclTraining, ShardedOptimizersChangeNothing) {
 TEST_P(FakeNcclTraining, SynchronizedBatchNorm) {
   RunConfig config = testing::ShortRun("nin-cifar-bn", DType::kF32);
   config.sync_bn = true;
-  config.micro_batch = config.global_batch;
+  config.global_batch = config.micro_batch = 8;
   const testing::Outcome expected = RunOnRanks(GetParam(), {}, Transport::kMpi, config);
   if (GetParam() > 1)
     testing::ExpectSame(RunOnRanks(GetParam(), {.seed = 1}, Transport::kNccl, config), expected);
