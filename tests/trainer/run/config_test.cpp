@@ -82,7 +82,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
        "--augment=: must be one of none, flip, crop, inception"},
       {[](RunConfig& c) { c.val_preset = Augment::kFlip; },
        "--val_preset=: must be one of none, torchvision, bvlc"},
-      {[](RunConfig& c) { c.stem = kNotGiven<Stem>; }, "--stem=: must be one of default, small"},
+      {[](RunConfig& c) { c.stem = kNotGiven<Stem>; }, "--stem=: must be one of default, medium, small"},
       {[](RunConfig& c) { c.color_jitter = -0.5; }, "--color_jitter=-0.5: must be between 0 and 1, or -1"},
       {[](RunConfig& c) { c.random_erasing = 1.5; }, "--random_erasing=1.5: must be between 0 and 1"},
       {[](RunConfig& c) { c.mixup = -1; }, "--mixup=-1: must be between 0 (none) and 4"},
