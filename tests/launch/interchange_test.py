@@ -110,8 +110,7 @@ class Onnx(Photos):
                 with self.subTest(kind=kind, batch=batch):
                     feed = {"images": images[:batch]}
                     self.close(session.run(["logits"], feed)[0], expected[:batch])
-                    if kind == "float" or batch == 1:
-                        self.close(reference.run(["logits"], feed)[0], expected[:batch])
+                    self.close(reference.run(["logits"], feed)[0], expected[:batch])
 
     def onnx_reference(self, model):
         """The reference evaluator, with three operators of its own version corrected: LRN sums over as many channels as there are images,
@@ -394,7 +393,7 @@ class Caffe(Photos):
                     reader.setInput(numpy.ascontiguousarray(image.transpose(2, 0, 1)[None]))
                     expected.append(reader.forward().reshape(-1))
                 found = self.logits(f"--init_from={path}", f"--image_size={size}")
-                self.close(found, numpy.stack(expected), 2e-5)
+                self.close(found, numpy.stack(expected), 1e-5)
         without_pools = self.logits(f"--init_from={path}", f"--image_size={size}", "--model=googlenet")
         self.assertGreater(numpy.linalg.norm(without_pools - found), 1e-3 * numpy.linalg.norm(found))
 
