@@ -72,7 +72,6 @@ class Launch(unittest.TestCase):
         self.assertIsNotNone(job.wait_until_gone(120), f"processes are left: {list(job.pids())}\n{job.text()}")
         self.assertEqual(job.process.returncode, code, job.text())
 
-
     def shown(self, metrics):
         """The data of the run in a report."""
         page = self.dir / "report.html"
@@ -194,7 +193,6 @@ class Mistakes(Launch):
         (self.dir / "empty").write_text("# nothing\n")
         self.refuses(USAGE, [f"{self.dir}/empty", "names no host"], f"--hostfile={self.dir}/empty")
         self.refuses(USAGE, ["--exclude=b", "b not among localhost:2"], "--exclude=b", "--hosts=localhost:2")
-        self.refuses(USAGE, ["--exclude=localhost", "leaves none"], "--exclude=localhost", "--hosts=localhost:2")
         self.refuses(USAGE, ["--backoff"], "--backoff=nan")
         self.refuses(USAGE, ["--probe_seconds"], "--probe_seconds=inf")
         self.refuses(USAGE, ["--flagfile=/dev/stdin", "every rank"], command=["train", "--flagfile=/dev/stdin"])
