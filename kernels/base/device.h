@@ -139,6 +139,8 @@ int AvailableCores();
 
 // `threads` is the number of OpenMP threads of every parallel loop and oneDNN primitive; 0: one per available
 // core. OpenMP keeps this number per calling thread, so make the device on the thread that runs the ops.
+// Of the library that CPU devices use, as loaded: "2.6.3".
+std::string OneDnnVersion();
 std::unique_ptr<Device> MakeCpuDevice(int threads = 0, CpuLayout layout = CpuLayout::kAuto);
 
 struct CudaOptions {

@@ -6,6 +6,7 @@
 #include "comm/agree.h"
 #include "kernels/base/status.h"
 #include "launch/cli/run_config.h"
+#include "launch/cli/version.h"
 #include "trainer/run/inputs.h"
 
 namespace deeper {
@@ -76,7 +77,7 @@ void PrintBenchmark(nlohmann::ordered_json json, nlohmann::ordered_json settings
                     const std::string& hardware) {
   json["settings"] = std::move(settings);
   json["hardware"] = hardware;
-  json["versions"] = {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}};
+  json["versions"] = Versions();
   std::printf("%s\n", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
 }
 

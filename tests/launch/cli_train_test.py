@@ -18,7 +18,7 @@ from cli import CHECKPOINT, DATA, MODEL, NOT_FINITE, TRAIN, USAGE, Cli, events, 
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "python"))
 
-from deeper import load_state_dict  # noqa: E402
+from deeper import load_state_dict
 
 
 def shards(step_directory):
