@@ -56,7 +56,7 @@ absl::Status BenchTraining::Prepare(RunConfig config, int64_t batch, Communicato
   const OptimizerOptions options = {.momentum = static_cast<float>(config_.momentum)};
   optimizer_ = std::make_unique<Optimizer>(options, *params_, *device_);
   optimizer_->BeginStep(static_cast<float>(config_.lr));
-  recording_ = device_->MakeRecording();
+  for (auto& recording : recordings_) recording = device_->MakeRecording();
   single_ = MakeSingleCommunicator();
   repeated_ = std::make_unique<OneBatch>(images_);
   accumulator_ = std::make_unique<GradientAccumulator>(*params_, *device_);

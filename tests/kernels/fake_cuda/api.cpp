@@ -210,7 +210,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return Call("cudaGetDeviceProperties", [&](Runtime& runtime) {
     if (device >= runtime.options().devices) return cudaErrorInvalidDevice;
     *properties = {};
-    std::strncpy(properties->name, "Fake GPU", sizeof properties->name - 1);
+    const std::string name = runtime.options().unlike ? absl::StrCat("Fake GPU ", device) : "Fake GPU";
+    std::strncpy(properties->name, name.c_str(), sizeof properties->name - 1);
+    properties->uuid.bytes[0] = static_cast<char>(device);
     properties->major = 9;
     properties->multiProcessorCount = 132;
     properties->totalGlobalMem = runtime.options().memory_bytes;

@@ -46,6 +46,7 @@ struct Options {
   uint64_t seed = 0;
   int devices = 1;
   size_t memory_bytes = size_t{4} << 30;  // of each device
+  bool unlike = false;                    // the devices are of different models
   std::vector<size_t> claimed_free = {};  // of each device, to cudaMemGetInfo; empty: the truth
   int patience_seconds = 60;              // for a device that a collective waits for; then the process fails
   std::vector<Fault> faults = {};
