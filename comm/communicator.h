@@ -85,6 +85,8 @@ class Communicator {
   Communicator& operator=(const Communicator&) = delete;
 
   virtual std::string name() const = 0;  // "single", "threads", "mpi", "nccl"
+  // On rank 0: the library and how it transfers data, for the user; empty: nothing to say.
+  virtual std::string library() const { return ""; }
   // Whether collectives and their Requests consist only of work on streams, and can therefore be recorded.
   virtual bool recordable() const { return false; }
   int rank() const { return place_.rank; }

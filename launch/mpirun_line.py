@@ -152,7 +152,18 @@ def slurm_hosts(each):
 
 
 def find_hosts(options):
-    """-> hosts, and the source of the list."""
+    """-> hosts without those of --exclude, and the source of the list."""
+    hosts, source = all_hosts(options)
+    excluded = [name for name in (options.exclude or "").split(",") if name]
+    if unknown := set(excluded) - {host.name for host in hosts}:
+        raise Refusal(USAGE, f"--exclude={options.exclude}: {', '.join(sorted(unknown))} not among {describe(hosts)} ({source})")
+    left = [host for host in hosts if host.name not in excluded]
+    if not left:
+        raise Refusal(USAGE, f"--exclude={options.exclude} leaves none of {describe(hosts)} ({source})")
+    return left, source
+
+
+def all_hosts(options):
     devices = gpus()
     each = max(1, devices)
     default_hostfile = os.environ.get("OMPI_MCA_orte_default_hostfile")  # Kubernetes' MPI operator sets it

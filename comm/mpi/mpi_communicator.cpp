@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "comm/mpi/mpi_collectives.h"
+#include "comm/mpi/mpi_library.h"
 #include "comm/mpi/progress_thread.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status.h"
@@ -94,11 +95,13 @@ class MpiCommunicator final : public Communicator {
     MPI_Comm_rank(local, &place_.local_rank);
     MPI_Comm_size(local, &place_.local_size);
     MPI_Comm_free(&local);
+    if (place_.rank == 0) library_ = DescribeMpiLibrary();
     progress_ = std::make_shared<ProgressThread>();
     return absl::OkStatus();
   }
 
   std::string name() const override { return "mpi"; }
+  std::string library() const override { return library_; }
 
   Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override {
     if (op == ReduceOp::kTreeSum) {
@@ -199,6 +202,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   bool is_duplicate_ = false;
+  std::string library_;
   MpiPeers peers_;
   std::shared_ptr<ProgressThread> progress_;  // makes or guards all MPI calls from MPI_Init to the end
 };

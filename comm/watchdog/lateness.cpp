@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -61,6 +63,16 @@ std::string CauseOf(const RankStatus& gone) {
   return absl::StrCat("its connection failed: ", std::strerror(gone.error));
 }
 
+// "0, 2-7" for ascending numbers.
+std::string Ranges(const std::vector<int>& ranks) {
+  std::vector<std::string> ranges;
+  for (size_t first = 0, next = 0; first < ranks.size(); first = next) {
+    for (next = first + 1; next < ranks.size() && ranks[next] == ranks[next - 1] + 1;) ++next;
+    ranges.push_back(absl::StrCat(ranks[first], next - first > 1 ? absl::StrCat("-", ranks[next - 1]) : ""));
+  }
+  return absl::StrJoin(ranges, ", ");
+}
+
 }  // namespace
 
 std::optional<Verdict> Judge(std::span<const RankStatus> ranks, double deadline) {
@@ -114,6 +126,24 @@ std::string Describe(const Verdict& verdict, double deadline) {
       return DescribeDeadlock(verdict, limit);
   }
   return "";
+}
+
+std::string DescribeAll(std::span<const RankStatus> ranks, size_t groups) {
+  std::map<std::string, std::vector<int>> by_place;
+  for (size_t i = 0; i < ranks.size(); ++i)
+    if (!ranks[i].left) by_place[Describe(ranks[i].mark)].push_back(static_cast<int>(i));
+  std::vector<std::pair<std::string, std::vector<int>>> places(by_place.begin(), by_place.end());
+  std::ranges::stable_sort(places, std::ranges::greater(),
+                           [](const auto& place) { return place.second.size(); });
+  std::vector<std::string> parts;
+  for (const auto& [place, there] : places) {
+    if (parts.size() == groups) {
+      parts.push_back(absl::StrCat(places.size() - groups, " more places"));
+      break;
+    }
+    parts.push_back(absl::StrCat(there.size() == 1 ? "rank " : "ranks ", Ranges(there), ": ", place));
+  }
+  return absl::StrJoin(parts, "; ");
 }
 
 }  // namespace deeper

@@ -18,7 +18,7 @@ constexpr double kUnhurriedFactor = 4;
 struct RankStatus {
   PhaseMark mark;
   double standing = 0;  // seconds since its last mark, as it reports
-  double silent = 0;    // seconds since its last message
+  double silent = 0;    // seconds since its last message, as the rank reports that receives them
   bool gone = false;    // its connection ended without a farewell
   int error = 0;        // errno, if the network ended the connection
   bool left = false;    // it sent a farewell: no longer watched
@@ -43,5 +43,9 @@ std::optional<Verdict> Judge(std::span<const RankStatus> ranks, double deadline)
 
 // The message for the user.
 std::string Describe(const Verdict& verdict, double deadline);
+
+// "ranks 0, 2-7: step 17, all-reduce 3 of the gradients, waiting for its peers; rank 9: ...": where all ranks
+// were at their last heartbeat, except those that left. The largest groups of ranks, at most `groups`.
+std::string DescribeAll(std::span<const RankStatus> ranks, size_t groups = 8);
 
 }  // namespace deeper

@@ -4,7 +4,6 @@
 #include <ifaddrs.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,23 +22,22 @@
 namespace deeper {
 namespace {
 
-using Links = std::vector<std::unique_ptr<PeerLink>>;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMaxAddresses = 32;
-constexpr rlim_t kOtherFiles = 256;                     // open files of a process besides its links
+constexpr size_t kMostUnsent = 64 << 10;                // bytes, after which a link drops messages
 constexpr auto kConnectTime = std::chrono::seconds(2);  // per address
 constexpr auto kHelloTime = std::chrono::seconds(1);    // for a new connection to send its hello
-constexpr auto kAnswerTime = std::chrono::seconds(10);  // for rank 0 to answer; it answers one rank at a time
-constexpr auto kGatherTime = std::chrono::seconds(60);  // until all ranks have connected to rank 0
+constexpr auto kAnswerTime = std::chrono::seconds(30);  // for the parent, which connects to its own one first
+constexpr auto kGatherTime = std::chrono::seconds(60);  // until all children have connected
 
 static_assert(std::is_trivially_copyable_v<PeerMessage>);
 
-// The addresses of rank 0. They include loopback: a process that answers there without the token is not rank
-// 0.
+// The addresses of a rank. They include loopback: a process that answers there without the token is another
+// one.
 struct Offer {
   uint64_t token = 0;
-  uint16_t port = 0;  // 0: rank 0 cannot listen
+  uint16_t port = 0;  // 0: it has no children, or cannot listen
   int32_t count = 0;
   in_addr addresses[kMaxAddresses] = {};
 };
@@ -105,41 +103,32 @@ PeerMessage Hello(const Communicator& comm, uint64_t token) {
   return {.kind = PeerMessage::Kind::kHello, .rank = comm.rank(), .token = token};
 }
 
-// Raises the number of files that this process may open, as far as it is allowed to.
-void AllowFiles(rlim_t files) {
-  rlimit limit = {};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= files) return;
-  limit.rlim_cur = std::min(files, limit.rlim_max);
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-// Links to every other rank that connects in time, indexed by rank. Stops when no more files may be open.
-Links AcceptAll(const PeerLink& listener, const Communicator& comm, uint64_t token, bool& out_of_files) {
-  Links links(static_cast<size_t>(comm.size()));
+// Adds a peer for each of the `count` children that connects in time.
+void AcceptChildren(const PeerLink& listener, const Communicator& comm, uint64_t token, int count,
+                    std::vector<Peer>& peers) {
   const auto deadline = Clock::now() + kGatherTime;
-  for (int come = 1; come < comm.size() && WaitUntil(listener.fd(), POLLIN, deadline);) {
+  while (count > 0 && WaitUntil(listener.fd(), POLLIN, deadline)) {
     const int fd = accept4(listener.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    out_of_files = fd < 0 && (errno == EMFILE || errno == ENFILE);
-    if (out_of_files) break;
-    if (fd < 0) continue;
+    if (fd < 0) return;
     auto link = std::make_unique<PeerLink>(fd);
     const int rank = HelloFrom(*link, token, kHelloTime);
-    if (rank <= 0 || rank >= comm.size() || links[static_cast<size_t>(rank)] != nullptr) continue;
+    if (rank <= 0 || rank >= comm.size() || ParentOf(rank) != comm.rank()) continue;
+    if (std::ranges::find(peers, rank, &Peer::rank) != peers.end()) continue;
     link->Send(Hello(comm, token));
-    links[static_cast<size_t>(rank)] = std::move(link);
-    ++come;
+    peers.push_back({rank, std::move(link)});
+    --count;
   }
-  return links;
 }
 
-std::unique_ptr<PeerLink> ConnectTo(const sockaddr_in& address, const Communicator& comm, uint64_t token) {
+std::unique_ptr<PeerLink> ConnectTo(const sockaddr_in& address, int parent, const Communicator& comm,
+                                    uint64_t token) {
   std::unique_ptr<PeerLink> link = NewSocket();
   if (link == nullptr) return nullptr;
   const auto* const to = reinterpret_cast<const sockaddr*>(&address);
   if (connect(link->fd(), to, sizeof address) != 0 && errno != EINPROGRESS) return nullptr;
   if (!WaitUntil(link->fd(), POLLOUT, Clock::now() + kConnectTime)) return nullptr;
   link->Send(Hello(comm, token));
-  if (HelloFrom(*link, token, kAnswerTime) != 0) return nullptr;
+  if (HelloFrom(*link, token, kAnswerTime) != parent) return nullptr;
   return link;
 }
 
@@ -157,9 +146,9 @@ PeerLink::~PeerLink() {
   close(fd_);
 }
 
-void PeerLink::Send(const PeerMessage& message) {
-  const auto* const bytes = reinterpret_cast<const std::byte*>(&message);
-  if (out_.empty()) out_.assign(bytes, bytes + sizeof message);
+void PeerLink::Send(std::span<const PeerMessage> messages) {
+  const auto bytes = std::as_bytes(messages);
+  if (out_.size() <= kMostUnsent) out_.insert(out_.end(), bytes.begin(), bytes.end());
   const ssize_t sent = send(fd_, out_.data(), out_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   if (sent > 0) out_.erase(out_.begin(), out_.begin() + sent);
 }
@@ -182,37 +171,44 @@ bool PeerLink::Receive(const std::function<void(const PeerMessage&)>& handle) {
   }
 }
 
-absl::StatusOr<Links> ConnectPeers(Communicator& comm) {
-  if (comm.size() == 1) return Links(1);
-  const bool center = comm.rank() == 0;
+absl::StatusOr<std::vector<Peer>> ConnectPeers(Communicator& comm) {
+  std::vector<Peer> peers;
+  if (comm.size() == 1) return peers;
+  const int first_child = kFanOut * comm.rank() + 1;
+  const int children = std::clamp(comm.size() - first_child, 0, kFanOut);
   std::unique_ptr<PeerLink> listener;
-  Offer offer;
-  if (center) {
+  std::vector<Offer> offers(static_cast<size_t>(comm.size()));
+  Offer& mine = offers[static_cast<size_t>(comm.rank())];
+  if (comm.rank() == 0) {
     std::random_device random;
-    offer.token = uint64_t{random()} << 32 | random();
-    AllowFiles(static_cast<rlim_t>(comm.size()) + kOtherFiles);
-    listener = Listen(offer.port);
-    FindAddresses(offer);
+    mine.token = uint64_t{random()} << 32 | random();
   }
-  comm.Broadcast(&offer, sizeof offer, 0, {}).Wait();
+  if (children > 0) {
+    listener = Listen(mine.port);
+    FindAddresses(mine);
+  }
+  comm.AllGather(&mine, offers.data(), sizeof mine, {}).Wait();
+  const uint64_t token = offers[0].token;
 
-  Links links(1);
-  bool out_of_files = false;
-  if (center && listener != nullptr) links = AcceptAll(*listener, comm, offer.token, out_of_files);
+  bool reached = true;
+  if (comm.rank() > 0) {
+    const int parent = ParentOf(comm.rank());
+    const Offer& offer = offers[static_cast<size_t>(parent)];
+    std::unique_ptr<PeerLink> link;
+    for (int i = 0; i < offer.count && offer.port != 0 && link == nullptr; ++i)
+      link = ConnectTo(AddressOf(offer.addresses[i], offer.port), parent, comm, token);
+    reached = link != nullptr;
+    peers.push_back({parent, std::move(link)});
+  }
+  if (listener != nullptr && reached) AcceptChildren(*listener, comm, token, children, peers);
   listener.reset();  // refuses the ranks that still wait for an answer
-  if (!center && offer.port != 0) {
-    for (int i = 0; i < offer.count && links[0] == nullptr; ++i)
-      links[0] = ConnectTo(AddressOf(offer.addresses[i], offer.port), comm, offer.token);
-  }
-  int64_t lost = center || links[0] != nullptr ? comm.size() : comm.rank();
+  int64_t lost = reached ? comm.size() : comm.rank();
   comm.AllReduce(&lost, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
-  if (lost == comm.size()) return links;
-  comm.Broadcast(&out_of_files, sizeof out_of_files, 0, {}).Wait();
-  if (out_of_files) {
-    return Unavailable("rank 0 may not open the ", comm.size() - 1, " connections of the watchdog: raise ",
-                       "`ulimit -n` on its machine, or disable the watchdog (--watchdog_seconds=0)");
-  }
-  return Unavailable("rank ", lost, " cannot reach rank 0 at port ", offer.port, " of ", ListOf(offer),
+  if (lost == comm.size()) return peers;
+  const int parent = ParentOf(static_cast<int>(lost));
+  const Offer& offer = offers[static_cast<size_t>(parent)];
+  return Unavailable("rank ", lost, " cannot reach rank ", parent, " at port ", offer.port, " of ",
+                     ListOf(offer),
                      "; allow TCP connections between the ranks' machines, or disable the watchdog "
                      "(--watchdog_seconds=0)");
 }

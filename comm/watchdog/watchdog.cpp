@@ -10,6 +10,8 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <optional>
+#include <span>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -26,7 +28,7 @@ namespace {
 
 constexpr double kInterval = 0.25;     // seconds between two heartbeats
 constexpr double kSigtermDelay = 0.5;  // seconds; mpirun sends SIGKILL one second after SIGTERM
-constexpr double kFarewellTime = 2;    // seconds that rank 0 waits for the others' farewell
+constexpr double kFarewellTime = 2;    // seconds that a rank waits for its children's farewell
 constexpr auto kAbortTime = std::chrono::seconds(3);
 
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM
@@ -55,10 +57,18 @@ std::vector<Home> GatherHomes(Communicator& comm) {
   return homes;
 }
 
-// Seconds for which a rank lets lower ones report a fault. All ranks lose rank 0 at the same moment, and a
-// launcher takes about a second to end them. Rank 2 reports as well, in case that rank 1 gets no core.
+// Seconds for which a rank lets others report a fault of its parent. Rank 0 reports all but its own, which
+// all its children notice at the same moment; a launcher takes about a second to end them. Rank 2 reports as
+// well, in case that rank 1 gets no core.
 double Patience(int rank) {
   return rank <= 1 ? 0 : rank == 2 ? 0.5 : 2;
+}
+
+std::vector<int> RanksBelow(const Communicator& comm) {
+  std::vector<int> below;
+  for (int rank = comm.rank() + 1; rank < comm.size(); ++rank)
+    if (IsBelow(rank, comm.rank())) below.push_back(rank);
+  return below;
 }
 
 // Ends this process even if a library waits for a peer in its own abort.
@@ -69,17 +79,17 @@ void EndProcessLater() {
   }).detach();
 }
 
-class StarWatchdog final : public Watchdog {
+class TreeWatchdog final : public Watchdog {
  public:
-  StarWatchdog(Communicator& comm, WatchdogOptions options, std::vector<std::unique_ptr<PeerLink>> links,
-               std::vector<Home> homes)
+  TreeWatchdog(Communicator& comm, WatchdogOptions options, std::vector<Peer> peers, std::vector<Home> homes)
       : comm_(comm),
         options_(std::move(options)),
         wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
         sigterm_in_(kSigtermDelay),
         homes_(std::move(homes)),
-        links_(std::move(links)),
-        ranks_(links_.size()) {
+        below_(RanksBelow(comm)),
+        peers_(std::move(peers)),
+        ranks_(static_cast<size_t>(comm.size())) {
     DEEPER_CHECK(wake_ >= 0 && options_.deadline_seconds > 0);
     CarryPhaseBoard(&board_);
     if (options_.delay_sigterm) {
@@ -89,7 +99,7 @@ class StarWatchdog final : public Watchdog {
     thread_ = std::jthread([this](const std::stop_token& stop) { Watch(stop); });
   }
 
-  ~StarWatchdog() override {
+  ~TreeWatchdog() override {
     thread_.request_stop();
     eventfd_write(wake_, 1);
     thread_.join();
@@ -103,7 +113,8 @@ class StarWatchdog final : public Watchdog {
   }
 
  private:
-  bool is_center() const { return comm_.rank() == 0; }
+  bool is_root() const { return comm_.rank() == 0; }
+  RankStatus& StatusOf(int rank) { return ranks_[static_cast<size_t>(rank)]; }
 
   // The functions from here to TakeLeave run on the watchdog's thread.
   void Watch(const std::stop_token& stop) {
@@ -116,60 +127,79 @@ class StarWatchdog final : public Watchdog {
       // After a longer time, this thread itself was stopped for most of it.
       const double passed = std::min(now - std::exchange(last, now), 4 * interval);
       PassTime(passed);
-      Hear();
+      const bool lost = Hear();
       since_beat += passed;
-      if (since_beat >= interval) {
-        Tell(PeerMessage::Kind::kBeat);
+      if (since_beat >= interval || lost) {
+        TellStatus();
         since_beat = 0;
       }
-      verdict = Judge(ranks_, options_.deadline_seconds);
+      verdict = JudgeOthers();
       if (!verdict.has_value()) ObeySigterm(passed);
     }
     if (verdict.has_value()) {
       const Home& home = homes_[static_cast<size_t>(verdict->rank)];
+      const bool hang = is_root() && verdict->kind != Verdict::Kind::kGone;
       Report(absl::StrCat(Describe(*verdict, options_.deadline_seconds), " (rank ", verdict->rank,
-                          ": process ", home.process, " on host ", home.host, ")"));
+                          ": process ", home.process, " on host ", home.host, ")",
+                          hang ? absl::StrCat(". All ranks: ", DescribeAll(ranks_)) : ""));
     }
     TakeLeave();
   }
 
-  // Waits for news, but at most `seconds`. Messages alone do not wake this thread, which would keep rank 0
-  // busy. They are read once per interval.
+  // Waits for news, but at most `seconds`. Messages alone do not wake this thread, which would keep it busy.
+  // They are read once per interval.
   void Await(double seconds) {
     std::vector<pollfd> waited{{wake_, POLLIN, 0}};
-    for (size_t i = 0; i < links_.size(); ++i)
-      if (links_[i] != nullptr) waited.push_back({links_[i]->fd(), POLLRDHUP, 0});
+    for (const Peer& peer : peers_)
+      if (peer.link != nullptr) waited.push_back({peer.link->fd(), POLLRDHUP, 0});
     poll(waited.data(), waited.size(), static_cast<int>(1e3 * seconds) + 1);
     eventfd_t count = 0;
     eventfd_read(wake_, &count);
   }
 
-  void Hear() {
-    for (size_t i = 0; i < links_.size(); ++i) {
-      if (links_[i] == nullptr) continue;
-      RankStatus& rank = ranks_[i];
-      const bool open = links_[i]->Receive([&](const PeerMessage& message) {
-        rank.silent = 0;
-        rank.mark = message.mark;
-        if (is_center()) rank.standing = message.standing;  // only rank 0 judges lateness
-        if (message.kind == PeerMessage::Kind::kFarewell) rank.left = true;
-        if (message.kind != PeerMessage::Kind::kVerdict) return;
-        rank.left = true;
-        if (!options_.on_failure) EndProcessLater();
-      });
+  // Whether a peer was lost.
+  bool Hear() {
+    bool lost = false;
+    for (Peer& peer : peers_) {
+      if (peer.link == nullptr) continue;
+      const bool open = peer.link->Receive([&](const PeerMessage& message) { HearFrom(peer.rank, message); });
       if (open) continue;
+      RankStatus& rank = StatusOf(peer.rank);
       rank.gone = !rank.left;
-      rank.error = links_[i]->error();
-      links_[i].reset();
+      rank.error = peer.link->error();
+      peer.link.reset();
+      lost |= rank.gone;
     }
+    return lost;
+  }
+
+  void HearFrom(int sender, const PeerMessage& message) {
+    if (message.kind == PeerMessage::Kind::kBeat) StatusOf(message.rank) = message.status;
+    StatusOf(sender).silent = 0;
+    if (message.kind == PeerMessage::Kind::kFarewell) StatusOf(sender).left = true;
+    if (message.kind != PeerMessage::Kind::kVerdict) return;
+    StatusOf(sender).left = true;
+    for (const Peer& peer : peers_)
+      if (peer.link != nullptr && peer.rank > sender) peer.link->Send(message);
+    if (!options_.on_failure) EndProcessLater();
   }
 
   void PassTime(double seconds) {
-    for (RankStatus& rank : ranks_) rank.silent += seconds;
+    for (const Peer& peer : peers_) StatusOf(peer.rank).silent += seconds;
+    RankStatus& mine = StatusOf(comm_.rank());
     const PhaseMark mark = board_.Read();
-    mine_.standing = mark.marks == mine_.mark.marks ? mine_.standing + seconds : 0;
-    mine_.mark = mark;
-    if (is_center()) ranks_[0] = mine_;
+    mine.standing = mark.marks == mine.mark.marks ? mine.standing + seconds : 0;
+    mine.mark = mark;
+  }
+
+  std::optional<Verdict> JudgeOthers() {
+    if (is_root()) return Judge(ranks_, options_.deadline_seconds);
+    const int parent = ParentOf(comm_.rank());
+    RankStatus status = StatusOf(parent);
+    status.standing = 0;  // only rank 0 judges lateness
+    std::optional<Verdict> verdict = Judge({&status, 1}, options_.deadline_seconds);
+    if (verdict.has_value()) verdict->rank = parent;
+    return verdict;
   }
 
   void ObeySigterm(double seconds) {
@@ -181,11 +211,23 @@ class StarWatchdog final : public Watchdog {
     std::raise(SIGTERM);
   }
 
+  // The parent also learns about the ranks below.
+  void TellStatus() {
+    std::vector<PeerMessage> beats;
+    const auto add = [&](int rank) {
+      beats.push_back({.kind = PeerMessage::Kind::kBeat, .rank = rank, .status = StatusOf(rank)});
+    };
+    add(comm_.rank());
+    for (const int rank : below_) add(rank);
+    for (const Peer& peer : peers_) {
+      if (peer.link != nullptr)
+        peer.link->Send(std::span(beats).first(peer.rank < comm_.rank() ? beats.size() : 1));
+    }
+  }
+
   void Tell(PeerMessage::Kind kind) {
-    const PeerMessage message = {
-        .kind = kind, .rank = comm_.rank(), .standing = mine_.standing, .mark = mine_.mark};
-    for (const auto& link : links_)
-      if (link != nullptr) link->Send(message);
+    for (const Peer& peer : peers_)
+      if (peer.link != nullptr) peer.link->Send({.kind = kind, .rank = comm_.rank()});
   }
 
   void Report(const std::string& reason) {
@@ -196,12 +238,15 @@ class StarWatchdog final : public Watchdog {
     comm_.Abort(kCommunicationExitCode, reason);
   }
 
-  // Rank 0 closes its ends last: otherwise the others could miss its farewell.
+  // Parents close their ends last: otherwise a child could miss the farewell.
   void TakeLeave() {
     Tell(PeerMessage::Kind::kFarewell);
     const double until = Seconds() + kFarewellTime;
-    const auto linked = [](const auto& link) { return link != nullptr; };
-    while (is_center() && std::any_of(links_.begin(), links_.end(), linked) && Seconds() < until) {
+    const auto has_child = [&] {
+      return std::ranges::any_of(
+          peers_, [&](const Peer& peer) { return peer.link != nullptr && peer.rank > comm_.rank(); });
+    };
+    while (has_child() && Seconds() < until) {
       Await(kInterval);
       Hear();
     }
@@ -212,10 +257,10 @@ class StarWatchdog final : public Watchdog {
   const int wake_;     // eventfd: wakes the thread
   double sigterm_in_;  // seconds until a received SIGTERM takes effect
   PhaseBoard board_;
-  RankStatus mine_;
-  const std::vector<Home> homes_;                 // [rank]
-  std::vector<std::unique_ptr<PeerLink>> links_;  // [rank]; ranks other than 0 have only [0]
-  std::vector<RankStatus> ranks_;                 // likewise
+  const std::vector<Home> homes_;  // [rank]
+  const std::vector<int> below_;
+  std::vector<Peer> peers_;
+  std::vector<RankStatus> ranks_;  // [rank]; of this rank, its parent and those below
   std::jthread thread_;
 };
 
@@ -223,8 +268,8 @@ class StarWatchdog final : public Watchdog {
 
 absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(Communicator& comm,
                                                           const WatchdogOptions& options) {
-  ASSIGN_OR_RETURN(auto links, ConnectPeers(comm));
-  return std::make_unique<StarWatchdog>(comm, options, std::move(links), GatherHomes(comm));
+  ASSIGN_OR_RETURN(std::vector<Peer> peers, ConnectPeers(comm));
+  return std::make_unique<TreeWatchdog>(comm, options, std::move(peers), GatherHomes(comm));
 }
 
 }  // namespace deeper

@@ -1,11 +1,13 @@
 // Ends a job in which a rank hangs or dies, and reports the cause.
 //
-// Every rank runs a thread that sends a heartbeat to rank 0 four times a second, over a TCP connection of its
-// own. The heartbeat contains the phase of the rank's training thread (comm/phase.h). Rank 0 judges all ranks
-// (comm/watchdog/lateness.h), including itself; the others judge only rank 0. A dead process is detected at
-// once, by the end of its connection. A stopped process or a broken network is detected by silence. A stuck
-// process is detected by a phase that does not change. The thread and the connections are independent of MPI:
-// they work while MPI is stuck, with any MPI library, and the only cost per step is that of the marks.
+// The ranks form a tree (comm/watchdog/peer_link.h). Every rank runs a thread that sends a heartbeat to its
+// parent four times a second, over a TCP connection of its own. The heartbeat contains the phase of the
+// rank's training thread (comm/phase.h), and what the rank knows of those below it. So rank 0 knows and
+// judges all ranks (comm/watchdog/lateness.h), including itself; the others judge only their parent. A dead
+// process is detected at once, by the end of its connection. A stopped process or a broken network is
+// detected by silence. A stuck process is detected by a phase that does not change. The thread and the
+// connections are independent of MPI: they work while MPI is stuck, with any MPI library, and the only cost
+// per step is that of the marks.
 //
 // The rank that detects a fault reports the faulty rank, its phase and step and the time, and ends the job
 // through Communicator::Abort with kCommunicationExitCode. If that does not end this process within 3 s, the
@@ -36,7 +38,7 @@ struct WatchdogOptions {
 class Watchdog {
  public:
   // Collective. From now on the watchdog observes the calling thread's phases. Unavailable, on all ranks: a
-  // rank cannot reach rank 0.
+  // rank cannot reach its parent.
   static absl::StatusOr<std::unique_ptr<Watchdog>> Start(Communicator& comm, const WatchdogOptions& options);
   // On the thread that started it. After that, the other ranks accept that this one ends.
   virtual ~Watchdog() = default;

@@ -116,18 +116,19 @@ class DirectoryLock::Holding {
  public:
   Holding(File file, Owner me, double beat_seconds, std::string about_the_last)
       : note(std::move(about_the_last)),
+        path_(file.path()),
         file_(std::move(file)),
         me_(std::move(me)),
         interval_(beat_seconds) {}
 
   ~Holding() {
     thread_ = {};
-    if (IsMine() && IsAt(file_.fd(), file_.path())) unlink(file_.path().c_str());
+    if (IsMine() && IsAt(file_.fd(), path_)) unlink(path_.c_str());
   }
 
   absl::Status Begin() {
-    if (ftruncate(file_.fd(), 0) != 0) return IoError("write", file_.path(), errno);
-    RETURN_IF_ERROR(Beat());
+    if (ftruncate(file_.fd(), 0) != 0) return IoError("write", path_, errno);
+    RETURN_IF_ERROR(Write(file_));
     thread_ = std::jthread([this](const std::stop_token& stop) { Run(stop); });
     return absl::OkStatus();
   }
@@ -135,8 +136,8 @@ class DirectoryLock::Holding {
   absl::Status Check() const {
     if (IsMine()) return absl::OkStatus();
     return absl::AbortedError(absl::StrCat(
-        std::string(absl::StripSuffix(file_.path(), absl::StrCat("/", kName))),
-        " was taken over by another process (", NameOf(Parse(TextOf(file_.path()))),
+        std::string(absl::StripSuffix(path_, absl::StrCat("/", kName))),
+        " was taken over by another process (", NameOf(Parse(TextOf(path_))),
         "), because this one stood still or could not reach the file system for too long; end one of them"));
   }
 
@@ -145,17 +146,27 @@ class DirectoryLock::Holding {
  private:
   // Also if the file cannot be read now: a write to the directory will report that.
   bool IsMine() const {
-    const Owner owner = Parse(TextOf(file_.path()));
+    const Owner owner = Parse(TextOf(path_));
     const auto token = owner.find("token");
     return token == owner.end() || token->second == me_.at("token");
   }
 
-  absl::Status Beat() {
+  absl::Status Write(const File& file) {
     std::string text;
     for (const auto& [key, value] : me_) absl::StrAppend(&text, key, " ", value, "\n");
     absl::StrAppendFormat(&text, "beat %012d\n", ++beats_);
-    RETURN_IF_ERROR(file_.WriteAt(0, text.data(), text.size()));
-    return file_.Sync();
+    RETURN_IF_ERROR(file.WriteAt(0, text.data(), text.size()));
+    return file.Sync();
+  }
+
+  absl::Status Beat() {
+    if (Write(file_).ok()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(File file, File::Open(path_, O_RDWR));
+    RETURN_IF_ERROR(Check());  // now that it can be read
+    LockBytes(file.fd());      // if another process holds them meanwhile, it watches the number
+    RETURN_IF_ERROR(Write(file));
+    file_ = std::move(file);
+    return absl::OkStatus();
   }
 
   void Run(const std::stop_token& stop) {
@@ -166,7 +177,8 @@ class DirectoryLock::Holding {
       if (IsMine()) Beat().IgnoreError();  // others notice a missing one
   }
 
-  const File file_;
+  const std::string path_;
+  File file_;  // used by one thread at a time: Begin's caller, Run, the destructor
   const Owner me_;
   const Seconds interval_;
   int64_t beats_ = 0;

@@ -4,7 +4,8 @@
 // between machines, unlike flock(2) of a directory, and release them when their holder dies. Some mounts have
 // no locks, or keep them to one machine. So the owner also writes its name into the file, with a number that
 // it increases every few seconds. Another machine that gets the byte-range lock nevertheless watches that
-// number. It compares no clocks.
+// number. It compares no clocks. After an outage of its server, the owner opens the file anew, because the
+// server may have dropped the lock and the client may refuse the old descriptor.
 #pragma once
 
 #include <memory>

@@ -49,6 +49,21 @@ Advice AdviceFor(int error) {
       return {absl::StatusCode::kFailedPrecondition, "; use a shorter path"};
     case EIO:
       return {absl::StatusCode::kDataLoss, "; check the disk"};
+    case ESTALE:
+      return {absl::StatusCode::kUnavailable, "; it was removed or replaced on its file server"};
+    case EBADFD:
+    case ECONNABORTED:
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ENOTCONN:
+    case EREMOTEIO:
+    case ESHUTDOWN:
+    case ETIMEDOUT:
+      return {absl::StatusCode::kUnavailable, "; check the server of this file system and the network"};
     default:
       return {absl::ErrnoToStatusCode(error), ""};
   }

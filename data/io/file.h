@@ -14,6 +14,8 @@ namespace deeper {
 
 // Status of a failed system call: "cannot <action> <path>: <why>; <what to do>". A full disk is
 // ResourceExhausted, missing permission PermissionDenied, a missing file NotFound, an I/O error DataLoss.
+// Unavailable: the server of a network file system does not answer, or does not know the open file any more;
+// the file may be there again later, when it is opened anew.
 absl::Status IoError(const std::string& action, const std::string& path, int error);
 
 // Reads and writes at given offsets, so any number of threads may use it at once.

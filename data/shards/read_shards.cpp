@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <iterator>
@@ -14,9 +15,11 @@
 #include <span>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "data/image/image_codec.h"
 #include "data/load/stage_clock.h"
@@ -73,6 +76,8 @@ std::string Summarize(const std::vector<std::string>& problems) {
   return text;
 }
 
+constexpr std::chrono::milliseconds kLookAgain{500};  // for the server of a network file system
+
 std::atomic<int64_t> files_to_open{0};  // by all data sets of this process
 
 // ResourceExhausted if the limit leaves too few descriptors for the files that data sets will open.
@@ -109,11 +114,11 @@ class ShardDataset : public Dataset {
  public:
   // `index` and `info` are of one split; `shards` is the part of the index that holds the shards.
   ShardDataset(std::string index, DatasetInfo info, const std::string& dir, const SplitManifest& listing,
-               std::string_view shards, bool direct_io)
+               std::string_view shards, ReadOptions options)
       : index_(std::move(index)),
         info_(std::move(info)),
         encoding_(listing.encoding),
-        direct_io_(direct_io),
+        options_(std::move(options)),
         shards_(listing.shards.size()) {
     files_to_open += std::ssize(shards_);
     int64_t first = 0;
@@ -130,11 +135,11 @@ class ShardDataset : public Dataset {
 
   ~ShardDataset() override { files_to_open -= std::ssize(shards_); }
 
-  absl::Status Stage(const StageOptions& options, const SplitManifest& listing) {
+  absl::Status Stage(const SplitManifest& listing) {
     std::vector<StagedFile> files;
     for (size_t i = 0; i < shards_.size(); ++i)
       files.push_back({shards_[i].path, shards_[i].bytes, listing.shards[i].xxh3});
-    ASSIGN_OR_RETURN(stager_, Stager::Start(options, std::move(files), [this](size_t i, File copy) {
+    ASSIGN_OR_RETURN(stager_, Stager::Start(options_.stage, std::move(files), [this](size_t i, File copy) {
                        shards_[i].staged = std::move(copy);
                        shards_[i].current = &shards_[i].staged;
                      }));
@@ -195,7 +200,7 @@ class ShardDataset : public Dataset {
   }
 
   void ReadAhead(Slice samples) const override {
-    if (direct_io_) return;  // reading ahead fills the page cache
+    if (options_.direct_io) return;  // reading ahead fills the page cache
     while (samples.size() > 0) {
       const auto [shard, i] = Find(samples.begin);
       const size_t end = std::min(shard.length.size(), i + static_cast<size_t>(samples.size()));
@@ -220,19 +225,23 @@ class ShardDataset : public Dataset {
   }
 
   // The packed file itself. It must still have the size given in the manifest.
+  absl::StatusOr<File> OpenOriginal(const Shard& shard) const {
+    absl::StatusOr<File> file = File::Open(shard.path, O_RDONLY | (options_.direct_io ? O_DIRECT : 0));
+    if (absl::IsFailedPrecondition(file.status()))
+      return FailedPrecondition(file.status().message(), "; remove --direct_io");
+    RETURN_IF_ERROR(file.status());
+    ASSIGN_OR_RETURN(const uint64_t bytes, file->Size());
+    if (bytes != shard.bytes) {
+      return DataLoss(shard.path, " has ", bytes, " bytes, but the manifest says ", shard.bytes,
+                      "; it was changed or replaced while it was in use");
+    }
+    return file;
+  }
+
   absl::StatusOr<const File*> Original(const Shard& shard) const {
     const std::lock_guard lock(opening_);
     if (shard.original.fd() < 0) {
-      absl::StatusOr<File> file = File::Open(shard.path, O_RDONLY | (direct_io_ ? O_DIRECT : 0));
-      if (absl::IsFailedPrecondition(file.status()))
-        return FailedPrecondition(file.status().message(), "; remove --direct_io");
-      RETURN_IF_ERROR(file.status());
-      ASSIGN_OR_RETURN(const uint64_t bytes, file->Size());
-      if (bytes != shard.bytes) {
-        return DataLoss(shard.path, " has ", bytes, " bytes, but the manifest says ", shard.bytes,
-                        "; it was changed or replaced while it was in use");
-      }
-      shard.original = *std::move(file);
+      ASSIGN_OR_RETURN(shard.original, OpenOriginal(shard));
     }
     return &shard.original;
   }
@@ -250,13 +259,41 @@ class ShardDataset : public Dataset {
     absl::Status read;
     for (const auto file_of : {&ShardDataset::Current, &ShardDataset::Original}) {
       const absl::StatusOr<const File*> file = (this->*file_of)(shard);
-      read = file.ok() ? ReadSample(**file, shard.data_offset + shard.offset[i], shard.length[i],
-                                    shard.crc32c[i], out)
-                       : file.status();
+      read = file.ok() ? ReadFrom(**file, shard, i, out) : file.status();
       if (read.ok()) return read;
     }
-    return DataLoss(Describe(shard.first + static_cast<int64_t>(i)), ": ", read.message(),
-                    Explanation(shard));
+    if (absl::IsUnavailable(read)) read = ReadAfterOutage(shard, i, out);
+    if (read.ok()) return read;
+    const std::string sample = Describe(shard.first + static_cast<int64_t>(i));
+    if (absl::IsUnavailable(read)) return Unavailable(sample, ": ", read.message());
+    return DataLoss(sample, ": ", read.message(), Explanation(shard));
+  }
+
+  static absl::Status ReadFrom(const File& file, const Shard& shard, size_t i, uint8_t* out) {
+    return ReadSample(file, shard.data_offset + shard.offset[i], shard.length[i], shard.crc32c[i], out);
+  }
+
+  // Opens the file anew until its server answers. The server may not know the file that was open before.
+  absl::Status ReadAfterOutage(const Shard& shard, size_t i, uint8_t* out) const {
+    const auto begin = std::chrono::steady_clock::now();
+    while (true) {
+      const absl::StatusOr<File> file = OpenOriginal(shard);
+      const absl::Status read = file.ok() ? ReadFrom(*file, shard, i, out) : file.status();
+      const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - begin;
+      if (!absl::IsUnavailable(read)) {
+        if (outage_.exchange(false))
+          Report(absl::StrFormat("%s can be read again after %.0f s", shard.path, waited.count()));
+        return read;
+      }
+      if (waited.count() > options_.outage_seconds)
+        return Unavailable(read.message(), ", which has not answered for ", options_.outage_seconds, " s");
+      if (!outage_.exchange(true)) Report(absl::StrCat(read.message(), "; waiting for it"));
+      std::this_thread::sleep_for(kLookAgain);
+    }
+  }
+
+  void Report(const std::string& message) const {
+    if (options_.report) options_.report(message);
   }
 
   // Why a sample could not be read: the state of its shard now.
@@ -273,7 +310,8 @@ class ShardDataset : public Dataset {
   const std::string index_;  // the shards' spans point into it
   const DatasetInfo info_;
   const Encoding encoding_;
-  const bool direct_io_;
+  const ReadOptions options_;
+  mutable std::atomic<bool> outage_ = false;  // that was reported
   std::vector<Shard> shards_;
   mutable std::mutex opening_;
   std::unique_ptr<Stager> stager_;  // last: ends before the members that it uses
@@ -304,7 +342,7 @@ absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::st
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::string index,
-                                                   const StageOptions& stage, bool direct_io) {
+                                                   const ReadOptions& options) {
   std::string_view rest = index;
   const std::span<const char> name = TakePiece<char>(&rest);
   const std::string split(name.begin(), name.end());
@@ -313,10 +351,10 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::
   DatasetInfo info{listing.uuid,   split,         listing.samples,  listing.channels,
                    listing.height, listing.width, manifest.classes, manifest.StatsFor(split)};
   auto dataset =
-      std::make_unique<ShardDataset>(std::move(index), std::move(info), dir, listing, rest, direct_io);
+      std::make_unique<ShardDataset>(std::move(index), std::move(info), dir, listing, rest, options);
   RETURN_IF_ERROR(dataset->Check());
-  if (!stage.dir.empty()) {
-    RETURN_IF_ERROR(dataset->Stage(stage, listing));
+  if (!options.stage.dir.empty()) {
+    RETURN_IF_ERROR(dataset->Stage(listing));
   }
   return dataset;
 }

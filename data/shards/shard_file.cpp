@@ -14,7 +14,7 @@ absl::Status ReadSample(const File& file, uint64_t offset, size_t bytes, uint32_
   absl::Status read = file.ReadAt(offset, out, bytes);
   if (read.ok() && Crc32c(out, bytes) == crc32c) return read;
   posix_fadvise(file.fd(), static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
-  return DataLoss(read.ok() ? "its bytes do not match their CRC32C" : read.message());
+  return read.ok() ? DataLoss("its bytes do not match their CRC32C") : read;
 }
 
 absl::StatusOr<ShardFile> ShardFile::Open(const std::string& path) {

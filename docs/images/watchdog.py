@@ -16,6 +16,7 @@ for y, rank, mark in ((70, 1, "backward, step 17"), (180, 2, "waiting for peers,
     ]
     parts += [Arrow((414, y + 47), (560, 216 + (rank - 2) * 20)), Arrow((560, 228 + (rank - 2) * 20), (416, y + 61))]
 parts += [Text(496, 88, "beat: mark, its age", 12, "soft", "middle"), Text(496, 372, "4 per second, TCP", 12, "soft", "middle")]
+parts += [Text(496, 392, "up to 16 children per rank", 12, "soft", "middle")]
 parts += [
     Box(562, 70, 368, 306, "grey"),
     Text(578, 94, "rank 0", 13, bold=True),
@@ -37,6 +38,6 @@ for number, text in enumerate(
     parts.append(Text(594, 218 + 24 * number, text, 12))
 parts += [
     Text(30, 412, "Verdict: one message names rank, phase, step and duration. All ranks end with exit code 5.", 13, "soft"),
-    Text(30, 436, "A rank that waits for its peers is never late: the cause is another rank. Other ranks judge only rank 0.", 13, "soft"),
+    Text(30, 436, "A rank that waits for its peers is never late: the cause is another rank. Other ranks judge only their parent.", 13, "soft"),
 ]
-write(__file__, W, H, parts, "The watchdog: heartbeats from every rank to rank 0, and the order of its judgement")
+write(__file__, W, H, parts, "The watchdog: heartbeats from every rank to its parent, up to rank 0, and the order of its judgement")

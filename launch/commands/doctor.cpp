@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -179,7 +180,7 @@ class DoctorCommand final : public Command {
       computes.push_back(rank.compute_ms);
       loaders.push_back(rank.data_images_per_second);
     }
-    cluster_.ranks_per_node = size;  // FitLink describes all links by one
+    cluster_.ranks_per_node = size;  // as if on one host: FitLink describes all links by one
     cluster_.jitter = jitter_;
     cluster_.loader_images_per_second = std::ranges::min(loaders);
     if (size > 1) cluster_.within = FitLink(all_reduces_, size);
@@ -198,7 +199,7 @@ class DoctorCommand final : public Command {
       absl::StrAppend(&out, FormatTable("rrr", rows), "\n");
     }
     absl::StrAppend(
-        &out,
+        &out, Row("hosts", HostsText()),
         Row("step", absl::StrFormat("%d images per rank: %.1f ms measured, %.1f ms predicted", batch_,
                                     measured_step_ms_, prediction_.step_ms)),
         Row("", absl::StrFormat("%.1f ms computing + %.1f communication + %.1f data + %.1f slower ranks",
@@ -269,6 +270,20 @@ class DoctorCommand final : public Command {
         table, ranks_.size() > 1 ? Row("link", "from the previous rank in the ring, one at a time") : "");
   }
 
+  // "2, of 1 to 3 ranks each; /dev/shm of 8.1 GB"
+  std::string HostsText() const {
+    std::map<std::string, size_t> hosts;
+    std::vector<double> shared;
+    for (const RankHealth& rank : ranks_) {
+      ++hosts[rank.host];
+      shared.push_back(rank.shared_memory_bytes);
+    }
+    const auto [least, most] = std::ranges::minmax(std::views::values(hosts));
+    return absl::StrFormat("%d, with %s rank%s each; at least %.1f GB of /dev/shm", hosts.size(),
+                           least == most ? absl::StrCat(most) : absl::StrCat(least, " to ", most),
+                           most == 1 ? "" : "s", std::ranges::min(shared) / 1e9);
+  }
+
   ordered_json Json(bool fit) const {
     ordered_json ranks = ordered_json::array(), findings = ordered_json::array(),
                  all_reduces = ordered_json::array();
@@ -286,7 +301,8 @@ class DoctorCommand final : public Command {
                        {"data_images_per_second", rank.data_images_per_second},
                        {"clock_skew_seconds", rank.clock_skew_seconds},
                        {"sees_lock", rank.sees_lock},
-                       {"free_bytes", rank.free_bytes}});
+                       {"free_bytes", rank.free_bytes},
+                       {"shared_memory_bytes", rank.shared_memory_bytes}});
     }
     for (const Finding& finding : findings_)
       findings.push_back(

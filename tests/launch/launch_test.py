@@ -72,7 +72,6 @@ class Launch(unittest.TestCase):
         self.assertIsNotNone(job.wait_until_gone(120), f"processes are left: {list(job.pids())}\n{job.text()}")
         self.assertEqual(job.process.returncode, code, job.text())
 
-
     def shown(self, metrics):
         """The data of the run in a report."""
         page = self.dir / "report.html"
@@ -116,6 +115,7 @@ class DryRun(Launch):
         here = socket.gethostname()
         self.gpus(8)
         self.assertIn(f"--host {here}:2,b.invalid:8 -n 10 ", self.line(f"--hosts={here}:2,b.invalid")[0])
+        self.assertIn(f"--host {here}:2 -n 2 ", self.line(f"--hosts={here}:2,b.invalid,c.invalid", "--exclude=c.invalid,b.invalid")[0])
         (self.dir / "hosts").write_text(f"# two\n{here} slots=3 max_slots=4\n\nb.invalid slots=1\n")
         for how in {}, {"OMPI_MCA_orte_default_hostfile": f"{self.dir}/hosts"}:
             line, reasons = self.line(*([] if how else [f"--hostfile={self.dir}/hosts"]), **how)
@@ -192,6 +192,7 @@ class Mistakes(Launch):
         self.refuses(USAGE, ["/no/hosts", "No such file"], "--hostfile=/no/hosts")
         (self.dir / "empty").write_text("# nothing\n")
         self.refuses(USAGE, [f"{self.dir}/empty", "names no host"], f"--hostfile={self.dir}/empty")
+        self.refuses(USAGE, ["--exclude=b", "b not among localhost:2"], "--exclude=b", "--hosts=localhost:2")
         self.refuses(USAGE, ["--backoff"], "--backoff=nan")
         self.refuses(USAGE, ["--probe_seconds"], "--probe_seconds=inf")
         self.refuses(USAGE, ["--flagfile=/dev/stdin", "every rank"], command=["train", "--flagfile=/dev/stdin"])
@@ -201,6 +202,7 @@ class Mistakes(Launch):
         self.refuses(USAGE, ["--checkpoint_dir"], "--restarts=1")
         self.refuses(USAGE, ["--resume=never"], "--restarts=1", command=["train", "--checkpoint_dir=x", "--resume=never"])
         self.refuses(USAGE, ["--restarts", "eval"], "--restarts=1", command=["eval"])
+        self.refuses(USAGE, ["--grow_minutes", "--checkpoint_dir"], "--shrink", "--grow_minutes=1")
 
     def test_a_host_that_does_not_answer(self):
         two = "--hosts=localhost:1,192.0.2.77:1"

@@ -2,6 +2,7 @@
 """Jobs in a Slurm of two nodes, which this test starts: each daemon runs in the namespaces of its own host (tests/multinode/hosts.py).
 
 Counted as not run where namespaces are not allowed, or slurmctld, slurmd, slurm-client or munge of Debian are missing.
+DEEPER_LONG_TESTS=1 also waits for a real time limit and for the return of a lost node, which takes minutes.
 
 slurm_test.py DEEPER_RUN DEEPER MPIRUN [unittest arguments]
 """
@@ -96,10 +97,10 @@ class Slurm(Launch):
         command = [*self.hosts.enter(CONTROLLER), "srun", "--nodes=2", "--ntasks=2", *command]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=120)
 
-    def submit(self, launcher, *flags):
+    def submit(self, launcher, *flags, options=("--nodes=2", "--time=10")):
         """-> number of a job with train.sbatch that needs both nodes."""
-        job = self.slurm("env", f"LAUNCHER={launcher}", "sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--time=10",
-                         f"--output={self.dir}/output", str(SCRIPT), *TRAIN[1:], f"--checkpoint_dir={self.dir}/run", *flags).strip()
+        job = self.slurm("env", f"LAUNCHER={launcher}", "sbatch", "--parsable", "--ntasks-per-node=1", "--gpus-per-node=0",
+                         f"--output={self.dir}/output", *options, str(SCRIPT), *TRAIN[1:], f"--checkpoint_dir={self.dir}/run", *flags).strip()
         self.assertRegex(job, r"^\d+$")
         return job
 
@@ -110,8 +111,8 @@ class Slurm(Launch):
     def state(self, job):
         return re.findall(r"JobState=(\w+)", self.slurm("scontrol", "show", "job", job))[0]
 
-    def wait_for(self, condition):
-        end = time.monotonic() + 120
+    def wait_for(self, condition, seconds=120):
+        end = time.monotonic() + seconds
         while not condition():
             time.sleep(0.2)
             if time.monotonic() > end:
@@ -149,6 +150,25 @@ class Slurm(Launch):
         self.wait_for(lambda: f"step {saved + 1}/" in self.output())
         self.assertRegex(self.output(), rf"resume .*: {saved} steps done")
 
+    def test_tasks_of_an_array_do_not_share_a_directory(self):
+        """One task trains. The other one names its owner: host, process and job."""
+        array = "--array=1-2", "--nodes=1", "--time=10", f"--output={self.dir}/output.%a"
+        self.submit("srun", "--max_steps=1000000", "--log_every=1", options=array)
+        texts = [self.dir / "output.1", self.dir / "output.2"]
+
+        def says(words):
+            return [path for path in texts if path.exists() and words in path.read_text()]
+        self.wait_for(lambda: says("is in use by another process") and says("step 10/"))
+        (refused,) = says("is in use by another process")
+        self.assertRegex(refused.read_text(), r"process \d+ on host n[12], job \d+")
+        self.assertNotEqual([refused], says("step 10/"))
+
+    def test_no_gpu(self):
+        """One message, though each task lacks one."""
+        result = self.srun("--mpi=pmix", "deeper", *TRAIN, "--device=cuda")
+        self.assertEqual(result.returncode, USAGE, result.stderr)
+        self.assertEqual(len(re.findall(r"deeper train: ", result.stderr)), 1, result.stderr)
+
     def preempt(self, job):
         self.slurm("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1")
 
@@ -172,6 +192,26 @@ class Slurm(Launch):
         self.wait_for(lambda: self.state(job) == "CANCELLED" and "is saved; run the same command again" in self.output())
         self.assertGreater(newest(self.dir / "run"), 0)
         self.assertIn(f"Exited with exit code {PREEMPTED}", self.output())
+
+
+if os.environ.get("DEEPER_LONG_TESTS"):
+    class LongSlurm(Slurm):
+        def test_a_real_time_limit(self):
+            """Slurm sends the signal up to a minute before the limit of one minute."""
+            job = self.submit("srun", "--checkpoint_every=1000000", "--checkpoint_minutes=0", "--log_every=1", "--max_steps=1000000",
+                              options=("--nodes=2", "--time=2", "--signal=B:USR1@60"))
+            self.wait_for(lambda: "is saved; run the same command again" in self.output(), 180)
+            self.wait_for(lambda: " steps done, next is batch" in self.output(), 60)
+            self.assertIn("Restarts=1", self.slurm("scontrol", "show", "job", job))
+
+        def test_a_batch_job_returns_after_its_node_was_lost(self):
+            job = self.submit("srun", "--checkpoint_every=20", "--log_every=1", "--max_steps=1000000",
+                              options=("--nodes=1", "--time=10", "--nodelist=n2"))
+            self.wait_for(lambda: newest(self.dir / "run") > 0)
+            self.slurm("scontrol", "update", f"jobid={job}", "reqnodelist=")
+            self.hosts.lose("n2")
+            self.wait_for(lambda: " steps done, next is batch" in self.output(), 180)
+            self.assertIn("Restarts=1", self.slurm("scontrol", "show", "job", job))
 
 
 if __name__ == "__main__":

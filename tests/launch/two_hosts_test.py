@@ -4,6 +4,7 @@
 two_hosts_test.py DEEPER_RUN DEEPER MPIRUN [unittest arguments]
 """
 import pathlib
+import signal
 import sys
 import time
 import unittest
@@ -12,7 +13,7 @@ import numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "multinode"))
 import hosts
-from launch_test import COMMUNICATION, RUN, STEPS, TRAIN, Launch, newest, state, unittest_arguments
+from launch_test import COMMUNICATION, PREEMPTED, RUN, STEPS, TRAIN, Launch, newest, state, unittest_arguments
 
 
 class TwoHosts(Launch):
@@ -30,7 +31,8 @@ class TwoHosts(Launch):
         with self.job() as job:
             self.gone(job, 0)
             self.assertIn("network: eth0: the route to 10.77.0.2 (10.77.0.2) uses eth0", job.text())
-            self.assertRegex(job.text(), r"ranks +2 over mpi")
+            self.assertRegex(" ".join(job.text().split()), r"ranks 2 over mpi \(Open MPI v[\d.]+, pml \w+, btl self, tcp\)")
+            self.assertIn("OMPI_MCA_btl_tcp_if_include=10.77.0.0/24", job.text())
         self.assertGreater(self.hosts.received_bytes("host-b"), STEPS * 966986 * 4 / 2)
 
     def test_goes_on_without_a_lost_host(self):
@@ -46,6 +48,25 @@ class TwoHosts(Launch):
         shown = [event["event"] for event in self.shown(self.dir / "run.jsonl")["events"]]
         self.assertEqual([event for event in shown if event in ("start", "restart", "resume", "done")], ["start", "restart", "resume", "done"])
         numpy.testing.assert_array_equal(state(self.dir / "run"), state(self.dir / "whole"))
+
+    def test_takes_back_a_host_that_returns(self):
+        down = self.dir / "down"
+        down.touch()
+        self.executable("agent", f'[ ! -e {down} ] || exit 1; exec {hosts.HERE / "enter_host"} "$@"')
+        grow = ["--shrink", "--grow_minutes=0.02", "--probe_seconds=1", f"--rsh_agent={self.dir}/bin/agent"]
+        with self.job(*grow, flags=["--max_steps=1000000", "--checkpoint_every=1000000"]) as job:
+            self.assertTrue(job.wait_for_text("Continuing with 10.77.0.1:1", 60), job.text())
+            self.assertTrue(job.wait_for_text("step 20/", 60), job.text())
+            self.assertEqual(newest(self.dir / "run"), 0)
+            down.unlink()
+            self.assertTrue(job.wait_for_text("10.77.0.2 answers again", 60), job.text())
+            self.assertTrue(job.wait_for_text(" over mpi", 60), job.text())
+            self.assertTrue(job.wait_for_text(" steps done, next is batch", 60), job.text())
+            saved = newest(self.dir / "run")
+            self.assertTrue(job.wait_for_text(f"step {saved + 20 - saved % 20}/", 60), job.text())
+            self.assertRegex(job.text(), r"ranks +2 over mpi")
+            job.process.send_signal(signal.SIGTERM)
+            self.gone(job, PREEMPTED)
 
     def test_lost_host_without_restarts(self):
         with self.job(flags=["--max_steps=1000000"]) as job:

@@ -34,8 +34,11 @@ def obstacle():
 
 
 class Hosts:
-    def __init__(self, names=NAMES):
+    """With `own_mounts`, hosts do not see what is mounted on others. Their processes then start in the root directory."""
+
+    def __init__(self, names=NAMES, own_mounts=False):
         self.addresses = {name: f"10.77.0.{number}" for number, name in enumerate(names, 1)}
+        self.namespaces = ["--net", "--uts", *(["--mount"] if own_mounts else [])]
 
     def __enter__(self):
         self.holders = {}
@@ -56,7 +59,7 @@ class Hosts:
                 holder.kill()
 
     def hold(self, name):
-        holder = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--uts", "sh", "-c",
+        holder = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", *self.namespaces, "sh", "-c",
                                    f"hostname {name} && ip link set lo up && echo ready && exec sleep infinity"], stdout=subprocess.PIPE)
         self.holders[name] = holder
         if holder.stdout.readline() != b"ready\n":
@@ -76,10 +79,13 @@ class Hosts:
         return run.stdout
 
     def enter(self, name):
-        return ["nsenter", "--target", str(self.holders[name].pid), "--net", "--uts"]
+        return ["nsenter", "--target", str(self.holders[name].pid), *self.namespaces]
 
     def cut(self, name):
         self.inside(SWITCH, f"ip link set {name} down")
+
+    def mend(self, name):
+        self.inside(SWITCH, f"ip link set {name} up")
 
     def lose(self, name):
         """Simulates a power failure of the host, once."""
@@ -120,4 +126,5 @@ class Hosts:
         pids = {name: self.holders[name].pid for name in self.addresses}
         pids |= {self.addresses[name]: pid for name, pid in pids.items()}
         os.environ["DEEPER_TEST_HOSTS"] = " ".join(f"{name}={pid}" for name, pid in pids.items())
+        os.environ["DEEPER_TEST_NAMESPACES"] = " ".join(self.namespaces)
         return Job(command, output)

@@ -173,12 +173,39 @@ absl::Status ReadInto(ParamStore& params, const std::string& path, const Checkpo
   return Agree(comm, reading.get());
 }
 
+// Each rank verifies the shards that its neighbour wrote, or another rank if their number has changed: they
+// come from the file server rather than from the cache of this machine.
+absl::Status VerifyParts(const std::string& path, Communicator& comm, const std::function<void()>& meet) {
+  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifestTogether(path, comm));
+  const absl::Status mine = VerifyShards(path, manifest, (comm.rank() + 1) % comm.size(), comm.size());
+  if (meet) meet();
+  return Agree(comm, mine);
+}
+
 }  // namespace
+
+void VerifyTogether(Communicator& comm, const std::function<void(const CheckpointVerifier& verify)>& work,
+                    const std::function<void()>& meet) {
+  const auto ask = [&](std::string path) {  // an empty path: there are no more
+    if (meet) meet();
+    Broadcast(comm, 0, &path);
+    return path;
+  };
+  if (comm.rank() == 0) {
+    work([&](const std::string& path) { return VerifyParts(ask(path), comm, meet); });
+    ask("");
+    return;
+  }
+  for (std::string path = ask(""); !path.empty(); path = ask(""))
+    VerifyParts(path, comm, meet).IgnoreError();  // rank 0 reports it
+}
 
 absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, const std::string& resume,
                                                   Communicator& comm) {
   absl::StatusOr<CheckpointChoice> choice = CheckpointChoice{};
-  if (comm.rank() == 0) choice = ChooseCheckpointIn(directory, resume);
+  VerifyTogether(comm, [&](const CheckpointVerifier& verify) {
+    choice = ChooseCheckpointIn(directory, resume, verify);
+  });
   RETURN_IF_ERROR(Agree(comm, choice.status()));
   Broadcast(comm, 0, &choice->path);
   return choice;

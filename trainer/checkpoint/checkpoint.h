@@ -2,6 +2,7 @@
 // rank reads its part of the files, and all ranks get the whole state, or none of them does.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,12 @@
 #include "trainer/engine/params.h"
 
 namespace deeper {
+
+// Collective. Runs `work` on rank 0. All ranks read their part of the step directories that it verifies, so
+// that no rank reads a whole one. Ranks call `meet`, if there is one, before they communicate: it returns
+// when all of them have called it, and need not poll for that.
+void VerifyTogether(Communicator& comm, const std::function<void(const CheckpointVerifier& verify)>& work,
+                    const std::function<void()>& meet = nullptr);
 
 // ChooseCheckpointIn on rank 0, for all ranks. Only rank 0 gets the warnings.
 absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, const std::string& resume,

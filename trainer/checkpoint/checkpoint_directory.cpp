@@ -95,15 +95,17 @@ CheckpointInfo Inspect(const std::string& path) {
   return info;
 }
 
-absl::Status CheckUsable(const std::string& path) {
-  const std::vector<std::string> problems = Inspect(path).problems;
-  if (problems.empty()) return absl::OkStatus();
-  return DataLoss("checkpoint ", path, " cannot be used: ", absl::StrJoin(problems, "; "));
+absl::Status CheckUsable(const std::string& path, const CheckpointVerifier& verify = VerifyAlone) {
+  const absl::Status status = verify(path);
+  if (status.ok()) return status;
+  if (absl::IsUnavailable(status)) return Unavailable("checkpoint ", path, ": ", status.message());
+  return DataLoss("checkpoint ", path, " cannot be used: ", status.message());
 }
 
 // A training that saves to the same directory may remove the steps of a list (--keep): then a new one is
 // made.
-absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
+absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory,
+                                              const CheckpointVerifier& verify) {
   CheckpointChoice choice;
   for (int list = 0; list < kMaxLists; ++list) {
     ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
@@ -111,7 +113,8 @@ absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
     choice.warnings.clear();
     bool vanished = false;
     for (const auto& [step, path] : steps) {
-      const absl::Status usable = CheckUsable(path);
+      const absl::Status usable = CheckUsable(path, verify);
+      if (absl::IsUnavailable(usable)) return usable;
       if (usable.ok()) return CheckpointChoice{path, std::move(choice.warnings)};
       if (!Exists(path))
         vanished = true;
@@ -124,7 +127,8 @@ absl::StatusOr<CheckpointChoice> ChooseLatest(const std::string& directory) {
                   "; move them away, or start from scratch in another directory");
 }
 
-absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_t step) {
+absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_t step,
+                                            const CheckpointVerifier& verify) {
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   const auto found = steps.find(step);
   if (found == steps.end()) {
@@ -137,7 +141,7 @@ absl::StatusOr<CheckpointChoice> ChooseStep(const std::string& directory, int64_
                               ", and steps are never overwritten: to branch off, copy ", found->second,
                               " into another directory; to go back, move the later ones away");
   }
-  RETURN_IF_ERROR(CheckUsable(found->second));
+  RETURN_IF_ERROR(CheckUsable(found->second, verify));
   return CheckpointChoice{found->second, {}};
 }
 
@@ -151,7 +155,8 @@ absl::StatusOr<CheckpointChoice> ChooseNone(const std::string& directory) {
 
 // Steps to remove, up to `newest`, which is sound. Those without a valid manifest do not count and stay for
 // the user. Nor does a damaged one count, so that a sound one stays in its place.
-std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Retention& retention) {
+std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Retention& retention,
+                                   const CheckpointVerifier& verify) {
   std::vector<int64_t> candidates;
   int kept = 0;
   int64_t best = 0;
@@ -161,7 +166,7 @@ std::vector<int64_t> ChooseLeaving(const Steps& steps, int64_t newest, const Ret
     const absl::StatusOr<CheckpointManifest> manifest = ReadCheckpointManifest(path);
     if (!manifest.ok()) continue;
     const bool counts = kept < retention.keep || manifest->top1 > best_top1;
-    if (counts && step != newest && !CheckUsable(path).ok()) continue;
+    if (counts && step != newest && !CheckUsable(path, verify).ok()) continue;
     if (manifest->top1 > best_top1) {
       best = step;
       best_top1 = manifest->top1;
@@ -218,6 +223,25 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& step_directory) {
   return Checkpoint{std::move(manifest), std::move(state)};
 }
 
+absl::Status VerifyShards(const std::string& step_directory, const CheckpointManifest& manifest,
+                          int64_t first, int64_t stride) {
+  absl::Status verified;
+  const auto shards = static_cast<int64_t>(manifest.shards.size());
+  for (int64_t shard = first; shard < shards; shard += stride) {
+    const absl::Status status = ReadCheckpointShards(step_directory, manifest, shard, shards, nullptr);
+    if (!status.ok()) {
+      verified = absl::Status(status.code(),
+                              absl::StrCat(verified.message(), verified.ok() ? "" : "; ", status.message()));
+    }
+  }
+  return verified;
+}
+
+absl::Status VerifyAlone(const std::string& step_directory) {
+  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadCheckpointManifest(step_directory));
+  return VerifyShards(step_directory, manifest, 0, 1);
+}
+
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(const std::string& path) {
   if (Exists(CheckpointManifestPath(path))) return std::vector<CheckpointInfo>{Inspect(path)};
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(path));
@@ -232,11 +256,12 @@ absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(const std::string& p
   return checkpoints;
 }
 
-absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory, const std::string& resume) {
+absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory, const std::string& resume,
+                                                    const CheckpointVerifier& verify) {
   int64_t step = 0;
   if (resume == "never") return ChooseNone(directory);
-  if (resume == "latest") return ChooseLatest(directory);
-  if (absl::SimpleAtoi(resume, &step)) return ChooseStep(directory, step);
+  if (resume == "latest") return ChooseLatest(directory, verify);
+  if (absl::SimpleAtoi(resume, &step)) return ChooseStep(directory, step, verify);
   return InvalidArgument("cannot resume from '", resume, "': pass latest, never or a step");
 }
 
@@ -245,7 +270,7 @@ absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path) {
     RETURN_IF_ERROR(CheckUsable(path));
     return CheckpointChoice{path, {}};
   }
-  ASSIGN_OR_RETURN(CheckpointChoice choice, ChooseLatest(path));
+  ASSIGN_OR_RETURN(CheckpointChoice choice, ChooseLatest(path, VerifyAlone));
   if (choice.path.empty()) return NotFound(path, " is not a checkpoint and holds none");
   return choice;
 }
@@ -280,12 +305,13 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
   return RenameDurably(unfinished, finished);
 }
 
-absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention) {
+absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention,
+                                  const CheckpointVerifier& verify) {
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   if (retention.keep <= 0) return absl::OkStatus();
   if (std::distance(steps.lower_bound(step), steps.end()) <= retention.keep) return absl::OkStatus();
-  RETURN_IF_ERROR(CheckUsable(StepDirectory(directory, step)));
-  for (const int64_t old : ChooseLeaving(steps, step, retention)) {
+  RETURN_IF_ERROR(CheckUsable(StepDirectory(directory, step), verify));
+  for (const int64_t old : ChooseLeaving(steps, step, retention, verify)) {
     // Renamed first, so that a half-removed directory never looks like a checkpoint.
     const std::string unlisted = UnfinishedStepDirectory(directory, old);
     RETURN_IF_ERROR(RenameDurably(steps.at(old), unlisted));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,6 +36,14 @@ struct Checkpoint {
 };
 absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& step_directory);
 
+// Verifies the shards first, first + stride, ... of a step directory: its message has one problem per file.
+absl::Status VerifyShards(const std::string& step_directory, const CheckpointManifest& manifest,
+                          int64_t first, int64_t stride);
+// Verifies a step directory, alone or with other ranks (checkpoint.h). Unavailable: the server of the file
+// system does not answer, so that nothing is known about the checkpoint.
+using CheckpointVerifier = std::function<absl::Status(const std::string& step_directory)>;
+absl::Status VerifyAlone(const std::string& step_directory);
+
 struct CheckpointInfo {
   int64_t step = 0;
   std::string path;
@@ -54,8 +63,9 @@ struct CheckpointChoice {
 // For a run that saves into `directory`. `resume` is "never", "latest" (the newest valid one; none if the
 // directory has none) or the number of a step. NotFound: that step does not exist. DataLoss: it is damaged,
 // or, for "latest", all are. FailedPrecondition: there are later steps (any, for "never"), in the way of
-// saves.
-absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory, const std::string& resume);
+// saves. Unavailable, as `verify` is: "latest" skips no checkpoint only because it cannot be read now.
+absl::StatusOr<CheckpointChoice> ChooseCheckpointIn(const std::string& directory, const std::string& resume,
+                                                    const CheckpointVerifier& verify = VerifyAlone);
 
 // `path` itself if it is a step directory, else the newest valid one in it. NotFound if there is none.
 absl::StatusOr<CheckpointChoice> FindCheckpoint(const std::string& path);
@@ -83,7 +93,8 @@ struct Retention {
 // Removes the checkpoints before `step`, the last one committed, that need not be kept. It reads all that it
 // counts as kept: removes none unless `step` is sound, and counts damaged ones out. Later ones belong to
 // another course of training and are kept.
-absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention);
+absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention,
+                                  const CheckpointVerifier& verify = VerifyAlone);
 
 // Makes an empty directory for the unfinished checkpoint of `step`, and removes an earlier one.
 absl::Status CreateUnfinished(const std::string& directory, int64_t step);

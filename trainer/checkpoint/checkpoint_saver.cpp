@@ -194,8 +194,7 @@ void CheckpointSaver::Run() {
     report.seconds = Seconds() - job.start;
     if (is_chief() && !report.status.ok() && !absl::IsAborted(report.status))
       RemoveUnfinished(directory_, report.step);
-    if (is_chief() && report.status.ok())
-      report.warning = std::string(RemoveOldCheckpoints(directory_, report.step, retention_).message());
+    if (report.status.ok()) report.warning = RemoveOld(report.step);
     lock.lock();
     reports_.push_back(std::move(report));
     jobs_.pop_front();
@@ -211,6 +210,17 @@ absl::Status CheckpointSaver::Write(const Job& job) {
   return AgreeWithPeers(IfOwner([&] {
     return CommitCheckpoint(directory_, {job.state, std::move(shards), EntriesOf(tensors_)});
   }));
+}
+
+std::string CheckpointSaver::RemoveOld(int64_t step) {
+  absl::Status removed;
+  VerifyTogether(
+      *peers_,
+      [&](const CheckpointVerifier& verify) {
+        removed = RemoveOldCheckpoints(directory_, step, retention_, verify);
+      },
+      [this] { Meet(); });
+  return std::string(removed.message());
 }
 
 absl::Status CheckpointSaver::IfOwner(const std::function<absl::Status()>& change) const {
@@ -237,15 +247,18 @@ absl::StatusOr<std::vector<CheckpointShard>> CheckpointSaver::WriteShards(const 
   return shards;
 }
 
-// Agree, after all ranks have arrived.
 absl::Status CheckpointSaver::AgreeWithPeers(const absl::Status& mine) {
+  Meet();
+  return Agree(*peers_, mine);
+}
+
+// Waits until all ranks have called it, without polling all the time.
+void CheckpointSaver::Meet() {
   Enter(Stage::kWaitingForPeers);
   int64_t present = 1;
   Request all_present = peers_->AllReduce(&present, 1, CommType::kI64, ReduceOp::kMin, {});
   while (!all_present.Test()) std::this_thread::sleep_for(kPause);
-  absl::Status agreed = Agree(*peers_, mine);
   Enter(Stage::kWorking);
-  return agreed;
 }
 
 void CheckpointSaver::Enter(Stage stage) {

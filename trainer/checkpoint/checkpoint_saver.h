@@ -106,6 +106,9 @@ class CheckpointSaver {
   absl::Status IfOwner(const std::function<absl::Status()>& change) const;
   absl::StatusOr<std::vector<CheckpointShard>> WriteShards(const Job& job);
   absl::Status AgreeWithPeers(const absl::Status& mine);
+  // Collective. -> on rank 0, why old checkpoints could not be removed.
+  std::string RemoveOld(int64_t step);
+  void Meet();
   void Enter(Stage stage);
   bool is_chief() const { return comm_.rank() == 0; }
 

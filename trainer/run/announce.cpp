@@ -1,8 +1,12 @@
 // Describes a run before step 0: on the terminal, and in the metrics for reports.
+#include <unistd.h>
+
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -11,6 +15,23 @@
 
 namespace deeper {
 namespace {
+
+// The variables of rank 0 that steer the libraries of communication: "NCCL_DEBUG=INFO UCX_TLS=tcp". Without
+// those that mpirun and MakeMpiCommunicator set themselves.
+std::string CommunicationSettings() {
+  constexpr const char* kPrefixes[] = {"NCCL_",         "UCX_",         "OMPI_MCA_btl", "OMPI_MCA_coll",
+                                       "OMPI_MCA_mpi_", "OMPI_MCA_mtl", "OMPI_MCA_pml"};
+  constexpr const char* kNotFromUsers[] = {"OMPI_MCA_coll_libnbc_iallreduce_algorithm=1",
+                                           "OMPI_MCA_mpi_oversubscribe="};
+  std::vector<std::string> settings;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const auto begins_with = [&](const char* prefix) { return absl::StartsWith(*entry, prefix); };
+    if (std::ranges::any_of(kPrefixes, begins_with) && std::ranges::none_of(kNotFromUsers, begins_with))
+      settings.emplace_back(*entry);
+  }
+  std::ranges::sort(settings);
+  return absl::StrJoin(settings, " ");
+}
 
 // The augmentations that are on, by the names of their flags: "inception, color_jitter 0.5, mixup 0.2".
 std::string DescribeAugmentation(const RunConfig& config) {
@@ -57,7 +78,10 @@ void TrainSetup::Announce() {
       absl::StrFormat("%s, %s, feature maps %s", device.Describe(), NameOf(config.precision),
                       map.block > 1 ? absl::StrCat("in blocks of ", map.block, " channels") : "in NHWC"));
   row("memory", absl::StrFormat("%d MiB of activations per rank", net->arena_bytes() >> 20));
-  row("ranks", absl::StrFormat("%d over %s", comm.size(), comm.name()));
+  const std::string library = comm.library().empty() ? "" : absl::StrCat(" (", comm.library(), ")");
+  row("ranks", absl::StrFormat("%d over %s%s", comm.size(), comm.name(), library));
+  if (const std::string settings = CommunicationSettings(); comm.size() > 1 && !settings.empty())
+    row("settings", settings);
   if (connection.comm != nullptr) row("gradients", absl::StrCat("over ", connection.description));
   row("batch", absl::StrFormat("%d images per step; %d per rank, in forward passes of %d", BatchRows(),
                                ShareRows(), net->options().rows));

@@ -54,8 +54,9 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, co
     const auto report = [rank = comm.rank()](const std::string& message) {
       std::fprintf(stderr, "deeper: rank %d: %s\n", rank, message.c_str());
     };
-    absl::StatusOr<std::unique_ptr<Dataset>> shards =
-        OpenSplit(dir, *std::move(index), {config.stage_dir, report}, config.direct_io);
+    ReadOptions options = {.stage = {config.stage_dir, report}, .direct_io = config.direct_io};
+    if (comm.local_rank() == 0) options.report = report;  // an outage is one of the whole machine
+    absl::StatusOr<std::unique_ptr<Dataset>> shards = OpenSplit(dir, *std::move(index), options);
     RETURN_IF_ERROR(Agree(comm, WithExitCode(shards.status(), ExitCode::kData)));
     return shards;
   }

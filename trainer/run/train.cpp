@@ -1,9 +1,11 @@
 #include "trainer/run/train.h"
 
+#include <chrono>
 #include <csignal>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -50,6 +52,7 @@ class TrainLoop {
   absl::Status EvaluateNow();
   void SynchronizeStatistics();
   void Save();
+  absl::Status FinishSaving();
   absl::Status ReportSaves(const std::vector<SaveReport>& reports);
   bool Due(int64_t every) const { return every > 0 && run_.step % every == 0; }
   bool log_is_due() const { return Due(run_.config.log_every) || done(); }
@@ -120,8 +123,11 @@ absl::Status TrainLoop::Run() {
   }
   if (run_.saver != nullptr) {
     EnterPhase(Phase::kCheckpoint);
-    absl::Status saved = ReportSaves(run_.saver->Finish());
-    if (status.ok()) status = saved;
+    if (status.ok()) {
+      status = FinishSaving();
+    } else {
+      ReportSaves(run_.saver->Finish()).IgnoreError();
+    }
   }
   if (!status.ok()) return status;
   if (stopped_) {
@@ -232,6 +238,21 @@ void TrainLoop::Save() {
   last_save_ = Seconds();
   SynchronizeStatistics();
   run_.saver->Save({run_.step, run_.data_state, run_.model_config, top1_});
+}
+
+// Without its last save, the work since the one before would be lost. So this tries again, for two minutes,
+// while the server of the file system does not answer.
+absl::Status TrainLoop::FinishSaving() {
+  constexpr int kLongestPause = 64;  // seconds
+  absl::Status saved = ReportSaves(run_.saver->Finish());
+  for (int pause = 1; absl::IsUnavailable(saved) && pause <= kLongestPause; pause *= 2) {
+    run_.progress.Print(absl::StrFormat("saving step %d again in %d s", run_.step, pause));
+    std::this_thread::sleep_for(std::chrono::seconds(pause));
+    EnterPhase(Phase::kCheckpoint);
+    run_.saver->Save({run_.step, run_.data_state, run_.model_config, top1_});
+    saved = ReportSaves(run_.saver->Finish());
+  }
+  return saved;
 }
 
 // Returns the status of the last one.

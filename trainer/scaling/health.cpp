@@ -67,7 +67,7 @@ void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector
     const RankHealth &to = ranks[links[i]], &from = ranks[Before(ranks, links[i])];
     const RankHealth& slower = to.nominal_bytes_per_second < from.nominal_bytes_per_second ? to : from;
     const double nominal = across ? slower.nominal_bytes_per_second : 0;
-    if (to.link_bytes_per_second < kLeastOfNominal * nominal) {
+    if (to.link_bytes_per_second < std::min(kLeastOfNominal * nominal, kMostOfOneStream)) {
       findings.push_back(
           {false, ExitCode::kCommunication,
            absl::StrFormat("%s, %.1f %% of the %.0f MB/s that %s of %s reports: look for a throttled, shared "
@@ -115,6 +115,22 @@ void ExamineCheckpoints(const std::vector<RankHealth>& ranks, double bytes, std:
   }
 }
 
+// One finding for each host with several ranks and little of it.
+void ExamineSharedMemory(const std::vector<RankHealth>& ranks, std::vector<Finding>& findings) {
+  for (size_t rank = 1; rank < ranks.size(); ++rank) {
+    const RankHealth& mine = ranks[rank];
+    const auto is_here = [&](const RankHealth& other) { return std::strcmp(other.host, mine.host) == 0; };
+    const auto before = std::count_if(ranks.begin(), ranks.begin() + static_cast<ptrdiff_t>(rank), is_here);
+    if (before != 1 || mine.shared_memory_bytes == 0 || mine.shared_memory_bytes >= kLeastSharedMemory)
+      continue;
+    findings.push_back(
+        {true, ExitCode::kDone,
+         absl::StrFormat("/dev/shm of %s has only %.0f MB, and ranks of one host exchange data in it: "
+                         "enlarge it, for a container with --shm-size=1g",
+                         mine.host, mine.shared_memory_bytes / 1e6)});
+  }
+}
+
 void ExamineClocks(const std::vector<RankHealth>& ranks, std::vector<Finding>& findings) {
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
     if (std::abs(ranks[rank].clock_skew_seconds) <= kMostSkewSeconds) continue;
@@ -151,6 +167,7 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWant
       },
       findings);
   ExamineCheckpoints(ranks, wants.checkpoint_bytes, findings);
+  ExamineSharedMemory(ranks, findings);
   ExamineClocks(ranks, findings);
   return findings;
 }

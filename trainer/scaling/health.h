@@ -24,6 +24,7 @@ struct RankHealth {
   double memory_bytes = 0;              // available on the device
   double clock_mhz = 0;                 // of the processor
   double free_bytes = 0;                // where checkpoints go
+  double shared_memory_bytes = 0;       // size of /dev/shm
   int cores = 0;                        // that it may use
   bool sees_lock = true;                // of rank 0 on the checkpoint directory
 };
@@ -38,8 +39,12 @@ struct Finding {
 // if there are enough figures, by three deviations. 1.4826 times their median distance from the median
 // estimates the standard deviation of normal ones (Rousseeuw and Croux 1993).
 inline constexpr double kSlower = 1.25, kSlowerLink = 2;
-// A link between hosts should give this fraction of the nominal speed of the slower interface.
-inline constexpr double kLeastOfNominal = 0.25;
+// A link between hosts should give this fraction of the nominal speed of the slower interface. But one rank
+// at a time sends, often over one TCP connection, which no interface beyond 40 Gbit/s makes faster: not more
+// than kMostOfOneStream bytes/s are expected of it.
+inline constexpr double kLeastOfNominal = 0.25, kMostOfOneStream = 1.25e9;
+// Ranks of one host exchange data in /dev/shm. Docker gives a container 64 MiB.
+inline constexpr double kLeastSharedMemory = 512 << 20;
 // With larger skews, log lines of several hosts are misleading.
 inline constexpr double kMostSkewSeconds = 1;
 

@@ -29,7 +29,7 @@ namespace {
 
 constexpr size_t kLinkBytes = size_t{4} << 20;
 constexpr int kLinkRounds = 3, kPings = 50, kClockRounds = 9;
-constexpr size_t kAllReduceBytes[] = {4 << 10, 64 << 10, 1 << 20, 4 << 20};
+constexpr size_t kAllReduceBytes[] = {4 << 10, 64 << 10, 1 << 20, 8 << 20};  // the last: a bucket
 
 // Of the first processor; 0 if the system does not report it.
 double ClockMhz() {
@@ -99,6 +99,11 @@ void DescribeRank(const Device& device, RankHealth& mine) {
   mine.memory_bytes = static_cast<double>(device.AvailableBytes());
   mine.clock_mhz = ClockMhz();
   mine.cores = AvailableCores();
+  struct statvfs shared_memory = {};
+  if (statvfs("/dev/shm", &shared_memory) == 0) {
+    mine.shared_memory_bytes =
+        static_cast<double>(shared_memory.f_blocks) * static_cast<double>(shared_memory.f_frsize);
+  }
 }
 
 void MeasureLink(Communicator& comm, RankHealth& mine) {

@@ -121,6 +121,17 @@ TEST(Judge, MindsNoRankThatLeft) {
   EXPECT_THAT(Said({left, Working(Phase::kCheckpoint, 50)}), HasSubstr("rank 1 has made no progress"));
 }
 
+TEST(DescribeAll, GroupsRanksByTheirPlace) {
+  RankStatus left = Waiting(0);
+  left.left = true;
+  const std::vector<RankStatus> ranks = {Waiting(1), Working(Phase::kLoader, 1), Waiting(2), Waiting(3), left,
+                                         Waiting(0)};
+  EXPECT_EQ(DescribeAll(ranks),
+            "ranks 0, 2-3, 5: step 17, all-reduce of the gradients, waiting for its peers; rank 1: step 17, "
+            "in the loader");
+  EXPECT_THAT(DescribeAll(ranks, 1), HasSubstr("waiting for its peers; 1 more places"));
+}
+
 class Marks : public testing::Test {
  protected:
   Marks() { CarryPhaseBoard(&board_); }

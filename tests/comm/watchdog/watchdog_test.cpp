@@ -3,18 +3,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
-#include <cstdlib>
 #include <functional>
 #include <future>
-#include <iostream>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -29,9 +25,11 @@ namespace deeper {
 namespace {
 
 using testing::AllOf;
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
+using testing::UnorderedElementsAre;
 using namespace std::chrono_literals;
 
 constexpr double kDeadline = 1;
@@ -70,41 +68,39 @@ class Ranks {
   std::vector<std::string> said_;
 };
 
-// Lets this process open only `more` files than now, or up to `hard` after it raises its limit.
-void LimitFiles(int more, rlim_t hard) {
-  const int next = dup(0);
-  close(next);
-  const rlimit limit = {static_cast<rlim_t>(next + more), hard};
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) std::abort();
-}
-
-// Connects watchdogs of 12 ranks, of which each needs two files or three. Exits with 0, or prints the error.
-[[noreturn]] void ConnectTwelve() {
-  auto comms = MakeThreadCommunicators(12);
+TEST(ConnectPeers, FormsATreeInWhichNoRankHasManyLinks) {
+  constexpr int kRanks = kFanOut + 4;  // the last three are below rank 1
+  auto comms = MakeThreadCommunicators(kRanks);
   std::vector<std::thread> ranks;
-  std::atomic<bool> all = true;
   for (auto& comm : comms) {
     ranks.emplace_back([&] {
-      const auto links = ConnectPeers(*comm);
-      if (!links.ok() && comm->rank() == 0) std::cerr << links.status();
-      if (!links.ok()) all = false;
+      const absl::StatusOr<std::vector<Peer>> peers = ConnectPeers(*comm);
+      ASSERT_TRUE(peers.ok()) << peers.status();
+      std::vector<int> numbers;
+      for (const Peer& peer : *peers) {
+        EXPECT_NE(peer.link, nullptr);
+        numbers.push_back(peer.rank);
+      }
+      if (comm->rank() == 0) {
+        EXPECT_THAT(numbers, SizeIs(kFanOut));
+      } else if (comm->rank() == 1) {
+        EXPECT_THAT(numbers, UnorderedElementsAre(0, 17, 18, 19));
+      } else {
+        EXPECT_THAT(numbers, ElementsAre(comm->rank() < 17 ? 0 : 1));
+      }
     });
   }
   for (std::thread& rank : ranks) rank.join();
-  std::exit(all ? 0 : 1);
 }
 
-TEST(PeerLinkDeathTest, RankZeroRaisesItsLimitOfOpenFiles) {
-  rlimit before = {};
-  getrlimit(RLIMIT_NOFILE, &before);
-  EXPECT_EXIT((LimitFiles(13, before.rlim_max), ConnectTwelve()), testing::ExitedWithCode(0), "");
-}
-
-TEST(PeerLinkDeathTest, SaysThatItMayOpenNoMoreFiles) {
-  const int next = dup(0);
-  close(next);
-  const auto hard = static_cast<rlim_t>(next + 16);  // a listener, 11 ends of the ranks, some of rank 0
-  EXPECT_EXIT((LimitFiles(16, hard), ConnectTwelve()), testing::ExitedWithCode(1), "ulimit -n");
+TEST(ConnectPeers, TheTreeIsShallow) {
+  EXPECT_TRUE(IsBelow(4000, 0));
+  EXPECT_TRUE(IsBelow(19, 1));
+  EXPECT_FALSE(IsBelow(19, 2));
+  EXPECT_FALSE(IsBelow(1, 19));
+  int levels = 0;
+  for (int rank = 4095; rank > 0; rank = ParentOf(rank)) ++levels;
+  EXPECT_EQ(levels, 3);
 }
 
 TEST(Watchdog, IsSilentWhileAllMove) {
@@ -150,6 +146,22 @@ TEST(Watchdog, NamesARankThatIsStuck) {
                       HasSubstr("(rank " + std::to_string(stuck) + ": process " + std::to_string(getpid()) +
                                 " on host ")));
   }
+}
+
+TEST(Watchdog, NamesAStuckRankThatIsNotAChildOfRankZero) {
+  Ranks ranks;
+  ranks.Run(kFanOut + 3, [&](Communicator& comm) {
+    EnterStep(1);
+    EnterStep(2);
+    if (comm.rank() == kFanOut + 2) ranks.Hang();
+    comm.AllReduce(nullptr, 0, CommType::kF32, ReduceOp::kSum, {}).Wait();
+  });
+  ASSERT_THAT(ranks.said(), SizeIs(1));
+  EXPECT_THAT(
+      ranks.said()[0],
+      AllOf(
+          HasSubstr("rank 0 says: rank 18 has made no progress for"),
+          HasSubstr("All ranks: ranks 0-17: step 2, in the loader, waiting for its peers; rank 18: step 2")));
 }
 
 TEST(Watchdog, NamesWhoGotLeastFarWhereAllWait) {
@@ -207,12 +219,16 @@ std::pair<std::unique_ptr<PeerLink>, std::unique_ptr<PeerLink>> Pair() {
 
 TEST(PeerLink, BringsMessagesAndTheEnd) {
   auto [near, far] = Pair();
-  for (int i = 0; i < 100; ++i) far->Send({.rank = i, .standing = 0.5 * i});
+  for (int i = 0; i < 100; ++i) {
+    PeerMessage message = {.rank = i};
+    message.status.standing = 0.5 * i;
+    far->Send(message);
+  }
   far.reset();
   int next = 0;
   const bool open = near->Receive([&](const PeerMessage& message) {
     EXPECT_EQ(message.rank, next);
-    EXPECT_EQ(message.standing, 0.5 * next++);
+    EXPECT_EQ(message.status.standing, 0.5 * next++);
   });
   EXPECT_EQ(next, 100);
   EXPECT_FALSE(open);

@@ -1,5 +1,6 @@
 #include "data/io/directory_lock.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -7,6 +8,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -116,6 +118,30 @@ TEST(DirectoryLock, AnOwnerThatStoodStillLearnsThatItWasReplaced) {
   stopped = DirectoryLock();  // releases nothing
   EXPECT_TRUE(other->Check().ok());
   EXPECT_TRUE(std::filesystem::exists(dir / ".deeper-lock"));
+}
+
+// As after an outage of a file server.
+TEST(DirectoryLock, AnOwnerWhoseDescriptorIsRefusedOpensItAnew) {
+  const ScratchDir dir;
+  LockOptions options;
+  options.beat_seconds = 0.02;
+  const auto lock = DirectoryLock::Take(dir.path(), options);
+  ASSERT_TRUE(lock.ok());
+  const int none = open("/dev/null", O_RDONLY);
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    if (std::filesystem::read_symlink(entry, gone) == dir / ".deeper-lock")
+      dup2(none, std::atoi(entry.path().filename().c_str()));
+  }
+  close(none);
+  const auto text = [&] { return ReadBytes(dir / ".deeper-lock"); };
+  const auto before = text();
+  for (int i = 0; i < 1000 && text() == before; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_NE(text(), before);
+  // It also has the lock again.
+  const absl::Status other = DirectoryLock::Take(dir.path()).status();
+  EXPECT_EQ(other.code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(DirectoryLock, SurvivesAnUnreadableOwner) {

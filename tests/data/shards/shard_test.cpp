@@ -106,7 +106,7 @@ TEST_F(ShardsTest, PixelsGoStraightIntoAPackedBatch) {
 
 TEST_F(ShardsTest, PastThePageCache) {
   const absl::StatusOr<std::unique_ptr<Dataset>> data =
-      OpenSplit(dir_ / "out", *ReadSplitIndex(dir_ / "out", "train"), {}, /*direct_io=*/true);
+      OpenSplit(dir_ / "out", *ReadSplitIndex(dir_ / "out", "train"), {.direct_io = true});
   if (absl::IsFailedPrecondition(data.status())) {
     EXPECT_THAT(data.status().message(), HasSubstr("does not support O_DIRECT"));
     GTEST_SKIP() << data.status().message();

@@ -47,8 +47,8 @@ class StagingTest : public ::testing::Test {
  protected:
   void SetUp() override { ASSERT_TRUE(Pack(SmallIdx(dir_)).ok()); }
   std::unique_ptr<Dataset> Open(Report* report) {
-    absl::StatusOr<std::unique_ptr<Dataset>> data =
-        OpenSplit(dir_ / "out", *ReadSplitIndex(dir_ / "out", "train"), {dir_ / "local", report->Take()});
+    absl::StatusOr<std::unique_ptr<Dataset>> data = OpenSplit(
+        dir_ / "out", *ReadSplitIndex(dir_ / "out", "train"), {.stage = {dir_ / "local", report->Take()}});
     EXPECT_TRUE(data.ok()) << data.status();
     return *std::move(data);
   }
@@ -108,7 +108,7 @@ TEST_F(StagingTest, ADamagedOriginalIsNotStagedAndTheRunGoesOn) {
   Report report;
   const absl::StatusOr<std::string> index = ReadSplitIndex(dir_ / "out", "train");
   FlipBit(dir_ / "out/train-00001-of-00003.h5", fs::file_size(dir_ / "out/train-00001-of-00003.h5") - 1);
-  const auto data = OpenSplit(dir_ / "out", *index, {dir_ / "local", report.Take()});
+  const auto data = OpenSplit(dir_ / "out", *index, {.stage = {dir_ / "local", report.Take()}});
   ASSERT_TRUE(data.ok());
   EXPECT_THAT(report.Wait(), HasSubstr("train-00001-of-00003.h5 does not have the XXH3-128"));
   EXPECT_EQ(Staged().size(), 1u);

@@ -12,6 +12,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::StartsWith;
 
 TEST_F(CheckpointTest, ADirectoryThatCannotBeWrittenIsNamed) {
   WriteBytes(directory_, "a file");
@@ -140,6 +141,37 @@ TEST_F(CheckpointTest, RankZeroChoosesForAll) {
     // Only rank 0 reads the directory.
     const auto choice = ChooseCheckpoint(comm.rank() == 0 ? directory_ : "/nonexistent", "latest", comm);
     EXPECT_EQ(choice->path, StepDirectory(directory_, 1));
+  });
+}
+
+TEST_F(CheckpointTest, LatestSkipsNoCheckpointThatIsOnlyOutOfReach) {
+  for (const int64_t step : {1, 2}) ASSERT_TRUE(Save(step).ok());
+  const auto away = [](const std::string& path) {
+    return path.ends_with("2") ? absl::UnavailableError("no answer") : absl::OkStatus();
+  };
+  for (const char* resume : {"latest", "2"}) {
+    const absl::Status status = ChooseCheckpointIn(directory_, resume, away).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(Message(status), AllOf(HasSubstr(StepDirectory(directory_, 2)), HasSubstr("no answer")));
+  }
+}
+
+TEST_F(CheckpointTest, RanksVerifyTheirPartsOfACheckpoint) {
+  OnRanks(3, [&](Communicator& comm) {
+    ExampleParams params;
+    ASSERT_TRUE(SaveCheckpoint(directory_, ExampleState(1), params.store(), comm).ok());
+  });
+  Damage(StepDirectory(directory_, 1) + "/" + ShardName(0, 3));
+  OnRanks(3, [&](Communicator& comm) {
+    int meetings = 0;
+    std::string found;
+    VerifyTogether(
+        comm,
+        [&](const CheckpointVerifier& verify) { found = Message(verify(StepDirectory(directory_, 1))); },
+        [&] { ++meetings; });
+    EXPECT_EQ(meetings, 3);
+    const std::string expected = comm.rank() == 0 ? "rank 2: " : "";
+    EXPECT_THAT(found, StartsWith(expected));
   });
 }
 

@@ -43,16 +43,39 @@ TEST(Health, NothingIsWrongWithAFewPerCent) {
 
 TEST(Health, NamesLinksBelowTheirNominalBandwidth) {
   std::vector<RankHealth> ranks = Healthy();
-  for (const size_t i : {0, 2, 4, 6}) ranks[i].link_bytes_per_second = 3.2e9;  // just enough
+  for (RankHealth& rank : ranks) rank.nominal_bytes_per_second = 2.5e9;
+  for (const size_t i : {0, 2, 4, 6}) ranks[i].link_bytes_per_second = 0.64e9;  // just enough
   EXPECT_TRUE(Examine(ranks, kWants).empty());
   ranks[3].nominal_bytes_per_second = 125e9;  // the slower interface counts
   EXPECT_TRUE(Examine(ranks, kWants).empty());
-  ranks[4].link_bytes_per_second = 3e9;
+  ranks[4].link_bytes_per_second = 0.6e9;
   const Finding finding = TheFinding(ranks);
   EXPECT_FALSE(finding.fit);
   EXPECT_EQ(finding.code, ExitCode::kCommunication);
-  EXPECT_THAT(finding.text, HasSubstr("from rank 3 (node1) to rank 4 (node2) gives 3000.0 MB/s"));
-  EXPECT_THAT(finding.text, HasSubstr("24.0 % of the 12500 MB/s that eth0 of node2 reports"));
+  EXPECT_THAT(finding.text, HasSubstr("from rank 3 (node1) to rank 4 (node2) gives 600.0 MB/s"));
+  EXPECT_THAT(finding.text, HasSubstr("24.0 % of the 2500 MB/s that eth0 of node2 reports"));
+}
+
+TEST(Health, ExpectsNoMoreOfOneStreamThanItCanGive) {
+  std::vector<RankHealth> ranks = Healthy();
+  for (RankHealth& rank : ranks) rank.nominal_bytes_per_second = 50e9;
+  for (const size_t i : {0, 2, 4, 6}) ranks[i].link_bytes_per_second = 2.5e9;
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+  ranks[4].link_bytes_per_second = 1e9;
+  EXPECT_THAT(TheFinding(ranks).text, HasSubstr("2.0 % of the 50000 MB/s"));
+}
+
+TEST(Health, NotesHostsWithLittleSharedMemory) {
+  std::vector<RankHealth> ranks = Healthy();
+  for (RankHealth& rank : ranks) rank.shared_memory_bytes = 8e9;
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+  for (const size_t i : {2, 3}) ranks[i].shared_memory_bytes = 64e6;
+  const Finding finding = TheFinding(ranks);
+  EXPECT_TRUE(finding.fit);
+  EXPECT_THAT(finding.text, HasSubstr("/dev/shm of node1 has only 64 MB"));
+  std::snprintf(ranks[3].host, sizeof ranks[3].host, "node9");  // a rank alone shares nothing
+  for (RankHealth& rank : ranks) rank.link_bytes_per_second = 0;
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
 }
 
 TEST(Health, ComparesLinksWithTheirOwnKind) {
