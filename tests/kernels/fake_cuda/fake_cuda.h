@@ -37,6 +37,7 @@ struct Fault {
   int nth = 1;                           // the first is 1
   cudaError_t error = cudaErrorUnknown;  // what it returns; cudaSuccess: it hangs, for ever
   bool sticky = false;                   // all later calls return the same: the context is lost
+  int signal = 0;                        // instead of all that: this signal, and the call does its work
 };
 
 // What the kernels that the tuner checks do.
@@ -54,7 +55,7 @@ struct Options {
 
 // All streams are forgotten, with what is in them; device memory must have been freed. Before the first call
 // the options come from $DEEPER_FAKE_CUDA: words "seed=N", "devices=N", "memory=BYTES",
-// "fail=CALL:NTH:ERROR", "lose=CALL:NTH:ERROR" (sticky) "hang=CALL:NTH" and
+// "fail=CALL:NTH:ERROR", "lose=CALL:NTH:ERROR" (sticky), "hang=CALL:NTH", "signal=CALL:NTH:SIGNAL" and
 // "own=wrong|fault|hang", separated by spaces.
 void Reset(const Options& options);
 
