@@ -211,7 +211,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     if (device >= runtime.options().devices) return cudaErrorInvalidDevice;
     *properties = {};
     std::strncpy(properties->name, "Fake GPU", sizeof properties->name - 1);
-    properties->major = 9;
+    properties->major = runtime.options().capability / 10;
+    properties->minor = runtime.options().capability % 10;
     properties->multiProcessorCount = 132;
     properties->totalGlobalMem = runtime.options().memory_bytes;
     return cudaSuccess;

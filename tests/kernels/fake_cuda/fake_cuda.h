@@ -46,6 +46,7 @@ enum class OwnKernels { kRight, kWrong, kFault, kHang };
 struct Options {
   uint64_t seed = 0;
   int devices = 1;
+  int capability = 90;                    // compute capability, 9.0
   size_t memory_bytes = size_t{4} << 30;  // of each device
   std::vector<size_t> claimed_free = {};  // of each device, to cudaMemGetInfo; empty: the truth
   int patience_seconds = 60;              // for a device that a collective waits for; then the process fails

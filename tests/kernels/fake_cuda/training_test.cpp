@@ -101,6 +101,22 @@ TEST_P(FakeCudaTraining, IsTheSameBitsAsOnTheHost) {
   std::filesystem::remove(options.plan_cache);
 }
 
+// Where the tuner has no memory for the operands of a whole batch, the micro-batch is halved.
+TEST(FakeCudaRows, AreHalvedWhereTheTunerHasNoMemory) {
+  RunConfig config = testing::ShortRun("nin-cifar", DType::kBf16);
+  const Outcome halves = RunOn(testing::MakeHostCudaDevice, config);
+  config.micro_batch = 0;
+  const Outcome whole = RunOn(testing::MakeHostCudaDevice, config);
+  ASSERT_NE(halves.files, whole.files);
+  for (const int nth : {1, 3, 7}) {
+    SCOPED_TRACE(nth);
+    fake_cuda::Reset({.seed = 1, .faults = {{"cudaMalloc", nth, cudaErrorMemoryAllocation}}});
+    const auto make = [] { return MakeCudaDevice({.deterministic = true, .plan_cache = {}}).value(); };
+    testing::ExpectSame(RunOn(make, config), halves);
+  }
+  fake_cuda::Reset({});
+}
+
 INSTANTIATE_TEST_SUITE_P(, FakeCudaTraining,
                          ::testing::Values(Case{"nin-cifar", DType::kF32}, Case{"nin-cifar", DType::kBf16},
                                            Case{"googlenet", DType::kF32}, Case{"googlenet", DType::kBf16}),
