@@ -28,7 +28,8 @@ target_sources(kernels_tests_on_fake_cuda PRIVATE kernels/cuda/plans/device_gpu_
 deeper_fake_cuda_tests(trainer *DeviceImages*:*DeviceTraining*-*OnGpu* deeper_trainer threads_communicator test_device PkgConfig::HDF5 nlohmann_json::nlohmann_json)
 
 # The program itself: what it says, and how it ends, when a call fails or hangs.
-add_executable(deeper_on_fake_cuda $<TARGET_OBJECTS:deeper> $<TARGET_OBJECTS:fake_cuda>)
+add_executable(deeper_on_fake_cuda ${fake}/narrow_models.cpp $<TARGET_OBJECTS:deeper> $<TARGET_OBJECTS:fake_cuda>)
+target_link_options(deeper_on_fake_cuda PRIVATE ${narrow_models})
 target_link_libraries(deeper_on_fake_cuda PRIVATE test_device deeper_trainer absl::str_format PkgConfig::HDF5 JPEG::JPEG nlohmann_json::nlohmann_json)
 add_test(NAME fake-cuda/failures COMMAND /usr/bin/python3 ${fake}/failures_test.py $<TARGET_FILE:deeper_on_fake_cuda> -v)
 set_tests_properties(fake-cuda/failures PROPERTIES LABELS cuda TIMEOUT 900)
