@@ -19,7 +19,7 @@ if(DEEPER_TESTS)
 endif()
 install(TARGETS ${programs} RUNTIME DESTINATION bin COMPONENT deeper)
 install(PROGRAMS cmake/archive-run DESTINATION bin COMPONENT deeper RENAME run)
-install(PROGRAMS launch/gpu-check launch/deeper-run DESTINATION bin COMPONENT deeper)
+install(PROGRAMS launch/gpu-check launch/deeper-run launch/deeper-sweep DESTINATION bin COMPONENT deeper)
 install(PROGRAMS python/deeper/track.py RENAME deeper-track DESTINATION bin COMPONENT deeper)
 install(FILES launch/mpirun_line.py DESTINATION bin COMPONENT deeper)  # imported by deeper-run
 install(DIRECTORY docs recipes DESTINATION . COMPONENT deeper)

@@ -147,6 +147,10 @@ Window DrawWindow(Augment augment, int image_size, int height, int width, Rng rn
   return window;
 }
 
+bool DrawAlternateFlip(Rng rng, uint32_t epoch) {
+  return (rng.Next() >> 31) != (epoch & 1);
+}
+
 ColorMatrix DrawColor(double strength, float grey, Rng rng) {
   if (strength == 0) return {};
   const auto factor = [&] { return static_cast<float>(1 + strength * (2 * double{rng.NextUnit()} - 1)); };

@@ -28,6 +28,8 @@ struct LoaderOptions {
   int channels = 3;      // output channels; a 1-channel dataset is repeated to 3
   PixelStats stats;      // empty: the dataset's
   Augment augment = Augment::kNone;
+  Flip flip = Flip::kRandom;
+  bool mirror = false;  // mirrors every image left to right once more
   // Arguments of DrawColor, DrawErased and DrawMix; 0 disables each. The samples at positions 2i and 2i + 1
   // of an epoch are partners, for any batches and ranks; the last of an odd number has none. A batch whose
   // bounds separate two partners reads the other one too.

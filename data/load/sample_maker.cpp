@@ -100,6 +100,11 @@ absl::Status SampleMaker::PrepareSample(BatchInMaking& batch, int64_t sample, in
   const auto choose = [&](ImageSize image) {
     sampling.window =
         DrawWindow(options_.augment, size, image.height, image.width, Draws("augment", batch.plan, sample));
+    if (options_.flip == Flip::kAlternate && MirrorsHalf(options_.augment)) {
+      const Rng of_every_epoch(options_.seed, RandomStream("flip"), 0, static_cast<uint64_t>(sample));
+      sampling.window.flip = DrawAlternateFlip(of_every_epoch, batch.plan.batch.epoch);
+    }
+    sampling.window.flip ^= options_.mirror;
     return PixelsOf(sampling.window, sampling.filter, size, size, image);
   };
   EnterStage(Stage::kRead);

@@ -36,9 +36,18 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
                                                        const std::vector<std::string>& known_classes,
                                                        const PackProgress& progress) {
   ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options.format));
+  const std::string& split = options.input_split.empty() ? options.split : options.input_split;
   ASSIGN_OR_RETURN(
       std::unique_ptr<ImageSource> source,
-      format->open({options.input, options.output, options.split, known_classes, options.jobs, progress}));
+      format->open({options.input, options.output, split, known_classes, options.jobs, progress}));
+  if (options.holdout > 0) {
+    absl::StatusOr<std::unique_ptr<ImageSource>> part =
+        TakePart(std::move(source), options.part, options.holdout, options.holdout_seed);
+    if (!part.ok())
+      return WithExitCode(InvalidArgument("--holdout=", options.holdout, ": ", part.status().message()),
+                          ExitCode::kUsage);
+    source = *std::move(part);
+  }
   RETURN_IF_ERROR(CheckClassNames(source->classes()));
   if (const std::vector<std::string>& warnings = source->warnings(); options.strict && !warnings.empty()) {
     return InvalidArgument("--strict: ", absl::StrJoin(warnings, "; "));

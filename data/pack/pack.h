@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "data/shards/manifest.h"
 #include "data/shards/shard_format.h"
+#include "data/sources/holdout.h"
 #include "data/sources/source.h"
 
 namespace deeper {
@@ -19,6 +20,11 @@ struct PackOptions {
   std::string format;         // of the input: a name of SourceFormats()
   std::string input, output;  // directories; `output` is created
   std::string split = "train";
+  std::string input_split;  // empty: `split`
+  // > 0: packs only one of the two parts into which TakePart divides the input.
+  int64_t holdout = 0;
+  uint64_t holdout_seed = 1;
+  SourcePart part = SourcePart::kRest;
   Encoding encoding = Encoding::kRaw;
   int resize = 0;                         // > 0: resize images so that the short side has this length
   int quality = 95;                       // of JPEGs made here, 1..100

@@ -10,7 +10,7 @@ CURVES = [  # name, colour, rate by the remaining part and the epoch
     ("constant", "#8a94a3", lambda part, epoch: 1),
     ("step", "#c2571a", lambda part, epoch: 0.1 ** (epoch // 30)),
     ("poly, --lr_power=0.5", "#2f8f5b", lambda part, epoch: part ** 0.5),
-    ("poly, --lr_power=1", "#8b63c9", lambda part, epoch: part),
+    ("linear", "#8b63c9", lambda part, epoch: part),
     ("cosine", "#4a7fd6", lambda part, epoch: (1 - math.cos(math.pi * part)) / 2),
 ]
 

@@ -1,5 +1,7 @@
 #include "kernels/cpu/onednn.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <string_view>
 
@@ -121,8 +123,20 @@ auto Guarded(const char* what, const Desc& x, const Make& make) -> absl::StatusO
     const std::string message =
         absl::StrCat("oneDNN cannot prepare ", what, " of ", absl::StrJoin(ShapeOf(x), "x"), ": ", e.what());
     if (e.status == dnnl_unimplemented) return Unimplemented(message);
+    if (e.status == dnnl_out_of_memory)
+      return ResourceExhausted(message,
+                               "; use a smaller batch, fewer ranks per machine or a higher `ulimit -v`");
     return Internal(message);
   }
+}
+
+// oneDNN crashes if it gets no memory for the code of a primitive.
+void RequireMemoryForCode() {
+  constexpr size_t kBytes = 4 << 20;  // far more than one primitive needs
+  void* const code =
+      mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (code == MAP_FAILED) throw dnnl::error(dnnl_out_of_memory, "no memory for its code");
+  munmap(code, kBytes);
 }
 
 // Of a convolution or a linear layer: the elements of y times the weights that each of them sums.
@@ -159,6 +173,7 @@ Desc AnyFormat(const Desc& desc, DType dtype) {
 
 Primitive::Primitive(const dnnl::primitive_desc_base& desc, const char* name, int64_t macs) : desc_(desc) {
   if (!desc_) throw dnnl::error(dnnl_unimplemented, "no implementation on this processor");
+  RequireMemoryForCode();
   primitive_ = dnnl::primitive(desc_.get());
   launch_ = {name, 0, macs};
   for (const int arg : {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_DIFF_SRC,

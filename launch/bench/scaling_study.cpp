@@ -25,6 +25,7 @@
 #include "data/io/file.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
+#include "trainer/run/config.h"
 #include "trainer/scaling/statistics.h"
 
 namespace deeper {
@@ -266,12 +267,14 @@ std::vector<Point> ScalingStudy::CalibrationPoints() const {
 
 // Sets step_ and cluster_.
 absl::Status ScalingStudy::Calibrate() {
-  ASSIGN_OR_RETURN(const Model model, MakeModel(network_["model"].get<std::string>(),
-                                                {.num_classes = network_["num_classes"].get<int64_t>(),
-                                                 .channels = network_["channels"].get<int64_t>(),
-                                                 .image_size = network_["image_size"].get<int64_t>(),
-                                                 .small_stem = network_["stem"] == "small",
-                                                 .aux = network_["aux"].get<bool>()}));
+  ASSIGN_OR_RETURN(
+      const Model model,
+      MakeModel(network_["model"].get<std::string>(),
+                {.num_classes = network_["num_classes"].get<int64_t>(),
+                 .channels = network_["channels"].get<int64_t>(),
+                 .image_size = network_["image_size"].get<int64_t>(),
+                 .stem = ValueOf<Stem>(network_["stem"].get<std::string>()).value_or(Stem::kDefault),
+                 .aux = network_["aux"].get<bool>()}));
   const std::vector<Point> points = CalibrationPoints();
   ComputeLine alone;
   if (points.empty()) {

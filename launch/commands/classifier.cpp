@@ -52,12 +52,12 @@ std::vector<FlagGroup> ClassifierFlags::Groups() {
   network.title = "Network (empty or 0: as in the checkpoint)";
   input.title = "Input (empty: as in the checkpoint)";
   return {
-      {"Weights",
-       {CheckpointFlag(checkpoint),
-        {"init_from", &config.init_from,
-         "weights file, in place of a checkpoint: HDF5, safetensors, of torch.save, or of Caffe"}}},
-      network,
-      input,
+      With({"Weights",
+            {CheckpointFlag(checkpoint),
+             {"init_from", &config.init_from,
+              "weights file, in place of a checkpoint: HDF5, safetensors, of torch.save, or of Caffe"}}},
+           Pick(config, "", {"use_ema"}).flags),
+      network, input,
       With(MachineFlags(config), {{"batch", &batch, "images per forward pass on each rank", Range(1, 1e6)}})};
 }
 
@@ -69,7 +69,8 @@ absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communic
     return InvalidArgument("needs either --checkpoint=DIR or --init_from=FILE");
   const std::string& path = flags.checkpoint.empty() ? flags.config.init_from : flags.checkpoint;
   // Rank 0 reads the weights, and broadcasts what describes them as JSON.
-  absl::StatusOr<Weights> weights = comm.rank() == 0 ? ImportWeights(path) : Weights();
+  absl::StatusOr<Weights> weights =
+      comm.rank() == 0 ? ImportWeights(path, AverageOf(flags.config)) : Weights();
   RETURN_IF_ERROR(WithExitCode(Agree(comm, weights.status()), ExitCode::kCheckpoint));
   classifier.weights = weights->path;  // not in JSON: it may be other than UTF-8
   Broadcast(comm, 0, &classifier.weights);

@@ -97,6 +97,7 @@ class EvalCommand final : public Command {
     groups.push_back(With(
         Pick(c, "Data and results", {"data", "synthetic", "synthetic_samples", "stage_dir", "direct_io"}),
         {{"split", &c.val_split, "split of --data"},
+         {"tta", &tta_, "test-time augmentation; report its results as such"},
          {"logits_out", &logits_out_, "HDF5 file to write: /logits [samples, classes], /labels [samples]"},
          {"metrics_out", &c.metrics_out, "file of JSON lines, to which the result is appended"}}));
     return groups;
@@ -135,7 +136,7 @@ class EvalCommand final : public Command {
 
   absl::StatusOr<EvalResult> Count(Classifier& classifier, const Dataset& dataset, Communicator& comm) const {
     Device& device = *classifier.device;
-    if (logits_out_.empty()) return Evaluate(*classifier.net, device, dataset, classifier.input, comm);
+    if (logits_out_.empty()) return Evaluate(*classifier.net, device, dataset, classifier.input, comm, tta_);
     RETURN_IF_ERROR(Agree(comm, comm.rank() == 0 ? CheckWritable(logits_out_) : absl::OkStatus()));
     absl::StatusOr<EvalResult> result = CountAndWrite(classifier, dataset, comm);
     if (!result.ok() && comm.rank() == 0) unlink((logits_out_ + kTemporarySuffix).c_str());
@@ -147,7 +148,7 @@ class EvalCommand final : public Command {
     ASSIGN_OR_RETURN(LogitsFile file,
                      LogitsFile::Create(logits_out_, dataset, classifier.net->model().num_classes, comm));
     ASSIGN_OR_RETURN(const EvalResult result,
-                     Evaluate(*classifier.net, *classifier.device, dataset, classifier.input, comm,
+                     Evaluate(*classifier.net, *classifier.device, dataset, classifier.input, comm, tta_,
                               [&](const Batch& batch, const float* logits) { file.Write(batch, logits); }));
     RETURN_IF_ERROR(file.Commit(comm));
     return result;
@@ -157,7 +158,8 @@ class EvalCommand final : public Command {
     const auto count = static_cast<double>(result.count);
     const double top1 = static_cast<double>(result.top1) / count,
                  top5 = static_cast<double>(result.top5) / count;
-    std::printf("%s: %s\n", classifier.config.model.c_str(), classifier.weights.c_str());
+    std::printf("%s: %s%s\n", classifier.config.model.c_str(), classifier.weights.c_str(),
+                tta_ == Tta::kFlip ? ", mean logits of each image and its mirror image" : "");
     std::printf("top-1 %.2f %%  top-5 %.2f %%  loss %.4f  (%ld and %ld of %ld images right; %.0f images/s)\n",
                 100 * top1, 100 * top5, result.loss, result.top1, result.top5, result.count, count / seconds);
     if (flags_.config.metrics_out.empty()) return absl::OkStatus();
@@ -168,6 +170,7 @@ class EvalCommand final : public Command {
 
   ClassifierFlags flags_;
   std::string logits_out_;
+  Tta tta_ = Tta::kNone;
 };
 
 }  // namespace

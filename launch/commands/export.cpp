@@ -44,12 +44,13 @@ class ExportCommand final : public Command {
   }
 
   std::vector<FlagGroup> Flags() override {
-    return {{"Files",
-             {CheckpointFlag(checkpoint_),
-              {"format", &format_, "format of the file"},
-              {"output", &output_, "file to write"},
-              {"aux", &aux_, "a safetensors file has the auxiliary heads too"},
-              {"input", &input_, "input of an onnx model"}}},
+    return {With({"Files",
+                  {CheckpointFlag(checkpoint_),
+                   {"format", &format_, "format of the file"},
+                   {"output", &output_, "file to write"},
+                   {"aux", &aux_, "a safetensors file has the auxiliary heads too"},
+                   {"input", &input_, "input of an onnx model"}}},
+                 Pick(config_, "", {"use_ema"}).flags),
             Pick(config_, "Network of an onnx model (empty or 0: as in the checkpoint)",
                  {"model", "num_classes", "image_size", "stem", "mean", "std", "val_preset"})};
   }
@@ -62,7 +63,8 @@ class ExportCommand final : public Command {
           "--model, --num_classes, --image_size, --stem, --mean, --std and --val_preset need --format=onnx");
     }
     RETURN_IF_ERROR(WithExitCode(CheckWritable(output_), ExitCode::kCheckpoint));
-    ASSIGN_OR_RETURN(Weights weights, WithExitCode(ImportWeights(checkpoint_), ExitCode::kCheckpoint));
+    ASSIGN_OR_RETURN(Weights weights,
+                     WithExitCode(ImportWeights(checkpoint_, AverageOf(config_)), ExitCode::kCheckpoint));
     Warn(weights.warnings);
     if (format_ == Format::kSafetensors && !aux_)
       std::erase_if(weights.tensors,

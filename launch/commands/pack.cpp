@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -43,6 +44,7 @@ CommandText Text() {
       .examples =
           R"(deeper pack --format=idx --input=/data/fashion-mnist --output=datasets/fashion-mnist
 deeper pack --format=folder --input=photos/train --output=datasets/photos --encoding=jpeg --resize=256
+deeper pack --format=idx --input=/data/fashion-mnist --output=datasets/tuning --holdout=5000
 deeper pack --format=imagenet --input=tars --output=datasets/imagenet --encoding=jpeg --strict)",
   };
 }
@@ -104,7 +106,11 @@ class PackCommand final : public Command {
              {{"format", OneOf(&o.format, FormatNames()), "format of the input"},
               {"input", &o.input, "directory to read"},
               {"output", &o.output, "directory to write; several splits may share it"},
-              {"split", &o.split, "name of this split: train, val, ..."}}},
+              {"split", &o.split, "name of this split: train, val, ..."},
+              {"holdout", &o.holdout,
+               "images of this split to pack as split holdout instead, the same share of every class",
+               Range(0, 1e9, "none"), "images"},
+              {"holdout_seed", &o.holdout_seed, "seed of the choice of the held-out images"}}},
             {"Shards",
              {{"encoding", OneOf(&o.encoding), "how samples are stored"},
               {"resize", &o.resize, "new length of the short side", Range(0, kAny, "unchanged"), "pixels"},
@@ -124,6 +130,15 @@ class PackCommand final : public Command {
     ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options_.format));
     const bool sorted_by_class = format->train_sorted_by_class && options_.split == "train";
     options_.shuffle = static_cast<uint64_t>(shuffle_ >= 0 ? shuffle_ : sorted_by_class ? 1 : 0);
+    RETURN_IF_ERROR(PackAndReport());
+    if (options_.holdout == 0) return absl::OkStatus();
+    options_.input_split = std::exchange(options_.split, "holdout");
+    options_.part = SourcePart::kHoldout;
+    return PackAndReport();
+  }
+
+ private:
+  absl::Status PackAndReport() const {
     PackProgressLine line;
     const absl::StatusOr<PackSummary> summary =
         Pack(options_, [&](const char* phase, int64_t done, int64_t total) { line(phase, done, total); });
@@ -133,7 +148,6 @@ class PackCommand final : public Command {
     return absl::OkStatus();
   }
 
- private:
   void Report(const PackSummary& s) const {
     for (const std::string& warning : s.warnings)
       std::fprintf(stderr, "deeper pack: warning: %s\n", warning.c_str());

@@ -171,7 +171,8 @@ class PredictCommand final : public Command {
                     logits.data() + batch.samples[row] * classes);
     };
     RETURN_IF_ERROR(
-        Evaluate(*classifier.net, *classifier.device, files, classifier.input, comm, keep).status());
+        Evaluate(*classifier.net, *classifier.device, files, classifier.input, comm, Tta::kNone, keep)
+            .status());
     const std::map<int64_t, std::string> unread = files.problems();
     for (size_t i = 0; i < images.size(); ++i) {
       const auto problem = unread.find(static_cast<int64_t>(i));

@@ -23,16 +23,17 @@ class Weights(NamedTuple):
 
 
 @overload
-def load_state_dict(path: Path, *, as_torch: Literal[False] = False) -> StateDict: ...
+def load_state_dict(path: Path, *, as_torch: Literal[False] = False, use_ema: bool = True) -> StateDict: ...
 @overload
-def load_state_dict(path: Path, *, as_torch: Literal[True]) -> Dict[str, Any]: ...
-def load_state_dict(path: Path, *, as_torch: bool = False) -> Dict[str, Any]:
+def load_state_dict(path: Path, *, as_torch: Literal[True], use_ema: bool = True) -> Dict[str, Any]: ...
+def load_state_dict(path: Path, *, as_torch: bool = False, use_ema: bool = True) -> Dict[str, Any]:
     """The weights at `path`, by PyTorch's names, without the optimizer's state. Each is a new float32 array, or a torch.Tensor.
 
     path: a weights file of `deeper export` (HDF5 or safetensors), the directory of a step, or a directory of them: its newest step.
+    use_ema: take the moving averages of a checkpoint that has them (`train --ema_decay`), not the last weights.
     Raises FileNotFoundError, or ValueError for a file of another format or a damaged one. `deeper verify` checks checksums; this does not.
     """
-    tensors = read_weights(path).tensors
+    tensors = read_weights(path, use_ema).tensors
     if not as_torch:
         return tensors
     import torch
@@ -40,11 +41,11 @@ def load_state_dict(path: Path, *, as_torch: bool = False) -> Dict[str, Any]:
     return {name: torch.from_numpy(value) for name, value in tensors.items()}
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path, use_ema: bool = True) -> Weights:
     """Of what load_state_dict accepts, and with its errors."""
     path = pathlib.Path(path)
     if path.is_dir():
-        return read_checkpoint(newest_step(path))
+        return read_checkpoint(newest_step(path), use_ema)
     with path.open("rb") as file:
         head = file.read(9)
     if head.startswith(HDF5):
@@ -96,7 +97,7 @@ def open_hdf5(path: pathlib.Path, expected: str) -> h5py.File:
     return file
 
 
-def read_checkpoint(step: pathlib.Path) -> Weights:
+def read_checkpoint(step: pathlib.Path, use_ema: bool) -> Weights:
     path = step / "manifest.json"
     manifest = read_json(path)
     check_format(path, manifest, "deeper-checkpoint")
@@ -109,8 +110,10 @@ def read_checkpoint(step: pathlib.Path) -> Weights:
     state = np.concatenate(parts)
     if len(state) != sum(tensor["count"] for tensor in manifest["tensors"]):
         raise ValueError(f"{step}: the shards hold {len(state)} elements, and the manifest lists another number")
+    averages = use_ema and any(tensor["role"] == "weight_average" for tensor in manifest["tensors"])
+    roles = ("weight_average", "statistic_average") if averages else ("weight", "statistic")
     tensors = {tensor["name"]: state[tensor["first"] : tensor["first"] + tensor["count"]].reshape(tensor["shape"]).copy()
-               for tensor in manifest["tensors"] if tensor["role"] in ("weight", "statistic")}
+               for tensor in manifest["tensors"] if tensor["role"] in roles}
     return Weights(tensors, manifest["config"])
 
 

@@ -8,12 +8,17 @@ import os
 import pathlib
 import shutil
 import struct
+import sys
 import zlib
 
 import h5py
 import numpy
 
 from cli import CHECKPOINT, DATA, MODEL, NOT_FINITE, TRAIN, USAGE, Cli, events, flip_bit, main, run, write_idx, write_png
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "python"))
+
+from deeper import load_state_dict  # noqa: E402
 
 
 def shards(step_directory):
@@ -83,6 +88,37 @@ class Training(Cli):
             saved = shards(parts / self.step_20.name)
             self.assertEqual(len(saved), max(1, ranks))
             self.assertEqual(saved, shards(whole / self.step_20.name))
+
+    def test_moving_averages(self):
+        """In checkpoints, after resuming and on several ranks, they are those that NumPy computes from the weights of each step. Evaluation
+        and export use them."""
+        metrics = self.dir / "averages-metrics"
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=nin-cifar-bn", "--keep=9", "--checkpoint_every=1"]
+        averaged = [*train, "--ema_decay=0.6"]
+        self.succeeds(*averaged, "--max_steps=3", f"--checkpoint_dir={self.dir}/averages-resumed")
+        for name, ranks, more in ("alone", 1, [f"--metrics_out={metrics}"]), ("resumed", 1, []), ("ranks", 2, ["--shard_optimizer", "--sync_bn"]):
+            directory = self.dir / f"averages-{name}"
+            text = self.succeeds(*averaged, *more, "--max_steps=6", f"--checkpoint_dir={directory}", ranks=ranks)
+            self.assertIn("of weights, with decay 0.6; evaluations use them", text)
+            # The average of step 1 depends on the initial weights, which are in no file.
+            expected = load_state_dict(directory / "step-000000001")
+            for step in range(2, 7):
+                last = load_state_dict(directory / f"step-00000000{step}", use_ema=False)
+                decay = min(0.6, (1 + step) / (10 + step))
+                expected = {key: decay * value + (1 - decay) * last[key] for key, value in expected.items()}
+                for key, value in load_state_dict(directory / f"step-00000000{step}").items():
+                    numpy.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-6, err_msg=f"{name}, step {step}, {key}")
+        newest = self.dir / "averages-alone/step-000000006"
+        self.assertEqual(shards(newest), shards(self.dir / "averages-resumed/step-000000006"))
+
+        loss, exported = events(metrics, "eval")[-1]["loss"], self.dir / "averages.h5"
+        for flags, averages in ([], True), (["--use_ema=false"], False):
+            text = self.succeeds("eval", f"--checkpoint={newest}", f"--data={self.data}", *flags)
+            self.assertEqual(f"loss {loss:.4f}" in text, averages, text)
+            self.succeeds("export", f"--checkpoint={newest}", f"--output={exported}", *flags)
+            for key, value in load_state_dict(newest, use_ema=averages).items():
+                numpy.testing.assert_array_equal(load_state_dict(exported)[key], value)
+        self.fails(CHECKPOINT, ["weight_average", "--ema_decay"], *train, "--max_steps=7", f"--checkpoint_dir={newest.parent}")
 
     def test_layouts_of_the_cpu_share_checkpoints(self):
         """A run may continue in the other layout, where only rounding differs."""

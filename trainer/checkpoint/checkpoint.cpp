@@ -68,10 +68,10 @@ absl::Status CheckTensors(const std::string& path, const CheckpointManifest& sav
   std::vector<std::string> differences = TensorDifferences(saved.tensors, tensors);
   const std::string before = OptimizerStateOf(saved.tensors), now = OptimizerStateOf(tensors);
   if (differences.empty() && before != now) {
-    return FailedPrecondition(
-        "checkpoint ", path, " was saved with another optimizer: it contains ", before,
-        ", and this run needs ", now,
-        "; resume with its --optimizer, or load only its weights with --init_from and another directory");
+    return FailedPrecondition("checkpoint ", path, " was saved with another optimizer: it contains ", before,
+                              ", and this run needs ", now,
+                              "; resume with its --optimizer and --ema_decay, or load only its weights with "
+                              "--init_from and another directory");
   }
   if (differences.empty()) differences = {"its tensors are in another order"};
   return FailedPrecondition("checkpoint ", path,

@@ -102,6 +102,10 @@ std::vector<StateTensor> StateTensors(const ParamStore& params, WithOptimizer op
       append(params.trained(), params.state_names()[i], params.state(i));
   }
   append(params.statistics(), kStatisticRole, params.statistic_values());
+  if (optimizer == WithOptimizer::kYes && params.averages() != nullptr) {
+    append(params.trained(), kAverageRole, params.averages());
+    append(params.statistics(), kStatisticAverageRole, params.statistic_averages());
+  }
   return tensors;
 }
 

@@ -16,6 +16,8 @@ namespace deeper {
 
 // Roles of tensors. Any other one names an arena of the optimizer's state (StateArenas::names).
 inline constexpr char kWeightRole[] = "weight", kStatisticRole[] = "statistic";
+// Moving averages of these, which --ema_decay keeps.
+inline constexpr char kAverageRole[] = "weight_average", kStatisticAverageRole[] = "statistic_average";
 
 // One tensor in the canonical layout: elements [first, end) of the flat state.
 struct TensorEntry {
@@ -28,6 +30,7 @@ struct TensorEntry {
   std::string ToString() const;  // "conv1.conv.weight [64, 3, 7, 7]"
   std::string NameAndRole() const { return name + " (" + role + ")"; }
   int64_t end() const { return first + count; }
+  // What only training needs, the averages included.
   bool is_optimizer_state() const { return role != kWeightRole && role != kStatisticRole; }
 };
 
@@ -38,7 +41,8 @@ struct StateTensor {
   float* arena = nullptr;
 };
 
-// The tensors of `params` in the order of the files: weights, if wanted the optimizer's arenas, statistics.
+// The tensors of `params` in the order of the files: weights, if wanted the optimizer's arenas, statistics,
+// if wanted the averages.
 enum class WithOptimizer { kNo, kYes };
 std::vector<StateTensor> StateTensors(const ParamStore& params, WithOptimizer optimizer);
 

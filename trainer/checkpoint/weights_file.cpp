@@ -24,14 +24,21 @@ namespace {
 constexpr char kFormat[] = "deeper-weights";
 constexpr int64_t kVersion = 1;
 
-absl::StatusOr<Weights> ReadCheckpointWeights(const std::string& path) {
+absl::StatusOr<Weights> ReadCheckpointWeights(const std::string& path, Average average) {
   ASSIGN_OR_RETURN(FoundCheckpoint found, FindAndReadCheckpoint(path));
   Checkpoint& checkpoint = found.checkpoint;
   Weights weights{.path = found.path,
                   .step = checkpoint.manifest.step,
                   .config = checkpoint.manifest.config,
                   .warnings = std::move(found.warnings)};
-  for (TensorEntry& tensor : checkpoint.manifest.tensors) {
+  std::vector<TensorEntry>& tensors = checkpoint.manifest.tensors;
+  const bool averaged = average == Average::kIfAny &&
+                        std::ranges::find(tensors, kAverageRole, &TensorEntry::role) != tensors.end();
+  for (TensorEntry& tensor : tensors) {
+    if (averaged) {
+      if (tensor.role != kAverageRole && tensor.role != kStatisticAverageRole) continue;
+      tensor.role = tensor.role == kAverageRole ? kWeightRole : kStatisticRole;
+    }
     if (tensor.is_optimizer_state()) continue;
     const auto from = checkpoint.state.begin() + tensor.first;
     tensor.first = static_cast<int64_t>(weights.values.size());
@@ -191,10 +198,10 @@ absl::StatusOr<std::vector<float>> Fit(const Weights& weights, const ParamStore&
 
 }  // namespace
 
-absl::StatusOr<Weights> ReadWeights(const std::string& path) {
+absl::StatusOr<Weights> ReadWeights(const std::string& path, Average average) {
   std::error_code unknown;  // opening it reports the error
   const bool directory = std::filesystem::is_directory(path, unknown);
-  ASSIGN_OR_RETURN(Weights weights, directory ? ReadCheckpointWeights(path) : ReadWeightsFile(path));
+  ASSIGN_OR_RETURN(Weights weights, directory ? ReadCheckpointWeights(path, average) : ReadWeightsFile(path));
   RETURN_IF_ERROR(CheckFinite(weights));
   return weights;
 }

@@ -21,14 +21,18 @@ struct Weights {
   int64_t step = 0;       // of training; 0 for a file
   // Of the training; "model" and "num_classes" name the network. A file may say only a part, or nothing.
   nlohmann::json config = nlohmann::json::object();
-  std::vector<TensorEntry> tensors = {};   // without the optimizer's
+  std::vector<TensorEntry> tensors = {};   // of the first two roles only
   std::vector<float> values = {};          // tensors[i] is elements [first, first + count)
   std::vector<std::string> warnings = {};  // skipped checkpoints
 };
 
+// Which weights of a checkpoint to read: the moving averages if it has any, else the last ones; or the last
+// ones.
+enum class Average { kIfAny, kNo };
+
 // From a checkpoint (a step directory, or the newest valid one of a directory of them), or from an HDF5 file
 // of WriteWeights. NotFound, DataLoss, FailedPrecondition (not a weights file).
-absl::StatusOr<Weights> ReadWeights(const std::string& path);
+absl::StatusOr<Weights> ReadWeights(const std::string& path, Average average = Average::kIfAny);
 
 // DataLoss names the first value that is infinite or not a number.
 absl::Status CheckFinite(const Weights& weights);

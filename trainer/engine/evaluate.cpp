@@ -6,35 +6,61 @@
 #include "comm/phase.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
+#include "kernels/ops/softmax_loss.h"
 
 namespace deeper {
 namespace {
 
 using BatchCallback = std::function<void(const Batch&, const float* logits)>;
 
-absl::Status EvaluateMine(Network& net, Device& device, Loader& loader, const BatchCallback& on_batch,
-                          HeadResult& sum) {
-  std::vector<float> logits;
-  if (on_batch) logits.resize(static_cast<size_t>(net.options().rows * net.model().num_classes));
+// The result of a batch from its logits [rows, classes] in host memory.
+HeadResult ResultOf(const Batch& batch, std::vector<float>& logits, int64_t rows, Device& device) {
+  const int64_t classes = std::ssize(logits) / rows;
+  HeadResult result;
+  const StepContext step;
+  SoftmaxLossCpu(device, {.logits = {logits.data(), {.shape = {rows, classes}}},
+                          .labels = batch.labels,
+                          .step = &step,
+                          .result = &result});
+  return result;
+}
+
+// `mirrored`: the same batches with mirrored images; or nullptr.
+absl::Status EvaluateMine(Network& net, Device& device, Loader& loader, Loader* mirrored,
+                          const BatchCallback& on_batch, HeadResult& sum) {
+  const int64_t rows = net.options().rows;
+  std::vector<float> logits, others;
+  if (on_batch || mirrored != nullptr) logits.resize(static_cast<size_t>(rows * net.model().num_classes));
+  if (mirrored != nullptr) others.resize(logits.size());
+  const auto forward = [&](const Batch& batch) {
+    net.Load(batch, /*seed=*/0);
+    net.Forward();
+    device.Synchronize();
+  };
   for (int64_t number = 0;; ++number) {
     EnterPhase(Phase::kEvaluation, number);
     absl::StatusOr<Batch> batch = loader.Next();
     if (absl::IsOutOfRange(batch.status())) return absl::OkStatus();
     if (!batch.ok()) return WithExitCode(batch.status(), ExitCode::kData);
-    net.Load(*batch, /*seed=*/0);
-    net.Forward();
-    device.Synchronize();
-    sum += net.results().front();
-    if (!on_batch) continue;
-    net.ReadLogits(logits.data());
-    on_batch(*batch, logits.data());
+    if (mirrored != nullptr) {
+      const absl::StatusOr<Batch> mirror = mirrored->Next();
+      if (!mirror.ok()) return WithExitCode(mirror.status(), ExitCode::kData);
+      forward(*mirror);
+      net.ReadLogits(others.data());
+    }
+    forward(*batch);
+    if (!logits.empty()) net.ReadLogits(logits.data());
+    for (size_t i = 0; i < others.size(); ++i) logits[i] = (logits[i] + others[i]) / 2;
+    sum += mirrored == nullptr ? net.results().front() : ResultOf(*batch, logits, rows, device);
+    if (on_batch) on_batch(*batch, logits.data());
   }
 }
 
 }  // namespace
 
 absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset& dataset,
-                                    LoaderOptions preset, Communicator& comm, const BatchCallback& on_batch) {
+                                    LoaderOptions preset, Communicator& comm, Tta tta,
+                                    const BatchCallback& on_batch) {
   preset.order = OrderKind::kSequential;
   preset.allow_bad = 0;  // a replacement would count twice
   net.Configure(preset);
@@ -44,10 +70,13 @@ absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset&
   preset.first_epoch = 0;
   preset.first_batch = 0;
   preset.epochs = 1;
-  absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(dataset, preset);
+  absl::StatusOr<std::unique_ptr<Loader>> loader = MakeLoader(dataset, preset), mirrored = nullptr;
+  preset.mirror = !preset.mirror;
+  if (tta == Tta::kFlip) mirrored = MakeLoader(dataset, preset);
   HeadResult sum;
-  const absl::Status mine =
-      loader.ok() ? EvaluateMine(net, device, **loader, on_batch, sum) : loader.status();
+  absl::Status mine = loader.status();
+  mine.Update(mirrored.status());
+  if (mine.ok()) mine = EvaluateMine(net, device, **loader, mirrored->get(), on_batch, sum);
   RETURN_IF_ERROR(Agree(comm, mine));
 
   int64_t counts[] = {sum.rows, sum.top1, sum.top5};

@@ -151,9 +151,11 @@ absl::Status Network::Bind(ParamStore& params) {
   DEEPER_CHECK(arena_.data() == nullptr, "Bind is called once");
   arena_ = device_.Allocate(plan_.bytes);
   if (arena_.data() == nullptr) {
-    return ResourceExhausted(model_.name, " with ", options_.rows, " rows per forward pass needs ",
-                             plan_.bytes >> 20, " MiB for activations, and ", device_.AvailableBytes() >> 20,
-                             " MiB are available: use a smaller --micro_batch (in `bench`: --batch)");
+    return ResourceExhausted(
+        model_.name, " with ", options_.rows, " rows per forward pass needs ", plan_.bytes >> 20,
+        " MiB for activations, and ", device_.AvailableBytes() >> 20,
+        " MiB are available: use a smaller --micro_batch (in `bench`: --batch) or, on a CPU, a "
+        "higher `ulimit -v`");
   }
   const size_t control_bytes =
       sizeof(StepContext) + model_.heads.size() * sizeof(HeadResult) +

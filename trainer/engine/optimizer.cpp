@@ -82,6 +82,7 @@ absl::StatusOr<std::vector<float>> LrScalesOf(const std::vector<LrScale>& rows, 
 
 Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device& device, Communicator* comm)
     : rule_(Find(options.name).rule(options)),
+      ema_decay_(options.ema_decay),
       params_(params),
       device_(device),
       comm_(comm),
@@ -125,7 +126,16 @@ void Optimizer::Step(const uint32_t* skip) {
   for (size_t i = 0; i < params_.state_names().size(); ++i) arrays.states[i] = params_.state(i);
   Update(device_, rule_, now_.as<StepScalars>(), arrays);
   wait_ms_ = 0;
-  if (!params_.state_is_sharded() || (skip != nullptr && *skip != 0)) return;  // sharded: on a CPU
+  if (params_.state_is_sharded() && (skip == nullptr || *skip == 0)) GatherValues();  // on a CPU
+  if (params_.averages() == nullptr) return;
+  UpdateAverage(device_, ema_decay_, now_.as<StepScalars>(), params_.values(), params_.averages(),
+                params_.trained_elements(), skip);
+  if (params_.statistics_elements() == 0) return;
+  UpdateAverage(device_, ema_decay_, now_.as<StepScalars>(), params_.statistic_values(),
+                params_.statistic_averages(), params_.statistics_elements(), skip);
+}
+
+void Optimizer::GatherValues() {
   const double start = Milliseconds();
   const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(float);
   comm_->AllGather(params_.values() + params_.state_first(), params_.values(), bytes, device_.stream())

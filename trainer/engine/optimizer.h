@@ -39,6 +39,7 @@ struct OptimizerOptions {
   float weight_decay = 0.0f;          // of weights; biases and batch norm's scale and shift are not decayed
   int64_t first_step = 0;             // steps that a resumed run has done already
   std::vector<float> lr_scales = {};  // of LrScalesOf
+  float ema_decay = 0;                // of ParamStore's averages, if it has them (UpdateAverage)
 };
 
 // The values of --optimizer.
@@ -55,15 +56,18 @@ class Optimizer {
 
   // Begins the next training step, skipped or not, with this learning rate. Earlier work must be complete.
   void BeginStep(float lr);
-  // Updates values and states in place from grads, on the device's stream. It reads the rate from memory, so
-  // that a recorded step follows BeginStep, and `skip` (UpdateArrays::skip). Collective if the state is
-  // sharded: `skip` must then be the same on every rank.
+  // Updates values, states and averages in place from grads, on the device's stream. It reads the rate from
+  // memory, so that a recorded step follows BeginStep, and `skip` (UpdateArrays::skip). Collective if the
+  // state is sharded: `skip` must then be the same on every rank.
   void Step(const uint32_t* skip = nullptr);
   // Time the last Step spent waiting for other ranks' weights.
   double wait_ms() const { return wait_ms_; }
 
  private:
+  void GatherValues();
+
   const UpdateRule rule_;
+  const float ema_decay_;
   ParamStore& params_;
   Device& device_;
   Communicator* const comm_;

@@ -46,9 +46,10 @@ absl::Status Allocate(Device& device, int64_t elements, Buffer& buffer, DType dt
   const size_t bytes = static_cast<size_t>(elements) * SizeOf(dtype);
   buffer = device.Allocate(bytes);
   if (bytes == 0 || buffer.data() != nullptr) return absl::OkStatus();
-  return ResourceExhausted("no memory for the parameters: ", bytes, " more bytes are needed, the device has ",
-                           device.AvailableBytes(),
-                           " left; use a smaller model or a device with more memory");
+  return ResourceExhausted(
+      "no memory for the parameters: ", bytes, " more bytes are needed, the device has ",
+      device.AvailableBytes(),
+      " left; use a smaller model, a device with more memory or, on a CPU, a higher `ulimit -v`");
 }
 
 // Two normal deviates from two uniform words (Box and Muller 1958). 1 - u is in (0, 1]: its log is finite.
@@ -112,6 +113,10 @@ absl::StatusOr<std::unique_ptr<ParamStore>> ParamStore::Create(std::vector<Param
     status.Update(Allocate(device, store->trained_elements_, store->grads_));
     store->states_.resize(store->state_names().size());
     for (Buffer& state : store->states_) status.Update(Allocate(device, store->state_elements(), state));
+    if (store->state_arenas_.averages) {
+      status.Update(Allocate(device, store->trained_elements_, store->averages_));
+      status.Update(Allocate(device, store->statistics_elements_, store->statistic_averages_));
+    }
   }
   if (narrow) status.Update(Allocate(device, store->trained_elements_, store->narrow_values_, DType::kBf16));
   if (!status.ok()) return status;
@@ -130,11 +135,33 @@ void ParamStore::Swap(ParamStore& other) {
   std::swap(grads_, other.grads_);
   std::swap(statistic_values_, other.statistic_values_);
   std::swap(narrow_values_, other.narrow_values_);
+  std::swap(averages_, other.averages_);
+  std::swap(statistic_averages_, other.statistic_averages_);
   std::swap(states_, other.states_);
 }
 
+void ParamStore::StartAverages() {
+  device_.Copy(averages(), values(), averages_.bytes());
+  device_.Copy(statistic_averages(), statistic_values(), statistic_averages_.bytes());
+  device_.Synchronize();
+}
+
+void ParamStore::ExchangeAverages() {
+  const auto exchange = [&](Buffer& one, Buffer& other) {
+    DEEPER_CHECK(one.bytes() <= grads_.bytes() && one.bytes() == other.bytes());
+    device_.Copy(grads(), one.data(), one.bytes());
+    device_.Copy(one.data(), other.data(), one.bytes());
+    device_.Copy(other.data(), grads(), one.bytes());
+  };
+  exchange(values_, averages_);
+  exchange(statistic_values_, statistic_averages_);
+  if (narrow_values() != nullptr) Narrow(device_, values(), narrow_values(), trained_elements_);
+  device_.Synchronize();
+}
+
 size_t ParamStore::bytes() const {
-  size_t bytes = values_.bytes() + grads_.bytes() + statistic_values_.bytes() + narrow_values_.bytes();
+  size_t bytes = values_.bytes() + grads_.bytes() + statistic_values_.bytes() + narrow_values_.bytes() +
+                 averages_.bytes() + statistic_averages_.bytes();
   for (const Buffer& state : states_) bytes += state.bytes();
   return bytes;
 }

@@ -32,6 +32,9 @@ struct ArenaSlice {
 struct StateArenas {
   std::vector<std::string> names = {};  // also the tensors' roles in checkpoints
   ArenaSlice slice = {};
+  // Also keep moving averages of all trained values and statistics (Optimizer updates them), whole on every
+  // rank.
+  bool averages = false;
 };
 
 class ParamStore {
@@ -63,6 +66,9 @@ class ParamStore {
   float* state(size_t i) const { return states_[i].as<float>(); }  // [state_elements]; of state_names()[i]
   bool IsSharded(const float* arena) const;
   float* statistic_values() const { return statistic_values_.as<float>(); }
+  // [trained_elements] and [statistics_elements], or nullptr (StateArenas::averages).
+  float* averages() const { return averages_.as<float>(); }
+  float* statistic_averages() const { return statistic_averages_.as<float>(); }
   // [trained_elements] bf16, or nullptr. Write and the optimizer keep it up to date.
   void* narrow_values() const { return narrow_values_.data(); }
 
@@ -71,6 +77,11 @@ class ParamStore {
   // Exchanges the memory, and so all values, with a store that MakeEmpty made. Nothing is copied: pointers
   // into one store's arenas then point into the other's. Not allowed after KeepInPlace.
   void Swap(ParamStore& other);
+  // Sets the averages to the present values, for the first step.
+  void StartAverages();
+  // Exchanges the values and statistics with their averages, for an evaluation, in place. A second call
+  // undoes it. Overwrites the gradients.
+  void ExchangeAverages();
   // Called by owners of pointers into the arenas.
   void KeepInPlace() { in_place_ = true; }
 
@@ -89,7 +100,7 @@ class ParamStore {
   int64_t trained_elements_ = 0, statistics_elements_ = 0;
   const StateArenas state_arenas_;
   bool in_place_ = false;
-  Buffer values_, grads_, statistic_values_, narrow_values_;
+  Buffer values_, grads_, statistic_values_, narrow_values_, averages_, statistic_averages_;
   std::vector<Buffer> states_;
   Device& device_;
 };

@@ -23,6 +23,9 @@ double RateAfterWarmup(const ScheduleOptions& o, int64_t step) {
     case ScheduleKind::kPoly:
       part = std::pow(remaining, o.power);
       break;
+    case ScheduleKind::kLinear:
+      part = remaining;
+      break;
     case ScheduleKind::kCosine:
       part = (1 - std::cos(std::numbers::pi * remaining)) / 2;
       break;
@@ -46,7 +49,7 @@ absl::Status ValidateSchedule(const ScheduleOptions& o) {
   if (is_step && !(o.gamma > 0 && o.gamma <= 1)) return error("gamma must be in (0, 1], not ", o.gamma);
   if (is_step || o.kind == ScheduleKind::kConstant) return absl::OkStatus();
   if (o.total_steps <= o.warmup_steps) {
-    return error("'poly' and 'cosine' need more steps in total (", o.total_steps, ") than warm-up takes (",
+    return error("'poly', 'linear' and 'cosine' need more steps in total (", o.total_steps, ") than warm-up takes (",
                  o.warmup_steps, ")");
   }
   if (!(o.min_lr >= 0 && o.min_lr <= o.base_lr))

@@ -76,9 +76,9 @@ void DescribeNetwork(Weights& weights) {
 
 }  // namespace
 
-absl::StatusOr<Weights> ImportWeights(const std::string& path) {
+absl::StatusOr<Weights> ImportWeights(const std::string& path, Average average) {
   ASSIGN_OR_RETURN(const Source source, Recognize(path));
-  if (source == Source::kOwn) return ReadWeights(path);
+  if (source == Source::kOwn) return ReadWeights(path, average);
   ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
   auto* const parse = source == Source::kTorch         ? ParseTorchFile
                       : source == Source::kSafetensors ? ParseSafetensors

@@ -16,7 +16,7 @@ ModelBuilder BuildGoogLeNet, BuildNin, BuildNinCifar, BuildAlexNet, BuildVgg16;
 struct Architecture {
   const char* name;
   int64_t image_size;
-  bool has_small_stem;
+  bool has_stems;  // other than the default
   ModelBuilder* build;
 };
 inline constexpr Architecture kArchitectures[] = {
@@ -26,7 +26,9 @@ inline constexpr Architecture kArchitectures[] = {
     {"googlenet-torchvision", 224, true, BuildGoogLeNet},
     {"googlenet-bvlc", 224, true, BuildGoogLeNet},
     {"nin", 224, false, BuildNin},
+    {"nin-bn", 224, false, BuildNin},
     {"nin-cifar", 32, false, BuildNinCifar},
+    {"nin-cifar-bn", 32, false, BuildNinCifar},
     {"alexnet", 224, false, BuildAlexNet},
     {"vgg16", 224, false, BuildVgg16},
 };
@@ -35,15 +37,15 @@ inline constexpr Architecture kArchitectures[] = {
 class NodeChain {
  public:
   NodeChain(Model& model, const ModelOptions& options, int input = kImages)
-      : model_(model), dropout_(options.dropout), last_(input) {}
+      : model_(model), dropout_(options.dropout), dropout_rate_(options.dropout_rate), last_(input) {}
 
   void Add(std::string name, OpParams op) {
     model_.nodes.push_back({std::move(name), op, last_});
     last_ = static_cast<int>(model_.nodes.size()) - 1;
   }
-  // Adds nothing if dropout is off.
-  void AddDropout(std::string name, float p) {
-    if (dropout_) Add(std::move(name), DropoutParams{p});
+  // `rate`: the layer's own. Adds nothing if dropout is off.
+  void AddDropout(std::string name, float rate) {
+    if (dropout_) Add(std::move(name), DropoutParams{dropout_rate_ >= 0 ? dropout_rate_ : rate});
   }
   // The last node is the logits of a classifier.
   void AddHead(std::string name, float weight = 1.0f) {
@@ -55,6 +57,7 @@ class NodeChain {
  private:
   Model& model_;
   bool dropout_;
+  float dropout_rate_;
   int last_;
 };
 

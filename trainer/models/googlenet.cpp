@@ -49,12 +49,8 @@ class Builder {
   bool batch_norm() const { return model_.name == "googlenet-bn" || torchvision(); }
 
   void Stem() {
-    if (options_.small_stem) {
-      trunk_.Add("conv1", Conv(64, 3));
-    } else {
-      trunk_.Add("conv1", Conv(64, 7, 2));
-      trunk_.Add("maxpool1", MaxPool(3));
-    }
+    trunk_.Add("conv1", options_.stem == Stem::kSmall ? Conv(64, 3) : Conv(64, 7, 2));
+    if (options_.stem == Stem::kDefault) trunk_.Add("maxpool1", MaxPool(3));
     if (caffe()) trunk_.Add("norm1", LrnParams{});
     trunk_.Add("conv2", Conv(64, 1));
     trunk_.Add("conv3", Conv(192, 3));
@@ -64,7 +60,9 @@ class Builder {
 
   void AuxHead(const std::string& name) {
     if (!options_.aux) return;
-    NodeChain branch(model_, options_, trunk_.last());
+    ModelOptions options = options_;
+    options.dropout_rate = -1;
+    NodeChain branch(model_, options, trunk_.last());
     branch.Add(name + ".pool",
                PoolParams{.kind = PoolParams::Kind::kAverage, .kernel = 5, .stride = 3, .clamp = true});
     branch.Add(name + ".conv", Conv(128, 1));

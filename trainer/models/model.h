@@ -33,15 +33,20 @@ struct Model {
   std::vector<Head> heads;
 };
 
+// The first layers of the GoogLeNets. kDefault: conv1 is 7x7 with stride 2, then a pool of stride 2. kMedium:
+// without that pool. kSmall: conv1 is 3x3 with stride 1, without that pool. The last two are for small
+// images.
+enum class Stem { kDefault, kMedium, kSmall };
+
 struct ModelOptions {
   int64_t num_classes = 1000;
   int64_t channels = 3;
-  int64_t image_size = 0;  // 0: the model's own, 224; 32 for nin-cifar and with the small stem
-  // GoogLeNets on images of 28-64 px: conv1 is 3x3 with stride 1 and no pool follows it.
-  bool small_stem = false;
+  int64_t image_size = 0;  // 0: the model's own, 224; 32 for nin-cifar and with stems for small images
+  Stem stem = Stem::kDefault;
   bool aux = true;  // heads "aux1", "aux2" on the GoogLeNets; false for inference
   float aux_weight = 0.3f;
   bool dropout = true;
+  float dropout_rate = -1;  // of the dropout layers outside auxiliary heads; -1: each layer's own
 };
 
 std::vector<std::string> ModelNames();

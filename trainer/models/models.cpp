@@ -11,7 +11,7 @@
 namespace deeper {
 namespace {
 
-constexpr int64_t kSmallStemImageSize = 32;
+constexpr int64_t kSmallImageSize = 32;
 
 // dy_is_masked of a layer whose whole output is a ReLU's, else nullptr. (A naive module also outputs a pool.)
 bool* DyIsMasked(OpParams& op) {
@@ -42,10 +42,9 @@ absl::Status ValidateOptions(const Architecture& architecture, const ModelOption
                            options.image_size, " and ", options.channels,
                            " channels are not valid: all must be positive (image size 0 is the model's own)");
   }
-  if (options.small_stem && !architecture.has_small_stem) {
-    return InvalidArgument(
-        architecture.name,
-        " has no small stem: omit --stem=small, or use a googlenet or nin-cifar for small images");
+  if (options.stem != Stem::kDefault && !architecture.has_stems) {
+    return InvalidArgument(architecture.name,
+                           " has one stem: omit --stem, or use a googlenet or nin-cifar for small images");
   }
   return absl::OkStatus();
 }
@@ -73,7 +72,7 @@ absl::StatusOr<Model> MakeModel(std::string_view name, const ModelOptions& optio
                            absl::StrJoin(ModelNames(), ", "));
   }
   RETURN_IF_ERROR(ValidateOptions(*architecture, options));
-  const int64_t own_size = options.small_stem ? kSmallStemImageSize : architecture->image_size;
+  const int64_t own_size = options.stem != Stem::kDefault ? kSmallImageSize : architecture->image_size;
   Model model;
   model.name = name;
   model.channels = options.channels;

@@ -17,6 +17,7 @@ std::string DescribeAugmentation(const RunConfig& config) {
   LoaderOptions options;
   ConfigureTrainingInput(config, options);
   std::string text = NameOf(config.augment);
+  if (config.flip == Flip::kAlternate) text += ", alternating flips";
   for (const auto& [flag, value] : {std::pair{"color_jitter", options.color_jitter},
                                     {"random_erasing", options.random_erasing},
                                     {"mixup", options.mixup},
@@ -79,6 +80,8 @@ void TrainSetup::Announce() {
                       params->state_is_sharded()
                           ? absl::StrFormat(", a slice of %.1f MiB", mib(params->trained_elements()))
                           : ""));
+  if (config.ema_decay > 0)
+    row("averages", absl::StrFormat("of weights, with decay %g; evaluations use them", config.ema_decay));
   row("learning rate",
       absl::StrFormat("%g for the global batch on any number of ranks; %s; warm-up of %d steps", config.lr,
                       NameOf(config.lr_schedule), schedule.warmup_steps));

@@ -35,6 +35,10 @@ absl::Status ValidateTogether(const RunConfig& c) {
     return Invalid("--wire=bf16: not supported with --deterministic=", NameOf(c.deterministic),
                    ": checkpoints do not contain the accumulated rounding errors of the gradients");
   }
+  if (c.flip == Flip::kAlternate && !MirrorsHalf(c.augment))
+    return Invalid("--flip=alternate: has no effect with --augment=", NameOf(c.augment));
+  if (!c.dropout && c.dropout_rate >= 0)
+    return Invalid("--dropout_rate=", c.dropout_rate, ": has no effect with --dropout=false");
   if (c.shard_optimizer && c.device != DeviceType::kCpu) {
     return Invalid("--shard_optimizer: not supported with --device=", NameOf(c.device),
                    ": ranks gather weights on CPUs only");

@@ -17,15 +17,16 @@
 #include "kernels/base/own_kernels.h"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/schedule.h"
+#include "trainer/models/model.h"
 #include "trainer/monitor/progress.h"
 #include "trainer/run/flag.h"
 
 namespace deeper {
 
-enum class Stem { kDefault, kSmall };
 constexpr auto Choices(Stem) {
   return std::to_array<Choice<Stem>>(
-      {{"default", Stem::kDefault, "as published"},
+      {{"default", Stem::kDefault, "as published: a 7x7 convolution of stride 2 and a pool"},
+       {"medium", Stem::kMedium, "without the pool, for images of 28 to 112 px"},
        {"small", Stem::kSmall,
         "for images of 28 to 64 px: GoogLeNets begin with a 3x3 convolution of stride 1 and no pool"}});
 }
@@ -82,6 +83,7 @@ struct RunConfig {
   bool aux = true;
   double aux_weight = 0.3;
   bool dropout = true;
+  double dropout_rate = -1;       // -1: the model's own
   DType precision = DType::kF32;  // or kBf16, kAutoPrecision
   std::string init_from;
 
@@ -91,7 +93,8 @@ struct RunConfig {
   int64_t synthetic_samples = 50000;
   static constexpr absl::string_view kNoSplit = "none";  // as val_split: no evaluation
   std::string train_split = "train", val_split = "val";
-  Augment augment = Augment::kNone;     // up to kInception
+  Augment augment = Augment::kNone;  // up to kInception
+  Flip flip = Flip::kRandom;
   double color_jitter = -1;             // -1: 0.5 with augment=inception, else 0
   double random_erasing = 0;            // probability
   double mixup = 0, cutmix = 0;         // alpha; 0: none
@@ -115,6 +118,8 @@ struct RunConfig {
   double lr_step_epochs = 30;
   double warmup_epochs = 0;
   double momentum = 0.9, weight_decay = 0;
+  double ema_decay = 0;          // 0: no averages
+  bool use_ema = true;           // of checkpoints that are read, except for resuming
   std::string freeze, lr_scale;  // comma lists of PATTERN, and of PATTERN:FACTOR
   double label_smoothing = 0;
   uint64_t seed = 0;

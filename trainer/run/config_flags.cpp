@@ -30,10 +30,14 @@ std::vector<Flag> NetworkFlags(RunConfig& c) {
           {"aux_weight", &c.aux_weight, "weight of the auxiliary losses; the main loss has weight 1",
            Range(0, 1e3)},
           {"dropout", &c.dropout, "use dropout layers"},
+          {"dropout_rate", &c.dropout_rate,
+           "share of the values that each dropout layer outside auxiliary classifiers drops",
+           Range(0, 0.95, "default of the model", -1)},
           {"init_from", &c.init_from,
            "initial weights: a checkpoint, or a file: HDF5, safetensors, or of torch.save. Classifiers start "
-           "anew if "
-           "they have another number of classes"}};
+           "anew if they have another number of classes"},
+          {"use_ema", &c.use_ema,
+           "take the moving averages of a checkpoint's weights, if it has them, not the last weights"}};
 }
 
 std::vector<Flag> DataFlags(RunConfig& c) {
@@ -45,6 +49,7 @@ std::vector<Flag> DataFlags(RunConfig& c) {
       {"synthetic", &c.synthetic, "train on generated images in place of --data"},
       {"synthetic_samples", &c.synthetic_samples, "number of generated images", Range(1, 1e8)},
       {"augment", OneOf(&c.augment, kAugments), "augmentation of training images"},
+      {"flip", &c.flip, "how --augment=flip, crop and inception mirror images"},
       {"color_jitter", &c.color_jitter,
        "F: scale brightness, contrast and saturation by random factors between 1 - F and 1 + F",
        Range(0, 1, "0.5 with --augment=inception, else 0", -1)},
@@ -97,6 +102,10 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
       {"freeze", &c.freeze,
        "comma-separated list of patterns of parameters that do not change, such as conv*,inception3*; batch "
        "normalisation still updates its running statistics"},
+      {"ema_decay", &c.ema_decay,
+       "decay of moving averages of all weights and batch normalisation statistics, such as 0.999; "
+       "evaluations, and commands that read the checkpoints, use the averages",
+       Range(0, 0.999999, "no averages")},
       {"label_smoothing", &c.label_smoothing, "share of the target that is spread over all classes",
        Range(0, 0.999)},
       {"on_nonfinite", &c.on_nonfinite,

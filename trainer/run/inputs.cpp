@@ -34,6 +34,7 @@ void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options) {
 void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options) {
   ConfigureEvaluationInput(config, options);
   options.augment = config.augment;
+  options.flip = config.flip;
   constexpr double kHowards = 0.5;
   options.color_jitter = config.color_jitter >= 0                 ? config.color_jitter
                          : options.augment == Augment::kInception ? kHowards
@@ -75,10 +76,11 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
   return MakeModel(config.model, {.num_classes = config.num_classes != 0 ? config.num_classes : classes,
                                   .channels = data.channels,
                                   .image_size = config.image_size,
-                                  .small_stem = config.stem == Stem::kSmall,
+                                  .stem = config.stem,
                                   .aux = config.aux && training,
                                   .aux_weight = static_cast<float>(config.aux_weight),
-                                  .dropout = config.dropout && training});
+                                  .dropout = config.dropout && training,
+                                  .dropout_rate = static_cast<float>(config.dropout_rate)});
 }
 
 absl::StatusOr<PixelStats> PixelStatsFor(const RunConfig& config, const DatasetInfo& data) {

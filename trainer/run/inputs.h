@@ -9,6 +9,7 @@
 #include "data/load/dataset.h"
 #include "data/load/loader.h"
 #include "nlohmann/json.hpp"
+#include "trainer/checkpoint/weights_file.h"
 #include "trainer/models/model.h"
 #include "trainer/run/config.h"
 
@@ -44,5 +45,10 @@ RunConfig OpenNetworkConfig();
 // What a weights file of another program leaves out, flags must give: FailedPrecondition names them, and says
 // what is wrong with a `json` that does not describe a network.
 absl::StatusOr<DatasetInfo> ReadNetworkJson(const nlohmann::json& json, RunConfig& config);
+
+// --use_ema.
+inline Average AverageOf(const RunConfig& config) {
+  return config.use_ema ? Average::kIfAny : Average::kNo;
+}
 
 }  // namespace deeper

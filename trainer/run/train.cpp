@@ -82,7 +82,8 @@ TrainLoop::TrainLoop(TrainSetup& run)
                   .momentum = static_cast<float>(run.config.momentum),
                   .weight_decay = static_cast<float>(run.config.weight_decay),
                   .first_step = run.step,
-                  .lr_scales = run.lr_scales},
+                  .lr_scales = run.lr_scales,
+                  .ema_decay = static_cast<float>(run.config.ema_decay)},
                  *run.params, run.device, &run.comm),
       train_step_(*run.loader, *run.net, accumulator_, reducer_, guard_, optimizer_, run.device,
                   run.config.seed, &run.statistics_sum),
@@ -202,8 +203,11 @@ void TrainLoop::Log(const StepReport& report, float lr) {
 absl::Status TrainLoop::EvaluateNow() {
   if (run_.eval_net == nullptr) return absl::OkStatus();
   SynchronizeStatistics();
-  ASSIGN_OR_RETURN(EvalResult result,
-                   Evaluate(*run_.eval_net, run_.device, *run_.val_data, run_.Preset(), run_.comm));
+  const bool averages = run_.params->averages() != nullptr;
+  if (averages) run_.params->ExchangeAverages();
+  ASSIGN_OR_RETURN(EvalResult result, Evaluate(*run_.eval_net, run_.device, *run_.val_data, run_.Preset(),
+                                               run_.comm, Tta::kNone));
+  if (averages) run_.params->ExchangeAverages();
   run_.Tell(EvalEvent(run_.step, result));
   top1_ = static_cast<double>(result.top1) / static_cast<double>(result.count);
   return absl::OkStatus();
@@ -213,11 +217,14 @@ absl::Status TrainLoop::EvaluateNow() {
 void TrainLoop::SynchronizeStatistics() {
   if (run_.comm.size() == 1 || run_.params->statistics_elements() == 0 || run_.config.sync_bn) return;
   const int64_t count = run_.params->statistics_elements();
-  Scale(run_.device, 1.0f / static_cast<float>(run_.comm.size()), run_.params->statistic_values(), count);
-  run_.device_comm()
-      .AllReduce(run_.params->statistic_values(), static_cast<size_t>(count), CommType::kF32, ReduceOp::kSum,
-                 run_.device.stream())
-      .Wait();
+  for (float* const statistics : {run_.params->statistic_values(), run_.params->statistic_averages()}) {
+    if (statistics == nullptr) continue;
+    Scale(run_.device, 1.0f / static_cast<float>(run_.comm.size()), statistics, count);
+    run_.device_comm()
+        .AllReduce(statistics, static_cast<size_t>(count), CommType::kF32, ReduceOp::kSum,
+                   run_.device.stream())
+        .Wait();
+  }
 }
 
 void TrainLoop::Save() {

@@ -158,11 +158,11 @@ absl::Status TrainSetup::BuildTrainingNetwork() {
 
 absl::Status TrainSetup::BuildNetworks() {
   RETURN_IF_ERROR(BuildTrainingNetwork());
-  ASSIGN_OR_RETURN(
-      params,
-      ParamStore::Create(net->Params(), device, /*training=*/true, net->wants_narrow_params(),
-                         {OptimizerState(config.optimizer),
-                          config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{}}));
+  ASSIGN_OR_RETURN(params, ParamStore::Create(
+                               net->Params(), device, /*training=*/true, net->wants_narrow_params(),
+                               {OptimizerState(config.optimizer),
+                                config.shard_optimizer ? ArenaSlice{comm.rank(), comm.size()} : ArenaSlice{},
+                                config.ema_decay > 0}));
   ASSIGN_OR_RETURN(const std::vector<LrScale> scales, LrScalesOf(config));
   ASSIGN_OR_RETURN(lr_scales, LrScalesOf(scales, *params));
   RETURN_IF_ERROR(ValidateFor(config, comm.size(), params->statistics_elements() > 0));
@@ -225,12 +225,16 @@ absl::Status TrainSetup::RestoreOrInitialize() {
   ASSIGN_OR_RETURN(const bool resumed, WithExitCode(Resume(), ExitCode::kCheckpoint));
   if (resumed) return absl::OkStatus();
   params->Initialize(config.seed);
-  return config.init_from.empty() ? absl::OkStatus()
-                                  : WithExitCode(LoadInitialWeights(), ExitCode::kCheckpoint);
+  if (!config.init_from.empty()) {
+    RETURN_IF_ERROR(WithExitCode(LoadInitialWeights(), ExitCode::kCheckpoint));
+  }
+  if (params->averages() != nullptr) params->StartAverages();
+  return absl::OkStatus();
 }
 
 absl::Status TrainSetup::LoadInitialWeights() {
-  const absl::StatusOr<Weights> weights = comm.rank() == 0 ? ImportWeights(config.init_from) : Weights();
+  const absl::StatusOr<Weights> weights =
+      comm.rank() == 0 ? ImportWeights(config.init_from, AverageOf(config)) : Weights();
   RETURN_IF_ERROR(Agree(comm, weights.status()));
   ASSIGN_OR_RETURN(const std::vector<std::string> warnings,
                    LoadWeights(*weights, *params, comm, net->model().num_classes));

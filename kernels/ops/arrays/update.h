@@ -64,4 +64,18 @@ struct UpdateArrays {
 DEEPER_BACKENDS(void, Update, Device& device, const UpdateRule& rule, const StepScalars* now,
                 const UpdateArrays& arrays);
 
+// An exponential moving average of values that change from step to step:
+//   average += (1 - d) * (x - average), where d = min(decay, (1 + step) / (10 + step))
+// d rises, so that the first values do not count for long (TensorFlow's ExponentialMovingAverage with
+// num_updates). `count` floats in the device's memory; `now` and `skip` as for Update.
+DEEPER_BACKENDS(void, UpdateAverage, Device& device, float decay, const StepScalars* now, const float* x,
+                float* average, int64_t count, const uint32_t* skip);
+
+// 1 - d.
+DEEPER_HD inline float ShareOfNewest(float decay, const StepScalars& now) {
+  const auto step = static_cast<float>(now.step);
+  const float warm = (1 + step) / (10 + step);
+  return 1 - (decay < warm ? decay : warm);
+}
+
 }  // namespace deeper

@@ -31,6 +31,10 @@ DEEPER_SIMD void UpdateRange(const Rule rule, const StepScalars now, const Updat
   }
 }
 
+DEEPER_SIMD void MoveTowards(const float* x, float share, float* average, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) average[i] += share * (x[i] - average[i]);
+}
+
 }  // namespace
 
 void UpdateCpu(Device& device, const UpdateRule& any, const StepScalars* now, const UpdateArrays& a) {
@@ -46,6 +50,17 @@ void UpdateCpu(Device& device, const UpdateRule& any, const StepScalars* now, co
       },
       any);
   if (a.narrow != nullptr) NarrowCpu(device, a.w, a.narrow, a.count);
+}
+
+void UpdateAverageCpu(Device&, float decay, const StepScalars* now, const float* x, float* average,
+                      int64_t count, const uint32_t* skip) {
+  if (skip != nullptr && *skip != 0) return;
+  const float share = ShareOfNewest(decay, *now);
+  Timed({"average", 3 * count * static_cast<int64_t>(sizeof(float))}, [&] {
+    ParallelFor(count, 4096, [&](int64_t begin, int64_t end) {
+      MoveTowards(x + begin, share, average + begin, end - begin);
+    });
+  });
 }
 
 }  // namespace deeper

@@ -46,6 +46,18 @@ struct UpdatePack {
   }
 };
 
+struct MoveTowards {
+  float decay;
+  const StepScalars* now;  // in device memory
+  const float* x;
+  float* average;
+  const uint32_t* skip;
+  DEEPER_HD void operator()(int64_t i) const {
+    if (skip != nullptr && *skip != 0) return;
+    average[i] += ShareOfNewest(decay, *now) * (x[i] - average[i]);
+  }
+};
+
 // A shard of the parameters may start at any address.
 bool Aligned(const UpdateArrays& a) {
   const auto at = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };
@@ -69,6 +81,11 @@ void Run(CudaDevice& device, const Rule& rule, const StepScalars* now, const Upd
 
 void UpdateCuda(Device& device, const UpdateRule& any, const StepScalars* now, const UpdateArrays& a) {
   std::visit([&](const auto& rule) { Run(AsCuda(device), rule, now, a); }, any);
+}
+
+void UpdateAverageCuda(Device& device, float decay, const StepScalars* now, const float* x, float* average,
+                       int64_t count, const uint32_t* skip) {
+  ForEach(AsCuda(device), {"average", 12 * count}, count, MoveTowards{decay, now, x, average, skip});
 }
 
 }  // namespace deeper

@@ -191,6 +191,57 @@ TEST(Loader, EvaluatesInOrderWithoutAugmentation) {
   EXPECT_THAT(seen, testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
 }
 
+// The samples that each of three epochs mirrors.
+std::vector<std::set<uint64_t>> Mirrored(LoaderOptions options) {
+  const NumberedImages dataset(100);
+  options.augment = Augment::kFlip;
+  std::vector<std::set<uint64_t>> mirrored(options.epochs);
+  for (options.rank = 0; options.rank < options.world; ++options.rank) {
+    for (const Copy& copy : ReadAll(dataset, options)) {
+      for (int64_t row = 0; row < copy.batch.rows; ++row) {
+        const float* const last = copy.images.data() + (row + 1) * kSide * kSide - kSide;
+        EXPECT_EQ(last[0] == 255, last[kSide - 1] != 255);
+        if (last[0] == 255) mirrored[copy.batch.epoch].insert(copy.samples[static_cast<size_t>(row)]);
+      }
+    }
+  }
+  return mirrored;
+}
+
+TEST(Loader, AlternateFlipsShowEachImageBothWaysInTwoEpochs) {
+  LoaderOptions options = SmallOptions();
+  options.flip = Flip::kAlternate;
+  const auto mirrored = Mirrored(options);
+  EXPECT_NEAR(static_cast<double>(mirrored[0].size()), 50, 20);
+  for (uint64_t sample = 0; sample < 100; ++sample) {
+    EXPECT_NE(mirrored[0].contains(sample), mirrored[1].contains(sample)) << sample;
+    EXPECT_EQ(mirrored[0].contains(sample), mirrored[2].contains(sample)) << sample;
+  }
+  options.world = 3;
+  EXPECT_EQ(Mirrored(options), mirrored);
+  options.seed = 10;
+  EXPECT_NE(Mirrored(options), mirrored);
+  options.flip = Flip::kRandom;
+  const auto random = Mirrored(options);
+  EXPECT_NE(random[0], random[2]);
+}
+
+TEST(Loader, MirrorMirrorsAll) {
+  const NumberedImages dataset(10);
+  LoaderOptions options = SmallOptions();
+  options.epochs = 1;
+  const std::vector<Copy> plain = ReadAll(dataset, options);
+  options.mirror = true;
+  const std::vector<Copy> mirrored = ReadAll(dataset, options);
+  ASSERT_EQ(plain.size(), mirrored.size());
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_EQ(plain[i].samples, mirrored[i].samples);
+    std::vector<float> images = plain[i].images;
+    for (auto row = images.begin(); row != images.end(); row += kSide) std::reverse(row, row + kSide);
+    EXPECT_EQ(images, mirrored[i].images);
+  }
+}
+
 // Three epochs, stopped and resumed in a hundred random places, each time on another number of ranks: the run
 // trains the same samples as a run without stops.
 TEST(Loader, StopsAndNumbersOfRanksLeaveNoTraceInTheSamples) {

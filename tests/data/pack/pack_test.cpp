@@ -63,6 +63,24 @@ PackOptions MixedFolder(const ScratchDir& dir) {
   return FolderOptions(dir);
 }
 
+TEST(PackFolder, HoldoutBecomesASplitOfItsOwn) {
+  const ScratchDir dir;
+  PackOptions options = MixedFolder(dir);
+  options.holdout = 2;
+  const absl::StatusOr<PackSummary> rest = Pack(options);
+  ASSERT_TRUE(rest.ok()) << rest.status();
+  options.input_split = options.split;
+  options.split = "holdout";
+  options.part = SourcePart::kHoldout;
+  const absl::StatusOr<PackSummary> held_out = Pack(options);
+  ASSERT_TRUE(held_out.ok()) << held_out.status();
+  EXPECT_EQ(rest->split.samples, 3);
+  EXPECT_EQ(held_out->split.samples, 2);
+  EXPECT_EQ((*OpenShards(dir / "out", "holdout"))->info().classes.size(), 2);
+  options.holdout = 5;
+  EXPECT_THAT(Error(options), AllOf(HasSubstr("--holdout=5"), HasSubstr("5 images")));
+}
+
 TEST(PackFolder, EveryKindOfImage) {
   const ScratchDir dir;
   const absl::StatusOr<PackSummary> summary = Pack(MixedFolder(dir));

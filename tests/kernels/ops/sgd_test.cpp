@@ -102,5 +102,31 @@ TEST(Sgd, DoesNotDependOnTheCut) {
   EXPECT_EQ(whole.m, parts.m);
 }
 
+// The average of `x`, which was `average` before, after one update.
+Values Averaged(float decay, int step, const Values& x, const Values& average, uint32_t skip = 0) {
+  Device& device = testing::TestDevice();
+  const DeviceArray<float> from(x, device), to(average, device);
+  const DeviceArray<StepScalars> now(std::vector<StepScalars>{{.step = step}}, device);
+  const DeviceArray<uint32_t> verdict(std::vector<uint32_t>{skip}, device);
+  UpdateAverage(device, decay, now.data(), from.data(), to.data(), static_cast<int64_t>(x.size()),
+                verdict.data());
+  return to.Read();
+}
+
+TEST(Average, DecaysAsTensorFlowsExponentialMovingAverage) {
+  const Values x = RandomValues(10007, 1), before = RandomValues(10007, 2);
+  for (const auto& [step, d] : {std::pair{1, 2.0 / 11}, {90, 91.0 / 100}, {891, 0.99}, {100000, 0.99}}) {
+    Doubles expected;
+    for (size_t i = 0; i < x.size(); ++i) expected.push_back(d * before[i] + (1 - d) * x[i]);
+    testing::ExpectClose(Averaged(0.99f, step, x, before), expected, 1e-6, "average");
+  }
+}
+
+TEST(Average, IgnoresStepsThatAreSkipped) {
+  const Values x = RandomValues(37, 1), before = RandomValues(37, 2);
+  EXPECT_EQ(Averaged(0.9f, 5, x, before, /*skip=*/1), before);
+  EXPECT_NE(Averaged(0.9f, 5, x, before, /*skip=*/0), before);
+}
+
 }  // namespace
 }  // namespace deeper

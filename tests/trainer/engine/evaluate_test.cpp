@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <thread>
 
@@ -21,10 +22,11 @@ constexpr int64_t kRows = 6, kClasses = 5;
 struct RankResult {
   absl::StatusOr<EvalResult> eval;
   std::vector<uint64_t> samples;  // passed to on_batch
+  std::vector<float> logits;      // [samples, kClasses]
 };
 
 // One rank of an evaluation of a split, which has this number of samples for this rank.
-RankResult EvaluateRank(Communicator& comm, int64_t samples) {
+RankResult EvaluateRank(Communicator& comm, int64_t samples, Tta tta = Tta::kNone, bool mirror = false) {
   Model model;
   model.image_size = 8;
   model.num_classes = kClasses;
@@ -41,10 +43,13 @@ RankResult EvaluateRank(Communicator& comm, int64_t samples) {
   LoaderOptions input;
   input.image_size = 8;
   input.rows = kRows;
+  input.mirror = mirror;
   RankResult result;
-  result.eval = Evaluate(*net, *device, *data, input, comm, [&](const Batch& batch, const float*) {
-    result.samples.insert(result.samples.end(), batch.samples, batch.samples + batch.rows);
-  });
+  result.eval =
+      Evaluate(*net, *device, *data, input, comm, tta, [&](const Batch& batch, const float* logits) {
+        result.logits.insert(result.logits.end(), logits, logits + batch.rows * kClasses);
+        result.samples.insert(result.samples.end(), batch.samples, batch.samples + batch.rows);
+      });
   return result;
 }
 
@@ -76,6 +81,35 @@ TEST(EvaluateTest, CountsEverySampleOnceOnAnyNumberOfRanks) {
       EXPECT_EQ(seen, all);
     }
   }
+}
+
+TEST(EvaluateTest, FlipAveragesTheLogitsOfMirrorImages) {
+  const auto comms = MakeThreadCommunicators(1);
+  const auto evaluate = [&](Tta tta, bool mirror) { return EvaluateRank(*comms[0], 40, tta, mirror); };
+  const RankResult plain = evaluate(Tta::kNone, false), mirrored = evaluate(Tta::kNone, true),
+                   both = evaluate(Tta::kFlip, false);
+  EXPECT_NE(plain.logits, mirrored.logits);
+  EXPECT_EQ(plain.samples, both.samples);
+  ASSERT_EQ(both.logits.size(), 40 * kClasses);
+  const auto data = MakeSyntheticDataset({.samples = 40, .height = 8, .width = 8, .classes = kClasses});
+  double loss = 0;
+  int64_t top1 = 0;
+  for (size_t i = 0; i < 40; ++i) {
+    const float* const row = both.logits.data() + i * kClasses;
+    double sum = 0;
+    for (size_t c = 0; c < kClasses; ++c) {
+      const size_t at = i * kClasses + c;
+      EXPECT_FLOAT_EQ(row[c], (plain.logits[at] + mirrored.logits[at]) / 2);
+      sum += std::exp(double{row[c]});
+    }
+    const int32_t label = data->label(static_cast<int64_t>(both.samples[i]));
+    loss += std::log(sum) - double{row[label]};
+    top1 += std::max_element(row, row + kClasses) - row == label;
+  }
+  EXPECT_NEAR(both.eval->loss, loss / 40, 1e-6);
+  EXPECT_EQ(both.eval->top1, top1);
+  EXPECT_EQ(both.eval->count, 40);
+  EXPECT_NE(both.eval->loss, plain.eval->loss);
 }
 
 // As with ranks whose directories differ: each takes 20 of 40 samples, or 18 of 36.

@@ -20,7 +20,7 @@ using testing::TestDevice;
 Model SmallGoogLeNet() {
   ModelOptions options;
   options.num_classes = 10;
-  options.small_stem = true;
+  options.stem = Stem::kSmall;
   return *MakeModel("googlenet", options);
 }
 

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
+
+#include "kernels/base/bf16.h"
 
 namespace deeper {
 namespace {
@@ -48,6 +51,41 @@ TEST(Optimizer, RatesAndMomentumAreThoseOfTheStep) {
   // Steps of 1 + 0.5 * 1 and 1 + 0.5 * 1.5.
   EXPECT_THAT(AfterTwoSteps({.name = "nesterov", .momentum = 0.5f}),
               Each(FloatEq(1 - 0.5f * 1.5f - 0.25f * 1.75f)));
+}
+
+TEST(Optimizer, KeepsAveragesOfValuesAndStatistics) {
+  Param statistic = OneWeight()[0];
+  statistic.name = statistic.spec.name = "mean";
+  statistic.spec.role = ParamRole::kRunningMean;
+  std::vector<Param> both = OneWeight();
+  both.push_back(statistic);
+  const auto device = MakeCpuDevice(1);
+  StateArenas arenas{OptimizerState("sgd")};
+  arenas.averages = true;
+  const auto params =
+      *ParamStore::Create(both, *device, /*training=*/true, /*narrow=*/true, std::move(arenas));
+  params->Initialize(1);
+  params->StartAverages();
+  std::fill_n(params->grads(), 16, 1.0f);
+  Optimizer optimizer({.momentum = 0, .first_step = 7, .ema_decay = 0.5f}, *params, *device);
+  optimizer.BeginStep(0.5f);
+  params->statistic_values()[3] = 8;
+  optimizer.Step();
+  // Step 8: decay 0.5, less than (1 + 8) / (10 + 8) is not.
+  const auto values = [&] { return std::vector<float>(params->values(), params->values() + 16); };
+  EXPECT_THAT(values(), Each(0.5f));
+  EXPECT_EQ(params->averages()[0], 0.75f);
+  EXPECT_EQ(params->statistic_averages()[3], (8 + 1) / 2.0f);
+
+  params->ExchangeAverages();
+  EXPECT_THAT(values(), Each(0.75f));
+  EXPECT_EQ(params->statistic_values()[3], 4.5f);
+  EXPECT_EQ(params->averages()[0], 0.5f);
+  EXPECT_EQ(static_cast<const bf16*>(params->narrow_values())[0].bits, ToBf16(0.75f).bits);
+  params->ExchangeAverages();
+  EXPECT_THAT(values(), Each(0.5f));
+  EXPECT_EQ(params->statistic_values()[3], 8);
+  EXPECT_EQ(static_cast<const bf16*>(params->narrow_values())[0].bits, ToBf16(0.5f).bits);
 }
 
 TEST(Optimizer, PatternsScaleTheRateOfParameters) {

@@ -47,6 +47,22 @@ TEST(Schedule, PolyFollowsItsClosedForm) {
   EXPECT_FLOAT_EQ(LearningRate(options, 500), 0.1f);
 }
 
+TEST(Schedule, LinearIsPolyWithPowerOne) {
+  const ScheduleOptions linear{.kind = ScheduleKind::kLinear,
+                               .base_lr = 0.5,
+                               .warmup_steps = 10,
+                               .total_steps = 110,
+                               .power = 7,
+                               .min_lr = 0.1};
+  for (const int64_t step : {0, 10, 35, 110, 500}) {
+    ScheduleOptions poly = linear;
+    poly.kind = ScheduleKind::kPoly;
+    poly.power = 1;
+    EXPECT_FLOAT_EQ(LearningRate(linear, step), LearningRate(poly, step)) << step;
+  }
+  EXPECT_FLOAT_EQ(LearningRate(linear, 60), 0.3f);
+}
+
 TEST(Schedule, CosineFollowsItsClosedForm) {
   const ScheduleOptions options{
       .kind = ScheduleKind::kCosine, .base_lr = 0.4, .warmup_steps = 20, .total_steps = 100, .min_lr = 0.04};

@@ -121,7 +121,7 @@ Outcome RunRank(Communicator& comm, int64_t rows, int steps, DType precision, De
     outcome.weights.insert(outcome.weights.end(), params->statistic_values(),
                            params->statistic_values() + params->statistics_elements());
   }
-  outcome.eval = *Evaluate(*eval_net, *device, *dataset, LoadFor(comm, rows), comm);
+  outcome.eval = *Evaluate(*eval_net, *device, *dataset, LoadFor(comm, rows), comm, Tta::kNone);
   return outcome;
 }
 

@@ -78,12 +78,15 @@ TEST(Models, HaveAsManyParametersAsPublished) {
 }
 
 TEST(Models, BatchNormReplacesEachBiasByScaleAndShift) {
-  const Model plain = Make("googlenet"), norm = Make("googlenet-bn");
-  int64_t biases = 0;
-  for (const auto& [name, elements] : Parameters(plain)) {
-    if (name.ends_with(".conv.bias")) biases += elements;
+  for (const std::string name : {"googlenet", "nin", "nin-cifar"}) {
+    const Model plain = Make(name), norm = Make(name + "-bn");
+    int64_t biases = 0;
+    for (const auto& [parameter, elements] : Parameters(plain)) {
+      if (parameter.ends_with(".conv.bias")) biases += elements;
+    }
+    EXPECT_GT(biases, 0);
+    EXPECT_EQ(CountTrained(norm), CountTrained(plain) + biases) << name;
   }
-  EXPECT_EQ(CountTrained(norm), CountTrained(plain) + biases);
 }
 
 TEST(Models, GoogLeNetHasTheShapesOfThePaper) {
@@ -159,6 +162,21 @@ TEST(Models, DropoutIsAnOption) {
   }
 }
 
+TEST(Models, DropoutRateLeavesAuxiliaryHeadsAlone) {
+  const auto rates = [](const ModelOptions& options) {
+    const Model model = Make("googlenet", options);
+    std::map<std::string, float> found;
+    for (const Node& node : model.nodes)
+      if (const auto* dropout = std::get_if<DropoutParams>(&node.op)) found[node.name] = dropout->p;
+    return found;
+  };
+  using Rates = std::map<std::string, float>;
+  EXPECT_EQ(rates({}), (Rates{{"aux1.dropout", 0.7f}, {"aux2.dropout", 0.7f}, {"dropout", 0.4f}}));
+  EXPECT_EQ(rates({.dropout_rate = 0.2f}),
+            (Rates{{"aux1.dropout", 0.7f}, {"aux2.dropout", 0.7f}, {"dropout", 0.2f}}));
+  EXPECT_EQ(rates({.dropout_rate = 0}).at("dropout"), 0);
+}
+
 TEST(Models, PoolsMaskTheReluThatTheyAloneRead) {
   const auto masked = [](const std::string& name) {
     const Model model = Make(name);
@@ -188,14 +206,23 @@ TEST(Models, PoolsMaskTheReluThatTheyAloneRead) {
 }
 
 TEST(Models, SmallStemKeepsTheMapsOfSmallImagesLarge) {
-  const Model model = Make("googlenet", {.small_stem = true});
+  const Model model = Make("googlenet", {.stem = Stem::kSmall});
   EXPECT_EQ(model.image_size, 32);
   EXPECT_FALSE(HasNode(model, "maxpool1"));
   EXPECT_EQ(OutputOf(model, "conv1"), (Shape{2, 64, 32, 32}));
   EXPECT_EQ(OutputOf(model, "inception3a"), (Shape{2, 256, 16, 16}));
   EXPECT_EQ(OutputOf(model, "aux1.pool"), (Shape{2, 512, 2, 2}));
   EXPECT_EQ(OutputOf(model, "inception5b"), (Shape{2, 1024, 4, 4}));
-  EXPECT_THAT(ErrorOf("vgg16", {.small_stem = true}), HasSubstr("vgg16 has no small stem"));
+  EXPECT_THAT(ErrorOf("vgg16", {.stem = Stem::kSmall}), HasSubstr("vgg16 has one stem"));
+}
+
+TEST(Models, MediumStemOmitsThePool) {
+  const Model model = Make("googlenet-bn", {.image_size = 28, .stem = Stem::kMedium});
+  EXPECT_FALSE(HasNode(model, "maxpool1"));
+  EXPECT_EQ(OutputOf(model, "conv1"), (Shape{2, 64, 14, 14}));
+  EXPECT_EQ(OutputOf(model, "inception3a"), (Shape{2, 256, 7, 7}));
+  EXPECT_EQ(OutputOf(model, "inception5b"), (Shape{2, 1024, 2, 2}));
+  EXPECT_THAT(ErrorOf("nin", {.stem = Stem::kMedium}), HasSubstr("nin has one stem"));
 }
 
 TEST(Models, TakeAnySizeOfImagesThatFits) {
@@ -203,6 +230,7 @@ TEST(Models, TakeAnySizeOfImagesThatFits) {
                                                                      {"googlenet-torchvision", 31},
                                                                      {"googlenet-bvlc", 47},
                                                                      {"nin", 67},
+                                                                     {"nin-bn", 67},
                                                                      {"nin-cifar", 7},
                                                                      {"alexnet", 63},
                                                                      {"vgg16", 32}}) {
