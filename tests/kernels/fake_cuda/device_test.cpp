@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "kernels/cuda/base/cuda_device.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 #include "kernels/ops/arrays/arrays.h"
+#include "tests/data/scratch.h"
 #include "tests/kernels/fake_cuda/fake_cuda.h"
 #include "tests/kernels/fake_cuda/run.h"
 #include "tests/kernels/test_device.h"
@@ -171,6 +173,28 @@ TEST_F(GpuDeviceTest, EveryFailureOfALibraryIsAStatus) {
 }
 
 using GpuDeviceDeathTest = GpuDeviceTest;
+
+// Whether the faulty launch itself reports the fault, or a later call.
+TEST_F(GpuDeviceDeathTest, AFaultOnTrialStaysOnRecord) {
+  ConvolutionProblem pooled = kConvolution;
+  pooled.pool_x = true;
+  for (const uint64_t seed : {0, 1}) {
+    const ScratchDir directory;
+    const auto plan = [&] {
+      Reset({.seed = seed, .own_kernels = fake_cuda::OwnKernels::kFault});
+      CudaOptions options;
+      options.plan_cache = directory / "plans";
+      const auto device = MakeCudaDevice(options).value();
+      (void)AsCuda(*device).Plan(pooled);
+    };
+    EXPECT_DEATH(plan(), "cudaErrorIllegalAddress: .* \\(on trial: own checked sm90 for convolution");
+    const std::filesystem::directory_iterator files(directory.path());
+    EXPECT_EQ(std::count_if(
+                  begin(files), end(files),
+                  [](const auto& file) { return absl::StrContains(file.path().string(), "plans.trial."); }),
+              1);
+  }
+}
 
 TEST_F(GpuDeviceDeathTest, APlanThatFailsIsNamed) {
   const auto run = [](const auto& problem, const char* call) {
