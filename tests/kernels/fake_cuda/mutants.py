@@ -25,7 +25,6 @@ SMALL = ("fake_cuda_tests", "*Training*nincifar_bf16")
 BRANCHES = ("fake_cuda_tests", "*Training*googlenet_fp32")
 RANKS = ("trainer_tests_on_fake_cuda", "*DeviceTraining.RanksChangeNothing/fp32")
 GUARD = ("trainer_tests_on_fake_cuda", "*DeviceTrainingGuard.ABadStepChangesNothing")
-TRIAL = ("fake_cuda_tests", "*AFaultOnTrialStaysOnRecord")
 NCCL_RECORDED = ("fake_nccl_tests", "*CollectivesAreRecorded*")
 NCCL_SUITE = ("fake_nccl_tests", "*AllReduceEveryType*Nccl2*")
 NCCL_THREADS = ("fake_nccl_tests", "*OneThreadAtATime*")
@@ -165,9 +164,6 @@ MUTANTS = {
         "      optimizer_.Step();",
         GUARD,
         r"memcmp|NE\(rank.State|rank.Step\(\).finite",
-    ),
-    "a trial ends before its fault shows": Mutant(
-        DEVICE, "      Synchronize();       // after a fault it ends the process, and the record stays\n", "", TRIAL, "Expected: .*own checked sm90"
     ),
     "a collective does not wait for the work before it": Mutant(
         NCCL,
