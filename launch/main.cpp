@@ -27,6 +27,7 @@
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/process.h"
+#include "launch/cli/version.h"
 
 namespace deeper {
 
@@ -83,7 +84,8 @@ bool AsksForHelp(const std::vector<std::string>& arguments) {
   return std::any_of(arguments.begin(), end, [](const auto& a) { return a == "--help" || a == "-h"; });
 }
 
-// `deeper`, `deeper help [COMMAND]`, `deeper COMMAND --help`. False if `arguments` do not ask for help.
+// `deeper`, `deeper help [COMMAND]`, `deeper COMMAND --help`, `deeper --version`. False if `arguments` do not
+// ask for help.
 bool ShowHelp(const Commands& commands, std::vector<std::string> arguments, std::FILE* out) {
   const auto show = [&](const std::string& text) {
     if (out != nullptr) std::fputs(text.c_str(), out);
@@ -94,6 +96,9 @@ bool ShowHelp(const Commands& commands, std::vector<std::string> arguments, std:
   if (help && arguments == std::vector<std::string>{"--markdown"}) return show(Markdown(commands));
   if (help && arguments == std::vector<std::string>{"exit-codes"}) return show(ExitCodesPage());
   if (help && arguments == std::vector<std::string>{"metrics"}) return show(MetricsPage());
+  if (help && arguments == std::vector<std::string>{"man"}) return show(ManPage(commands));
+  if (help && arguments == std::vector<std::string>{"completion"}) return show(BashCompletion(commands));
+  if (arguments == std::vector<std::string>{"--version"}) return show(VersionLine() + "\n");
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") return show(Overview(commands));
   if (!help && !AsksForHelp(arguments)) return false;
   const std::string first = arguments[0];

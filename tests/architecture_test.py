@@ -24,7 +24,7 @@ ROOMS = {
     "kernels/cuda/tensor_core": ("own convolution kernels for tensor cores", ("kernels/base", "kernels/cuda")),
     "kernels/cuda": ("CUDA devices: real, planning only, or absent from this build", ("kernels/base", "kernels/cuda")),
     "kernels/ops": ("every op, with its CPU and CUDA files side by side, and the table of ops", ("kernels",)),
-    "data/io": ("files, checksums and container formats: HDF5, tar, MAT, deflate, protobuf", ("kernels/base",)),
+    "data/io": ("files, checksums and container formats: HDF5, tar, WebDataset, CSV, MAT, deflate, protobuf", ("kernels/base",)),
     "data/image": ("images: decoding, resizing, random choices of augmentation", ("data/io", "kernels/base")),
     "data/load": ("data sets, order of samples, loader", ("data", "kernels/base")),
     "data/shards": ("packed shards: format, manifest, writing, reading, verifying, staging", ("data", "kernels/base")),

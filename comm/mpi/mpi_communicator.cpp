@@ -222,6 +222,14 @@ void MpiBaseline::AllGather(const void* mine, void* all, size_t bytes) {
   MPI_Allgather(mine, n, MPI_BYTE, all, n, MPI_BYTE, MPI_COMM_WORLD);
 }
 
+std::string MpiVersion() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const absl::string_view whole(text, static_cast<size_t>(length));
+  return std::string(whole.substr(0, whole.find_first_of(",\n")));
+}
+
 absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_elements) {
   DEEPER_CHECK(max_elements > 0 && max_elements <= size_t{1} << 28);
   int started = 0;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
@@ -17,6 +18,9 @@ namespace deeper {
 // `max_elements` elements: MPI counts in int, and Open MPI multiplies the counts. Errors: FailedPrecondition
 // if MPI was started before or does not support threads; Internal with MPI's message.
 absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_elements = size_t{1} << 28);
+
+// The library of this process: "Open MPI v4.1.4". May be called before MPI starts.
+std::string MpiVersion();
 
 // MPI's blocking collectives, called as in any MPI program, for comparison in `bench comm`. Use between
 // MakeMpiCommunicator and the end of that communicator, while none of its collectives is in progress. Counts

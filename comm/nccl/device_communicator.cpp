@@ -51,11 +51,12 @@ absl::StatusOr<DeviceTransport> ChooseTransport(const std::vector<GpuPlace>& pla
 }
 
 absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, Device& device,
-                                                          Transport wanted) {
+                                                          Transport wanted, bool tree_sums) {
   if (comm.size() == 1 || device.type() == DeviceType::kCpu) return DeviceCommunicator{};
   GpuPlace mine;
   gethostname(mine.host, sizeof mine.host - 1);
   CopyInto(mine.gpu, device.address());
+  CopyInto(mine.memory, device.uuid());
   CopyInto(mine.nccl_unavailable, std::string(LoadNccl().status().message()));
   std::vector<GpuPlace> places(static_cast<size_t>(comm.size()));
   comm.AllGather(&mine, places.data(), sizeof mine, {}).Wait();
@@ -63,9 +64,10 @@ absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, De
 
   DeviceCommunicator made;
   made.ranks_on_device = static_cast<int>(std::count_if(places.begin(), places.end(), [&](const auto& place) {
-    return std::strcmp(place.host, mine.host) == 0 && std::strcmp(place.gpu, mine.gpu) == 0;
+    return std::strcmp(place.host, mine.host) == 0 && std::strcmp(place.memory, mine.memory) == 0;
   }));
-  made.comm = transport.nccl ? MakeNcclCommunicator(comm, device) : MakeStagedCommunicator(comm, device);
+  made.comm =
+      transport.nccl ? MakeNcclCommunicator(comm, device, tree_sums) : MakeStagedCommunicator(comm, device);
   made.description = absl::StrCat(transport.nccl ? *LoadNccl() : "host memory", " (", transport.reason, ")");
   return made;
 }

@@ -16,6 +16,7 @@ namespace deeper {
 struct GpuPlace {
   char host[64] = {};
   char gpu[32] = {};                // Device::address()
+  char memory[40] = {};             // Device::uuid()
   char nccl_unavailable[160] = {};  // why; empty if NCCL is available
 };
 
@@ -44,8 +45,8 @@ struct DeviceCommunicator {
 
 // Collective. The result is for buffers in the memory of `device`; use `comm` for host memory. Both must
 // outlive the result. Errors, the same on every rank: those of ChooseTransport. If NCCL fails on a rank, it
-// ends the job through Abort.
+// ends the job through Abort. ReduceOp::kTreeSum needs `tree_sums`.
 absl::StatusOr<DeviceCommunicator> MakeDeviceCommunicator(Communicator& comm, Device& device,
-                                                          Transport wanted);
+                                                          Transport wanted, bool tree_sums = false);
 
 }  // namespace deeper

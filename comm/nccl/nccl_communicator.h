@@ -22,7 +22,10 @@ absl::StatusOr<std::string> LoadNccl();
 // would delay them.
 // NCCL failures end the job through inner.Abort, including those of peers and networks that NCCL detects
 // while the GPU works. So does an initialisation that takes longer than two minutes. A collective waits for
-// its peers without limit; the watchdog has one. No kTreeSum, no SumInBf16.
-std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& inner, Device& device);
+// its peers without limit; the watchdog has one. No SumInBf16, and kTreeSum only with `tree_sums`: each rank
+// then shares a communicator of NCCL with its partner at every level of the tree. A sum of two is the same in
+// any order, so NCCL's algorithms cannot change its bits.
+std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& inner, Device& device,
+                                                   bool tree_sums = false);
 
 }  // namespace deeper

@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
+
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 
@@ -32,7 +34,12 @@ std::string NcclLibrary::Version() const {
 }
 
 const absl::StatusOr<NcclLibrary>& Nccl() {
-  static const absl::StatusOr<NcclLibrary> library = NcclLibrary::Open("libnccl.so.2");
+  static const absl::StatusOr<NcclLibrary> library = [] {
+    // NCCL registers what a CUDA graph exchanges. Between nodes, some versions then hang in graphs with small
+    // and large all-gathers (NVIDIA/nccl#2389).
+    setenv("NCCL_GRAPH_REGISTER", "0", /*overwrite=*/0);
+    return NcclLibrary::Open("libnccl.so.2");
+  }();
   return library;
 }
 

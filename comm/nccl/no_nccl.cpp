@@ -13,7 +13,7 @@ absl::StatusOr<std::string> LoadNccl() {
   return Unimplemented(kBuiltWithoutNccl);
 }
 
-std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& inner, Device&) {
+std::unique_ptr<Communicator> MakeNcclCommunicator(Communicator& inner, Device&, bool) {
   inner.Abort(kCommunicationExitCode, kBuiltWithoutNccl);
   return nullptr;  // not reached
 }

@@ -59,7 +59,7 @@ class StagedCommunicator final : public Communicator {
    public:
     Pending(StagedCommunicator& comm, const Source& from, const Target& to, Collective collective)
         : comm_(comm), to_(to), collective_(std::move(collective)), in_(comm.TakeStaging(from.bytes)) {
-      if (to.data != from.data) out_ = comm.TakeStaging(to.bytes);
+      if (to.data != from.data || to.bytes != from.bytes) out_ = comm.TakeStaging(to.bytes);
       download_ = comm.device_.StartDownload(in_.data(), from.data, from.bytes);
     }
 

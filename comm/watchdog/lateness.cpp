@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 
 namespace deeper {
 namespace {
@@ -33,6 +36,26 @@ std::string AndOthers(int others) {
   return others == 0 ? "" : absl::StrCat(" (and ", others, others == 1 ? " more rank)" : " more ranks)");
 }
 
+// Ranks of GPUs wait for their device and for their peers in one call, so that they tie if one GPU hangs.
+std::string DescribeDeadlock(const Verdict& verdict, const std::string& limit) {
+  const std::string where = Describe(verdict.status.mark);
+  const std::string time = absl::StrFormat("for %.1f s %s", verdict.status.standing, limit);
+  if (verdict.others == 0)
+    return absl::StrCat("the only rank has waited ", time, ": ", where, ". Its device may hang");
+  const std::string all = absl::StrCat("all ranks have waited for each other ", time, "; ");
+  constexpr char kAdvice[] = ". A GPU may hang, or the network between the ranks may be down";
+  if (verdict.tied) return absl::StrCat(all, "none is behind the others: ", where, kAdvice);
+  const size_t named = std::min<size_t>(verdict.behind.size(), 8), more = verdict.behind.size() - named;
+  std::string behind;
+  if (named > 0) {
+    behind = absl::StrCat(named == 1 ? "rank " : "ranks ",
+                          absl::StrJoin(std::span(verdict.behind).first(named), ", "),
+                          more > 0 ? absl::StrCat(" and ", more, " more") : "", named == 1 ? " is" : " are",
+                          " behind step ", verdict.latest_step, " of the others; ");
+  }
+  return absl::StrCat(all, behind, "rank ", verdict.rank, " made the least progress: ", where, kAdvice);
+}
+
 std::string CauseOf(const RankStatus& gone) {
   if (gone.error == 0) return "its process ended (its output or the launcher's gives the reason)";
   return absl::StrCat("its connection failed: ", std::strerror(gone.error));
@@ -58,9 +81,17 @@ std::optional<Verdict> Judge(std::span<const RankStatus> ranks, double deadline)
     return !rank.left && rank.mark.waiting && StandsStill(rank, deadline);
   });
   if (!deadlock) return std::nullopt;
-  return Worst(
+  std::optional<Verdict> verdict = Worst(
       Kind::kDeadlock, ranks, [](const auto&) { return true; },
       [](const RankStatus& rank) { return -rank.mark.marks; });
+  verdict->tied = true;
+  for (const RankStatus& rank : ranks) {
+    verdict->tied = verdict->tied && rank.mark.marks == ranks.front().mark.marks;
+    verdict->latest_step = std::max(verdict->latest_step, rank.mark.step);
+  }
+  for (size_t i = 0; i < ranks.size(); ++i)
+    if (ranks[i].mark.step < verdict->latest_step) verdict->behind.push_back(static_cast<int>(i));
+  return verdict;
 }
 
 std::string Describe(const Verdict& verdict, double deadline) {
@@ -80,10 +111,7 @@ std::string Describe(const Verdict& verdict, double deadline) {
     case Verdict::Kind::kLate:
       return absl::StrFormat("%s has made no progress for %.1f s: %s %s", who, status.standing, where, limit);
     case Verdict::Kind::kDeadlock:
-      return absl::StrFormat(
-          "all ranks have waited for each other for %.1f s %s; rank %d made the least progress: %s. The "
-          "network between them may be down",
-          status.standing, limit, verdict.rank, where);
+      return DescribeDeadlock(verdict, limit);
   }
   return "";
 }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "comm/phase.h"
 
@@ -29,6 +30,10 @@ struct Verdict {
   int rank = 0;
   RankStatus status;
   int others = 0;  // other ranks with the same kind of verdict
+  // kDeadlock:
+  bool tied = false;             // no rank made less progress than another
+  int64_t latest_step = 0;       // of any rank
+  std::vector<int> behind = {};  // the ranks in an earlier step
 };
 
 // nullopt: nothing is wrong. Otherwise, in this order: a lost rank; a rank that was silent for the deadline;

@@ -7,11 +7,13 @@
 #include <jerror.h>
 #include <jpeglib.h>
 #include <png.h>
+#include <webp/decode.h>
 
 #include <algorithm>
 #include <csetjmp>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "kernels/base/check.h"
@@ -262,11 +264,48 @@ absl::Status ReadPng(std::span<const uint8_t> bytes, const Wanted& wanted, Image
   return CheckSize(*size);
 }
 
+// libwebp ignores what follows the image.
+absl::Status ReadWebp(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
+  WebPBitstreamFeatures features;
+  if (WebPGetFeatures(bytes.data(), bytes.size(), &features) != VP8_STATUS_OK)
+    return DataLoss("damaged WebP: no valid header");
+  if (features.has_animation != 0) return InvalidArgument("an animated WebP file; convert one of its images");
+  *size = {features.height, features.width};
+  if (!MakeRoom(wanted, *size, /*all=*/true)) return CheckSize(*size);
+  Image& image = *wanted.image;
+  const bool to_grey = image.channels == 1;
+  const int row_bytes = 3 * image.width;
+  if (to_grey) image.pixels.resize(3 * image.pixels.size());
+  if (WebPDecodeRGBInto(bytes.data(), bytes.size(), image.pixels.data(), image.pixels.size(), row_bytes) ==
+      nullptr)
+    return DataLoss("damaged WebP: its pixels are damaged or cut off");
+  if (to_grey) MakeGrey(&image);
+  return absl::OkStatus();
+}
+
+// The name of a format that is not read, or nullptr.
+const char* OtherFormat(std::span<const uint8_t> bytes) {
+  const std::string_view head(reinterpret_cast<const char*>(bytes.data()),
+                              std::min<size_t>(bytes.size(), 12));
+  const auto has = [&](size_t at, std::string_view magic) {
+    return head.substr(std::min(at, head.size()), magic.size()) == magic;
+  };
+  if (has(0, "GIF8")) return "GIF";
+  if (has(0, "BM")) return "BMP";
+  if (has(0, {"II*\0", 4}) || has(0, {"MM\0*", 4})) return "TIFF";
+  if (has(4, "ftypavif")) return "AVIF";
+  if (has(4, "ftypheic") || has(4, "ftypmif1")) return "HEIC";
+  return nullptr;
+}
+
 absl::Status ReadImage(std::span<const uint8_t> bytes, const Wanted& wanted, ImageSize* size) {
   const ImageFormat format = SniffImage(bytes);
   if (format == ImageFormat::kJpeg) return ReadJpeg(bytes, wanted, size);
   if (format == ImageFormat::kPng) return ReadPng(bytes, wanted, size);
-  return InvalidArgument(bytes.empty() ? "empty file" : "neither a JPEG nor a PNG file");
+  if (format == ImageFormat::kWebp) return ReadWebp(bytes, wanted, size);
+  if (const char* const other = OtherFormat(bytes))
+    return InvalidArgument("the format is ", other, ", which is not read; convert it to PNG");
+  return InvalidArgument(bytes.empty() ? "empty file" : "not a JPEG, PNG or WebP file");
 }
 
 }  // namespace
@@ -276,7 +315,9 @@ ImageFormat SniffImage(std::span<const uint8_t> bytes) {
     return bytes.size() >= size && std::memcmp(bytes.data(), magic, size) == 0;
   };
   if (starts_with("\xFF\xD8\xFF", 3)) return ImageFormat::kJpeg;
-  return starts_with("\x89PNG\r\n\x1A\n", 8) ? ImageFormat::kPng : ImageFormat::kUnknown;
+  if (starts_with("\x89PNG\r\n\x1A\n", 8)) return ImageFormat::kPng;
+  const bool webp = starts_with("RIFF", 4) && bytes.size() >= 12 && std::memcmp(&bytes[8], "WEBP", 4) == 0;
+  return webp ? ImageFormat::kWebp : ImageFormat::kUnknown;
 }
 
 absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes) {

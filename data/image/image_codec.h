@@ -1,4 +1,5 @@
-// Decodes and encodes JPEG and PNG files in memory. Detects the format from the bytes, never from a name.
+// Decodes JPEG, PNG and WebP files, and encodes JPEG, in memory. Detects the format from the bytes, never
+// from a name.
 //
 // Every variant becomes plain 8-bit grey or RGB: CMYK and YCCK (inverted, as Adobe writes them), 16 bits,
 // palettes, transparency (dropped), interlacing. Grey of colour is Pillow's weighted sum. Profiles, gamma and
@@ -18,14 +19,14 @@
 
 namespace deeper {
 
-enum class ImageFormat { kUnknown, kJpeg, kPng };
+enum class ImageFormat { kUnknown, kJpeg, kPng, kWebp };
 ImageFormat SniffImage(std::span<const uint8_t> bytes);
 
 // Larger images are refused before memory is allocated. The largest of ImageNet has 39 million pixels.
 constexpr int64_t kMaxImagePixels = int64_t{1} << 27;
 constexpr int kMaxImageSide = 65500;  // JPEG's
 
-// From the header alone. InvalidArgument: neither JPEG nor PNG. DataLoss: damaged. OutOfRange: too large.
+// From the header alone. InvalidArgument: another format. DataLoss: damaged. OutOfRange: too large.
 absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes);
 
 // Decodes to `channels` = 1 or 3, into *image (reuses its memory). Errors as ReadImageSize. *note, if
@@ -34,8 +35,8 @@ absl::StatusOr<ImageSize> ReadImageSize(std::span<const uint8_t> bytes);
 absl::Status DecodeImage(std::span<const uint8_t> bytes, int channels, Image* image,
                          std::string* note = nullptr);
 
-// Decodes the part of a JPEG that `choose` returns, or all of a PNG. The pixels equal those of the whole
-// image. Does not read the file beyond the part, and so does not detect damage there.
+// Decodes the part of a JPEG that `choose` returns, or all of another image. The pixels equal those of the
+// whole image. Does not read the file beyond the part, and so does not detect damage there.
 absl::Status DecodePart(std::span<const uint8_t> bytes, int channels, ChoosePart choose, Image* image);
 
 // Encodes an image within the limits above as JPEG without chroma subsampling. The same pixels give the same

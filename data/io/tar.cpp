@@ -123,7 +123,11 @@ class TarLister {
   }
 
   absl::Status Add(const Header& header) {
-    if (!ChecksumIsRight(header)) return DataLoss("missing or damaged tar header at byte ", at_);
+    if (!ChecksumIsRight(header)) {
+      if (absl::string_view(header.block.data(), 2) == "\x1f\x8b")
+        return InvalidArgument("compressed with gzip; decompress it with gunzip");
+      return DataLoss("missing or damaged tar header at byte ", at_);
+    }
     const std::optional<uint64_t> size = ParseNumber({&header.block[124], 12});
     if (!size) return DataLoss("tar header with a damaged size at byte ", at_);
     const absl::string_view extensions = "xgLK";

@@ -23,7 +23,8 @@ using ReadAt = std::function<absl::Status(uint64_t offset, void* data, size_t by
 
 // The regular files of the archive at [begin, end) of what `read` reads, in the archive's order, without
 // folders. Every member lies inside the archive. DataLoss: damaged, truncated, or not a tar archive.
-// Unimplemented: links, sparse files and other types without contiguous content of their own.
+// InvalidArgument: compressed. Unimplemented: links, sparse files and other types without contiguous content
+// of their own.
 absl::StatusOr<std::vector<TarMember>> ListTar(const ReadAt& read, uint64_t begin, uint64_t end);
 
 }  // namespace deeper

@@ -140,6 +140,7 @@ class RingLoader : public Loader {
     if (options_.packed) {
       batch.packed = slot.images.data();
       batch.packed_bytes = slot.images.bytes();
+      batch.packed_entries = PackedEntries(options_);
       std::ranges::copy(maker_.scales(), batch.scales.channel);
     } else {
       batch.images = slot.images.as<const float>();

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "data/image/augment.h"
@@ -67,6 +68,7 @@ struct Batch {
   const float* images = nullptr;      // [rows capacity, channels, image_size, image_size] NCHW, normalised
   const std::byte* packed = nullptr;  // instead of images; see SampleImages (kernels/ops/images.h)
   size_t packed_bytes = 0;
+  int64_t packed_entries = 0;       // PackedImages at its start
   PixelScales scales;               // of a packed batch
   const int32_t* labels = nullptr;  // [rows capacity]; -1 beyond `rows`
   // [rows capacity] The partner's label, and its share of the sample's loss.
@@ -100,6 +102,13 @@ class Loader {
 // The largest size of a packed batch. Where images differ in size, the loader's threads resize windows of
 // more than four times the output's pixels before packing them, and round to 8 bits.
 size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options);
+
+struct ByteRange {
+  size_t begin = 0, end = 0;
+};
+// The parts of a packed batch that SampleImages reads, in order. Where images differ in size, most have less
+// than the space of the largest. Parts with a small gap between them are one.
+std::vector<ByteRange> UsedParts(const Batch& batch);
 
 // `dataset` must outlive the loader. InvalidArgument: global_batch < world, no samples, sizes not positive,
 // channels that do not match.

@@ -13,19 +13,15 @@ namespace deeper {
 namespace {
 
 constexpr size_t kPackedAlignment = 64;  // of the parts of a packed batch
+constexpr size_t kSmallGap = 4096;       // costs less to copy than another copy
 
 bool Mixes(const LoaderOptions& options) {
   return options.mixup > 0 || options.cutmix > 0;
 }
 
-// Samples that a batch may hold: its rows, and partners from just before and just after them.
-int64_t Entries(const LoaderOptions& options) {
-  return options.rows + (Mixes(options) ? 2 : 0);
-}
-
 // Sizes in a packed batch: the header before the pixels, and the pixel space of one entry.
 size_t PackedHeaderBytes(const LoaderOptions& options) {
-  return RoundUp(static_cast<size_t>(Entries(options)) * sizeof(PackedImage), kPackedAlignment);
+  return RoundUp(static_cast<size_t>(PackedEntries(options)) * sizeof(PackedImage), kPackedAlignment);
 }
 size_t PackedImageBytes(const DatasetInfo& info, const LoaderOptions& options) {
   const int64_t pixels = info.height > 0 ? int64_t{info.height} * info.width
@@ -36,7 +32,27 @@ size_t PackedImageBytes(const DatasetInfo& info, const LoaderOptions& options) {
 }  // namespace
 
 size_t PackedBatchBytes(const DatasetInfo& info, const LoaderOptions& options) {
-  return PackedHeaderBytes(options) + static_cast<size_t>(Entries(options)) * PackedImageBytes(info, options);
+  return PackedHeaderBytes(options) +
+         static_cast<size_t>(PackedEntries(options)) * PackedImageBytes(info, options);
+}
+
+int64_t PackedEntries(const LoaderOptions& options) {
+  return options.rows + (Mixes(options) ? 2 : 0);
+}
+
+std::vector<ByteRange> UsedParts(const Batch& batch) {
+  const auto* const entries = reinterpret_cast<const PackedImage*>(batch.packed);
+  const auto count = static_cast<size_t>(batch.packed_entries);
+  std::vector<ByteRange> parts = {{0, count * sizeof(PackedImage)}};
+  for (size_t i = 0; i < count; ++i) {
+    const auto begin = static_cast<size_t>(entries[i].offset);
+    const int64_t bytes = int64_t{entries[i].height} * entries[i].width * entries[i].channels;
+    const bool repeats = begin < parts.back().end;  // an earlier image, or none
+    if (repeats) continue;
+    if (begin - parts.back().end > kSmallGap) parts.push_back({begin, begin});
+    parts.back().end = begin + static_cast<size_t>(bytes);
+  }
+  return parts;
 }
 
 absl::Status SampleMaker::FillRow(BatchInMaking& batch, int64_t row, Scratch& scratch) {

@@ -36,6 +36,9 @@ struct BatchInMaking {
   std::vector<float> partner_weights;
 };
 
+// Entries of a packed batch: its rows, and partners from just before and just after them.
+int64_t PackedEntries(const LoaderOptions& options);
+
 class SampleMaker {
  public:
   // scales: [channels]; grey: value of the mean pixel, 0 to 255.

@@ -37,9 +37,9 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
                                                        const PackProgress& progress) {
   ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options.format));
   const std::string& split = options.input_split.empty() ? options.split : options.input_split;
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<ImageSource> source,
-      format->open({options.input, options.output, split, known_classes, options.jobs, progress}));
+  ASSIGN_OR_RETURN(std::unique_ptr<ImageSource> source,
+                   format->open({options.input, options.output, split, known_classes, options.jobs, progress,
+                                 options.root}));
   if (options.holdout > 0) {
     absl::StatusOr<std::unique_ptr<ImageSource>> part =
         TakePart(std::move(source), options.part, options.holdout, options.holdout_seed);

@@ -18,7 +18,8 @@ namespace deeper {
 
 struct PackOptions {
   std::string format;         // of the input: a name of SourceFormats()
-  std::string input, output;  // directories; `output` is created
+  std::string input, output;  // directories; `output` is created. Some formats read a file or a pattern
+  std::string root;           // of SourceOptions
   std::string split = "train";
   std::string input_split;  // empty: `split`
   // > 0: packs only one of the two parts into which TakePart divides the input.

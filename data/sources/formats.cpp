@@ -7,7 +7,7 @@
 
 namespace deeper {
 
-OpenSource OpenIdx, OpenImagenet;  // each in the file of its name
+OpenSource OpenIdx, OpenImagenet, OpenKaggle, OpenWebdataset, OpenCsv;  // each in the file of its name
 
 namespace {
 
@@ -15,12 +15,21 @@ constexpr SourceFormat kFormats[] = {
     {"idx", OpenIdx, false,
      "IDX files such as MNIST's, plain or gzipped; splits val and test read the t10k files"},
     {"folder", OpenFolder, false,
-     "one folder per class, with JPEG and PNG files; its name is the class name"},
+     "one folder per class, with JPEG, PNG and WebP files; its name is the class name"},
     {"imagenet", OpenImagenet, true,
      "ImageNet 2012 as downloaded. train: ILSVRC2012_img_train.tar, or the 1000 tars in it;\n"
      "val: ILSVRC2012_img_val.tar or its files, with ILSVRC2012_devkit_t12.tar.gz or val.txt;\n"
      "both: folders named by wnid. Labels are the ranks of the sorted wnids. --strict\n"
      "requires 1,281,167 and 50,000 images of 1000 classes"},
+    {"kaggle", OpenKaggle, true,
+     "ImageNet 2012 from Kaggle, unpacked: ILSVRC/, LOC_synset_mapping.txt and, for val,\n"
+     "LOC_val_solution.csv. Labels and --strict as for imagenet"},
+    {"webdataset", OpenWebdataset, false,
+     "tar archives with members KEY.jpg (or another image) and KEY.cls or KEY.json. --input is a\n"
+     "folder of archives, an archive, or a pattern in quotes: 'train-{000..009}.tar', 'train-*.tar'"},
+    {"csv", OpenCsv, false,
+     "a CSV file of lines PATH,LABEL, or with a header that has the columns path and label;\n"
+     "--root is the folder of relative paths"},
 };
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "data/io/file.h"
 #include "data/io/tar.h"
 #include "data/sources/imagenet_labels.h"
+#include "data/sources/labels.h"
 #include "data/sources/listing.h"
 #include "data/sources/source.h"
 #include "kernels/base/jobs.h"
@@ -25,8 +26,6 @@ namespace deeper {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr int64_t kClasses = 1000, kTrainImages = 1281167, kValImages = 50000;
 
 // The members of the archive at [offset, offset + bytes) of `path`; bytes = 0 means the whole file.
 absl::StatusOr<std::vector<TarMember>> ListTarFile(const std::string& path, uint64_t offset = 0,
@@ -64,22 +63,6 @@ void AddClassTar(const std::string& name, ClassTar tar, std::vector<ClassTar>* t
   } else {
     warnings->push_back(absl::StrCat(name, " is not the archive of a class and is left out"));
   }
-}
-
-// The classes from classes.txt, other splits and the devkit, which must agree; empty if there are none.
-absl::StatusOr<std::vector<std::string>> KnownClasses(const SourceOptions& options,
-                                                      const std::optional<Devkit>& devkit) {
-  absl::StatusOr<std::vector<std::string>> listed = ListedClasses(options);
-  if (!listed.ok() || !devkit) return listed;
-  if (listed->empty()) return devkit->wnids;
-  if (*listed == devkit->wnids) return listed;
-  std::vector<std::string> differing, sorted = *listed;
-  std::ranges::sort(sorted);
-  std::ranges::set_symmetric_difference(sorted, devkit->wnids, std::back_inserter(differing));
-  return InvalidArgument(
-      "the ", devkit->wnids.size(), " classes of the devkit in ", options.input, " differ from the ",
-      listed->size(), " of classes.txt or of the splits already packed: ",
-      differing.empty() ? "their order differs" : absl::StrCat("only one of the two has ", differing[0]));
 }
 
 // The class archives in `input`, or in the training archive there, sorted; *paths receives their files.
@@ -155,19 +138,14 @@ absl::StatusOr<std::vector<ImageFile>> ListClasses(const std::vector<ClassTar>& 
 std::unique_ptr<ImageSource> MakeSource(const std::string& input, std::vector<std::string> archives,
                                         std::vector<ImageFile> images, std::vector<std::string> classes,
                                         const Lister& lister, std::vector<std::string> warnings) {
-  std::vector<bool> seen(classes.size());
-  for (const ImageFile& image : images) seen[static_cast<size_t>(image.label)] = true;
-  if (const auto missing = std::ranges::count(seen, false); missing > 0) {
-    const auto first = static_cast<size_t>(std::ranges::find(seen, false) - seen.begin());
-    warnings.push_back(absl::StrCat(missing, " classes have no images; the first is ", classes[first]));
-  }
   auto source = MakeFileSource(input, std::move(archives), std::move(images), std::move(classes));
   lister.Report(source.get());
   for (std::string& warning : warnings) source->Warn(std::move(warning));
+  WarnOfEmptyClasses(source.get());
   return source;
 }
 
-// options.known_classes is the result of KnownClasses(), here and in OpenVal.
+// options.known_classes is the result of ImagenetClasses(), here and in OpenVal.
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenTrain(const SourceOptions& options) {
   std::vector<std::string> paths, warnings, wnids;
   Lister lister(options);
@@ -254,27 +232,6 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenVal(const SourceOptions& option
   return MakeSource(input, std::move(paths), std::move(images), classes, lister, {});
 }
 
-// Warns about differences from the challenge's own data.
-void WarnOfCounts(bool train, ImageSource* source) {
-  const int64_t images = train ? kTrainImages : kValImages,
-                classes = static_cast<int64_t>(source->classes().size());
-  if (source->size() != images)
-    source->Warn(absl::StrCat(source->size(), " images; ImageNet 2012 has ", images));
-  if (classes != kClasses) source->Warn(absl::StrCat(classes, " classes; ImageNet 2012 has ", kClasses));
-}
-
-// Labels must be the ranks of the sorted wnids, as in models trained elsewhere.
-absl::Status CheckWnids(const std::vector<std::string>& classes, const std::string& input) {
-  const auto bad = std::ranges::find_if_not(classes, IsWnid);
-  if (bad != classes.end()) {
-    return InvalidArgument("class \"", *bad, "\" is not a wnid (n and 8 digits); --input=", input,
-                           " must hold one split of ImageNet");
-  }
-  if (std::ranges::is_sorted(classes)) return absl::OkStatus();
-  return InvalidArgument(
-      "the classes in classes.txt are not sorted; ImageNet's labels are the ranks of the sorted wnids");
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenImagenet(const SourceOptions& options) {
@@ -284,10 +241,11 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenImagenet(const SourceOptions& o
   }
   ASSIGN_OR_RETURN(const std::optional<Devkit> devkit, ReadDevkit(options.input));
   SourceOptions known = options;
-  ASSIGN_OR_RETURN(known.known_classes, KnownClasses(options, devkit));
+  ASSIGN_OR_RETURN(
+      known.known_classes,
+      ImagenetClasses(options, devkit ? devkit->wnids : std::vector<std::string>(), "the devkit"));
   ASSIGN_OR_RETURN(std::unique_ptr<ImageSource> source, train ? OpenTrain(known) : OpenVal(known, devkit));
-  RETURN_IF_ERROR(CheckWnids(source->classes(), options.input));
-  WarnOfCounts(train, source.get());
+  RETURN_IF_ERROR(CheckImagenet(options, source.get()));
   return source;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <span>
 #include <utility>
 
@@ -23,6 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int64_t kClasses = 1000, kTrainImages = 1281167, kValImages = 50000;
 constexpr char kDevkit[] = "ILSVRC2012_devkit_t12";
 constexpr char kMeta[] = "data/meta.mat", kTruth[] = "data/ILSVRC2012_validation_ground_truth.txt";
 constexpr size_t kMaxDevkitBytes = size_t{256} << 20;
@@ -114,6 +116,40 @@ absl::StatusOr<Devkit> ParseDevkit(const DevkitFiles& files) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::vector<std::string>> ImagenetClasses(const SourceOptions& options,
+                                                         const std::vector<std::string>& wnids,
+                                                         const std::string& where) {
+  absl::StatusOr<std::vector<std::string>> listed = ListedClasses(options);
+  if (!listed.ok() || wnids.empty() || *listed == wnids) return listed;
+  if (listed->empty()) return wnids;
+  std::vector<std::string> differing, sorted = *listed;
+  std::ranges::sort(sorted);
+  std::ranges::set_symmetric_difference(sorted, wnids, std::back_inserter(differing));
+  return InvalidArgument(
+      "the ", wnids.size(), " classes of ", where, " in ", options.input, " differ from the ", listed->size(),
+      " of classes.txt or of the splits already packed: ",
+      differing.empty() ? "their order differs" : absl::StrCat("only one of the two has ", differing[0]));
+}
+
+absl::Status CheckImagenet(const SourceOptions& options, ImageSource* source) {
+  const std::vector<std::string>& classes = source->classes();
+  const auto bad = std::ranges::find_if_not(classes, IsWnid);
+  if (bad != classes.end()) {
+    return InvalidArgument("class \"", *bad, "\" is not a wnid (n and 8 digits); --input=", options.input,
+                           " must hold one split of ImageNet");
+  }
+  if (!std::ranges::is_sorted(classes)) {
+    return InvalidArgument(
+        "the classes in classes.txt are not sorted; ImageNet's labels are the ranks of the sorted wnids");
+  }
+  const int64_t images = options.split == "train" ? kTrainImages : kValImages;
+  if (source->size() != images)
+    source->Warn(absl::StrCat(source->size(), " images; ImageNet 2012 has ", images));
+  if (std::ssize(classes) != kClasses)
+    source->Warn(absl::StrCat(classes.size(), " classes; ImageNet 2012 has ", kClasses));
+  return absl::OkStatus();
+}
 
 bool IsWnid(const std::string& name) {
   return name.size() == 9 && name[0] == 'n' &&

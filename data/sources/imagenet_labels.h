@@ -1,6 +1,6 @@
-// Labels of ImageNet's validation images, whose files do not contain them. Sources: the devkit, in its own
-// order of the classes, or Caffe's val.txt, in the order of the sorted wnids, which is also the order of the
-// labels here.
+// Classes of ImageNet, and labels of its validation images, whose files do not contain them. Sources: the
+// devkit, in its own order of the classes, or Caffe's val.txt, in the order of the sorted wnids, which is
+// also the order of the labels here.
 #pragma once
 
 #include <map>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "data/sources/source.h"
 
 namespace deeper {
 
@@ -24,6 +25,16 @@ absl::StatusOr<std::optional<Devkit>> ReadDevkit(const std::string& directory);
 
 // Labels by file name, from lines "<name> <label>"; nullopt if `path` does not exist.
 absl::StatusOr<std::optional<std::map<std::string, int>>> ReadLabelList(const std::string& path);
+
+// The classes from classes.txt, other splits, and the sorted `wnids` of `where`, which must agree; empty if
+// there are none.
+absl::StatusOr<std::vector<std::string>> ImagenetClasses(const SourceOptions& options,
+                                                         const std::vector<std::string>& wnids,
+                                                         const std::string& where);
+
+// Warns if the numbers of images and classes are not the challenge's. InvalidArgument: classes other than
+// sorted wnids; labels must be their ranks, as in models trained elsewhere.
+absl::Status CheckImagenet(const SourceOptions& options, ImageSource* source);
 
 // n00000000
 bool IsWnid(const std::string& name);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 
 #include "absl/strings/ascii.h"
@@ -30,9 +31,10 @@ class FileSource final : public ImageSource {
     constexpr uint64_t kMaxBytes = uint64_t{1} << 30;
     const ImageFile& image = images_[static_cast<size_t>(i)];
     const bool own_file = image.archive < 0;
-    ASSIGN_OR_RETURN(const File file, File::Open(own_file ? absl::StrCat(input_, "/", image.name)
-                                                          : archives_[static_cast<size_t>(image.archive)],
-                                                 O_RDONLY));
+    ASSIGN_OR_RETURN(const File file,
+                     File::Open(own_file ? (std::filesystem::path(input_) / image.name).string()
+                                         : archives_[static_cast<size_t>(image.archive)],
+                                O_RDONLY));
     ASSIGN_OR_RETURN(const uint64_t bytes, own_file ? file.Size() : image.bytes);
     if (bytes == 0) return DataLoss("empty file");
     if (bytes > kMaxBytes) return OutOfRange("file of ", bytes, " bytes");

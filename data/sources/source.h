@@ -53,7 +53,7 @@ class ImageSource {
 using PackProgress = std::function<void(const char* phase, int64_t done, int64_t total)>;
 
 struct SourceOptions {
-  std::string input;   // a directory
+  std::string input;   // a directory; some formats take a file or a pattern
   std::string output;  // a directory that is no part of the input, even if it lies inside
   std::string split;
   // The classes of the splits already packed into the output directory, or empty. The labels follow these,
@@ -62,6 +62,7 @@ struct SourceOptions {
   std::vector<std::string> known_classes;
   int jobs = 0;           // threads; 0: one per core
   PackProgress progress;  // or empty
+  std::string root;       // of relative paths in a list of images; empty: the folder of the list
 };
 
 using OpenSource = absl::StatusOr<std::unique_ptr<ImageSource>>(const SourceOptions& options);
@@ -81,7 +82,7 @@ absl::Status CheckAreClasses(const std::string& input, const std::string& what,
 struct ImageFile {
   std::string name;
   int label = 0;
-  int archive = -1;                // -1: the file input/name
+  int archive = -1;                // -1: the file `name`, relative to the input
   uint64_t offset = 0, bytes = 0;  // in the archive
 };
 

@@ -81,6 +81,9 @@ class Device {
   // Identifies the GPU of this rank within its machine by its PCI bus address. Ranks that share a GPU have
   // the same address. Empty without a GPU.
   virtual std::string address() const { return ""; }
+  // Identifies the memory of this rank's GPU within the machine: the UUID of the GPU, or of its MIG instance.
+  // The instances of a GPU have memory of their own, and the same address. Empty without a GPU.
+  virtual std::string uuid() const { return ""; }
   // Channels per block of an activation of this type; 1 where activations are kNhwc.
   virtual int64_t channel_block(DType dtype) const = 0;
   // How the device computes with bf16 operands.
@@ -100,6 +103,9 @@ class Device {
   // JoinUploads sees the copied data. The host memory may change after WaitForUploads. No other work may use
   // `to`.
   virtual void Upload(void* to, const void* from, size_t bytes) { Copy(to, from, bytes); }
+  // work() launches kernels, and nothing else. They run after the uploads so far, like these concurrently
+  // with the work on the device's stream, and JoinUploads and WaitForUploads include them.
+  virtual void RunAfterUploads(const std::function<void()>& work) { work(); }
   virtual void JoinUploads() {}
   virtual void WaitForUploads() {}
   // Copies from the device to the host. The copy waits for work enqueued before it and does not delay work
@@ -139,6 +145,8 @@ int AvailableCores();
 
 // `threads` is the number of OpenMP threads of every parallel loop and oneDNN primitive; 0: one per available
 // core. OpenMP keeps this number per calling thread, so make the device on the thread that runs the ops.
+// Of the library that CPU devices use, as loaded: "2.6.3".
+std::string OneDnnVersion();
 std::unique_ptr<Device> MakeCpuDevice(int threads = 0, CpuLayout layout = CpuLayout::kAuto);
 
 struct CudaOptions {

@@ -152,8 +152,8 @@ class Op {
   Op& operator=(const Op&) = delete;
 
   const OpNeeds& needs() const { return needs_; }
-  // Called once, before the first Forward. x must not alias other memory. y may alias x only where the op's
-  // header allows it.
+  // Called before the first Forward. x must not alias other memory. y may alias x only where the op's header
+  // allows it. On CUDA it may be called again, after Backward, with another x.
   virtual void Bind(const OpBinding& binding) { binding_ = binding; }
   // y is overwritten.
   virtual void Forward() = 0;
@@ -171,8 +171,9 @@ class Op {
   OpBinding binding_;
 };
 
-// values: [count], overwritten on every rank with the sum over ranks, with the same bits everywhere. Returns
-// when the sums are complete. Every rank must make the same number of calls with the same counts.
+// values: [count] in the device's memory, overwritten on every rank with the sum over ranks, with the same
+// bits everywhere. Later work on the device's stream sees the sums; on the CPU they are complete when it
+// returns. Every rank must make the same number of calls with the same counts.
 using SumOverRanks = std::function<void(double* values, size_t count)>;
 
 // Options for preparing an op.
@@ -186,7 +187,7 @@ struct OpOptions {
   // ones.
   bool fuse = false;
   // In training, batch norm takes its statistics over the counted rows of all ranks (StepContext::rows). It
-  // calls this function in Forward and in Backward. Empty: over all rows of its own x. CPU only.
+  // calls this function in Forward and in Backward. Empty: over all rows of its own x. No fused kernels.
   SumOverRanks sum_over_ranks = nullptr;
 };
 

@@ -174,6 +174,11 @@ int AvailableCores() {
   return static_cast<int>(cores.size());
 }
 
+std::string OneDnnVersion() {
+  const dnnl_version_t& v = *dnnl_version();
+  return std::to_string(v.major) + "." + std::to_string(v.minor) + "." + std::to_string(v.patch);
+}
+
 std::unique_ptr<Device> MakeCpuDevice(int threads, CpuLayout layout) {
   return std::make_unique<CpuDevice>(threads, layout);
 }

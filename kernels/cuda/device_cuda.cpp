@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/base/affinity.h"
 #include "kernels/base/cuda_check.h"
@@ -48,7 +49,7 @@ std::string CudaVersion(int version) {  // 13000
 
 struct Gpu {
   cudaDeviceProp properties = {};
-  std::string address;
+  std::string address, uuid;
   int driver = 0;  // the newest version of CUDA that the driver supports
 
   // The properties that a tuned plan depends on.
@@ -88,6 +89,7 @@ class GpuDevice final : public CudaDevice {
         trials_(trials),
         description_(gpu.Describe()),
         address_(gpu.address),
+        uuid_(gpu.uuid),
         compute_capability_(gpu.properties.major * 10 + gpu.properties.minor),
         plans_(options.plan_cache, gpu.Environment(options.deterministic)) {}
   Bf16Support bf16_support() const override {
@@ -113,6 +115,7 @@ class GpuDevice final : public CudaDevice {
 
   std::string Describe() const override { return description_; }
   std::string address() const override { return address_; }
+  std::string uuid() const override { return uuid_; }
 
   Buffer Allocate(size_t bytes) override {
     void* data = nullptr;
@@ -159,6 +162,15 @@ class GpuDevice final : public CudaDevice {
   }
   void Upload(void* to, const void* from, size_t bytes) override {
     if (bytes > 0) DEEPER_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, uploads_.get()));
+  }
+  void RunAfterUploads(const std::function<void()>& work) override {
+    if (profiling_) {  // a profile times launches one after the other
+      JoinUploads();
+      return work();
+    }
+    branch_ = uploads_.get();
+    work();
+    branch_ = nullptr;
   }
   void JoinUploads() override {
     DEEPER_CUDA_CHECK(cudaEventRecord(uploaded_.get(), uploads_.get()));
@@ -285,7 +297,7 @@ class GpuDevice final : public CudaDevice {
 
   const CudaOptions options_;
   const TrialOptions trials_;
-  const std::string description_, address_;
+  const std::string description_, address_, uuid_;
   const int compute_capability_;  // 90
   const CudaStream stream_ = MakeCudaStream(), uploads_ = MakeCudaStream(), downloads_ = MakeCudaStream();
   const CudaEvent uploaded_ = MakeCudaEvent(), computed_ = MakeCudaEvent(), forked_ = MakeCudaEvent();
@@ -384,6 +396,7 @@ absl::StatusOr<Gpu> OpenGpu(int index) {
     return FailedPrecondition("--device=cuda: GPU ", index, " cannot be used: ", ToString(error));
   }
   gpu.address = address;
+  gpu.uuid = absl::BytesToHexString({gpu.properties.uuid.bytes, sizeof gpu.properties.uuid.bytes});
   return gpu;
 }
 

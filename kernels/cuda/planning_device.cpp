@@ -50,7 +50,14 @@ class DevicelessGpu final : public PlanningDevice {
     const auto [entry, is_new] = workspaces_.try_emplace(ToString(problem), 0);
     if (is_new) entry->second = Workspace(problem);
     ASSIGN_OR_RETURN(const size_t workspace_bytes, entry->second);
-    return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, workspace_bytes);
+    Launch launch = LaunchOf(problem);
+    // With this workspace, cuDNN first copies a slice of the channels there, and reads it again.
+    const size_t copy =
+        static_cast<size_t>(problem.n * problem.h * problem.w * problem.c) * SizeOf(problem.dtype);
+    const bool reads_slice = problem.pass == ConvolutionProblem::Pass::kBackwardWeights && !problem.pool_x &&
+                             problem.PitchOfX() > problem.c;
+    if (reads_slice && workspace_bytes >= copy) launch.bytes += 2 * static_cast<int64_t>(copy);
+    return std::make_unique<AlgorithmPlan>(*this, launch, nullptr, workspace_bytes);
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
     return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, cublaslt::kMaxWorkspaceBytes);

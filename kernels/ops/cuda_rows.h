@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/base/check.h"
+#include "kernels/base/op.h"
 #include "kernels/base/tensor.h"
 #include "kernels/cuda/base/cuda_for_each.h"
 #include "kernels/ops/join.h"
@@ -43,10 +44,15 @@ inline int64_t BytesOf(const TensorDesc& desc) {
 struct RowTiles {
   int64_t rows = 0;  // in total
   int64_t size = 1;  // rows per tile; the last may have fewer
+  // In device memory: only the rows of its StepContext::rows images count, of `pixels` rows each. nullptr:
+  // all.
+  const StepContext* step = nullptr;
+  int64_t pixels = 0;
 
   DEEPER_HD int64_t count() const { return (rows + size - 1) / size; }
-  // Number of the tile's first row. A tile ends where the next one starts.
-  DEEPER_HD int64_t begin(int64_t tile) const { return std::min(tile * size, rows); }
+  DEEPER_HD int64_t counted() const { return step == nullptr ? rows : std::min(rows, step->rows * pixels); }
+  // Number of the tile's first row. A tile ends where the next one starts; it may have none that count.
+  DEEPER_HD int64_t begin(int64_t tile) const { return std::min(tile * size, counted()); }
 };
 
 inline bool IsRows(const TensorDesc& desc) {

@@ -31,9 +31,6 @@ absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x) {
 }
 
 MadeOp MakeOp(const OpParams& params, const TensorDesc& x, const OpOptions& options, Device& device) {
-  if (options.sum_over_ranks && device.type() != DeviceType::kCpu) {
-    return Unimplemented(options.name, ": batch norm over all ranks is supported on CPUs only");
-  }
   return std::visit([&](const auto& p) { return Make(p, x, options, device); }, params);
 }
 

@@ -34,7 +34,7 @@ bool TakesSlices(const OpParams& params);
 absl::StatusOr<OpShape> InferOp(const OpParams& params, const Shape& x);
 
 // Prepares the op on the device. Errors: as InferOp, and Unimplemented if the backend has no kernel for a
-// layout, a type, or OpOptions::sum_over_ranks.
+// layout or a type.
 MadeOp MakeOp(const OpParams& params, const TensorDesc& x, const OpOptions& options, Device& device);
 
 }  // namespace deeper

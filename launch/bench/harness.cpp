@@ -6,6 +6,7 @@
 #include "comm/agree.h"
 #include "kernels/base/status.h"
 #include "launch/cli/run_config.h"
+#include "launch/cli/version.h"
 #include "trainer/run/inputs.h"
 
 namespace deeper {
@@ -55,7 +56,7 @@ absl::Status BenchTraining::Prepare(RunConfig config, int64_t batch, Communicato
   const OptimizerOptions options = {.momentum = static_cast<float>(config_.momentum)};
   optimizer_ = std::make_unique<Optimizer>(options, *params_, *device_);
   optimizer_->BeginStep(static_cast<float>(config_.lr));
-  recording_ = device_->MakeRecording();
+  for (auto& recording : recordings_) recording = device_->MakeRecording();
   single_ = MakeSingleCommunicator();
   repeated_ = std::make_unique<OneBatch>(images_);
   accumulator_ = std::make_unique<GradientAccumulator>(*params_, *device_);
@@ -76,7 +77,7 @@ void PrintBenchmark(nlohmann::ordered_json json, nlohmann::ordered_json settings
                     const std::string& hardware) {
   json["settings"] = std::move(settings);
   json["hardware"] = hardware;
-  json["versions"] = {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}};
+  json["versions"] = Versions();
   std::printf("%s\n", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
 }
 

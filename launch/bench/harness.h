@@ -27,7 +27,7 @@ class BenchTraining {
   void Load() { net_->Load(images_, config_.seed); }
   // Enqueues forward, backward and update, from the second time as a recording if the device has these.
   void Step() {
-    recording_->Run([this] { StepUnrecorded(); });
+    recordings_[net_->image_buffer()]->Run([this] { StepUnrecorded(); });
   }
   void StepUnrecorded();
   // A step of training on the batch: TrainStep::Run.
@@ -46,7 +46,7 @@ class BenchTraining {
   std::unique_ptr<Network> net_;
   std::unique_ptr<ParamStore> params_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<Recording> recording_;
+  std::unique_ptr<Recording> recordings_[Network::kImageBuffers];
   std::unique_ptr<Loader> loader_, repeated_;
   Batch images_;
   std::unique_ptr<Communicator> single_;

@@ -64,12 +64,14 @@ class BenchOpCommand final : public Command {
               {"batch", &batch_, "images per run", Range(1, 1e6)},
               {"warmup", &warmup_, "untimed runs at the start", Range(2)},
               {"repeats", &repeats_, "measurements, of which the median is reported", Range(1)},
-              {"runs", &runs_, "runs per measurement", Range(1)},
+              {"runs", &runs_, "runs per measurement, which includes one launch from the host and one wait",
+               Range(0, 1e6, "20 with --device=cuda, else 1")},
               {"seed", &config_.seed, "seed of parameters and data"}}}};
   }
 
   absl::Status Run(const Invocation& call) override {
     RETURN_IF_ERROR(Validate(config_));
+    if (runs_ == 0) runs_ = config_.device == DeviceType::kCuda ? 20 : 1;
     DatasetInfo images;
     images.channels = 3;
     ASSIGN_OR_RETURN(const Model model, ModelFor(config_, images, /*training=*/true));
@@ -216,7 +218,7 @@ class BenchOpCommand final : public Command {
   RunConfig config_;
   const GpuSpec* gpu_ = nullptr;
   std::string op_ = "all";
-  int warmup_ = 3, repeats_ = 10, runs_ = 1;
+  int warmup_ = 3, repeats_ = 10, runs_ = 0;
   int64_t batch_ = 32;
 };
 

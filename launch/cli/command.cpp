@@ -130,7 +130,9 @@ std::string Overview(const std::vector<std::unique_ptr<Command>>& commands, cons
           absl::StrCat(
               "`deeper ", prefix,
               "COMMAND --help` describes a command "
-              "and its flags. `deeper help exit-codes` and `deeper help metrics` print these references."),
+              "and its flags. `deeper help exit-codes` and `deeper help metrics` print these references. "
+              "`deeper --version` lists the versions of its libraries. `deeper help completion` "
+              "prints a script for bash and zsh, `deeper help man` a manual page."),
           columns));
   return out;
 }

@@ -58,6 +58,10 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(const std::vector<std::strin
 std::string Overview(const std::vector<std::unique_ptr<Command>>& commands, const std::string& group = "");
 std::string HelpOf(Command& command);
 std::string Markdown(const std::vector<std::unique_ptr<Command>>& commands);
+// For section 1 of the manual pages, in roff: `deeper help man`.
+std::string ManPage(const std::vector<std::unique_ptr<Command>>& commands);
+// A script for bash, and for zsh with bashcompinit, that completes commands, flags and values of flags.
+std::string BashCompletion(const std::vector<std::unique_ptr<Command>>& commands);
 // docs/reference/exit-codes.md and metrics.md.
 std::string ExitCodesPage();
 std::string MetricsPage();

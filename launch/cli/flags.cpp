@@ -1,5 +1,6 @@
 // ParseFlags, of launch/cli/command.h.
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -64,6 +65,10 @@ class Parser {
     const bool takes_next = !has_value && !IsBool(flag);
     if (takes_next && next == nullptr) return InvalidArgument(argument.place, parts[0], " needs a value");
     const std::string value = has_value ? parts[1] : takes_next ? next->text : negated ? "false" : "true";
+    if (std::exchange(last_, flag) == flag && flag->once) {
+      return InvalidArgument(argument.place, parts[0], " is given twice, the second time as ", value,
+                             "; put a pattern into quotes, or the shell expands its braces");
+    }
     if (flag == &flagfile_) {
       RETURN_IF_ERROR(ParseFile(argument, value));
     } else if (value.empty() && flag->ValueText().empty()) {
@@ -107,6 +112,7 @@ class Parser {
 
   const Flag flagfile_ = {"flagfile", static_cast<std::string*>(nullptr), ""};
   std::vector<const Flag*> flags_ = {&flagfile_};
+  const Flag* last_ = nullptr;
   std::vector<std::string> operands_;
   std::vector<std::string> open_files_;
 };

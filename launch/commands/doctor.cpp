@@ -15,6 +15,7 @@
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
 #include "launch/cli/run_config.h"
+#include "launch/cli/version.h"
 #include "nlohmann/json.hpp"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/train_step.h"
@@ -311,7 +312,7 @@ class DoctorCommand final : public Command {
               {"efficiency", prediction_.efficiency}}},
             {"bottleneck", Bottleneck(prediction_)},
             {"advice", Advice(step_, cluster_, kRing, prediction_)},
-            {"versions", {{"deeper", DEEPER_VERSION}, {"compiler", __VERSION__}}}};
+            {"versions", Versions()}};
   }
 
   const int columns_ = TextColumns(stdout, 160);

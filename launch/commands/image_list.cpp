@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 bool IsImage(const fs::path& path) {
   const std::string ending = absl::AsciiStrToLower(path.extension().string());
-  return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
+  return ending == ".jpg" || ending == ".jpeg" || ending == ".png" || ending == ".webp";
 }
 
 bool IsHidden(const fs::path& path) {
@@ -36,7 +36,7 @@ absl::Status AddFolder(const std::string& folder, std::vector<std::string>& imag
       found.push_back(entry->path().string());
   }
   if (error) return IoError("list", folder, error.value());
-  if (found.empty()) return NotFound("folder ", folder, " has no files *.jpg, *.jpeg or *.png");
+  if (found.empty()) return NotFound("folder ", folder, " has no files *.jpg, *.jpeg, *.png or *.webp");
   std::ranges::sort(found);
   images.insert(images.end(), found.begin(), found.end());
   return absl::OkStatus();

@@ -8,7 +8,7 @@
 
 namespace deeper {
 
-// Each operand is a file, a folder (its JPEG and PNG files, also in sub-folders, in alphabetical order,
+// Each operand is a file, a folder (its JPEG, PNG and WebP files, also in sub-folders, in alphabetical order,
 // without hidden ones), a pattern of the shell such as "photos/*.jpg" if no file has this name, or "-": names
 // from the standard input, one per line. NotFound: a folder or pattern without images. Names of files are not
 // checked.

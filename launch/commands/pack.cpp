@@ -27,8 +27,8 @@ with a checksum per sample and per file. The same input gives the same bytes. Af
 same command again; it keeps the shards that are complete and sound. Formats of the input:
 )";
   for (const SourceFormat& format : SourceFormats()) {
-    const std::string help = absl::StrReplaceAll(format.help, {{"\n", "\n" + std::string(21, ' ')}});
-    absl::StrAppendFormat(&details, "  --format=%-8s  %s\n", format.name, help);
+    const std::string help = absl::StrReplaceAll(format.help, {{"\n", "\n" + std::string(23, ' ')}});
+    absl::StrAppendFormat(&details, "  --format=%-10s  %s\n", format.name, help);
   }
   return details +
          "If the input has no class names, pack reads them from its file classes.txt, one per line.";
@@ -45,7 +45,9 @@ CommandText Text() {
           R"(deeper pack --format=idx --input=/data/fashion-mnist --output=datasets/fashion-mnist
 deeper pack --format=folder --input=photos/train --output=datasets/photos --encoding=jpeg --resize=256
 deeper pack --format=idx --input=/data/fashion-mnist --output=datasets/tuning --holdout=5000
-deeper pack --format=imagenet --input=tars --output=datasets/imagenet --encoding=jpeg --strict)",
+deeper pack --format=imagenet --input=tars --output=datasets/imagenet --encoding=jpeg --strict
+deeper pack --format=webdataset '--input=wds/train-{000..009}.tar' --output=datasets/wds --encoding=jpeg
+deeper pack --format=csv --input=labels.csv --root=photos --output=datasets/photos)",
   };
 }
 
@@ -104,7 +106,9 @@ class PackCommand final : public Command {
     constexpr double kAny = Range::kAny;
     return {{"Files",
              {{"format", OneOf(&o.format, FormatNames()), "format of the input"},
-              {"input", &o.input, "directory to read"},
+              {"input", &o.input, "directory to read, or what the format says", {}, "", true},
+              {"root", &o.root,
+               "folder that the relative paths of --format=csv begin at; empty: that of the CSV file"},
               {"output", &o.output, "directory to write; several splits may share it"},
               {"split", &o.split, "name of this split: train, val, ..."},
               {"holdout", &o.holdout,
@@ -127,6 +131,8 @@ class PackCommand final : public Command {
   absl::Status Run(const Invocation&) override {
     if (options_.format.empty() || options_.input.empty() || options_.output.empty())
       return InvalidArgument("needs --format=FORMAT, --input=DIR and --output=DIR");
+    if (!options_.root.empty() && options_.format != "csv")
+      return InvalidArgument("--root applies to --format=csv only");
     ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options_.format));
     const bool sorted_by_class = format->train_sorted_by_class && options_.split == "train";
     options_.shuffle = static_cast<uint64_t>(shuffle_ >= 0 ? shuffle_ : sorted_by_class ? 1 : 0);

@@ -26,7 +26,7 @@ constexpr CommandText kText = {
     .summary = "classifies image files",
     .operands = "IMAGE|FOLDER|PATTERN|-...",
     .details =
-        R"(Prints the most likely classes of JPEG and PNG images, with their probabilities. Images may have any
+        R"(Prints the most likely classes of JPEG, PNG and WebP images, with their probabilities. Images may have any
 size, in colour or grey. A folder stands for all images in it and its sub-folders; "-" reads names of images
 from the standard input, one per line. Network, class names and normalisation come from the checkpoint. A
 message on standard error names each file that cannot be read; the exit code is then 3.)",

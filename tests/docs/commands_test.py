@@ -8,6 +8,8 @@ appear, in this order, where numbers may differ and a line `...` stands for any 
 by bash -eu in a directory of its own with `launch` and `recipes` of the checkout and `photos/train`, `photos/val` with pictures of cats and dogs.
 Comments in the page steer this:
     <!-- not run: needs a GPU -->       before a block: or "needs a cluster", or "run by FILE", where FILE of the checkout runs it
+    <!-- python: PACKAGE ... -->        before a ```python block: /usr/bin/python3 runs it here. Without these packages, in build/tools/interchange
+                                        or where Python looks, everything else is run and the page counts as not run
     <!-- setup: COMMAND -->             runs COMMAND at this place; a reader does not see it
     <!-- shortened: --flag=value ... -->  from here, `deeper train` takes these values in place of the page's, so that the test is short
 """
@@ -24,16 +26,22 @@ import PIL.Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MARK = r"<!-- (?P<key>not run|setup|shortened): (?P<value>.*?) -->"
-FENCE = r"^```(?P<kind>sh|console)[^\n]*\n(?P<text>.*?)^```$"
+MARK = r"<!-- (?P<key>not run|python|setup|shortened): (?P<value>.*?) -->"
+FENCE = r"^```(?P<kind>sh|console|python)[^\n]*\n(?P<text>.*?)^```$"
 BLOCK = re.compile(f"(?:{MARK})|(?:{FENCE})", re.DOTALL | re.MULTILINE)
 REASONS = "needs a GPU", "needs a cluster"
+TOOLS = ROOT / "build/tools/interchange"
 LIMIT_S = 300
 
 
 def plain(line):
     """A line without what differs from run to run: numbers and the width of columns."""
     return " ".join(re.sub(r"\d+(\.\d+)?(e[-+]?\d+)?", "0", line).split())
+
+
+def is_missing(package):
+    tried = subprocess.run(["/usr/bin/python3", "-c", f"import {package}"], env=os.environ | {"PYTHONPATH": str(TOOLS)}, capture_output=True)
+    return tried.returncode != 0
 
 
 def commands_and_output(text):
@@ -50,10 +58,10 @@ def commands_and_output(text):
 
 
 class Page:
-    """What a page asks for: steps (line, script, expected output), and complaints about its marks."""
+    """What a page asks for: steps (line, script, expected output), packages that are missing, and complaints about its marks."""
 
     def __init__(self, text):
-        self.steps, self.complaints, skip = [], [], None
+        self.steps, self.missing, self.complaints, skip, packages = [], [], [], None, None
         for match in BLOCK.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
             if match["key"] == "not run":
@@ -61,6 +69,14 @@ class Page:
                 runner = skip.removeprefix("run by ")
                 if skip not in REASONS and (runner == skip or not (ROOT / runner).exists()):
                     self.complaints.append(f"line {line}: not run: {skip!r} is no reason ({', '.join(REASONS)}, run by FILE)")
+            elif match["key"] == "python":
+                packages = match["value"].split()
+            elif match["kind"] == "python":
+                missing = [package for package in packages or [] if is_missing(package)]
+                self.missing += missing
+                if packages and not missing:
+                    self.steps.append((line, f"PYTHONPATH={TOOLS} /usr/bin/python3 - <<'END_OF_PYTHON'\n{match['text']}END_OF_PYTHON", []))
+                packages = None
             elif match["key"] == "setup":
                 self.steps.append((line, match["value"], []))
             elif match["key"] == "shortened":
@@ -128,6 +144,8 @@ class CommandsOfThePages(unittest.TestCase):
             for text in expected:
                 if text.strip() not in ("", "..."):
                     self.assertTrue(plain(text) in lines, f"line {line}: the page shows {text!r}; printed was\n{printed[str(line)]}")
+        if read.missing:
+            self.skipTest(f"its Python needs {read.missing}; the rest was run")
 
 
 def add_page(page):
@@ -146,6 +164,10 @@ class Marks(unittest.TestCase):
         self.assertIn("is no reason", Page("<!-- not run: too slow -->\n```sh\nx\n```\n").complaints[0])
         self.assertIn("is no reason", Page("<!-- not run: run by no/such/file -->\n```sh\nx\n```\n").complaints[0])
         self.assertEqual(Page("<!-- not run: needs a GPU -->\n```sh\nx\n```\n```sh\ny\n```\n").steps, [(5, "y\n", [])])
+
+    def test_python(self):
+        page = Page("<!-- python: json -->\n```python\nimport json\n```\n```python\nnot run\n```\n<!-- python: no_such -->\n```python\nx\n```\n")
+        self.assertEqual(([line for line, _, _ in page.steps], page.missing), ([2], ["no_such"]))
 
     def test_output(self):
         self.assertEqual(commands_and_output("$ a \\\n    b\n1 step\n...\n"), ("a \\\n    b", ["1 step", "..."]))

@@ -8,12 +8,13 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
 import unittest.mock
 
 import h5py
 import numpy
 
-from cli import DATA, TRAIN, USAGE, Cli, events, flip_bit, main, run, write_png
+from cli import DATA, DEEPER, TRAIN, USAGE, Cli, events, flip_bit, main, run, write_png
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = ["pack", "verify", "describe", "doctor", "train", "eval", "predict", "export", "import", "checkpoint list", "checkpoint diff",
@@ -27,6 +28,44 @@ def sample_position(shard):
 
 
 class Manual(Cli):
+    def test_version(self):
+        line = self.succeeds("--version")
+        self.assertRegex(line, r"^deeper \d+\.\d+\.\d+( \([0-9a-f]{7,}(-dirty)?\))?, \S+ \S+.*, oneDNN \d+\.\d+\.\d+, HDF5 1\.\d+\.\d+, \S.*\n$")
+        version = re.search(r"oneDNN (\S+),", line)[1]
+        linked = subprocess.run(["ldd", DEEPER], capture_output=True, text=True, check=True).stdout
+        self.assertIn(f"libdnnl.so.{version.split('.')[0]} ", linked)
+
+    def complete(self, line, breaks=" =:"):
+        """What bash proposes at the end of `line`."""
+        script = (f'source <("$0" help completion); COMP_WORDBREAKS="{breaks}"; COMP_LINE="$1"; COMP_POINT=${{#1}}; _deeper; '
+                  'printf "%s\\n" "${COMPREPLY[@]}"')
+        done = subprocess.run(["bash", "-c", script, DEEPER, line], capture_output=True, text=True, check=True, cwd=self.dir)
+        self.assertEqual(done.stderr, "")
+        return done.stdout.split()
+
+    def test_completion(self):
+        (self.dir / "some.flags").write_text("")
+        self.assertEqual(self.complete("deeper tr"), ["train"])
+        self.assertIn("--version", self.complete("deeper "))
+        self.assertEqual(self.complete("deeper checkpoint "), ["list", "diff", "reshard"])
+        self.assertEqual(self.complete("deeper train --lr_sch"), ["--lr_schedule="])
+        self.assertEqual(self.complete("deeper train --lr_schedule=co"), ["constant", "cosine"])
+        self.assertEqual(self.complete("deeper train --lr_schedule=co", breaks=" "), ["--lr_schedule=constant", "--lr_schedule=cosine"])
+        self.assertEqual(self.complete("deeper train --lr=0.1 --au"), ["--aux=", "--aux_weight=", "--augment="])
+        self.assertEqual(self.complete("deeper train --aux=f"), ["false"])
+        self.assertEqual(self.complete("deeper train --flagfile=so"), ["some.flags"])
+        self.assertEqual(self.complete("deeper bench step --b"), ["--batch="])
+        self.assertEqual(self.complete("deeper predict so"), ["some.flags"])
+
+    def test_manual_page(self):
+        page = self.succeeds("help", "man")
+        for words in ".TH DEEPER 1", ".SH deeper bench step", "\\fB\\-\\-lr_schedule\\fR=constant":
+            self.assertIn(words, page)
+        if shutil.which("groff") is None:
+            self.skipTest("needs groff")
+        done = subprocess.run(["groff", "-man", "-Tascii", "-ww"], input=page, capture_output=True, text=True, check=True)
+        self.assertEqual(done.stderr, "")
+
     def test_overview(self):
         for arguments in [], ["--help"], ["help"]:
             overview = self.succeeds(*arguments)

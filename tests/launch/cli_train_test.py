@@ -18,7 +18,7 @@ from cli import CHECKPOINT, DATA, MODEL, NOT_FINITE, TRAIN, USAGE, Cli, events, 
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "python"))
 
-from deeper import load_state_dict  # noqa: E402
+from deeper import load_state_dict
 
 
 def shards(step_directory):
@@ -286,6 +286,21 @@ class Training(Cli):
         (self.dir / "idx-more" / "classes.txt").write_text("\n".join([*digits[:9], "nine"]))
         self.succeeds("pack", "--format=idx", f"--input={self.dir}/idx-more", f"--output={self.dir}/other-names", "--split=val")
         self.fails(DATA, ["1 class (nine)", "1 class (9)"], *evaluate, f"--data={self.dir}/other-names")
+
+    def test_weights_of_as_many_other_classes(self):
+        source, other = self.dir / "idx-animals", self.dir / "animals"
+        shutil.copytree(self.dir / "idx", source)
+        (source / "classes.txt").write_text("".join(f"animal {i}\n" for i in range(10)))
+        self.succeeds("pack", "--format=idx", f"--input={source}", f"--output={other}")
+        said, saved = "the classifiers start anew: mlpconv3.2.conv.weight, mlpconv3.2.conv.bias", load_state_dict(self.step_20)
+        for data, anew in (self.data, False), (other, True):
+            start = self.dir / f"start-{data.name}"
+            printed = self.succeeds("train", *TRAIN, f"--data={data}", "--val_split=none", f"--init_from={self.step_20}", "--freeze=*",
+                                    "--max_steps=1", f"--checkpoint_dir={start}", ranks=2)
+            self.assertEqual(said in " ".join(printed.split()), anew, printed)
+            for name, value in load_state_dict(start).items():
+                kept = not (anew and name.startswith("mlpconv3.2."))
+                self.assertEqual(numpy.array_equal(value, saved[name]), kept, name)
 
     def test_weights_of_other_programs(self):
         exported, bare, parts = (self.dir / f"{name}.h5" for name in ("exported", "bare", "parts"))

@@ -34,12 +34,12 @@ TEXTS = {"input": READS, "data": READS, "val_data": READS, "checkpoint": READS, 
          "metrics_out": WRITES_FILE, "logits_out": WRITES_FILE, "trace": WRITES_FILE, "json": WRITES_FILE, "profile": WRITES_FILE,
          "output": WRITES_FILE, "pack output": WRITES_DIRECTORY, "checkpoint reshard output": WRITES_DIRECTORY, "tensorboard": WRITES_DIRECTORY,
          "checkpoint_dir": WRITES_DIRECTORY, "stage_dir": WRITES_DIRECTORY, "dir": WRITES_DIRECTORY,
-         "split": NAME, "train_split": NAME, "val_split": NAME, "resume": NAME, "op": NAME, "collective": NAME, "mpirun": NAME,
+         "root": NAME, "split": NAME, "train_split": NAME, "val_split": NAME, "resume": NAME, "op": NAME, "collective": NAME, "mpirun": NAME,
          "mean": NUMBERS, "std": NUMBERS, "ranks": NUMBERS, "predict": NUMBERS}
 # On a CPU, --plan_cache has no effect, as its help says.
 WITHOUT_EFFECT = {"plan_cache"}
 EMPTY_IS_NONE = {"classes", "freeze", "lr_scale", "val_data", "init_from", "verify checkpoint", "calibration", "metrics_out", "logits_out", "trace",
-                 "json", "tensorboard", "checkpoint_dir", "stage_dir", "mean", "std", "profile", "predict"}
+                 "root", "json", "tensorboard", "checkpoint_dir", "stage_dir", "mean", "std", "profile", "predict"}
 NEW_NAMES = {"word", "nan", "bytes"}
 ACCEPTED = {READS: set(), NAME: set(), NUMBERS: set(), WRITES_FILE: NEW_NAMES | {"file"}, WRITES_DIRECTORY: NEW_NAMES | {"missing", "directory"}}
 MAKES_ITS_DIRECTORY = {"metrics_out", "trace"}

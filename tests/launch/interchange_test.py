@@ -20,7 +20,8 @@ sys.path[:0] = [str(cli.ROOT / "python"), str(cli.ROOT / "build/tools/interchang
 import deeper  # noqa: E402
 
 SIZE = 112
-MODELS = "googlenet", "googlenet-naive", "googlenet-bn", "googlenet-torchvision", "googlenet-bvlc", "nin", "nin-bn", "nin-cifar", "nin-cifar-bn", "alexnet", "vgg16"
+MODELS = ("googlenet", "googlenet-naive", "googlenet-bn", "googlenet-torchvision", "googlenet-bvlc", "nin", "nin-bn", "nin-cifar",
+          "nin-cifar-bn", "alexnet", "vgg16")
 
 
 class Photos(cli.Cli):

@@ -2,7 +2,9 @@
 (https://mlflow.org/docs/latest/rest-api.html). track_test.py was also run against MLflow's own server."""
 import http.server
 import json
+import pathlib
 import re
+import sys
 import threading
 import urllib.parse
 
@@ -148,3 +150,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+if __name__ == "__main__":  # mlflow_server.py FILE: runs until it is killed; FILE receives the URL
+    pathlib.Path(sys.argv[1]).write_text(MlflowServer().url)

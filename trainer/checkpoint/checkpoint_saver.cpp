@@ -81,13 +81,12 @@ void Snapshot::Visit(const std::function<void(const float* values, int64_t count
   }
 }
 
-absl::StatusOr<std::unique_ptr<CheckpointSaver>> CheckpointSaver::Create(std::string directory,
-                                                                         const Retention& retention,
-                                                                         const ParamStore& params,
-                                                                         Communicator& comm, Device& device,
-                                                                         const DirectoryLock* lock) {
-  std::unique_ptr<CheckpointSaver> saver(
-      new CheckpointSaver(std::move(directory), retention, params, comm, device, lock));
+absl::StatusOr<std::unique_ptr<CheckpointSaver>> CheckpointSaver::Create(
+    std::string directory, const Retention& retention, const ParamStore& params, Communicator& comm,
+    Device& device, const DirectoryLock* lock, Communicator* device_comm) {
+  std::unique_ptr<CheckpointSaver> saver(new CheckpointSaver(std::move(directory), retention, params, comm,
+                                                             device, lock,
+                                                             device_comm == nullptr ? comm : *device_comm));
   absl::Status room;
   for (Snapshot& snapshot : saver->snapshots_) {
     absl::StatusOr<Snapshot> made = Snapshot::Create(saver->tensors_, saver->range_, device);
@@ -99,12 +98,14 @@ absl::StatusOr<std::unique_ptr<CheckpointSaver>> CheckpointSaver::Create(std::st
 }
 
 CheckpointSaver::CheckpointSaver(std::string directory, const Retention& retention, const ParamStore& params,
-                                 Communicator& comm, Device& device, const DirectoryLock* lock)
+                                 Communicator& comm, Device& device, const DirectoryLock* lock,
+                                 Communicator& device_comm)
     : directory_(std::move(directory)),
       retention_(retention),
       params_(params),
       comm_(comm),
       peers_(comm.Duplicate()),
+      device_comm_(device_comm),
       device_(device),
       lock_(lock),
       tensors_(StateTensors(params, WithOptimizer::kYes)),
@@ -150,7 +151,7 @@ void CheckpointSaver::TakeSnapshot(Snapshot& snapshot) {
     const float* whole = tensor.arena;
     if (params_.IsSharded(whole)) {
       const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(float);
-      comm_.AllGather(tensor.arena, params_.grads(), bytes, {}).Wait();
+      device_comm_.AllGather(tensor.arena, params_.grads(), bytes, device_.stream()).Wait();
       whole = params_.grads();
     }
     snapshot.Take(device_, tensor.arena, whole);

@@ -67,13 +67,11 @@ struct SaveReport {
 class CheckpointSaver {
  public:
   // Collective. All must outlive the saver. `params` are for training; their slice of the state is that of
-  // comm's rank. A save fails if `lock`, on rank 0, is lost: Aborted. ResourceExhausted: no memory for the
-  // copies.
-  static absl::StatusOr<std::unique_ptr<CheckpointSaver>> Create(std::string directory,
-                                                                 const Retention& retention,
-                                                                 const ParamStore& params, Communicator& comm,
-                                                                 Device& device,
-                                                                 const DirectoryLock* lock = nullptr);
+  // comm's rank. `device_comm`: the same ranks, for memory of the device; nullptr: `comm`. A save fails if
+  // `lock`, on rank 0, is lost: Aborted. ResourceExhausted: no memory for the copies.
+  static absl::StatusOr<std::unique_ptr<CheckpointSaver>> Create(
+      std::string directory, const Retention& retention, const ParamStore& params, Communicator& comm,
+      Device& device, const DirectoryLock* lock = nullptr, Communicator* device_comm = nullptr);
   // Collective: waits for running saves, whose reports are lost.
   ~CheckpointSaver();
   CheckpointSaver(const CheckpointSaver&) = delete;
@@ -97,7 +95,7 @@ class CheckpointSaver {
   };
 
   CheckpointSaver(std::string directory, const Retention& retention, const ParamStore& params,
-                  Communicator& comm, Device& device, const DirectoryLock* lock);
+                  Communicator& comm, Device& device, const DirectoryLock* lock, Communicator& device_comm);
   void AwaitFewerJobsThan(size_t count);
   void TakeSnapshot(Snapshot& snapshot);
 
@@ -116,6 +114,7 @@ class CheckpointSaver {
   const ParamStore& params_;
   Communicator& comm_;                         // of the thread that trains
   const std::unique_ptr<Communicator> peers_;  // of the thread that saves
+  Communicator& device_comm_;                  // of the thread that trains
   Device& device_;
   const DirectoryLock* const lock_;  // may be null
   const std::vector<StateTensor> tensors_;

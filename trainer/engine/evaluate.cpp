@@ -1,5 +1,6 @@
 #include "trainer/engine/evaluate.h"
 
+#include <memory>
 #include <vector>
 
 #include "comm/agree.h"
@@ -32,14 +33,16 @@ absl::Status EvaluateMine(Network& net, Device& device, Loader& loader, Loader* 
   std::vector<float> logits, others;
   if (on_batch || mirrored != nullptr) logits.resize(static_cast<size_t>(rows * net.model().num_classes));
   if (mirrored != nullptr) others.resize(logits.size());
+  std::unique_ptr<Recording> recordings[Network::kImageBuffers];
+  for (auto& recording : recordings) recording = device.MakeRecording();
   const auto forward = [&](const Batch& batch) {
     net.Load(batch, /*seed=*/0);
-    net.Forward();
-    device.Synchronize();
+    recordings[net.image_buffer()]->Run([&] { net.Forward(); });
   };
+  const bool reads_later = on_batch != nullptr || mirrored != nullptr;
+  absl::StatusOr<Batch> batch = loader.Next();
   for (int64_t number = 0;; ++number) {
     EnterPhase(Phase::kEvaluation, number);
-    absl::StatusOr<Batch> batch = loader.Next();
     if (absl::IsOutOfRange(batch.status())) return absl::OkStatus();
     if (!batch.ok()) return WithExitCode(batch.status(), ExitCode::kData);
     if (mirrored != nullptr) {
@@ -49,10 +52,17 @@ absl::Status EvaluateMine(Network& net, Device& device, Loader& loader, Loader* 
       net.ReadLogits(others.data());
     }
     forward(*batch);
+    if (!reads_later) {  // Next returns the batch's memory to the loader
+      device.WaitForUploads();
+      batch = loader.Next();
+      if (batch.ok()) net.Stage(*batch);
+    }
+    device.Synchronize();
     if (!logits.empty()) net.ReadLogits(logits.data());
     for (size_t i = 0; i < others.size(); ++i) logits[i] = (logits[i] + others[i]) / 2;
     sum += mirrored == nullptr ? net.results().front() : ResultOf(*batch, logits, rows, device);
     if (on_batch) on_batch(*batch, logits.data());
+    if (reads_later) batch = loader.Next();
   }
 }
 
@@ -76,6 +86,7 @@ absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset&
   HeadResult sum;
   absl::Status mine = loader.status();
   mine.Update(mirrored.status());
+  if (mine.ok()) mine = net.ReserveUploads(PackedBatchBytes(dataset.info(), preset));
   if (mine.ok()) mine = EvaluateMine(net, device, **loader, mirrored->get(), on_batch, sum);
   RETURN_IF_ERROR(Agree(comm, mine));
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -32,6 +33,19 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Prepare(const Model& model, co
   RETURN_IF_ERROR(network->PrepareOps());
   network->PlanBuffers();
   return network;
+}
+
+size_t Network::LeastArenaBytes(const Model& model, int64_t rows, DType precision) {
+  const absl::StatusOr<std::vector<NodeShape>> shapes = InferShapes(model, rows);
+  DEEPER_CHECK(shapes.ok(), std::string(shapes.status().message()));
+  std::set<int> inputs;
+  int64_t elements = 0;
+  for (size_t node = 0; node < model.nodes.size(); ++node) {
+    const NodeShape& shape = (*shapes)[node];
+    if (!shape.op.params.empty() && inputs.insert(model.nodes[node].input).second)
+      elements += shape.x.elements();
+  }
+  return static_cast<size_t>(elements) * SizeOf(precision);
 }
 
 absl::Status Network::PrepareOps() {
@@ -101,14 +115,16 @@ void Network::PlanBuffers() {
     last = std::max(last, time);
   };
 
-  images_ = add(images_desc_.bytes(), 0, 0);
+  const bool two = has_two_image_buffers();
+  images_[0] = add(images_desc_.bytes(), 0, two ? 2 * nodes : 0);
+  images_[1] = two ? add(images_desc_.bytes(), 0, 2 * nodes) : images_[0];
   buffers_.resize(ops_.size());
   size_t workspace_bytes = 0;
   for (int node = 0; node < nodes; ++node) {
     const OpNeeds& needs = ops_[static_cast<size_t>(node)]->needs();
     NodeBuffers& own = buffers_[static_cast<size_t>(node)];
     const int input = model_.nodes[static_cast<size_t>(node)].input;
-    const int x = input == kImages ? images_ : buffers_[static_cast<size_t>(input)].y;
+    const int x = input == kImages ? images_[0] : buffers_[static_cast<size_t>(input)].y;
     own.y = add(needs.y.bytes(), node, node);
     extend(x, node);
     workspace_bytes = std::max(workspace_bytes, needs.workspace_bytes);
@@ -195,7 +211,7 @@ void Network::BindOps(ParamStore& params) {
   for (size_t node = 0; node < ops_.size(); ++node) {
     OpBinding& binding = bindings[node];
     const int input = model_.nodes[node].input;
-    binding.x = At(input == kImages ? images_ : buffers_[static_cast<size_t>(input)].y);
+    binding.x = At(input == kImages ? images_[0] : buffers_[static_cast<size_t>(input)].y);
     binding.y = At(buffers_[node].y);
     for (const int part : buffers_[node].dy) binding.dy.push_back(At(part));
     for (const int part : buffers_[node].dx) binding.dx.push_back(At(part));
@@ -209,6 +225,7 @@ void Network::BindOps(ParamStore& params) {
     binding.workspace = At(workspace_);
     binding.step = ControlAt(control_).step;
     ops_[node]->Bind(binding);
+    if (input == kImages && has_two_image_buffers()) image_readers_.push_back({ops_[node].get(), binding});
   }
   piece_of_node_.assign(ops_.size(), -1);
   for (size_t node = ops_.size(); node-- > 0;) {
@@ -238,6 +255,16 @@ void Network::Configure(LoaderOptions& options) const {
   options.allocate = [this](size_t bytes) { return device_.AllocateStaging(bytes); };
 }
 
+absl::Status Network::ReserveUploads(size_t bytes) {
+  if (device_.type() == DeviceType::kCpu || incoming_.bytes() >= bytes) return absl::OkStatus();
+  incoming_ = {};
+  incoming_ = device_.Allocate(bytes);
+  if (incoming_.data() != nullptr) return absl::OkStatus();
+  return ResourceExhausted("no memory for ", bytes >> 20,
+                           " MiB of incoming images: use a smaller --micro_batch "
+                           "(in other commands: --batch)");
+}
+
 void Network::Stage(const Batch& batch) {
   DEEPER_CHECK(!staged_, "one batch at a time");
   staged_ = true;
@@ -245,25 +272,34 @@ void Network::Stage(const Batch& batch) {
   const size_t bytes = batch.packed != nullptr
                            ? batch.packed_bytes
                            : static_cast<size_t>(images_desc_.shape.elements()) * sizeof(float);
-  Buffer& buffer = incoming_[!in_use_];
-  if (buffer.bytes() < bytes) buffer = device_.Allocate(bytes);
-  DEEPER_CHECK(buffer.data() != nullptr, "no memory for incoming images: use a smaller --micro_batch");
-  device_.Upload(buffer.data(),
-                 batch.packed != nullptr ? static_cast<const void*>(batch.packed) : batch.images, bytes);
+  const absl::Status room = ReserveUploads(bytes);
+  DEEPER_CHECK(room.ok(), std::string(room.message()));
+  if (batch.packed == nullptr) {
+    device_.Upload(incoming_.data(), batch.images, bytes);
+  } else {
+    for (const auto& [begin, end] : UsedParts(batch))
+      device_.Upload(incoming_.data() + begin, batch.packed + begin, end - begin);
+  }
+  void* const images = At(images_[!image_buffer_]);
+  device_.RunAfterUploads([&] {
+    if (batch.packed != nullptr) {
+      SampleImages(device_, incoming_.data(), batch.scales, images_desc_, images);
+    } else {
+      PlaceImages(device_, incoming_.as<float>(), images_desc_, images);
+    }
+  });
 }
 
 void Network::Load(const Batch& batch, uint64_t seed) {
   if (!staged_) Stage(batch);
   staged_ = false;
-  in_use_ = !in_use_;
+  image_buffer_ = !image_buffer_;
   device_.JoinUploads();
-  const Buffer& buffer = incoming_[in_use_];
-  if (batch.packed != nullptr) {
-    SampleImages(device_, buffer.data(), batch.scales, images_desc_, At(images_));
-  } else {
-    PlaceImages(device_, buffer.data() == nullptr ? batch.images : buffer.as<float>(), images_desc_,
-                At(images_));
+  for (ImageReader& reader : image_readers_) {
+    reader.binding.x = At(images_[image_buffer_]);
+    reader.op->Bind(reader.binding);
   }
+  if (device_.type() == DeviceType::kCpu) PlaceImages(device_, batch.images, images_desc_, At(images_[0]));
   LoadLabels(batch, seed);
 }
 

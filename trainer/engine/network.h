@@ -39,6 +39,10 @@ class Network {
   static absl::StatusOr<std::unique_ptr<Network>> Prepare(const Model& model, const NetworkOptions& options,
                                                           Device& device);
 
+  // A lower bound of arena_bytes() of any network of this model for training, without preparing it: the
+  // tensors that ops with parameters read again in Backward.
+  static size_t LeastArenaBytes(const Model& model, int64_t rows, DType precision);
+
   // For ParamStore::Create.
   std::vector<Param> Params() const;
   bool wants_narrow_params() const {
@@ -54,12 +58,20 @@ class Network {
 
   // Sets the loader's options that depend on the network and the device: size, channels, rows, batch format.
   void Configure(LoaderOptions& options) const;
-  // Begins to copy a batch's pixels to the device in parallel with the current work; without it, Load copies
-  // them. At most one batch may be staged and not loaded, and work before the loaded batch must be complete.
+  // Allocates the memory for the pixels of batches of this size, on CUDA. ResourceExhausted: there is too
+  // little.
+  absl::Status ReserveUploads(size_t bytes);
+  // Begins to copy a batch's pixels to the device and, on CUDA, to make images of them, in parallel with the
+  // current work; without it, Load does so. At most one batch may be staged and not loaded, and work before
+  // the loaded batch must be complete.
   void Stage(const Batch& batch);
   // Makes a batch the input of Forward; it must stay valid until Device::Synchronize. The loss gradient is
   // scaled by 1 / batch.global_rows, so that summed over micro-batches and ranks it is that of the mean loss.
   void Load(const Batch& batch, uint64_t seed);
+  // Which of kImageBuffers has the images of the last Load. Forward and Backward read them there, so each
+  // needs recordings of its own.
+  static constexpr int kImageBuffers = 2;
+  int image_buffer() const { return image_buffer_; }
   // Load without the images.
   void LoadLabels(const Batch& batch, uint64_t seed);
   // Logits, then per head: loss, accuracy counts and, in training, the logits' gradient.
@@ -78,7 +90,7 @@ class Network {
   // Logits of the main head, [rows, classes], float32, copied to the host.
   void ReadLogits(float* logits) const;
   // In device memory, after Bind. The last node's output and its gradient: for models without heads.
-  Tensor input() const { return {At(images_), images_desc_}; }
+  Tensor input() const { return {At(images_[image_buffer_]), images_desc_}; }
   Tensor output() const { return {At(buffers_.back().y), ops_.back()->needs().y}; }
   Tensor output_gradient() const { return {At(buffers_.back().dy.front()), output().desc.Dense()}; }
 
@@ -88,6 +100,8 @@ class Network {
   absl::Status PrepareOps();
   void PlanBuffers();
   void BindOps(ParamStore& params);
+  // CUDA makes the images of a batch while the step of the batch before it reads its own.
+  bool has_two_image_buffers() const { return device_.type() == DeviceType::kCuda && !model_.heads.empty(); }
   void* At(int buffer) const {
     return buffer < 0 ? nullptr : arena_.data() + plan_.offsets[static_cast<size_t>(buffer)];
   }
@@ -105,9 +119,10 @@ class Network {
     std::vector<int> dy;         // parts: dx of all consumers, and the loss' gradient of a head
     std::vector<int> pooled_dy;  // nodes with one more part
   };
-  std::vector<NodeBuffers> buffers_;  // [node]
-  std::vector<int> dlogits_;          // [head]
-  int images_ = -1, workspace_ = -1;
+  std::vector<NodeBuffers> buffers_;      // [node]
+  std::vector<int> dlogits_;              // [head]
+  int images_[kImageBuffers] = {-1, -1};  // the same one twice without has_two_image_buffers()
+  int workspace_ = -1;
   TensorDesc images_desc_;
   MemoryPlan plan_;
 
@@ -123,9 +138,14 @@ class Network {
   Control ControlAt(const Buffer& memory) const;
 
   Buffer arena_, control_, staged_control_;
-  // Batches from the host: one in use, one being copied. The CPU uses the loader's memory instead.
-  Buffer incoming_[2];
-  bool in_use_ = false, staged_ = false;  // index of the one in use; whether the other is being copied
+  Buffer incoming_;  // a batch from the host; the CPU uses the loader's memory instead
+  int image_buffer_ = 0;
+  bool staged_ = false;  // whether the other one is being filled
+  struct ImageReader {
+    Op* op;
+    OpBinding binding;
+  };
+  std::vector<ImageReader> image_readers_;
   std::vector<GradientPiece> gradient_pieces_;
   std::vector<int> piece_of_node_;  // index into gradient_pieces_, -1 for a node without trained parameters
 };

@@ -91,7 +91,7 @@ Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device
       now_(AllocateSmall(device, sizeof(StepScalars))),
       staged_now_(AllocateSmallStaging(device, sizeof(StepScalars))) {
   DEEPER_CHECK(params.state_names() == Find(options.name).state, options.name);
-  DEEPER_CHECK(!params.state_is_sharded() || (comm != nullptr && params.narrow_values() == nullptr));
+  DEEPER_CHECK(!params.state_is_sharded() || comm != nullptr);
   std::vector<uint8_t> decays(decays_.bytes());
   for (const Param& param : params.trained()) {
     const int64_t first = param.offset / kDecayGroup;
@@ -116,9 +116,10 @@ void Optimizer::BeginStep(float lr) {
 void Optimizer::Step(const uint32_t* skip) {
   device_.Annotate("optimizer");
   const int64_t first = params_.state_first();  // 0 unless sharded
+  auto* const narrow = static_cast<uint16_t*>(params_.narrow_values());
   UpdateArrays arrays = {.w = params_.values() + first,
                          .g = params_.grads() + first,
-                         .narrow = params_.narrow_values(),
+                         .narrow = narrow == nullptr ? nullptr : narrow + first,
                          .decays = decays_.as<uint8_t>() + first / kDecayGroup,
                          .count = params_.state_elements(),
                          .skip = skip};
@@ -126,7 +127,9 @@ void Optimizer::Step(const uint32_t* skip) {
   for (size_t i = 0; i < params_.state_names().size(); ++i) arrays.states[i] = params_.state(i);
   Update(device_, rule_, now_.as<StepScalars>(), arrays);
   wait_ms_ = 0;
-  if (params_.state_is_sharded() && (skip == nullptr || *skip == 0)) GatherValues();  // on a CPU
+  // The host can read the flag on a CPU only; elsewhere ranks also exchange what did not change.
+  const bool skips = device_.type() == DeviceType::kCpu && skip != nullptr && *skip != 0;
+  if (params_.state_is_sharded() && !skips) GatherValues();
   if (params_.averages() == nullptr) return;
   UpdateAverage(device_, ema_decay_, now_.as<StepScalars>(), params_.values(), params_.averages(),
                 params_.trained_elements(), skip);
@@ -137,10 +140,15 @@ void Optimizer::Step(const uint32_t* skip) {
 
 void Optimizer::GatherValues() {
   const double start = Milliseconds();
-  const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(float);
-  comm_->AllGather(params_.values() + params_.state_first(), params_.values(), bytes, device_.stream())
-      .Wait();
+  Gather(params_.values());
+  if (params_.narrow_values() != nullptr) Gather(static_cast<uint16_t*>(params_.narrow_values()));
   wait_ms_ = Milliseconds() - start;
+}
+
+template <class T>
+void Optimizer::Gather(T* arena) {
+  const size_t bytes = static_cast<size_t>(params_.state_elements()) * sizeof(T);
+  comm_->AllGather(arena + params_.state_first(), arena, bytes, device_.stream()).Wait();
 }
 
 }  // namespace deeper

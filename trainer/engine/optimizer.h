@@ -5,7 +5,7 @@
 // sum all gradients while backward runs. A reduce-scatter would be enough, but it adds in another order; this
 // way every weight has the same bits as without sharding. With n fp32 parameters, s arenas of state and w
 // ranks, each rank saves 4ns (1 - 1/w) bytes of memory and the same part of the update. It sends 4n (1 - 1/w)
-// more bytes per step, half of what the sum of the gradients sends.
+// more bytes per step, half of what the sum of the gradients sends; and a half of that for a copy in bf16.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,7 @@ std::vector<std::string> OptimizerState(std::string_view name);
 class Optimizer {
  public:
   // `params`, which have the optimizer's state, and `comm` must outlive the optimizer. `comm`: the ranks that
-  // share the state, on the CPU only; nullptr if it is not sharded.
+  // share the state, for memory of the device; nullptr if it is not sharded.
   Optimizer(const OptimizerOptions& options, ParamStore& params, Device& device,
             Communicator* comm = nullptr);
 
@@ -65,6 +65,8 @@ class Optimizer {
 
  private:
   void GatherValues();
+  template <class T>
+  void Gather(T* arena);  // of which this rank has updated its slice
 
   const UpdateRule rule_;
   const float ema_decay_;

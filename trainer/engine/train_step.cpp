@@ -47,10 +47,14 @@ TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumula
       device_(device),
       seed_(seed),
       statistics_(statistics) {
-  for (auto& by_last : recordings_) {
-    by_last[false] = device.MakeRecording();
-    // If sums over ranks pass through the host, the micro-batch that starts them is not recorded.
-    by_last[true] = reducer.recordable() ? device.MakeRecording() : MakePlainRecording();
+  for (auto& by_first : recordings_) {
+    for (auto& by_last : by_first) {
+      // What makes sums over ranks is not recorded if they pass through the host.
+      const bool records_sums = reducer.recordable();
+      const bool sums_statistics = net.options().sum_statistics != nullptr;
+      by_last[false] = records_sums || !sums_statistics ? device.MakeRecording() : MakePlainRecording();
+      by_last[true] = records_sums ? device.MakeRecording() : MakePlainRecording();
+    }
   }
 }
 
@@ -68,7 +72,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     report.samples += HashOf(*batch);  // the next one may take the batch's memory
     EnterPhase(Phase::kCompute, batch->micro);
     net_.Load(*batch, seed_);
-    recordings_[batch->micro == 0][last]->Run([&] {
+    recordings_[net_.image_buffer()][batch->micro == 0][last]->Run([&] {
       net_.Forward();  // main loss + 0.3 aux1 + 0.3 aux2
       guard_.InspectLosses(net_.device_results(), batch->micro == 0);
       EnterPhase(Phase::kBackward);

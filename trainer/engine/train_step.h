@@ -76,8 +76,8 @@ class TrainStep {
   uint64_t seed_;
   StatisticsSum* const statistics_;            // of net's batch norms; nullptr: they exchange none
   std::optional<absl::StatusOr<Batch>> next_;  // staged already
-  // [micro-batch is the first of its step][it is the last]
-  std::unique_ptr<Recording> recordings_[2][2];
+  // [Network::image_buffer()][micro-batch is the first of its step][it is the last]
+  std::unique_ptr<Recording> recordings_[Network::kImageBuffers][2][2];
 };
 
 }  // namespace deeper

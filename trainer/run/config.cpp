@@ -39,29 +39,19 @@ absl::Status ValidateTogether(const RunConfig& c) {
     return Invalid("--flip=alternate: has no effect with --augment=", NameOf(c.augment));
   if (!c.dropout && c.dropout_rate >= 0)
     return Invalid("--dropout_rate=", c.dropout_rate, ": has no effect with --dropout=false");
-  if (c.shard_optimizer && c.device != DeviceType::kCpu) {
-    return Invalid("--shard_optimizer: not supported with --device=", NameOf(c.device),
-                   ": ranks gather weights on CPUs only");
-  }
-  if (c.sync_bn && c.device != DeviceType::kCpu) {
-    return Invalid("--sync_bn: not supported with --device=", NameOf(c.device),
-                   ": batch norm exchanges its sums between ranks on CPUs only");
-  }
   return absl::OkStatus();
 }
 
 // The results of an elastic run must depend on its flags only.
 absl::Status ValidateElasticFlags(const RunConfig& c) {
   const auto invalid = [](const auto&... words) { return Invalid("--deterministic=elastic: ", words...); };
-  if (c.device != DeviceType::kCpu)
-    return invalid("supported with --device=cpu only: NCCL determines its own order of sums");
   if (!IsPowerOfTwo(c.elastic_slices))
     return invalid("--elastic_slices=", c.elastic_slices, " is not a power of two");
   if (c.global_batch < c.elastic_slices)
     return invalid("--global_batch=", c.global_batch, " is less than --elastic_slices=", c.elastic_slices);
   if (c.micro_batch != 0)
     return invalid("a slice is one forward pass, so --elastic_slices replaces --micro_batch");
-  if (c.threads == 0)
+  if (c.device == DeviceType::kCpu && c.threads == 0)
     return invalid(
         "set --threads to the same number in every run: on a CPU, rounding depends on the threads per rank");
   return absl::OkStatus();

@@ -169,10 +169,10 @@ std::vector<Flag> MachineFlags(RunConfig& c) {
        "gradients of the next step"},
       {"all_reduce", &c.all_reduce, "cpu: algorithm that sums gradients over ranks"},
       {"shard_optimizer", &c.shard_optimizer,
-       "cpu: each rank keeps a slice of the momentum, updates that slice of the weights and sends it to the "
+       "each rank keeps a slice of the momentum, updates that slice of the weights and sends it to the "
        "others; less memory per rank, 50 % more bytes per step, bit-identical weights"},
       {"sync_bn", &c.sync_bn,
-       "cpu: batch normalisation uses statistics over the images of all ranks, not of each rank; ranks wait "
+       "batch normalisation uses statistics over the images of all ranks, not of each rank; ranks wait "
        "for each other twice per layer"},
       {"bucket_mib", &c.bucket_mib, "size of the gradient buckets that are sent during backward",
        Range(0, 1e6, "tuned in the first steps; 8 with --deterministic=true and on GPUs"), "MiB"}};

@@ -76,6 +76,7 @@ struct Flag {
   std::string help;
   Range range = {};       // of numbers
   const char* unit = "";  // of numbers only: "steps"
+  bool once = false;      // two values in a row: an error, an expanded pattern
 
   bool is_bool() const { return std::holds_alternative<bool*>(field); }
   std::string ValueText() const;

@@ -84,9 +84,9 @@ TrainLoop::TrainLoop(TrainSetup& run)
                   .first_step = run.step,
                   .lr_scales = run.lr_scales,
                   .ema_decay = static_cast<float>(run.config.ema_decay)},
-                 *run.params, run.device, &run.comm),
+                 *run.params, run.device, &run.device_comm()),
       train_step_(*run.loader, *run.net, accumulator_, reducer_, guard_, optimizer_, run.device,
-                  run.config.seed, &run.statistics_sum),
+                  run.config.seed, run.statistics_sum.has_value() ? &*run.statistics_sum : nullptr),
       meter_(run.net->model(), run.comm),
       trace_(run.config.trace, run.config.trace_first, run.config.trace_steps, run.comm),
       shown_{.total_steps = run.total_steps, .epochs = run.config.epochs, .global_batch = run.BatchRows()} {

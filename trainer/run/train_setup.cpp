@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "comm/agree.h"
 #include "comm/node_places.h"
 #include "data/io/atomic_file.h"
@@ -23,6 +24,26 @@ constexpr double kShareOfMemory = 0.8;  // of the memory available to a rank, fo
 ProgressStyle StyleOf(const RunConfig& config, const Communicator& comm) {
   return config.progress == ProgressStyle::kAuto && comm.name() == "mpi" ? ProgressStyle::kLines
                                                                          : config.progress;
+}
+
+// The parameters of the last layer below each head.
+std::vector<const Param*> ClassifiersOf(const Model& model, const ParamStore& params) {
+  std::vector<const Param*> found;
+  for (const Head& head : model.heads) {
+    const size_t before = found.size();
+    for (int node = head.logits; node != kImages && found.size() == before;
+         node = model.nodes[static_cast<size_t>(node)].input) {
+      for (const Param& param : params.trained()) {
+        if (param.node == node) found.push_back(&param);
+      }
+    }
+  }
+  return found;
+}
+
+// The bytes of a batch that a device receives; 0 on a CPU.
+size_t UploadBytes(const DatasetInfo& data, const LoaderOptions& input) {
+  return input.packed ? PackedBatchBytes(data, input) : 0;
 }
 
 }  // namespace
@@ -47,7 +68,6 @@ TrainSetup::TrainSetup(const RunConfig& run_config, Communicator& ranks, Device&
     : config(run_config),
       comm(ranks),
       device(its_device),
-      statistics_sum(ranks),
       progress(out, run_config.log_every, StyleOf(run_config, ranks)) {}
 
 absl::Status TrainSetup::Prepare() {
@@ -62,10 +82,24 @@ absl::Status TrainSetup::Prepare() {
 }
 
 absl::Status TrainSetup::ConnectDevices() {
-  ASSIGN_OR_RETURN(connection, MakeDeviceCommunicator(comm, device, config.comm));
   gradient_sum = GradientSumOf(config, comm);
+  RETURN_IF_ERROR(Agree(comm, CheckSameGpus()));
+  ASSIGN_OR_RETURN(connection, MakeDeviceCommunicator(comm, device, config.comm,
+                                                      /*tree_sums=*/gradient_sum == GradientSum::kTree));
+  if (config.sync_bn) statistics_sum.emplace(device_comm(), device.stream());
   cores = OwnCores(comm);
   return absl::OkStatus();
+}
+
+// A slice has the same bits on every rank only if the ranks choose the same algorithms.
+absl::Status TrainSetup::CheckSameGpus() {
+  if (!IsElastic(config) || device.type() == DeviceType::kCpu) return absl::OkStatus();
+  std::string first = device.Describe();
+  Broadcast(comm, 0, &first);
+  if (first == device.Describe()) return absl::OkStatus();
+  return FailedPrecondition("--deterministic=elastic: this rank computes on ", device.Describe(),
+                            ", and rank 0 on ", first,
+                            ", which rounds differently: use the same GPUs and libraries on all ranks");
 }
 
 absl::Status TrainSetup::OpenData() {
@@ -115,49 +149,71 @@ absl::Status TrainSetup::PlanSteps() {
   return ValidateSchedule(schedule);
 }
 
-absl::StatusOr<std::unique_ptr<Network>> TrainSetup::NetworkOf(const Model& model, int64_t rows) {
-  return Network::Prepare(model,
-                          {.rows = rows,
-                           .precision = config.precision,
-                           .training = true,
-                           .fusion = FusionOf(config),
-                           .label_smoothing = static_cast<float>(config.label_smoothing),
-                           .sum_statistics = config.sync_bn ? statistics_sum.Function() : nullptr},
-                          device);
+absl::StatusOr<TrainSetup::Networks> TrainSetup::NetworksOf(int64_t rows) {
+  Networks made;
+  ASSIGN_OR_RETURN(const Model model, ModelFor(config, train_data->info(), /*training=*/true));
+  NetworkOptions options = {.rows = rows,
+                            .precision = config.precision,
+                            .training = true,
+                            .fusion = FusionOf(config),
+                            .label_smoothing = static_cast<float>(config.label_smoothing),
+                            .sum_statistics = config.sync_bn ? statistics_sum->Function() : nullptr};
+  ASSIGN_OR_RETURN(made.train, Network::Prepare(model, options, device));
+  LoaderOptions input;
+  made.train->Configure(input);
+  ConfigureTrainingInput(config, input);
+  made.bytes = made.train->arena_bytes() + UploadBytes(train_data->info(), input);
+  if (val_data == nullptr) return made;
+  ASSIGN_OR_RETURN(const Model eval, ModelFor(config, train_data->info(), /*training=*/false));
+  options = {.rows = rows, .precision = config.precision, .training = false, .fusion = FusionOf(config)};
+  ASSIGN_OR_RETURN(made.eval, Network::Prepare(eval, options, device));
+  ConfigureEvaluationInput(config, input);
+  made.bytes += made.eval->arena_bytes() + UploadBytes(val_data->info(), input);
+  return made;
 }
 
 // The whole share of the global batch in one forward pass; halves the rows until it fits in memory.
-absl::StatusOr<std::unique_ptr<Network>> TrainSetup::FittingNetwork(const Model& model) {
+absl::StatusOr<TrainSetup::Networks> TrainSetup::FittingNetworks() {
   const bool cuda = device.type() == DeviceType::kCuda;
   const int sharing = cuda ? connection.ranks_on_device : comm.local_size();  // ranks share the memory
   const double available = kShareOfMemory * static_cast<double>(device.AvailableBytes()) / sharing;
+  const bool fixed = config.micro_batch > 0 || IsElastic(config);
   int64_t rows = config.micro_batch > 0 ? std::min(config.micro_batch, ShareRows()) : ShareRows();
   if (IsElastic(config)) rows = (BatchRows() + config.elastic_slices - 1) / config.elastic_slices;
+  ASSIGN_OR_RETURN(const Model model, ModelFor(config, train_data->info(), /*training=*/true));
+  const auto halve = [&] { rows = (rows + 1) / 2; };
+  const auto cannot_fit = [&] {  // whatever the plans are, so that nothing is tuned for these rows
+    return static_cast<double>(Network::LeastArenaBytes(model, rows, config.precision)) > available;
+  };
+  while (!fixed && rows > 1 && cannot_fit()) halve();
   while (true) {
-    absl::StatusOr<std::unique_ptr<Network>> made = NetworkOf(model, rows);
-    const bool fits = made.ok() ? static_cast<double>((*made)->arena_bytes()) <= available
+    absl::StatusOr<Networks> made = NetworksOf(rows);
+    const bool fits = made.ok() ? static_cast<double>(made->bytes) <= available
                                 : !absl::IsResourceExhausted(made.status());  // the tuner's memory
-    if (fits || rows == 1 || config.micro_batch > 0 || IsElastic(config)) return made;
-    rows = (rows + 1) / 2;
+    if (fits || rows == 1 || fixed) return made;
+    halve();
   }
 }
 
 // All ranks need the same micro-batch, or they would make different collectives. It is that of the rank with
 // the least memory.
-absl::Status TrainSetup::BuildTrainingNetwork() {
-  ASSIGN_OR_RETURN(const Model model, Agree(comm, ModelFor(config, train_data->info(), /*training=*/true)));
-  ASSIGN_OR_RETURN(std::unique_ptr<Network> fitting, Agree(comm, FittingNetwork(model)));
-  const int64_t most_rows = fitting->options().rows;
-  int64_t rows = most_rows;
+absl::Status TrainSetup::PrepareNetworks() {
+  ASSIGN_OR_RETURN(Networks networks, Agree(comm, FittingNetworks()));
+  int64_t rows = networks.train->options().rows;
   comm.AllReduce(&rows, 1, CommType::kI64, ReduceOp::kMin, {}).Wait();
-  absl::StatusOr<std::unique_ptr<Network>> common = std::move(fitting);
-  if (rows < most_rows) common = NetworkOf(model, rows);
-  ASSIGN_OR_RETURN(net, Agree(comm, std::move(common)));
+  absl::StatusOr<Networks> common = std::move(networks);
+  if (rows < common->train->options().rows) {
+    *common = {};
+    common = NetworksOf(rows);
+  }
+  ASSIGN_OR_RETURN(networks, Agree(comm, std::move(common)));
+  net = std::move(networks.train);
+  eval_net = std::move(networks.eval);
   return absl::OkStatus();
 }
 
 absl::Status TrainSetup::BuildNetworks() {
-  RETURN_IF_ERROR(BuildTrainingNetwork());
+  RETURN_IF_ERROR(PrepareNetworks());
   ASSIGN_OR_RETURN(params, ParamStore::Create(
                                net->Params(), device, /*training=*/true, net->wants_narrow_params(),
                                {OptimizerState(config.optimizer),
@@ -166,17 +222,7 @@ absl::Status TrainSetup::BuildNetworks() {
   ASSIGN_OR_RETURN(const std::vector<LrScale> scales, LrScalesOf(config));
   ASSIGN_OR_RETURN(lr_scales, LrScalesOf(scales, *params));
   RETURN_IF_ERROR(ValidateFor(config, comm.size(), params->statistics_elements() > 0));
-  RETURN_IF_ERROR(CheckBatchNorm());
-  if (val_data == nullptr) return absl::OkStatus();
-
-  ASSIGN_OR_RETURN(Model model, ModelFor(config, train_data->info(), /*training=*/false));
-  ASSIGN_OR_RETURN(eval_net, Network::Prepare(model,
-                                              {.rows = net->options().rows,
-                                               .precision = config.precision,
-                                               .training = false,
-                                               .fusion = FusionOf(config)},
-                                              device));
-  return absl::OkStatus();
+  return CheckBatchNorm();
 }
 
 absl::Status TrainSetup::CheckBatchNorm() const {
@@ -222,6 +268,8 @@ absl::Status TrainSetup::RestoreOrInitialize() {
                 .global_batch = config.global_batch,
                 .order = NameOf(config.order)};
   model_config = NetworkJson(config, net->model(), train_data->info(), stats_);
+  if (IsElastic(config) && device.type() == DeviceType::kCuda)
+    model_config["elastic"] = {{"slices", config.elastic_slices}, {"gpu", device.Describe()}};
   ASSIGN_OR_RETURN(const bool resumed, WithExitCode(Resume(), ExitCode::kCheckpoint));
   if (resumed) return absl::OkStatus();
   params->Initialize(config.seed);
@@ -236,9 +284,26 @@ absl::Status TrainSetup::LoadInitialWeights() {
   const absl::StatusOr<Weights> weights =
       comm.rank() == 0 ? ImportWeights(config.init_from, AverageOf(config)) : Weights();
   RETURN_IF_ERROR(Agree(comm, weights.status()));
+  const nlohmann::json classes = weights->config.value("classes", nlohmann::json());
+  int64_t has_others = classes.size() == model_config["classes"].size() && classes != model_config["classes"];
+  comm.AllReduce(&has_others, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();  // rank 0 has read the file
+  const std::vector<const Param*> classifiers = ClassifiersOf(net->model(), *params);
+  std::vector<std::vector<float>> initial;
+  for (const Param* param : classifiers) {
+    initial.emplace_back(static_cast<size_t>(param->spec.elements()));
+    params->Read(*param, params->values(), initial.back().data());
+  }
   ASSIGN_OR_RETURN(const std::vector<std::string> warnings,
                    LoadWeights(*weights, *params, comm, net->model().num_classes));
   decisions_.insert(decisions_.end(), warnings.begin(), warnings.end());
+  if (has_others != 0) {
+    for (size_t i = 0; i < classifiers.size(); ++i)
+      params->Write(*classifiers[i], initial[i].data(), params->values());
+    const auto name = [](std::string* out, const Param* param) { out->append(param->name); };
+    decisions_.push_back(absl::StrCat(
+        config.init_from, " has other classes than the data, or another order of them: the classifiers ",
+        "start anew: ", absl::StrJoin(classifiers, ", ", name)));
+  }
   decisions_.push_back(absl::StrCat("initial weights from ", config.init_from));
   for (const char* name : {"mean", "std"}) {
     if (weights->config.contains(name) && weights->config[name] != model_config[name]) {
@@ -284,13 +349,14 @@ absl::StatusOr<bool> TrainSetup::Resume() {
 absl::Status TrainSetup::BindNetworks() {
   device_comm().Register(params->grads(), static_cast<size_t>(params->trained_elements()) * sizeof(float));
   RETURN_IF_ERROR(net->Bind(*params));
+  RETURN_IF_ERROR(net->ReserveUploads(UploadBytes(train_data->info(), TrainingInput())));
   return eval_net == nullptr ? absl::OkStatus() : eval_net->Bind(*params);
 }
 
 absl::Status TrainSetup::PrepareSaving() {
   if (config.checkpoint_dir.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(saver, CheckpointSaver::Create(config.checkpoint_dir, {config.keep, config.keep_every},
-                                                  *params, comm, device, &directory_lock_));
+                                                  *params, comm, device, &directory_lock_, &device_comm()));
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -57,7 +58,7 @@ struct TrainSetup {
   const RunConfig& config;
   Communicator& comm;
   Device& device;
-  StatisticsSum statistics_sum;
+  std::optional<StatisticsSum> statistics_sum;  // with --sync_bn
   Progress progress;
   MetricsWriter metrics;
 
@@ -80,6 +81,7 @@ struct TrainSetup {
  private:
   // Prepare calls these in order; the ranks agree after each. Those not marked collective use this rank only.
   absl::Status ConnectDevices();       // collective
+  absl::Status CheckSameGpus();        // collective
   absl::Status OpenData();             // collective
   absl::Status BuildNetworks();        // collective
   absl::Status CheckSameModel();       // collective
@@ -93,9 +95,13 @@ struct TrainSetup {
   void Announce();
 
   absl::Status PlanSteps();
-  absl::StatusOr<std::unique_ptr<Network>> NetworkOf(const Model& model, int64_t rows);
-  absl::StatusOr<std::unique_ptr<Network>> FittingNetwork(const Model& model);
-  absl::Status BuildTrainingNetwork();
+  struct Networks {
+    std::unique_ptr<Network> train, eval;
+    size_t bytes = 0;  // of device memory, without parameters
+  };
+  absl::StatusOr<Networks> NetworksOf(int64_t rows);
+  absl::StatusOr<Networks> FittingNetworks();
+  absl::Status PrepareNetworks();       // collective
   absl::Status CheckBatchNorm() const;  // no forward pass may have one image only
   absl::StatusOr<bool> Resume();        // whether there was a checkpoint
   absl::Status LoadInitialWeights();    // collective

@@ -24,6 +24,9 @@ namespace {
 constexpr int kRepetitions = 3;
 // Launches per measurement, back to back: the host enqueues while the GPU works, as in a step.
 constexpr int kLaunches = 5;
+// Launches in turn use copies of the operands that together have this many bytes, so that they find none in
+// the L2 cache (50 MB on an H100): in a step, the work in between displaces them.
+constexpr size_t kRotatedBytes = size_t{256} << 20;
 constexpr double kHopeless = 2;  // relative to the best time: a slower algorithm is timed once
 // Time limit per problem. An algorithm that needs compilation takes about a second and is rarely the best.
 constexpr std::chrono::seconds kPatience(5);
@@ -55,19 +58,19 @@ class Stopwatch {
   explicit Stopwatch(Device& device)
       : device_(device), stream_(static_cast<cudaStream_t>(device.stream().native)) {}
 
-  absl::Status Allocate(const OperandSizes& sizes) {
+  absl::Status Allocate(const OperandSizes& sizes, bool rotate) {
     for (const auto& [buffer, wanted] :
-         {std::pair(&a_, sizes.a), std::pair(&b_, sizes.b), std::pair(&d_, sizes.d),
-          std::pair(&bias_, sizes.bias), std::pair(&mask_, sizes.mask), std::pair(&sums_, sizes.sums),
-          std::pair(&argmax_, sizes.argmax)}) {
-      *buffer = device_.Allocate(wanted);
-      if (wanted > 0 && buffer->data() == nullptr) {
-        return ResourceExhausted("not enough GPU memory to tune: it needs ", wanted, " bytes, and ",
-                                 device_.AvailableBytes(), " are free: use a smaller batch");
-      }
+         {std::pair(&bias_, sizes.bias), std::pair(&sums_, sizes.sums), std::pair(&argmax_, sizes.argmax)}) {
+      RETURN_IF_ERROR(Allocate(wanted, *buffer));
     }
     // Two random bf16 numbers of the bias also form one fp32 number in the same range.
-    for (const Buffer* buffer : {&a_, &b_, &mask_, &bias_}) FillRandomly(sizes.in, *buffer, device_);
+    FillRandomly(sizes.in, bias_, device_);
+    RETURN_IF_ERROR(AddCopy(sizes));
+    const size_t bytes = sizes.a + sizes.b + sizes.d + sizes.mask;
+    const auto wanted = rotate && bytes > 0 ? (kRotatedBytes + bytes - 1) / bytes : 1;
+    // Fewer copies make times less exact, and nothing else.
+    while (copies_.size() < std::min<size_t>(wanted, kLaunches) && AddCopy(sizes).ok()) {
+    }
     device_.Synchronize();
     return absl::OkStatus();
   }
@@ -97,13 +100,35 @@ class Stopwatch {
   }
 
  private:
-  PlanOperands Operands() const {
-    return {.a = a_.data(),
-            .b = b_.data(),
-            .d = d_.data(),
+  struct Copy {
+    Buffer a, b, d, mask;
+  };
+
+  absl::Status Allocate(size_t wanted, Buffer& buffer) {
+    buffer = device_.Allocate(wanted);
+    if (wanted == 0 || buffer.data() != nullptr) return absl::OkStatus();
+    return ResourceExhausted("not enough GPU memory to tune: it needs ", wanted, " bytes, and ",
+                             device_.AvailableBytes(), " are free: use a smaller batch");
+  }
+  absl::Status AddCopy(const OperandSizes& sizes) {
+    Copy copy;
+    for (const auto& [buffer, wanted] : {std::pair(&copy.a, sizes.a), std::pair(&copy.b, sizes.b),
+                                         std::pair(&copy.d, sizes.d), std::pair(&copy.mask, sizes.mask)}) {
+      RETURN_IF_ERROR(Allocate(wanted, *buffer));
+    }
+    for (const Buffer* buffer : {&copy.a, &copy.b, &copy.mask}) FillRandomly(sizes.in, *buffer, device_);
+    copies_.push_back(std::move(copy));
+    return absl::OkStatus();
+  }
+
+  PlanOperands Operands(size_t launch = 0) const {
+    const Copy& copy = copies_[launch % copies_.size()];
+    return {.a = copy.a.data(),
+            .b = copy.b.data(),
+            .d = copy.d.data(),
             .workspace = workspace_.data(),
             .bias = bias_.data(),
-            .mask = mask_.data(),
+            .mask = copy.mask.data(),
             .sums = sums_.as<float>(),
             .argmax = argmax_.as<uint8_t>()};
   }
@@ -111,7 +136,8 @@ class Stopwatch {
   double TimeOnce(Algorithm& algorithm, int launches) {
     DEEPER_CUDA_CHECK(cudaEventRecord(start_.get(), stream_));
     absl::Status status;
-    for (int i = 0; i < launches; ++i) status.Update(algorithm.Enqueue(Operands(), device_.stream()));
+    for (int i = 0; i < launches; ++i)
+      status.Update(algorithm.Enqueue(Operands(launched_++), device_.stream()));
     DEEPER_CUDA_CHECK(cudaEventRecord(stop_.get(), stream_));
     DEEPER_CUDA_CHECK(cudaEventSynchronize(stop_.get()));
     float milliseconds = 0;
@@ -123,7 +149,9 @@ class Stopwatch {
 
   Device& device_;
   const cudaStream_t stream_;
-  Buffer a_, b_, d_, bias_, mask_, sums_, argmax_, workspace_;
+  std::vector<Copy> copies_;
+  size_t launched_ = 0;
+  Buffer bias_, sums_, argmax_, workspace_;
   const CudaEvent start_ = MakeCudaEvent(cudaEventDefault), stop_ = MakeCudaEvent(cudaEventDefault);
 };
 
@@ -147,7 +175,7 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
   RETURN_IF_ERROR(choice.Ask());
   absl::Status status;
   Stopwatch stopwatch(device);
-  RETURN_IF_ERROR(stopwatch.Allocate(sizes));
+  RETURN_IF_ERROR(stopwatch.Allocate(sizes, /*rotate=*/contest.contenders > 1));
   std::unique_ptr<Algorithm> best;
   double best_time = kNever;
   std::set<std::string> seen;

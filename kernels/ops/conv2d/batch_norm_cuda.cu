@@ -16,6 +16,7 @@ struct Moments {
   static constexpr int kValues = 2;
   float v[kValues];
   DEEPER_HD void Merge(float own_rows, const Moments& next, float next_rows) {
+    if (next_rows == 0) return;
     const float distance = next.v[0] - v[0], share = next_rows / (own_rows + next_rows);
     v[0] += distance * share;
     v[1] += next.v[1] + distance * distance * own_rows * share;
@@ -78,6 +79,45 @@ struct FinishMoments {
     inverse[channel] = 1 / std::sqrt(variance + params.eps);
     running_mean[channel] += params.momentum * (batch_mean - running_mean[channel]);
     running_var[channel] += params.momentum * (unbiased - running_var[channel]);
+  }
+};
+
+// This rank's share of the sums of x and of its squares. They are doubles, so that the difference of the two
+// has no error that is visible in a float.
+struct ShareMoments {
+  RowTiles tiles;
+  int64_t channels;
+  double* sums;
+  DEEPER_HD void operator()(int64_t channel, const Moments& moments) const {
+    const auto rows = static_cast<double>(tiles.counted());
+    const double mean = moments.v[0];
+    sums[channel] = rows * mean;
+    sums[channels + channel] = moments.v[1] + rows * mean * mean;
+    if (channel == 0) sums[2 * channels] = rows;
+  }
+};
+
+struct FinishSharedMoments {
+  NormParams params;
+  int64_t channels;
+  const double* sums;
+  float* mean;
+  float* inverse;
+  float* running_mean;
+  float* running_var;
+  DEEPER_HD void operator()(int64_t channel) const {
+    const double rows = sums[2 * channels];
+    double centre = running_mean[channel], variance = running_var[channel];
+    if (rows > 0) {
+      centre = sums[channel] / rows;
+      variance = sums[channels + channel] / rows - centre * centre;
+      if (variance < 0) variance = 0;
+      const double unbiased = variance * rows / (rows > 1 ? rows - 1 : 1);
+      running_mean[channel] += params.momentum * (static_cast<float>(centre) - running_mean[channel]);
+      running_var[channel] += params.momentum * (static_cast<float>(unbiased) - running_var[channel]);
+    }
+    mean[channel] = static_cast<float>(centre);
+    inverse[channel] = 1 / std::sqrt(static_cast<float>(variance) + params.eps);
   }
 };
 
@@ -167,17 +207,43 @@ struct StoreGradientSums {
   }
 };
 
-// dx = scale / deviation * (g - mean of g - normalised x * mean of g times normalised x). dx may be dy.
+// This rank's sums, before the exchange.
+struct ShareGradientSums {
+  int64_t channels;
+  const float* dshift;
+  const float* dscale;
+  double* sums;
+  DEEPER_HD void operator()(int64_t channel) const {
+    sums[channel] = dshift[channel];
+    sums[channels + channel] = dscale[channel];
+  }
+};
+
+// The means over the values of all ranks.
+struct MeanGradients {
+  int64_t channels;
+  const double* sums;
+  float* means;  // [2][channels]
+  DEEPER_HD void operator()(int64_t i) const {
+    const double rows = sums[2 * channels];
+    means[i] = rows > 0 ? static_cast<float>(sums[i] / rows) : 0.0f;
+  }
+};
+
+// dx = scale / deviation * (g - mean of g - normalised x * mean of g times normalised x). dx may be dy. The
+// means do not depend on rows that do not count.
 template <class T, int N>
 struct InputGradient {
   Gradients<T, N> in;
   const float* dshift;
   const float* dscale;
+  float rows;  // the means are dshift and dscale over this
   Targets<T, N> dx;
-  RowTiles tiles;
+  RowTiles tiles;   // of all rows
+  RowTiles counts;  // those that count
   DEEPER_HD void operator()(int64_t i) const {
     const Part<N> part(tiles, in.x.channels, i);
-    const auto rows = static_cast<float>(tiles.rows);
+    const int64_t counted = counts.counted();
     Channel channel[N];
     float plain[N], weighted[N];
     for (int j = 0; j < N; ++j) {
@@ -192,7 +258,7 @@ struct InputGradient {
       for (int j = 0; j < N; ++j) {
         const float value = ToFloat(x.v[j]), gradient = in.Masked(channel[j], value, ToFloat(dy.v[j]));
         const float centred = gradient - plain[j] - channel[j].Normalized(value) * weighted[j];
-        out.v[j] = FromFloat<T>(channel[j].scale * channel[j].inverse * centred);
+        out.v[j] = FromFloat<T>(channel[j].scale * channel[j].inverse * (row < counted ? centred : gradient));
       }
       dx.Store(row, part.channel, out);
     }
@@ -211,8 +277,18 @@ void RunNormalize(CudaDevice& device, const BatchNormArguments& a, const float* 
 
 }  // namespace
 
+// The tiles of the rows that the statistics cover.
+RowTiles CountedTiles(const BatchNormArguments& a) {
+  RowTiles tiles = TilesOf(a.x_desc);
+  if (a.ranks == nullptr) return tiles;
+  tiles.step = a.ranks->step;
+  tiles.pixels = a.x_desc.shape.spatial();
+  return tiles;
+}
+
 size_t BatchNormWorkspaceBytes(const TensorDesc& desc) {
-  return std::max(TileSums<Moments>::Bytes(desc), TileSums<GradientSums>::Bytes(desc));
+  const size_t means = 2 * static_cast<size_t>(desc.shape.c) * sizeof(float);
+  return std::max({TileSums<Moments>::Bytes(desc), TileSums<GradientSums>::Bytes(desc), Align(means)});
 }
 
 void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
@@ -220,21 +296,49 @@ void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchN
   if (a.mean == nullptr) {
     return RunNormalize(AsCuda(device), a, running_mean, running_var, true, params.eps);
   }
-  const TileSums<Moments> sums = {TilesOf(a.x_desc), a.x_desc.shape.c, static_cast<float*>(a.workspace)};
+  const int64_t channels = a.x_desc.shape.c;
+  const TileSums<Moments> sums = {CountedTiles(a), channels, static_cast<float*>(a.workspace)};
   WithPacks(a.x_desc.dtype, PackDivisor(a.x_desc), [&]<class T, int N>() {
     ForEach(AsCuda(device), {"batch norm moments", BytesOf(a.x_desc)},
             sums.tiles.count() * (sums.channels / N), MomentsOfTile<T, N>{Pixels<T>(a.x_desc, a.x), sums});
   });
-  MergeTiles(AsCuda(device), "batch norm statistics", sums,
-             FinishMoments{params, static_cast<float>(sums.tiles.rows), a.mean, a.inverse, running_mean,
-                           running_var});
+  if (a.ranks == nullptr) {
+    MergeTiles(AsCuda(device), "batch norm statistics", sums,
+               FinishMoments{params, static_cast<float>(sums.tiles.rows), a.mean, a.inverse, running_mean,
+                             running_var});
+  } else {
+    double* const shared = a.ranks->sums;
+    MergeTiles(AsCuda(device), "batch norm statistics", sums, ShareMoments{sums.tiles, channels, shared});
+    a.ranks->sum(shared, static_cast<size_t>(RankSums(channels)));
+    ForEach(AsCuda(device), {"batch norm statistics of all ranks", 32 * channels}, channels,
+            FinishSharedMoments{params, channels, shared, a.mean, a.inverse, running_mean, running_var});
+  }
   RunNormalize(AsCuda(device), a, a.mean, a.inverse, false, 0);
 }
+
+namespace {
+
+// Returns the means of dshift and dscale over the values of all ranks, in the workspace.
+float* ShareGradients(CudaDevice& device, const BatchNormArguments& a, const float* dscale,
+                      const float* dshift) {
+  const int64_t channels = a.x_desc.shape.c;
+  double* const shared = a.ranks->sums;
+  auto* const means = static_cast<float*>(a.workspace);
+  ForEach(device, {"batch norm gradients of this rank", 24 * channels}, channels,
+          ShareGradientSums{channels, dshift, dscale, shared});
+  a.ranks->sum(shared, static_cast<size_t>(2 * channels));
+  ForEach(device, {"batch norm gradients of all ranks", 24 * channels}, 2 * channels,
+          MeanGradients{channels, shared, means});
+  return means;
+}
+
+}  // namespace
 
 void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const Tensor& dy,
                            const std::vector<ChannelTarget>& dx, float* dscale, float* dshift) {
   const TensorDesc& desc = a.x_desc;
-  const TileSums<GradientSums> sums = {TilesOf(desc), desc.shape.c, static_cast<float*>(a.workspace)};
+  const int64_t channels = desc.shape.c;
+  const TileSums<GradientSums> sums = {CountedTiles(a), channels, static_cast<float*>(a.workspace)};
   const int64_t divisor = std::gcd(PackDivisor(desc), PackDivisor(dy.desc));
   WithPacks(desc.dtype, CommonDivisor(divisor, dx, desc.dtype), [&]<class T, int N>() {
     const int64_t count = sums.tiles.count() * (sums.channels / N);
@@ -243,8 +347,15 @@ void BatchNormBackwardCuda(Device& device, const BatchNormArguments& a, const Te
     ForEach(AsCuda(device), {"batch norm gradients", 2 * BytesOf(desc)}, count,
             GradientsOfTile<T, N>{in, sums});
     MergeTiles(AsCuda(device), "batch norm gradient sums", sums, StoreGradientSums{dshift, dscale});
-    ForEach(AsCuda(device), {"batch norm dx", 3 * BytesOf(desc)}, count,
-            InputGradient<T, N>{in, dshift, dscale, Targets<T, N>(dx), sums.tiles});
+    const float *mean_shift = dshift, *mean_scale = dscale;
+    auto rows = static_cast<float>(sums.tiles.rows);
+    if (a.ranks != nullptr) {
+      float* const means = ShareGradients(AsCuda(device), a, dscale, dshift);
+      mean_shift = means, mean_scale = means + channels, rows = 1;
+    }
+    ForEach(
+        AsCuda(device), {"batch norm dx", 3 * BytesOf(desc)}, count,
+        InputGradient<T, N>{in, mean_shift, mean_scale, rows, Targets<T, N>(dx), TilesOf(desc), sums.tiles});
   });
 }
 

@@ -12,6 +12,18 @@
 
 namespace deeper {
 
+// Statistics over the counted rows of all ranks (OpOptions::sum_over_ranks). The ranks exchange sums in fp64.
+struct RankStatistics {
+  SumOverRanks sum = nullptr;
+  const StepContext* step = nullptr;
+  // [RankSums(channels)] in device memory, kept from Forward to Backward: two values of each channel, and the
+  // number of values per channel on all ranks.
+  double* sums = nullptr;
+};
+constexpr int64_t RankSums(int64_t channels) {
+  return 2 * channels + 1;
+}
+
 struct BatchNormArguments {
   TensorDesc x_desc, y_desc;  // Backward uses x_desc only
   bool relu = false;
@@ -22,12 +34,14 @@ struct BatchNormArguments {
   float* mean = nullptr;      // of the batch; written by Forward, read by Backward; nullptr: evaluation
   float* inverse = nullptr;   // 1 / sqrt(biased variance + eps), likewise
   void* workspace = nullptr;  // BatchNormWorkspaceBytes(x_desc)
+  const RankStatistics* ranks = nullptr;  // nullptr: over all rows of x, in training
 };
 
 size_t BatchNormWorkspaceBytes(const TensorDesc& desc);
 
-// Overwrites y. Training also writes mean and inverse and updates the running statistics as in NormParams.
-// Evaluation (`mean` is nullptr) normalises by the running statistics and does not change them.
+// Overwrites y. Training also writes mean and inverse and updates the running statistics as in NormParams. If
+// no rank has a counted row, these stay, and y is normalised by them. Evaluation (`mean` is nullptr)
+// normalises by the running statistics and does not change them.
 void BatchNormForwardCuda(Device& device, const NormParams& params, const BatchNormArguments& a,
                           float* running_mean, float* running_var);
 // Overwrites dx, dscale and dshift, computed from dy. Recomputes the ReLU from x to mask dy. dx may be dy;

@@ -19,7 +19,9 @@ enum { kWeight = 0, kBias = 1, kScale = 1, kShift = 2, kMean = 3, kVariance = 4 
 class CudaConv2d final : public Op {
  public:
   CudaConv2d(const Conv2dParams& params, const OpSetup& s)
-      : params_(params), training_(s.options.training), device_(AsCuda(s.device)) {}
+      : params_(params), training_(s.options.training), device_(AsCuda(s.device)) {
+    if (training_ && params.batch_norm) ranks_.sum = s.options.sum_over_ranks;
+  }
 
   absl::Status Prepare(const OpSetup& s);
   void Bind(const OpBinding& b) override;
@@ -52,11 +54,15 @@ class CudaConv2d final : public Op {
   int64_t PitchOfX() const {
     return needs_.x.layout == Layout::kNhwc ? needs_.x.pixel_pitch() : needs_.x.padded_channels();
   }
+  size_t rank_sums_bytes() const {
+    return ranks_.sum ? Align(static_cast<size_t>(RankSums(params_.out_channels)) * sizeof(double)) : 0;
+  }
   std::byte* workspace() const { return static_cast<std::byte*>(binding_.workspace); }
 
   const Conv2dParams params_;
   const bool training_;
   CudaDevice& device_;
+  RankStatistics ranks_;  // of batch norm; without `sum`: of this rank only
   void* dy_ = nullptr;
   std::unique_ptr<CudaPlan> forward_, backward_data_, backward_weights_;
 };
@@ -77,7 +83,7 @@ absl::Status CudaConv2d::Prepare(const OpSetup& s) {
   }
   if (params_.batch_norm) {
     needs_.workspace_bytes = std::max(needs_.workspace_bytes, BatchNormWorkspaceBytes(needs_.y));
-    if (training_) needs_.saved_bytes = Align(needs_.y.bytes()) + 2 * statistics_bytes();
+    if (training_) needs_.saved_bytes = Align(needs_.y.bytes()) + 2 * statistics_bytes() + rank_sums_bytes();
   }
   if (needs_.takes_pooled_gradients) needs_.workspace_bytes += Align(needs_.y.bytes());
   return status;
@@ -90,6 +96,10 @@ void CudaConv2d::Bind(const OpBinding& b) {
   // the workspace holds it.
   dy_ = b.dy.empty() ? b.workspace : b.dy[0];
   if (needs_.takes_pooled_gradients) binding_.workspace = workspace() + Align(needs_.y.bytes());
+  if (!ranks_.sum) return;
+  ranks_.step = b.step;
+  ranks_.sums = reinterpret_cast<double*>(static_cast<std::byte*>(b.saved) + Align(needs_.y.bytes()) +
+                                          2 * statistics_bytes());
 }
 
 absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan) {
@@ -144,6 +154,7 @@ BatchNormArguments CudaConv2d::Norm(void* z) const {
   std::byte* const statistics = static_cast<std::byte*>(binding_.saved) + Align(needs_.y.bytes());
   a.mean = reinterpret_cast<float*>(statistics);
   a.inverse = reinterpret_cast<float*>(statistics + statistics_bytes());
+  if (ranks_.sum) a.ranks = &ranks_;
   return a;
 }
 

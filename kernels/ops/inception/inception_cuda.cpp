@@ -171,7 +171,8 @@ MadeOp MakeFused(const InceptionParams& p, const OpSetup& s) {
 }  // namespace
 
 MadeOp MakeCuda(const InceptionParams& params, const OpSetup& setup) {
-  auto fused = setup.options.fuse ? MakeFused(params, setup) : Unimplemented("fusing is off");
+  const bool fuse = setup.options.fuse && !setup.options.sum_over_ranks;  // sums are for the device's stream
+  auto fused = fuse ? MakeFused(params, setup) : Unimplemented("fusing is off");
   return absl::IsUnimplemented(fused.status()) ? MakeInceptionBranches(params, setup) : std::move(fused);
 }
 

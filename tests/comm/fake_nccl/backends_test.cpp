@@ -19,8 +19,7 @@ class OnDevice final : public Communicator {
       : Communicator(nccl.place()), host_(host), device_(device), nccl_(nccl) {}
   std::string name() const override { return nccl_.name(); }
 
-  Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream stream) override {
-    if (op == ReduceOp::kTreeSum) return host_.AllReduce(data, count, type, op, stream);
+  Request AllReduce(void* data, size_t count, CommType type, ReduceOp op, Stream) override {
     const size_t bytes = count * SizeOf(type);
     return Start(data, bytes, data, bytes,
                  [&](void* in, void*) { return nccl_.AllReduce(in, count, type, op, device_.stream()); });

@@ -39,7 +39,7 @@ void OnGpuRanks(int size, fake_cuda::Options options, const Body& body) {
       auto device = OpenGpuOf(*comm);
       ASSERT_TRUE(device.ok()) << device.status();
       GpuRank rank = {*comm, *std::move(device), nullptr};
-      rank.nccl = MakeNcclCommunicator(*comm, *rank.device);
+      rank.nccl = MakeNcclCommunicator(*comm, *rank.device, /*tree_sums=*/true);
       body(rank);
     });
   }

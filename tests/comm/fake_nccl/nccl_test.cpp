@@ -143,13 +143,15 @@ TEST(FakeNcclDeathTest, AnErrorThatShowsLaterEndsTheJob) {
               "a collective failed on GPU .*: remote process exited or there was a network error");
 }
 
-TEST(FakeNcclDeathTest, TreesAreNotForNccl) {
-  EXPECT_DEATH(OnGpuRanks(1, {},
+TEST(FakeNcclDeathTest, WhatNcclDoesNotHave) {
+  EXPECT_DEATH(OnGpuRanks(2, {},
                           [](GpuRank& rank) {
                             DeviceArray<float> data(kCount, *rank.device);
-                            rank.nccl->AllReduce(data.data(), kCount, CommType::kF32, ReduceOp::kTreeSum, {});
+                            rank.nccl = nullptr;
+                            const auto plain = MakeNcclCommunicator(rank.host, *rank.device);
+                            plain->AllReduce(data.data(), kCount, CommType::kF32, ReduceOp::kTreeSum, {});
                           }),
-               "NCCL has no tree sums");
+               "for communicators that are made for them");
   EXPECT_DEATH(OnGpuRanks(1, {}, [](GpuRank& rank) { rank.nccl->SumInBf16(nullptr, nullptr, 0, {}); }),
                "not over NCCL");
 }

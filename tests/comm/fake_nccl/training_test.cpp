@@ -10,13 +10,15 @@
 
 #include "tests/comm/fake_nccl/gpu_ranks.h"
 #include "tests/kernels/fake_cuda/run.h"
+#include "trainer/checkpoint/checkpoint_tools.h"
 
 namespace deeper {
 namespace {
 
-// The outcome of rank 0. All ranks share the directory of checkpoints.
+// The outcome of rank 0. All ranks share the directory of checkpoints. With `together`, it has only the last
+// one, written again as a single shard.
 testing::Outcome RunOnRanks(int size, fake_cuda::Options options, Transport transport,
-                            const RunConfig& wanted) {
+                            const RunConfig& wanted, bool together = false) {
   options.devices = size;
   fake_cuda::Reset(options);
   const testing::RunDirectory directory;
@@ -35,7 +37,18 @@ testing::Outcome RunOnRanks(int size, fake_cuda::Options options, Transport tran
     });
   }
   threads.clear();  // joins
+  if (together) {
+    const std::filesystem::path checkpoints = directory.path() / "checkpoints";
+    EXPECT_EQ(ReshardCheckpoint(checkpoints, 1, directory.path() / "one"), absl::OkStatus());
+    std::filesystem::remove_all(checkpoints);
+    std::filesystem::rename(directory.path() / "one", checkpoints);
+  }
   return directory.Read();
+}
+
+double FirstLoss(const testing::Outcome& outcome) {
+  const std::string& first = outcome.numbers.at(1);
+  return std::stod(first.substr(first.rfind(' ')));
 }
 
 class FakeNcclTraining : public ::testing::TestWithParam<int> {};
@@ -67,6 +80,67 @@ TEST(FakeNcclRows, AreThoseThatFitOnEveryRank) {
   config.micro_batch = 0;
   const std::vector<size_t> free = {size_t{1} << 32, 1000};
   testing::ExpectSame(RunOnRanks(2, {.claimed_free = free}, Transport::kNccl, config), expected);
+}
+
+// The same bits on every number of ranks, over NCCL and through the host.
+TEST_P(FakeNcclTraining, ElasticIsTheSameOnAnyNumberOfRanks) {
+  RunConfig config = testing::ShortRun("nin-cifar", DType::kBf16);
+  config.deterministic = Determinism::kElastic;
+  config.elastic_slices = 4;
+  config.micro_batch = 0;
+  const testing::Outcome expected = RunOnRanks(1, {}, Transport::kMpi, config, /*together=*/true);
+  ASSERT_EQ(expected.files.size(), 1u);
+  for (const Transport transport : {Transport::kNccl, Transport::kMpi}) {
+    if (GetParam() == 1 && transport == Transport::kNccl) continue;
+    SCOPED_TRACE(NameOf(transport));
+    testing::ExpectSame(RunOnRanks(GetParam(), {.seed = 1}, transport, config, /*together=*/true), expected);
+  }
+}
+
+TEST(FakeNcclElastic, NeedsTheSameGpuOnAllRanks) {
+  RunConfig config = testing::ShortRun("nin-cifar", DType::kBf16);
+  config.deterministic = Determinism::kElastic;
+  config.elastic_slices = 4;
+  config.micro_batch = 0;
+  config.device = DeviceType::kCuda;
+  fake_cuda::Reset({.devices = 2, .unlike = true});
+  const auto comms = MakeThreadCommunicators(2);
+  std::vector<std::jthread> threads;
+  for (const auto& comm : comms) {
+    threads.emplace_back([&] {
+      const auto device = OpenGpuOf(*comm);
+      ASSERT_TRUE(device.ok()) << device.status();
+      const std::string said(Train(config, *comm, **device, nullptr).message());
+      EXPECT_NE(said.find("--deterministic=elastic: this rank computes on Fake GPU 1"), std::string::npos)
+          << said;
+    });
+  }
+}
+
+// Each rank keeps a slice of the momentum. The weights, and the checkpoints, are those of ranks that keep it
+// whole.
+TEST_P(FakeNcclTraining, ShardedOptimizersChangeNothing) {
+  RunConfig config = testing::ShortRun("nin-cifar", DType::kBf16);
+  const testing::Outcome expected = RunOnRanks(GetParam(), {}, Transport::kMpi, config);
+  config.shard_optimizer = true;
+  for (const Transport transport : {Transport::kNccl, Transport::kMpi}) {
+    if (GetParam() == 1 && transport == Transport::kNccl) continue;
+    SCOPED_TRACE(NameOf(transport));
+    testing::ExpectSame(RunOnRanks(GetParam(), {.seed = 1}, transport, config), expected);
+  }
+}
+
+// Statistics of batch norm over the rows of all ranks: the same bits over NCCL, in recorded steps, and
+// through the host; and, up to rounding, the losses of one rank with all rows in one pass.
+TEST_P(FakeNcclTraining, SynchronizedBatchNorm) {
+  RunConfig config = testing::ShortRun("nin-cifar-bn", DType::kF32);
+  config.sync_bn = true;
+  config.global_batch = config.micro_batch = 8;
+  const testing::Outcome expected = RunOnRanks(GetParam(), {}, Transport::kMpi, config);
+  if (GetParam() > 1)
+    testing::ExpectSame(RunOnRanks(GetParam(), {.seed = 1}, Transport::kNccl, config), expected);
+  const testing::Outcome alone = RunOnRanks(1, {}, Transport::kMpi, config);
+  EXPECT_NEAR(FirstLoss(expected), FirstLoss(alone), 1e-4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, FakeNcclTraining, ::testing::Values(1, 2, 4));

@@ -10,7 +10,9 @@
 namespace deeper {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using Kind = Verdict::Kind;
 
 constexpr double kDeadline = 10;
@@ -61,6 +63,33 @@ TEST(Judge, BlamesAllWhereAllWait) {
       Said({Waiting(11, 100), Waiting(12, 98)}),
       HasSubstr("all ranks have waited for each other for 12.0 s (--watchdog_seconds=10); rank 1 made "
                 "the least progress: step 17"));
+}
+
+// Ranks of GPUs wait for their device and for their peers in one call, and have as many marks.
+TEST(Judge, BlamesNobodyWhereNobodyIsBehind) {
+  EXPECT_THAT(Said({Waiting(11, 100), Waiting(12, 100)}),
+              AllOf(HasSubstr("; none is behind the others: step 17"), Not(HasSubstr("least progress"))));
+}
+
+TEST(Judge, NamesTheRanksInAnEarlierStepWhereAllWait) {
+  RankStatus late = Waiting(12, 90);
+  late.mark.step = 16;
+  EXPECT_THAT(Said({Waiting(11), late, Waiting(12)}),
+              HasSubstr("; rank 1 is behind step 17 of the others; rank 1 made the least progress: step 16"));
+  RankStatus later = late;
+  later.mark = {.step = 15, .marks = 80, .phase = Phase::kGradients, .waiting = true};
+  EXPECT_THAT(
+      Said({late, Waiting(12), later}),
+      HasSubstr("; ranks 0, 2 are behind step 17 of the others; rank 2 made the least progress: step 15"));
+  const std::vector<RankStatus> many(11, late);
+  std::vector<RankStatus> ranks = {Waiting(12)};
+  ranks.insert(ranks.end(), many.begin(), many.end());
+  EXPECT_THAT(Said(ranks), HasSubstr("ranks 1, 2, 3, 4, 5, 6, 7, 8 and 3 more are behind step 17"));
+}
+
+TEST(Judge, DoesNotBlameTheNetworkOfALoneRank) {
+  EXPECT_THAT(Said({Waiting(12)}), AllOf(HasSubstr("the only rank has waited for 12.0 s"),
+                                         HasSubstr("Its device"), Not(HasSubstr("network"))));
 }
 
 TEST(Judge, GivesUnhurriedPhasesLonger) {

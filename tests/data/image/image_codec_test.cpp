@@ -195,6 +195,7 @@ TEST(ImageCodec, DamageUpToTheEndOfAPartIsAnError) {
 TEST(ImageCodec, SniffsTheBytes) {
   EXPECT_EQ(SniffImage(PngFile(MakeImage(2, 2, 3))), ImageFormat::kPng);
   EXPECT_EQ(SniffImage(EncodeJpeg(MakeImage(2, 2, 3), 90)), ImageFormat::kJpeg);
+  EXPECT_EQ(SniffImage(Bytes{'R', 'I', 'F', 'F', 0, 0, 0, 0, 'W', 'E', 'B', 'P'}), ImageFormat::kWebp);
   EXPECT_EQ(SniffImage(Bytes{'G', 'I', 'F'}), ImageFormat::kUnknown);
   EXPECT_EQ(SniffImage(Bytes{}), ImageFormat::kUnknown);
 }
@@ -279,7 +280,18 @@ TEST(ImageCodec, IrregularHeadersAreNotes) {
 
 TEST(ImageCodec, OtherFilesAreNoImages) {
   EXPECT_THAT(DecodeError({}).message(), HasSubstr("empty"));
-  EXPECT_THAT(DecodeError({'t', 'e', 'x', 't'}).message(), HasSubstr("neither"));
+  EXPECT_THAT(DecodeError({'t', 'e', 'x', 't'}).message(), HasSubstr("not a JPEG, PNG or WebP file"));
+  EXPECT_THAT(DecodeError({'R', 'I', 'F', 'F', 0, 0, 0, 0, 'W', 'A', 'V', 'E'}).message(),
+              HasSubstr("not a"));
+  for (const auto& [name, magic] : std::initializer_list<std::pair<const char*, Bytes>>{
+           {"GIF", {'G', 'I', 'F', '8', '9', 'a'}},
+           {"BMP", {'B', 'M'}},
+           {"TIFF", {'I', 'I', '*', 0}},
+           {"TIFF", {'M', 'M', 0, '*'}},
+           {"AVIF", {0, 0, 0, 28, 'f', 't', 'y', 'p', 'a', 'v', 'i', 'f'}},
+           {"HEIC", {0, 0, 0, 28, 'f', 't', 'y', 'p', 'h', 'e', 'i', 'c'}}}) {
+    EXPECT_THAT(DecodeError(magic).message(), HasSubstr(std::string("the format is ") + name));
+  }
 }
 
 // A header that claims 65500 x 65500 pixels is refused before memory is allocated.

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Makes image files of every kind that people have: JPEG and PNG, whole, irregular and damaged.
+"""Makes image files of every kind that people have: JPEG, PNG and WebP, whole, irregular and damaged.
 
     odd_images.py TOOL DIRECTORY        # TOOL: odd_image_tool, for JPEGs that Pillow cannot write
 """
@@ -277,10 +277,56 @@ def wide_quantization(tables):
     return out
 
 
+# ---- WebP
+
+def webp(image, **options):
+    out = io.BytesIO()
+    image.save(out, "WEBP", **options)
+    return out.getvalue()
+
+
+def webp_files():
+    for height, width in SIZES:
+        for lossless in False, True:
+            yield f"{'lossless' if lossless else 'lossy'}-{height}x{width}", webp(Image.fromarray(photo(height, width)), lossless=lossless)
+    picture = Image.fromarray(photo(33, 65))
+    for quality in 1, 50, 100:
+        yield f"quality-{quality}", webp(picture, quality=quality)
+    with_alpha = Image.fromarray(photo(33, 65, 4))
+    for lossless in False, True:
+        yield f"alpha-{'lossless' if lossless else 'lossy'}", webp(with_alpha, lossless=lossless, exact=True)
+    yield "grey", webp(picture.convert("L"))
+    yield "palette", webp(picture.quantize(17), lossless=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    whole = webp(picture, exif=exif, icc_profile=profile)
+    yield "exif-orientation", whole
+    yield "more-behind", whole + b"\1\2\3"
+    yield "cut", whole[:-40]
+    yield "cut-in-header", whole[:20]
+    yield "animated", webp(picture, save_all=True, append_images=[Image.fromarray(photo(33, 65)[::-1])])
+
+
+# ---- Formats that deeper names and refuses
+
+def other_files():
+    picture = Image.fromarray(photo(9, 11))
+    for kind in "gif", "bmp", "tiff":
+        out = io.BytesIO()
+        picture.save(out, kind)
+        yield f"whole.{kind}", out.getvalue()
+    yield "big-endian.tiff", b"MM\0*" + out.getvalue()[4:]
+    for brand in b"avif", b"heic":
+        yield f"header.{brand.decode()}", b"\0\0\0\x1cftyp" + brand + bytes(20)
+
+
 def make(tool):
     """{name: content}"""
     files = {f"png-{name}.png": content for name, content in png_files()}
     files |= {f"jpeg-{name}.jpg": content for name, content in jpeg_files()}
+    files |= {f"webp-{name}.webp": content for name, content in webp_files()}
+    files |= {f"other-{name}": content for name, content in other_files()}
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run([tool, "write", directory], check=True)
         files |= {f"libjpeg-{path.name}": path.read_bytes() for path in pathlib.Path(directory).iterdir()}

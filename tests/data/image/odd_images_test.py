@@ -41,6 +41,11 @@ REFUSED_BY_BOTH = {
     "png-data-cut.png": "lacks pixels",
     "png-no-palette.png": "has numbers of colours, but no colours",
     "png-no-rows.png": "has no pixels",
+    "webp-cut-in-header.webp": "has no pixels",
+    "webp-cut.webp": "lacks pixels",
+    "other-big-endian.tiff": "its offsets are little-endian",
+    "other-header.avif": "has no pixels",
+    "other-header.heic": "has no pixels",
 }
 REFUSED_HERE = {
     "jpeg-bytes-after-scan.jpg": "unused data of a scan: its decoding may have gone wrong before, and Pillow cannot tell",
@@ -49,6 +54,10 @@ REFUSED_HERE = {
     "png-crc-of-data.png": "the checksum of the pixels is wrong; Pillow does not compare it",
     "png-data-too-short.png": "lacks rows; Pillow makes them black",
     "png-unknown-critical-chunk.png": "the chunk changes how the pixels are meant; Pillow skips it",
+    "webp-animated.webp": "several images; Pillow takes the first",
+    "other-whole.bmp": "the format is not read",
+    "other-whole.gif": "the format is not read",
+    "other-whole.tiff": "the format is not read",
 }
 REFUSED_BY_PILLOW = {
     "jpeg-adobe-short.jpg": "Pillow parses Adobe's segment itself; libjpeg ignores one that is too short",

@@ -148,7 +148,7 @@ TEST(PackFolder, BadImagesAreNamedAndCounted) {
   fs::create_symlink("nowhere", dir / "in/dog/link.jpg");
   options.allow_bad = 3;
   EXPECT_THAT(Error(options), AllOf(HasSubstr("4 bad images"), HasSubstr("cat/empty.jpg: empty file"),
-                                    HasSubstr("cat/notes.txt: neither a JPEG nor a PNG"),
+                                    HasSubstr("cat/notes.txt: not a JPEG, PNG or WebP"),
                                     HasSubstr("dog/cut.jpg: damaged JPEG"), HasSubstr("dog/link.jpg")));
   ExpectNothingIn(dir / "out");
   options.allow_bad = 4;

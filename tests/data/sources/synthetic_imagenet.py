@@ -93,7 +93,7 @@ def oddities(photos):
         "pixel": (jpeg(photos.crop(1, 1)), None),
         "truncated": (whole[:len(whole) // 2], "damaged JPEG"),
         "empty": (b"", "empty file"),
-        "text": (b"<html>404 not found</html>", "neither a JPEG nor a PNG file"),
+        "text": (b"<html>404 not found</html>", "not a JPEG, PNG or WebP file"),
         "bomb": (header_bomb(photos.crop()), "image of 65500 x 65500 pixels; the limit is"),
     }
 

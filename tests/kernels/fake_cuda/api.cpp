@@ -1,5 +1,4 @@
-// The calls of the CUDA run time that deeper makes. One that is missing here fails to link, twice over: the
-// real library defines it, and then others again.
+// The calls of the CUDA run time that deeper makes. One that is missing here fails to link.
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
@@ -210,7 +209,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return Call("cudaGetDeviceProperties", [&](Runtime& runtime) {
     if (device >= runtime.options().devices) return cudaErrorInvalidDevice;
     *properties = {};
-    std::strncpy(properties->name, "Fake GPU", sizeof properties->name - 1);
+    const std::string name = runtime.options().unlike ? absl::StrCat("Fake GPU ", device) : "Fake GPU";
+    std::strncpy(properties->name, name.c_str(), sizeof properties->name - 1);
+    properties->uuid.bytes[0] = static_cast<char>(device);
     properties->major = runtime.options().capability / 10;
     properties->minor = runtime.options().capability % 10;
     properties->multiProcessorCount = 132;

@@ -48,6 +48,7 @@ struct Options {
   int devices = 1;
   int capability = 90;                    // compute capability, 9.0
   size_t memory_bytes = size_t{4} << 30;  // of each device
+  bool unlike = false;                    // the devices are of different models
   std::vector<size_t> claimed_free = {};  // of each device, to cudaMemGetInfo; empty: the truth
   int patience_seconds = 60;              // for a device that a collective waits for; then the process fails
   std::vector<Fault> faults = {};

@@ -22,6 +22,7 @@ NCCL = "comm/nccl/nccl_communicator.cpp"
 DEVICE, STEP, NETWORK = "kernels/cuda/device_cuda.cpp", "trainer/engine/train_step.cpp", "trainer/engine/network.cpp"
 STAGED, INCEPTION = "comm/nccl/staged_communicator.cpp", "kernels/ops/inception/inception_run_cuda.cpp"
 SMALL = ("fake_cuda_tests", "*Training*nincifar_bf16")
+WHOLE = ("fake_cuda_tests", "*Training*nincifar_bf16_whole")
 BRANCHES = ("fake_cuda_tests", "*Training*googlenet_fp32")
 RANKS = ("trainer_tests_on_fake_cuda", "*DeviceTraining.RanksChangeNothing/fp32")
 GUARD = ("trainer_tests_on_fake_cuda", "*DeviceTrainingGuard.ABadStepChangesNothing")
@@ -135,7 +136,21 @@ MUTANTS = {
         STEP, "    Prefetch(report);\n", "    Prefetch(report);\n    report.samples += HashOf(*batch);\n", SMALL, OTHER_BITS
     ),
     "all micro-batches replay one recording": Mutant(
-        STEP, "recordings_[batch->micro == 0][last]->Run", "recordings_[0][0]->Run", SMALL, "the first launch of .* in a capture"
+        STEP,
+        "recordings_[net_.image_buffer()][batch->micro == 0][last]->Run",
+        "recordings_[net_.image_buffer()][0][0]->Run",
+        SMALL,
+        "the first launch of .* in a capture|" + OTHER_BITS,
+    ),
+    "a step does not wait for its images": Mutant(
+        NETWORK, "  device_.JoinUploads();\n", "", SMALL, OTHER_BITS + "|cudaFreeHost: a copy that is under way"
+    ),
+    "images are made before their pixels arrive": Mutant(DEVICE, "    branch_ = uploads_.get();\n", "", SMALL, OTHER_BITS),
+    "two batches share a buffer of images": Mutant(
+        NETWORK, "At(images_[!image_buffer_]);", "At(images_[image_buffer_]);", SMALL, OTHER_BITS
+    ),
+    "one recording serves both buffers of images": Mutant(
+        STEP, "recordings_[net_.image_buffer()][batch->micro == 0]", "recordings_[0][batch->micro == 0]", WHOLE, OTHER_BITS
     ),
     "labels are staged in pageable memory": Mutant(
         NETWORK,

@@ -48,8 +48,9 @@ inline std::vector<std::string> NumbersOf(const std::string& metrics) {
 inline RunConfig ShortRun(const std::string& model, DType precision) {
   RunConfig config;
   config.model = model;
-  config.image_size = model == "googlenet" ? 8 : 10;
-  config.stem = model == "googlenet" ? Stem::kSmall : Stem::kDefault;
+  const bool googlenet = model.starts_with("googlenet");
+  config.image_size = googlenet ? 8 : 10;
+  config.stem = googlenet ? Stem::kSmall : Stem::kDefault;
   config.aux = false;
   config.precision = precision;
   config.num_classes = 5;

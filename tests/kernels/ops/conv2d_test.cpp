@@ -185,7 +185,7 @@ NormOutcome RunNorm(const Conv2dParams& p, Shape shape, DType type, const Values
 }
 
 // Compares three ranks with the same rows on one rank. One of the three has one padding row, another has only
-// padding rows. The test's name excludes it on CUDA devices, which reject sync batch norm (the next test).
+// padding rows. The sums are in the memory of the host, so the test's name excludes it on GPUs.
 class SyncBatchNormTest : public ::testing::TestWithParam<DType> {};
 
 TEST_P(SyncBatchNormTest, SameAsOnOneRank) {
@@ -250,14 +250,6 @@ TEST_P(SyncBatchNormTest, SameAsOnOneRank) {
 
 INSTANTIATE_TEST_SUITE_P(Types, SyncBatchNormTest, ::testing::ValuesIn(TestTypes()),
                          [](const auto& param_info) { return NameOf(param_info.param); });
-
-TEST(Conv2d, BatchNormOfAllRanksOnCpusOnly) {
-  const auto made = MakeOp(Conv2dParams{.out_channels = 8, .batch_norm = true},
-                           TestDevice().FeatureMap({2, 16, 4, 4}, DType::kF32),
-                           {.name = "c", .sum_over_ranks = [](double*, size_t) {}}, TestDevice());
-  const bool cpu = TestDevice().type() == DeviceType::kCpu;
-  EXPECT_EQ(made.status().code(), cpu ? absl::StatusCode::kOk : absl::StatusCode::kUnimplemented);
-}
 
 TEST(Conv2d, TrustsAMaskedGradient) {
   const Conv2dParams p = {.out_channels = 16, .dy_is_masked = true};

@@ -212,6 +212,19 @@ TEST(FusedInceptionOp, OtherModulesStaySeparate) {
   }
 }
 
+// Their sums over ranks are for the device's stream, not for a branch.
+TEST(FusedInceptionOp, NotWithStatisticsOfAllRanks) {
+  const InceptionParams params = {
+      .c1 = 8, .c2_reduce = 8, .c2 = 8, .c3_reduce = 8, .c3 = 8, .c4 = 8, .batch_norm = true};
+  const TensorDesc x = TestDevice().FeatureMap({2, 8, 7, 7}, DType::kF32);
+  const auto fused = MakeOp(params, x, {.name = "i", .fuse = true}, TestDevice());
+  const auto separate =
+      MakeOp(params, x, {.name = "i", .fuse = true, .sum_over_ranks = [](double*, size_t) {}}, TestDevice());
+  ASSERT_TRUE(fused.ok() && separate.ok());
+  EXPECT_TRUE((*fused)->needs().takes_pooled_gradients);
+  EXPECT_FALSE((*separate)->needs().takes_pooled_gradients);
+}
+
 TEST(FusedInceptionOp, SlicesOfItsBuffer) {
   for (const Module& module : kModules) {
     const InceptionBuffer b(module.params);

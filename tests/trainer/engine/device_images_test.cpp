@@ -57,7 +57,10 @@ LoaderOptions Options(Augment augment) {
 template <class T>
 std::vector<float> Finish(const Batch& batch, const TensorDesc& desc) {
   Device& device = TestDevice();
-  const DeviceArray<std::byte> packed({batch.packed, batch.packed + batch.packed_bytes}, device);
+  std::vector<std::byte> used(batch.packed_bytes, std::byte{0xA5});
+  for (const auto& [begin, end] : UsedParts(batch))
+    std::copy(batch.packed + begin, batch.packed + end, used.data() + begin);
+  const DeviceArray<std::byte> packed(used, device);
   const DeviceArray<T> images(std::vector<T>(static_cast<size_t>(desc.stored_elements()), FromFloat<T>(-99)),
                               device);
   SampleImages(device, packed.data(), batch.scales, desc, images.data());
@@ -126,6 +129,18 @@ TEST_P(DeviceImages, SameAsTheLoaders) {
     Compare(OddImages(3, 16), Options(augment), GetParam(), tolerance());  // smaller than the network's input
     Compare(OddImages(1, 30), Options(augment), GetParam(), tolerance());  // grey, repeated
   }
+}
+
+// Most images are smaller than the space for the largest.
+TEST_P(DeviceImages, NeedOnlyTheBytesInUse) {
+  const OddImages dataset(3, 16);
+  LoaderOptions options = Options(Augment::kNone);
+  options.packed = true;
+  const auto loader = *MakeLoader(dataset, options);
+  const Batch batch = *loader->Next();
+  size_t used = 0;
+  for (const auto& [begin, end] : UsedParts(batch)) used += end - begin;
+  EXPECT_LT(used, batch.packed_bytes);
 }
 
 // Batches split pairs: partners come from before the first row and after the last.

@@ -76,6 +76,20 @@ TEST(CudaPlan, FusionSavesLaunchesAndBytes) {
   EXPECT_LT(TotalCost(fused).bytes, 0.75 * static_cast<double>(TotalCost(separate).bytes));
 }
 
+// cuDNN copies the slices that the 3x3 and the 5x5 of a module read before it computes their weight
+// gradients.
+TEST(CudaPlan, CountsTheCopiesOfSlices) {
+  const StepPlan plan = PlanOf(DType::kBf16);
+  int64_t bytes = 0;
+  for (const auto& [phase, module, launch] : plan.launches) {
+    if (module == "inception3a" &&
+        std::string(launch.name).find("conv 3x3 backward weights") != std::string::npos)
+      bytes += launch.bytes;
+  }
+  const int64_t pixels = kBatch * 28 * 28, x = 2 * pixels * 96, y = 2 * pixels * 128, w = 2 * 128 * 9 * 96;
+  EXPECT_EQ(bytes, 3 * x + y + w) << "x is read, written densely, and read again";
+}
+
 TEST(CudaPlan, MultipliesWhatTheModelSays) {
   const Model model = GoogLeNet();
   const auto shapes = InferShapes(model, kBatch);
