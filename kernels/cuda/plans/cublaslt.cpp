@@ -135,7 +135,8 @@ class MatmulChoice final : public AlgorithmChoice {
     absl::Status status = StatusOf(cublasLtMatmulPreferenceCreate(&raw));
     const Owned<cublasLtMatmulPreferenceOpaque_t> preference(raw);
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, auto value) {
-      status.Update(StatusOf(cublasLtMatmulPreferenceSetAttribute(raw, name, &value, sizeof value)));
+      if (status.ok())
+        status = StatusOf(cublasLtMatmulPreferenceSetAttribute(raw, name, &value, sizeof value));
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kMaxWorkspaceBytes);
     // Adds partial sums in fp32, not in the type of the output.

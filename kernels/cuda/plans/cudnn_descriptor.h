@@ -49,7 +49,7 @@ consteval cudnnBackendAttributeType_t TypeOf() {
 }
 
 // An object of the backend API. Attributes are set, then it is finalized and no longer changes. Finalize
-// returns the first error.
+// returns the first error, also that of an object that an attribute names.
 class Descriptor {
  public:
   explicit Descriptor(cudnnBackendDescriptorType_t type) {
@@ -72,10 +72,12 @@ class Descriptor {
     return Set(name, CUDNN_TYPE_CHAR, static_cast<int64_t>(text.size()), text.data());
   }
   Descriptor& Set(cudnnBackendAttributeName_t name, const Descriptor& value) {
+    status_.Update(value.status_);
     const cudnnBackendDescriptor_t raw = value.raw();
     return Set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw);
   }
   Descriptor& Set(cudnnBackendAttributeName_t name, const std::vector<Descriptor>& values) {
+    for (const Descriptor& value : values) status_.Update(value.status_);
     const std::vector<cudnnBackendDescriptor_t> raw = RawOf(values);
     return Set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, static_cast<int64_t>(raw.size()), raw.data());
   }

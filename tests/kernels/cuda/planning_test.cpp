@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <future>
 #include <iterator>
 #include <string>
+#include <vector>
 
 #include "kernels/cuda/planning_device.h"
 #include "kernels/cuda/plans/cublaslt.h"
@@ -52,6 +54,24 @@ TEST(CudaProblemTest, WordsHoldEverything) {
             "convolution forward bf16: x 2x8x6x16 (NHWC), 32 filters 3x3, stride 2, pad 1 + bias + relu");
   EXPECT_EQ(ToString(kMatmul),
             "matmul bf16 to fp32: m 4, n 10, k 16, a stride 24, b transposed, stride 16, d stride 12 + bias");
+}
+
+// Ranks may be threads. Names that are equal are one.
+TEST(CudaProblemTest, LaunchesAreNamedByManyThreads) {
+  constexpr int kNames = 2000;
+  const auto names = [] {
+    std::vector<const char*> made;
+    ConvolutionProblem problem = kConvolution;
+    for (problem.kernel = 1; problem.kernel <= kNames; ++problem.kernel) {
+      problem.h = problem.w = problem.kernel;
+      made.push_back(LaunchOf(problem).name);
+    }
+    return made;
+  };
+  std::vector<std::future<std::vector<const char*>>> threads;
+  for (int i = 0; i < 4; ++i) threads.push_back(std::async(std::launch::async, names));
+  const std::vector<const char*> expected = names();
+  for (auto& thread : threads) EXPECT_EQ(thread.get(), expected);
 }
 
 TEST(CudaProblemTest, SizesOfOperands) {

@@ -1,5 +1,4 @@
-// The calls of the CUDA run time that deeper makes. One that is missing here fails to link, twice over: the
-// real library defines it, and then others again.
+// The calls of the CUDA run time that deeper makes. One that is missing here fails to link.
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
@@ -213,7 +212,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     const std::string name = runtime.options().unlike ? absl::StrCat("Fake GPU ", device) : "Fake GPU";
     std::strncpy(properties->name, name.c_str(), sizeof properties->name - 1);
     properties->uuid.bytes[0] = static_cast<char>(device);
-    properties->major = 9;
+    properties->major = runtime.options().capability / 10;
+    properties->minor = runtime.options().capability % 10;
     properties->multiProcessorCount = 132;
     properties->totalGlobalMem = runtime.options().memory_bytes;
     return cudaSuccess;

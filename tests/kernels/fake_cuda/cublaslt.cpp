@@ -100,6 +100,7 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
 }
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* made, cublasComputeType_t compute,
                                         cudaDataType_t) {
+  if (deeper::fake_cuda::Fails("cublasLtMatmulDescCreate")) return CUBLAS_STATUS_INVALID_VALUE;
   auto* const description = new Description;
   description->compute = compute;
   *made = description;
@@ -112,12 +113,14 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description,
                                               cublasLtMatmulDescAttributes_t name, const void* value,
                                               size_t bytes) {
+  if (deeper::fake_cuda::Fails("cublasLtMatmulDescSetAttribute")) return CUBLAS_STATUS_INVALID_VALUE;
   const auto* const begin = static_cast<const std::byte*>(value);
   static_cast<Description*>(description)->attributes[name].assign(begin, begin + bytes);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* made, cudaDataType type, uint64_t rows,
                                           uint64_t columns, int64_t stride) {
+  if (deeper::fake_cuda::Fails("cublasLtMatrixLayoutCreate")) return CUBLAS_STATUS_INVALID_VALUE;
   auto* const layout = new Layout;
   layout->type = type;
   layout->rows = static_cast<int64_t>(rows);
@@ -131,6 +134,7 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* made) {
+  if (deeper::fake_cuda::Fails("cublasLtMatmulPreferenceCreate")) return CUBLAS_STATUS_INVALID_VALUE;
   *made = new Preference;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -141,6 +145,7 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t name,
                                                     const void* value, size_t bytes) {
+  if (deeper::fake_cuda::Fails("cublasLtMatmulPreferenceSetAttribute")) return CUBLAS_STATUS_INVALID_VALUE;
   if (name == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
     std::memcpy(&static_cast<Preference*>(preference)->workspace_bytes, value, bytes);
   return CUBLAS_STATUS_SUCCESS;
@@ -150,6 +155,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int wanted,
                                               cublasLtMatmulHeuristicResult_t* results, int* found) {
+  if (deeper::fake_cuda::Fails("cublasLtMatmulAlgoGetHeuristic")) return CUBLAS_STATUS_INVALID_VALUE;
   ProblemOf(operation, a, b, d);
   if (static_cast<Preference*>(preference)->workspace_bytes < deeper::fake_cuda::kNaiveWorkspaceBytes)
     return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -165,6 +171,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t op
                                        cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                        const cublasLtMatmulAlgo_t* algorithm,
                                        cublasLtMatmulHeuristicResult_t* result) {
+  if (deeper::fake_cuda::Fails("cublasLtMatmulAlgoCheck")) return CUBLAS_STATUS_INVALID_VALUE;
   ProblemOf(operation, a, b, d);
   if (algorithm->data[0] == 0 || algorithm->data[0] > kAlgorithms) return CUBLAS_STATUS_NOT_SUPPORTED;
   result->workspaceSize = deeper::fake_cuda::kNaiveWorkspaceBytes;

@@ -345,6 +345,7 @@ cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream) {
 }
 cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type,
                                            cudnnBackendDescriptor_t* made) {
+  if (deeper::fake_cuda::Fails("cudnnBackendCreateDescriptor")) return CUDNN_STATUS_ALLOC_FAILED;
   *made = new Child(
       std::make_shared<Object>(Object{.type = type, .finalized = false, .values = {}, .graph = {}}));
   return CUDNN_STATUS_SUCCESS;
@@ -355,6 +356,7 @@ cudnnStatus_t cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t descriptor)
 }
 cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
                                        cudnnBackendAttributeType_t type, int64_t count, const void* from) {
+  if (deeper::fake_cuda::Fails("cudnnBackendSetAttribute")) return CUDNN_STATUS_BAD_PARAM;
   Object& object = *Of(descriptor);
   if (object.finalized) return CUDNN_STATUS_NOT_INITIALIZED;
   if (type != CUDNN_TYPE_BACKEND_DESCRIPTOR) {
@@ -373,6 +375,7 @@ cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor, cudn
 cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
                                        cudnnBackendAttributeType_t type, int64_t room, int64_t* count,
                                        void* to) {
+  if (deeper::fake_cuda::Fails("cudnnBackendGetAttribute")) return CUDNN_STATUS_BAD_PARAM;
   const Object& object = *Of(descriptor);
   if (!object.finalized) return CUDNN_STATUS_NOT_INITIALIZED;
   const auto found = object.values.find(name);
@@ -388,6 +391,7 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t descriptor, cudn
   return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor) {
+  if (deeper::fake_cuda::Fails("cudnnBackendFinalize")) return CUDNN_STATUS_BAD_PARAM;
   Object& object = *Of(descriptor);
   if (object.type == CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR) FinalizeHeuristics(object);
   if (object.type == CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR) Read(object);

@@ -37,6 +37,7 @@ struct Fault {
   int nth = 1;                           // the first is 1
   cudaError_t error = cudaErrorUnknown;  // what it returns; cudaSuccess: it hangs, for ever
   bool sticky = false;                   // all later calls return the same: the context is lost
+  int signal = 0;                        // instead of all that: this signal, and the call does its work
 };
 
 // What the kernels that the tuner checks do.
@@ -45,6 +46,7 @@ enum class OwnKernels { kRight, kWrong, kFault, kHang };
 struct Options {
   uint64_t seed = 0;
   int devices = 1;
+  int capability = 90;                    // compute capability, 9.0
   size_t memory_bytes = size_t{4} << 30;  // of each device
   bool unlike = false;                    // the devices are of different models
   std::vector<size_t> claimed_free = {};  // of each device, to cudaMemGetInfo; empty: the truth
@@ -55,7 +57,7 @@ struct Options {
 
 // All streams are forgotten, with what is in them; device memory must have been freed. Before the first call
 // the options come from $DEEPER_FAKE_CUDA: words "seed=N", "devices=N", "memory=BYTES",
-// "fail=CALL:NTH:ERROR", "lose=CALL:NTH:ERROR" (sticky) "hang=CALL:NTH" and
+// "fail=CALL:NTH:ERROR", "lose=CALL:NTH:ERROR" (sticky), "hang=CALL:NTH", "signal=CALL:NTH:SIGNAL" and
 // "own=wrong|fault|hang", separated by spaces.
 void Reset(const Options& options);
 

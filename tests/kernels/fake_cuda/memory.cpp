@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -9,7 +10,7 @@
 namespace deeper::fake_cuda {
 namespace {
 
-constexpr size_t kPage = 4096, kReserved = size_t{1} << 39, kAlignment = 256;
+constexpr size_t kPage = 4096, kReserved = size_t{1} << 39, kAlignment = 256, kHugePage = size_t{2} << 20;
 
 uintptr_t AddressOf(const void* data) {
   return reinterpret_cast<uintptr_t>(data);
@@ -22,6 +23,11 @@ uintptr_t FirstPage(uintptr_t begin) {
   return begin / kPage * kPage;
 }
 
+void Protect(uintptr_t begin, size_t bytes, int protection) {
+  const uintptr_t page = FirstPage(begin);
+  mprotect(reinterpret_cast<void*>(page), Pages(begin + bytes - page), protection);
+}
+
 void* Map(size_t bytes, int protection) {
   void* const data = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) Fail(absl::StrCat("the host has no ", bytes, " bytes of addresses"));
@@ -32,12 +38,15 @@ void* Map(size_t bytes, int protection) {
 
 Memory::Memory() {
   base_ = next_ = AddressOf(Map(kReserved, PROT_NONE));
+  // Protect changes every page: few large ones are faster, where the host has them.
+  madvise(reinterpret_cast<void*>(base_), kReserved, MADV_HUGEPAGE);
 }
 
 void* Memory::Allocate(size_t bytes, int device, size_t limit) {
   if (used(device) + bytes > limit) return nullptr;
   const size_t aligned = (bytes + kAlignment - 1) / kAlignment * kAlignment, pages = Pages(aligned);
   next_ += kPage;  // a guard
+  if (pages >= kHugePage) next_ = (next_ + kHugePage - 1) / kHugePage * kHugePage;
   if (next_ + pages > base_ + kReserved) Fail("the addresses of device memory are used up");
   const uintptr_t begin = next_ + pages - aligned;
   void* const data = reinterpret_cast<void*>(begin);
@@ -46,6 +55,7 @@ void* Memory::Allocate(size_t bytes, int device, size_t limit) {
   mprotect(reinterpret_cast<void*>(next_), pages, PROT_NONE);
   device_.insert({begin, {bytes, device, ++allocated_}});
   live_[begin] = bytes;
+  open_.reserve(live_.size());
   next_ += pages;
   return data;
 }
@@ -73,6 +83,11 @@ bool Memory::FreePinned(void* data) {
   munmap(data, Pages(found->second));
   pinned_.erase(found);
   return true;
+}
+
+void Memory::ForgetFreed() {
+  device_.clear();
+  next_ = base_;
 }
 
 size_t Memory::used(int device) const {
@@ -131,12 +146,21 @@ size_t Memory::PinnedBytes(const void* data) const {
   return found == pinned_.end() ? 0 : found->second;
 }
 
-void Memory::Protect(bool open) {
-  for (const auto& [begin, bytes] : live_) {
-    const uintptr_t page = FirstPage(begin);
-    mprotect(reinterpret_cast<void*>(page), Pages(begin + bytes - page),
-             open ? PROT_READ | PROT_WRITE : PROT_NONE);
-  }
+// Called by a signal handler, so it does not allocate memory.
+bool Memory::Open(const void* address) {
+  const auto found = live_.upper_bound(AddressOf(address));
+  if (found == live_.begin()) return false;
+  const auto& [begin, bytes] = *std::prev(found);
+  if (AddressOf(address) >= begin + bytes || std::find(open_.begin(), open_.end(), begin) != open_.end())
+    return false;
+  open_.push_back(begin);
+  Protect(begin, bytes, PROT_READ | PROT_WRITE);
+  return true;
+}
+
+void Memory::CloseAll() {
+  for (const uintptr_t begin : open_) Protect(begin, live_.at(begin), PROT_NONE);
+  open_.clear();
 }
 
 }  // namespace deeper::fake_cuda

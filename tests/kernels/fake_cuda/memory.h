@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace deeper::fake_cuda {
 
@@ -19,20 +20,21 @@ class Memory {
   // nullptr beyond `limit` bytes of a device.
   void* Allocate(size_t bytes, int device, size_t limit);
   void* AllocatePinned(size_t bytes);
-  // False: not the begin of one that is allocated. Addresses of device memory never come back.
+  // False: not the begin of one that is allocated. Addresses of device memory do not come back until
+  // ForgetFreed.
   bool Free(void* data);
   bool FreePinned(void* data);
 
-  void ForgetFreed() { device_.clear(); }  // once all is freed
+  void ForgetFreed();  // once all is freed
   size_t used(int device) const;
   size_t allocations() const;
   // Fails where a range is not within one allocation, or is freed, or another device's.
   Place PlaceOf(const void* data, size_t bytes, int device) const;
   size_t PinnedBytes(const void* data) const;
 
-  // Between them device memory may be touched: by what runs in a stream.
-  void Open() { Protect(true); }
-  void Close() { Protect(false); }
+  // Of what runs in a stream and has faulted at `address`: opens the allocation there. False: there is none.
+  bool Open(const void* address);
+  void CloseAll();  // the host may not touch them
   std::string Describe(const void* address) const;
   bool IsDevice(const void* address) const;
 
@@ -42,13 +44,13 @@ class Memory {
     int device, number;
     bool freed = false;
   };
-  void Protect(bool open);
   const Allocation* Find(const void* address) const;
 
   uintptr_t base_ = 0, next_ = 0;
   int allocated_ = 0;
   std::map<uintptr_t, Allocation> device_;  // by begin
   std::map<uintptr_t, size_t> live_;        // those of them that are not freed: bytes
+  std::vector<uintptr_t> open_;             // those of them that may be touched
   std::map<uintptr_t, size_t> pinned_;
 };
 

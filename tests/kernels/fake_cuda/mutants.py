@@ -185,7 +185,7 @@ MUTANTS = {
         "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(stream_, forked_, 0));\n",
         "",
         NCCL_RECORDED,
-        r"data\.Read\(\)|has not joined|was not joined|in a capture",
+        r"recorded outside of the capture|data\.Read\(\)|was not joined",
     ),
     "work does not wait for a collective": Mutant(
         NCCL,
@@ -259,7 +259,7 @@ def build_mutant(build, name, mutant):
     compile_command = command_of(build, mutant.file)
     compile_command[compile_command.index("-o") + 1] = str(changed) + ".o"
     compile_command[compile_command.index("-c") + 1] = str(changed)
-    subprocess.run([*compile_command, "-Wno-error"], check=True, cwd=build)
+    subprocess.run([*compile_command, "-O0", "-Wno-error"], check=True, cwd=build)
     target = mutant.test[0]
     # Before the libraries, whose own member is then left out.
     link = link_of(build, target).replace(f" -o tests/{target} ", f" {changed}.o -o {directory / target} ", 1)

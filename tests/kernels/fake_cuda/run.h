@@ -37,13 +37,14 @@ inline std::vector<std::string> NumbersOf(const std::string& metrics) {
     if (event["event"] != "step" && event["event"] != "eval") continue;
     for (const auto& [name, value] : event.items()) {
       if (name.starts_with("loss") || name.starts_with("top") || name == "samples" || name == "count")
-        numbers.push_back(event["event"].get<std::string>() + " " + name + " " + value.dump());
+        numbers.push_back(event["event"].get<std::string>() + " " + event["step"].dump() + " " + name + " " +
+                          value.dump());
     }
   }
   return numbers;
 }
 
-// Three steps of two micro-batches, a checkpoint after each, an evaluation after the second and the last.
+// Three steps of two micro-batches, with a checkpoint and an evaluation after the second and the last.
 inline RunConfig ShortRun(const std::string& model, DType precision) {
   RunConfig config;
   config.model = model;
@@ -62,8 +63,7 @@ inline RunConfig ShortRun(const std::string& model, DType precision) {
   config.augment = Augment::kInception;
   config.seed = 3;
   config.workers = 1;
-  config.checkpoint_every = 1;
-  config.eval_every = 2;
+  config.checkpoint_every = config.eval_every = 2;
   config.log_every = 1;
   config.watchdog_seconds = 0;
   config.deterministic = Determinism::kTrue;

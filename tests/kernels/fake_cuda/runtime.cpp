@@ -1,5 +1,6 @@
 #include "tests/kernels/fake_cuda/runtime.h"
 
+#include <omp.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -38,11 +39,12 @@ bool IsPoisoned(const HostUse& use) {
   return std::all_of(begin, begin + use.bytes, [](unsigned char byte) { return byte == kPoison; });
 }
 
-// An access that is not allowed: says whose, and of what.
+// Opens what a kernel may touch. Of an access that is not allowed it says whose it is, and of what.
 void OnFault(int signal, siginfo_t* info, void*) {
-  ::signal(signal, SIG_DFL);
-  const Runtime& runtime = Runtime::Get();
+  Runtime& runtime = Runtime::Get();
   const char* const running = runtime.running;
+  if (running != nullptr && runtime.memory.Open(info->si_addr)) return;
+  ::signal(signal, SIG_DFL);
   if (runtime.memory.IsDevice(info->si_addr)) {
     Fail(absl::StrCat(running == nullptr ? "the host" : running, " touches ",
                       runtime.memory.Describe(info->si_addr)));
@@ -75,9 +77,10 @@ Options OptionsFromEnvironment() {
                                                : OwnKernels::kHang;
     } else if (name == "report") {
       g_report = value;
-    } else if (name == "fail" || name == "lose" || name == "hang") {
+    } else if (name == "fail" || name == "lose" || name == "hang" || name == "signal") {
+      int& number = name == "signal" ? fault.signal : error;
       good = parts.size() == (name == "hang" ? 2 : 3) && absl::SimpleAtoi(parts[1], &fault.nth) &&
-             (name == "hang" || absl::SimpleAtoi(parts[2], &error));
+             (name == "hang" || absl::SimpleAtoi(parts[2], &number));
       fault.error = static_cast<cudaError_t>(error);
       options.faults.push_back(fault);
     } else {
@@ -138,6 +141,10 @@ cudaError_t Runtime::Enter(std::unique_lock<std::mutex>& lock, const char* call)
   const int count = ++calls[call];
   for (const Fault& fault : options_.faults) {
     if (fault.call != call || fault.nth != count) continue;
+    if (fault.signal != 0) {
+      raise(fault.signal);
+      continue;
+    }
     if (fault.error == cudaSuccess) {
       lock.unlock();
       while (true) pause();
@@ -259,13 +266,12 @@ void Runtime::RunSome() {
   if (order_ == Order::kAtOnce) return DrainAll();
   if (order_ == Order::kLate) return;
   if (Draw(4) > 0) return;
-  memory.Open();
   for (size_t steps = Draw(8); steps > 0; --steps) {
     Stream* const ready = Ready();
     if (ready == nullptr) break;
     Step(*ready);
   }
-  memory.Close();
+  memory.CloseAll();
 }
 
 Stream* Runtime::Ready() {
@@ -301,7 +307,7 @@ bool Runtime::CanStep(const Stream& stream) {
 
 // A collective needs work of devices that other threads drive.
 void Runtime::AwaitOtherThreads() {
-  memory.Close();
+  memory.CloseAll();
   if (changed_.wait_for(mutex, std::chrono::seconds(options_.patience_seconds)) == std::cv_status::timeout) {
     for (const auto& [handle, stream] : streams) {
       if (stream->queue.empty()) continue;
@@ -314,7 +320,6 @@ void Runtime::AwaitOtherThreads() {
     }
     Fail("nothing can run");
   }
-  memory.Open();
 }
 
 void Runtime::Step(Stream& stream) {
@@ -349,6 +354,7 @@ void Runtime::Run(Task& task, size_t index) {
     node.collective->Run(task.numbers[index]);
     changed_.notify_all();
   } else {
+    omp_set_num_threads(1);  // work is short, and other ranks need the cores
     node.run();
   }
   running = nullptr;
@@ -379,13 +385,12 @@ Stream& Runtime::Needed(const Task& task) {
 
 void Runtime::Force(const std::shared_ptr<Task>& task) {
   if (task->done) return;
-  memory.Open();
   while (!task->done) {
     Stream* next = order_ == Order::kLate ? &Needed(*task) : Ready();
     if (next != nullptr && !CanStep(*next)) next = Ready();  // a GPU works while its host waits
     next != nullptr ? Step(*next) : AwaitOtherThreads();
   }
-  memory.Close();
+  memory.CloseAll();
 }
 
 void Runtime::Drain(Stream& stream) {
@@ -394,9 +399,8 @@ void Runtime::Drain(Stream& stream) {
 
 void Runtime::DrainAll() {
   if (Ready() == nullptr) return;
-  memory.Open();
   while (Stream* const ready = Ready()) Step(*ready);
-  memory.Close();
+  memory.CloseAll();
 }
 
 // Also what waits for other devices, where a thread drives them. Streams do not end meanwhile.

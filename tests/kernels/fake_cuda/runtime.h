@@ -139,7 +139,8 @@ class Runtime {
   std::map<size_t, std::shared_ptr<const Graph>> graphs;
   std::map<size_t, std::unique_ptr<GraphExec>> execs;
   size_t next_handle = 1;
-  const char* volatile running = nullptr;  // the node's name
+  // The name of the node that this thread runs.
+  static inline thread_local const char* volatile running = nullptr;
 
  private:
   enum class Order { kLate, kAtOnce, kRandom, kPriorities };

@@ -1,14 +1,22 @@
 // Whole runs on the GPU device over the fake CUDA: the bits of the CUDA ops on the host, whatever the order
-// in which streams get on. $DEEPER_FAKE_CUDA_SEEDS is how many orders (default 8).
+// in which streams get on, also of a run that a signal stops and that resumes. $DEEPER_FAKE_CUDA_SEEDS is how
+// many orders (default 4), or which ("700-799").
 #include <gtest/gtest.h>
+#include <omp.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <iostream>
 #include <string>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "data/load/synthetic.h"
 #include "kernels/base/device.h"
+#include "kernels/base/exit_code.h"
 #include "tests/kernels/fake_cuda/fake_cuda.h"
 #include "tests/kernels/fake_cuda/run.h"
 #include "tests/kernels/test_device.h"
@@ -19,18 +27,45 @@ namespace {
 
 using testing::Outcome;
 
-Outcome RunOn(Device& device, RunConfig config) {
+constexpr int kStoppedStep = 2;
+
+// A run that a signal stops is run once more, with a new device.
+template <class MakeDevice>
+Outcome RunOn(const MakeDevice& make, RunConfig config, bool stops = false) {
   const testing::RunDirectory directory;
   config.checkpoint_dir = directory.path() / "checkpoints";
   config.metrics_out = directory.path() / "metrics";
   const auto comm = MakeSingleCommunicator();
-  EXPECT_EQ(Train(config, *comm, device, nullptr), absl::OkStatus());
+  if (stops) {
+    const absl::Status status = Train(config, *comm, *make(), nullptr);
+    EXPECT_EQ(ExitCodeOf(status), ExitCode::kPreempted) << status;
+    EXPECT_TRUE(absl::StrContains(status.message(), "stopped by a signal after step 2")) << status;
+  }
+  EXPECT_EQ(Train(config, *comm, *make(), nullptr), absl::OkStatus());
   return directory.Read();
 }
 
-int Seeds() {
-  const char* const seeds = std::getenv("DEEPER_FAKE_CUDA_SEEDS");
-  return seeds == nullptr ? 4 : std::atoi(seeds);
+// What a run shows that stopped after kStoppedStep: it does not evaluate then.
+Outcome WithoutEvaluation(Outcome outcome) {
+  std::erase_if(outcome.numbers, [](const std::string& number) {
+    return number.starts_with("eval " + std::to_string(kStoppedStep));
+  });
+  return outcome;
+}
+
+struct Seeds {
+  uint64_t first = 0, last = 3;
+};
+Seeds SeedsToRun() {
+  Seeds seeds;
+  const char* const text = std::getenv("DEEPER_FAKE_CUDA_SEEDS");
+  if (text == nullptr) return seeds;
+  const std::vector<std::string> parts = absl::StrSplit(text, '-');
+  const bool good = parts.size() == 2
+                        ? absl::SimpleAtoi(parts[0], &seeds.first) && absl::SimpleAtoi(parts[1], &seeds.last)
+                        : parts.size() == 1 && absl::SimpleAtoi(parts[0], &seeds.last) && seeds.last-- > 0;
+  EXPECT_TRUE(good) << "DEEPER_FAKE_CUDA_SEEDS=" << text << " is no number, and no FIRST-LAST";
+  return seeds;
 }
 
 // Evaluations record their forward pass, and upload the next batch meanwhile.
@@ -48,8 +83,9 @@ TEST(FakeCudaEvaluation, IsTheSameAsOnTheHost) {
   const EvalResult expected = evaluate(*testing::MakeHostCudaDevice());
   CudaOptions options;
   options.deterministic = true;
-  for (int seed = 0; seed < Seeds(); ++seed) {
-    fake_cuda::Reset({.seed = static_cast<uint64_t>(seed)});
+  const Seeds seeds = SeedsToRun();
+  for (uint64_t seed = seeds.first; seed <= seeds.last; ++seed) {
+    fake_cuda::Reset({.seed = seed});
     const EvalResult actual = evaluate(**MakeCudaDevice(options));
     EXPECT_EQ(actual.count, 21);
     EXPECT_EQ(actual.loss, expected.loss);
@@ -71,23 +107,47 @@ TEST_P(FakeCudaTraining, IsTheSameBitsAsOnTheHost) {
   RunConfig config = testing::ShortRun(model, precision);
   config.micro_batch = micro_batch;
   // A step of one micro-batch has a recording for each buffer of images, and the third run of it is replayed.
-  if (micro_batch == config.global_batch) config.max_steps = 6;
-  const Outcome expected = RunOn(*testing::MakeHostCudaDevice(), config);
-  ASSERT_EQ(expected.files.size(), 3u);
+  const bool whole = micro_batch == config.global_batch;
+  if (whole) config.max_steps = 6;
+  omp_set_num_threads(1);
+  const Outcome expected = RunOn(testing::MakeHostCudaDevice, config);
+  ASSERT_EQ(expected.files.size(), whole ? 3u : 2u);
   CudaOptions options;
   options.deterministic = true;
   options.plan_cache = ::testing::TempDir() + "fake_cuda_plans_" + std::to_string(getpid());
-  for (int seed = 0; seed < Seeds(); ++seed) {
+  const auto make = [&] { return MakeCudaDevice(options).value(); };
+  const Seeds seeds = SeedsToRun();
+  for (uint64_t seed = seeds.first; seed <= seeds.last && !HasFailure(); ++seed) {
     SCOPED_TRACE(seed);
-    fake_cuda::Reset({.seed = static_cast<uint64_t>(seed)});
-    const auto device = MakeCudaDevice(options);
-    ASSERT_TRUE(device.ok()) << device.status();
-    const Outcome actual = RunOn(**device, config);
-    testing::ExpectSame(actual, expected);
+    if (seed % 100 == 99) std::cout << "seed " << seed << std::endl;
+    // Every second run gets a signal in its second step, while one of its two micro-batches starts.
+    const bool stops = !whole && (seed + seed / 4) % 2 == 1;
+    fake_cuda::Options fake = {.seed = seed};
+    if (stops) {
+      fake.faults.push_back(
+          {.call = "cudaGraphLaunch", .nth = 1 + static_cast<int>(seed / 8 % 2), .signal = SIGTERM});
+    }
+    fake_cuda::Reset(fake);
+    testing::ExpectSame(RunOn(make, config, stops), stops ? WithoutEvaluation(expected) : expected);
     EXPECT_GT(fake_cuda::Calls().at("cudaGraphLaunch"), 0) << "nothing was recorded";
-    if (HasFailure()) break;
   }
   std::filesystem::remove(options.plan_cache);
+}
+
+// Where the tuner has no memory for the operands of a whole batch, the micro-batch is halved.
+TEST(FakeCudaRows, AreHalvedWhereTheTunerHasNoMemory) {
+  RunConfig config = testing::ShortRun("nin-cifar", DType::kBf16);
+  const Outcome halves = RunOn(testing::MakeHostCudaDevice, config);
+  config.micro_batch = 0;
+  const Outcome whole = RunOn(testing::MakeHostCudaDevice, config);
+  ASSERT_NE(halves.files, whole.files);
+  for (const int nth : {1, 3, 7}) {
+    SCOPED_TRACE(nth);
+    fake_cuda::Reset({.seed = 1, .faults = {{"cudaMalloc", nth, cudaErrorMemoryAllocation}}});
+    const auto make = [] { return MakeCudaDevice({.deterministic = true, .plan_cache = {}}).value(); };
+    testing::ExpectSame(RunOn(make, config), halves);
+  }
+  fake_cuda::Reset({});
 }
 
 INSTANTIATE_TEST_SUITE_P(, FakeCudaTraining,
