@@ -18,6 +18,23 @@ namespace {
 constexpr uintptr_t kFirstAddress = uintptr_t{1} << 40;
 constexpr uintptr_t kGuard = 4096;  // gap between allocations, and their alignment
 
+class PlannedCall final : public CudaPlan {
+ public:
+  PlannedCall(CudaDevice& device, const Launch& launch, size_t workspace_bytes, const KernelWork& work)
+      : device_(device), launch_(launch), work_(work) {
+    workspace_bytes_ = workspace_bytes;
+  }
+  void Run(const PlanOperands&) override {
+    device_.Expect(work_);
+    device_.Begin(launch_);
+  }
+
+ private:
+  CudaDevice& device_;
+  const Launch launch_;
+  const KernelWork work_;
+};
+
 class DevicelessGpu final : public PlanningDevice {
  public:
   DevicelessGpu(std::string description, int compute_capability, size_t memory_bytes,
@@ -41,44 +58,51 @@ class DevicelessGpu final : public PlanningDevice {
   void Annotate(const std::string& name) override { scope_ = name; }
 
   bool Begin(const Launch& launch) override {
-    launches_.push_back({scope_, launch});
+    launches_.push_back({scope_, launch, std::exchange(work_, {})});
     return false;
   }
+  void Expect(const KernelWork& work) override { work_ = work; }
   void End() override {}
 
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
-    const auto [entry, is_new] = workspaces_.try_emplace(ToString(problem), 0);
-    if (is_new) entry->second = Workspace(problem);
-    ASSIGN_OR_RETURN(const size_t workspace_bytes, entry->second);
+    const auto [entry, is_new] = calls_.try_emplace(ToString(problem), Call{});
+    if (is_new) entry->second = FirstCall(problem);
+    ASSIGN_OR_RETURN(const Call call, entry->second);
     Launch launch = LaunchOf(problem);
     // With this workspace, cuDNN first copies a slice of the channels there, and reads it again.
     const size_t copy =
         static_cast<size_t>(problem.n * problem.h * problem.w * problem.c) * SizeOf(problem.dtype);
     const bool reads_slice = problem.pass == ConvolutionProblem::Pass::kBackwardWeights && !problem.pool_x &&
                              problem.PitchOfX() > problem.c;
-    if (reads_slice && workspace_bytes >= copy) launch.bytes += 2 * static_cast<int64_t>(copy);
-    return std::make_unique<AlgorithmPlan>(*this, launch, nullptr, workspace_bytes);
+    if (reads_slice && call.workspace_bytes >= copy) launch.bytes += 2 * static_cast<int64_t>(copy);
+    return std::make_unique<PlannedCall>(*this, launch, call.workspace_bytes, call.work);
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
-    return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, cublaslt::kMaxWorkspaceBytes);
+    return std::make_unique<PlannedCall>(*this, LaunchOf(problem), cublaslt::kMaxWorkspaceBytes,
+                                         KernelWork{});
   }
 
  private:
-  absl::StatusOr<size_t> Workspace(const ConvolutionProblem& problem) const {
+  struct Call {
+    size_t workspace_bytes = 0;
+    KernelWork work;
+  };
+  absl::StatusOr<Call> FirstCall(const ConvolutionProblem& problem) const {
     auto choice = cudnn::Choose(*target_, problem, /*deterministic=*/false);
     if (problem.mask_dx || problem.pool_x) choice = tensor_core::Choose(compute_capability_, problem);
     RETURN_IF_ERROR(choice.status());
     ASSIGN_OR_RETURN(const auto algorithm, ChooseFirst(**choice));
-    return algorithm->workspace_bytes();
+    return Call{algorithm->workspace_bytes(), algorithm->ExpectedWork()};
   }
 
   const std::string description_;
   const int compute_capability_;  // 90
   const size_t memory_bytes_;
   const std::unique_ptr<cudnn::Target> target_;
-  std::map<std::string, absl::StatusOr<size_t>> workspaces_;  // by problem
+  std::map<std::string, absl::StatusOr<Call>> calls_;  // by problem
   uintptr_t next_address_ = kFirstAddress;
   std::string scope_;
+  KernelWork work_;  // of the next launch
 };
 
 }  // namespace

@@ -14,6 +14,7 @@ namespace deeper {
 struct PlannedLaunch {
   std::string scope;  // name of the last Annotate before the launch
   Launch launch;
+  KernelWork work;
 };
 
 // Allocate returns addresses without memory. They cost nothing at any size and must not be accessed. Staging

@@ -106,32 +106,37 @@ struct TileSums {
 template <class T, int N>
 struct Targets {
   T* data[kMaxChannelTargets];  // nullptr: do not write
-  int64_t pitch[kMaxChannelTargets];
-  int64_t end[kMaxChannelTargets];  // end of each target's channels
+  int row_bytes[kMaxChannelTargets];
+  int end[kMaxChannelTargets];  // end of each target's channels
 
-  explicit Targets(const std::vector<ChannelTarget>& targets) : data{}, pitch{}, end{} {
+  explicit Targets(const std::vector<ChannelTarget>& targets) : data{}, row_bytes{}, end{} {
     int64_t channel = 0;
     for (size_t i = 0; i < kMaxChannelTargets; ++i) {
       if (i < targets.size()) {
         data[i] = static_cast<T*>(targets[i].data);
         if (data[i] != nullptr) data[i] -= channel;
-        pitch[i] = targets[i].pitch;
+        row_bytes[i] = static_cast<int>(targets[i].pitch * int64_t{sizeof(T)});
         channel += targets[i].channels;
       }
-      end[i] = channel;
+      end[i] = static_cast<int>(channel);
     }
   }
 
-  DEEPER_HD void Store(int64_t pixel, int64_t channel, const Pack<T, N>& pack) const {
-    T* to = data[0];
-    int64_t stride = pitch[0];
-    for (size_t i = 1; i < kMaxChannelTargets; ++i) {
-      if (channel >= end[i - 1] && channel < end[i]) {
-        to = data[i];
-        stride = pitch[i];
-      }
+  // The destination of a channel in all pixels.
+  struct Target {
+    T* data;  // nullptr: do not write
+    int row_bytes;
+    DEEPER_HD void Store(int pixel, const Pack<T, N>& pack) const {
+      if (data != nullptr) StorePack(RowAt(data, pixel, row_bytes), pack);
     }
-    if (to != nullptr) StorePack(to + pixel * stride + channel, pack);
+  };
+  DEEPER_HD Target Of(int channel) const {
+    Target to = {data[0], row_bytes[0]};
+    for (size_t i = 1; i < kMaxChannelTargets; ++i) {
+      if (channel >= end[i - 1] && channel < end[i]) to = {data[i], row_bytes[i]};
+    }
+    if (to.data != nullptr) to.data = Computed(to.data + channel);
+    return to;
   }
 };
 
@@ -148,6 +153,8 @@ template <class Sums>
 struct MergeGroup {
   TileSums<Sums> sums;
   int64_t group;
+  static constexpr int kLoads = Sums::kValues;
+  int64_t Iterations() const { return group; }
   DEEPER_HD void operator()(int64_t i) const {
     const int64_t first = i / sums.channels * group, channel = i % sums.channels;
     sums.Store(first, channel, sums.Merged(channel, first, 1, std::min(group, sums.tiles.count() - first)));
@@ -159,6 +166,8 @@ struct MergeAll {
   TileSums<Sums> sums;
   int64_t group, groups;
   Finish finish;
+  static constexpr int kLoads = Sums::kValues;
+  int64_t Iterations() const { return groups; }
   DEEPER_HD void operator()(int64_t channel) const {
     finish(channel, sums.Merged(channel, 0, group, groups));
   }

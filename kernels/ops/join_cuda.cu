@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <numeric>
+#include <type_traits>
 
 #include "kernels/base/check.h"
 #include "kernels/cuda/base/cuda_for_each.h"
@@ -9,52 +11,80 @@
 namespace deeper {
 namespace {
 
-// The masked sum of all parts. The loops over parts have a constant bound, so that they unroll and the
-// pointers stay in registers.
-template <class T, int N, bool kPooled>
-struct Joined {
-  int64_t channels;  // of the parts
-  const T* parts[kMaxGradientParts];
-  int count;
-  MaxPoolGradient<T, N> pooled[kPooled ? kMaxPooledParts : 1];
-  int pooled_count;
-  int64_t height, width;
-  const T* y;  // nullptr: no mask
-  int64_t y_pitch;
+// The parts of a gradient that max pools hand over, as a type: none, one whose geometry is known at compile
+// time, or several of any geometry.
+struct NoPooled {
+  template <int N>
+  DEEPER_HD void AddTo(float (&)[N], const Place&, int) const {}
+};
 
-  explicit Joined(const GradientJoin& join)
-      : channels(join.desc.shape.c),
+template <class T, int N>
+struct AnyPooled {
+  MaxPoolGradient<T, N> first, second;
+  int count;
+  DEEPER_HD void AddTo(float (&sum)[N], const Place& at, int channel) const {
+    first.AddTo(sum, at, channel);
+    if (count > 1) second.AddTo(sum, at, channel);
+  }
+};
+static_assert(kMaxPooledParts == 2);
+
+// Whether a mask from the output of a ReLU keeps a gradient. Masks with two elements per instruction for
+// bf16.
+template <class T, int N>
+DEEPER_HD void Mask(Pack<T, N>& pack, const Pack<T, N>& y) {
+  if constexpr (sizeof(T) == 2 && N % 2 == 0) {
+    auto pairs = PairsOf(pack);
+    const auto of_y = PairsOf(y);
+    for (int j = 0; j < N / 2; ++j) pairs.v[j] &= IsLargerPair(of_y.v[j], 0);
+    pack = PackOf<T, N>(pairs);
+  } else {
+    for (int j = 0; j < N; ++j) {
+      if (!(ToFloat(y.v[j]) > 0)) pack.v[j] = T{};
+    }
+  }
+}
+
+constexpr int kAnyParts = -1;  // up to kMaxGradientParts
+
+// The masked sum of kParts dense parts and the pooled ones. The loop over parts has a constant bound, so that
+// it unrolls and the pointers stay in registers.
+template <class T, int N, int kParts, class Pooled>
+struct Joined {
+  static constexpr int kMost = kParts == kAnyParts ? static_cast<int>(kMaxGradientParts) : kParts;
+  int channels;  // of the parts
+  const T* parts[kMost > 0 ? kMost : 1];
+  int count;
+  Pooled pooled;
+  const T* y;  // nullptr: no mask
+  int y_pitch;
+
+  Joined(const GradientJoin& join, const Pooled& pooled_parts)
+      : channels(static_cast<int>(join.desc.shape.c)),
         parts{},
         count(static_cast<int>(join.parts.size())),
-        pooled{},
-        pooled_count(static_cast<int>(join.pooled.size())),
-        height(join.desc.shape.h),
-        width(join.desc.shape.w),
+        pooled(pooled_parts),
         y(static_cast<const T*>(join.y)),
-        y_pitch(join.desc.pixel_pitch()) {
+        y_pitch(static_cast<int>(join.desc.pixel_pitch())) {
     if (y != nullptr) y += join.desc.first;
-    for (int i = 0; i < count; ++i) parts[i] = static_cast<const T*>(join.parts[i]);
-    for (int i = 0; i < pooled_count; ++i) pooled[i] = GradientOf<T, N>(join.pooled[i], join.desc.shape);
+    for (int i = 0; i < count; ++i) parts[i] = static_cast<const T*>(join.parts[static_cast<size_t>(i)]);
   }
 
-  DEEPER_HD Pack<T, N> At(int64_t pixel, int64_t channel) const {
+  // `place` is that of the pixel, if there are pooled parts.
+  DEEPER_HD Pack<T, N> At(int pixel, const Place& place, int channel) const {
+    constexpr int kBytes = sizeof(T);
+    Pack<T, N> mask = {};
+    if (y != nullptr) mask = LoadPack<T, N>(RowAt(y + channel, pixel, y_pitch * kBytes));
     float sum[N] = {};
-    for (int p = 0; p < static_cast<int>(kMaxGradientParts); ++p) {
-      if (p >= count) continue;
-      const Pack<T, N> part = LoadPack<T, N>(parts[p] + pixel * channels + channel);
-      for (int j = 0; j < N; ++j) sum[j] += ToFloat(part.v[j]);
+    for (int p = 0; p < kMost; ++p) {
+      if (kParts == kAnyParts && p >= count) continue;
+      const auto part = Floats(LoadPack<T, N>(RowAt(parts[p] + channel, pixel, channels * kBytes)));
+      for (int j = 0; j < N; ++j) sum[j] += part.v[j];
     }
-    if constexpr (kPooled) {
-      const Place place = PlaceOf(pixel, height, width);
-      for (int p = 0; p < static_cast<int>(kMaxPooledParts); ++p) {
-        if (p < pooled_count) pooled[p].AddTo(sum, place, channel);
-      }
-    }
-    if (y != nullptr) {
-      const Pack<T, N> mask = LoadPack<T, N>(y + pixel * y_pitch + channel);
-      for (int j = 0; j < N; ++j) sum[j] = ToFloat(mask.v[j]) > 0 ? sum[j] : 0.0f;
-    }
-    return Rounded<T>(sum);
+    pooled.AddTo(sum, place, channel);
+    Pack<T, N> joined = Rounded<T>(sum);
+    if (y != nullptr) Mask(joined, mask);
+    return joined;
   }
 };
 
@@ -65,18 +95,29 @@ struct Sum {
 };
 
 // The index counts tiles of pixels and, within a tile, packs of channels.
-template <class T, int N, bool kPooled>
+template <class T, int N, int kParts, class Pooled>
 struct Join {
-  Joined<T, N, kPooled> from;
+  Divider packs;
+  Grid pixels;
+  Joined<T, N, kParts, Pooled> from;
   Targets<T, N> to;
   TileSums<Sum> sums;  // at = nullptr: not needed
+  int64_t Iterations() const { return sums.tiles.size; }
   DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = from.channels / N, tile = i / packs, channel = i % packs * N;
+    const auto [tile, pack] = packs.Divide(static_cast<uint32_t>(i));
+    const int channel = pack * N, size = static_cast<int>(sums.tiles.size);
+    const int begin = tile * size, end = std::min(begin + size, static_cast<int>(sums.tiles.rows));
+    const auto target = to.Of(channel);
+    Place at = {};
+    if constexpr (!std::is_same_v<Pooled, NoPooled>) at = pixels.At(static_cast<uint32_t>(begin));
     float sum[N] = {};
-    for (int64_t row = sums.tiles.begin(tile), end = sums.tiles.begin(tile + 1); row < end; ++row) {
-      const Pack<T, N> joined = from.At(row, channel);
-      to.Store(row, channel, joined);
-      for (int j = 0; j < N; ++j) sum[j] += ToFloat(joined.v[j]);
+    DEEPER_NO_UNROLL
+    for (int row = begin; row < end; ++row) {
+      const Pack<T, N> joined = from.At(row, at, channel);
+      target.Store(row, joined);
+      const Pack<float, N> values = Floats(joined);
+      for (int j = 0; j < N; ++j) sum[j] += values.v[j];
+      pixels.Advance(at);
     }
     if (sums.at == nullptr) return;
     for (int j = 0; j < N; ++j) sums.Store(tile, channel + j, {{sum[j]}});
@@ -90,23 +131,25 @@ struct StoreSum {
 
 template <class T, int N>
 struct CutChannels {
-  Joined<T, N, false> from;
-  int64_t first, out_channels;
+  Divider packs;
+  Joined<T, N, kAnyParts, NoPooled> from;
+  int first;
   T* out;
   DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = out_channels / N, row = i / packs, channel = i % packs * N;
-    StorePack(out + i * N, from.At(row, first + channel));
+    const auto [row, pack] = packs.Divide(static_cast<uint32_t>(i));
+    StorePack(out + i * N, from.At(row, {}, first + pack * N));
   }
 };
 
 template <class T, int N>
 struct PasteIntoChannels {
+  Divider packs;
   const T* from;
-  int64_t from_channels, first, to_channels;
-  T* to;
+  int to_channels;
+  T* to;  // the first of the channels
   DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = from_channels / N, row = i / packs, channel = i % packs * N;
-    StorePack(to + row * to_channels + first + channel, LoadPack<T, N>(from + i * N));
+    const auto [row, pack] = packs.Divide(static_cast<uint32_t>(i));
+    StorePack(to + int64_t{row} * to_channels + pack * N, LoadPack<T, N>(from + i * N));
   }
 };
 
@@ -135,17 +178,53 @@ int64_t CommonDivisor(const GradientJoin& join) {
   return CommonDivisor(divisor, join.targets, join.desc.dtype);
 }
 
-template <bool kPooled>
+// Calls make with the type of the pooled parts.
+template <class T, int N, class Make>
+void WithPooled(const GradientJoin& join, const Make& make) {
+  if (join.pooled.empty()) return make(NoPooled());
+  const auto gradient = [&join](size_t i) { return GradientOf<T, N>(join.pooled[i], join.desc.shape); };
+  constexpr size_t kMostParts = 2;  // with a geometry that is known at compile time
+  if (join.pooled.size() == 1 && join.parts.size() <= kMostParts) {
+    return WithGradient(gradient(0), [&]<class Gradient>(const Gradient& only) {
+      if constexpr (std::is_same_v<Gradient, MaxPoolGradient<T, N>>) {
+        make(AnyPooled<T, N>{only, only, 1});
+      } else {
+        make(only);
+      }
+    });
+  }
+  make(AnyPooled<T, N>{gradient(0), gradient(join.pooled.size() - 1), static_cast<int>(join.pooled.size())});
+}
+
 void Run(CudaDevice& device, const GradientJoin& join) {
   RowTiles tiles = TilesOf(join.desc);
   if (join.sums == nullptr) tiles.size = 1;
   const int64_t channels = join.desc.shape.c;
   const TileSums<Sum> sums = {tiles, channels,
                               join.sums == nullptr ? nullptr : static_cast<float*>(join.workspace)};
+  const Launch launch = {join.pooled.empty() ? "join gradients" : "join and spread gradients", BytesOf(join)};
+  const Grid pixels(join.desc.shape.h, join.desc.shape.w);
   WithPacks(join.desc.dtype, CommonDivisor(join), [&]<class T, int N>() {
-    ForEach(device, {kPooled ? "join and spread gradients" : "join gradients", BytesOf(join)},
-            tiles.count() * (channels / N),
-            Join<T, N, kPooled>{Joined<T, N, kPooled>(join), Targets<T, N>(join.targets), sums});
+    const int64_t count = tiles.count() * (channels / N);
+    DEEPER_CHECK(std::max(count, tiles.rows) < kMostIndices, join.desc.shape.ToString());
+    WithPooled<T, N>(join, [&]<class Pooled>(const Pooled& pooled) {
+      const auto run = [&]<int kParts>() {
+        ForEach(device, launch, count,
+                Join<T, N, kParts, Pooled>{Divider(channels / N), pixels,
+                                           Joined<T, N, kParts, Pooled>(join, pooled),
+                                           Targets<T, N>(join.targets), sums});
+      };
+      const size_t parts = join.parts.size();
+      if constexpr (std::is_same_v<Pooled, AnyPooled<T, N>>) {
+        run.template operator()<kAnyParts>();
+      } else if constexpr (std::is_same_v<Pooled, NoPooled>) {
+        parts == 1 ? run.template operator()<1>() : run.template operator()<kAnyParts>();
+      } else {
+        parts == 0   ? run.template operator()<0>()
+        : parts == 1 ? run.template operator()<1>()
+                     : run.template operator()<2>();
+      }
+    });
   });
   if (join.sums != nullptr) MergeTiles(device, "bias gradient", sums, StoreSum{join.sums});
 }
@@ -163,8 +242,10 @@ void JoinChannelsCuda(Device& device, const std::vector<void*>& parts, const voi
   join.parts = parts;
   join.y = y;
   WithPacks(from.dtype, divisor, [&]<class T, int N>() {
-    ForEach(AsCuda(device), {"join channels", bytes}, count / N,
-            CutChannels<T, N>{Joined<T, N, false>(join), first_channel, channels, out.as<T>()});
+    DEEPER_CHECK(count / N < kMostIndices, from.shape.ToString());
+    ForEach(
+        AsCuda(device), {"join channels", bytes}, count / N,
+        CutChannels<T, N>{Divider(channels / N), {join, {}}, static_cast<int>(first_channel), out.as<T>()});
   });
 }
 
@@ -173,8 +254,10 @@ void PasteChannelsCuda(Device& device, const Tensor& from, int64_t first_channel
   const int64_t count = from.desc.stored_elements(), channels = from.desc.shape.c, wide = to.desc.shape.c;
   const int64_t bytes = Bytes(2, count, from.desc.dtype);
   WithPacks(from.desc.dtype, std::gcd(std::gcd(channels, wide), first_channel), [&]<class T, int N>() {
+    DEEPER_CHECK(count / N < kMostIndices, from.desc.shape.ToString());
     ForEach(AsCuda(device), {"paste channels", bytes}, count / N,
-            PasteIntoChannels<T, N>{from.as<T>(), channels, first_channel, wide, to.as<T>()});
+            PasteIntoChannels<T, N>{Divider(channels / N), from.as<T>(), static_cast<int>(wide),
+                                    to.as<T>() + first_channel});
   });
 }
 
@@ -188,11 +271,7 @@ void JoinGradientsCuda(Device& device, GradientJoin join) {
     if (join.sums == nullptr) return;
     join.targets[0].data = nullptr;
   }
-  if (join.pooled.empty()) {
-    Run<false>(AsCuda(device), join);
-  } else {
-    Run<true>(AsCuda(device), join);
-  }
+  Run(AsCuda(device), join);
 }
 
 void JoinGradientsCuda(Device& device, const std::vector<void*>& parts, const void* y, const TensorDesc& desc,

@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/base/status.h"
 #include "kernels/cuda/base/cuda_for_each.h"
+#include "kernels/cuda/base/max_window.h"
 #include "kernels/ops/cuda_pool.h"
 #include "kernels/ops/join.h"
 #include "kernels/ops/pool.h"
@@ -15,23 +17,27 @@ constexpr int64_t kMostPositions = 256;  // positions in a window: one byte
 // Treats NaN as larger than every number, so that it propagates.
 template <class T, int N>
 struct MaxPool {
+  Divider packs;
   Pixels<T> x;
   PoolGeometry g;
   T* y;
   uint8_t* argmax;  // nullptr: not needed
+  static constexpr int kLoads = 1;
+  int64_t Iterations() const { return int64_t{g.rows.kernel} * g.columns.kernel; }
   DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = x.channels / N, channel = i % packs * N;
-    const Place at = PlaceOf(i / packs, g.rows.windows, g.columns.windows);
+    const auto [pixel, pack_index] = packs.Divide(static_cast<uint32_t>(i));
+    const int channel = pack_index * N;
+    const Place at = g.y.At(static_cast<uint32_t>(pixel));
     const Range rows = g.rows.Pixels(at.row), columns = g.columns.Pixels(at.column);
-    const int64_t top = g.rows.Start(at.row), left = g.columns.Start(at.column);
+    const int top = g.rows.Start(at.row), left = g.columns.Start(at.column);
     float best[N];
     Pack<uint8_t, N> first;
     for (int j = 0; j < N; ++j) {
       best[j] = -INFINITY;
       first.v[j] = static_cast<uint8_t>((rows.begin - top) * g.columns.kernel + columns.begin - left);
     }
-    for (int64_t row = rows.begin; row < rows.end; ++row) {
-      for (int64_t column = columns.begin; column < columns.end; ++column) {
+    for (int row = rows.begin; row < rows.end; ++row) {
+      for (int column = columns.begin; column < columns.end; ++column) {
         const Pack<T, N> pack = LoadPack<T, N>(x.At(g.X(at.n, row, column), channel));
         const auto position = static_cast<uint8_t>((row - top) * g.columns.kernel + column - left);
         for (int j = 0; j < N; ++j) {
@@ -47,14 +53,49 @@ struct MaxPool {
   }
 };
 
-template <class T, int N>
+// The same for windows of 3x3 and bf16.
+struct MaxPool3x3 {
+  static constexpr int N = 8;
+  Divider packs;
+  PoolGeometry g;
+  const bf16* x;
+  int x_pixel_bytes;
+  int first_centre;  // row and column of the centre of the first window
+  bf16* y;
+  uint8_t* argmax;  // nullptr: not needed
+
+  static bool Fits(const PoolGeometry& g) {
+    const auto fits = [](const Side& side) {
+      const bool centres_inside = side.Start(side.windows - 1) + 1 < side.size;
+      return side.kernel == 3 && side.pad <= 1 && centres_inside;
+    };
+    return fits(g.rows) && fits(g.columns);
+  }
+  DEEPER_HD void operator()(int64_t i) const {
+    const auto [pixel, pack] = packs.Divide(static_cast<uint32_t>(i));
+    const Place at = g.y.At(static_cast<uint32_t>(pixel));
+    const int row = at.row * g.rows.stride + first_centre;
+    const int column = at.column * g.columns.stride + first_centre;
+    const bf16* const from = Computed(RowAt(x, pack, sizeof(Octet)));
+    const Maxima maxima = MaximaOf(CentreAt(g.X(at.n, row, column), row, column, g.rows.size, g.columns.size),
+                                   [&](int of_x) { return RowAt(from, of_x, x_pixel_bytes); });
+    const auto to = static_cast<int>(i);
+    *reinterpret_cast<Octet*>(RowAt(y, to, sizeof(Octet))) = maxima.values;
+    if (argmax != nullptr)
+      *reinterpret_cast<Positions*>(RowAt(argmax, to, sizeof(Positions))) = maxima.positions;
+  }
+};
+
+template <class T, int N, class Gradient>
 struct SpreadMaxPool {
-  MaxPoolGradient<T, N> gradient;
+  Divider packs;
+  Grid pixels;
+  Gradient gradient;
   T* dx;
   DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = gradient.channels / N;
+    const auto [pixel, pack] = packs.Divide(static_cast<uint32_t>(i));
     float sum[N] = {};
-    gradient.AddTo(sum, PlaceOf(i / packs, gradient.g.rows.size, gradient.g.columns.size), i % packs * N);
+    gradient.AddTo(sum, pixels.At(static_cast<uint32_t>(pixel)), pack * N);
     StorePack(dx + i * N, Rounded<T>(sum));
   }
 };
@@ -65,18 +106,22 @@ DEEPER_HD float CountOf(const Range& rows, const Range& columns) {
 
 template <class T, int N>
 struct AveragePool {
+  Divider packs;
   Pixels<T> x;
   PoolGeometry g;
   T* y;
+  static constexpr int kLoads = 1;
+  int64_t Iterations() const { return int64_t{g.rows.kernel} * g.columns.kernel; }
   DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = x.channels / N, channel = i % packs * N;
-    const Place at = PlaceOf(i / packs, g.rows.windows, g.columns.windows);
+    const auto [pixel, pack_index] = packs.Divide(static_cast<uint32_t>(i));
+    const int channel = pack_index * N;
+    const Place at = g.y.At(static_cast<uint32_t>(pixel));
     const Range rows = g.rows.Pixels(at.row), columns = g.columns.Pixels(at.column);
     float sum[N] = {};
-    for (int64_t row = rows.begin; row < rows.end; ++row) {
-      for (int64_t column = columns.begin; column < columns.end; ++column) {
-        const Pack<T, N> pack = LoadPack<T, N>(x.At(g.X(at.n, row, column), channel));
-        for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]);
+    for (int row = rows.begin; row < rows.end; ++row) {
+      for (int column = columns.begin; column < columns.end; ++column) {
+        const auto values = Floats(LoadPack<T, N>(x.At(g.X(at.n, row, column), channel)));
+        for (int j = 0; j < N; ++j) sum[j] += values.v[j];
       }
     }
     for (float& value : sum) value /= CountOf(rows, columns);
@@ -86,20 +131,22 @@ struct AveragePool {
 
 template <class T, int N>
 struct AveragePoolGradient {
+  Divider packs;
   PoolGeometry g;
-  int64_t channels;
+  int channels;
   const T* dy;
   T* dx;
   DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = channels / N, channel = i % packs * N;
-    const Place at = PlaceOf(i / packs, g.rows.size, g.columns.size);
+    const auto [pixel, pack_index] = packs.Divide(static_cast<uint32_t>(i));
+    const int channel = pack_index * N;
+    const Place at = g.x.At(static_cast<uint32_t>(pixel));
     const Range rows = g.rows.Windows(at.row), columns = g.columns.Windows(at.column);
     float sum[N] = {};
-    for (int64_t row = rows.begin; row < rows.end; ++row) {
-      for (int64_t column = columns.begin; column < columns.end; ++column) {
-        const Pack<T, N> pack = LoadPack<T, N>(dy + g.Y(at.n, row, column) * channels + channel);
+    for (int row = rows.begin; row < rows.end; ++row) {
+      for (int column = columns.begin; column < columns.end; ++column) {
+        const auto values = Floats(LoadPack<T, N>(dy + int64_t{g.Y(at.n, row, column)} * channels + channel));
         const float share = 1 / CountOf(g.rows.Pixels(row), g.columns.Pixels(column));
-        for (int j = 0; j < N; ++j) sum[j] += ToFloat(pack.v[j]) * share;
+        for (int j = 0; j < N; ++j) sum[j] += values.v[j] * share;
       }
     }
     StorePack(dx + i * N, Rounded<T>(sum));
@@ -109,10 +156,10 @@ struct AveragePoolGradient {
 class PoolCuda final : public Op {
  public:
   PoolCuda(const PoolParams& params, const OpSetup& s)
-      : device_(AsCuda(s.device)), max_(params.kind == PoolParams::Kind::kMax) {
-    const Shape &in = s.x.shape, &y = s.shape.y;
-    geometry_ = {{in.h, y.h, params.window(in.h), params.stride, params.pad},
-                 {in.w, y.w, params.window(in.w), params.stride, params.pad}};
+      : device_(AsCuda(s.device)),
+        max_(params.kind == PoolParams::Kind::kMax),
+        geometry_(Along(params, s.x.shape.h, s.shape.y.h), Along(params, s.x.shape.w, s.shape.y.w)) {
+    const Shape& y = s.shape.y;
     needs_.x = s.x;
     needs_.y = device_.FeatureMap(y, s.x.dtype);
     if (!s.wants_dx()) return;
@@ -135,11 +182,20 @@ class PoolCuda final : public Op {
       const int64_t count = needs_.y.stored_elements() / N;
       auto* const y = static_cast<T*>(binding_.y);
       auto* const argmax = needs_.saved_bytes > 0 ? static_cast<uint8_t*>(binding_.saved) : nullptr;
-      if (max_) {
-        ForEach(device_, {"max pool", bytes}, count, MaxPool<T, N>{x, geometry_, y, argmax});
-      } else {
-        ForEach(device_, {"average pool", bytes}, count, AveragePool<T, N>{x, geometry_, y});
+      const Divider packs(x.channels / N);
+      if (!max_) {
+        ForEach(device_, {"average pool", bytes}, count, AveragePool<T, N>{packs, x, geometry_, y});
+        return;
       }
+      if constexpr (std::is_same_v<T, bf16> && N == MaxPool3x3::N) {
+        if (MaxPool3x3::Fits(geometry_)) {
+          const int pixel_bytes = static_cast<int>(x.pitch * int64_t{sizeof(T)});
+          ForEach(device_, {"max pool", bytes}, count,
+                  MaxPool3x3{packs, geometry_, x.data, pixel_bytes, 1 - geometry_.rows.pad, y, argmax});
+          return;
+        }
+      }
+      ForEach(device_, {"max pool", bytes}, count, MaxPool<T, N>{packs, x, geometry_, y, argmax});
     });
   }
 
@@ -161,34 +217,44 @@ class PoolCuda final : public Op {
     WithPacks(needs_.x.dtype, needs_.x.shape.c, [&]<class T, int N>() {
       const auto* const from = static_cast<const T*>(dy);
       auto* const dx = static_cast<T*>(binding_.dx[0]);
-      const int64_t channels = needs_.x.shape.c;
+      const auto channels = static_cast<int>(needs_.x.shape.c);
+      const Divider packs(channels / N);
       if (max_) {
         const auto* const argmax = static_cast<const uint8_t*>(binding_.saved);
-        ForEach(device_, {"max pool gradient", bytes}, count / N,
-                SpreadMaxPool<T, N>{{geometry_, channels, from, argmax}, dx});
+        const MaxPoolGradient<T, N> general = {geometry_, channels, from, argmax};
+        WithGradient(general, [&]<class Gradient>(const Gradient& gradient) {
+          ForEach(device_, {"max pool gradient", bytes}, count / N,
+                  SpreadMaxPool<T, N, Gradient>{packs, geometry_.x, gradient, dx});
+        });
       } else {
         ForEach(device_, {"average pool gradient", bytes}, count / N,
-                AveragePoolGradient<T, N>{geometry_, channels, from, dx});
+                AveragePoolGradient<T, N>{packs, geometry_, channels, from, dx});
       }
     });
   }
 
  private:
+  static Side Along(const PoolParams& params, int64_t size, int64_t windows) {
+    return {size, windows, params.window(size), params.stride, params.pad};
+  }
+
   CudaDevice& device_;
-  bool max_, wants_dx_ = false;
-  PoolGeometry geometry_;
+  const bool max_;
+  const PoolGeometry geometry_;
+  bool wants_dx_ = false;
 };
 
 template <class T, int N>
 struct Spread {
-  int64_t pixels, channels;
+  Divider packs, pixels;
   const T* dy;
   T* dx;
   DEEPER_HD void operator()(int64_t i) const {
-    const int64_t packs = channels / N, n = i / (pixels * packs);
-    Pack<T, N> pack = LoadPack<T, N>(dy + (n * packs + i % packs) * N);
-    for (int j = 0; j < N; ++j) pack.v[j] = FromFloat<T>(ToFloat(pack.v[j]) / static_cast<float>(pixels));
-    StorePack(dx + i * N, pack);
+    const auto [pixel, pack_index] = packs.Divide(static_cast<uint32_t>(i));
+    const auto n = static_cast<int64_t>(pixels.Quotient(static_cast<uint32_t>(pixel)));
+    Pack<float, N> values = Floats(LoadPack<T, N>(dy + (n * packs.divisor() + pack_index) * N));
+    for (float& value : values.v) value /= static_cast<float>(pixels.divisor());
+    StorePack(dx + i * N, Rounded<T>(values.v));
   }
 };
 
@@ -203,7 +269,8 @@ class GlobalAvgPoolCuda final : public Op {
     const PoolGeometry whole = {{h, 1, h, 1, 0}, {w, 1, w, 1, 0}};
     WithPacks(needs_.x.dtype, PackDivisor(needs_.x), [&]<class T, int N>() {
       ForEach(device_, {"global average", bytes}, needs_.y.stored_elements() / N,
-              AveragePool<T, N>{Pixels<T>(needs_.x, binding_.x), whole, static_cast<T*>(binding_.y)});
+              AveragePool<T, N>{Divider(needs_.x.shape.c / N), Pixels<T>(needs_.x, binding_.x), whole,
+                                static_cast<T*>(binding_.y)});
     });
   }
   void Backward() override {
@@ -212,8 +279,8 @@ class GlobalAvgPoolCuda final : public Op {
     const int64_t bytes = BytesOf(needs_.dx_parts[0]) + BytesOf(needs_.y);
     WithPacks(needs_.x.dtype, needs_.x.shape.c, [&]<class T, int N>() {
       ForEach(device_, {"global average gradient", bytes}, needs_.dx_parts[0].stored_elements() / N,
-              Spread<T, N>{needs_.x.shape.spatial(), needs_.x.shape.c, static_cast<const T*>(binding_.dy[0]),
-                           static_cast<T*>(binding_.dx[0])});
+              Spread<T, N>{Divider(needs_.x.shape.c / N), Divider(needs_.x.shape.spatial()),
+                           static_cast<const T*>(binding_.dy[0]), static_cast<T*>(binding_.dx[0])});
     });
   }
 
@@ -221,9 +288,16 @@ class GlobalAvgPoolCuda final : public Op {
   CudaDevice& device_;
 };
 
+absl::Status CheckIndices(const Shape& x) {
+  if (x.elements() < kMostIndices) return absl::OkStatus();
+  return Unimplemented("pool: ", x.elements(), " elements; CUDA supports fewer than ", kMostIndices,
+                       ". Use a smaller batch");
+}
+
 }  // namespace
 
 MadeOp MakeCuda(const PoolParams& params, const OpSetup& setup) {
+  RETURN_IF_ERROR(CheckIndices(setup.x.shape));
   const int64_t window = params.window(setup.x.shape.h) * params.window(setup.x.shape.w);
   if (params.kind == PoolParams::Kind::kMax && window > kMostPositions) {
     return Unimplemented("pool: the window has ", window, " pixels; CUDA supports max pooling of ",
@@ -233,6 +307,7 @@ MadeOp MakeCuda(const PoolParams& params, const OpSetup& setup) {
 }
 
 MadeOp MakeCuda(const GlobalAvgPoolParams&, const OpSetup& setup) {
+  RETURN_IF_ERROR(CheckIndices(setup.x.shape));
   return std::make_unique<GlobalAvgPoolCuda>(setup);
 }
 

@@ -132,6 +132,8 @@ struct AddRows {
   const RowResult* rows;
   int64_t count;
   HeadResult* result;
+  static constexpr int kLoads = 2;
+  int64_t Iterations() const { return count; }
   DEEPER_HD void operator()(int64_t) const {
     HeadResult total;
     for (int64_t n = 0; n < count; ++n) {

@@ -150,7 +150,7 @@ class BenchOpCommand final : public Command {
     device->Clear();
     chain->Forward();
     chain->Backward();
-    for (const auto& [scope, launch] : device->launches()) {
+    for (const auto& [scope, launch, work] : device->launches()) {
       ++cost.launches;
       cost.bytes += launch.bytes;
       cost.macs += launch.macs;

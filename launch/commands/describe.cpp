@@ -23,9 +23,10 @@ constexpr CommandText kText = {
         R"(Prints a table of a network's layers and their costs. Then it prints two comparisons of the GoogLeNet
 paper: the cost of a 5x5 convolution with and without a 1x1 convolution before it, and the costs of other
 networks. With --device=cuda, it prints the plan of a training step on a GPU, which need not be present: the
-launches of each module, the least number of bytes and multiplications, and a lower bound of the time. The
-bound of a launch is the larger of bytes / bandwidth and operations / peak. The step begins with the images in
-the GPU's memory.)",
+launches of each module, the least number of bytes and multiplications, a lower bound of the time ("floor") and
+a predicted time. The bound of a launch is the larger of bytes / bandwidth and operations / peak. The prediction
+also has the instructions of deeper's own kernels, the products that fill tiles, and the time between launches.
+Nothing of it was measured. The step begins with the images in the GPU's memory.)",
     .examples = R"(deeper describe --model=googlenet
 deeper describe --model=googlenet --stem=small --image_size=28 --channels=1 --num_classes=10 --json
 deeper describe --model=googlenet --device=cuda --gpu=h200 --precision=bf16 --batch=256)",
@@ -54,17 +55,19 @@ std::vector<PlanCost> Costs(const StepPlan& plan) {
 
 // `separate`: the plan without fusion, or nullptr.
 std::string Table(const StepPlan& plan, const StepPlan* separate) {
-  std::string text = absl::StrFormat("%-17s %8s %8s %8s %10s %9s %9s", "module", "launches", "forward",
-                                     "backward", "MB", "GMAC", "floor us");
-  if (separate != nullptr) absl::StrAppendFormat(&text, "  | %8s %10s %9s", "unfused", "MB", "floor us");
+  std::string text = absl::StrFormat("%-17s %8s %8s %8s %10s %9s %9s %9s", "module", "launches", "forward",
+                                     "backward", "MB", "GMAC", "floor us", "predicted");
+  if (separate != nullptr)
+    absl::StrAppendFormat(&text, "  | %8s %10s %9s %9s", "unfused", "MB", "floor us", "predicted");
   text += "\n";
   const std::vector<PlanCost> others = separate == nullptr ? std::vector<PlanCost>() : Costs(*separate);
   for (const PlanCost& cost : Costs(plan)) {
-    absl::StrAppendFormat(&text, "%-17s %8d %8d %8d %10.1f %9.2f %9.1f", cost.module, cost.launches,
-                          cost.forward, cost.backward, MB(cost.bytes), GMac(cost.macs), cost.floor_us);
+    absl::StrAppendFormat(&text, "%-17s %8d %8d %8d %10.1f %9.2f %9.1f %9.1f", cost.module, cost.launches,
+                          cost.forward, cost.backward, MB(cost.bytes), GMac(cost.macs), cost.floor_us,
+                          cost.predicted_us);
     if (const auto other = std::ranges::find(others, cost.module, &PlanCost::module); other != others.end())
-      absl::StrAppendFormat(&text, "  | %8d %10.1f %9.1f", other->launches, MB(other->bytes),
-                            other->floor_us);
+      absl::StrAppendFormat(&text, "  | %8d %10.1f %9.1f %9.1f", other->launches, MB(other->bytes),
+                            other->floor_us, other->predicted_us);
     text += "\n";
   }
   return text;
@@ -87,11 +90,18 @@ std::string PlanText(const Model& model, const StepPlan& plan, const StepPlan* s
                           "images/s           at most %.0f, with matrix products at %.0f %% of their peak\n",
                           MostImagesPerSecond(plan, efficiency), 100 * efficiency);
   }
+  absl::StrAppendFormat(&text, "                   predicted %.0f, not measured\n",
+                        PredictedImagesPerSecond(plan));
   if (!launches) return text;
-  absl::StrAppendFormat(&text, "\n%-17s %-40s %10s %9s %9s\n", "module", "launch", "MB", "GMAC", "floor us");
-  for (const auto& [phase, module, launch] : plan.launches) {
-    absl::StrAppendFormat(&text, "%-17s %-40s %10.1f %9.2f %9.1f\n", module, launch.name, MB(launch.bytes),
-                          GMac(launch.macs), FloorMicroseconds(launch, plan.gpu, plan.precision));
+  absl::StrAppendFormat(
+      &text, "\nTimes in us: of the bytes, of the products, of the instructions, and the largest.\n");
+  absl::StrAppendFormat(&text, "%-17s %-40s %10s %9s %9s %9s %9s %9s\n", "module", "launch", "MB", "GMAC",
+                        "bytes", "products", "instr.", "largest");
+  for (const auto& [phase, module, launch, work] : plan.launches) {
+    const LaunchTime time = TimeOf(launch, work, plan.gpu, plan.precision);
+    absl::StrAppendFormat(&text, "%-17s %-40s %10.1f %9.2f %9.1f %9.1f %9s %9.1f\n", module, launch.name,
+                          MB(launch.bytes), GMac(launch.macs), time.bytes_us, time.products_us,
+                          work.warps == 0 ? "-" : absl::StrFormat("%.1f", time.instructions_us), time.us());
   }
   return text;
 }
@@ -104,7 +114,8 @@ nlohmann::ordered_json CostJson(const PlanCost& cost) {
           {"backward_launches", cost.backward},
           {"bytes", cost.bytes},
           {"macs", cost.macs},
-          {"floor_us", cost.floor_us}};
+          {"floor_us", cost.floor_us},
+          {"predicted_us", cost.predicted_us}};
 }
 
 std::string PlanJson(const Model& model, const StepPlan& plan) {
@@ -134,13 +145,21 @@ std::string PlanJson(const Model& model, const StepPlan& plan) {
     json["most_images_per_second"].push_back(
         {{"matrix_efficiency", efficiency}, {"images_per_second", MostImagesPerSecond(plan, efficiency)}});
   }
-  for (const auto& [phase, module, launch] : plan.launches) {
+  json["predicted_images_per_second"] = PredictedImagesPerSecond(plan);
+  for (const auto& [phase, module, launch, work] : plan.launches) {
+    const LaunchTime time = TimeOf(launch, work, plan.gpu, plan.precision);
     json["launches"].push_back({{"phase", kPhaseNames[static_cast<size_t>(phase)]},
                                 {"module", module},
                                 {"name", launch.name},
                                 {"bytes", launch.bytes},
                                 {"macs", launch.macs},
-                                {"floor_us", FloorMicroseconds(launch, plan.gpu, plan.precision)}});
+                                {"floor_us", FloorMicroseconds(launch, plan.gpu, plan.precision)},
+                                {"bytes_us", time.bytes_us},
+                                {"products_us", time.products_us},
+                                {"instructions_us", time.instructions_us},
+                                {"warps", work.warps},
+                                {"cycles_per_warp", work.cycles},
+                                {"waits_per_warp", work.waits}});
   }
   return json.dump(2) + "\n";
 }

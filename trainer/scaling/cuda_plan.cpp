@@ -36,7 +36,8 @@ absl::StatusOr<StepPlan> PlanStep(const Model& model, int64_t batch, DType preci
   const auto write_down = [&](StepPlan::Phase phase, const auto& work) {
     device.Clear();
     work();
-    for (const auto& [scope, launch] : device.launches()) plan.launches.push_back({phase, scope, launch});
+    for (const auto& [scope, launch, executed] : device.launches())
+      plan.launches.push_back({phase, scope, launch, executed});
   };
   write_down(StepPlan::Phase::kForward, [&] { net->Forward(); });
   write_down(StepPlan::Phase::kBackward, [&] { net->Backward([](size_t) {}); });
@@ -51,6 +52,7 @@ void PlanCost::Add(const StepPlan::PhasedLaunch& phased, const StepPlan& plan) {
   bytes += phased.launch.bytes;
   macs += phased.launch.macs;
   floor_us += FloorMicroseconds(phased.launch, plan.gpu, plan.precision);
+  predicted_us += TimeOf(phased.launch, phased.work, plan.gpu, plan.precision).us() + KernelModel().launch_us;
 }
 
 std::vector<PlanCost> ModuleCosts(const StepPlan& plan) {
@@ -68,6 +70,10 @@ PlanCost TotalCost(const StepPlan& plan) {
   PlanCost total = {.module = "total"};
   for (const StepPlan::PhasedLaunch& launch : plan.launches) total.Add(launch, plan);
   return total;
+}
+
+double PredictedImagesPerSecond(const StepPlan& plan) {
+  return 1e6 * static_cast<double>(plan.batch) / TotalCost(plan).predicted_us;
 }
 
 double MostImagesPerSecond(const StepPlan& plan, double efficiency) {

@@ -1,4 +1,5 @@
-// The plan of a training step on a GPU that need not be present: its launches and their minimum cost.
+// The plan of a training step on a GPU that need not be present: its launches, their minimum cost and their
+// predicted time.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +11,7 @@
 #include "kernels/base/device.h"
 #include "trainer/models/model.h"
 #include "trainer/scaling/gpu_spec.h"
+#include "trainer/scaling/kernel_model.h"
 
 namespace deeper {
 
@@ -19,6 +21,7 @@ struct StepPlan {
     Phase phase;
     std::string module;  // the node, "loss" or "optimizer"
     Launch launch;
+    KernelWork work;
   };
 
   GpuSpec gpu;
@@ -43,7 +46,8 @@ struct PlanCost {
   std::string module;
   int64_t launches = 0, forward = 0, backward = 0;  // all, and those of two phases
   int64_t bytes = 0, macs = 0;
-  double floor_us = 0;  // sum of the launches' floors
+  double floor_us = 0;      // sum of the launches' floors
+  double predicted_us = 0;  // sum of their predicted times, with the time between them
 
   void Add(const StepPlan::PhasedLaunch& launch, const StepPlan& plan);
 };
@@ -53,5 +57,7 @@ std::vector<PlanCost> ModuleCosts(const StepPlan& plan);
 PlanCost TotalCost(const StepPlan& plan);
 // The throughput at the floors, with matrix products at this fraction of their peak.
 double MostImagesPerSecond(const StepPlan& plan, double efficiency);
+// The predicted throughput. Launches run one after the other.
+double PredictedImagesPerSecond(const StepPlan& plan);
 
 }  // namespace deeper

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/base/device.h"
 #include "kernels/base/tensor.h"
+#include "kernels/cuda/base/kernel_cost.h"
 
 namespace deeper {
 
@@ -123,6 +124,8 @@ class CudaDevice : public Device {
   // Called before and after every launch. Begin returns false if nothing should be enqueued (kPlan).
   virtual bool Begin(const Launch& launch) = 0;
   virtual void End() = 0;
+  // kPlan only: what the next launch executes.
+  virtual void Expect(const KernelWork& work) { (void)work; }
 
   // Branches of work that may run concurrently, as nodes of a graph. Between Fork and Join, work enqueued
   // after Branch(i) waits for the work before Fork and for earlier work of branch i. Work after Join waits

@@ -11,18 +11,16 @@ namespace deeper {
 constexpr int kThreads = 256;  // of a block
 
 template <class Body>
-__global__ void __launch_bounds__(kThreads) ForEachKernel(int64_t count, Body body) {
-  const int64_t step = int64_t{gridDim.x} * kThreads;
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += step) body(i);
+__global__ void __launch_bounds__(kThreads, 2) ForEachKernel(int64_t count, Body body) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < count) body(i);
 }
 
-// `count` > 0. Errors are cudaGetLastError's.
+// `count` is from 1 to 2^39, so that the blocks are fewer than a grid allows. Errors are cudaGetLastError's.
 template <class Body>
 void LaunchForEach(int64_t count, const Body& body, cudaStream_t stream) {
-  constexpr int64_t kMaxBlocks = int64_t{1} << 30;  // below the limit of a grid's x
-  const int64_t blocks = (count + kThreads - 1) / kThreads;
-  ForEachKernel<<<static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kThreads, 0, stream>>>(
-      count, body);
+  const auto blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
+  ForEachKernel<<<blocks, kThreads, 0, stream>>>(count, body);
 }
 
 }  // namespace deeper

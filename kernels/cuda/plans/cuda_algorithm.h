@@ -31,6 +31,8 @@ class Algorithm {
   // The form from which AlgorithmChoice::Load recreates it.
   virtual absl::StatusOr<std::string> Serialize() const = 0;
   virtual absl::Status Enqueue(const PlanOperands& operands, Stream stream) = 0;
+  // What it executes; not known for libraries.
+  virtual KernelWork ExpectedWork() const { return {}; }
 
  protected:
   size_t workspace_bytes_ = 0;
@@ -72,7 +74,7 @@ class BothChoices final : public AlgorithmChoice {
   const std::unique_ptr<AlgorithmChoice> first_, second_;
 };
 
-// An algorithm as ops use it. It may be absent if Begin always returns false (CudaDevice::Mode::kPlan).
+// An algorithm as ops use it.
 class AlgorithmPlan final : public CudaPlan {
  public:
   AlgorithmPlan(CudaDevice& device, const Launch& launch, std::unique_ptr<Algorithm> algorithm,

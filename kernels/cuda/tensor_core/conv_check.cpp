@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <tuple>
 #include <utility>
 
@@ -184,11 +185,9 @@ Buffer ConvolutionCheck::Pool(const void* x) {
   ParallelFor(g.pixels() * chunks, 64, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const auto pixel = static_cast<int>(i / chunks), channel = static_cast<int>(i % chunks) * conv::kChunk;
-      const conv::Pixel at = conv::PixelAt(g, pixel);
-      const conv::Pooled chunk =
-          conv::PoolChunk(g, in.data(), {at.row, at.column, pixel * g.in_pitch}, channel);
-      std::copy_n(chunk.values.v, conv::kChunk, maxima.begin() + i * conv::kChunk);
-      std::copy_n(chunk.positions.v, conv::kChunk, expected_argmax_.begin() + i * conv::kChunk);
+      const Maxima chunk = conv::PoolChunk(g, in.data(), conv::SourceAt(g, pixel), channel);
+      std::memcpy(maxima.data() + i * conv::kChunk, &chunk.values, sizeof chunk.values);
+      std::memcpy(expected_argmax_.data() + i * conv::kChunk, &chunk.positions, sizeof chunk.positions);
     }
   });
   Buffer pooled = device_.Allocate(maxima.size() * sizeof(bf16));

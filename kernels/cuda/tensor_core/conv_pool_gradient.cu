@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(kCopyThreads, 2)
       CopyGradients<kFilters>(g, tile, step, thread, [&](int to, int64_t from, bool inside) {
         CopyAsync(base + stage + to, inside ? dy + from : dy, inside);
       });
-      PoolChannels<kFilters>(g, tile, x, step, thread, [&](int to, const Chunk& chunk) {
-        *reinterpret_cast<Chunk*>(shared + stage + to) = chunk;
+      PoolChannels<kFilters>(g, tile, x, step, thread, [&](int to, const Octet& chunk) {
+        *reinterpret_cast<Octet*>(shared + stage + to) = chunk;
       });
     }
     CommitCopies();

@@ -3,67 +3,48 @@
 // of the index math: conv_tiling.h.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/host_device.h"
+#include "kernels/cuda/base/codegen.h"
+#include "kernels/cuda/base/max_window.h"
 #include "kernels/cuda/tensor_core/conv_tiling.h"
 
 namespace deeper::conv {
 
 // ---- Forward ------------------------------------------------------------------------------------------
-// The position of the maximum is row * 3 + column of the first in scan order. As in pool_cuda.cu, a NaN is
-// larger than every number.
 
-struct Pooled {
-  Chunk values;
-  struct alignas(kChunk) {
-    uint8_t v[kChunk];
-  } positions;
-};
+// From pixel to pixel of the input.
+DEEPER_HD inline int PixelBytes(const Gemm& g) {
+  return Computed(static_cast<int>(g.in_pitch) * static_cast<int>(sizeof(bf16)));
+}
 
-DEEPER_HD inline Pooled PoolChunk(const Gemm& g, const bf16* in, const Source& at, int channel) {
-  float best[kChunk];
-  Pooled pooled;
-  for (int j = 0; j < kChunk; ++j) {
-    best[j] = -INFINITY;
-    pooled.positions.v[j] = static_cast<uint8_t>((at.row > 0 ? 0 : 3) + (at.column > 0 ? 0 : 1));
-  }
-  for (int position = 0; position < 9; ++position) {
-    const int down = position / 3 - 1, right = position % 3 - 1;
-    const bool inside = at.row + down >= 0 && at.row + down < g.height && at.column + right >= 0 &&
-                        at.column + right < g.width;
-    const int64_t shift = inside ? (int64_t{down} * g.width + right) * g.in_pitch : 0;
-    const Chunk neighbour = *reinterpret_cast<const Chunk*>(in + at.index + shift + channel);
-    for (int j = 0; j < kChunk; ++j) {
-      const float value = ToFloat(neighbour.v[j]);
-      if (!inside || (!(value > best[j]) && value == value)) continue;
-      best[j] = value;
-      pooled.positions.v[j] = static_cast<uint8_t>(position);
-    }
-  }
-  for (int j = 0; j < kChunk; ++j) pooled.values.v[j] = ToBf16(best[j]);
-  return pooled;
+// The maxima of 8 channels of a source pixel, which must exist.
+DEEPER_HD inline Maxima PoolChunk(const Gemm& g, const bf16* in, Source at, int channel) {
+  // Otherwise nvcc would keep the neighbours' indices of all chunks, and the registers would not suffice.
+  at = {Computed(at.row), Computed(at.column), at.index, Computed(at.pixel)};
+  const int pixel_bytes = PixelBytes(g);
+  const bf16* const from = Computed(in + channel);
+  return MaximaOf(CentreAt(at.pixel, at.row, at.column, g.height, g.width),
+                  [&](int pixel) { return RowAt(from, pixel, pixel_bytes); });
 }
 
 // Replaces CopyPixels: calls store(offset in shared memory, chunk). Writes positions to [pixel][channel] if
 // requested.
 template <class Store>
-DEEPER_HD void PoolPixels(const Gemm& g, const Tile& tile, const bf16* in, const Step& step, int thread,
-                          uint8_t* positions, const Store& store) {
-  const int channel = CopyElement(thread);
+DEEPER_HD void PoolPixels(const Gemm& g, const Source (&sources)[kPixelCopies], const bf16* in,
+                          const Step& step, int thread, uint8_t* positions, const Store& store) {
+  const int channel = CopyElement(thread), from = step.depth + channel;
+  DEEPER_UNROLL
   for (int i = 0; i < kPixelCopies; ++i) {
-    const Source source = SourceOf(g, tile, thread, i);
-    Pooled pooled = {};
-    if (source.row >= 0 && step.depth + channel < g.depth) {
-      pooled = PoolChunk(g, in, source, step.depth + channel);
-      if (positions != nullptr) {
-        uint8_t* const pixel = positions + source.index / g.in_pitch * g.depth;
-        *reinterpret_cast<decltype(pooled.positions)*>(pixel + step.depth + channel) = pooled.positions;
-      }
+    Maxima maxima = {};
+    if (sources[i].row >= 0 && from < g.depth) {
+      maxima = PoolChunk(g, in, sources[i], from);
+      if (positions != nullptr)
+        *reinterpret_cast<Positions*>(RowAt(positions + from, sources[i].pixel, g.depth)) = maxima.positions;
     }
-    store(RowOffset(CopyRow(thread, i), channel), pooled.values);
+    store(RowOffset(CopyRow(thread, i), channel), maxima.values);
   }
 }
 
@@ -126,39 +107,25 @@ DEEPER_HD inline int64_t PartialSums(const Gemm& g, int tile_filters) {
 }
 
 // The maximum of each pair of numbers. A NaN is larger than every number.
-DEEPER_HD inline Chunk Larger(const Chunk& a, const Chunk& b) {
-  Chunk larger;
-#ifdef __CUDA_ARCH__
-  // PTX ISA, "max": two numbers per instruction.
-  const auto* const pairs_a = reinterpret_cast<const uint32_t*>(&a);
-  const auto* const pairs_b = reinterpret_cast<const uint32_t*>(&b);
-  for (int i = 0; i < kChunk / 2; ++i) {
-    asm("max.NaN.bf16x2 %0, %1, %2;"
-        : "=r"(reinterpret_cast<uint32_t*>(&larger)[i])
-        : "r"(pairs_a[i]), "r"(pairs_b[i]));
-  }
-#else
-  for (int j = 0; j < kChunk; ++j) {
-    const float value = ToFloat(a.v[j]), other = ToFloat(b.v[j]);
-    larger.v[j] = other > value || other != other ? b.v[j] : a.v[j];
-  }
-#endif
-  return larger;
+DEEPER_HD inline void TakeLarger(Octet& largest, const Octet& other) {
+  for (int j = 0; j < kChunk / 2; ++j) largest.pairs[j] = LargerPair(largest.pairs[j], other.pairs[j]);
 }
 
 // The maximum over the neighbours of pixel `index`. The nearest inside pixel, also a neighbour, replaces one
 // outside.
-DEEPER_HD inline Chunk MaxChunk(const Gemm& g, const bf16* in, int index, int channel) {
-  const int row = index / g.width % g.height, column = index % g.width;
-  const int up = row > 0 ? -g.width : 0, down = row + 1 < g.height ? g.width : 0;
-  const int left = column > 0 ? -1 : 0, right = column + 1 < g.width ? 1 : 0;
+DEEPER_HD inline Octet MaxChunk(const Gemm& g, const bf16* in, int index, int channel) {
+  const Pixel at = PixelAt(g, index);
+  const int up = at.row > 0 ? -g.width : 0, down = at.row + 1 < g.height ? g.width : 0;
+  const int left = at.column > 0 ? -1 : 0, right = at.column + 1 < g.width ? 1 : 0;
   const int downs[3] = {up, 0, down}, rights[3] = {left, 0, right};
+  const bf16* const from = Computed(in + channel);
+  const int pixel_bytes = PixelBytes(g);
   const auto read = [&](int position) {
-    const int64_t pixel = index + downs[position / 3] + rights[position % 3];
-    return *reinterpret_cast<const Chunk*>(in + pixel * g.in_pitch + channel);
+    const int pixel = index + downs[position / 3] + rights[position % 3];
+    return *reinterpret_cast<const Octet*>(RowAt(from, pixel, pixel_bytes));
   };
-  Chunk largest = read(0);
-  for (int position = 1; position < 9; ++position) largest = Larger(largest, read(position));
+  Octet largest = read(0);
+  for (int position = 1; position < 9; ++position) TakeLarger(largest, read(position));
   return largest;
 }
 
@@ -181,7 +148,7 @@ DEEPER_HD void PoolChannels(const Gemm& g, const GradientTile& tile, const bf16*
   for (int i = 0; i < kPooledCopies; ++i) {
     const int row = CopyRow(thread, i);
     const int pixel = tile.first_pixel + step * kStepPixels + row;
-    Chunk maxima = {};
+    Octet maxima = {};
     if (pixel < g.pixels() && channel < g.depth) maxima = MaxChunk(g, in, pixel, channel);
     store(kFilters * kRowBytes + RowOffset(row, element), maxima);
   }

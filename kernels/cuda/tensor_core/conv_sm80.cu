@@ -83,9 +83,9 @@ __global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
       const uint32_t stage = stage_of(index);
       if constexpr (kInput == Input::kPooled) {
         // Of the blocks that read the same pixels, only one writes the positions.
-        PoolPixels(g, tile, in, step, thread, tile.column == 0 ? positions : nullptr,
-                   [&](int to, const Chunk& chunk) {
-                     *reinterpret_cast<Chunk*>(shared + (stage - base) + to) = chunk;
+        PoolPixels(g, sources, in, step, thread, tile.column == 0 ? positions : nullptr,
+                   [&](int to, const Octet& chunk) {
+                     *reinterpret_cast<Octet*>(shared + (stage - base) + to) = chunk;
                    });
       } else {
         CopyPixels(g, sources, step, thread, [&](int to, int64_t from, bool inside) {

@@ -70,18 +70,44 @@ class KernelAlgorithm : public Algorithm {
   const std::string name_;
 };
 
+constexpr int kBlockWarps = 8;
+
+// What `blocks` blocks execute that run `steps` steps each.
+KernelWork StepsOf(const std::string& code, int64_t blocks, int steps, int64_t l2_bytes, int64_t macs) {
+  KernelWork work = WorkOf(code, blocks * kBlockWarps * 32, steps);
+  work.waits = 0;  // stages are filled while others are multiplied
+  work.l2_bytes = blocks * steps * l2_bytes;
+  work.macs = blocks * steps * macs;
+  return work;
+}
+
 using LaunchConvolution = cudaError_t (*)(int tile_columns, const conv::Arguments& arguments,
                                           cudaStream_t stream);
 
 class TensorCoreConvolution final : public KernelAlgorithm {
  public:
-  TensorCoreConvolution(std::string name, LaunchConvolution launch, int tile_columns,
+  // `code` is the name of the kernel up to its columns (KernelCost).
+  TensorCoreConvolution(std::string name, const char* code, LaunchConvolution launch, int tile_columns,
                         const ConvolutionProblem& problem)
-      : KernelAlgorithm(std::move(name), problem), launch_(launch), tile_columns_(tile_columns) {
+      : KernelAlgorithm(std::move(name), problem),
+        code_(absl::StrCat(code, tile_columns, ">")),
+        launch_(launch),
+        tile_columns_(tile_columns) {
     if (problem.mask_dx) {
       workspace_bytes_ =
           sizeof(float) * static_cast<size_t>(gemm_.pixel_tiles()) * static_cast<size_t>(gemm_.columns);
     }
+  }
+
+  // A pooled tile reads each pixel from L2 twice, for three rows of windows; L1 serves the rest.
+  KernelWork ExpectedWork() const override {
+    const int slices = conv::CeilDiv(gemm_.depth, conv::kSliceDepth);
+    const int64_t slice = int64_t{conv::kTilePixels} * tile_columns_ * conv::kSliceDepth;
+    const int steps = gemm_.steps(), more_pixels = problem_.pool_x ? conv::kPixelBytes : 0;
+    KernelWork work = StepsOf(code_, conv::Blocks(gemm_, tile_columns_), steps,
+                              conv::StageBytes(tile_columns_) + more_pixels, 0);
+    work.macs = int64_t{conv::Blocks(gemm_, tile_columns_)} * gemm_.taps() * slices * slice;
+    return work;
   }
 
  private:
@@ -102,6 +128,7 @@ class TensorCoreConvolution final : public KernelAlgorithm {
     return conv::LaunchSums(epilogue.sums, gemm_.pixel_tiles(), gemm_.columns, o.sums, stream);
   }
 
+  const std::string code_;
   const LaunchConvolution launch_;
   const int tile_columns_;
 };
@@ -111,6 +138,14 @@ class PooledWeightGradient final : public KernelAlgorithm {
   PooledWeightGradient(std::string name, int tile_filters, const ConvolutionProblem& problem)
       : KernelAlgorithm(std::move(name), problem), tile_filters_(tile_filters) {
     workspace_bytes_ = sizeof(float) * static_cast<size_t>(conv::PartialSums(gemm_, tile_filters));
+  }
+
+  KernelWork ExpectedWork() const override {
+    const conv::GradientTiles tiles = conv::GradientTilesOf(gemm_, tile_filters_);
+    const int64_t pixels = conv::kStepPixels * conv::kTileChannels;
+    return StepsOf(absl::StrCat("PooledGradientSm80<", tile_filters_, ">"), tiles.count() * tiles.splits,
+                   tiles.steps, conv::GradientStageBytes(tile_filters_) + pixels * int64_t{sizeof(bf16)},
+                   pixels * tile_filters_);
   }
 
  private:
@@ -186,7 +221,12 @@ class KernelChoice final : public AlgorithmChoice {
     if (kernel.work == Work::kPooledGradient) {
       return std::make_unique<PooledWeightGradient>(kernel.ToString(), kernel.rows, problem_);
     }
-    return std::make_unique<TensorCoreConvolution>(kernel.ToString(), kernel.launch, kernel.columns,
+    const bool backward = problem_.pass == Pass::kBackwardData;
+    const char* const code = kernel.first == 90 ? (backward ? "ConvSm90<true, " : "ConvSm90<false, ")
+                             : kernel.work == Work::kPooled ? "ConvSm80<2, "
+                             : backward                     ? "ConvSm80<1, "
+                                                            : "ConvSm80<0, ";
+    return std::make_unique<TensorCoreConvolution>(kernel.ToString(), code, kernel.launch, kernel.columns,
                                                    problem_);
   }
   absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {

@@ -134,12 +134,15 @@ DEEPER_HD constexpr int CopyElement(int thread) {
 struct Source {
   int row = -(1 << 20), column = 0;
   int64_t index = 0;  // index of its first channel
+  int pixel = 0;
 };
-DEEPER_HD inline Source SourceOf(const Gemm& g, const Tile& tile, int thread, int i) {
-  const int index = tile.pixel + CopyRow(thread, i);
+DEEPER_HD inline Source SourceAt(const Gemm& g, int index) {
   if (index >= g.pixels()) return {};
   const Pixel pixel = PixelAt(g, index);
-  return {pixel.row, pixel.column, index * g.in_pitch};
+  return {pixel.row, pixel.column, index * g.in_pitch, index};
+}
+DEEPER_HD inline Source SourceOf(const Gemm& g, const Tile& tile, int thread, int i) {
+  return SourceAt(g, tile.pixel + CopyRow(thread, i));
 }
 
 // Calls copy(offset in shared memory, index in memory, whether the source exists; otherwise zeros).

@@ -14,6 +14,7 @@ struct UpdatePack {
   const StepScalars* now;  // in device memory
   UpdateArrays a;
 
+  int64_t Iterations() const { return 0; }  // only the last pack has a rest
   DEEPER_HD void operator()(int64_t i) const {
     if (a.skip != nullptr && *a.skip != 0) return;
     const int64_t at = i * N;
@@ -24,6 +25,7 @@ struct UpdatePack {
     if (at + N <= a.count) {
       Apply<N>(at, scaled, decay);
     } else {
+      DEEPER_NO_UNROLL
       for (int64_t last = at; last < a.count; ++last) Apply<1>(last, scaled, decay);
     }
   }

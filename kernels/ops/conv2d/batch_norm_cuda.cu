@@ -251,6 +251,7 @@ struct InputGradient {
       plain[j] = dshift[part.channel + j] / rows;
       weighted[j] = dscale[part.channel + j] / rows;
     }
+    const auto to = dx.Of(static_cast<int>(part.channel));
     for (int64_t row = part.begin; row < part.end; ++row) {
       const auto x = LoadPack<T, N>(in.x.At(row, part.channel));
       const auto dy = LoadPack<T, N>(in.dy.At(row, part.channel));
@@ -260,7 +261,7 @@ struct InputGradient {
         const float centred = gradient - plain[j] - channel[j].Normalized(value) * weighted[j];
         out.v[j] = FromFloat<T>(channel[j].scale * channel[j].inverse * (row < counted ? centred : gradient));
       }
-      dx.Store(row, part.channel, out);
+      to.Store(static_cast<int>(row), out);
     }
   }
 };

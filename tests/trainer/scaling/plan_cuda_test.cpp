@@ -97,7 +97,7 @@ TEST(CudaPlan, MultipliesWhatTheModelSays) {
   for (const auto& [precision, image_channels] : {std::pair(DType::kBf16, 8), std::pair(DType::kF32, 4)}) {
     const StepPlan plan = PlanOf(precision);
     std::map<std::string, int64_t> forward, backward;
-    for (const auto& [phase, module, launch] : plan.launches) {
+    for (const auto& [phase, module, launch, work] : plan.launches) {
       (phase == Phase::kForward ? forward : backward)[module] += launch.macs;
     }
     for (size_t i = 0; i < model.nodes.size(); ++i) {
@@ -158,6 +158,54 @@ TEST(CudaPlan, FloorsAddUp) {
   EXPECT_NEAR(MostImagesPerSecond(plan, 1), 1e6 * kBatch / us, 1e-3);
   EXPECT_LT(MostImagesPerSecond(plan, 0.6), MostImagesPerSecond(plan, 1));
   EXPECT_GT(us, 1e6 * static_cast<double>(total.bytes) / plan.gpu.bytes_per_second);
+}
+
+// Every own kernel of the step is in the table of counted instructions. A launch without work is a library's.
+TEST(CudaPlan, OwnKernelsHaveCountedInstructions) {
+  for (const bool fusion : {true, false}) {
+    for (const auto& [phase, module, launch, work] : PlanOf(DType::kBf16, "h200", fusion).launches) {
+      const std::string name = launch.name;
+      const bool own_product = name.find("max pool + ") == 0 || name.find("+ mask") != std::string::npos;
+      const bool library = !own_product && (name.find("conv") == 0 || name.find("matmul") == 0);
+      EXPECT_EQ(work.warps == 0, library) << name;
+      EXPECT_EQ(work.macs >= launch.macs && work.l2_bytes > 0, own_product) << name;
+    }
+  }
+}
+
+TEST(CudaPlan, PredictionsAreTheLargestOfThreeTimes) {
+  const GpuSpec gpu = *FindGpu("h200");
+  const KernelModel model;
+  const Launch launch = {"x", int64_t{1} << 30, int64_t{1} << 36};
+  const LaunchTime library = TimeOf(launch, {}, gpu, DType::kBf16);
+  EXPECT_DOUBLE_EQ(library.bytes_us, 1e6 * static_cast<double>(launch.bytes) / gpu.bytes_per_second);
+  EXPECT_DOUBLE_EQ(library.products_us,
+                   2e6 * static_cast<double>(launch.macs) / (model.matrix_efficiency * gpu.bf16_flops));
+  EXPECT_EQ(library.instructions_us, 0);
+  EXPECT_EQ(library.us(), std::max(library.bytes_us, library.products_us));
+
+  const double clocks_per_us = model.clock * static_cast<double>(gpu.clock_khz) / 1e3;
+  KernelWork work = {.warps = 8 * gpu.multiprocessors, .cycles = 1000, .waits = 0, .warps_on_sm = 8};
+  EXPECT_DOUBLE_EQ(TimeOf(launch, work, gpu, DType::kBf16).instructions_us, 2 * 1000 / clocks_per_us);
+  work.warps = 1;  // uses one scheduler
+  EXPECT_DOUBLE_EQ(TimeOf(launch, work, gpu, DType::kBf16).instructions_us, 1000 / clocks_per_us);
+  work.warps = 8 * gpu.multiprocessors + 1;  // two rounds
+  work.waits = 5;
+  EXPECT_DOUBLE_EQ(TimeOf(launch, work, gpu, DType::kBf16).instructions_us, 2 * 5 * model.load_us);
+  work.macs = 2 * launch.macs;
+  EXPECT_DOUBLE_EQ(TimeOf(launch, work, gpu, DType::kBf16).products_us, 2 * library.products_us);
+  work.l2_bytes = int64_t{1} << 40;
+  EXPECT_GT(TimeOf(launch, work, gpu, DType::kBf16).products_us, 2 * library.products_us);
+}
+
+TEST(CudaPlan, PredictionsAddUp) {
+  const StepPlan plan = PlanOf(DType::kBf16);
+  double us = 0;
+  for (const auto& [phase, module, launch, work] : plan.launches)
+    us += TimeOf(launch, work, plan.gpu, plan.precision).us() + KernelModel().launch_us;
+  EXPECT_NEAR(TotalCost(plan).predicted_us, us, 1e-6 * us);
+  EXPECT_NEAR(PredictedImagesPerSecond(plan), 1e6 * kBatch / us, 1e-3);
+  EXPECT_GT(us, TotalCost(plan).floor_us);
 }
 
 TEST(CudaPlan, EveryKnownGpu) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -111,7 +112,8 @@ void CheckCopies(const Gemm& g, const GradientTile& tile, int step) {
         ASSERT_EQ(from, pixel * g.out_pitch + filter);
       }
     });
-    PoolChannels<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Chunk& chunk) {
+    PoolChannels<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Octet& maxima) {
+      const auto chunk = std::bit_cast<Chunk>(maxima);
       ++written.at(static_cast<size_t>(to / 16));
       const int row = to / kRowBytes - kFilters;
       ASSERT_GE(row, 0);
@@ -163,11 +165,10 @@ TEST(PooledGradientTest, MaximaAreThoseOfTheForwardPass) {
   std::vector<bf16> x = WholeNumbers(SizesOf(problem).a / sizeof(bf16), generator);
   for (size_t i = 0; i < x.size(); i += 7) x[i] = ToBf16(i % 2 == 0 ? -INFINITY : NAN);
   for (int index = 0; index < g.pixels(); ++index) {
-    const Pixel at = PixelAt(g, index);
     for (int channel = 0; channel < g.depth; channel += kChunk) {
-      const Chunk maxima = MaxChunk(g, x.data(), index, channel);
-      const Pooled pooled = PoolChunk(g, x.data(), {at.row, at.column, index * g.in_pitch}, channel);
-      for (int j = 0; j < kChunk; ++j) ASSERT_EQ(maxima.v[j].bits, pooled.values.v[j].bits) << index;
+      const Octet maxima = MaxChunk(g, x.data(), index, channel);
+      const Maxima pooled = PoolChunk(g, x.data(), SourceAt(g, index), channel);
+      for (int j = 0; j < kChunk / 2; ++j) ASSERT_EQ(maxima.pairs[j], pooled.values.pairs[j]) << index;
     }
   }
 }
@@ -188,7 +189,7 @@ void Block(const Gemm& g, const std::vector<bf16>& x, const std::vector<bf16>& d
           std::memcpy(&shared.at(static_cast<size_t>(to + i * 2)), &value, sizeof value);
         }
       });
-      PoolChannels<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Chunk& chunk) {
+      PoolChannels<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Octet& chunk) {
         std::memcpy(&shared.at(static_cast<size_t>(to)), &chunk, sizeof chunk);
       });
     }

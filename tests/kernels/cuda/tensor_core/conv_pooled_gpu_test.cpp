@@ -2,6 +2,8 @@
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <bit>
 #include <cstring>
 #include <iterator>
 #include <random>
@@ -38,12 +40,12 @@ TEST(PooledOnGpuTest, IsPoolingThenConvolution) {
   std::vector<bf16> maxima;
   std::vector<uint8_t> positions;
   for (int index = 0; index < sliced.pixels(); ++index) {
-    const conv::Pixel at = conv::PixelAt(sliced, index);
     for (int channel = 0; channel < sliced.depth; channel += conv::kChunk) {
-      const conv::Pooled chunk =
-          conv::PoolChunk(sliced, x.data(), {at.row, at.column, index * sliced.in_pitch}, channel);
-      maxima.insert(maxima.end(), std::begin(chunk.values.v), std::end(chunk.values.v));
-      positions.insert(positions.end(), std::begin(chunk.positions.v), std::end(chunk.positions.v));
+      const Maxima chunk = conv::PoolChunk(sliced, x.data(), conv::SourceAt(sliced, index), channel);
+      const auto values = std::bit_cast<conv::Chunk>(chunk.values);
+      const auto places = std::bit_cast<std::array<uint8_t, conv::kChunk>>(chunk.positions);
+      maxima.insert(maxima.end(), std::begin(values.v), std::end(values.v));
+      positions.insert(positions.end(), places.begin(), places.end());
     }
   }
   const DeviceArray<bf16> in(x, TestDevice()), pooled_in(maxima, TestDevice()),

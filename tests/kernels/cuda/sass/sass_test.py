@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Checks the compiled code of the kernels:  sass_test.py LIBRARY [CUOBJDUMP]
+
+    sass_test.py --write LIBRARY [CUOBJDUMP]   writes the table of costs, kernels/cuda/base/kernel_costs.inc
+
+Kernels must use the tensor cores of their GPU, keep all variables in registers, and stay within budgets of instructions. The table must
+agree with the code. cuobjdump and nvdisasm come with the CUDA toolkit, or from PyPI as nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
+Without them the script checks nothing and exits with 77.
+"""
+import pathlib
+import re
+import shutil
+import sys
+import unittest
+
+import sass
+
+NOT_RUN = 77
+TABLE = pathlib.Path(__file__).resolve().parents[4] / "kernels/cuda/base/kernel_costs.inc"
+ARCHITECTURES = ("sm_80", "sm_90")
+# name: (number of kernels, architectures, tensor core instruction)
+TENSOR_CORE = {
+    "ConvSm80": (6, ARCHITECTURES, "HMMA.16816.F32.BF16"),
+    "PooledGradientSm80": (2, ARCHITECTURES, "HMMA.16816.F32.BF16"),
+    "ConvSm90": (6, ("sm_90",), "HGMMA.64x"),
+}
+# On sm_90, for 8 channels of bf16. Kernel: most instructions of a pixel, fewest loads at once.
+SPREAD = "Join<bf16, 8, {}, MaxPool3x3Gradient<bf16, 8, {}>>"
+BUDGETS = {
+    "MaxPool3x3": (200, 9),
+    SPREAD.format(0, 1): (380, 18),
+    SPREAD.format(1, 1): (380, 18),
+    SPREAD.format(2, 1): (405, 18),
+    SPREAD.format(0, 2): (270, 9),
+    SPREAD.format(1, 2): (270, 9),
+    SPREAD.format(2, 2): (270, 9),
+    "Join<bf16, 8, 1, NoPooled>": (95, 2),
+}
+CHUNK_BUDGET = 150  # maxima of 8 channels, while a tile of the pooled convolution is copied
+POOLED = ["ConvSm80<2, 64>", "ConvSm80<2, 128>"]
+HOT = [*BUDGETS, *POOLED, "PooledGradientSm80<64>", "PooledGradientSm80<128>"]
+TOLERANCE = 0.05  # of the table, for other versions of nvcc
+
+library = cuobjdump = None
+kernels = {}  # by architecture
+
+
+def names_in(arch, name):
+    return [kernel for kernel in kernels[arch] if kernel.startswith(name + "<")]
+
+
+def row_of(name, kernel):
+    """Of KernelCost."""
+    once, loop = kernel.code.cost()
+    return name, [once.cycles, once.waits, loop.cycles, loop.waits, loop.loads, kernel.warps_on_sm()]
+
+
+def table_rows():
+    return dict(row_of(name, kernel) for name, kernel in sorted(kernels["sm_90"].items()))
+
+
+def write_table():
+    lines = [f'{{"{name}", {", ".join(map(str, row))}}},\n' for name, row in table_rows().items()]
+    TABLE.write_text("// clang-format off\n" + "".join(lines))
+
+
+def read_table():
+    return {match[1]: [int(number) for number in match[2].split(",")]
+            for match in re.finditer(r'\{"(.+)", ([\d, ]+)\}', TABLE.read_text())}
+
+
+class TensorCores(unittest.TestCase):
+    def test_are_used(self):
+        for name, (count, architectures, instruction) in TENSOR_CORE.items():
+            for arch in architectures:
+                found = names_in(arch, name)
+                self.assertEqual(len(found), count, found)
+                for kernel in found:
+                    uses = any(instruction in i.text for i in kernels[arch][kernel].code.instructions)
+                    self.assertTrue(uses, f"{kernel} for {arch} has no {instruction}")
+
+
+class Registers(unittest.TestCase):
+    def test_no_local_memory(self):
+        for arch in ARCHITECTURES:
+            self.assertGreater(len(kernels[arch]), 50)
+            self.assertEqual([name for name, kernel in kernels[arch].items() if kernel.local > 0], [])
+
+    def test_hot_kernels_have_no_stack(self):
+        for arch in ARCHITECTURES:
+            hot = HOT + [kernel for name in TENSOR_CORE for kernel in names_in(arch, name)]
+            self.assertEqual([name for name in hot if kernels[arch][name].stack > 0], [])
+
+    def test_two_blocks_on_a_multiprocessor(self):
+        for arch in ARCHITECTURES:
+            for name in BUDGETS:
+                self.assertGreaterEqual(kernels[arch][name].warps_on_sm(), 2 * sass.BLOCK_THREADS // 32, name)
+
+
+class Instructions(unittest.TestCase):
+    def test_hot_kernels_call_nothing(self):
+        """A division of 64-bit integers is a function. It ends in RET. A CALL alone is how ptxas leaves some loops on sm_80."""
+        for arch in ARCHITECTURES:
+            for name in HOT:
+                called = [i.text for i in kernels[arch][name].code.instructions if i.name.startswith(("RET", "I2F.U64"))]
+                self.assertEqual(called, [], f"{name} for {arch}")
+
+    def test_budgets(self):
+        for name, (most, fewest_loads) in BUDGETS.items():
+            with self.subTest(name):
+                once, loop = kernels["sm_90"][name].code.cost()
+                pixel = loop if loop.instructions > 0 else once  # a Join has a loop over pixels
+                self.assertLessEqual(pixel.instructions, most)
+                self.assertGreaterEqual(pixel.in_flight, fewest_loads)
+
+    def test_budget_of_pooled_chunks(self):
+        for name in POOLED:
+            code = kernels["sm_90"][name].code
+            chunks = [code.content(block) for block in code.blocks if any("HMNMX2" in i.name for i in code.content(block))]
+            self.assertGreaterEqual(len(chunks), 4)
+            for chunk in chunks:
+                self.assertLessEqual(len(chunk), CHUNK_BUDGET, name)
+                self.assertGreaterEqual(sass.cost_of(chunk).in_flight, 9, name)
+
+    def test_bf16_is_rounded_by_an_instruction(self):
+        for arch in ARCHITECTURES:
+            for name in BUDGETS.keys() - {"MaxPool3x3"}:  # which does not round
+                rounds = [i for i in kernels[arch][name].code.instructions if i.name.startswith("F2FP.BF16")]
+                self.assertGreaterEqual(len(rounds), 4, name)
+
+
+class Table(unittest.TestCase):
+    def test_agrees_with_the_code(self):
+        table, rows = read_table(), table_rows()
+        write = "run sass_test.py --write"
+        self.assertEqual(sorted(table), sorted(rows), write)
+        for name, row in rows.items():
+            for known, counted in zip(table[name], row):
+                self.assertLessEqual(abs(known - counted), max(2, TOLERANCE * counted), f"{name}: {table[name]}, but {row}: {write}")
+
+
+class Reader(unittest.TestCase):
+    """On code that was written by hand: a loop, a branch that calls, and two loads in flight."""
+
+    LINES = ["MOV R1, c[0x0][0x28]", "LDG.E.128 R4, desc[UR4][R2.64]", "LDG.E R8, desc[UR4][R2.64]", "IADD3 R9, R5, R8, RZ", "@P0 BRA 0x60",
+             "CALL.REL.NOINC 0x90", "LOP3.LUT R3, R3, R9, RZ, 0xfc, !PT", "@P1 BRA 0x10", "EXIT", "RET"]
+
+    def test_costs(self):
+        code = sass.Code(sass.instructions_of(f"        /*{16 * i:04x}*/   {line} ;" for i, line in enumerate(self.LINES)))
+        once, loop = code.cost()
+        self.assertEqual((once.instructions, loop.instructions), (2, 6))  # MOV and EXIT; the call does not count
+        self.assertEqual((loop.loads, loop.waits, loop.in_flight), (2, 1, 2))
+        self.assertEqual(loop.cycles, 16 + 4)  # bytes of the loads
+
+
+if __name__ == "__main__":
+    arguments = [argument for argument in sys.argv[1:] if argument != "--write"]
+    library, cuobjdump = pathlib.Path(arguments[0]), shutil.which(arguments[1] if len(arguments) > 1 else "cuobjdump")
+    if cuobjdump is None:
+        print("not run: cuobjdump not found")
+        sys.exit(NOT_RUN)
+    kernels = {arch: sass.kernels_of(library, cuobjdump, arch) for arch in ARCHITECTURES}
+    if "--write" in sys.argv:
+        write_table()
+    else:
+        unittest.main(argv=sys.argv[:1])
