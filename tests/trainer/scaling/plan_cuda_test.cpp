@@ -81,7 +81,7 @@ TEST(CudaPlan, FusionSavesLaunchesAndBytes) {
 TEST(CudaPlan, CountsTheCopiesOfSlices) {
   const StepPlan plan = PlanOf(DType::kBf16);
   int64_t bytes = 0;
-  for (const auto& [phase, module, launch] : plan.launches) {
+  for (const auto& [phase, module, launch, work] : plan.launches) {
     if (module == "inception3a" &&
         std::string(launch.name).find("conv 3x3 backward weights") != std::string::npos)
       bytes += launch.bytes;
