@@ -278,7 +278,7 @@ class ShardDataset : public Dataset {
     const auto begin = std::chrono::steady_clock::now();
     while (true) {
       const absl::StatusOr<File> file = OpenOriginal(shard);
-      const absl::Status read = file.ok() ? ReadFrom(*file, shard, i, out) : file.status();
+      absl::Status read = file.ok() ? ReadFrom(*file, shard, i, out) : file.status();
       const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - begin;
       if (!absl::IsUnavailable(read)) {
         if (outage_.exchange(false))

@@ -2,7 +2,6 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
-#include <ranges>
 #include <string>
 #include <vector>
 
@@ -278,7 +277,11 @@ class DoctorCommand final : public Command {
       ++hosts[rank.host];
       shared.push_back(rank.shared_memory_bytes);
     }
-    const auto [least, most] = std::ranges::minmax(std::views::values(hosts));
+    size_t least = ranks_.size(), most = 0;
+    for (const auto& [host, ranks] : hosts) {
+      least = std::min(least, ranks);
+      most = std::max(most, ranks);
+    }
     return absl::StrFormat("%d, with %s rank%s each; at least %.1f GB of /dev/shm", hosts.size(),
                            least == most ? absl::StrCat(most) : absl::StrCat(least, " to ", most),
                            most == 1 ? "" : "s", std::ranges::min(shared) / 1e9);

@@ -96,7 +96,7 @@ CheckpointInfo Inspect(const std::string& path) {
 }
 
 absl::Status CheckUsable(const std::string& path, const CheckpointVerifier& verify = VerifyAlone) {
-  const absl::Status status = verify(path);
+  absl::Status status = verify(path);
   if (status.ok()) return status;
   if (absl::IsUnavailable(status)) return Unavailable("checkpoint ", path, ": ", status.message());
   return DataLoss("checkpoint ", path, " cannot be used: ", status.message());

@@ -49,8 +49,8 @@ absl::Status ValidateSchedule(const ScheduleOptions& o) {
   if (is_step && !(o.gamma > 0 && o.gamma <= 1)) return error("gamma must be in (0, 1], not ", o.gamma);
   if (is_step || o.kind == ScheduleKind::kConstant) return absl::OkStatus();
   if (o.total_steps <= o.warmup_steps) {
-    return error("'poly', 'linear' and 'cosine' need more steps in total (", o.total_steps, ") than warm-up takes (",
-                 o.warmup_steps, ")");
+    return error("'poly', 'linear' and 'cosine' need more steps in total (", o.total_steps,
+                 ") than warm-up takes (", o.warmup_steps, ")");
   }
   if (!(o.min_lr >= 0 && o.min_lr <= o.base_lr))
     return error("the final learning rate must be in [0, ", o.base_lr, "], not ", o.min_lr);
