@@ -71,6 +71,16 @@ std::string TextOf(const std::string& path) {
   return bytes.ok() ? std::string(bytes->begin(), bytes->end()) : "";
 }
 
+// The process that holds the lock writes its name a moment after it has taken it.
+Owner AwaitName(const std::string& path) {
+  Owner owner;
+  for (int i = 0; i < 40 && owner.empty(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    owner = Parse(TextOf(path));
+  }
+  return owner;
+}
+
 bool IsAt(int fd, const std::string& path) {
   struct stat open = {}, there = {};
   return fstat(fd, &open) == 0 && stat(path.c_str(), &there) == 0 && open.st_ino == there.st_ino &&
@@ -199,7 +209,7 @@ absl::StatusOr<DirectoryLock> DirectoryLock::Take(const std::string& directory, 
     const ByteRange bytes = options.byte_range ? LockBytes(file.fd()) : ByteRange::kUnsupported;
     const std::string text = TextOf(path);
     Owner owner = Parse(text);
-    if (bytes == ByteRange::kBusy) return InUse(directory, owner);
+    if (bytes == ByteRange::kBusy) return InUse(directory, owner.empty() ? AwaitName(path) : owner);
     if (!IsAt(file.fd(), path)) continue;
     std::string note;
     if (!owner.empty()) {

@@ -69,6 +69,24 @@ TEST(DirectoryLock, IsExclusiveUntilReleased) {
   EXPECT_THAT(third->note(), IsEmpty());
 }
 
+// Two processes start at the same time: the second finds the lock before the first has written its name.
+TEST(DirectoryLock, NamesAnOwnerThatWritesItsNameLater) {
+  const ScratchDir dir;
+  const int file = open((dir / ".deeper-lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  struct flock whole = {};
+  whole.l_type = F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  ASSERT_EQ(fcntl(file, F_OFD_SETLK, &whole), 0);
+  std::thread owner([file] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    constexpr char kName[] = "host a\nprocess 17\njob 5\n";
+    EXPECT_EQ(write(file, kName, sizeof kName - 1), static_cast<ssize_t>(sizeof kName - 1));
+  });
+  EXPECT_THAT(Message(DirectoryLock::Take(dir.path()).status()), HasSubstr("process 17 on host a, job 5"));
+  owner.join();
+  close(file);
+}
+
 TEST(DirectoryLock, ADeadOwnerOfThisMachineIsReplacedAtOnce) {
   const ScratchDir dir;
   const pid_t dead = KilledOwner(dir.path(), {});
