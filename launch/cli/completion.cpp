@@ -6,7 +6,6 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "launch/cli/command.h"
-#include "launch/cli/version.h"
 
 namespace deeper {
 namespace {

@@ -30,9 +30,8 @@ std::string DescribeException() {
   } catch (const std::system_error& error) {
     if (error.code() != std::errc::resource_unavailable_try_again)
       return std::string("internal error: ") + error.what();
-    return "cannot start a thread: raise the limit of processes (`ulimit -u`, or that of the container) or "
-           "of "
-           "memory (`ulimit -v`), or use fewer --threads, --workers or --jobs";
+    return "cannot start a thread: raise the limit of processes (`ulimit -u`, or that of the container) "
+           "or of memory (`ulimit -v`), or use fewer --threads, --workers or --jobs";
   } catch (const std::exception& error) {
     return std::string("internal error: ") + error.what();
   }
