@@ -19,9 +19,11 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 NCCL = "comm/nccl/nccl_communicator.cpp"
+TUNER, CUDNN = "kernels/cuda/plans/autotune.cpp", "kernels/cuda/plans/cudnn.cpp"
 DEVICE, STEP, NETWORK = "kernels/cuda/device_cuda.cpp", "trainer/engine/train_step.cpp", "trainer/engine/network.cpp"
 STAGED, INCEPTION = "comm/nccl/staged_communicator.cpp", "kernels/ops/inception/inception_run_cuda.cpp"
 SMALL = ("fake_cuda_tests", "*Training*nincifar_bf16")
+TUNING = ("fake_cuda_tests", "Tuner.BuildsForItsOwnGpu:GpuDeviceTest.PlansAreTunedOnceAndFoundAgain")
 WHOLE = ("fake_cuda_tests", "*Training*nincifar_bf16_whole")
 BRANCHES = ("fake_cuda_tests", "*Training*googlenet_fp32")
 RANKS = ("trainer_tests_on_fake_cuda", "*DeviceTraining.RanksChangeNothing/fp32")
@@ -224,6 +226,16 @@ MUTANTS = {
         "return ncclSuccess;",
         NCCL_RECORDED,
         "ncclCommDestroy before the end of ncclCommFinalize",
+    ),
+    "builds share a handle": Mutant(
+        CUDNN,
+        "      if (!idle_.empty()) {\n        const cudnnHandle_t handle = idle_.back();\n        idle_.pop_back();\n",
+        "      if (!idle_.empty()) {\n        const cudnnHandle_t handle = idle_.front();\n",
+        TUNING,
+        "cuDNN: two threads use a handle at a time",
+    ),
+    "builds are for the first GPU": Mutant(
+        TUNER, "    DEEPER_CUDA_CHECK(cudaSetDevice(gpu));\n", "", TUNING, "gpu$|expected_gpu"
     ),
     "memory stays registered": Mutant(
         NCCL,
