@@ -24,6 +24,8 @@ DEVICE, STEP, NETWORK = "kernels/cuda/device_cuda.cpp", "trainer/engine/train_st
 STAGED, INCEPTION = "comm/nccl/staged_communicator.cpp", "kernels/ops/inception/inception_run_cuda.cpp"
 SMALL = ("fake_cuda_tests", "*Training*nincifar_bf16")
 TUNING = ("fake_cuda_tests", "Tuner.BuildsForItsOwnGpu:GpuDeviceTest.PlansAreTunedOnceAndFoundAgain")
+MEMORY = ("fake_cuda_tests", "GpuDeviceTest.DownloadsWaitForWork:GpuDeviceTest.MemoryIsZeroBeforeUploads")
+SINGLES = ("fake_cuda_tests", "*Training*nincifar_bf16_singles")
 WHOLE = ("fake_cuda_tests", "*Training*nincifar_bf16_whole")
 BRANCHES = ("fake_cuda_tests", "*Training*googlenet_fp32")
 RANKS = ("trainer_tests_on_fake_cuda", "*DeviceTraining.RanksChangeNothing/fp32")
@@ -56,7 +58,7 @@ MUTANTS = {
         OTHER_BITS + "|cudaFreeHost: a copy that is under way",
     ),
     "downloads do not wait for work": Mutant(
-        DEVICE, "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_.get(), 0));\n", "", SMALL, OTHER_BITS
+        DEVICE, "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_.get(), 0));\n", "", MEMORY, r"arrived\.as"
     ),
     "a download is not awaited": Mutant(
         DEVICE,
@@ -100,7 +102,7 @@ MUTANTS = {
         SMALL,
         "the host changed what a copy under way reads|a copy that is under way uses this memory",
     ),
-    "memory is handed out before it is zero": Mutant(DEVICE, "    Synchronize();  // uploads do not wait for the stream\n", "", SMALL, OTHER_BITS),
+    "memory is handed out before it is zero": Mutant(DEVICE, "    Synchronize();  // uploads do not wait for the stream\n", "", MEMORY, r"arrived\.as"),
     "memory is not zeroed": Mutant(DEVICE, "    DEEPER_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_.get()));\n", "", SMALL, OTHER_BITS),
     "staging memory is not pinned": Mutant(
         DEVICE,
@@ -141,7 +143,7 @@ MUTANTS = {
         STEP,
         "recordings_[net_.image_buffer()][batch->micro == 0][last]->Run",
         "recordings_[net_.image_buffer()][0][0]->Run",
-        SMALL,
+        SINGLES,
         "the first launch of .* in a capture|" + OTHER_BITS,
     ),
     "a step does not wait for its images": Mutant(
@@ -222,8 +224,8 @@ MUTANTS = {
     ),
     "a communicator ends without its peers": Mutant(
         NCCL,
-        "return nccl_.CommFinalize(comm_);",
-        "return ncclSuccess;",
+        "return nccl_.CommFinalize(comm); }, kDeadline",
+        "return ncclSuccess; }, kDeadline",
         NCCL_RECORDED,
         "ncclCommDestroy before the end of ncclCommFinalize",
     ),
@@ -239,7 +241,7 @@ MUTANTS = {
     ),
     "memory stays registered": Mutant(
         NCCL,
-        "    for (void* registration : registrations_) nccl_.CommDeregister(comm_, registration);\n",
+        "    for (void* registration : registrations_) nccl_.CommDeregister(all(), registration);\n",
         "",
         NCCL_RECORDED,
         "ncclCommDestroy with registered memory",
