@@ -102,7 +102,9 @@ MUTANTS = {
         SMALL,
         "the host changed what a copy under way reads|a copy that is under way uses this memory",
     ),
-    "memory is handed out before it is zero": Mutant(DEVICE, "    Synchronize();  // uploads do not wait for the stream\n", "", MEMORY, r"arrived\.as"),
+    "memory is handed out before it is zero": Mutant(
+        DEVICE, "    Synchronize();  // uploads do not wait for the stream\n", "", MEMORY, r"arrived\.as"
+    ),
     "memory is not zeroed": Mutant(DEVICE, "    DEEPER_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_.get()));\n", "", SMALL, OTHER_BITS),
     "staging memory is not pinned": Mutant(
         DEVICE,
