@@ -136,7 +136,7 @@ void Runtime::Reset(const Options& options) {
   host_uses_.clear();
 }
 
-cudaError_t Runtime::Enter(std::unique_lock<FairMutex>& lock, const char* call) {
+cudaError_t Runtime::Enter(std::unique_lock<std::mutex>& lock, const char* call) {
   if (lost_.has_value()) return lost_->error;
   const int count = ++calls[call];
   for (const Fault& fault : options_.faults) {

@@ -22,29 +22,6 @@
 
 namespace deeper::fake_cuda {
 
-// Goes to threads in the order in which they ask. std::mutex would let a thread of many calls keep the
-// others, which a time limit watches, waiting for long.
-class FairMutex {
- public:
-  void lock() {
-    std::unique_lock lock(mutex_);
-    const uint64_t mine = asked_++;
-    passed_.wait(lock, [&] { return turn_ == mine; });
-  }
-  void unlock() {
-    {
-      std::scoped_lock lock(mutex_);
-      ++turn_;
-    }
-    passed_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable passed_;
-  uint64_t asked_ = 0, turn_ = 0;
-};
-
 // Host memory that a copy reads or writes.
 struct HostUse {
   void* data;
@@ -123,7 +100,7 @@ class Runtime {
   const Options& options() const { return options_; }
 
   // What every call begins with: an error where a script says so. Hangs without the lock.
-  cudaError_t Enter(std::unique_lock<FairMutex>& lock, const char* call);
+  cudaError_t Enter(std::unique_lock<std::mutex>& lock, const char* call);
   // Says why on stderr, for cudaGetLastError too.
   static cudaError_t Error(cudaError_t error, const std::string& why);
   void Lose(cudaError_t error) { lost_ = Fault{.call = "", .error = error, .sticky = true}; }
@@ -153,7 +130,7 @@ class Runtime {
   uint64_t NewPriority() { return random_(); }
   size_t Draw(size_t count) { return count <= 1 ? 0 : random_() % count; }
 
-  FairMutex mutex;
+  std::mutex mutex;
   Memory memory;
   std::map<std::string, int> calls;
   std::set<std::string> loaded;  // kernels
