@@ -281,7 +281,7 @@ std::vector<Point> ScalingStudy::CalibrationPoints() const {
   return points;
 }
 
-// A device that waits for gradients by itself counts this as computing. What the model says of these waits is
+// A GPU waits for gradients without its host, which counts this as computing. What the model says of these waits is
 // subtracted, since it adds them again.
 ComputeSample ScalingStudy::SampleOf(const Point& point) const {
   const double ms = MedianOf(point, "compute_ms");
