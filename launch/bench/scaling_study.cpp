@@ -231,6 +231,15 @@ absl::Status ScalingStudy::MeasurePoint(const Point& point, const std::string& m
                                      absl::StrCat("--max_steps=", options_.warmup + options_.steps),
                                      absl::StrCat("--log_every=", options_.window()),
                                      absl::StrCat("--metrics_out=", metrics)});
+  std::string saved = FlagValue(options_.train_flags, "checkpoint_dir");
+  if (!saved.empty()) {  // of its own for each run, which would resume otherwise
+    absl::StrAppend(&saved, "/bench-scaling-", getpid());
+    arguments.push_back(absl::StrCat("--checkpoint_dir=", saved));
+  }
+  const absl::Cleanup remove_saved = [&] {
+    std::error_code ignored;
+    if (!saved.empty()) std::filesystem::remove_all(saved, ignored);
+  };
   ASSIGN_OR_RETURN(const std::string output, RunJob(options_.mpirun, point.ranks, arguments));
   ordered_json first;
   std::vector<ordered_json> windows = ReadSteps(metrics, first);
@@ -281,8 +290,8 @@ std::vector<Point> ScalingStudy::CalibrationPoints() const {
   return points;
 }
 
-// A GPU waits for gradients without its host, which counts this as computing. What the model says of these waits is
-// subtracted, since it adds them again.
+// A GPU waits for gradients without its host, which counts this as computing. What the model says of these
+// waits is subtracted, since it adds them again.
 ComputeSample ScalingStudy::SampleOf(const Point& point) const {
   const double ms = MedianOf(point, "compute_ms");
   if (over_ != "nccl" || point.ranks == 1 || step_.batch == 0) return {point.share(), ms};

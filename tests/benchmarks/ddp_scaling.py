@@ -5,8 +5,9 @@
 
 GoogLeNet with the small stem on images of 32 px, with both auxiliary heads, 28.7 MB of gradients, fp32, one thread per rank. With --rates, ranks
 are divided over two hosts, which are network namespaces of this machine (needs root); "none" is a link without a limit. Without --rates, all
-ranks are on this host. Both programs run under the same mpirun. A round measures every point with both; figures are medians over the rounds,
-with the range of the images/s. A run during which the machine paused is repeated. JSON is on the last line.
+ranks are on this host. Both programs run under the same mpirun; PyTorch's jobs stay and wait between measurements, since importing it takes
+long. A round measures every point with both; figures are medians over the rounds, with the range of the images/s. A run during which the
+machine paused is repeated. JSON is on the last line.
 
 - images/s: by the clock over all timed steps. deeper makes a new batch in every step (--synthetic); PyTorch reuses one.
 - efficiency: images/s per rank over those of one rank in the same round.
@@ -14,6 +15,7 @@ with the range of the images/s. A run during which the machine paused is repeate
   the gradient of the first layer is there.
 """
 import argparse
+import datetime
 import json
 import math
 import os
@@ -46,14 +48,15 @@ def small_googlenet():
 
 
 def train_with_ddp(options):
-    """One rank. Rank 0 prints JSON."""
+    """One rank. Rank 0 measures for each line of its input and prints a line of JSON."""
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
     rank, size = int(os.environ["OMPI_COMM_WORLD_RANK"]), int(os.environ["OMPI_COMM_WORLD_SIZE"])
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    dist.init_process_group("gloo", init_method=f"tcp://{options.master}", rank=rank, world_size=size)
+    dist.init_process_group("gloo", init_method=f"tcp://{options.master}", rank=rank, world_size=size,
+                            timeout=datetime.timedelta(days=1))
     module = small_googlenet().to(memory_format=torch.channels_last).train()
     net = torch.nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True) if size > 1 else module
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
@@ -72,18 +75,27 @@ def train_with_ddp(options):
         optimizer.zero_grad(set_to_none=True)
         return waited
 
-    for _ in range(options.warmup):
-        step()
-    dist.barrier()
-    start = time.perf_counter()
-    waits = [step() for _ in range(options.steps)]
-    dist.barrier()
-    seconds = time.perf_counter() - start
-    shortest = torch.tensor(waits)
-    dist.all_reduce(shortest, dist.ReduceOp.MIN)
-    if rank == 0:
-        print(json.dumps({"images_per_second": options.steps * options.batch * size / seconds, "step_ms": 1e3 * seconds / options.steps,
-                          "exposed_ms": 1e3 * float(shortest.mean()) if size > 1 else 0.0, "version": torch.__version__}), flush=True)
+    def measure():
+        for _ in range(options.warmup):
+            step()
+        dist.barrier()
+        start = time.perf_counter()
+        waits = [step() for _ in range(options.steps)]
+        dist.barrier()
+        seconds = time.perf_counter() - start
+        shortest = torch.tensor(waits)
+        dist.all_reduce(shortest, dist.ReduceOp.MIN)
+        return {"images_per_second": options.steps * options.batch * size / seconds, "step_ms": 1e3 * seconds / options.steps,
+                "exposed_ms": 1e3 * float(shortest.mean()) if size > 1 else 0.0, "version": torch.__version__}
+
+    while True:
+        going_on = torch.tensor([1 if rank == 0 and sys.stdin.readline() else 0])
+        dist.broadcast(going_on, 0)
+        if not going_on:
+            break
+        result = measure()
+        if rank == 0:
+            print(json.dumps(result), flush=True)
     dist.destroy_process_group()
 
 
@@ -99,13 +111,14 @@ class Programs:
 
     def __init__(self, options, network):
         self.options, self.network = options, network
+        self.peers = {}  # by ranks: PyTorch jobs, which wait between measurements
 
     def launcher(self, ranks, *mpirun_flags):
         if self.network is None:
             words = [self.options.mpirun, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
         else:
             places = sorted(hosts.NAMES[rank % 2] for rank in range(ranks))
-            words = self.network.launch(self.options.mpirun, places, timeout=1800)[:-2]
+            words = self.network.launch(self.options.mpirun, places, timeout=24 * 3600)[:-2]
         return [*words, *mpirun_flags, "-n", ranks]
 
     def deeper(self, ranks):
@@ -125,28 +138,44 @@ class Programs:
 
     def pytorch(self, ranks):
         options = self.options
-        interface, address = ("lo", "127.0.0.1") if self.network is None else ("eth0", hosts.ADDRESSES[hosts.NAMES[0]])
-        return json.loads(run([*self.launcher(ranks, "-x", f"GLOO_SOCKET_IFNAME={interface}"), options.python, Path(__file__).resolve(),
-                               f"--master={address}:{20000 + os.getpid() % 10000}", f"--batch={options.batch}", f"--steps={options.steps}",
-                               f"--warmup={options.warmup}"]).splitlines()[-1])
+        if ranks not in self.peers:
+            interface, address = ("lo", "127.0.0.1") if self.network is None else ("eth0", hosts.ADDRESSES[hosts.NAMES[0]])
+            command = [*self.launcher(ranks, "-x", f"GLOO_SOCKET_IFNAME={interface}"), options.python, Path(__file__).resolve(),
+                       f"--master={address}:{20000 + (os.getpid() + ranks) % 10000}", f"--batch={options.batch}",
+                       f"--steps={options.steps}", f"--warmup={options.warmup}"]
+            self.peers[ranks] = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        peer = self.peers[ranks]
+        peer.stdin.write("measure\n")
+        peer.stdin.flush()
+        return json.loads(peer.stdout.readline() or sys.exit(f"PyTorch on {ranks} ranks ended: exit code {peer.wait()}"))
+
+    def close(self):
+        for peer in self.peers.values():
+            peer.stdin.close()
+            peer.wait()
 
 
 def measure(options, network):
     """Returns {(rate, ranks): {program: [result of each round]}}. One rank has no link."""
     programs = Programs(options, network)
     results = {}
-    for number in range(options.repeats):
-        for rate in options.rates:
-            if network is not None:
-                network.limit(None if rate == "none" else rate)
-            for ranks in options.ranks:
-                if ranks == 1 and rate != options.rates[0]:
-                    continue
-                for name in ("deeper", "pytorch") if number % 2 == 0 else ("pytorch", "deeper"):
-                    result = undisturbed(lambda name=name, ranks=ranks: getattr(programs, name)(ranks), options.most_busy)
-                    results.setdefault((rate, ranks), {}).setdefault(name, []).append(result)
-                    print(f"round {number + 1}: {rate}, {ranks} ranks, {name}: {result['images_per_second']:.1f} images/s, "
-                          f"exposed {result['exposed_ms']:.1f} ms, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+    try:
+        for ranks in options.ranks:
+            programs.pytorch(ranks)  # starts them
+        for number in range(options.repeats):
+            for rate in options.rates:
+                if network is not None:
+                    network.limit(None if rate == "none" else rate)
+                for ranks in options.ranks:
+                    if ranks == 1 and rate != options.rates[0]:
+                        continue
+                    for name in ("deeper", "pytorch") if number % 2 == 0 else ("pytorch", "deeper"):
+                        result = undisturbed(lambda name=name, ranks=ranks: getattr(programs, name)(ranks), options.most_busy)
+                        results.setdefault((rate, ranks), {}).setdefault(name, []).append(result)
+                        print(f"round {number + 1}: {rate}, {ranks} ranks, {name}: {result['images_per_second']:.1f} images/s, "
+                              f"exposed {result['exposed_ms']:.1f} ms, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+    finally:
+        programs.close()
     return results
 
 

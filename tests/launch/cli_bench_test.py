@@ -110,8 +110,10 @@ class Bench(Cli):
         self.assertIn("thread", report["hardware"])
         (self.dir / "scaling.json").write_text(result.stdout)
         calibration = f"--calibration={self.dir}/scaling.json"
-        again = run(*scaling, calibration, "--ranks=2", "--batch=2", "--rounds=2", "--kind=weak", "--", "--synthetic", "--num_classes=10", *MODEL)
+        again = run(*scaling, calibration, "--ranks=2", "--batch=2", "--rounds=2", "--kind=weak", "--", "--synthetic", "--num_classes=10", *MODEL,
+                    f"--checkpoint_dir={self.dir}/saved", "--checkpoint_every=1")
         self.assertEqual(again.returncode, 0, again.stderr)
+        self.assertEqual(list((self.dir / "saved").iterdir()), [])  # no run resumed another one
         held = json.loads(again.stdout)
         self.assertTrue(held["points"][0]["held_out"])
         for figure in ("fixed_ms", "ms_per_image", "sharing", "concurrent_ranks", "sending_ms_per_byte", "jitter", "spread", "loop_ms",
