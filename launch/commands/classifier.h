@@ -18,7 +18,7 @@ namespace deeper {
 struct ClassifierFlags {
   RunConfig config = OpenNetworkConfig();  // the checkpoint determines what the flags leave open
   std::string checkpoint;
-  int64_t batch = 64;
+  int64_t batch = 0;  // 0: chosen for throughput
 
   std::vector<FlagGroup> Groups();
 };
@@ -37,7 +37,8 @@ struct Classifier {
 // Prints them to the standard error.
 void Warn(const std::vector<std::string>& warnings);
 
-// Collective. Failures to find or load weights carry ExitCode::kCheckpoint.
-absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, Communicator& comm);
+// Collective. The forward pass has no more rows than `images`, which each rank has at most: they would be
+// padding. Failures to find or load weights carry ExitCode::kCheckpoint.
+absl::StatusOr<Classifier> OpenClassifier(const ClassifierFlags& flags, int64_t images, Communicator& comm);
 
 }  // namespace deeper

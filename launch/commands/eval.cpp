@@ -110,10 +110,9 @@ class EvalCommand final : public Command {
     if (!given.synthetic && !given.data.empty()) {
       ASSIGN_OR_RETURN(dataset, OpenDataset(given, given.data, given.val_split, call.comm));
     }
-    // More rows would be padding.
     const int64_t samples = dataset != nullptr ? dataset->info().samples : given.synthetic_samples;
-    flags_.batch = std::min(flags_.batch, (samples + call.comm.size() - 1) / call.comm.size());
-    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, call.comm));
+    const int64_t mine = (samples + call.comm.size() - 1) / call.comm.size();
+    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, mine, call.comm));
     if (dataset == nullptr) {  // generated, of the checkpoint's size and classes
       ASSIGN_OR_RETURN(dataset, OpenDataset(classifier.config, "", given.val_split, call.comm));
     }

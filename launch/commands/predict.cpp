@@ -141,9 +141,8 @@ class PredictCommand final : public Command {
     if (call.operands.empty()) return InvalidArgument("name at least one image file");
     ASSIGN_OR_RETURN(const std::vector<std::string> images,
                      WithExitCode(ListImages(call.operands), ExitCode::kData));
-    flags_.batch = std::min(flags_.batch, std::ssize(images));
-    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, call.comm));
-    const auto part = static_cast<size_t>(flags_.batch * kBatchesAtOnce);
+    ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, std::ssize(images), call.comm));
+    const auto part = static_cast<size_t>(classifier.net->options().rows * kBatchesAtOnce);
     std::vector<std::string> problems;
     for (size_t first = 0; first < images.size(); first += part) {
       const auto begin = images.begin() + static_cast<ptrdiff_t>(first);

@@ -3,23 +3,27 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <csignal>
 #include <iterator>
+#include <mutex>
 
 namespace deeper {
 namespace {
 
-volatile std::sig_atomic_t stop_came = 0;
+std::atomic<bool> stop_came = false;
+static_assert(std::atomic<bool>::is_always_lock_free);  // a signal handler may use it
 
 constexpr int kSignals[] = {SIGTERM, SIGUSR1, SIGINT, SIGHUP};
+std::mutex mutex;  // of what follows
+int objects = 0;
 std::array<struct sigaction, std::size(kSignals)> before;
 
 void OnSignal(int signal) {
-  if (stop_came != 0) {
+  if (stop_came.exchange(true)) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);  // takes effect when this returns
   }
-  stop_came = 1;
   if (signal != SIGINT) return;  // somebody waits at the terminal
   constexpr char kText[] = "deeper: stopping with a checkpoint after this step; once more to stop at once\n";
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kText, sizeof kText - 1);
@@ -33,6 +37,8 @@ bool StaysIgnored(int signal, const struct sigaction& old) {
 }  // namespace
 
 StopSignals::StopSignals() {
+  std::scoped_lock lock(mutex);
+  if (objects++ > 0) return;
   struct sigaction action {};
   action.sa_handler = OnSignal;
   action.sa_flags = SA_RESTART;
@@ -44,12 +50,14 @@ StopSignals::StopSignals() {
 }
 
 StopSignals::~StopSignals() {
+  std::scoped_lock lock(mutex);
+  if (--objects > 0) return;
   for (size_t i = 0; i < before.size(); ++i) sigaction(kSignals[i], &before[i], nullptr);
-  stop_came = 0;
+  stop_came = false;
 }
 
 bool StopSignals::came() {
-  return stop_came != 0;
+  return stop_came;
 }
 
 Wish StrongestWish(Wish mine, Communicator& comm) {

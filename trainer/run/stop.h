@@ -9,7 +9,8 @@ namespace deeper {
 
 // While an object exists, the first SIGTERM, SIGUSR1, SIGINT or SIGHUP only sets a flag. The second ends the
 // process immediately, as the signal does by default; earlier saves are complete. SIGINT and SIGHUP stay
-// ignored if they were. At most one object may exist.
+// ignored if they were. Several objects, of ranks that are threads of a process, are one until the last is
+// gone.
 class StopSignals {
  public:
   StopSignals();

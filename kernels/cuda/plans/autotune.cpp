@@ -14,7 +14,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/bf16.h"
+#include "kernels/base/check.h"
 #include "kernels/base/cuda_check.h"
+#include "kernels/base/jobs.h"
 #include "kernels/base/status.h"
 #include "kernels/base/trial.h"
 
@@ -31,6 +33,25 @@ constexpr double kHopeless = 2;  // relative to the best time: a slower algorith
 // Time limit per problem. An algorithm that needs compilation takes about a second and is rarely the best.
 constexpr std::chrono::seconds kPatience(5);
 constexpr double kNever = std::numeric_limits<double>::infinity();
+// Proposals that are built at a time, each in a thread: cuDNN compiles some, for up to 0.7 s. Nothing is
+// timed meanwhile, because loading code disturbs the GPU.
+constexpr size_t kBuilds = 8;
+
+using BuiltAlgorithm = absl::StatusOr<std::unique_ptr<Algorithm>>;
+
+// Builds the proposals [first, last).
+std::vector<BuiltAlgorithm> BuildAll(const AlgorithmChoice& choice, size_t first, size_t last) {
+  int gpu = 0;
+  DEEPER_CUDA_CHECK(cudaGetDevice(&gpu));  // a new thread starts with GPU 0
+  std::vector<BuiltAlgorithm> built(last - first);
+  const absl::Status done = RunJobs(kBuilds, std::ssize(built), [&](int64_t i) {
+    DEEPER_CUDA_CHECK(cudaSetDevice(gpu));
+    built[i] = choice.Build(first + i);
+    return absl::OkStatus();  // the others may work
+  });
+  DEEPER_CHECK(done.ok(), done.message());
+  return built;
+}
 
 // Numbers in [-1, 1). Zeros would reduce the GPU's power draw and so the measured time.
 void FillRandomly(DType dtype, const Buffer& buffer, Device& device) {
@@ -161,7 +182,7 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice) 
   RETURN_IF_ERROR(choice.Ask());
   absl::Status status;
   for (size_t i = 0; i < choice.size(); ++i) {
-    absl::StatusOr<std::unique_ptr<Algorithm>> built = choice.Build(i);
+    BuiltAlgorithm built = choice.Build(i);
     if (built.ok()) return built;
     status.Update(built.status());
   }
@@ -182,9 +203,12 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
   const bool may_have_rivals = contest.contenders > 1;
   int contenders = contest.contenders;
   auto deadline = std::chrono::steady_clock::now() + kPatience;
+  std::vector<BuiltAlgorithm> wave;
   for (size_t i = 0; i < choice.size() && contenders > 0; ++i) {
     if (best != nullptr && std::chrono::steady_clock::now() > deadline) break;
-    absl::StatusOr<std::unique_ptr<Algorithm>> built = choice.Build(i);
+    const size_t builds = may_have_rivals ? kBuilds : 1;
+    if (i % builds == 0) wave = BuildAll(choice, i, std::min(i + builds, choice.size()));
+    BuiltAlgorithm& built = wave[i % builds];
     if (!built.ok()) {
       status.Update(built.status());
       continue;

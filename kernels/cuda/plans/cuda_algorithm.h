@@ -46,7 +46,8 @@ class AlgorithmChoice {
   // message contains the problem.
   virtual absl::Status Ask() = 0;
   virtual size_t size() const = 0;
-  // Fails if the proposal turns out not to work: the library does not guarantee its proposals.
+  // Fails if the proposal turns out not to work: the library does not guarantee its proposals. Several
+  // threads may call it at a time; their current GPU is that of the choice.
   virtual absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const = 0;
   virtual absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const = 0;
 };

@@ -1,5 +1,6 @@
 #include "kernels/cuda/plans/cudnn.h"
 
+#include <mutex>
 #include <optional>
 #include <set>
 #include <utility>
@@ -16,13 +17,44 @@ namespace {
 constexpr int64_t kMaxWorkspaceBytes = int64_t{1} << 30;
 constexpr int64_t kAlignment = 16;
 
-// A real GPU has a handle; a described GPU has its properties instead.
-struct TargetImpl final : Target {
-  ~TargetImpl() override {
-    if (handle != nullptr) cudnnDestroy(handle);
+// The handles of a GPU. Only one thread at a time may use one, so each build borrows one.
+class Handles {
+ public:
+  Handles() = default;
+  Handles(const Handles&) = delete;
+  Handles& operator=(const Handles&) = delete;
+  ~Handles() {
+    for (cudnnHandle_t handle : idle_) cudnnDestroy(handle);
   }
 
-  cudnnHandle_t handle = nullptr;
+  // The handle that was returned last, or a new one.
+  absl::StatusOr<cudnnHandle_t> Borrow() {
+    {
+      std::scoped_lock lock(mutex_);
+      if (!idle_.empty()) {
+        const cudnnHandle_t handle = idle_.back();
+        idle_.pop_back();
+        return handle;
+      }
+    }
+    cudnnHandle_t handle = nullptr;
+    RETURN_IF_ERROR(StatusOf(cudnnCreate(&handle)));
+    return handle;
+  }
+  void Return(cudnnHandle_t handle) {
+    std::scoped_lock lock(mutex_);
+    idle_.push_back(handle);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<cudnnHandle_t> idle_;
+};
+
+// A real GPU has handles; a described GPU has its properties instead.
+struct TargetImpl final : Target {
+  cudnnHandle_t handle = nullptr;  // runs plans; builds may borrow it too, since no plan runs meanwhile
+  mutable Handles handles;
   std::optional<Descriptor> properties;
 };
 
@@ -287,12 +319,7 @@ class EngineChoice final : public AlgorithmChoice {
   }
 
   absl::StatusOr<std::unique_ptr<Algorithm>> Finish(Descriptor plan) const {
-    if (target_.properties.has_value()) {
-      plan.Set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *target_.properties);
-    } else {
-      plan.Set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, target_.handle);
-    }
-    if (absl::Status status = plan.Finalize(); !status.ok()) return Named(status, problem_);
+    if (absl::Status status = Finalize(plan); !status.ok()) return Named(status, problem_);
     const auto workspace = plan.Get<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE);
     if (!workspace.ok()) return Named(workspace.status(), problem_);
     if (workspace->at(0) > kMaxWorkspaceBytes) {
@@ -300,6 +327,19 @@ class EngineChoice final : public AlgorithmChoice {
                                " bytes of workspace");
     }
     return std::make_unique<ExecutionPlan>(target_, problem_.bias, graph_, std::move(plan), workspace->at(0));
+  }
+
+  // The plan may run with another handle of the same GPU than the one that it was built with.
+  absl::Status Finalize(Descriptor& plan) const {
+    if (target_.properties.has_value()) {
+      plan.Set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *target_.properties);
+      return plan.Finalize();
+    }
+    ASSIGN_OR_RETURN(const cudnnHandle_t handle, target_.handles.Borrow());
+    plan.Set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, handle);
+    const absl::Status status = plan.Finalize();
+    target_.handles.Return(handle);
+    return status;
   }
 
   const TargetImpl& target_;
@@ -320,7 +360,8 @@ std::string Version() {
 
 absl::StatusOr<std::unique_ptr<Target>> MakeGpuTarget() {
   auto target = std::make_unique<TargetImpl>();
-  RETURN_IF_ERROR(StatusOf(cudnnCreate(&target->handle)));
+  ASSIGN_OR_RETURN(target->handle, target->handles.Borrow());
+  target->handles.Return(target->handle);
   return target;
 }
 

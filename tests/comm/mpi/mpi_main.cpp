@@ -53,6 +53,7 @@ TEST(MpiCommunicator, StartsOnce) {
 TEST(MpiCommunicator, KnowsItsLauncher) {
   EXPECT_TRUE(LaunchedByMpi());
   const char* launched = std::getenv("OMPI_COMM_WORLD_SIZE");
+  if (launched == nullptr) launched = std::getenv("PMI_SIZE");  // of MPICH
   ASSERT_NE(launched, nullptr);
   EXPECT_EQ(world->size(), std::atoi(launched))
       << "each rank is a job of its own: not the MPI of this mpirun?";

@@ -154,41 +154,6 @@ cudaError_t Launch(cudaStream_t handle, const std::string& name, std::function<v
 
 extern "C" {
 
-const char* cudaGetErrorName(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess:
-      return "cudaSuccess";
-    case cudaErrorMemoryAllocation:
-      return "cudaErrorMemoryAllocation";
-    case cudaErrorInvalidValue:
-      return "cudaErrorInvalidValue";
-    case cudaErrorLaunchFailure:
-      return "cudaErrorLaunchFailure";
-    case cudaErrorIllegalAddress:
-      return "cudaErrorIllegalAddress";
-    case cudaErrorInvalidResourceHandle:
-      return "cudaErrorInvalidResourceHandle";
-    case cudaErrorStreamCaptureUnsupported:
-      return "cudaErrorStreamCaptureUnsupported";
-    case cudaErrorStreamCaptureInvalidated:
-      return "cudaErrorStreamCaptureInvalidated";
-    case cudaErrorStreamCaptureUnjoined:
-      return "cudaErrorStreamCaptureUnjoined";
-    case cudaErrorStreamCaptureIsolation:
-      return "cudaErrorStreamCaptureIsolation";
-    case cudaErrorStreamCaptureImplicit:
-      return "cudaErrorStreamCaptureImplicit";
-    case cudaErrorCapturedEvent:
-      return "cudaErrorCapturedEvent";
-    default:
-      return "cudaErrorOfTheFake";
-  }
-}
-const char* cudaGetErrorString(cudaError_t error) {
-  thread_local char text[32];
-  std::snprintf(text, sizeof text, "error %d", static_cast<int>(error));
-  return text;
-}
 cudaError_t cudaGetLastError() {
   return std::exchange(g_last_error, cudaSuccess);
 }
@@ -203,6 +168,12 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return Call("cudaGetDeviceCount", [&](Runtime& runtime) {
     *count = runtime.options().devices;
     return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+  });
+}
+cudaError_t cudaGetDevice(int* device) {
+  return Call("cudaGetDevice", [&](Runtime&) {
+    *device = g_device;
+    return cudaSuccess;
   });
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {

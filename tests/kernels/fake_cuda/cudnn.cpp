@@ -3,12 +3,15 @@
 #include <cudnn_backend.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -23,6 +26,7 @@ using Json = nlohmann::json;
 
 struct cudnnContext {
   cudaStream_t stream = nullptr;
+  std::mutex mutex;  // of the thread that uses it
 };
 
 namespace {
@@ -293,6 +297,11 @@ void FinalizeHeuristics(Object& heuristics) {
 }
 
 cudnnStatus_t FinalizePlan(Object& plan) {
+  const auto handles = plan.All<cudnnHandle_t>(CUDNN_ATTR_EXECUTION_PLAN_HANDLE);
+  if (handles.size() != 1) return CUDNN_STATUS_BAD_PARAM;
+  const std::unique_lock use(handles[0]->mutex, std::try_to_lock);
+  if (!use.owns_lock()) Fail("cuDNN: two threads use a handle at a time");
+  std::this_thread::sleep_for(std::chrono::microseconds(200));  // cuDNN may compile
   Graph graph;
   int64_t engine = 0;
   if (const auto text = plan.All<char>(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION); !text.empty()) {

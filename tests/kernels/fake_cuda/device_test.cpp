@@ -81,6 +81,34 @@ TEST_F(GpuDeviceTest, MemoryThatIsNotThereIsNoFailure) {
   EXPECT_NE(device->Allocate(64).data(), nullptr) << "the error was not cleared";
 }
 
+TEST_F(GpuDeviceTest, DownloadsWaitForWork) {
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    Reset({.seed = seed});
+    const auto device = MakeCudaDevice({}).value();
+    DeviceArray<float> data(300, *device);
+    data.Write(std::vector<float>(300, 1));
+    const Buffer arrived = device->AllocateStaging(300 * sizeof(float));
+    for (int i = 0; i < 3; ++i) Scale(*device, 2, data.data(), 300);
+    device->StartDownload(arrived.data(), data.data(), arrived.bytes())->Wait();
+    EXPECT_EQ(arrived.as<float>()[299], 8) << "seed " << seed;
+  }
+}
+
+TEST_F(GpuDeviceTest, MemoryIsZeroBeforeUploads) {
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    Reset({.seed = seed});
+    const auto device = MakeCudaDevice({}).value();
+    const Buffer sent = device->AllocateStaging(300 * sizeof(float));
+    const Buffer arrived = device->AllocateStaging(sent.bytes());
+    sent.as<float>()[299] = 7;
+    const Buffer data = device->Allocate(sent.bytes());
+    device->Upload(data.data(), sent.data(), sent.bytes());
+    device->JoinUploads();
+    device->StartDownload(arrived.data(), data.data(), arrived.bytes())->Wait();
+    EXPECT_EQ(arrived.as<float>()[299], 7) << "seed " << seed;
+  }
+}
+
 // A step that profiles, records or does neither computes the same.
 TEST_F(GpuDeviceTest, ProfilesWhatRan) {
   for (const bool graphs : {true, false}) {

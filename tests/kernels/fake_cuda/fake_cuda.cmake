@@ -4,7 +4,7 @@
 set(fake ${CMAKE_CURRENT_SOURCE_DIR}/kernels/fake_cuda)
 file(GLOB_RECURSE op_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/ops/*.cu)
 set_source_files_properties(${op_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -O3)
-add_library(fake_cuda OBJECT ${fake}/api.cpp ${fake}/capture.cpp ${fake}/cublaslt.cpp ${fake}/cudnn.cpp ${fake}/libraries.cpp ${fake}/memory.cpp ${fake}/runtime.cpp ${op_sources})
+add_library(fake_cuda OBJECT ${fake}/api.cpp ${fake}/capture.cpp ${fake}/cublaslt.cpp ${fake}/cudnn.cpp ${fake}/errors.cpp ${fake}/libraries.cpp ${fake}/memory.cpp ${fake}/runtime.cpp ${op_sources})
 target_include_directories(fake_cuda BEFORE PRIVATE ${fake}/include)
 target_link_libraries(fake_cuda PRIVATE deeper_kernels CUDA::cublasLt cudnn nlohmann_json::nlohmann_json)
 

@@ -19,9 +19,13 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 NCCL = "comm/nccl/nccl_communicator.cpp"
+TUNER, CUDNN = "kernels/cuda/plans/autotune.cpp", "kernels/cuda/plans/cudnn.cpp"
 DEVICE, STEP, NETWORK = "kernels/cuda/device_cuda.cpp", "trainer/engine/train_step.cpp", "trainer/engine/network.cpp"
 STAGED, INCEPTION = "comm/nccl/staged_communicator.cpp", "kernels/ops/inception/inception_run_cuda.cpp"
 SMALL = ("fake_cuda_tests", "*Training*nincifar_bf16")
+TUNING = ("fake_cuda_tests", "Tuner.BuildsForItsOwnGpu:GpuDeviceTest.PlansAreTunedOnceAndFoundAgain")
+MEMORY = ("fake_cuda_tests", "GpuDeviceTest.DownloadsWaitForWork:GpuDeviceTest.MemoryIsZeroBeforeUploads")
+SINGLES = ("fake_cuda_tests", "*Training*nincifar_bf16_singles")
 WHOLE = ("fake_cuda_tests", "*Training*nincifar_bf16_whole")
 BRANCHES = ("fake_cuda_tests", "*Training*googlenet_fp32")
 RANKS = ("trainer_tests_on_fake_cuda", "*DeviceTraining.RanksChangeNothing/fp32")
@@ -54,7 +58,7 @@ MUTANTS = {
         OTHER_BITS + "|cudaFreeHost: a copy that is under way",
     ),
     "downloads do not wait for work": Mutant(
-        DEVICE, "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_.get(), 0));\n", "", SMALL, OTHER_BITS
+        DEVICE, "    DEEPER_CUDA_CHECK(cudaStreamWaitEvent(downloads_.get(), computed_.get(), 0));\n", "", MEMORY, r"arrived\.as"
     ),
     "a download is not awaited": Mutant(
         DEVICE,
@@ -98,7 +102,9 @@ MUTANTS = {
         SMALL,
         "the host changed what a copy under way reads|a copy that is under way uses this memory",
     ),
-    "memory is handed out before it is zero": Mutant(DEVICE, "    Synchronize();  // uploads do not wait for the stream\n", "", SMALL, OTHER_BITS),
+    "memory is handed out before it is zero": Mutant(
+        DEVICE, "    Synchronize();  // uploads do not wait for the stream\n", "", MEMORY, r"arrived\.as"
+    ),
     "memory is not zeroed": Mutant(DEVICE, "    DEEPER_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_.get()));\n", "", SMALL, OTHER_BITS),
     "staging memory is not pinned": Mutant(
         DEVICE,
@@ -139,7 +145,7 @@ MUTANTS = {
         STEP,
         "recordings_[net_.image_buffer()][batch->micro == 0][last]->Run",
         "recordings_[net_.image_buffer()][0][0]->Run",
-        SMALL,
+        SINGLES,
         "the first launch of .* in a capture|" + OTHER_BITS,
     ),
     "a step does not wait for its images": Mutant(
@@ -220,14 +226,24 @@ MUTANTS = {
     ),
     "a communicator ends without its peers": Mutant(
         NCCL,
-        "return nccl_.CommFinalize(comm_);",
-        "return ncclSuccess;",
+        "return nccl_.CommFinalize(comm); }, kDeadline",
+        "return ncclSuccess; }, kDeadline",
         NCCL_RECORDED,
         "ncclCommDestroy before the end of ncclCommFinalize",
     ),
+    "builds share a handle": Mutant(
+        CUDNN,
+        "      if (!idle_.empty()) {\n        const cudnnHandle_t handle = idle_.back();\n        idle_.pop_back();\n",
+        "      if (!idle_.empty()) {\n        const cudnnHandle_t handle = idle_.front();\n",
+        TUNING,
+        "cuDNN: two threads use a handle at a time",
+    ),
+    "builds are for the first GPU": Mutant(
+        TUNER, "    DEEPER_CUDA_CHECK(cudaSetDevice(gpu));\n", "", TUNING, "gpu$|expected_gpu"
+    ),
     "memory stays registered": Mutant(
         NCCL,
-        "    for (void* registration : registrations_) nccl_.CommDeregister(comm_, registration);\n",
+        "    for (void* registration : registrations_) nccl_.CommDeregister(all(), registration);\n",
         "",
         NCCL_RECORDED,
         "ncclCommDestroy with registered memory",

@@ -3,14 +3,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cuda_runtime_api.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 #include "kernels/cuda/plans/autotune.h"
 #include "tests/kernels/fake_cuda/fake_cuda.h"
@@ -67,6 +71,14 @@ class ScriptedChoice final : public AlgorithmChoice {
   absl::Status Ask() override { return scripts_.empty() ? Unimplemented("no proposals") : absl::OkStatus(); }
   size_t size() const override { return scripts_.size(); }
   absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t i) const override {
+    ++builds;
+    int gpu = -1;
+    EXPECT_EQ(cudaGetDevice(&gpu), cudaSuccess);
+    EXPECT_EQ(gpu, expected_gpu);
+    if (wait_for_another) {
+      const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+      while (builds < 2 && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+    }
     if (!scripts_[i].builds) return Unimplemented(scripts_[i].name, " does not work");
     return std::make_unique<ScriptedAlgorithm>(scripts_[i], launches[i]);
   }
@@ -74,7 +86,10 @@ class ScriptedChoice final : public AlgorithmChoice {
     return InvalidArgument("not this library's");
   }
 
-  mutable std::vector<int> launches;  // of each
+  mutable std::vector<int> launches;    // of each
+  mutable std::atomic<int> builds = 0;  // that have started
+  bool wait_for_another = false;        // the first build ends when another has started
+  int expected_gpu = 0;                 // current in the thread that builds
 
  private:
   const std::vector<Script> scripts_;
@@ -126,6 +141,39 @@ TEST_F(Tuner, WithoutRivalsNothingIsTimed) {
   ScriptedChoice choice({{"first", 9}, {"second", 1}});
   EXPECT_EQ(*Fastest(choice, 1), "first");
   EXPECT_EQ(choice.launches, (std::vector<int>{1, 0}));
+}
+
+TEST_F(Tuner, BuildsAtTheSameTime) {
+  ScriptedChoice choice({{"a", 2}, {"b", 1}});
+  choice.wait_for_another = true;
+  EXPECT_EQ(*Fastest(choice), "b");
+  EXPECT_EQ(choice.builds, 2);
+}
+
+TEST_F(Tuner, BuildsForItsOwnGpu) {
+  device_.reset();
+  fake_cuda::Reset({.seed = 1, .devices = 2});
+  device_ = MakeCudaDevice({.index = 1, .plan_cache = {}}).value();
+  ScriptedChoice choice({{"a", 2}, {"b", 1}});
+  choice.wait_for_another = true;
+  choice.expected_gpu = 1;
+  EXPECT_EQ(*Fastest(choice), "b");
+}
+
+TEST_F(Tuner, BuildsOnlyTheFirstWithoutRivals) {
+  ScriptedChoice choice({{.name = "unbuilt", .builds = false}, {"a"}, {"b"}});
+  EXPECT_EQ(*Fastest(choice, 1), "a");
+  EXPECT_EQ(choice.builds, 2);
+}
+
+TEST_F(Tuner, ConsidersEveryProposal) {
+  for (size_t fastest : {0, 7, 8, 16}) {
+    std::vector<Script> scripts(17, {.name = {}, .steps = 3});
+    for (size_t i = 0; i < scripts.size(); ++i) scripts[i].name = absl::StrCat("algorithm ", i);
+    scripts[fastest].steps = 1;
+    ScriptedChoice choice(scripts);
+    EXPECT_EQ(*Fastest(choice), absl::StrCat("algorithm ", fastest));
+  }
 }
 
 TEST_F(Tuner, TheSameProposalIsTimedOnce) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -20,6 +21,20 @@ TEST(StopSignals, TheFirstIsNoted) {
     EXPECT_TRUE(StopSignals::came());
   }
   EXPECT_FALSE(StopSignals::came());
+}
+
+TEST(StopSignals, ObjectsThatOverlapAreOne) {
+  auto first = std::make_optional<StopSignals>();
+  {
+    const StopSignals second;
+    std::raise(SIGTERM);
+    first.reset();
+    EXPECT_TRUE(StopSignals::came());
+  }
+  EXPECT_FALSE(StopSignals::came());
+  struct sigaction now {};
+  sigaction(SIGTERM, nullptr, &now);
+  EXPECT_EQ(now.sa_handler, SIG_DFL);
 }
 
 TEST(StopSignalsDeathTest, TheSecondEndsTheProcess) {
