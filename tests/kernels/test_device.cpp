@@ -16,9 +16,13 @@ constexpr int kNotRun = 77;  // ctest's SKIP_RETURN_CODE
 std::unique_ptr<Device> MakeTestDevice() {
   const char* const name = std::getenv("DEEPER_TEST_DEVICE");
   const std::string wanted = name == nullptr ? "cpu" : name;
-  if (wanted == "cpu") return MakeCpuDevice();
-  if (wanted == "cpu-blocked") return MakeCpuDevice(0, CpuLayout::kBlocked);
-  if (wanted == "cpu-nhwc") return MakeCpuDevice(0, CpuLayout::kNhwc);
+  // The device sets the number of threads itself. ThreadSanitizer needs one, since libgomp is not
+  // instrumented.
+  const char* const omp_threads = std::getenv("OMP_NUM_THREADS");
+  const int threads = omp_threads == nullptr ? 0 : std::atoi(omp_threads);
+  if (wanted == "cpu") return MakeCpuDevice(threads);
+  if (wanted == "cpu-blocked") return MakeCpuDevice(threads, CpuLayout::kBlocked);
+  if (wanted == "cpu-nhwc") return MakeCpuDevice(threads, CpuLayout::kNhwc);
 #ifdef DEEPER_CUDA
   if (wanted == "cuda-host") return MakeHostCudaDevice();
 #endif

@@ -36,44 +36,99 @@ __device__ inline void AddRows(float (&sums)[kChunk]) {
   }
 }
 
-// The values of a warp: kFragments times 16 pixels from `pixel`, by kBlocks times 8 columns from `column`.
-// `sums` is in shared memory and receives the warp's sums of its columns, if there is a mask. Only the fields
-// of Epilogue for this direction are used.
+// The pixels of the rows that a lane holds (FragmentRow), in each of kFragments times 16 rows of the product
+// from `place`. -1: none.
+template <int kFragments>
+struct Pixels {
+  int v[kFragments][2];
+};
+template <int kAcross, int kFragments>
+__device__ Pixels<kFragments> PixelsOf(const Gemm& g, int place) {
+  Pixels<kFragments> pixels;
+#pragma unroll
+  for (int fragment = 0; fragment < kFragments; ++fragment) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = fragment * 16 + FragmentRow(static_cast<int>(threadIdx.x) % 32, half * 2);
+      pixels.v[fragment][half] = PixelIndex<kAcross>(g, place + row);
+    }
+  }
+  return pixels;
+}
+
+constexpr int kGroupBlocks = kGroupColumns / 8;
+
+DEEPER_HD constexpr int ChunkNumber(int group, int fragment, int half, int fragments) {
+  return (group * fragments + fragment) * 2 + half;
+}
+
+// The masks of all chunks that a lane stores, as bits (MaskBits): all are loaded together.
+template <int kFragments, int kBlocks>
+struct Masks {
+  static constexpr int kChunks = CeilDiv(kBlocks, kGroupBlocks) * kFragments * 2;
+  uint32_t words[CeilDiv(kChunks, kWordChunks)];
+};
+template <int kFragments, int kBlocks>
+__device__ void LoadMasks(const Gemm& g, const Epilogue& e, const Pixels<kFragments>& pixels, int column,
+                          Masks<kFragments, kBlocks>& masks) {
+  const int first = column + ChunkColumn(static_cast<int>(threadIdx.x) % 32);
+#pragma unroll
+  for (int group = 0; group < CeilDiv(kBlocks, kGroupBlocks); ++group) {
+#pragma unroll
+    for (int fragment = 0; fragment < kFragments; ++fragment) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int chunk = ChunkNumber(group, fragment, half, kFragments);
+        masks.words[chunk / kWordChunks] |=
+            MaskBits(g, e, pixels.v[fragment][half], first + group * kGroupColumns, chunk);
+      }
+    }
+  }
+}
+
+// Stores the values of a warp: kFragments times 16 rows, by kBlocks times 8 columns from `column`. `sums` is
+// in shared memory and receives the warp's sums of its columns, if there is a mask. Only the fields of
+// Epilogue for this direction are used.
 template <bool kBackward, int kFragments, int kBlocks>
-__device__ void StoreWarp(const Gemm& g, const Epilogue& e, int pixel, int column,
-                          const float (&acc)[kFragments][kBlocks][4], float* sums) {
-  constexpr int kGroupBlocks = kGroupColumns / 8;
-  static_assert(kBlocks % kGroupBlocks == 0);
+__device__ void StoreWarp(const Gemm& g, const Epilogue& e, const Pixels<kFragments>& pixels, int column,
+                          const float (&acc)[kFragments][kBlocks][4], const Masks<kFragments, kBlocks>& masks,
+                          float* sums) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
-  for (int group = 0; group < kBlocks / kGroupBlocks; ++group) {
+  for (int group = 0; group < CeilDiv(kBlocks, kGroupBlocks); ++group) {
     const int first = column + group * kGroupColumns;
+    const bool exists =
+        group * kGroupColumns + ChunkColumn(lane) < kBlocks * 8;  // the last group may be less
     float own[kChunk] = {};
     Bias bias[kGroupBlocks] = {};
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
-      if (!kBackward) bias[block] = BiasOf(g, e, first + block * 8 + FragmentColumn(lane, 0));
+      if (kBackward || group * kGroupBlocks + block >= kBlocks) continue;
+      bias[block] = BiasOf(g, e, first + block * 8 + FragmentColumn(lane, 0));
     }
 #pragma unroll
     for (int fragment = 0; fragment < kFragments; ++fragment) {
 #pragma unroll
-      for (int i = 0; i < 4; i += 2) {  // FragmentRow: the upper 8 rows, then the lower
-        uint32_t pairs[4];
+      for (int half = 0; half < 2; ++half) {  // FragmentRow: the upper 8 rows, then the lower
+        uint32_t pairs[4] = {};
 #pragma unroll
         for (int block = 0; block < kGroupBlocks; ++block) {
-          const float* const values = acc[fragment][group * kGroupBlocks + block] + i;
+          if (group * kGroupBlocks + block >= kBlocks) continue;
+          const float* const values = acc[fragment][group * kGroupBlocks + block] + half * 2;
           pairs[block] = kBackward ? PackPair(values[0], values[1])
                                    : PackPair(Activated(e, values[0] + bias[block].low),
                                               Activated(e, values[1] + bias[block].high));
         }
         TransposeQuad(pairs, lane);
-        StoreChunk<kBackward>(g, e, pixel + fragment * 16 + FragmentRow(lane, i), first + ChunkColumn(lane),
-                              pairs, own);
+        if (!exists) continue;
+        const int chunk = ChunkNumber(group, fragment, half, kFragments);
+        StoreChunk<kBackward>(g, e, pixels.v[fragment][half], first + ChunkColumn(lane), pairs,
+                              masks.words[chunk / kWordChunks], chunk, own);
       }
     }
     if (!kBackward || e.mask == nullptr) continue;
     AddRows(own);
-    if (lane >= 4) continue;
+    if (lane >= 4 || !exists) continue;
 #pragma unroll
     for (int j = 0; j < kChunk; ++j) sums[group * kGroupColumns + ChunkColumn(lane) + j] = own[j];
   }

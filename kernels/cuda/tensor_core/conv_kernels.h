@@ -9,9 +9,14 @@
 
 namespace deeper::conv {
 
+template <int... kSizes>
+struct Sizes {
+  static constexpr int kAll[] = {kSizes...};
+};
+
 // Calls launch.operator()<size>() if there are kernels for tiles of this size.
 template <int... kSizes, class Launch>
-cudaError_t WithTile(int size, const Launch& launch) {
+cudaError_t WithTile(Sizes<kSizes...>, int size, const Launch& launch) {
   cudaError_t error = cudaErrorInvalidValue;
   (void)((size == kSizes && (error = launch.template operator()<kSizes>(), true)) || ...);
   return error;
@@ -31,7 +36,22 @@ struct Arguments {
 cudaError_t LaunchSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream);
 // The same for a forward 1x1 convolution of the maximum of each pixel's 3x3 neighbours.
 cudaError_t LaunchPooledSm80(int tile_columns, const Arguments& arguments, cudaStream_t stream);
-// For GPUs of compute capability 9.0. tile_columns: 64, 128 or 192.
+// The columns of tiles for GPUs of compute capability 9.0, by Gemm::across. For several taps, they are those
+// of GoogLeNet: the columns of a product, or half of them.
+template <int kAcross, bool kBackward>
+struct Sm90Tiles;
+template <bool kBackward>
+struct Sm90Tiles<1, kBackward> : Sizes<64, 128, 192> {};
+template <>
+struct Sm90Tiles<3, false> : Sizes<64, 128, 144, 160, 192, 208, 224> {};
+template <>
+struct Sm90Tiles<3, true> : Sizes<64, 96, 112, 128, 144, 160, 192> {};
+template <>
+struct Sm90Tiles<5, false> : Sizes<32, 48, 64, 96, 128> {};
+template <>
+struct Sm90Tiles<5, true> : Sizes<16, 24, 32, 48, 64> {};
+
+// For GPUs of compute capability 9.0. tile_columns: one of Sm90Tiles.
 cudaError_t LaunchSm90(int tile_columns, const Arguments& arguments, cudaStream_t stream);
 
 // The gradient of the weights of that convolution.

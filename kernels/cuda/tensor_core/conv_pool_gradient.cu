@@ -122,7 +122,8 @@ cudaError_t Launch(const PooledGradientArguments& a, cudaStream_t stream) {
 
 cudaError_t LaunchPooledGradientSm80(int tile_filters, const PooledGradientArguments& arguments,
                                      cudaStream_t stream) {
-  return WithTile<64, 128>(tile_filters, [&]<int kFilters>() { return Launch<kFilters>(arguments, stream); });
+  return WithTile(Sizes<64, 128>(), tile_filters,
+                  [&]<int kFilters>() { return Launch<kFilters>(arguments, stream); });
 }
 
 }  // namespace deeper::conv

@@ -76,10 +76,12 @@ __global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
 
   const int steps = g.steps();
   const auto stage_of = [base](int step) { return base + step % kStages * StageBytes(kColumns); };
+  Step copied = FirstStep(g), multiplied = copied;  // the next ones
   // Each step has one group of copies, empty after the last step, so that waiting can count groups.
   const auto copy = [&](int index) {
     if (index < steps) {
-      const Step step = StepAt(g, index);
+      const Step step = copied;
+      Advance(g, copied);
       const uint32_t stage = stage_of(index);
       if constexpr (kInput == Input::kPooled) {
         // Of the blocks that read the same pixels, only one writes the positions.
@@ -107,11 +109,15 @@ __global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
     WaitForCopies<kStages - 2>();  // of this step, by this thread only
     __syncthreads();  // copies of all threads; all are also done with the stage that is filled next
     copy(index + kStages - 1);
-    MultiplyStep<kBackward>(stage_of(index), StepAt(g, index).slices, row, column, acc);
+    MultiplyStep<kBackward>(stage_of(index), multiplied.slices, row, column, acc);
+    Advance(g, multiplied);
   }
 
   float* const sums = reinterpret_cast<float*>(shared + kStages * StageBytes(kColumns));
-  StoreWarp<kBackward>(g, epilogue, tile.pixel + row, tile.column + column, acc,
+  const auto pixels = PixelsOf<1, kFragments>(g, tile.place + row);
+  Masks<kFragments, kWarpColumns / 8> masks = {};
+  if constexpr (kBackward) LoadMasks(g, epilogue, pixels, tile.column + column, masks);
+  StoreWarp<kBackward>(g, epilogue, pixels, tile.column + column, acc, masks,
                        sums + warp % kRowWarps * kColumns + column);
   __syncthreads();
   StoreSums<kRowWarps, kColumns>(g, epilogue, tile, sums);
@@ -129,8 +135,8 @@ cudaError_t Launch(const Arguments& a, cudaStream_t stream) {
 
 template <Input kInput>
 cudaError_t LaunchTile(int tile_columns, const Arguments& arguments, cudaStream_t stream) {
-  return WithTile<64, 128>(tile_columns,
-                           [&]<int kColumns>() { return Launch<kInput, kColumns>(arguments, stream); });
+  return WithTile(Sizes<64, 128>(), tile_columns,
+                  [&]<int kColumns>() { return Launch<kInput, kColumns>(arguments, stream); });
 }
 
 }  // namespace

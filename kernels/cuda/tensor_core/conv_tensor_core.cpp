@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <tuple>
@@ -45,8 +47,8 @@ bool IsAligned(const void* pointer) {
 
 class KernelAlgorithm : public Algorithm {
  public:
-  KernelAlgorithm(std::string name, const ConvolutionProblem& problem)
-      : problem_(problem), gemm_(GemmOf(problem)), name_(std::move(name)) {}
+  KernelAlgorithm(std::string name, const ConvolutionProblem& problem, int across = 1)
+      : problem_(problem), gemm_(WithTaps(GemmOf(problem), across)), name_(std::move(name)) {}
 
   bool needs_check() const override { return true; }
   absl::StatusOr<std::string> Serialize() const override { return name_; }
@@ -67,6 +69,11 @@ class KernelAlgorithm : public Algorithm {
   const conv::Gemm gemm_;
 
  private:
+  static conv::Gemm WithTaps(conv::Gemm gemm, int across) {
+    gemm.across = across;
+    return gemm;
+  }
+
   const std::string name_;
 };
 
@@ -86,11 +93,11 @@ using LaunchConvolution = cudaError_t (*)(int tile_columns, const conv::Argument
 
 class TensorCoreConvolution final : public KernelAlgorithm {
  public:
-  // `code` is the name of the kernel up to its columns (KernelCost).
-  TensorCoreConvolution(std::string name, const char* code, LaunchConvolution launch, int tile_columns,
-                        const ConvolutionProblem& problem)
-      : KernelAlgorithm(std::move(name), problem),
-        code_(absl::StrCat(code, tile_columns, ">")),
+  // `code` is the name of the kernel (KernelCost).
+  TensorCoreConvolution(std::string name, std::string code, LaunchConvolution launch, int tile_columns,
+                        int across, const ConvolutionProblem& problem)
+      : KernelAlgorithm(std::move(name), problem, across),
+        code_(std::move(code)),
         launch_(launch),
         tile_columns_(tile_columns) {
     if (problem.mask_dx) {
@@ -99,14 +106,16 @@ class TensorCoreConvolution final : public KernelAlgorithm {
     }
   }
 
-  // A pooled tile reads each pixel from L2 twice, for three rows of windows; L1 serves the rest.
+  // Zeros are not read. A pooled tile reads each pixel from L2 twice, for three rows of windows; L1 serves
+  // the rest.
   KernelWork ExpectedWork() const override {
-    const int slices = conv::CeilDiv(gemm_.depth, conv::kSliceDepth);
-    const int64_t slice = int64_t{conv::kTilePixels} * tile_columns_ * conv::kSliceDepth;
-    const int steps = gemm_.steps(), more_pixels = problem_.pool_x ? conv::kPixelBytes : 0;
-    KernelWork work = StepsOf(code_, conv::Blocks(gemm_, tile_columns_), steps,
-                              conv::StageBytes(tile_columns_) + more_pixels, 0);
-    work.macs = int64_t{conv::Blocks(gemm_, tile_columns_)} * gemm_.taps() * slices * slice;
+    const int64_t blocks = conv::Blocks(gemm_, tile_columns_), taps = gemm_.taps();
+    const int64_t pixels = conv::StepPixels(gemm_.across) * (problem_.pool_x ? 2 : 1);
+    const int64_t slices = conv::CeilDiv(gemm_.depth, conv::kSliceDepth);
+    KernelWork work = StepsOf(code_, blocks, gemm_.steps(), 0, 0);
+    work.l2_bytes = (blocks * pixels * (taps / gemm_.across) + gemm_.pixel_tiles() * gemm_.columns * taps) *
+                    gemm_.depth * int64_t{sizeof(bf16)};
+    work.macs = blocks * taps * slices * conv::kTilePixels * tile_columns_ * conv::kSliceDepth;
     return work;
   }
 
@@ -172,14 +181,12 @@ struct Kernel {
   int first, last;           // compute capability
   int rows, columns;         // per tile
   LaunchConvolution launch;  // nullptr for gradients
+  int across = 1;            // taps per step
 
   std::string ToString() const { return absl::StrCat("deeper ", name, " ", rows, "x", columns); }
 };
 constexpr int kNewest = 1000, kPixels = conv::kTilePixels, kChannels = conv::kTileChannels;
 constexpr Kernel kKernels[] = {
-    {"sm90", Work::kConvolution, 90, 90, kPixels, 192, conv::LaunchSm90},
-    {"sm90", Work::kConvolution, 90, 90, kPixels, 128, conv::LaunchSm90},
-    {"sm90", Work::kConvolution, 90, 90, kPixels, 64, conv::LaunchSm90},
     {"sm80", Work::kConvolution, 80, kNewest, kPixels, 128, conv::LaunchSm80},
     {"sm80", Work::kConvolution, 80, kNewest, kPixels, 64, conv::LaunchSm80},
     {"sm80 pooled", Work::kPooled, 80, kNewest, kPixels, 128, conv::LaunchPooledSm80},
@@ -188,12 +195,43 @@ constexpr Kernel kKernels[] = {
     {"sm80 pooled gradient", Work::kPooledGradient, 80, kNewest, 64, kChannels, nullptr},
 };
 
-// The number of elements written, including parts of tiles outside the output.
-int64_t PaddedElements(const Kernel& kernel, const conv::Gemm& g) {
-  const bool gradient = kernel.work == Work::kPooledGradient;
-  const int rows = gradient ? g.columns : g.pixels(), columns = gradient ? g.depth : g.columns;
-  return int64_t{conv::CeilDiv(rows, kernel.rows)} * kernel.rows * conv::CeilDiv(columns, kernel.columns) *
-         kernel.columns;
+template <int kAcross>
+void AddSm90(bool backward, std::vector<Kernel>& kernels) {
+  const auto add = [&kernels](const auto& sizes) {
+    for (const int columns : sizes.kAll) {
+      kernels.push_back({kAcross == 1 ? "sm90" : "sm90 rows", Work::kConvolution, 90, 90, kPixels, columns,
+                         conv::LaunchSm90, kAcross});
+    }
+  };
+  if (backward) {
+    add(conv::Sm90Tiles<kAcross, true>());
+  } else {
+    add(conv::Sm90Tiles<kAcross, false>());
+  }
+}
+
+// All kernels for a problem, also those for other GPUs.
+std::vector<Kernel> KernelsFor(const ConvolutionProblem& p) {
+  std::vector<Kernel> kernels;
+  for (const Kernel& kernel : kKernels) {
+    if (kernel.work == WorkOf(p)) kernels.push_back(kernel);
+  }
+  if (WorkOf(p) != Work::kConvolution) return kernels;
+  const bool backward = p.pass == Pass::kBackwardData;
+  AddSm90<1>(backward, kernels);
+  if (p.kernel == 3) AddSm90<3>(backward, kernels);
+  if (p.kernel == 5) AddSm90<5>(backward, kernels);
+  return kernels;
+}
+
+// The name of a kernel's code (KernelCost).
+std::string CodeOf(const Kernel& kernel, bool backward) {
+  if (kernel.first == 90) {
+    return absl::StrCat("ConvSm90<", backward ? "true, " : "false, ", kernel.columns, ", ", kernel.across,
+                        ">");
+  }
+  const char* const input = kernel.work == Work::kPooled ? "2, " : backward ? "1, " : "0, ";
+  return absl::StrCat("ConvSm80<", input, kernel.columns, ">");
 }
 
 class KernelChoice final : public AlgorithmChoice {
@@ -201,44 +239,59 @@ class KernelChoice final : public AlgorithmChoice {
   KernelChoice(int compute_capability, const ConvolutionProblem& problem,
                const std::set<std::string>& excluded)
       : problem_(problem) {
-    for (const Kernel& kernel : kKernels) {
-      if (kernel.work == WorkOf(problem) && compute_capability >= kernel.first &&
-          compute_capability <= kernel.last && !excluded.contains(kernel.ToString())) {
-        kernels_.push_back(&kernel);
-      }
+    std::vector<Kernel> kernels = KernelsFor(problem);
+    std::erase_if(kernels, [compute_capability](const Kernel& kernel) {
+      return compute_capability < kernel.first || compute_capability > kernel.last;
+    });
+    SortByWork(kernels);
+    std::map<std::string, int> proposed;  // by name
+    for (const Kernel& kernel : kernels) {
+      if (++proposed[kernel.name] <= kMostOfAKind && !excluded.contains(kernel.ToString()))
+        kernels_.push_back(kernel);
     }
-    const auto order = [g = GemmOf(problem)](const Kernel* kernel) {
-      return std::tuple(-kernel->first, PaddedElements(*kernel, g), -kernel->rows * kernel->columns);
-    };
-    std::sort(kernels_.begin(), kernels_.end(),
-              [&order](const Kernel* a, const Kernel* b) { return order(a) < order(b); });
   }
 
   absl::Status Ask() override { return absl::OkStatus(); }
   size_t size() const override { return kernels_.size(); }
   absl::StatusOr<std::unique_ptr<Algorithm>> Build(size_t index) const override {
-    const Kernel& kernel = *kernels_[index];
-    if (kernel.work == Work::kPooledGradient) {
-      return std::make_unique<PooledWeightGradient>(kernel.ToString(), kernel.rows, problem_);
-    }
-    const bool backward = problem_.pass == Pass::kBackwardData;
-    const char* const code = kernel.first == 90 ? (backward ? "ConvSm90<true, " : "ConvSm90<false, ")
-                             : kernel.work == Work::kPooled ? "ConvSm80<2, "
-                             : backward                     ? "ConvSm80<1, "
-                                                            : "ConvSm80<0, ";
-    return std::make_unique<TensorCoreConvolution>(kernel.ToString(), code, kernel.launch, kernel.columns,
-                                                   problem_);
+    return Build(kernels_[index]);
   }
   absl::StatusOr<std::unique_ptr<Algorithm>> Load(const std::string& serialized) const override {
     for (size_t i = 0; i < kernels_.size(); ++i) {
-      if (kernels_[i]->ToString() == serialized) return Build(i);
+      if (kernels_[i].ToString() == serialized) return Build(i);
     }
     return NotFound("no kernel \"", serialized, "\" for this GPU");
   }
 
  private:
+  // More would make tuning slow.
+  static constexpr int kMostOfAKind = 3;
+  // The elements that a GPU multiplies in the time in which its tiles read a byte from L2, roughly. Only the
+  // order of trials and plans without a GPU depend on it.
+  static constexpr int64_t kMacsPerByte = 34;
+
+  std::unique_ptr<Algorithm> Build(const Kernel& kernel) const {
+    if (kernel.work == Work::kPooledGradient) {
+      return std::make_unique<PooledWeightGradient>(kernel.ToString(), kernel.rows, problem_);
+    }
+    const std::string code = CodeOf(kernel, problem_.pass == Pass::kBackwardData);
+    return std::make_unique<TensorCoreConvolution>(kernel.ToString(), code, kernel.launch, kernel.columns,
+                                                   kernel.across, problem_);
+  }
+
+  // Those for the newest GPU first, then those with the least work, then the largest tiles.
+  void SortByWork(std::vector<Kernel>& kernels) const {
+    const auto key = [this](const Kernel& kernel) {
+      const KernelWork work = Build(kernel)->ExpectedWork();
+      return std::tuple(-kernel.first, std::max(work.macs, kMacsPerByte * work.l2_bytes), work.macs,
+                        -kernel.rows * kernel.columns);
+    };
+    std::sort(kernels.begin(), kernels.end(),
+              [&key](const Kernel& a, const Kernel& b) { return key(a) < key(b); });
+  }
+
   const ConvolutionProblem problem_;
-  std::vector<const Kernel*> kernels_;
+  std::vector<Kernel> kernels_;
 };
 
 }  // namespace

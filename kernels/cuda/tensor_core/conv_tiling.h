@@ -11,9 +11,14 @@
 // where at(t) is the tap's position relative to the filter's centre. Backward data uses the filter rotated by
 // 180 degrees, and reads w with contiguous columns instead of contiguous depth.
 //
-// A block computes a tile of 128 pixels by 64, 128 or, on sm_90, 192 columns. It processes the depth in steps
-// of 64 channels of one tap, and a step in slices of 16, the depth of one tensor core instruction. Slices
-// entirely after the last channel are skipped.
+// A block computes a tile of 128 rows by 64 or 128 columns, on sm_90 by up to 224. It processes the depth in
+// steps of 64 channels of one tap, and a step in slices of 16, the depth of one tensor core instruction.
+// Slices entirely after the last channel are skipped.
+//
+// On sm_90, a step may also consist of all taps of a row of the filter (Gemm::across): the taps share the
+// pixels in shared memory, shifted by one pixel each. For this, pad() columns of zeros follow each row of the
+// map, so that a shift across the end of a row meets zeros. The product then has rows for these columns, too
+// ("places"); they are not stored.
 #pragma once
 
 #include <cmath>
@@ -21,6 +26,7 @@
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/host_device.h"
+#include "kernels/cuda/base/max_window.h"
 
 namespace deeper::conv {
 
@@ -28,7 +34,7 @@ constexpr int kTilePixels = 128;
 constexpr int kStepDepth = 64;
 constexpr int kSliceDepth = 16;
 constexpr int kChunk = 8;                             // channels that move as one unit: 16 bytes
-constexpr int kBoxRows = 64;                          // of weights that move as one unit
+constexpr int kBoxRows = 64;                          // backward: weights that move as one unit
 constexpr int kRowBytes = kStepDepth * 2;             // per row in shared memory
 constexpr int kPixelBytes = kTilePixels * kRowBytes;  // per step
 constexpr int kBoxBytes = kBoxRows * kRowBytes;       // per box of weights
@@ -41,28 +47,40 @@ DEEPER_HD constexpr int CeilDiv(int a, int b) {
   return (a + b - 1) / b;
 }
 
-struct alignas(16) Chunk {
-  bf16 v[kChunk];
-};
+// The pixels of a step with `across` taps, and their bytes in a stage: whole periods of the swizzle.
+DEEPER_HD constexpr int StepPixels(int across) {
+  return kTilePixels + across - 1;
+}
+DEEPER_HD constexpr int StepPixelBytes(int across) {
+  return CeilDiv(StepPixels(across), 8) * kSwizzleBytes;
+}
+// The bytes of a tap's weights in a stage. Backward, boxes have 64 columns.
+DEEPER_HD constexpr int TapBytes(bool backward, int columns) {
+  return backward ? CeilDiv(columns, kBoxRows) * kBoxBytes : columns * kRowBytes;
+}
 
 struct Gemm {
   int images = 1, height = 1, width = 1;
   int depth = 0, columns = 0;  // channels read and written, multiples of kChunk
   int kernel = 1;              // odd
   bool backward = false;
+  int across = 1;                                       // taps per step: 1 or kernel
   int64_t in_pitch = 0, out_pitch = 0, mask_pitch = 0;  // elements from pixel to pixel
 
   DEEPER_HD int pixels() const { return images * height * width; }
   DEEPER_HD int taps() const { return kernel * kernel; }
   DEEPER_HD int pad() const { return kernel / 2; }
-  DEEPER_HD int steps() const { return taps() * CeilDiv(depth, kStepDepth); }
-  DEEPER_HD int pixel_tiles() const { return CeilDiv(pixels(), kTilePixels); }
+  DEEPER_HD int steps() const { return taps() / across * CeilDiv(depth, kStepDepth); }
+  // Rows of the product: pixels, and the columns of zeros between them.
+  DEEPER_HD int row_places() const { return across > 1 ? width + pad() : width; }
+  DEEPER_HD int places() const { return images * height * row_places(); }
+  DEEPER_HD int pixel_tiles() const { return CeilDiv(places(), kTilePixels); }
 };
 
 // ---- Tiles and steps ----------------------------------------------------------------------------------
 
 struct Tile {
-  int index, pixel, column;  // tile number among those of pixels; its first pixel and column
+  int index, place, column;  // tile number among those of places; its first place and column
 };
 
 // Blocks that read the same pixels are consecutive.
@@ -75,23 +93,47 @@ DEEPER_HD inline int Blocks(const Gemm& g, int tile_columns) {
 }
 
 struct Pixel {
-  int image, row, column;
+  int image, row, column;  // column >= width: zeros between rows
 };
-DEEPER_HD inline Pixel PixelAt(const Gemm& g, int index) {
-  return {index / (g.height * g.width), index / g.width % g.height, index % g.width};
+DEEPER_HD inline Pixel PixelAt(const Gemm& g, int place) {
+  const int row = place / g.row_places();
+  return {row / g.height, row % g.height, place - row * g.row_places()};
+}
+// The index of a place's pixel, or -1.
+template <int kAcross>
+DEEPER_HD int PixelIndex(const Gemm& g, int place) {
+  if (place >= g.places()) return -1;
+  if (kAcross == 1) return place;
+  const int row = place / g.row_places(), column = place - row * g.row_places();
+  return column < g.width ? row * g.width + column : -1;
 }
 
 struct Step {
-  int row, column;  // of the tap: 0 to kernel - 1
-  int weight_tap;   // position of the tap in w
+  int row, column;  // of the first tap: 0 to kernel - 1
+  int weight_tap;   // position of this tap in w; that of the next is lower by 1 if backward, else higher
   int depth;        // first channel of the step
   int slices;       // slices that contain channels: 1 to 4
 };
-DEEPER_HD inline Step StepAt(const Gemm& g, int index) {
-  const int per_tap = CeilDiv(g.depth, kStepDepth), tap = index / per_tap;
-  const int depth = index % per_tap * kStepDepth, left = g.depth - depth;
-  return {tap / g.kernel, tap % g.kernel, g.backward ? g.taps() - 1 - tap : tap, depth,
-          left < kStepDepth ? CeilDiv(left, kSliceDepth) : kStepDepth / kSliceDepth};
+DEEPER_HD inline int SlicesFrom(const Gemm& g, int depth) {
+  const int left = g.depth - depth;
+  return left < kStepDepth ? CeilDiv(left, kSliceDepth) : kStepDepth / kSliceDepth;
+}
+// Steps in their order: the channels of a tap, then the next tap.
+DEEPER_HD inline Step FirstStep(const Gemm& g) {
+  return {0, 0, g.backward ? g.taps() - 1 : 0, 0, SlicesFrom(g, 0)};
+}
+DEEPER_HD inline void Advance(const Gemm& g, Step& step) {
+  step.depth += kStepDepth;
+  if (step.depth >= g.depth) {
+    step.depth = 0;
+    step.weight_tap += g.backward ? -g.across : g.across;
+    step.column += g.across;
+    if (step.column == g.kernel) {
+      step.column = 0;
+      ++step.row;
+    }
+  }
+  step.slices = SlicesFrom(g, step.depth);
 }
 
 // The index of an element of w, [filter][tap][channel].
@@ -101,10 +143,11 @@ DEEPER_HD inline int64_t WeightIndex(const Gemm& g, int weight_tap, int column, 
 }
 
 // ---- Shared memory ------------------------------------------------------------------------------------
-// A stage holds the pixels of a step, [128 pixels][64 depth], then its weights: forward [columns][64 depth],
-// backward a sequence of boxes of [64 depth][64 columns]. All consist of rows of 64 elements. The 16-byte
-// chunks within a row are permuted so that equal chunks of 8 rows are in different banks. TMA and wgmma call
-// this pattern a swizzle of 128 bytes; the stage must start at a multiple of 1024.
+// A stage holds the pixels of a step, [pixels][64 depth], then the weights of its taps: forward [columns][64
+// depth], backward a sequence of boxes of [64 depth][64 columns]. All consist of rows of 64 elements. The
+// 16-byte chunks within a row are permuted so that equal chunks of 8 rows are in different banks. TMA and
+// wgmma call this pattern a swizzle of 128 bytes. It depends on the address alone; the stage must start at a
+// multiple of 1024.
 
 // Offset in bytes.
 DEEPER_HD constexpr int RowOffset(int row, int element) {
@@ -142,7 +185,7 @@ DEEPER_HD inline Source SourceAt(const Gemm& g, int index) {
   return {pixel.row, pixel.column, index * g.in_pitch, index};
 }
 DEEPER_HD inline Source SourceOf(const Gemm& g, const Tile& tile, int thread, int i) {
-  return SourceAt(g, tile.pixel + CopyRow(thread, i));
+  return SourceAt(g, tile.place + CopyRow(thread, i));
 }
 
 // Calls copy(offset in shared memory, index in memory, whether the source exists; otherwise zeros).
@@ -173,35 +216,44 @@ DEEPER_HD void CopyWeights(const Gemm& g, const Tile& tile, const Step& step, in
 }
 
 // ---- Boxes (sm_90) ------------------------------------------------------------------------------------
-// TMA moves the pixels of a step as one box of 128 pixels in the order of their index, across rows and
-// images, and the weights as boxes of 64 rows. It writes zeros for what is outside.
+// TMA moves the pixels of a step as one box in the order of their index, across rows and images. It moves the
+// weights of a tap as one box of all columns, or backward as boxes of 64. It writes zeros for what is
+// outside.
 
 // cuTensorMapEncodeIm2col: the corners of the pixels under a filter's first tap, relative to the corners of
-// the image. The same for rows and columns.
-DEEPER_HD inline int LowerCorner(const Gemm& g) {
-  return -g.pad();
+// the image.
+struct Corner {
+  int row, column;
+};
+DEEPER_HD inline Corner LowerCorner(const Gemm& g) {
+  return {-g.pad(), -g.pad()};
 }
-DEEPER_HD inline int UpperCorner(const Gemm& g) {
-  return g.pad() - (g.kernel - 1);
+// With several taps per step, a row ends after its last pixel: that makes row_places() columns.
+DEEPER_HD inline Corner UpperCorner(const Gemm& g) {
+  return {-g.pad(), g.across > 1 ? 0 : -g.pad()};
 }
 
-// The position of the first tap of the tile's first pixel.
+// The position of the first tap of the tile's first place, at channel 0.
 struct PixelBox {
   int channel, column, row, image;
 };
-DEEPER_HD inline PixelBox PixelBoxOf(const Gemm& g, const Tile& tile, const Step& step) {
-  const Pixel first = PixelAt(g, tile.pixel);
-  return {step.depth, first.column - g.pad(), first.row - g.pad(), first.image};
+DEEPER_HD inline PixelBox PixelBoxOf(const Gemm& g, const Tile& tile) {
+  const Pixel first = PixelAt(g, tile.place);
+  return {0, first.column - g.pad(), first.row - g.pad(), first.image};
 }
 
-// The first element of box number `box`. Its destination is kPixelBytes + box * kBoxBytes.
+// The first element of box number `box` of a tap of the step.
 struct WeightBox {
   int channel, tap, filter;
 };
-DEEPER_HD inline WeightBox WeightBoxOf(const Gemm& g, const Tile& tile, const Step& step, int box) {
+DEEPER_HD inline WeightBox WeightBoxOf(const Gemm& g, const Tile& tile, const Step& step, int tap, int box) {
   const int column = tile.column + box * kBoxRows;
-  return g.backward ? WeightBox{column, step.weight_tap, step.depth}
-                    : WeightBox{step.depth, step.weight_tap, column};
+  return g.backward ? WeightBox{column, step.weight_tap - tap, step.depth}
+                    : WeightBox{step.depth, step.weight_tap + tap, column};
+}
+// Its offset in the stage.
+DEEPER_HD constexpr int WeightBoxOffset(bool backward, int across, int columns, int tap, int box) {
+  return StepPixelBytes(across) + tap * TapBytes(backward, columns) + box * kBoxBytes;
 }
 
 // ---- Operands of wgmma (sm_90) ------------------------------------------------------------------------
@@ -214,14 +266,14 @@ DEEPER_HD constexpr uint64_t Descriptor(uint32_t address, int leading_bytes, int
 }
 
 // Depth is contiguous. The stride is the distance from 8 rows to the next 8; there is no leading offset. A
-// slice is 32 bytes of each row.
-DEEPER_HD constexpr uint64_t PixelDescriptor(uint32_t stage, int warpgroup, int slice) {
-  return Descriptor(stage + warpgroup * 64 * kRowBytes + slice * kSliceDepth * 2, 16, kSwizzleBytes);
+// slice is 32 bytes of each row. A tap of the step is one row further. The base offset stays 0, since the
+// pattern of the swizzle still starts at a multiple of 1024.
+DEEPER_HD constexpr uint64_t PixelDescriptor(uint32_t stage, int warpgroup, int tap, int slice) {
+  return Descriptor(stage + (warpgroup * 64 + tap) * kRowBytes + slice * kSliceDepth * 2, 16, kSwizzleBytes);
 }
-// Backward: columns are contiguous. The leading offset is the distance from 64 columns to the next 64, the
-// stride that from 8 of depth to the next 8. A slice is 16 rows.
-DEEPER_HD constexpr uint64_t WeightDescriptor(bool backward, uint32_t stage, int slice) {
-  const uint32_t weights = stage + kPixelBytes;
+// `weights`: the address of those of the tap. Backward: columns are contiguous. The leading offset is the
+// distance from 64 columns to the next 64, the stride that from 8 of depth to the next 8. A slice is 16 rows.
+DEEPER_HD constexpr uint64_t WeightDescriptor(bool backward, uint32_t weights, int slice) {
   return backward ? Descriptor(weights + slice * kSliceDepth * kRowBytes, kBoxBytes, kSwizzleBytes)
                   : Descriptor(weights + slice * kSliceDepth * 2, 16, kSwizzleBytes);
 }
@@ -303,21 +355,40 @@ DEEPER_HD inline float Activated(const Epilogue& e, float value) {
   return value < least ? least : value;  // keeps NaN
 }
 
-// Masks and stores 8 columns of a pixel, packed in pairs, and adds the stored values to their sums.
+// A lane keeps one bit for each element of its masks. Those of chunk i, pair j, are bits i % 4 * 4 + j and
+// the same plus 16 of word i / 4.
+constexpr int kWordChunks = 4;
+DEEPER_HD inline uint32_t BitsOfPair(int chunk, int pair) {
+  return 0x10001u << (chunk % kWordChunks * 4 + pair);
+}
+// The bits of 8 columns of a pixel that are greater than 0; 0 if there is no such pixel or column.
+DEEPER_HD inline uint32_t MaskBits(const Gemm& g, const Epilogue& e, int pixel, int column, int chunk) {
+  if (e.mask == nullptr || pixel < 0 || column >= g.columns) return 0;
+  const Octet mask = *reinterpret_cast<const Octet*>(e.mask + pixel * g.mask_pitch + column);
+  uint32_t bits = 0;
+  for (int j = 0; j < kChunk / 2; ++j) bits |= IsLargerPair(mask.pairs[j], 0) & BitsOfPair(chunk, j);
+  return bits;
+}
+DEEPER_HD inline uint32_t MaskedPair(uint32_t pair, uint32_t bits, int chunk, int j) {
+  const uint32_t ones = bits >> (chunk % kWordChunks * 4 + j) & 0x10001u;  // 1 in the halves to keep
+  return pair & ones * 0xFFFFu;
+}
+
+// Masks and stores chunk number `chunk` of a lane: 8 columns of a pixel, packed in pairs. Adds the stored
+// values to their sums. Does nothing for a pixel or a column that does not exist.
 template <bool kBackward>
 DEEPER_HD void StoreChunk(const Gemm& g, const Epilogue& e, int pixel, int column, const uint32_t (&pairs)[4],
-                          float (&sums)[kChunk]) {
-  if (pixel >= g.pixels() || column >= g.columns) return;
-  Chunk chunk;
-  for (int j = 0; j < kChunk; ++j) chunk.v[j] = {static_cast<uint16_t>(pairs[j / 2] >> j % 2 * 16)};
+                          uint32_t bits, int chunk, float (&sums)[kChunk]) {
+  if (pixel < 0 || column >= g.columns) return;
+  Octet values = {{pairs[0], pairs[1], pairs[2], pairs[3]}};
   if (kBackward && e.mask != nullptr) {
-    const Chunk mask = *reinterpret_cast<const Chunk*>(e.mask + pixel * g.mask_pitch + column);
-    for (int j = 0; j < kChunk; ++j) {
-      if (!(ToFloat(mask.v[j]) > 0)) chunk.v[j] = {0};
-      sums[j] += ToFloat(chunk.v[j]);
+    for (int j = 0; j < kChunk / 2; ++j) {
+      values.pairs[j] = MaskedPair(pairs[j], bits, chunk, j);
+      sums[2 * j] += LowOf(values.pairs[j]);
+      sums[2 * j + 1] += HighOf(values.pairs[j]);
     }
   }
-  *reinterpret_cast<Chunk*>(e.out + pixel * g.out_pitch + column) = chunk;
+  *reinterpret_cast<Octet*>(e.out + pixel * g.out_pitch + column) = values;
 }
 
 }  // namespace deeper::conv

@@ -1,7 +1,7 @@
 """Reads and measures machine code of NVIDIA GPUs (SASS) as cuobjdump lists it. Nothing is executed.
 
-Counts are those of a warp that takes every branch, except those that end in a call: nvcc calls a function only for rare cases of a
-division.
+Counts are those of the longest path that a warp can take, without the paths to calls: nvcc calls a function only for rare cases of a
+division. A loop within the path counts once.
 """
 import collections
 import dataclasses
@@ -19,6 +19,7 @@ HALF_RATE = re.compile(r"(IADD|IADD3|ISETP|LOP|LOP3|LEA|SHF|SHL|SHR|SEL|FSEL|FSE
 MULTIPLY = re.compile(r"IMAD\b")  # another unit with 16 lanes
 EIGHTH_RATE = re.compile(r"(MUFU|I2F|F2I|F2F|FRND)\b")
 L1_BYTES = 32
+MATRIX = re.compile(r"HG?MMA\b")
 PREDICATE = re.compile(r"^@!?U?P\w+\s+")
 GLOBAL = re.compile(r"(LD|LDG|ST|STG)\b")
 LOAD = re.compile(r"LDG?\b")
@@ -165,17 +166,42 @@ class Code:
                         todo += self.before[inner]
         return loops
 
-    def listing(self, blocks):
-        return [i for block in sorted(blocks) for i in self.content(block) if i.name != "NOP"]
+    def longest_path(self, head, blocks, without=None):
+        """The instructions of a path from `head` through `blocks`. A loop inside is one step of it. Those of loop `without` do not count."""
+        loops = {start: body for start, body in self.loops.items() if start != head and body < blocks}
+        outer = {start: body for start, body in loops.items() if not any(body < other for other in loops.values())}
+        step_of = {block: start for start, body in outer.items() for block in body}  # else the block itself
+        best = {}
+
+        def visit(step):
+            if step in best:
+                return best[step]
+            best[step] = []  # for graphs that no loop explains
+            if step == without:
+                own = []
+            elif step in outer:
+                own = self.longest_path(step, outer[step], without)
+            else:
+                own = [i for i in self.content(step) if i.name != "NOP"]
+            following = {step_of.get(b, b) for block in outer.get(step, {step}) for b in self.successors(block) if b in blocks}
+            best[step] = own + max((visit(other) for other in sorted(following - {step, head})), key=len, default=[])
+            return best[step]
+
+        return visit(head)
 
     def main_loop(self):
-        """The blocks of the loop with most instructions; empty if there is none."""
-        return max(self.loops.values(), key=lambda blocks: len(self.listing(blocks)), default=set())
+        """The head of the loop with tensor core instructions, else of that with the longest path; None if there is none. In ConvSm90, one
+        warp has another loop, which fills the stages."""
+        def key(head):
+            path = self.longest_path(head, self.loops[head])
+            return any(MATRIX.match(i.name) for i in path), len(path)
+        return max(self.loops, key=key, default=None)
 
     def cost(self):
         """Outside the main loop; the main loop, once."""
         main = self.main_loop()
-        return cost_of(self.listing(set(self.blocks) - main)), cost_of(self.listing(main))
+        loop = [] if main is None else self.longest_path(main, self.loops[main])
+        return cost_of(self.longest_path(0, set(self.blocks), main)), cost_of(loop)
 
 
 @dataclasses.dataclass

@@ -10,19 +10,23 @@ Without them the script checks nothing and exits with 77.
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 import unittest
 
 import sass
 
 NOT_RUN = 77
-TABLE = pathlib.Path(__file__).resolve().parents[4] / "kernels/cuda/base/kernel_costs.inc"
+ROOT = pathlib.Path(__file__).resolve().parents[4]
+TABLE = ROOT / "kernels/cuda/base/kernel_costs.inc"
+LAUNCHER = ROOT / "cmake/refuse-remarks"
 ARCHITECTURES = ("sm_80", "sm_90")
 # name: (number of kernels, architectures, tensor core instruction)
 TENSOR_CORE = {
     "ConvSm80": (6, ARCHITECTURES, "HMMA.16816.F32.BF16"),
     "PooledGradientSm80": (2, ARCHITECTURES, "HMMA.16816.F32.BF16"),
-    "ConvSm90": (6, ("sm_90",), "HGMMA.64x"),
+    "ConvSm90": (30, ("sm_90",), "HGMMA.64x"),
 }
 # On sm_90, for 8 channels of bf16. Kernel: most instructions of a pixel, fewest loads at once.
 SPREAD = "Join<bf16, 8, {}, MaxPool3x3Gradient<bf16, 8, {}>>"
@@ -36,6 +40,8 @@ BUDGETS = {
     SPREAD.format(2, 2): (270, 9),
     "Join<bf16, 8, 1, NoPooled>": (95, 2),
 }
+STEP_BUDGET = (50, 16)  # of a step of ConvSm90, and more for each wgmma
+MASK_WAITS = 4  # of the masks of a tile of ConvSm90, all of which are loaded together
 CHUNK_BUDGET = 150  # maxima of 8 channels, while a tile of the pooled convolution is copied
 POOLED = ["ConvSm80<2, 64>", "ConvSm80<2, 128>"]
 HOT = [*BUDGETS, *POOLED, "PooledGradientSm80<64>", "PooledGradientSm80<128>"]
@@ -113,6 +119,19 @@ class Instructions(unittest.TestCase):
                 self.assertLessEqual(pixel.instructions, most)
                 self.assertGreaterEqual(pixel.in_flight, fewest_loads)
 
+    def test_budgets_of_steps(self):
+        for name in names_in("sm_90", "ConvSm90"):
+            with self.subTest(name):
+                code = kernels["sm_90"][name].code
+                main = code.main_loop()
+                path = code.longest_path(main, code.loops[main])
+                products = sum(i.name.startswith("HGMMA") for i in path)
+                taps = int(name.rstrip(">").split(", ")[-1])
+                self.assertEqual(products, 4 * taps)
+                self.assertLessEqual(len(path), STEP_BUDGET[0] + STEP_BUDGET[1] * products)
+                if "true" in name:
+                    self.assertLessEqual(code.cost()[0].waits, MASK_WAITS)
+
     def test_budget_of_pooled_chunks(self):
         for name in POOLED:
             code = kernels["sm_90"][name].code
@@ -139,15 +158,47 @@ class Table(unittest.TestCase):
                 self.assertLessEqual(abs(known - counted), max(2, TOLERANCE * counted), f"{name}: {table[name]}, but {row}: {write}")
 
 
-class Reader(unittest.TestCase):
-    """On code that was written by hand: a loop, a branch that calls, and two loads in flight."""
+class Remarks(unittest.TestCase):
+    """The build of the kernels with wgmma."""
 
+    @staticmethod
+    def exit_code(line):
+        with tempfile.TemporaryDirectory() as directory:
+            output = pathlib.Path(directory, "kernel.o")
+            compiler = ["sh", "-c", f"echo '{line}' >&2; echo > $2", "nvcc", "-o", str(output)]
+            code = subprocess.run([LAUNCHER, *compiler], capture_output=True).returncode
+            return code, output.exists()
+
+    def test_serialized_wgmma_fails(self):
+        self.assertEqual(self.exit_code("ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized"),
+                         (1, False))
+
+    def test_other_lines_do_not(self):
+        self.assertEqual(self.exit_code("ptxas info    : Used 90 registers, C7510"), (0, True))
+
+
+class Reader(unittest.TestCase):
+    """On code that was written by hand."""
+
+    # A loop, a branch that calls, and two loads in flight.
     LINES = ["MOV R1, c[0x0][0x28]", "LDG.E.128 R4, desc[UR4][R2.64]", "LDG.E R8, desc[UR4][R2.64]", "IADD3 R9, R5, R8, RZ", "@P0 BRA 0x60",
              "CALL.REL.NOINC 0x90", "LOP3.LUT R3, R3, R9, RZ, 0xfc, !PT", "@P1 BRA 0x10", "EXIT", "RET"]
 
+    # Two cases in a loop that precedes another one; the loops end where they begin.
+    CASES = ["MOV R1, R2", "@P0 BRA 0x70", "@P1 BRA 0x50", "FADD R1, R1, R1", "BRA 0x10", "FMUL R1, R1, R1", "BRA 0x10",
+             "@P2 BRA 0xa0", "FADD R1, R1, R1", "BRA 0x70", "EXIT"]
+
+    @staticmethod
+    def code_of(lines):
+        return sass.Code(sass.instructions_of(f"        /*{16 * i:04x}*/   {line} ;" for i, line in enumerate(lines)))
+
+    def test_longest_path(self):
+        once, loop = self.code_of(self.CASES).cost()
+        self.assertEqual(loop.instructions, 4)  # two branches, one of the cases, and the branch back
+        self.assertEqual(once.instructions, 5)  # MOV, the other loop once, and EXIT
+
     def test_costs(self):
-        code = sass.Code(sass.instructions_of(f"        /*{16 * i:04x}*/   {line} ;" for i, line in enumerate(self.LINES)))
-        once, loop = code.cost()
+        once, loop = self.code_of(self.LINES).cost()
         self.assertEqual((once.instructions, loop.instructions), (2, 6))  # MOV and EXIT; the call does not count
         self.assertEqual((loop.loads, loop.waits, loop.in_flight), (2, 1, 2))
         self.assertEqual(loop.cycles, 16 + 4)  # bytes of the loads

@@ -1,5 +1,4 @@
-// Tests the index math of the tensor core convolutions in use. It emulates blocks of both kernels with the
-// kernels' own functions, instruction by instruction as the PTX ISA describes them. Only a GPU can test that
+// Tests the index math of the tensor core convolutions in use, with emulated blocks. Only a GPU can test that
 // barriers and instructions behave as described.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +9,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <ostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -19,196 +17,16 @@
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 #include "kernels/cuda/tensor_core/conv_tiling.h"
+#include "tests/kernels/cuda/tensor_core/block_emulation.h"
 #include "tests/kernels/cuda/tensor_core/conv_problem.h"
-#include "tests/kernels/cuda/tensor_core/mma_emulation.h"
 #include "tests/kernels/cuda/tensor_core/wgmma_emulation.h"
+#include "tests/kernels/googlenet_shapes.h"
 #include "tests/kernels/test_device.h"
 
 namespace deeper::conv {
 namespace {
 
 using Pass = ConvolutionProblem::Pass;
-
-// ---- Blocks -------------------------------------------------------------------------------------------
-
-// Equivalent of StoreWarp (conv_epilogue.h).
-template <bool kBackward>
-void StoreWarp(const Gemm& g, const Epilogue& e, int pixel, int column, const Accumulators& acc,
-               float* sums) {
-  for (size_t group = 0; group < acc[0].size() / 4; ++group) {
-    const int first = column + static_cast<int>(group) * kGroupColumns;
-    float own[kLanes][kChunk] = {};
-    for (size_t fragment = 0; fragment < acc.size(); ++fragment) {
-      for (int i = 0; i < 4; i += 2) {
-        uint32_t pairs[kLanes][4];
-        for (int lane = 0; lane < kLanes; ++lane) {
-          for (int block = 0; block < 4; ++block) {
-            const float* const values = &acc[fragment][group * 4 + static_cast<size_t>(block)][lane][i];
-            const Bias bias = BiasOf(g, e, first + block * 8 + FragmentColumn(lane, 0));
-            const bf16 low = ToBf16(kBackward ? values[0] : Activated(e, values[0] + bias.low)),
-                       high = ToBf16(kBackward ? values[1] : Activated(e, values[1] + bias.high));
-            pairs[lane][block] = low.bits | uint32_t{high.bits} << 16;
-          }
-        }
-        for (int distance = 1; distance <= 2; distance *= 2) {
-          for (int j = 0; j < 4; ++j) {
-            if ((j & distance) != 0) continue;
-            uint32_t sent[kLanes];
-            for (int lane = 0; lane < kLanes; ++lane) sent[lane] = Outgoing(pairs[lane], lane, distance, j);
-            for (int lane = 0; lane < kLanes; ++lane)
-              Incoming(pairs[lane], lane, distance, j, sent[lane ^ distance]);
-          }
-        }
-        for (int lane = 0; lane < kLanes; ++lane) {
-          StoreChunk<kBackward>(g, e, pixel + static_cast<int>(fragment) * 16 + FragmentRow(lane, i),
-                                first + ChunkColumn(lane), pairs[lane], own[lane]);
-        }
-      }
-    }
-    if (e.mask == nullptr) continue;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      for (int j = 0; j < kChunk; ++j) {
-        sums[group * kGroupColumns + static_cast<size_t>(ChunkColumn(lane) + j)] += own[lane][j];
-      }
-    }
-  }
-}
-
-void StoreSums(const Gemm& g, const Epilogue& e, const Tile& tile,
-               const std::vector<std::vector<float>>& sums) {
-  if (e.mask == nullptr) return;
-  for (int column = 0; column < static_cast<int>(sums[0].size()) && tile.column + column < g.columns;
-       ++column) {
-    float sum = 0;
-    for (const std::vector<float>& warp : sums) sum += warp[static_cast<size_t>(column)];
-    e.sums[SumIndex(g, tile, column)] = sum;
-  }
-}
-
-// Equivalent of ConvSm80.
-template <bool kBackward, int kColumns, bool kPooled = false>
-void BlockSm80(const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
-  constexpr int kFragments = 2, kRowWarps = 4, kWarpColumns = kColumns / 2;
-  const Tile tile = TileOf(g, kColumns, block);
-  std::vector<Accumulators> acc(8, MakeAccumulators(kFragments, kWarpColumns / 8));
-  for (int index = 0; index < g.steps(); ++index) {
-    const Step step = StepAt(g, index);
-    Shared shared(StageBytes(kColumns), 0x7F);
-    const auto copy = [&shared](const std::vector<bf16>& tensor) {
-      return [&](int to, int64_t from, bool inside) {
-        for (int i = 0; i < kChunk; ++i) {
-          const bf16 value = inside ? tensor.at(static_cast<size_t>(from + i)) : bf16{0};
-          std::memcpy(&shared.at(static_cast<size_t>(to + i * 2)), &value, sizeof value);
-        }
-      };
-    };
-    for (int thread = 0; thread < kCopyThreads; ++thread) {
-      Source sources[kPixelCopies];
-      for (int i = 0; i < kPixelCopies; ++i) sources[i] = SourceOf(g, tile, thread, i);
-      if (kPooled) {
-        PoolPixels(g, sources, operands.in.data(), step, thread,
-                   tile.column == 0 ? operands.positions : nullptr, [&shared](int to, const Octet& chunk) {
-                     std::memcpy(&shared.at(static_cast<size_t>(to)), &chunk, sizeof chunk);
-                   });
-      } else {
-        CopyPixels(g, sources, step, thread, copy(operands.in));
-      }
-      CopyWeights<kColumns>(g, tile, step, thread, copy(operands.weights));
-    }
-    for (int warp = 0; warp < 8; ++warp) {
-      const int row = warp % kRowWarps * kFragments * 16, column = warp / kRowWarps * kWarpColumns;
-      for (int slice = 0; slice < step.slices; ++slice) {
-        for (int b_block = 0; b_block < kWarpColumns / 8; b_block += 2) {
-          std::array<uint32_t, kLanes> at;
-          for (int lane = 0; lane < kLanes; ++lane) {
-            at[lane] = kBase + WeightMatrixOffset(kBackward, column + b_block * 8, slice, lane);
-          }
-          const auto b = LoadMatrices(shared, kBackward, at);
-          for (int fragment = 0; fragment < kFragments; ++fragment) {
-            for (int lane = 0; lane < kLanes; ++lane) {
-              at[lane] = kBase + PixelMatrixOffset(row + fragment * 16, slice, lane);
-            }
-            const auto a = LoadMatrices(shared, false, at);
-            Multiply(acc[warp][fragment][b_block], a, b, 0);
-            Multiply(acc[warp][fragment][b_block + 1], a, b, 2);
-          }
-        }
-      }
-    }
-  }
-  std::vector<std::vector<float>> sums(kRowWarps, std::vector<float>(kColumns));
-  for (int warp = 0; warp < 8; ++warp) {
-    const int row = warp % kRowWarps * kFragments * 16, column = warp / kRowWarps * kWarpColumns;
-    StoreWarp<kBackward>(g, e, tile.pixel + row, tile.column + column, acc[warp],
-                         &sums[warp % kRowWarps][static_cast<size_t>(column)]);
-  }
-  StoreSums(g, e, tile, sums);
-}
-
-// Equivalent of ConvSm90.
-template <bool kBackward, int kColumns>
-void BlockSm90(const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
-  const Tile tile = TileOf(g, kColumns, block);
-  std::vector<Accumulators> acc(8, MakeAccumulators(1, kColumns / 8));
-  for (int index = 0; index < g.steps(); ++index) {
-    const Step step = StepAt(g, index);
-    Shared shared(StageBytes(kColumns), 0x7F);
-    LoadPixels(shared, kBase, g, operands, PixelBoxOf(g, tile, step), step);
-    for (int box = 0; box < kColumns / kBoxRows; ++box) {
-      LoadWeights(shared, kBase + kPixelBytes + box * kBoxBytes, g, operands,
-                  WeightBoxOf(g, tile, step, box));
-    }
-    for (int slice = 0; slice < step.slices; ++slice) {
-      float b[kSliceDepth][kColumns];
-      const MatrixDescriptor weights(WeightDescriptor(kBackward, kBase, slice));
-      for (int k = 0; k < kSliceDepth; ++k) {
-        for (int n = 0; n < kColumns; ++n) {
-          b[k][n] = Read(shared, kBackward ? weights.Columns(n, k) : weights.Rows(n, k));
-        }
-      }
-      for (int warpgroup = 0; warpgroup < 2; ++warpgroup) {
-        const MatrixDescriptor pixels(PixelDescriptor(kBase, warpgroup, slice));
-        for (int m = 0; m < 64; ++m) {
-          float row[kColumns] = {};
-          for (int k = 0; k < kSliceDepth; ++k) {
-            const float a = Read(shared, pixels.Rows(m, k));
-            for (int n = 0; n < kColumns; ++n) row[n] += a * b[k][n];
-          }
-          // PTX ISA, "Register fragments and shared memory matrix layouts", D of wgmma.m64nNk16: warp w has
-          // the rows from 16 w; lane l has row l / 4 of these and the row 8 below it.
-          const int warp = warpgroup * 4 + m / 16;
-          for (int n = 0; n < kColumns; ++n) {
-            acc[warp][0][n / 8][m % 8 * 4 + n % 8 / 2][m % 16 / 8 * 2 + n % 2] += row[n];
-          }
-        }
-      }
-    }
-  }
-  std::vector<std::vector<float>> sums(8, std::vector<float>(kColumns));
-  for (int warp = 0; warp < 8; ++warp) {
-    StoreWarp<kBackward>(g, e, tile.pixel + warp * 16, tile.column, acc[warp], sums[warp].data());
-  }
-  StoreSums(g, e, tile, sums);
-}
-
-// ---- Convolutions -------------------------------------------------------------------------------------
-
-using Block = void (*)(const Gemm&, const Operands&, const Epilogue&, int);
-struct Kernel {
-  const char* name;
-  int tile_columns;
-  Block forward, backward;
-};
-void PrintTo(const Kernel& kernel, std::ostream* out) {
-  *out << kernel.name;
-}
-constexpr Kernel kKernels[] = {
-    {"sm80x64", 64, BlockSm80<false, 64>, BlockSm80<true, 64>},
-    {"sm80x128", 128, BlockSm80<false, 128>, BlockSm80<true, 128>},
-    {"sm90x64", 64, BlockSm90<false, 64>, BlockSm90<true, 64>},
-    {"sm90x128", 128, BlockSm90<false, 128>, BlockSm90<true, 128>},
-    {"sm90x192", 192, BlockSm90<false, 192>, BlockSm90<true, 192>},
-};
 
 bool SameBits(const std::vector<bf16>& a, const std::vector<bf16>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0;
@@ -219,7 +37,8 @@ bool SameBits(const std::vector<bf16>& a, const std::vector<bf16>& b) {
 void Check(const Kernel& kernel, const ConvolutionProblem& problem) {
   SCOPED_TRACE(ToString(problem));
   static const auto device = testing::MakeHostCudaDevice();
-  const Gemm g = tensor_core::GemmOf(problem);
+  Gemm g = tensor_core::GemmOf(problem);
+  g.across = kernel.across;
   const OperandSizes sizes = SizesOf(problem);
   std::minstd_rand generator;
   Operands operands = {WholeNumbers(sizes.a / 2, generator), WholeNumbers(sizes.b / 2, generator),
@@ -254,7 +73,7 @@ void Check(const Kernel& kernel, const ConvolutionProblem& problem) {
     e.sums = partial.data();
   }
   for (int block = 0; block < Blocks(g, kernel.tile_columns); ++block) {
-    (g.backward ? kernel.backward : kernel.forward)(g, operands, e, block);
+    (g.backward ? kernel.backward : kernel.forward)(kernel.tile_columns, g, operands, e, block);
   }
   EXPECT_TRUE(SameBits(operands.out, expected));
   // The naive convolution adds before it rounds, the kernels add after rounding.
@@ -270,9 +89,51 @@ void Check(const Kernel& kernel, const ConvolutionProblem& problem) {
   EXPECT_EQ(sums, expected_sums);
 }
 
+// The same with real numbers, against sums in double precision.
+void CheckReals(const Kernel& kernel, const ConvolutionProblem& problem) {
+  SCOPED_TRACE(ToString(problem));
+  Gemm g = tensor_core::GemmOf(problem);
+  g.across = kernel.across;
+  const OperandSizes sizes = SizesOf(problem);
+  std::minstd_rand generator;
+  const auto draw = [&generator](size_t count) {
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    std::vector<bf16> numbers(count);
+    for (bf16& number : numbers) number = ToBf16(uniform(generator));
+    return numbers;
+  };
+  Operands operands = {draw(sizes.a / 2), draw(sizes.b / 2), {}, std::vector<bf16>(sizes.d / 2)};
+  Epilogue e;
+  e.out = operands.out.data();
+  for (int block = 0; block < Blocks(g, kernel.tile_columns); ++block) {
+    (g.backward ? kernel.backward : kernel.forward)(kernel.tile_columns, g, operands, e, block);
+  }
+  for (int place = 0; place < g.pixels(); place += 7) {
+    const int row = place / g.width % g.height, column = place % g.width;
+    for (int k = place % 5; k < g.columns; k += 5) {
+      double sum = 0, size = 0;
+      for (int tap = 0; tap < g.taps(); ++tap) {
+        const int down = tap / g.kernel - g.pad(), right = tap % g.kernel - g.pad();
+        if (row + down < 0 || row + down >= g.height || column + right < 0 || column + right >= g.width)
+          continue;
+        for (int c = 0; c < g.depth; ++c) {
+          const int64_t from = (int64_t{place} + down * g.width + right) * g.in_pitch + c;
+          const int64_t weight = WeightIndex(g, g.backward ? g.taps() - 1 - tap : tap, k, c);
+          const double product = double{ToFloat(operands.in[static_cast<size_t>(from)])} *
+                                 ToFloat(operands.weights[static_cast<size_t>(weight)]);
+          sum += product;
+          size += std::abs(product);
+        }
+      }
+      const double got = ToFloat(operands.out[static_cast<size_t>(place * g.out_pitch + k)]);
+      ASSERT_NEAR(got, sum, std::ldexp(std::abs(sum), -8) + std::ldexp(size, -18)) << place << ", " << k;
+    }
+  }
+}
+
 class ConvKernelTest : public ::testing::TestWithParam<Kernel> {};
-INSTANTIATE_TEST_SUITE_P(, ConvKernelTest, ::testing::ValuesIn(kKernels),
-                         [](const auto& kernel) { return std::string(kernel.param.name); });
+INSTANTIATE_TEST_SUITE_P(, ConvKernelTest, ::testing::ValuesIn(Kernels()),
+                         [](const auto& kernel) { return kernel.param.name; });
 
 // Covers pixels in several tiles and images, columns in several tiles, depths from one slice to several
 // steps.
@@ -284,6 +145,7 @@ const ConvolutionProblem kProblems[] = {
 
 TEST_P(ConvKernelTest, Forward) {
   for (ConvolutionProblem problem : kProblems) {
+    if (!CanRun(GetParam(), problem)) continue;
     Check(GetParam(), problem);
     problem.bias = problem.relu = true;
     Check(GetParam(), problem);
@@ -297,6 +159,7 @@ TEST_P(ConvKernelTest, Forward) {
 TEST_P(ConvKernelTest, BackwardData) {
   for (ConvolutionProblem problem : kProblems) {
     problem.pass = Pass::kBackwardData;
+    if (!CanRun(GetParam(), problem)) continue;
     Check(GetParam(), problem);
     problem.mask_dx = true;
     Check(GetParam(), problem);
@@ -304,6 +167,42 @@ TEST_P(ConvKernelTest, BackwardData) {
     problem.y_pitch = problem.k + 40;
     problem.mask_pitch = problem.c + 16;
     Check(GetParam(), problem);
+  }
+}
+
+// The sum of fp32 products, in any order, rounded to bf16.
+TEST_P(ConvKernelTest, RealNumbers) {
+  for (ConvolutionProblem problem : kProblems) {
+    for (const Pass pass : {Pass::kForward, Pass::kBackwardData}) {
+      problem.pass = pass;
+      if (CanRun(GetParam(), problem)) CheckReals(GetParam(), problem);
+    }
+  }
+}
+
+// The kernel that is first for each of GoogLeNet's shapes, as a module runs it.
+TEST(ConvolutionsOfGoogLeNetTest, FirstChoices) {
+  const std::vector<Kernel> kernels = Kernels();
+  for (const testing::ConvolutionShape& s : testing::kGoogLeNetShapes) {
+    for (const Pass pass : {Pass::kForward, Pass::kBackwardData}) {
+      for (const int64_t images : {1, 3}) {
+        if (images * s.size * s.size > 1024 && (images > 1 || s.size > 28)) continue;  // too slow
+        ConvolutionProblem problem = Problem(pass, images, s.size, s.size, s.c, s.k, s.kernel);
+        problem.bias = problem.relu = pass == Pass::kForward;
+        problem.mask_dx = pass == Pass::kBackwardData;
+        const auto choice = tensor_core::Choose(90, problem);
+        ASSERT_TRUE(choice.ok()) << choice.status();
+        const std::string name = *(*(*choice)->Build(0))->Serialize();
+        const bool rows = name.find("rows") != std::string::npos;
+        const int columns = std::stoi(name.substr(name.find("128x") + 4));
+        const auto found = std::find_if(kernels.begin(), kernels.end(), [&](const Kernel& kernel) {
+          return kernel.name.starts_with("sm90") && kernel.tile_columns == columns &&
+                 (kernel.across > 1) == rows && CanRun(kernel, problem);
+        });
+        ASSERT_NE(found, kernels.end()) << name;
+        Check(*found, problem);
+      }
+    }
   }
 }
 
@@ -349,14 +248,14 @@ TEST(PooledConvTest, FirstMaximaAndTheirPlaces) {
     for (int channel = 0; channel < g.depth; channel += kChunk) {
       const Source at = SourceAt(g, index);
       const Maxima maxima = PoolChunk(g, in.data(), at, channel);
-      const auto values = std::bit_cast<Chunk>(maxima.values);
+      const auto values = std::bit_cast<std::array<bf16, kChunk>>(maxima.values);
       const auto positions = std::bit_cast<std::array<uint8_t, kChunk>>(maxima.positions);
       for (int j = 0; j < kChunk; ++j) {
         const auto i = static_cast<size_t>(index * g.depth + channel + j);
-        ASSERT_EQ(values.v[j].bits, expected.values[i].bits) << index << ", " << channel + j;
+        ASSERT_EQ(values[j].bits, expected.values[i].bits) << index << ", " << channel + j;
         const int row = at.row + positions[j] / 3 - 1, column = at.column + positions[j] % 3 - 1;
         ASSERT_TRUE(row >= 0 && row < g.height && column >= 0 && column < g.width) << index;
-        if (!std::isnan(ToFloat(values.v[j]))) {
+        if (!std::isnan(ToFloat(values[j]))) {
           ASSERT_EQ(positions[j], expected.positions[i]) << index << ", " << channel + j;
         }
       }
@@ -386,7 +285,7 @@ TEST(PooledConvTest, Forward) {
                .b = operands.weights.data(),
                .d = expected.data(),
                .bias = bias.data()});
-    const auto check = [&](const Block block, int tile_columns) {
+    const auto check = [&](const auto& block, int tile_columns) {
       std::fill(operands.out.begin(), operands.out.end(), bf16{kPoison});
       std::vector<uint8_t> positions(pooled.positions.size(), 0xFF);
       operands.positions = positions.data();

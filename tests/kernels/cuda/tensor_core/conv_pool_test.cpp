@@ -113,12 +113,12 @@ void CheckCopies(const Gemm& g, const GradientTile& tile, int step) {
       }
     });
     PoolChannels<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Octet& maxima) {
-      const auto chunk = std::bit_cast<Chunk>(maxima);
+      const auto chunk = std::bit_cast<std::array<bf16, kChunk>>(maxima);
       ++written.at(static_cast<size_t>(to / 16));
       const int row = to / kRowBytes - kFilters;
       ASSERT_GE(row, 0);
       const bool inside = pixel_of(row) < g.pixels() && tile.channel + element_of(to) < g.depth;
-      for (const bf16 v : chunk.v) ASSERT_EQ(ToFloat(v), inside ? 1 : 0);
+      for (const bf16 v : chunk) ASSERT_EQ(ToFloat(v), inside ? 1 : 0);
     });
   }
   ASSERT_THAT(written, Each(1));

@@ -42,9 +42,9 @@ TEST(PooledOnGpuTest, IsPoolingThenConvolution) {
   for (int index = 0; index < sliced.pixels(); ++index) {
     for (int channel = 0; channel < sliced.depth; channel += conv::kChunk) {
       const Maxima chunk = conv::PoolChunk(sliced, x.data(), conv::SourceAt(sliced, index), channel);
-      const auto values = std::bit_cast<conv::Chunk>(chunk.values);
+      const auto values = std::bit_cast<std::array<bf16, conv::kChunk>>(chunk.values);
       const auto places = std::bit_cast<std::array<uint8_t, conv::kChunk>>(chunk.positions);
-      maxima.insert(maxima.end(), std::begin(values.v), std::end(values.v));
+      maxima.insert(maxima.end(), std::begin(values), std::end(values));
       positions.insert(positions.end(), places.begin(), places.end());
     }
   }

@@ -19,22 +19,45 @@ namespace {
 
 using Pass = ConvolutionProblem::Pass;
 
-TEST(TensorCoreChoiceTest, TilesWithTheLeastPaddingFirst) {
+std::vector<std::string> NamesOf(const AlgorithmChoice& choice) {
+  std::vector<std::string> names;
+  for (size_t i = 0; i < choice.size(); ++i) names.push_back(*(*choice.Build(i))->Serialize());
+  return names;
+}
+
+// Of three tiles of each kind at most.
+TEST(TensorCoreChoiceTest, TilesWithTheLeastWorkFirst) {
   const auto names = [](int compute_capability, int64_t filters) {
     const auto choice =
         tensor_core::Choose(compute_capability, Problem(Pass::kForward, 1, 8, 8, 16, filters, 3));
     EXPECT_TRUE(choice.ok()) << choice.status();
-    std::vector<std::string> found;
-    for (size_t i = 0; i < (*choice)->size(); ++i) found.push_back(*(*(*choice)->Build(i))->Serialize());
-    return found;
+    return NamesOf(**choice);
   };
   using ::testing::ElementsAre;
-  EXPECT_THAT(names(90, 192), ElementsAre("deeper sm90 128x192", "deeper sm90 128x64", "deeper sm90 128x128",
-                                          "deeper sm80 128x64", "deeper sm80 128x128"));
-  EXPECT_THAT(names(90, 256), ElementsAre("deeper sm90 128x128", "deeper sm90 128x64", "deeper sm90 128x192",
-                                          "deeper sm80 128x128", "deeper sm80 128x64"));
+  EXPECT_THAT(names(90, 192),
+              ElementsAre("deeper sm90 128x192", "deeper sm90 rows 128x192", "deeper sm90 rows 128x64",
+                          "deeper sm90 rows 128x208", "deeper sm90 128x128", "deeper sm90 128x64",
+                          "deeper sm80 128x128", "deeper sm80 128x64"));
   EXPECT_THAT(names(80, 32), ElementsAre("deeper sm80 128x64", "deeper sm80 128x128"));
   EXPECT_THAT(names(120, 32), ElementsAre("deeper sm80 128x64", "deeper sm80 128x128"));
+}
+
+// The masked gradients of GoogLeNet, most of which have a tile of just their columns.
+TEST(TensorCoreChoiceTest, TilesOfAllColumns) {
+  const auto first = [](int64_t size, int64_t c, int64_t k, int64_t kernel) {
+    ConvolutionProblem problem = Problem(Pass::kBackwardData, 256, size, size, c, k, kernel);
+    problem.mask_dx = true;
+    const auto choice = tensor_core::Choose(90, problem);
+    EXPECT_TRUE(choice.ok()) << choice.status();
+    return NamesOf(**choice)[0];
+  };
+  EXPECT_EQ(first(28, 96, 128, 3), "deeper sm90 rows 128x96");
+  EXPECT_EQ(first(14, 112, 224, 3), "deeper sm90 rows 128x112");
+  EXPECT_EQ(first(14, 144, 288, 3), "deeper sm90 rows 128x144");
+  EXPECT_EQ(first(7, 192, 384, 3), "deeper sm90 128x192");  // 7 of 8 places are pixels
+  EXPECT_EQ(first(28, 16, 32, 5), "deeper sm90 rows 128x16");
+  EXPECT_EQ(first(14, 24, 64, 5), "deeper sm90 rows 128x24");
+  EXPECT_EQ(first(7, 48, 128, 5), "deeper sm90 rows 128x48");
 }
 
 TEST(TensorCoreChoiceTest, PooledInputsHaveKernelsOfTheirOwn) {
@@ -71,7 +94,7 @@ TEST(TensorCoreChoiceTest, AKernelIsLoadedFromItsText) {
   EXPECT_EQ(*(*loaded)->Serialize(), "deeper sm90 128x64");
   EXPECT_TRUE((*loaded)->needs_check());
   EXPECT_EQ((*loaded)->workspace_bytes(), 19u * 96 * sizeof(float));  // 2352 pixels are 19 tiles
-  for (const char* bad : {"", "{}", "deeper sm90 128x80", "deeper sm70 128x64"}) {
+  for (const char* bad : {"", "{}", "deeper sm90 128x80", "deeper sm90 rows 128x32", "deeper sm70 128x64"}) {
     EXPECT_EQ((*choice)->Load(bad).status().code(), absl::StatusCode::kNotFound) << bad;
   }
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -46,10 +47,29 @@ std::vector<Gemm> Gemms() {
   return gemms;
 }
 
+// The same with a row of taps per step, as on sm_90.
+std::vector<Gemm> GemmsWithRows() {
+  std::vector<Gemm> gemms = Gemms();
+  for (const Gemm& g : Gemms()) {
+    if (g.kernel == 1) continue;
+    gemms.push_back(g);
+    gemms.back().across = g.kernel;
+  }
+  return gemms;
+}
+
 std::string Words(const Gemm& g) {
   return std::to_string(g.images) + "x" + std::to_string(g.height) + "x" + std::to_string(g.width) +
          ", depth " + std::to_string(g.depth) + ", columns " + std::to_string(g.columns) + ", kernel " +
          std::to_string(g.kernel) + (g.backward ? ", backward" : "");
+}
+
+// Step number `index`, by its definition.
+Step StepAt(const Gemm& g, int index) {
+  const int per_tap = CeilDiv(g.depth, kStepDepth), tap = index / per_tap * g.across;
+  const int depth = index % per_tap * kStepDepth;
+  return {tap / g.kernel, tap % g.kernel, g.backward ? g.taps() - 1 - tap : tap, depth,
+          CeilDiv(std::min(g.depth - depth, kStepDepth), kSliceDepth)};
 }
 
 // The first and the last tile, and several between.
@@ -63,39 +83,64 @@ std::vector<Tile> SomeTiles(const Gemm& g, int tile_columns) {
 }
 
 TEST(ConvTilingTest, TilesCoverAllPixelsAndColumnsOnce) {
-  for (const Gemm& g : Gemms()) {
+  for (const Gemm& g : GemmsWithRows()) {
     for (const int tile_columns : kTiles) {
       std::set<std::pair<int, int>> seen;
       for (int block = 0; block < Blocks(g, tile_columns); ++block) {
         const Tile tile = TileOf(g, tile_columns, block);
-        ASSERT_EQ(tile.pixel, tile.index * kTilePixels);
+        ASSERT_EQ(tile.place, tile.index * kTilePixels);
         ASSERT_EQ(tile.column % tile_columns, 0);
-        ASSERT_LT(tile.pixel, g.pixels());
+        ASSERT_LT(tile.place, g.places());
         ASSERT_LT(tile.column, g.columns);
-        ASSERT_TRUE(seen.insert({tile.pixel, tile.column}).second);
+        ASSERT_TRUE(seen.insert({tile.place, tile.column}).second);
       }
-      const int down = (g.pixels() + kTilePixels - 1) / kTilePixels;
+      const int down = (g.places() + kTilePixels - 1) / kTilePixels;
       const int across = (g.columns + tile_columns - 1) / tile_columns;
       ASSERT_EQ(seen.size(), static_cast<size_t>(down * across)) << Words(g);
     }
   }
 }
 
+// In the order of their index, with `pad` places after each row.
+TEST(ConvTilingTest, PlacesCoverAllPixelsOnce) {
+  const auto check = []<int kAcross>(const Gemm& g) {
+    int next = 0;
+    for (int place = 0; place < g.pixel_tiles() * kTilePixels; ++place) {
+      const int index = PixelIndex<kAcross>(g, place);
+      if (index < 0) continue;
+      ASSERT_EQ(index, next++) << Words(g);
+      const Pixel pixel = PixelAt(g, place);
+      ASSERT_EQ((pixel.image * g.height + pixel.row) * g.width + pixel.column, index) << Words(g);
+    }
+    EXPECT_EQ(next, g.pixels()) << Words(g);
+  };
+  for (const Gemm& g : GemmsWithRows()) {
+    if (g.across == 1) check.operator()<1>(g);
+    if (g.across == 3) check.operator()<3>(g);
+    if (g.across == 5) check.operator()<5>(g);
+  }
+}
+
 TEST(ConvTilingTest, StepsCoverAllTapsAndChannelsOnce) {
-  for (const Gemm& g : Gemms()) {
+  for (const Gemm& g : GemmsWithRows()) {
     std::vector<int> seen(static_cast<size_t>(g.taps() * g.depth));
-    for (int index = 0; index < g.steps(); ++index) {
+    Step next = FirstStep(g);
+    for (int index = 0; index < g.steps(); ++index, Advance(g, next)) {
       const Step step = StepAt(g, index);
+      ASSERT_EQ(std::tie(step.row, step.column, step.weight_tap, step.depth, step.slices),
+                std::tie(next.row, next.column, next.weight_tap, next.depth, next.slices));
       ASSERT_GE(step.slices, 1);
       ASSERT_LE(step.slices * kSliceDepth, kStepDepth);
       // A slice that the step omits contains no channel.
       const bool last = step.depth + kStepDepth >= g.depth;
       ASSERT_TRUE(last || step.slices * kSliceDepth == kStepDepth);
-      for (int d = step.depth; d < std::min(g.depth, step.depth + step.slices * kSliceDepth); ++d) {
-        ++seen[static_cast<size_t>((step.row * g.kernel + step.column) * g.depth + d)];
+      for (int i = 0; i < g.across; ++i) {
+        const int tap = step.row * g.kernel + step.column + i;
+        for (int d = step.depth; d < std::min(g.depth, step.depth + step.slices * kSliceDepth); ++d) {
+          ++seen[static_cast<size_t>(tap * g.depth + d)];
+        }
+        ASSERT_EQ(WeightBoxOf(g, {}, step, i, 0).tap, g.backward ? g.taps() - 1 - tap : tap);
       }
-      const int tap = step.row * g.kernel + step.column;
-      ASSERT_EQ(step.weight_tap, g.backward ? g.taps() - 1 - tap : tap);
     }
     EXPECT_THAT(seen, Each(1)) << Words(g);
   }
@@ -113,9 +158,9 @@ TEST(ConvTilingTest, CopiesOfPixelsReadWhatTheTapMeets) {
           CopyPixels(g, sources, step, thread, [&](int to, int64_t from, bool inside) {
             ++written[static_cast<size_t>(to / 16)];
             const int row = to / kRowBytes, channel = step.depth + ((to / 16 % 8) ^ (row % 8)) * 8;
-            const Pixel at = PixelAt(g, tile.pixel + row);
+            const Pixel at = PixelAt(g, tile.place + row);
             const int y = at.row + step.row - g.pad(), x = at.column + step.column - g.pad();
-            const bool expected = tile.pixel + row < g.pixels() && y >= 0 && y < g.height && x >= 0 &&
+            const bool expected = tile.place + row < g.pixels() && y >= 0 && y < g.height && x >= 0 &&
                                   x < g.width && channel < g.depth;
             ASSERT_EQ(inside, expected) << Words(g);
             if (!inside) return;
@@ -201,13 +246,15 @@ TEST(ConvTilingTest, DescriptorsDescribeWhereThingsLie) {
       for (int depth = 0; depth < kSliceDepth; ++depth) {
         const int d = slice * kSliceDepth + depth;
         for (int row = 0; row < kTilePixels; ++row) {
-          const MatrixDescriptor a(PixelDescriptor(stage, row / 64, slice));
-          ASSERT_EQ(a.Rows(row % 64, depth), stage + RowOffset(row, d));
+          for (int tap = 0; tap < 5; ++tap) {
+            const MatrixDescriptor a(PixelDescriptor(stage, row / 64, tap, slice));
+            ASSERT_EQ(a.Rows(row % 64, depth), stage + RowOffset(row + tap, d));
+          }
         }
-        for (int column = 0; column < 192; ++column) {
-          const uint32_t weights = stage + kPixelBytes;
-          const MatrixDescriptor forward(WeightDescriptor(false, stage, slice)),
-              backward(WeightDescriptor(true, stage, slice));
+        for (int column = 0; column < 224; ++column) {
+          const uint32_t weights = stage + StepPixelBytes(3) + TapBytes(false, 112);
+          const MatrixDescriptor forward(WeightDescriptor(false, weights, slice)),
+              backward(WeightDescriptor(true, weights, slice));
           ASSERT_EQ(forward.Rows(column, depth), weights + WeightOffset(false, column, d));
           ASSERT_EQ(backward.Columns(column, depth), weights + WeightOffset(true, column, d));
         }

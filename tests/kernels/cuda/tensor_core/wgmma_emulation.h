@@ -35,7 +35,7 @@ inline void WriteBox(Shared& shared, uint32_t to, int row, int element, bf16 val
 // upper corner. The offsets shift each read. Outside the tensor there are zeros.
 inline void LoadPixels(Shared& shared, uint32_t to, const Gemm& g, const Operands& operands, PixelBox box,
                        const Step& step) {
-  for (int i = 0; i < kTilePixels; ++i) {
+  for (int i = 0; i < StepPixels(g.across); ++i) {
     const int row = box.row + step.row, column = box.column + step.column;
     for (int c = 0; c < kStepDepth; ++c) {
       bf16 value = {0};
@@ -46,19 +46,19 @@ inline void LoadPixels(Shared& shared, uint32_t to, const Gemm& g, const Operand
       }
       WriteBox(shared, to, i, c, value);
     }
-    if (++box.column <= g.width - 1 + UpperCorner(g)) continue;
-    box.column = LowerCorner(g);
-    if (++box.row <= g.height - 1 + UpperCorner(g)) continue;
-    box.row = LowerCorner(g);
+    if (++box.column <= g.width - 1 + UpperCorner(g).column) continue;
+    box.column = LowerCorner(g).column;
+    if (++box.row <= g.height - 1 + UpperCorner(g).row) continue;
+    box.row = LowerCorner(g).row;
     ++box.image;
   }
 }
 
-// PTX ISA, "Tiled mode": 64 channels of one tap of 64 filters.
+// PTX ISA, "Tiled mode": 64 channels of one tap of `rows` filters.
 inline void LoadWeights(Shared& shared, uint32_t to, const Gemm& g, const Operands& operands,
-                        const WeightBox& box) {
+                        const WeightBox& box, int rows) {
   const int channels = g.backward ? g.columns : g.depth, filters = g.backward ? g.depth : g.columns;
-  for (int row = 0; row < 64; ++row) {
+  for (int row = 0; row < rows; ++row) {
     for (int element = 0; element < 64; ++element) {
       const int filter = box.filter + row, channel = box.channel + element;
       bf16 value = {0};

@@ -1,0 +1,242 @@
+// Blocks of both tensor core kernels, emulated with the kernels' own functions, instruction by instruction as
+// the PTX ISA describes them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/tensor_core/conv_kernels.h"
+#include "kernels/cuda/tensor_core/conv_pool_tiling.h"
+#include "kernels/cuda/tensor_core/conv_tiling.h"
+#include "tests/kernels/cuda/tensor_core/mma_emulation.h"
+#include "tests/kernels/cuda/tensor_core/wgmma_emulation.h"
+
+namespace deeper::conv {
+
+// Equivalent of StoreWarp with PixelsOf and LoadMasks (conv_epilogue.h).
+template <bool kBackward, int kAcross = 1>
+void StoreWarp(const Gemm& g, const Epilogue& e, int place, int column, const Accumulators& acc,
+               float* sums) {
+  const size_t blocks = acc[0].size();
+  for (size_t group = 0; group * 4 < blocks; ++group) {
+    const int first = column + static_cast<int>(group) * kGroupColumns;
+    const auto exists = [&](int lane) { return group * 4 + static_cast<size_t>(lane) % 4 < blocks; };
+    float own[kLanes][kChunk] = {};
+    for (size_t fragment = 0; fragment < acc.size(); ++fragment) {
+      for (int i = 0; i < 4; i += 2) {
+        uint32_t pairs[kLanes][4] = {};
+        for (int lane = 0; lane < kLanes; ++lane) {
+          for (int block = 0; block < 4; ++block) {
+            if (!exists(block)) continue;
+            const float* const values = &acc[fragment][group * 4 + static_cast<size_t>(block)][lane][i];
+            const Bias bias = BiasOf(g, e, first + block * 8 + FragmentColumn(lane, 0));
+            const bf16 low = ToBf16(kBackward ? values[0] : Activated(e, values[0] + bias.low)),
+                       high = ToBf16(kBackward ? values[1] : Activated(e, values[1] + bias.high));
+            pairs[lane][block] = low.bits | uint32_t{high.bits} << 16;
+          }
+        }
+        for (int distance = 1; distance <= 2; distance *= 2) {
+          for (int j = 0; j < 4; ++j) {
+            if ((j & distance) != 0) continue;
+            uint32_t sent[kLanes];
+            for (int lane = 0; lane < kLanes; ++lane) sent[lane] = Outgoing(pairs[lane], lane, distance, j);
+            for (int lane = 0; lane < kLanes; ++lane)
+              Incoming(pairs[lane], lane, distance, j, sent[lane ^ distance]);
+          }
+        }
+        for (int lane = 0; lane < kLanes; ++lane) {
+          if (!exists(lane)) continue;
+          const int chunk = static_cast<int>((group * acc.size() + fragment) * 2) + i / 2;
+          const int pixel =
+              PixelIndex<kAcross>(g, place + static_cast<int>(fragment) * 16 + FragmentRow(lane, i));
+          const int at = first + ChunkColumn(lane);
+          StoreChunk<kBackward>(g, e, pixel, at, pairs[lane], MaskBits(g, e, pixel, at, chunk), chunk,
+                                own[lane]);
+        }
+      }
+    }
+    if (e.mask == nullptr) continue;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (!exists(lane)) continue;
+      for (int j = 0; j < kChunk; ++j) {
+        sums[group * kGroupColumns + static_cast<size_t>(ChunkColumn(lane) + j)] += own[lane][j];
+      }
+    }
+  }
+}
+
+inline void StoreSums(const Gemm& g, const Epilogue& e, const Tile& tile,
+                      const std::vector<std::vector<float>>& sums) {
+  if (e.mask == nullptr) return;
+  for (int column = 0; column < static_cast<int>(sums[0].size()) && tile.column + column < g.columns;
+       ++column) {
+    float sum = 0;
+    for (const std::vector<float>& warp : sums) sum += warp[static_cast<size_t>(column)];
+    e.sums[SumIndex(g, tile, column)] = sum;
+  }
+}
+
+// Equivalent of ConvSm80.
+template <bool kBackward, int kColumns, bool kPooled>
+void BlockSm80(const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
+  constexpr int kFragments = 2, kRowWarps = 4, kWarpColumns = kColumns / 2;
+  const Tile tile = TileOf(g, kColumns, block);
+  std::vector<Accumulators> acc(8, MakeAccumulators(kFragments, kWarpColumns / 8));
+  Step step = FirstStep(g);
+  for (int left = g.steps(); left > 0; --left, Advance(g, step)) {
+    Shared shared(StageBytes(kColumns), 0x7F);
+    const auto copy = [&shared](const std::vector<bf16>& tensor) {
+      return [&](int to, int64_t from, bool inside) {
+        for (int i = 0; i < kChunk; ++i) {
+          const bf16 value = inside ? tensor.at(static_cast<size_t>(from + i)) : bf16{0};
+          std::memcpy(&shared.at(static_cast<size_t>(to + i * 2)), &value, sizeof value);
+        }
+      };
+    };
+    for (int thread = 0; thread < kCopyThreads; ++thread) {
+      Source sources[kPixelCopies];
+      for (int i = 0; i < kPixelCopies; ++i) sources[i] = SourceOf(g, tile, thread, i);
+      if (kPooled) {
+        PoolPixels(g, sources, operands.in.data(), step, thread,
+                   tile.column == 0 ? operands.positions : nullptr, [&shared](int to, const Octet& chunk) {
+                     std::memcpy(&shared.at(static_cast<size_t>(to)), &chunk, sizeof chunk);
+                   });
+      } else {
+        CopyPixels(g, sources, step, thread, copy(operands.in));
+      }
+      CopyWeights<kColumns>(g, tile, step, thread, copy(operands.weights));
+    }
+    for (int warp = 0; warp < 8; ++warp) {
+      const int row = warp % kRowWarps * kFragments * 16, column = warp / kRowWarps * kWarpColumns;
+      for (int slice = 0; slice < step.slices; ++slice) {
+        for (int b_block = 0; b_block < kWarpColumns / 8; b_block += 2) {
+          std::array<uint32_t, kLanes> at;
+          for (int lane = 0; lane < kLanes; ++lane) {
+            at[lane] = kBase + WeightMatrixOffset(kBackward, column + b_block * 8, slice, lane);
+          }
+          const auto b = LoadMatrices(shared, kBackward, at);
+          for (int fragment = 0; fragment < kFragments; ++fragment) {
+            for (int lane = 0; lane < kLanes; ++lane) {
+              at[lane] = kBase + PixelMatrixOffset(row + fragment * 16, slice, lane);
+            }
+            const auto a = LoadMatrices(shared, false, at);
+            Multiply(acc[warp][fragment][b_block], a, b, 0);
+            Multiply(acc[warp][fragment][b_block + 1], a, b, 2);
+          }
+        }
+      }
+    }
+  }
+  std::vector<std::vector<float>> sums(kRowWarps, std::vector<float>(kColumns));
+  for (int warp = 0; warp < 8; ++warp) {
+    const int row = warp % kRowWarps * kFragments * 16, column = warp / kRowWarps * kWarpColumns;
+    StoreWarp<kBackward>(g, e, tile.place + row, tile.column + column, acc[warp],
+                         &sums[warp % kRowWarps][static_cast<size_t>(column)]);
+  }
+  StoreSums(g, e, tile, sums);
+}
+
+// Equivalent of ConvSm90.
+template <bool kBackward, int kAcross>
+void BlockSm90(int columns, const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
+  constexpr int kMostColumns = 256;
+  const Tile tile = TileOf(g, columns, block);
+  std::vector<Accumulators> acc(8, MakeAccumulators(1, columns / 8));
+  PixelBox box = PixelBoxOf(g, tile);
+  Step step = FirstStep(g);
+  for (int left = g.steps(); left > 0; --left, Advance(g, step)) {
+    Shared shared(StepPixelBytes(kAcross) + kAcross * TapBytes(kBackward, columns), 0x7F);
+    box.channel = step.depth;
+    LoadPixels(shared, kBase, g, operands, box, step);
+    for (int tap = 0; tap < kAcross; ++tap) {
+      for (int i = 0; i < (kBackward ? CeilDiv(columns, kBoxRows) : 1); ++i) {
+        LoadWeights(shared, kBase + WeightBoxOffset(kBackward, kAcross, columns, tap, i), g, operands,
+                    WeightBoxOf(g, tile, step, tap, i), kBackward ? kBoxRows : columns);
+      }
+    }
+    for (int part = 0; part < kAcross * step.slices; ++part) {
+      const int tap = part / step.slices, slice = part % step.slices;
+      const uint32_t at = kBase + WeightBoxOffset(kBackward, kAcross, columns, tap, 0);
+      float b[kSliceDepth][kMostColumns];
+      const MatrixDescriptor weights(WeightDescriptor(kBackward, at, slice));
+      for (int k = 0; k < kSliceDepth; ++k) {
+        for (int n = 0; n < columns; ++n) {
+          b[k][n] = Read(shared, kBackward ? weights.Columns(n, k) : weights.Rows(n, k));
+        }
+      }
+      for (int warpgroup = 0; warpgroup < 2; ++warpgroup) {
+        const MatrixDescriptor pixels(PixelDescriptor(kBase, warpgroup, tap, slice));
+        for (int m = 0; m < 64; ++m) {
+          float row[kMostColumns] = {};
+          for (int k = 0; k < kSliceDepth; ++k) {
+            const float a = Read(shared, pixels.Rows(m, k));
+            for (int n = 0; n < columns; ++n) row[n] += a * b[k][n];
+          }
+          // PTX ISA, "Register fragments and shared memory matrix layouts", D of wgmma.m64nNk16: warp w has
+          // the rows from 16 w; lane l has row l / 4 of these and the row 8 below it.
+          const int warp = warpgroup * 4 + m / 16;
+          for (int n = 0; n < columns; ++n) {
+            acc[warp][0][n / 8][m % 8 * 4 + n % 8 / 2][m % 16 / 8 * 2 + n % 2] += row[n];
+          }
+        }
+      }
+    }
+  }
+  std::vector<std::vector<float>> sums(8, std::vector<float>(static_cast<size_t>(columns)));
+  for (int warp = 0; warp < 8; ++warp) {
+    StoreWarp<kBackward, kAcross>(g, e, tile.place + warp * 16, tile.column, acc[warp], sums[warp].data());
+  }
+  StoreSums(g, e, tile, sums);
+}
+
+// ---- Kernels ------------------------------------------------------------------------------------------
+
+using Block = void (*)(int columns, const Gemm&, const Operands&, const Epilogue&, int block);
+struct Kernel {
+  std::string name;
+  int tile_columns;
+  int across;               // Gemm::across; above 1, for filters of that size only
+  Block forward, backward;  // or nullptr
+};
+inline void PrintTo(const Kernel& kernel, std::ostream* out) {
+  *out << kernel.name;
+}
+
+template <bool kBackward, int kColumns>
+void BlockSm80(int, const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
+  BlockSm80<kBackward, kColumns, false>(g, operands, e, block);
+}
+
+template <int kAcross>
+void AddSm90(std::vector<Kernel>& kernels) {
+  const std::string taps = std::to_string(kAcross);
+  for (const int columns : Sm90Tiles<kAcross, false>::kAll) {
+    kernels.push_back({"sm90x" + std::to_string(columns) + "taps" + taps, columns, kAcross,
+                       BlockSm90<false, kAcross>, nullptr});
+  }
+  for (const int columns : Sm90Tiles<kAcross, true>::kAll) {
+    kernels.push_back({"sm90x" + std::to_string(columns) + "taps" + taps + "backward", columns, kAcross,
+                       nullptr, BlockSm90<true, kAcross>});
+  }
+}
+
+inline std::vector<Kernel> Kernels() {
+  std::vector<Kernel> kernels = {{"sm80x64", 64, 1, BlockSm80<false, 64>, BlockSm80<true, 64>},
+                                 {"sm80x128", 128, 1, BlockSm80<false, 128>, BlockSm80<true, 128>}};
+  AddSm90<1>(kernels);
+  AddSm90<3>(kernels);
+  AddSm90<5>(kernels);
+  return kernels;
+}
+
+inline bool CanRun(const Kernel& kernel, const ConvolutionProblem& problem) {
+  const Block block = problem.pass == ConvolutionProblem::Pass::kForward ? kernel.forward : kernel.backward;
+  return block != nullptr && (kernel.across == 1 || kernel.across == problem.kernel);
+}
+
+}  // namespace deeper::conv
