@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "comm/agree.h"
@@ -18,6 +19,7 @@
 #include "launch/cli/command.h"
 #include "launch/cli/run_config.h"
 #include "launch/commands/classifier.h"
+#include "launch/commands/eval_report.h"
 #include "trainer/monitor/metrics.h"
 #include "trainer/run/inputs.h"
 
@@ -31,8 +33,10 @@ constexpr CommandText kText = {
     .details =
         R"(Classifies every image of a split exactly once, on any number of ranks. The network and the
 normalisation of its images are those of the checkpoint, unless flags override them. The classes of
-the data set are matched by name to those of the checkpoint, in any order.)",
-    .examples = R"(deeper eval --checkpoint=runs/fashion-mnist --data=datasets/fashion-mnist
+the data set are matched by name to those of the checkpoint, in any order. --report writes the accuracy of
+each class, the confusion matrix and the most confident mistakes to a file, which `report` shows.)",
+    .examples =
+        R"(deeper eval --checkpoint=runs/fashion-mnist --data=datasets/fashion-mnist --report=eval.json
 mpirun -n 4 deeper eval --init_from=weights.h5 --data=datasets/imagenet --logits_out=logits.h5)",
     .distributed = true,
 };
@@ -99,6 +103,7 @@ class EvalCommand final : public Command {
         {{"split", &c.val_split, "split of --data"},
          {"tta", &tta_, "test-time augmentation; report its results as such"},
          {"logits_out", &logits_out_, "HDF5 file to write: /logits [samples, classes], /labels [samples]"},
+         {"report", &report_out_, "JSON file to write for `deeper report`: classes, confusions, mistakes"},
          {"metrics_out", &c.metrics_out, "file of JSON lines, to which the result is appended"}}));
     return groups;
   }
@@ -118,10 +123,23 @@ class EvalCommand final : public Command {
     }
     ASSIGN_OR_RETURN(const MatchedData matched, Agree(call.comm, Match(std::move(dataset), classifier)));
     if (call.is_root()) Warn(matched.notes);
+    for (const std::string& output : {logits_out_, report_out_}) {
+      if (output.empty()) continue;
+      RETURN_IF_ERROR(Agree(call.comm, call.is_root() ? CheckWritable(output) : absl::OkStatus()));
+    }
+    std::optional<Predictions> predictions;
+    if (!report_out_.empty()) predictions.emplace(matched.data->info().samples);
     const double start = Seconds();
-    ASSIGN_OR_RETURN(const EvalResult result, Count(classifier, *matched.data, call.comm));
+    ASSIGN_OR_RETURN(const EvalResult result, Count(classifier, *matched.data, call.comm, predictions));
     const double seconds = Seconds() - start;
-    return Agree(call.comm, call.is_root() ? Report(classifier, result, seconds) : absl::OkStatus());
+    if (predictions) predictions->Gather(call.comm);
+    absl::Status reported;
+    if (call.is_root()) reported = Report(classifier, result, seconds);
+    if (call.is_root() && predictions && reported.ok()) {
+      reported = WriteEvalReport(report_out_, Summary(classifier, result, matched.data->info()), *predictions,
+                                 *matched.data, classifier.classes);
+    }
+    return Agree(call.comm, reported);
   }
 
  private:
@@ -133,24 +151,40 @@ class EvalCommand final : public Command {
         ExitCode::kData);
   }
 
-  absl::StatusOr<EvalResult> Count(Classifier& classifier, const Dataset& dataset, Communicator& comm) const {
-    Device& device = *classifier.device;
-    if (logits_out_.empty()) return Evaluate(*classifier.net, device, dataset, classifier.input, comm, tta_);
-    RETURN_IF_ERROR(Agree(comm, comm.rank() == 0 ? CheckWritable(logits_out_) : absl::OkStatus()));
-    absl::StatusOr<EvalResult> result = CountAndWrite(classifier, dataset, comm);
-    if (!result.ok() && comm.rank() == 0) unlink((logits_out_ + kTemporarySuffix).c_str());
+  absl::StatusOr<EvalResult> Count(Classifier& classifier, const Dataset& dataset, Communicator& comm,
+                                   std::optional<Predictions>& predictions) const {
+    absl::StatusOr<EvalResult> result = CountAndWrite(classifier, dataset, comm, predictions);
+    if (!result.ok() && !logits_out_.empty() && comm.rank() == 0)
+      unlink((logits_out_ + kTemporarySuffix).c_str());
     return result;
   }
 
-  absl::StatusOr<EvalResult> CountAndWrite(Classifier& classifier, const Dataset& dataset,
-                                           Communicator& comm) const {
-    ASSIGN_OR_RETURN(LogitsFile file,
-                     LogitsFile::Create(logits_out_, dataset, classifier.net->model().num_classes, comm));
-    ASSIGN_OR_RETURN(const EvalResult result,
-                     Evaluate(*classifier.net, *classifier.device, dataset, classifier.input, comm, tta_,
-                              [&](const Batch& batch, const float* logits) { file.Write(batch, logits); }));
-    RETURN_IF_ERROR(file.Commit(comm));
+  absl::StatusOr<EvalResult> CountAndWrite(Classifier& classifier, const Dataset& dataset, Communicator& comm,
+                                           std::optional<Predictions>& predictions) const {
+    const int64_t classes = classifier.net->model().num_classes;
+    std::optional<LogitsFile> file;
+    if (!logits_out_.empty()) {
+      ASSIGN_OR_RETURN(file, LogitsFile::Create(logits_out_, dataset, classes, comm));
+    }
+    const auto keep = [&](const Batch& batch, const float* logits) {
+      if (file) file->Write(batch, logits);
+      if (predictions) predictions->Add(batch, logits, classes);
+    };
+    std::function<void(const Batch&, const float*)> on_batch;  // without one, the host reads no logits
+    if (file || predictions) on_batch = keep;
+    ASSIGN_OR_RETURN(const EvalResult result, Evaluate(*classifier.net, *classifier.device, dataset,
+                                                       classifier.input, comm, tta_, on_batch));
+    if (file) RETURN_IF_ERROR(file->Commit(comm));
     return result;
+  }
+
+  nlohmann::ordered_json Summary(const Classifier& classifier, const EvalResult& result,
+                                 const DatasetInfo& data) const {
+    nlohmann::ordered_json summary = {{"report", "evaluation"},        {"model", classifier.config.model},
+                                      {"weights", classifier.weights}, {"data", classifier.config.data},
+                                      {"split", data.split},           {"tta", NameOf(tta_)}};
+    summary.update(EvalEvent(classifier.step, result).fields);
+    return summary;
   }
 
   absl::Status Report(const Classifier& classifier, const EvalResult& result, double seconds) const {
@@ -168,7 +202,7 @@ class EvalCommand final : public Command {
   }
 
   ClassifierFlags flags_;
-  std::string logits_out_;
+  std::string logits_out_, report_out_;
   Tta tta_ = Tta::kNone;
 };
 

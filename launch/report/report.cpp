@@ -28,14 +28,15 @@ namespace {
 
 constexpr CommandText kText = {
     .name = "report",
-    .summary = "writes an HTML page about runs or scaling studies",
+    .summary = "writes an HTML page about runs, evaluations or scaling studies",
     .operands = "FILE|DIR...",
     .details =
         R"(Reads files of `train --metrics_out`, or directories with such files, and writes one self-contained
 page. The page shows losses of all heads, accuracy, images per second, the parts of the time per step, the
 learning rate, and events: checkpoints, resumes, skipped steps, slow ranks. Curves of several runs share their
-plots. The JSON of `bench scaling` becomes scaling curves. The page works offline, in light and dark mode, and
-on paper.)",
+plots. The JSON of `eval --report` becomes the accuracy of each class, the confusion matrix and pictures of
+the most confident mistakes, that of `bench scaling` scaling curves. The page works offline, in light and dark
+mode, and on paper.)",
     .examples = R"(deeper report runs/photos/metrics.jsonl --output=report.html
 deeper report runs/photos runs/photos-lr0.02 --output=compare.html
 deeper report runs/photos --watch)",
@@ -44,8 +45,10 @@ deeper report runs/photos --watch)",
 using Json = nlohmann::ordered_json;
 
 absl::Status Foreign(const std::string& path, const std::string& why) {
-  return InvalidArgument(path, ": ", why,
-                         "; `report` reads files of `train --metrics_out` and the JSON of `bench scaling`");
+  return InvalidArgument(
+      path, ": ", why,
+      "; `report` reads files of `train --metrics_out` and the JSON of `eval --report` and "
+      "`bench scaling`");
 }
 
 // Six digits are enough for a plot, and a long run has millions of numbers. Numbers that were not finite are
@@ -175,10 +178,13 @@ absl::Status ReadReportFile(const std::string& path, Json& data) {
     data["runs"].push_back(std::move(run));
     return absl::OkStatus();
   }
-  if (whole.value("benchmark", "") != "scaling" || !whole.contains("points") || whole["points"].empty())
-    return Foreign(path, "is other JSON");
+  const bool evaluation = whole.value("report", Json()) == "evaluation" && whole.contains("confusion") &&
+                          whole.contains("mistakes");
+  const bool study =
+      whole.value("benchmark", Json()) == "scaling" && whole.contains("points") && !whole["points"].empty();
+  if (!evaluation && !study) return Foreign(path, "is other JSON");
   whole["name"] = path;
-  data["studies"].push_back(std::move(whole));
+  data[evaluation ? "evaluations" : "studies"].push_back(std::move(whole));
   return absl::OkStatus();
 }
 
@@ -198,12 +204,14 @@ absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& operand) {
 // The input of report.js. "runs", each with "name"; "config" and "run" of its latest start or resume; "steps"
 // and "evals", columns of equal length by name; "events", all other events in order; "first_time" and
 // "last_time" of its events; "repeated", the number of logged steps that were repeated after a resume;
-// "cut_lines". "studies": scaling studies, each with "name". "warnings": about files that are used despite a
-// problem. Each operand is a file of --metrics_out, the JSON of a scaling study, or a directory with files of
-// the first kind (*.jsonl). Errors name the file, and the line if there is one.
+// "cut_lines". "evaluations" of `eval --report` and "studies" of scaling, each with "name". "warnings": about
+// files that are used despite a problem. Each operand is a file of --metrics_out, the JSON of an evaluation
+// or a study, or a directory with files of the first kind (*.jsonl). Errors name the file, and the line if
+// there is one.
 absl::StatusOr<Json> ReadReportData(const std::vector<std::string>& operands) {
   Json data = {{"version", DEEPER_VERSION},
                {"runs", Json::array()},
+               {"evaluations", Json::array()},
                {"studies", Json::array()},
                {"warnings", Json::array()}};
   for (const std::string& operand : operands) {
@@ -254,8 +262,8 @@ class ReportCommand final : public Command {
  private:
   void Announce(const Json& data) const {
     for (const std::string warning : data["warnings"]) std::fprintf(stderr, "warning: %s\n", warning.c_str());
-    std::printf("%s: %zu runs, %zu scaling studies\n", output_.c_str(), data["runs"].size(),
-                data["studies"].size());
+    std::printf("%s: %zu runs, %zu evaluations, %zu scaling studies\n", output_.c_str(), data["runs"].size(),
+                data["evaluations"].size(), data["studies"].size());
     std::fflush(stdout);
   }
 

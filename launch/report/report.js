@@ -1,6 +1,4 @@
-"use strict";
-// Draws the report from the data in the page. launch/report/report.cpp describes their format.
-(() => {
+  // Draws the report from the data in the page. launch/report/report.cpp describes their format.
   const data = JSON.parse(document.getElementById("data").textContent);
   const report = document.getElementById("report");
 
@@ -388,14 +386,14 @@
   // ---- The whole page ----
 
   const names = nameRuns(data.runs);
-  const title = data.runs.length === 1 ? names[0] : data.runs.length > 1 ? `${data.runs.length} runs` : "Scaling";
+  const title = data.runs.length === 1 ? names[0] : data.runs.length > 1 ? `${data.runs.length} runs` : data.evaluations.length > 0 ? "Evaluation" : "Scaling";
   document.title = `${title} · deeper`;
   const last = Math.max(0, ...data.runs.map((run) => run.last_time || 0));
   report.append(make("header", {}, make("h1", {}, title),
     make("span", { class: "quiet" }, `deeper ${data.version}${last ? ` · as of ${date(last)}` : ""}${data.reload_seconds ? ` · live, every ${data.reload_seconds} s` : ""}`)));
   for (const warning of data.warnings) report.append(make("div", { class: "card warning" }, warning));
   if (data.runs.length > 0) addRuns();
+  data.evaluations.forEach(addEvaluation);
   for (const study of data.studies)
     for (const [title, group] of groupsOf(study)) addStudy(study, title, group);
   if (data.reload_seconds > 0) setTimeout(() => location.reload(), 1000 * data.reload_seconds);
-})();

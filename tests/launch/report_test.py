@@ -7,8 +7,10 @@ report_test.py DEEPER MPIRUN CLASS [unittest arguments]: exits with 77 where wha
   Browser      chromium
   TensorBoard  TensorBoard's Python package, in build/tools/tensorboard or where Python looks
 """
+import base64
 import collections
 import html
+import io
 import json
 import math
 import os
@@ -20,6 +22,8 @@ import sys
 import tempfile
 import time
 import unittest
+
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEEPER, MPIRUN = sys.argv[1:3]
@@ -78,6 +82,17 @@ def scaling_study():
                 for ranks, efficiency in ((1, 1), (2, 0.95), (4, 0.9))]
     predicted = {"ranks": 64, "global_batch": 2048, "images_per_second": 4400, "efficiency": 0.7}
     return {"benchmark": "scaling", "points": measured, "predictions": [predicted]}
+
+
+def evaluation():
+    """Of three classes: the last one is never right. Two mistakes with pictures of one pixel."""
+    picture = io.BytesIO()
+    Image.new("L", (1, 1), 128).save(picture, "JPEG")
+    jpeg = base64.b64encode(picture.getvalue()).decode()
+    mistakes = [{"sample": i, "name": f"</script>{i}", "label": 2, "predicted": 0, "probability": 0.9 - i / 10, "jpeg": jpeg} for i in range(2)]
+    return {"report": "evaluation", "model": "googlenet", "weights": "w", "data": "d", "split": "val", "tta": "none", "step": 7, "top1": 0.5,
+            "top5": 1, "loss": 1.5, "count": 10, "classes": ["cat", "dog", "<b>emu"],
+            "confusion": [[0, 0, 3], [0, 1, 1], [1, 1, 2], [2, 0, 3], [2, 1, 1]], "mistakes": mistakes}
 
 
 def data_of(page):
@@ -150,7 +165,7 @@ class Page(Case):
         lines = write_run(self.dir / "lines.jsonl", example_run()).read_text().splitlines()
         files = {"broken": ("\n".join([*lines[:6], "[1, 2", *lines[6:]]), ":7: "), "log": ("step 3\nstep 4\n", ":1: "),
                  "empty": ("", "is empty"), "other": ('{"benchmark": "step"}', "is other JSON"),
-                 "nothing": ("{", "has no event"), "binary": ("\0\1\2", "has no event")}
+                 "nothing": ("{", "has no event"), "number": ('{"report": 1, "benchmark": 2}', "is other JSON"), "binary": ("\0\1\2", "has no event")}
         for name, (text, words) in files.items():
             path = self.dir / name
             path.write_text(text)
@@ -159,6 +174,13 @@ class Page(Case):
         self.fails(DATA, ["has no *.jsonl"], self.dir / "bare")
         self.fails(DATA, ["No such file"], self.dir / "missing")
         self.fails(USAGE, ["pass at least one metrics file"])
+
+    def test_an_evaluation(self):
+        path = self.dir / "eval.json"
+        path.write_text(json.dumps(evaluation()))
+        page, result = self.report(path, write_run(self.dir / "its-run.jsonl", example_run()))
+        self.assertIn("1 runs, 1 evaluations, 0 scaling studies", result.stdout)
+        self.assertEqual(data_of(page)["evaluations"], [{**evaluation(), "name": str(path)}])
 
     def test_replaces_nothing_but_files(self):
         pipe = self.dir / "pipe"
@@ -228,6 +250,7 @@ class Browser(Case):
              "--virtual-time-budget=5000", "--window-size=1280,2000", *(["--force-dark-mode"] if dark else []), "--dump-dom", page.as_uri()],
             capture_output=True, text=True, timeout=120)
         self.assertEqual(re.findall(r".*CONSOLE.*", browser.stderr), [])
+        self.dom = browser.stdout
         found = re.search(r'<pre id="probe">(.*?)</pre>', browser.stdout, re.DOTALL)
         self.assertTrue(found, browser.stdout[-2000:] + browser.stderr)
         figures = json.loads(html.unescape(found[1]))
@@ -258,6 +281,20 @@ class Browser(Case):
         curves = ["measured, 95 % interval", "ideal", "predicted"]
         self.assertEqual(self.look(path), {"Throughput": curves, "Efficiency": curves,
                                            "Time of a step": ["other", "waiting for data", "exposed communication", "compute"]})
+
+
+    def test_an_evaluation(self):
+        path = self.dir / "eval.json"
+        path.write_text(json.dumps(evaluation()))
+        self.assertEqual(self.look(path), {})
+        classes, matrix = [re.findall(r"<tr>(.*?)</tr>", table) for table in re.findall(r"<tbody>(.*?)</tbody>", self.dom)]
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in classes]
+        emu = "&lt;b&gt;emu"
+        self.assertEqual(cells, [[emu, "4", "0.00 %", "cat, 75.00 %"], ["cat", "4", "75.00 %", "dog, 25.00 %"], ["dog", "2", "100.00 %", ""]])
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in matrix]
+        self.assertEqual(cells, [["cat", "3", "1", ""], ["dog", "", "2", ""], [emu, "3", "1", ""]])
+        self.assertEqual(re.findall(r"<img[^>]*><b>(.*?)</b><span[^>]*>(.*?)</span>", self.dom),
+                         [("cat, 90.00 %", f"label: {emu}"), ("cat, 80.00 %", f"label: {emu}")])
 
 
 class Timeline(Case):

@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Runs the real binary: what recipes use to train, and what shows whether a network learns.
+
+recipes_test.py DEEPER MPIRUN [unittest arguments]
+"""
+import base64
+import io
+import json
+
+import h5py
+import numpy
+from PIL import Image
+
+from cli import DATA, NOT_FINITE, TRAIN, Cli, main, run
+
+
+class Evaluation(Cli):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.checkpoints = cls.dir / "run"
+        trained = run("train", f"--data={cls.data}", *TRAIN, "--max_steps=20", f"--checkpoint_dir={cls.checkpoints}")
+        assert trained.returncode == 0, trained.stderr
+        cls.evaluate = ["eval", f"--data={cls.data}", f"--checkpoint={cls.checkpoints}", "--threads=1", "--batch=16"]
+
+    def test_report(self):
+        """Equal to what NumPy computes from the logits, on any number of ranks."""
+        logits, report = self.dir / "logits.h5", self.dir / "eval.json"
+        self.succeeds(*self.evaluate, f"--logits_out={logits}", f"--report={report}")
+        found = json.loads(report.read_text())
+        with h5py.File(logits) as file:
+            values, labels = file["logits"][:].astype(float), file["labels"][:]
+        shares = numpy.exp(values - values.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        predicted = values.argmax(axis=1)
+        confusion = numpy.zeros((10, 10), int)
+        numpy.add.at(confusion, (labels, predicted), 1)
+        expected = [[int(i), int(j), int(confusion[i, j])] for i, j in zip(*numpy.nonzero(confusion))]
+        self.assertEqual(found["confusion"], expected)
+        self.assertAlmostEqual(found["top1"], confusion.trace() / 50)
+        self.assertEqual((found["classes"], found["count"], found["split"], found["step"]), ([str(i) for i in range(10)], 50, "val", 20))
+
+        wrong = sorted((-shares[i].max(), i) for i in range(50) if predicted[i] != labels[i])[:24]
+        self.assertGreater(len(wrong), 1)
+        self.assertEqual([mistake["sample"] for mistake in found["mistakes"]], [i for _, i in wrong])
+        stored = (self.dir / "idx/t10k-images-idx3-ubyte").read_bytes()[16:]
+        for mistake, (share, i) in zip(found["mistakes"], wrong, strict=True):
+            self.assertEqual((mistake["label"], mistake["predicted"]), (labels[i], predicted[i]))
+            self.assertAlmostEqual(mistake["probability"], -share)
+            picture = numpy.array(Image.open(io.BytesIO(base64.b64decode(mistake["jpeg"]))), float)
+            pixels = numpy.frombuffer(stored[100 * i:100 * i + 100], numpy.uint8).reshape(10, 10)
+            self.assertLess(numpy.abs(picture - pixels).mean(), 8)
+
+        self.succeeds(*self.evaluate, f"--report={report}", ranks=3)
+        together = json.loads(report.read_text())
+        self.assertEqual(together["confusion"], expected)
+        self.assertEqual([mistake["sample"] for mistake in together["mistakes"]], [i for _, i in wrong])
+
+    def test_report_of_wrong_input(self):
+        huge = self.dir / "huge.h5"
+        self.succeeds("export", f"--checkpoint={self.checkpoints}", f"--output={huge}")
+        with h5py.File(huge, "a") as file:
+            file["mlpconv3.1.conv.bias"][:] = 3e38
+            file["mlpconv3.2.conv.weight"][:] = 3e38
+        self.fails(NOT_FINITE, ["--report: the network's output for ", "is not finite"], "eval", f"--data={self.data}", f"--init_from={huge}",
+                   "--threads=1", f"--report={self.dir}/never.json", ranks=2)
+        self.fails(DATA, ["/never/eval.json"], *self.evaluate, "--report=/never/eval.json", ranks=2)
+        self.assertFalse((self.dir / "never.json").exists())
+
+
+if __name__ == "__main__":
+    main()
