@@ -30,8 +30,8 @@ constexpr CommandText kText = {
         R"(Times all-reduce (plain, as in elastic runs, and as with --wire=bf16), reduce-scatter and all-gather
 of floats, from --min_bytes to --max_bytes. Over MPI it alternates with MPI's blocking calls. With
 --device=cuda the floats are in the memory of GPUs, and --comm selects the transport. It checks each result
-before it times it. Times are medians over the repeats, of the slowest rank in each. Bus bandwidth is bytes /
-time, times 2 (n - 1) / n for an all-reduce and (n - 1) / n for the others. This is what the busiest link must
+before it times it. Times are medians over the repeats, of the slowest rank in each. Algorithm bandwidth is bytes /
+time. Bus bandwidth is this times 2 (n - 1) / n for an all-reduce and (n - 1) / n for the others. This is what the busiest link must
 carry with any algorithm (the formula of NVIDIA's nccl-tests, doc/PERFORMANCE.md). bytes is the size of the
 whole buffer: the input of a reduce-scatter, the output of an all-gather. Prints a table on standard error and
 JSON on standard output.)",
@@ -162,8 +162,10 @@ class BenchCommCommand final : public Command {
     Communicator& measured = made.comm == nullptr ? comm : *made.comm;
     if (comm.name() == "mpi" && made.comm == nullptr) baseline_.emplace();
     if (call.is_root())
-      std::fputs("collective            bytes         ms   bus GB/s     MPI ms   bus GB/s   time / MPI's\n",
-                 stderr);
+      std::fputs(
+          "collective            bytes         ms   alg GB/s   bus GB/s     MPI ms   alg GB/s   bus GB/s   "
+          "time / MPI's\n",
+          stderr);
     ordered_json results = ordered_json::array();
     for (const Collective& collective : Collectives(measured, device_->stream())) {
       if (collective_ != "all" && collective_ != collective.name) continue;
@@ -221,29 +223,29 @@ class BenchCommCommand final : public Command {
     for (std::vector<double>* times : {&our_ms, &their_ms})
       comm.AllReduce(times->data(), times->size(), CommType::kF64, ReduceOp::kMax, {}).Wait();
     const size_t whole_bytes = elements * sizeof(float);
-    const auto bus_gb_per_s = [&](double ms) {
-      return collective.bus_factor * static_cast<double>(whole_bytes) / ms / 1e6;
-    };
+    const auto gb_per_s = [&](double ms) { return static_cast<double>(whole_bytes) / ms / 1e6; };
     const double ms = Median(our_ms);
     ordered_json result = {{"collective", collective.name},
                            {"bytes", whole_bytes},
                            {"ms", ms},
-                           {"bus_gb_per_s", bus_gb_per_s(ms)}};
+                           {"alg_gb_per_s", gb_per_s(ms)},
+                           {"bus_gb_per_s", collective.bus_factor * gb_per_s(ms)}};
     if (their_ms.empty()) return result;
     const double mpi_ms = Median(their_ms);
     result["mpi_ms"] = mpi_ms;
-    result["mpi_bus_gb_per_s"] = bus_gb_per_s(mpi_ms);
+    result["mpi_alg_gb_per_s"] = gb_per_s(mpi_ms);
+    result["mpi_bus_gb_per_s"] = collective.bus_factor * gb_per_s(mpi_ms);
     result["time_of_mpi"] = MedianRatio(our_ms, their_ms);
     return result;
   }
 
   static void PrintRow(const ordered_json& r) {
     const auto number = [&](const char* name) { return r[name].get<double>(); };
-    absl::FPrintF(stderr, "%-16s %10d %10.3f %10.2f", r["collective"].get<std::string>(),
-                  r["bytes"].get<int64_t>(), number("ms"), number("bus_gb_per_s"));
+    absl::FPrintF(stderr, "%-16s %10d %10.3f %10.2f %10.2f", r["collective"].get<std::string>(),
+                  r["bytes"].get<int64_t>(), number("ms"), number("alg_gb_per_s"), number("bus_gb_per_s"));
     if (r.contains("mpi_ms"))
-      absl::FPrintF(stderr, " %10.3f %10.2f %14.2f", number("mpi_ms"), number("mpi_bus_gb_per_s"),
-                    number("time_of_mpi"));
+      absl::FPrintF(stderr, " %10.3f %10.2f %10.2f %14.2f", number("mpi_ms"), number("mpi_alg_gb_per_s"),
+                    number("mpi_bus_gb_per_s"), number("time_of_mpi"));
     std::fputc('\n', stderr);
   }
 

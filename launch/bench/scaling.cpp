@@ -23,11 +23,12 @@ constexpr CommandText kText = {
     .summary = "measures the scaling of training over ranks, and predicts it for more ranks",
     .operands = "[-- FLAGS OF train...]",
     .details =
-        R"(Runs a few steps of `mpirun -n RANKS deeper train` for each number of ranks, in rounds over all points.
+        R"(Runs `mpirun -n RANKS deeper train` for each number of ranks, in rounds over all points.
 Weak scaling: --batch images per rank. Strong scaling: the first --batch times the largest number of ranks,
 divided over the ranks. For each point it reports the median over the rounds, the 95 % confidence interval, the
-efficiency (images/s per rank, divided by that of the fewest ranks), and the parts of the time; other_ms is the
-wait for the slowest rank. It compares with a model (docs/design/scaling-model.md), which is calibrated on
+efficiency (images/s per rank, divided by that of the fewest ranks), and the parts of the time. images/s are
+by the clock over all timed steps and what is between them. other_ms is the wait for the slowest rank and the
+time between steps. It compares with a model (docs/design/scaling-model.md), which is calibrated on
 `bench comm` and on the smallest and largest batch, on one rank and on the most ranks. All other points are held
 out. The model also predicts the numbers of ranks of --predict. Flags of train follow after --; the default is
 GoogLeNet on synthetic images. Run this command as one process, without mpirun. It prints a table on standard
@@ -120,6 +121,11 @@ class BenchScalingCommand final : public Command {
            {"sharing", cluster.sharing},
            {"sending_ms_per_byte", cluster.sending_ms_per_byte},
            {"jitter", cluster.jitter},
+           {"spread", cluster.spread},
+           {"concurrent_ranks", cluster.concurrent_ranks},
+           {"loader_images_per_second", cluster.loader_images_per_second},
+           {"loop_ms", step.loop_ms},
+           {"control_ms_per_level", cluster.control_ms_per_level},
            {"latency_us", cluster.within.latency_us},
            {"bytes_per_second", cluster.within.bytes_per_second}}}},
         {{"ranks", study_.ranks},
@@ -146,7 +152,8 @@ class BenchScalingCommand final : public Command {
         {"ranks", point.ranks},
         {"global_batch", point.global_batch},
         {"images_per_second", {{"median", Median(rates)}, {"ci95", {interval.low, interval.high}}}}};
-    for (const char* figure : {"step_ms", "compute_ms", "comm_exposed_ms", "data_wait_ms", "other_ms"})
+    for (const char* figure : {"step_ms", "compute_ms", "comm_exposed_ms", "data_wait_ms", "other_ms",
+                               "peer_wait_ms", "loop_ms", "jitter", "spread"})
       row[figure] = study.MedianOf(point, figure);
     row["efficiency"] = study.Efficiency(point);
     row["predicted"] = predicted;
@@ -189,7 +196,9 @@ class BenchScalingCommand final : public Command {
                              {"compute_ms", p.compute_ms},
                              {"comm_exposed_ms", p.comm_exposed_ms},
                              {"data_wait_ms", p.data_wait_ms},
-                             {"other_ms", p.peer_wait_ms},
+                             {"other_ms", p.peer_wait_ms + p.loop_ms},
+                             {"peer_wait_ms", p.peer_wait_ms},
+                             {"loop_ms", p.loop_ms},
                              {"bucket_mib", exchange.bucket_bytes >> 20},
                              {"bf16_wire_images_per_second", halved.images_per_second},
                              {"batch_for_90_percent", batch}});

@@ -23,6 +23,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "data/io/file.h"
+#include "kernels/base/device.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "trainer/run/config.h"
@@ -118,24 +119,37 @@ std::vector<ordered_json> ReadSteps(const std::string& path, ordered_json& first
   return steps;
 }
 
-// Medians over the steps after the first `warmup`, so that one disturbed step has no effect.
-std::map<std::string, double> Summarize(const std::vector<ordered_json>& steps, int64_t warmup,
-                                        int64_t global_batch) {
-  const auto median_of = [&](const auto& figure) {
-    std::vector<double> values;
-    for (const ordered_json& step : steps)
-      if (step["step"].get<int64_t>() > warmup) values.push_back(figure(step));
-    return Median(values);
-  };
+// Means over the steps of `windows`, "step" events of equally many steps. All parts of a step add up to the
+// wall clock.
+std::map<std::string, double> Summarize(const std::vector<ordered_json>& windows) {
   std::map<std::string, double> run;
-  for (const char* name : {"images_per_second", "compute_ms", "comm_exposed_ms", "data_wait_ms"})
-    run[name] = median_of([name](const ordered_json& step) { return step[name].get<double>(); });
-  run["step_ms"] = 1e3 * static_cast<double>(global_batch) / run["images_per_second"];
+  double images = 0;  // of a step; the last one of an epoch may have fewer
+  for (const ordered_json& window : windows) {
+    const auto add = [&](const char* as, const char* field) {
+      const double value = window[field].is_number() ? window[field].get<double>() : 0;
+      run[as] += value / static_cast<double>(windows.size());
+      return value;
+    };
+    double within = 0;
+    for (const char* part : {"compute_ms", "comm_exposed_ms", "data_wait_ms", "peer_wait_ms"})
+      within += add(part, part);
+    images += window["images_per_second"].get<double>() * within / 1e3 / static_cast<double>(windows.size());
+    add("step_ms", "step_ms");
+    add("jitter", "compute_jitter");
+    add("spread", "compute_spread");
+  }
+  run["images_per_second"] = 1e3 * images / run["step_ms"];
   run["other_ms"] = run["step_ms"] - run["compute_ms"] - run["comm_exposed_ms"] - run["data_wait_ms"];
-  run["jitter"] = 1.4826 * median_of([&](const ordered_json& step) {  // from the median deviation
-                    return std::abs(std::log(step["compute_ms"].get<double>() / run["compute_ms"]));
-                  });
+  run["loop_ms"] = run["other_ms"] - run["peer_wait_ms"];
   return run;
+}
+
+// The value of the last `--name=value` of the flags of train; empty: there is none.
+std::string FlagValue(const std::vector<std::string>& flags, absl::string_view name) {
+  std::string value;
+  for (absl::string_view flag : flags)
+    if (absl::ConsumePrefix(&flag, absl::StrCat("--", name, "="))) value = std::string(flag);
+  return value;
 }
 
 }  // namespace
@@ -186,16 +200,13 @@ bool ScalingStudy::HeldOut(const Point& point) const {
                               [&](const Point& other) { return other.key() == point.key(); });
 }
 
-// All-reduces over MPI are rings. NCCL uses the best algorithm.
+// Buckets over MPI are summed in rings. NCCL uses the best algorithm.
 Exchange ScalingStudy::exchange() const {
-  Exchange exchange = {.algorithm = AllReduceAlgorithm::kRing};
-  for (absl::string_view flag : options_.train_flags) {
-    double mib = 0;
-    if (flag == "--device=cuda") exchange.algorithm = AllReduceAlgorithm::kBest;
-    if (flag == "--wire=bf16") exchange.wire = 0.5;
-    if (absl::ConsumePrefix(&flag, "--bucket_mib=") && absl::SimpleAtod(flag, &mib) && mib > 0)
-      exchange.bucket_bytes = static_cast<size_t>(mib * (1 << 20));
-  }
+  Exchange exchange = {.algorithm = over_ == "nccl" ? AllReduceAlgorithm::kBest : AllReduceAlgorithm::kRing};
+  if (FlagValue(options_.train_flags, "wire") == "bf16") exchange.wire = 0.5;
+  double mib = 0;
+  if (absl::SimpleAtod(FlagValue(options_.train_flags, "bucket_mib"), &mib) && mib > 0)
+    exchange.bucket_bytes = static_cast<size_t>(mib * (1 << 20));
   return exchange;
 }
 
@@ -212,22 +223,31 @@ absl::Status ScalingStudy::ReadCalibration() {
 }
 
 absl::Status ScalingStudy::MeasurePoint(const Point& point, const std::string& metrics) {
-  std::vector<std::string> arguments = {"train",
-                                        "--log_every=1",
-                                        "--eval_every=1000000000",
-                                        "--val_split=none",
+  std::vector<std::string> arguments = {"train", "--eval_every=1000000000", "--val_split=none",
                                         "--bucket_mib=8",  // not tuned, because the model must know it
                                         absl::StrCat("--synthetic_samples=", 4 * point.global_batch)};
   arguments.insert(arguments.end(), options_.train_flags.begin(), options_.train_flags.end());
   arguments.insert(arguments.end(), {absl::StrCat("--global_batch=", point.global_batch),
                                      absl::StrCat("--max_steps=", options_.warmup + options_.steps),
+                                     absl::StrCat("--log_every=", options_.window()),
                                      absl::StrCat("--metrics_out=", metrics)});
+  std::string saved = FlagValue(options_.train_flags, "checkpoint_dir");
+  if (!saved.empty()) {  // of its own for each run, which would resume otherwise
+    absl::StrAppend(&saved, "/bench-scaling-", getpid());
+    arguments.push_back(absl::StrCat("--checkpoint_dir=", saved));
+  }
+  const absl::Cleanup remove_saved = [&] {
+    std::error_code ignored;
+    if (!saved.empty()) std::filesystem::remove_all(saved, ignored);
+  };
   ASSIGN_OR_RETURN(const std::string output, RunJob(options_.mpirun, point.ranks, arguments));
   ordered_json first;
-  const std::vector<ordered_json> steps = ReadSteps(metrics, first);
-  if (std::ssize(steps) != options_.warmup + options_.steps)
-    return Internal("train logged ", steps.size(), " steps of ", options_.warmup + options_.steps);
-  runs_[point.key()].push_back(Summarize(steps, options_.warmup, point.global_batch));
+  std::vector<ordered_json> windows = ReadSteps(metrics, first);
+  if (std::ssize(windows) * options_.window() != options_.warmup + options_.steps)
+    return Internal("train logged ", windows.size(), " times in ", options_.warmup + options_.steps,
+                    " steps");
+  windows.erase(windows.begin(), windows.begin() + options_.warmup / options_.window());
+  runs_[point.key()].push_back(Summarize(windows));
   network_ = first["config"];
   if (!earlier_.empty() && earlier_["settings"]["network"] != network_)
     return InvalidArgument("--calibration=", options_.calibration_path, " is of another network");
@@ -238,12 +258,17 @@ absl::Status ScalingStudy::MeasurePoint(const Point& point, const std::string& m
 
 absl::Status ScalingStudy::MeasureLink() {
   if (most_ranks() == 1) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const std::string output,
-                   RunJob(options_.mpirun, most_ranks(),
-                          {"bench", "comm", "--collective=all_reduce", "--min_bytes=65536",
-                           "--max_bytes=4194304", "--warmup=1", "--repeats=5"}));
+  std::vector<std::string> arguments = {
+      "bench",      "comm",       "--collective=all_reduce", "--min_bytes=65536", "--max_bytes=4194304",
+      "--warmup=1", "--repeats=5"};
+  for (const char* flag : {"device", "comm"}) {  // as in training
+    const std::string value = FlagValue(options_.train_flags, flag);
+    if (!value.empty()) arguments.push_back(absl::StrCat("--", flag, "=", value));
+  }
+  ASSIGN_OR_RETURN(const std::string output, RunJob(options_.mpirun, most_ranks(), arguments));
   const ordered_json report = ordered_json::parse(output, nullptr, /*allow_exceptions=*/false);
   if (report.is_discarded()) return Internal("the output of bench comm is not JSON:\n", LastLines(output));
+  over_ = report["settings"]["comm"].get<std::string>();
   for (const ordered_json& result : report["results"])
     link_samples_.push_back({result["bytes"].get<double>(), result["ms"].get<double>()});
   return absl::OkStatus();
@@ -265,8 +290,17 @@ std::vector<Point> ScalingStudy::CalibrationPoints() const {
   return points;
 }
 
-// Sets step_ and cluster_.
-absl::Status ScalingStudy::Calibrate() {
+// A GPU waits for gradients without its host, which counts this as computing. What the model says of these
+// waits is subtracted, since it adds them again.
+ComputeSample ScalingStudy::SampleOf(const Point& point) const {
+  const double ms = MedianOf(point, "compute_ms");
+  if (over_ != "nccl" || point.ranks == 1 || step_.batch == 0) return {point.share(), ms};
+  const Prediction p = Predict(WithBatch(step_, point.share()), cluster_, exchange(), point.ranks);
+  return {point.share(), std::max(0.0, ms - p.comm_exposed_ms - p.peer_wait_ms)};
+}
+
+// Sets step_: computing of one rank, or of the fewest.
+absl::Status ScalingStudy::SetStep(const ComputeLine& alone, double loop_ms) {
   ASSIGN_OR_RETURN(
       const Model model,
       MakeModel(network_["model"].get<std::string>(),
@@ -275,27 +309,53 @@ absl::Status ScalingStudy::Calibrate() {
                  .image_size = network_["image_size"].get<int64_t>(),
                  .stem = ValueOf<Stem>(network_["stem"].get<std::string>()).value_or(Stem::kDefault),
                  .aux = network_["aux"].get<bool>()}));
-  const std::vector<Point> points = CalibrationPoints();
-  ComputeLine alone;
-  if (points.empty()) {
-    const ordered_json& earlier = earlier_["calibration"];
-    alone = {earlier["fixed_ms"].get<double>(), earlier["ms_per_image"].get<double>()};
-    cluster_.sharing = earlier["sharing"].get<double>();
-    cluster_.sending_ms_per_byte = earlier["sending_ms_per_byte"].get<double>();
-    cluster_.jitter = earlier["jitter"].get<double>();
-  } else {
-    alone = FitCompute(SampleOf(points[0]), SampleOf(points[1]));
-    cluster_.jitter = MedianOf(points[0], "jitter");
-  }
   const int64_t batch = points_.front().share();
   ASSIGN_OR_RETURN(step_, StepOf(model, batch, alone.ms_per_image * static_cast<double>(batch)));
   step_.update_ms = alone.fixed_ms;
+  step_.loop_ms = loop_ms;
+  return absl::OkStatus();
+}
+
+// Sets step_ and cluster_.
+absl::Status ScalingStudy::Calibrate() {
   cluster_.ranks_per_node = most_ranks();
-  if (points.size() == 4)
-    FitInterference(SampleOf(points[2]), SampleOf(points[3]), alone, most_ranks(),
-                    GradientBytes(step_) * exchange().wire, cluster_);
-  if (most_ranks() > 1) cluster_.within = FitLink(link_samples_, most_ranks());
+  if (most_ranks() > 1) cluster_.within = FitLink(link_samples_, most_ranks(), exchange().algorithm);
   cluster_.across = cluster_.within;
+  const std::vector<Point> points = CalibrationPoints();
+  if (points.empty()) {
+    const ordered_json& earlier = earlier_["calibration"];
+    const auto figure = [&](const char* name) { return earlier.value(name, 0.0); };
+    cluster_.sharing = figure("sharing");
+    cluster_.concurrent_ranks = figure("concurrent_ranks");
+    cluster_.sending_ms_per_byte = figure("sending_ms_per_byte");
+    cluster_.jitter = figure("jitter");
+    cluster_.spread = figure("spread");
+    cluster_.loader_images_per_second = figure("loader_images_per_second");
+    cluster_.control_ms_per_level = figure("control_ms_per_level");
+    return SetStep({figure("fixed_ms"), figure("ms_per_image")}, figure("loop_ms"));
+  }
+  const Point &fewest = points.front(), &most = points.back();
+  cluster_.jitter = MedianOf(most, "jitter");
+  cluster_.spread = MedianOf(most, "spread");
+  const double waited = MedianOf(most, "data_wait_ms");
+  const double within = MedianOf(most, "step_ms") - MedianOf(most, "loop_ms");
+  constexpr double kMatters = 0.02;  // of a step
+  if (waited > kMatters * within)    // the loader is the limit
+    cluster_.loader_images_per_second = 1e3 * static_cast<double>(most.share()) / within;
+  const double loop_ms = std::max(0.0, MedianOf(fewest, "loop_ms"));
+  for (int pass = 0; pass < 2; ++pass)  // the second with the waits that the first predicts
+    RETURN_IF_ERROR(SetStep(FitCompute(SampleOf(points[0]), SampleOf(points[1])), loop_ms));
+  if (fewest.ranks > 1 || most.ranks == 1) return absl::OkStatus();
+  int64_t threads = 0;
+  if (!absl::SimpleAtoi(FlagValue(options_.train_flags, "threads"), &threads)) threads = 0;
+  if (FlagValue(options_.train_flags, "device") != "cuda")
+    cluster_.concurrent_ranks = static_cast<double>(AvailableCores()) / std::max<int64_t>(threads, 1);
+  const ComputeLine alone = {step_.update_ms,
+                             (step_.forward_ms + step_.backward_ms) / static_cast<double>(step_.batch)};
+  FitInterference(SampleOf(points[2]), SampleOf(points[3]), alone, most.ranks,
+                  GradientBytes(step_) * exchange().wire, cluster_);
+  const double levels = std::ceil(std::log2(most.ranks));
+  cluster_.control_ms_per_level = std::max(0.0, MedianOf(most, "loop_ms") - loop_ms) / levels;
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,10 +19,12 @@ struct StudyOptions {
   std::vector<int64_t> ranks, batches;  // ascending numbers of ranks; images per rank. At least one each
   std::string kind = "both";            // weak | strong | both
   int rounds = 3;                       // runs of each point
-  int steps = 10, warmup = 2;           // of a run: timed, and untimed before
+  int steps = 200, warmup = 10;         // of a run: timed, and untimed before
   std::string mpirun = "mpirun";        // the launcher and its arguments
   std::vector<std::string> train_flags;
   std::string calibration_path;  // JSON of an earlier study that calibrates computing; empty: none
+  // Steps between the log lines of a run. Timing begins and ends with a line.
+  int window() const { return std::gcd(warmup, steps); }
 };
 
 // Weak scaling: each of the batches on every rank. Strong scaling: the first batch times the largest number
@@ -42,9 +45,10 @@ class ScalingStudy {
   absl::Status Run();
 
   const std::vector<Point>& points() const { return points_; }
-  // [round] The median over the steps of a run of a point. Figures: "images_per_second", "step_ms",
-  // "compute_ms", "comm_exposed_ms", "data_wait_ms"; "other_ms", the rest of a step; "jitter", the standard
-  // deviation of the logarithm of a step's compute_ms.
+  // [round] The mean over the steps of a run of a point. Figures: "images_per_second" and "step_ms", by the
+  // clock over all steps and what is between them; "compute_ms", "comm_exposed_ms", "data_wait_ms" and
+  // "peer_wait_ms", as in the metrics; "loop_ms", the rest of a step; "other_ms", the sum of the last two;
+  // "jitter" and "spread", the metrics' compute_jitter and compute_spread.
   std::vector<double> Figures(const Point& point, const std::string& figure) const;
   double MedianOf(const Point& point, const std::string& figure) const;
   // Images per second and rank, divided by those of the fewest ranks of the same kind and, in weak scaling,
@@ -67,8 +71,9 @@ class ScalingStudy {
   absl::Status MeasurePoint(const Point& point, const std::string& metrics);
   absl::Status MeasureLink();
   std::vector<Point> CalibrationPoints() const;
+  absl::Status SetStep(const ComputeLine& alone, double loop_ms);
   absl::Status Calibrate();
-  ComputeSample SampleOf(const Point& point) const { return {point.share(), MedianOf(point, "compute_ms")}; }
+  ComputeSample SampleOf(const Point& point) const;
 
   const StudyOptions options_;
   std::vector<Point> points_;
@@ -77,7 +82,7 @@ class ScalingStudy {
   nlohmann::ordered_json network_, earlier_;  // earlier_: the study of calibration_path; empty: none
   RankStep step_;
   Cluster cluster_;
-  std::string device_;
+  std::string device_, over_;  // over_: the communicator of gradients
 };
 
 }  // namespace deeper

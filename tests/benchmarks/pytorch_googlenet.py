@@ -119,6 +119,9 @@ def bench(a, batch, comp, name):
     except (TypeError, RuntimeError):
         opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     dt = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(a.amp)
+    if a.ipex:  # Intel's extension: its own layouts of weights, and bf16 weights with fp32 masters
+        import intel_extension_for_pytorch
+        net, opt = intel_extension_for_pytorch.optimize(net, optimizer=opt, dtype=dt or torch.float32)
 
     def autocast():
         if dt is None:
@@ -218,6 +221,7 @@ def main():
     ap.add_argument("--opt", default="fused", choices=("fused", "foreach", "plain"))
     ap.add_argument("--no-aux", action="store_true")
     ap.add_argument("--nchw", action="store_true")
+    ap.add_argument("--ipex", action="store_true", help="with intel_extension_for_pytorch, on a CPU")
     ap.add_argument("--fullgraph", action="store_true")
     ap.add_argument("--inductor", default="", help="torch._inductor.config settings, separated by semicolons: "
                     "\"conv_1x1_as_mm=True;coordinate_descent_tuning=True;max_autotune_conv_backends='ATEN,TRITON'\"")

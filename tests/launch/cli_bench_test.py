@@ -62,8 +62,9 @@ class Bench(Cli):
                 self.assertIn(measured["collective"], result.stderr)
                 reduced = 2 if "all_reduce" in measured["collective"] else 1
                 factor = reduced * (ranks - 1) / ranks
-                for figure, ms in ("bus_gb_per_s", measured["ms"]), ("mpi_bus_gb_per_s", measured["mpi_ms"]):
-                    self.assertAlmostEqual(measured[figure], factor * measured["bytes"] / ms / 1e6)
+                for whose, ms in ("", measured["ms"]), ("mpi_", measured["mpi_ms"]):
+                    self.assertAlmostEqual(measured[whose + "alg_gb_per_s"], measured["bytes"] / ms / 1e6)
+                    self.assertAlmostEqual(measured[whose + "bus_gb_per_s"], factor * measured["bytes"] / ms / 1e6)
         only = json.loads(run("bench", "comm", *sizes, "--collective=all_gather", ranks=2).stdout)
         self.assertEqual({measured["collective"] for measured in only["results"]}, {"all_gather"})
         self.fails(USAGE, ["--collective=sum"], "bench", "comm", *sizes, "--collective=sum", ranks=2)
@@ -92,7 +93,12 @@ class Bench(Cli):
             rate, (low, high) = point["images_per_second"]["median"], point["images_per_second"]["ci95"]
             self.assertTrue(low <= rate <= high, point)  # of two runs the median is the mean
             parts = sum(point[part] for part in ("compute_ms", "comm_exposed_ms", "data_wait_ms", "other_ms"))
-            self.assertAlmostEqual(parts / point["step_ms"], 1, 2)
+            self.assertAlmostEqual(parts / point["step_ms"], 1)
+            self.assertAlmostEqual(point["peer_wait_ms"] + point["loop_ms"], point["other_ms"])  # medians of two are means
+            self.assertGreater(point["loop_ms"], 0)
+            apart = (high - rate) / 12.706  # the images/s of the two runs follow from their interval, by Student's t
+            steps_ms = [1e3 * point["global_batch"] / (rate + sign * apart) for sign in (-1, 1)]
+            self.assertAlmostEqual(sum(steps_ms) / 2 / point["step_ms"], 1, 5)  # of the whole loop
             base = next(p for p in report["points"] if p["kind"] == point["kind"] and p["ranks"] == 1
                         and (p["kind"] == "strong" or p["global_batch"] * point["ranks"] == point["global_batch"]))
             self.assertAlmostEqual(point["efficiency"], rate / point["ranks"] / base["images_per_second"]["median"])
@@ -104,11 +110,14 @@ class Bench(Cli):
         self.assertIn("thread", report["hardware"])
         (self.dir / "scaling.json").write_text(result.stdout)
         calibration = f"--calibration={self.dir}/scaling.json"
-        again = run(*scaling, calibration, "--ranks=2", "--batch=2", "--rounds=2", "--kind=weak", "--", "--synthetic", "--num_classes=10", *MODEL)
+        again = run(*scaling, calibration, "--ranks=2", "--batch=2", "--rounds=2", "--kind=weak", "--", "--synthetic", "--num_classes=10", *MODEL,
+                    f"--checkpoint_dir={self.dir}/saved", "--checkpoint_every=1")
         self.assertEqual(again.returncode, 0, again.stderr)
+        self.assertEqual(list((self.dir / "saved").iterdir()), [])  # no run resumed another one
         held = json.loads(again.stdout)
         self.assertTrue(held["points"][0]["held_out"])
-        for figure in "fixed_ms", "ms_per_image", "sharing", "sending_ms_per_byte":
+        for figure in ("fixed_ms", "ms_per_image", "sharing", "concurrent_ranks", "sending_ms_per_byte", "jitter", "spread", "loop_ms",
+                       "control_ms_per_level"):
             self.assertAlmostEqual(held["calibration"][figure], report["calibration"][figure])
         self.fails(USAGE, ["of another network"], *scaling, calibration, "--ranks=1", "--rounds=2", "--", "--synthetic", "--num_classes=11", *MODEL)
         self.fails(USAGE, [f"--calibration={DEEPER}", "not the JSON"], *scaling, f"--calibration={DEEPER}")

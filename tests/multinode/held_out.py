@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Measures the error of the scaling model on points without calibration: other batches, and two hosts with several cable speeds.
+"""Measures the error of the scaling model on points without calibration: other batches, other numbers of ranks, and several cable speeds.
 
-held_out.py DEEPER MPIRUN [--rates=1gbit,...] [--repeats=N] [--steps=N] [--batch=N,N...] [-- FLAGS OF TRAIN, for another model...]
+held_out.py DEEPER MPIRUN [--rates=1gbit,...] [--ranks=2,3,4] [--repeats=N] [--steps=N] [--batch=N,N...] [-- FLAGS OF TRAIN, for another model...]
 
-Each repeat runs `bench scaling` on one host and on both with a cable at full speed. It calibrates computing on the smallest and the largest
-batch. One more run for each other speed uses that calibration; the model then knows this cable only from `bench comm`. The script prints
-medians over the repeats of the images/s and of the errors, so drift of the machine's speed between repeats has little effect.
+Ranks are divided over two hosts. Each repeat runs `bench scaling` on one rank and on two with a cable at full speed. It calibrates computing on
+the smallest and the largest batch. One more run for each other speed and number of ranks uses that calibration; the model then knows this cable
+and these ranks only from `bench comm`. The script prints medians over the repeats of the images/s and of the errors, so drift of the machine's
+speed between repeats has little effect. A repeat's run during which the machine paused is done again. With --most_busy=SHARE, studies begin when
+others take at most this share of the cores.
 """
 import argparse
 import collections
@@ -17,18 +19,24 @@ import sys
 import tempfile
 
 import hosts
+from undisturbed import undisturbed
 
 MODEL = ["--synthetic", "--model=googlenet", "--stem=small", "--image_size=32", "--num_classes=10", "--threads=1"]
 
 
-def study(options, launcher, ranks, *flags):
-    """Returns the JSON of `bench scaling`."""
-    run = subprocess.run([options.deeper, "bench", "scaling", f"--ranks={ranks}", "--kind=weak", f"--batch={options.batch}", "--rounds=2",
-                          f"--steps={options.steps}", f"--mpirun={launcher}", "--predict=", *flags, "--", *options.flags],
-                         stdout=subprocess.PIPE, text=True)
-    if run.returncode != 0:
-        sys.exit(run.returncode)
-    return run.stdout
+def study(options, network, ranks, *flags):
+    """Returns the JSON of `bench scaling`. `ranks`: numbers of ranks; the last is the largest."""
+    places = sorted(hosts.NAMES[rank % 2] for rank in range(ranks[-1]))
+    launcher = " ".join(network.launch(options.mpirun, places, timeout=1800)[:-2])  # without -n
+
+    def run():
+        return subprocess.run([options.deeper, "bench", "scaling", f"--ranks={','.join(map(str, ranks))}", "--kind=weak",
+                               f"--batch={options.batch}", "--rounds=2", f"--steps={options.steps}", f"--warmup={options.warmup}",
+                               f"--mpirun={launcher}", "--predict=", *flags, "--", *options.flags], stdout=subprocess.PIPE, text=True)
+    done = undisturbed(run, options.most_busy)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    return done.stdout
 
 
 def main():
@@ -36,8 +44,11 @@ def main():
     parser.add_argument("deeper")
     parser.add_argument("mpirun")
     parser.add_argument("--rates", default="1gbit,400mbit")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ranks", default="2", type=lambda text: [int(word) for word in text.split(",")])
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--most_busy", type=float, default=1)
     parser.add_argument("--batch", default="8,16,24,32")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     options = parser.parse_args(sys.argv[1:end])
@@ -46,16 +57,16 @@ def main():
         sys.exit(f"not run: {reason}")
     points = collections.defaultdict(list)
     with hosts.Hosts() as network, tempfile.TemporaryDirectory() as directory:
-        launcher = " ".join(network.launch(options.mpirun, hosts.NAMES)[:-2])  # without -n
         calibration = pathlib.Path(directory, "calibration.json")
         for _ in range(options.repeats):
             network.limit(None)
-            calibration.write_text(study(options, launcher, "1,2"))
-            studies = {"none": json.loads(calibration.read_text())}
-            for rate in options.rates.split(","):
-                network.limit(rate)
-                studies[rate] = json.loads(study(options, launcher, "2", f"--calibration={calibration}"))
-            for rate, its_study in studies.items():
+            calibration.write_text(study(options, network, [1, 2]))
+            studies = [("none", json.loads(calibration.read_text()))]
+            for rate in "none", *options.rates.split(","):
+                network.limit(None if rate == "none" else rate)
+                studies += [(rate, json.loads(study(options, network, [ranks], f"--calibration={calibration}")))
+                            for ranks in options.ranks if (rate, ranks) != ("none", 2)]
+            for rate, its_study in studies:
                 for point in its_study["points"]:
                     points[rate, point["ranks"], point["global_batch"] // point["ranks"], point["held_out"]].append(point)
     print(f"{'cable':10}{'ranks':>6}{'batch':>6}{'images/s':>10}{'error':>8}  of each repeat")

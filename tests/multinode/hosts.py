@@ -102,7 +102,7 @@ class Hosts:
 
     def limit(self, rate):
         """Limits each cable in both directions, in tc's units, such as 100mbit; None removes the limit."""
-        for name in NAMES:
+        for name in self.addresses:
             for host, end in (SWITCH, name), (name, "eth0"):
                 self.inside(host, f"tc qdisc del dev {end} root 2>/dev/null || true")
                 if rate is not None:
@@ -111,10 +111,10 @@ class Hosts:
     def received_bytes(self, name):
         return int(self.inside(name, "cat /proc/net/dev").split("eth0:")[1].split()[0])
 
-    def launch(self, mpirun, hosts):
-        """The command of mpirun with a rank on each of `hosts`, started on the first."""
+    def launch(self, mpirun, hosts, timeout=120):
+        """The command of mpirun with a rank on each of `hosts`, started on the first; ends after `timeout` seconds."""
         os.environ["DEEPER_TEST_HOSTS"] = " ".join(f"{name}={holder.pid}" for name, holder in self.holders.items())
-        return [*self.enter(hosts[0]), mpirun, "--allow-run-as-root", "--bind-to", "none", "--timeout", "120", "--mca", "plm_rsh_agent",
+        return [*self.enter(hosts[0]), mpirun, "--allow-run-as-root", "--bind-to", "none", "--timeout", str(timeout), "--mca", "plm_rsh_agent",
                 str(HERE / "enter_host"), "--host", ",".join(f"{name}:{hosts.count(name)}" for name in dict.fromkeys(hosts)),
                 "-n", str(len(hosts))]
 

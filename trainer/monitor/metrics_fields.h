@@ -48,7 +48,7 @@ inline constexpr MetricField kMetricFields[] = {
      "Weighted sum of the losses of all heads, over the images of this step on all ranks."},
     {"step", "loss_HEAD", "", "Loss of one head: loss_main, loss_aux1, loss_aux2."},
     {"step", "lr", "", "Learning rate."},
-    {"step", "images_per_second", "images/s", "Throughput of all ranks."},
+    {"step", "images_per_second", "images/s", "Throughput of all ranks within steps, as the fields in ms."},
     {"step", "data_wait_ms", "ms", "Waiting for the loader."},
     {"step", "compute_ms", "ms", "Forward, backward and optimizer."},
     {"step", "read_ms", "ms", "Loader threads reading, summed over the threads."},
@@ -58,6 +58,14 @@ inline constexpr MetricField kMetricFields[] = {
      "Communication that backward did not hide: the shortest wait of any rank."},
     {"step", "peer_wait_ms", "ms",
      "Time that rank 0 waited for slower ranks: the rest of the wait for the gradients."},
+    {"step", "step_ms", "ms",
+     "From step to step by the clock: waiting for data, compute, communication, waiting for slower ranks, "
+     "and "
+     "what happens between steps: control messages, logs, evaluations, waiting for saves."},
+    {"step", "compute_jitter", "fraction",
+     "Standard deviation of compute_ms from step to step, over its mean, on the average rank."},
+    {"step", "compute_spread", "fraction",
+     "Standard deviation of compute_ms between ranks, over its mean, beyond what the jitter explains."},
     {"step", "samples", "",
      "Checksum of the sample numbers since the previous step event: 16 hexadecimal digits."},
     {"step", "nonfinite_steps", "steps", "Steps skipped so far because they were not finite."},

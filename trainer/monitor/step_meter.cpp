@@ -1,5 +1,7 @@
 #include "trainer/monitor/step_meter.h"
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "absl/strings/str_format.h"
@@ -16,6 +18,25 @@ std::vector<double> LossSums(const StepReport& report, Communicator& comm) {
   return sums;
 }
 
+// Relative standard deviations of the computing time: from step to step, and between the ranks' means over
+// these steps beyond what the former explains.
+struct Variation {
+  double jitter = 0, spread = 0;
+};
+
+Variation VariationOf(const std::vector<double>& computes_ms, Communicator& comm) {
+  const auto steps = static_cast<double>(computes_ms.size()), ranks = static_cast<double>(comm.size());
+  const double mean = std::accumulate(computes_ms.begin(), computes_ms.end(), 0.0) / steps;
+  double squares = 0;
+  for (const double ms : computes_ms) squares += (ms - mean) * (ms - mean);
+  double sums[] = {mean, mean * mean, squares / std::max(1.0, steps - 1)};  // over the ranks
+  comm.AllReduce(sums, std::size(sums), CommType::kF64, ReduceOp::kSum, {}).Wait();
+  const double of_all = sums[0] / ranks, over_steps = sums[2] / ranks;
+  const double over_ranks = (sums[1] - ranks * of_all * of_all) / std::max(1.0, ranks - 1);
+  if (of_all <= 0) return {};
+  return {std::sqrt(over_steps) / of_all, std::sqrt(std::max(0.0, over_ranks - over_steps / steps)) / of_all};
+}
+
 }  // namespace
 
 void StepMeter::Add(const StepReport& report) {
@@ -24,7 +45,7 @@ void StepMeter::Add(const StepReport& report) {
   samples_ += report.samples;
   nonfinite_steps_ += !report.finite;
   data_wait_ms_ += report.data_wait_ms;
-  compute_ms_ += report.compute_ms;
+  computes_ms_.push_back(report.compute_ms);
   waits_ms_.push_back(report.comm_wait_ms);
 }
 
@@ -33,6 +54,7 @@ Event StepMeter::Read(int64_t step, float lr, const StageTimes& loader) {
   std::vector<double> exposed_ms = waits_ms_;
   comm_.AllReduce(exposed_ms.data(), exposed_ms.size(), CommType::kF64, ReduceOp::kMin, {}).Wait();
   comm_.AllReduce(&samples_, 1, CommType::kI64, ReduceOp::kSum, {}).Wait();
+  const Variation variation = VariationOf(computes_ms_, comm_);
 
   nlohmann::ordered_json head_losses;
   double loss = 0;  // weighted
@@ -41,7 +63,8 @@ Event StepMeter::Read(int64_t step, float lr, const StageTimes& loader) {
     loss += model_.heads[i].weight * mean;
     head_losses["loss_" + model_.heads[i].name] = mean;
   }
-  const double steps = static_cast<double>(waits_ms_.size());
+  const double now = Milliseconds(), steps = static_cast<double>(waits_ms_.size());
+  const double compute_ms = std::accumulate(computes_ms_.begin(), computes_ms_.end(), 0.0);
   const double waited_ms = std::accumulate(waits_ms_.begin(), waits_ms_.end(), 0.0);
   const double exposed = std::accumulate(exposed_ms.begin(), exposed_ms.end(), 0.0) / steps;
   const auto a_step = [&](Stage stage) {
@@ -52,20 +75,25 @@ Event StepMeter::Read(int64_t step, float lr, const StageTimes& loader) {
   event.fields.update(head_losses);
   event.fields.update(
       {{"lr", lr},
-       {"images_per_second", 1e3 * static_cast<double>(images_) / (data_wait_ms_ + compute_ms_ + waited_ms)},
+       {"images_per_second", 1e3 * static_cast<double>(images_) / (data_wait_ms_ + compute_ms + waited_ms)},
        {"data_wait_ms", data_wait_ms_ / steps},
-       {"compute_ms", compute_ms_ / steps},
+       {"compute_ms", compute_ms / steps},
        {"read_ms", a_step(Stage::kRead)},
        {"decode_ms", a_step(Stage::kDecode)},
        {"augment_ms", a_step(Stage::kAugment)},
        {"comm_exposed_ms", exposed},  // communication that backward did not hide
        {"peer_wait_ms", waited_ms / steps - exposed},
+       {"step_ms", (now - last_read_ms_) / steps},
+       {"compute_jitter", variation.jitter},
+       {"compute_spread", variation.spread},
        {"samples", absl::StrFormat("%016x", samples_)},
        {"nonfinite_steps", nonfinite_steps_}});
+  last_read_ms_ = now;
   loader_ms_ = loader;
   images_ = 0;
   samples_ = 0;
-  data_wait_ms_ = compute_ms_ = 0;
+  data_wait_ms_ = 0;
+  computes_ms_.clear();
   waits_ms_.clear();
   return event;
 }

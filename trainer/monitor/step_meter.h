@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "kernels/base/clock.h"
 #include "trainer/engine/train_step.h"
 #include "trainer/models/model.h"
 #include "trainer/monitor/metrics.h"
@@ -20,8 +21,9 @@ class StepMeter {
   // ranks, summed in the order of the samples. Images per second (of all ranks) and milliseconds per step (of
   // this rank) are over the steps since the last Read; evaluations and checkpoints between them do not count.
   // In each step, the shortest wait of any rank counts as communication; the rest of this rank's wait counts
-  // as waiting for slower ranks. `loader`: times of this rank's loader so far. "samples": a hash of the
-  // samples trained on since the last Read, the same on any number of ranks.
+  // as waiting for slower ranks. "step_ms" alone includes what happens between steps, by the clock of this
+  // rank since the last Read, or since the meter was made. `loader`: times of this rank's loader so far.
+  // "samples": a hash of the samples trained on since the last Read, the same on any number of ranks.
   Event Read(int64_t step, float lr, const StageTimes& loader);
 
  private:
@@ -31,9 +33,10 @@ class StepMeter {
   int64_t images_ = 0;
   int64_t samples_ = 0;
   int64_t nonfinite_steps_ = 0;  // since the beginning
-  double data_wait_ms_ = 0, compute_ms_ = 0;
-  StageTimes loader_ms_{};        // at the last Read
-  std::vector<double> waits_ms_;  // [step]; for gradients
+  double data_wait_ms_ = 0;
+  double last_read_ms_ = Milliseconds();
+  StageTimes loader_ms_{};                      // at the last Read
+  std::vector<double> computes_ms_, waits_ms_;  // [step]; waits for gradients
 };
 
 }  // namespace deeper

@@ -29,7 +29,8 @@ namespace {
 
 constexpr size_t kLinkBytes = size_t{4} << 20;
 constexpr int kLinkRounds = 3, kPings = 50, kClockRounds = 9;
-constexpr size_t kAllReduceBytes[] = {4 << 10, 64 << 10, 1 << 20, 8 << 20};  // the last: a bucket
+constexpr size_t kAllReduceBytes[] = {32 << 10, 128 << 10, 1 << 20,
+                                      8 << 20};  // large enough for rings; the last: a bucket
 
 // Of the first processor; 0 if the system does not report it.
 double ClockMhz() {

@@ -87,45 +87,66 @@ double SentBytes(double gradient_bytes, double wire, int ranks) {
   return 2 * gradient_bytes * wire * (ranks - 1) / ranks;
 }
 
-// How many times longer than usual the ranks take for one step: log-normal (Box and Muller 1958).
+// The ranks of a node that compute at the same time. If there are more, they take turns.
+double AtOnce(const Cluster& cluster, int ranks) {
+  const double per_node = Placement(cluster, ranks).per_node;
+  return cluster.concurrent_ranks == 0 ? per_node : std::clamp(cluster.concurrent_ranks, 1.0, per_node);
+}
+
+double Turns(const Cluster& cluster, int ranks) {
+  return Placement(cluster, ranks).per_node / AtOnce(cluster, ranks);
+}
+
+// How many times longer than usual the ranks take for one step.
 struct Slowness {
   double mean = 1, most = 1;
 };
 
-Slowness DrawSlowness(double jitter, int ranks, int step) {
-  if (jitter == 0) return {};
-  Slowness drawn = {0, 0};
-  for (int rank = 0; rank < ranks; ++rank) {
-    Rng rng(0, RandomStream("scaling model"), static_cast<uint32_t>(step), static_cast<uint64_t>(rank));
-    const double radius = std::sqrt(-2 * std::log(1 - double{rng.NextUnit()}));
-    const double slowness =
-        std::exp(jitter * radius * std::cos(2 * std::numbers::pi * double{rng.NextUnit()}));
-    drawn.mean += slowness / ranks;
-    drawn.most = std::max(drawn.most, slowness);
+// [step]. Log-normal (Box and Muller 1958). Over all ranks and steps the mean is 1.
+std::vector<Slowness> DrawSlowness(const Cluster& cluster, int ranks) {
+  std::vector<Slowness> steps(kSteps);
+  const double deviation = std::hypot(cluster.jitter, cluster.spread);
+  if (deviation == 0) return steps;
+  double mean = 0;
+  for (uint32_t i = 0; i < kSteps; ++i) {
+    Slowness& drawn = steps[i] = {0, 0};
+    for (int rank = 0; rank < ranks; ++rank) {
+      Rng rng(0, RandomStream("scaling model"), i, static_cast<uint64_t>(rank));
+      const double radius = std::sqrt(-2 * std::log(1 - double{rng.NextUnit()}));
+      const double slowness =
+          std::exp(deviation * radius * std::cos(2 * std::numbers::pi * double{rng.NextUnit()}));
+      drawn.mean += slowness / ranks;
+      drawn.most = std::max(drawn.most, slowness);
+    }
+    mean += drawn.mean / kSteps;
   }
-  return drawn;
+  for (Slowness& drawn : steps) drawn = {drawn.mean / mean, drawn.most / mean};
+  return steps;
 }
 
 Prediction Simulate(const RankStep& step, const Cluster& cluster, const Exchange& exchange, int ranks) {
   const std::vector<Bucket> buckets = BucketsOf(step, cluster, exchange, ranks);
-  const double shared = 1 + cluster.sharing * (Placement(cluster, ranks).per_node - 1);
+  const double shared = 1 + cluster.sharing * (AtOnce(cluster, ranks) - 1);
+  const double turns = Turns(cluster, ranks);
   const double sending_ms =
       cluster.sending_ms_per_byte * SentBytes(GradientBytes(step), exchange.wire, ranks);
   const double loading_ms = cluster.loader_images_per_second == 0
                                 ? 0
                                 : 1e3 * static_cast<double>(step.batch) / cluster.loader_images_per_second;
   Prediction mean = {.ranks = ranks};
-  for (int i = 0; i < kSteps; ++i) {
-    const Slowness slow = DrawSlowness(cluster.jitter, ranks, i);
-    const double backward_ms = (step.backward_ms * shared + sending_ms) * slow.most;
-    const double slowest_ms = (step.forward_ms * shared + step.update_ms) * slow.most + backward_ms;
+  for (const Slowness& slow : DrawSlowness(cluster, ranks)) {
+    const double slowed = turns * slow.most;
+    const double backward_ms = (step.backward_ms * shared + sending_ms) * slowed;
+    const double slowest_ms = (step.forward_ms * shared + step.update_ms) * slowed + backward_ms;
     const double exposed_ms = ExposedMs(backward_ms, buckets);
     mean.compute_ms += slowest_ms * slow.mean / slow.most / kSteps;
     mean.peer_wait_ms += slowest_ms * (1 - slow.mean / slow.most) / kSteps;
     mean.comm_exposed_ms += exposed_ms / kSteps;
     mean.data_wait_ms += std::max(0.0, loading_ms - slowest_ms - exposed_ms) / kSteps;
   }
-  mean.step_ms = mean.compute_ms + mean.peer_wait_ms + mean.comm_exposed_ms + mean.data_wait_ms;
+  mean.loop_ms = step.loop_ms + cluster.control_ms_per_level * (ranks == 1 ? 0 : Levels(ranks));
+  mean.step_ms =
+      mean.compute_ms + mean.peer_wait_ms + mean.comm_exposed_ms + mean.data_wait_ms + mean.loop_ms;
   mean.images_per_second = 1e3 * static_cast<double>(step.batch) * ranks / mean.step_ms;
   return mean;
 }
@@ -216,19 +237,19 @@ ComputeLine FitCompute(const ComputeSample& small, const ComputeSample& large) {
 
 void FitInterference(const ComputeSample& small, const ComputeSample& large, const ComputeLine& alone,
                      int ranks, double gradient_bytes, Cluster& cluster) {
+  const double turns = Turns(cluster, ranks), others = AtOnce(cluster, ranks) - 1;
   const auto longer = [&](const ComputeSample& sample) -> ComputeSample {
     return {sample.batch,
-            sample.ms - alone.fixed_ms - alone.ms_per_image * static_cast<double>(sample.batch)};
+            sample.ms / turns - alone.fixed_ms - alone.ms_per_image * static_cast<double>(sample.batch)};
   };
   const ComputeLine extra = FitCompute(longer(small), longer(large));
-  const int others = Placement(cluster, ranks).per_node - 1;
   cluster.sending_ms_per_byte = extra.fixed_ms / SentBytes(gradient_bytes, 1, ranks);
   cluster.sharing =
       others == 0 || alone.ms_per_image == 0 ? 0 : extra.ms_per_image / alone.ms_per_image / others;
 }
 
 // Errors are not weighted. Weights would overrate a network that passes short bursts faster than the rest.
-Link FitLink(std::span<const CommSample> all_reduces, int ranks) {
+Link FitLink(std::span<const CommSample> all_reduces, int ranks, AllReduceAlgorithm algorithm) {
   const CommSample least = *std::ranges::min_element(
       all_reduces, {}, [](const CommSample& sample) { return std::pair(sample.bytes, sample.ms); });
   double xx = 0, xy = 0;
@@ -239,8 +260,9 @@ Link FitLink(std::span<const CommSample> all_reduces, int ranks) {
   DEEPER_CHECK(xx > 0, "a link is measured with two sizes");
   const double ms_per_byte = std::max(xy / xx, 1e-12);  // noise may hide the cost of bytes
   const double fixed = std::max(0.0, least.ms - ms_per_byte * least.bytes);
-  const double rounds = 2.0 * (ranks - 1);
-  return {1e3 * fixed / rounds, 1e3 / (ms_per_byte / rounds * ranks)};
+  const double ring = 2.0 * (ranks - 1);
+  const double rounds = algorithm == AllReduceAlgorithm::kRing ? ring : 2.0 * Levels(ranks);
+  return {1e3 * fixed / rounds, 1e3 / (ms_per_byte / ring * ranks)};
 }
 
 }  // namespace deeper

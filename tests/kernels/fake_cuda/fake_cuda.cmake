@@ -34,6 +34,8 @@ target_link_libraries(deeper_on_fake_cuda PRIVATE test_device deeper_trainer abs
 add_test(NAME fake-cuda/failures COMMAND /usr/bin/python3 ${fake}/failures_test.py $<TARGET_FILE:deeper_on_fake_cuda> -v)
 set_tests_properties(fake-cuda/failures PROPERTIES LABELS cuda TIMEOUT 900)
 
+add_test(NAME fake-cuda/mutants COMMAND /usr/bin/python3 ${fake}/mutants.py --check)
+set_tests_properties(fake-cuda/mutants PROPERTIES LABELS cuda TIMEOUT 60)
 add_test(NAME fake-cuda/gpu-check COMMAND /usr/bin/python3 ${CMAKE_CURRENT_SOURCE_DIR}/launch/gpu_check_test.py ${PROJECT_SOURCE_DIR}/launch/gpu-check
          $<TARGET_FILE:deeper_on_fake_cuda> $<TARGET_FILE:kernels_tests_on_fake_cuda> $<TARGET_FILE:trainer_tests_on_fake_cuda> -v)
 set_tests_properties(fake-cuda/gpu-check PROPERTIES LABELS cuda TIMEOUT 900)

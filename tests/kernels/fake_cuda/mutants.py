@@ -2,8 +2,10 @@
 """Faults that are put into the sources one at a time, each of which the tests on the fake CUDA must find.
 
     mutants.py BUILD [NAME...]
+    mutants.py --check
 
 Compiles the changed file of each mutant, links a test with it (the tree and the build stay as they are) and runs the test.
+--check only looks whether the sources still have the places that the mutants change.
 Exit status 0: every mutant was found, with the message that is expected of it. Needs the targets fake_cuda_tests, fake_nccl_tests
 and trainer_tests_on_fake_cuda of the preset cuda-release.
 """
@@ -264,14 +266,19 @@ def link_of(build, target):
     return next(line for line in reversed(lines) if f"-o tests/{target} " in line).split("&&")[1]
 
 
-def build_mutant(build, name, mutant):
-    """The path of the test with the fault in it."""
+def changed_source(name, mutant):
     source = (ROOT / mutant.file).read_text()
     assert source.count(mutant.old) == 1, f"{name}: {mutant.file} has {source.count(mutant.old)} places like this:\n{mutant.old}"
+    return source.replace(mutant.old, mutant.new)
+
+
+def build_mutant(build, name, mutant):
+    """The path of the test with the fault in it."""
+    source = changed_source(name, mutant)
     directory = build / "mutants" / name.replace(" ", "-").replace("'", "")
     directory.mkdir(parents=True, exist_ok=True)
     changed = directory / pathlib.Path(mutant.file).name
-    changed.write_text(source.replace(mutant.old, mutant.new))
+    changed.write_text(source)
     compile_command = command_of(build, mutant.file)
     compile_command[compile_command.index("-o") + 1] = str(changed) + ".o"
     compile_command[compile_command.index("-c") + 1] = str(changed)
@@ -305,6 +312,10 @@ def finding(build, name, mutant):
 
 
 def main():
+    if sys.argv[1] == "--check":
+        for name, mutant in MUTANTS.items():
+            changed_source(name, mutant)
+        return 0
     build = pathlib.Path(sys.argv[1]).resolve()
     names = sys.argv[2:] or list(MUTANTS)
     missed = 0

@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <thread>
+#include <vector>
+
+#include "kernels/base/clock.h"
 #include "tests/comm/threads_communicator.h"
 
 namespace deeper {
@@ -35,13 +40,20 @@ TEST(StepMeter, WritesTheDocumentedFields) {
   skipped.data_wait_ms = 26;
   meter.Add(skipped);
   meter.Add(ExampleReport());
-  const Event event = meter.Read(20, 0.125f, {0, 16, 128, 64});
+  const double start = Milliseconds();
+  while (Milliseconds() < start + 2) {
+  }
+  Event event = meter.Read(20, 0.125f, {0, 16, 128, 64});
+  EXPECT_GE(event.fields.at("step_ms"), 1.0);  // of two steps, by the clock
+  event.fields.erase("step_ms");
   EXPECT_EQ(event.name, "step");
-  EXPECT_EQ(event.fields.dump(),
-            R"({"step":20,"epoch":1,"loss":3.25,"loss_main":2.0,"loss_aux1":2.5,"lr":0.125,)"
-            R"("images_per_second":29.09090909090909,"data_wait_ms":13.5,"compute_ms":99.0,"read_ms":8.0,)"
-            R"("decode_ms":64.0,"augment_ms":32.0,"comm_exposed_ms":25.0,"peer_wait_ms":0.0,)"
-            R"("samples":"00000000c01b81bc","nonfinite_steps":1})");
+  EXPECT_EQ(
+      event.fields.dump(),
+      R"({"step":20,"epoch":1,"loss":3.25,"loss_main":2.0,"loss_aux1":2.5,"lr":0.125,)"
+      R"("images_per_second":29.09090909090909,"data_wait_ms":13.5,"compute_ms":99.0,"read_ms":8.0,)"
+      R"("decode_ms":64.0,"augment_ms":32.0,"comm_exposed_ms":25.0,"peer_wait_ms":0.0,"compute_jitter":0.0,)"
+      R"("compute_spread":0.0,)"
+      R"("samples":"00000000c01b81bc","nonfinite_steps":1})");
 
   meter.Add(ExampleReport());  // since then
   const Event next = meter.Read(21, 0.125f, {0, 17, 128, 64});
@@ -49,6 +61,29 @@ TEST(StepMeter, WritesTheDocumentedFields) {
   EXPECT_EQ(next.fields.at("read_ms"), 1);
   EXPECT_EQ(next.fields.at("samples"), "00000000600dc0de");
   EXPECT_EQ(next.fields.at("nonfinite_steps"), 1);
+}
+
+TEST(StepMeter, DistinguishesJitterFromSlowRanks) {
+  const Model model = TwoHeads();
+  const auto comms = MakeThreadCommunicators(2);
+  std::vector<Event> events(comms.size());
+  std::vector<std::thread> ranks;
+  for (size_t rank = 0; rank < comms.size(); ++rank) {
+    ranks.emplace_back([&, rank] {
+      StepMeter meter(model, *comms[rank]);
+      for (const double compute_ms : {90, 110}) {
+        StepReport report = ExampleReport();
+        report.compute_ms = compute_ms + 100 * static_cast<double>(rank);
+        meter.Add(report);
+      }
+      events[rank] = meter.Read(2, 0.1f, {});
+    });
+  }
+  for (std::thread& rank : ranks) rank.join();
+  for (const Event& event : events) {
+    EXPECT_NEAR(event.fields.at("compute_jitter"), std::sqrt(200) / 150, 1e-9);
+    EXPECT_NEAR(event.fields.at("compute_spread"), std::sqrt(5000 - 200 / 2) / 150, 1e-9);
+  }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace deeper {
@@ -81,6 +82,31 @@ TEST(ScalingModel, NeighboursAndSendingTakeFromComputing) {
   EXPECT_NEAR(Predict(step, c, one, 16).compute_ms, 150 * 1.7 + 2 + 187.5, 1e-9);
 }
 
+TEST(ScalingModel, MoreRanksThanCoresTakeTurns) {
+  Cluster c = Fast();
+  c.sharing = 0.1;
+  c.concurrent_ranks = 2;
+  const RankStep step = Even(1, 16);
+  EXPECT_NEAR(Predict(step, c, {}, 1).compute_ms, 152, 1e-9);
+  EXPECT_NEAR(Predict(step, c, {}, 2).compute_ms, 150 * 1.1 + 2, 1e-9);
+  EXPECT_NEAR(Predict(step, c, {}, 4).compute_ms, 2 * (150 * 1.1 + 2), 1e-9);
+  c.concurrent_ranks = 64;
+  EXPECT_NEAR(Predict(step, c, {}, 4).compute_ms, 150 * 1.3 + 2, 1e-9);
+}
+
+TEST(ScalingModel, WhatHappensBetweenStepsGrowsWithTheLogarithmOfTheRanks) {
+  Cluster c = Fast();
+  c.control_ms_per_level = 0.5;
+  RankStep step = Even(1, 16);
+  step.loop_ms = 3;
+  EXPECT_NEAR(Predict(step, c, {}, 1).step_ms, 155, 1e-9);
+  for (const auto& [ranks, loop_ms] : {std::pair(2, 3.5), std::pair(8, 4.5), std::pair(9, 5.0)}) {
+    const Prediction p = Predict(step, c, {}, ranks);
+    EXPECT_NEAR(p.loop_ms, loop_ms, 1e-9);
+    EXPECT_NEAR(p.step_ms, p.compute_ms + p.comm_exposed_ms + loop_ms, 1e-9);
+  }
+}
+
 TEST(ScalingModel, FitsComputing) {
   const ComputeLine line = FitCompute({8, 100}, {32, 340});
   EXPECT_NEAR(line.fixed_ms, 20, 1e-9);
@@ -106,6 +132,12 @@ TEST(ScalingModel, FitsWhatRanksTakeFromEachOther) {
   FitInterference(sample(8), sample(64), alone, 16, GradientBytes(step), fitted);
   EXPECT_NEAR(fitted.sharing, 0.03, 1e-9);
   EXPECT_NEAR(fitted.sending_ms_per_byte, 2e-6, 1e-12);
+  // Ranks that take turns are not slow because of each other's memory traffic.
+  truth.concurrent_ranks = fitted.concurrent_ranks = 4;
+  FitInterference(sample(8), sample(64), alone, 16, GradientBytes(step), fitted);
+  EXPECT_NEAR(fitted.sharing, 0.03, 1e-9);
+  EXPECT_NEAR(fitted.sending_ms_per_byte, 2e-6, 1e-12);
+  fitted.concurrent_ranks = 0;
   // One rank per node shares nothing; ranks that are faster together than alone are noise.
   fitted.ranks_per_node = 1;
   FitInterference(sample(8), sample(64), alone, 16, GradientBytes(step), fitted);
@@ -125,10 +157,14 @@ TEST(ScalingModel, EveryStepWaitsForTheSlowestRank) {
     const Prediction p = Predict(step, c, {}, ranks);
     EXPECT_GT(p.peer_wait_ms, last);
     last = p.peer_wait_ms;
-    EXPECT_NEAR(p.compute_ms, 152, 0.01 * 152);
+    EXPECT_NEAR(p.compute_ms, 152, 1e-6);  // jitter does not change the mean
     EXPECT_NEAR(p.step_ms, p.compute_ms + p.peer_wait_ms + p.comm_exposed_ms + p.data_wait_ms, 1e-9);
     EXPECT_EQ(p.step_ms, Predict(step, c, {}, ranks).step_ms);
   }
+  // A lasting difference between ranks costs as much, and both together add up as variances do.
+  c.jitter = 0.016;
+  c.spread = 0.012;
+  EXPECT_NEAR(Predict(step, c, {}, 4096).peer_wait_ms, last, 1e-9);
   // The largest of 4096 standard normal draws is 3.6 in the mean.
   EXPECT_NEAR(last, 152 * (std::exp(0.02 * 3.6) - 1), 0.15 * last);
 }
@@ -168,6 +204,9 @@ TEST(ScalingModel, FitsWhatItPredicts) {
   const Link link = FitLink(samples, 6);
   EXPECT_NEAR(link.latency_us, 30, 1e-6);
   EXPECT_NEAR(link.bytes_per_second, 1.2e9, 1);
+  // Small all-reduces of the best algorithm are trees: 3 levels up and down instead of 10 rounds.
+  EXPECT_NEAR(FitLink(samples, 6, AllReduceAlgorithm::kBest).latency_us, 30 * 10.0 / 6, 1e-6);
+  EXPECT_NEAR(FitLink(samples, 6, AllReduceAlgorithm::kBest).bytes_per_second, 1.2e9, 1);
   // The first 256 kB pass immediately: the rest determines the bandwidth, 12.5 MB/s.
   const CommSample bucket[] = {{4e3, 0.4}, {64e3, 0.7}, {1e6, 80 - 20}, {4e6, 320 - 20}, {16e6, 1280 - 20}};
   EXPECT_NEAR(FitLink(bucket, 2).bytes_per_second, 12.5e6, 0.03 * 12.5e6);
