@@ -14,10 +14,16 @@ namespace {
 
 #ifdef DEEPER_CUDA
 constexpr bool kNvtx = true;
+// NVTX initializes itself in the first call of any thread, without a lock that other threads would see.
+void InitializeNvtx() {
+  [[maybe_unused]] static const bool once = (nvtxInitialize(nullptr), true);
+}
 void PushRange(const std::string& name) {
+  InitializeNvtx();
   nvtxRangePushA(name.c_str());
 }
 void PopRange() {
+  InitializeNvtx();
   nvtxRangePop();
 }
 #else

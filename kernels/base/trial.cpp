@@ -1,7 +1,5 @@
 #include "kernels/base/trial.h"
 
-#include <condition_variable>
-#include <mutex>
 #include <utility>
 
 #include "kernels/base/check.h"
@@ -10,11 +8,9 @@ namespace deeper {
 
 Trial::Trial(std::string what, std::chrono::milliseconds limit) : what_(std::move(what)) {
   SetCheckContext(&what_);
-  timer_ = std::jthread([this, limit](const std::stop_token& stop) {
-    std::mutex mutex;
-    std::unique_lock lock(mutex);
-    std::condition_variable_any stopped;
-    if (stopped.wait_for(lock, stop, limit, [&] { return stop.stop_requested(); })) return;
+  timer_ = std::jthread([this, limit] {
+    std::unique_lock lock(mutex_);
+    if (ended_.wait_for(lock, limit, [this] { return has_ended_; })) return;
     SetCheckContext(&what_);  // of this thread
     CheckFailed(__FILE__, __LINE__, "work on trial ends",
                 "it did not within " + std::to_string(limit.count()) + " ms");
@@ -23,6 +19,11 @@ Trial::Trial(std::string what, std::chrono::milliseconds limit) : what_(std::mov
 
 Trial::~Trial() {
   SetCheckContext(nullptr);
+  {
+    std::scoped_lock lock(mutex_);
+    has_ended_ = true;
+  }
+  ended_.notify_one();
 }
 
 }  // namespace deeper

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <string>
 #include <thread>
 
@@ -22,6 +24,10 @@ class Trial {
 
  private:
   const std::string what_;
+  // Not the stop token of the thread: a wait for one returns false if the stop comes just before the wait.
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  bool has_ended_ = false;
   std::jthread timer_;
 };
 

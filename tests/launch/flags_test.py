@@ -31,15 +31,16 @@ WRITES_FILE, WRITES_DIRECTORY = "name of a file to write", "name of a directory 
 NAME, NUMBERS = "name of a part of the input", "list of numbers"
 TEXTS = {"input": READS, "data": READS, "val_data": READS, "checkpoint": READS, "init_from": READS, "calibration": READS,
          "classes": READS, "freeze": NAME, "lr_scale": NAME,
-         "metrics_out": WRITES_FILE, "logits_out": WRITES_FILE, "trace": WRITES_FILE, "json": WRITES_FILE, "profile": WRITES_FILE,
-         "output": WRITES_FILE, "pack output": WRITES_DIRECTORY, "checkpoint reshard output": WRITES_DIRECTORY, "tensorboard": WRITES_DIRECTORY,
+         "metrics_out": WRITES_FILE, "logits_out": WRITES_FILE, "report": WRITES_FILE, "trace": WRITES_FILE, "json": WRITES_FILE,
+         "profile": WRITES_FILE, "output": WRITES_FILE, "pack output": WRITES_DIRECTORY, "checkpoint reshard output": WRITES_DIRECTORY,
+         "tensorboard": WRITES_DIRECTORY,
          "checkpoint_dir": WRITES_DIRECTORY, "stage_dir": WRITES_DIRECTORY, "dir": WRITES_DIRECTORY,
          "root": NAME, "split": NAME, "train_split": NAME, "val_split": NAME, "resume": NAME, "op": NAME, "collective": NAME, "mpirun": NAME,
          "mean": NUMBERS, "std": NUMBERS, "ranks": NUMBERS, "predict": NUMBERS}
 # On a CPU, --plan_cache has no effect, as its help says.
 WITHOUT_EFFECT = {"plan_cache"}
-EMPTY_IS_NONE = {"classes", "freeze", "lr_scale", "val_data", "init_from", "verify checkpoint", "calibration", "metrics_out", "logits_out", "trace",
-                 "root", "json", "tensorboard", "checkpoint_dir", "stage_dir", "mean", "std", "profile", "predict"}
+EMPTY_IS_NONE = {"classes", "report", "freeze", "lr_scale", "val_data", "init_from", "verify checkpoint", "calibration", "metrics_out", "logits_out",
+                 "trace", "root", "json", "tensorboard", "checkpoint_dir", "stage_dir", "mean", "std", "profile", "predict"}
 NEW_NAMES = {"word", "nan", "bytes"}
 ACCEPTED = {READS: set(), NAME: set(), NUMBERS: set(), WRITES_FILE: NEW_NAMES | {"file"}, WRITES_DIRECTORY: NEW_NAMES | {"missing", "directory"}}
 MAKES_ITS_DIRECTORY = {"metrics_out", "trace"}
