@@ -14,16 +14,12 @@ namespace {
 
 #ifdef DEEPER_CUDA
 constexpr bool kNvtx = true;
-// NVTX initializes itself in the first call of any thread, without a lock that other threads would see.
-void InitializeNvtx() {
-  [[maybe_unused]] static const bool once = (nvtxInitialize(nullptr), true);
-}
 void PushRange(const std::string& name) {
-  InitializeNvtx();
+  // Otherwise NVTX initializes itself in the first call of any thread, without a lock that other threads see.
+  [[maybe_unused]] static const bool initialized = (nvtxInitialize(nullptr), true);
   nvtxRangePushA(name.c_str());
 }
 void PopRange() {
-  InitializeNvtx();
   nvtxRangePop();
 }
 #else

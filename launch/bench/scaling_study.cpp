@@ -144,11 +144,14 @@ std::map<std::string, double> Summarize(const std::vector<ordered_json>& windows
   return run;
 }
 
-// The value of the last `--name=value` of the flags of train; empty: there is none.
+// The value of the last `--name=value` or `--name value` of the flags of train; empty: there is none.
 std::string FlagValue(const std::vector<std::string>& flags, absl::string_view name) {
   std::string value;
-  for (absl::string_view flag : flags)
+  for (size_t i = 0; i < flags.size(); ++i) {
+    absl::string_view flag = flags[i];
     if (absl::ConsumePrefix(&flag, absl::StrCat("--", name, "="))) value = std::string(flag);
+    if (flag == absl::StrCat("--", name) && i + 1 < flags.size()) value = flags[i + 1];
+  }
   return value;
 }
 

@@ -60,8 +60,7 @@ inline constexpr MetricField kMetricFields[] = {
      "Time that rank 0 waited for slower ranks: the rest of the wait for the gradients."},
     {"step", "step_ms", "ms",
      "From step to step by the clock: waiting for data, compute, communication, waiting for slower ranks, "
-     "and "
-     "what happens between steps: control messages, logs, evaluations, waiting for saves."},
+     "and what happens between steps: control messages, logs, evaluations, waiting for saves."},
     {"step", "compute_jitter", "fraction",
      "Standard deviation of compute_ms from step to step, over its mean, on the average rank."},
     {"step", "compute_spread", "fraction",
