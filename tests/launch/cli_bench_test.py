@@ -111,7 +111,7 @@ class Bench(Cli):
         (self.dir / "scaling.json").write_text(result.stdout)
         calibration = f"--calibration={self.dir}/scaling.json"
         again = run(*scaling, calibration, "--ranks=2", "--batch=2", "--rounds=2", "--kind=weak", "--", "--synthetic", "--num_classes=10", *MODEL,
-                    f"--checkpoint_dir={self.dir}/saved", "--checkpoint_every=1")
+                    "--checkpoint_dir", f"{self.dir}/saved", "--checkpoint_every=1")
         self.assertEqual(again.returncode, 0, again.stderr)
         self.assertEqual(list((self.dir / "saved").iterdir()), [])  # no run resumed another one
         held = json.loads(again.stdout)
