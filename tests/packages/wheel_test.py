@@ -39,6 +39,8 @@ class Wheel(unittest.TestCase):
         cls.addClassCleanup(temporary.cleanup)
         cls.dir = pathlib.Path(temporary.name)
         made = run(PYTHON, ROOT / "launch/deploy/wheel", BUILD, cls.dir / "dist")
+        if "only builds on Debian 12" in made.stderr:
+            raise unittest.SkipTest(made.stderr.strip())
         assert made.returncode == 0, made.stderr
         cls.wheel = pathlib.Path(made.stdout.strip())
         cls.venv = cls.install("venv")
