@@ -278,12 +278,7 @@ def network(interface):
     if interface is None:
         return []
     subnets = ",".join(map(subnet, interface.split(",")))
-    line = ["--mca", "btl_tcp_if_include", subnets, "--mca", "oob_tcp_if_include", subnets]
-    if "NCCL_SOCKET_IFNAME" not in os.environ:
-        line += ["-x", f"NCCL_SOCKET_IFNAME=={interface}"]  # the second = means exactly this name, not names that begin with it
-    if "UCX_NET_DEVICES" not in os.environ and not os.path.isdir("/sys/class/infiniband"):  # UCX finds InfiniBand on its own
-        line += ["-x", f"UCX_NET_DEVICES={interface}"]
-    return line
+    return ["--mca", "btl_tcp_if_include", subnets, "--mca", "oob_tcp_if_include", subnets]  # deeper gives NCCL and UCX the same network
 
 
 def to_other_hosts(options):

@@ -1,8 +1,20 @@
 #include "comm/mpi/launcher.h"
 
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdlib>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
@@ -26,6 +38,34 @@ constexpr Launcher kLaunchers[] = {
     {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID",
      "use `srun --mpi=pmix` (`srun --mpi=list` shows whether this Slurm has it), or deeper-run or mpirun in "
      "the job; for a single process, pass --ntasks=1 to srun"}};
+
+// Whether an IPv4 address belongs to a subnet like "10.0.0.0/24".
+bool IsWithin(in_addr address, const std::string& subnet) {
+  const std::pair<std::string, std::string> parts = absl::StrSplit(subnet, absl::MaxSplits('/', 1));
+  in_addr base = {};
+  int bits = 0;
+  if (inet_pton(AF_INET, parts.first.c_str(), &base) != 1 || !absl::SimpleAtoi(parts.second, &bits) ||
+      bits < 0 || bits > 32)
+    return false;
+  const uint32_t mask = bits == 0 ? 0 : ~uint32_t{0} << (32 - bits);
+  return ((ntohl(address.s_addr) ^ ntohl(base.s_addr)) & mask) == 0;
+}
+
+// The interfaces of this host with an IPv4 address that `selected` names or contains.
+std::vector<std::string> InterfacesOf(const std::vector<std::string>& selected) {
+  std::vector<std::string> names;
+  ifaddrs* all = nullptr;
+  if (getifaddrs(&all) != 0) return names;
+  for (const ifaddrs* it = all; it != nullptr; it = it->ifa_next) {
+    if (it->ifa_addr == nullptr || it->ifa_addr->sa_family != AF_INET) continue;
+    const in_addr address = reinterpret_cast<const sockaddr_in*>(it->ifa_addr)->sin_addr;
+    const bool chosen = std::ranges::any_of(
+        selected, [&](const std::string& item) { return item == it->ifa_name || IsWithin(address, item); });
+    if (chosen && std::ranges::find(names, it->ifa_name) == names.end()) names.emplace_back(it->ifa_name);
+  }
+  freeifaddrs(all);
+  return names;
+}
 
 }  // namespace
 
@@ -51,6 +91,17 @@ absl::Status CheckLaunch(int ranks) {
     return WithExitCode(refusal, ExitCode::kUsage);
   }
   return absl::OkStatus();
+}
+
+void ShareNetworkOfMpi() {
+  const char* const selected = std::getenv("OMPI_MCA_btl_tcp_if_include");
+  if (selected == nullptr) return;
+  const std::vector<std::string> names = InterfacesOf(absl::StrSplit(selected, ','));
+  if (names.empty()) return;  // MPI reports it
+  const std::string list = absl::StrJoin(names, ",");
+  // The = means exactly these names, not names that begin with them.
+  setenv("NCCL_SOCKET_IFNAME", absl::StrCat("=", list).c_str(), /*overwrite=*/0);
+  if (access("/sys/class/infiniband", F_OK) != 0) setenv("UCX_NET_DEVICES", list.c_str(), /*overwrite=*/0);
 }
 
 }  // namespace deeper

@@ -14,4 +14,10 @@ bool LaunchedByMpi();
 // Only the first process has a message, for the user; the others have an empty one.
 absl::Status CheckLaunch(int ranks);
 
+// Call before MPI_Init. The interfaces of this host that OMPI_MCA_btl_tcp_if_include selects, by name or by
+// subnet ("10.0.0.0/24"), become those of NCCL (NCCL_SOCKET_IFNAME) and, without InfiniBand, of UCX
+// (UCX_NET_DEVICES), unless these variables are set. Each rank does so, because interfaces of other hosts may
+// have other names.
+void ShareNetworkOfMpi();
+
 }  // namespace deeper

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "comm/mpi/launcher.h"
 #include "comm/mpi/mpi_collectives.h"
 #include "comm/mpi/mpi_library.h"
 #include "comm/mpi/progress_thread.h"
@@ -245,6 +246,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(size_t max_ele
   // binomial tree through rank 0 by default, which took 1.2 to 2.5 times as long from 4 MB on. Keeps an
   // algorithm set by the user. Small reductions do not use it: see StartSmallReduction.
   setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "1", /*overwrite=*/0);
+  ShareNetworkOfMpi();
   int provided = MPI_THREAD_SINGLE;
   if (const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
       code != MPI_SUCCESS)

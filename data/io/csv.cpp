@@ -1,5 +1,6 @@
 #include "data/io/csv.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 

@@ -1,6 +1,7 @@
 // Parses comma-separated values as RFC 4180 describes them, and as Excel, pandas and Python write them.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iterator>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -64,7 +65,7 @@ absl::StatusOr<DevkitFiles> FromFolder(const std::string& path) {
 }
 
 // The value of field `name` of structure `i`; an empty array if there is no such field.
-const MatArray& Field(const MatArray& structs, size_t i, const std::string& name) {
+const MatArray& Field(const MatArray& structs, size_t i, std::string_view name) {
   static const MatArray kNone;
   const auto found = std::find(structs.fields.begin(), structs.fields.end(), name);
   const size_t f = static_cast<size_t>(found - structs.fields.begin()), fields = structs.fields.size();

@@ -83,7 +83,14 @@ size_t CgroupAvailable(const CgroupMemory& v) {
   return available;
 }
 
-const char* NameOfIsa(dnnl::cpu_isa isa) {
+// The values of dnnl::cpu_isa are bit sets. An extension contains the bits of its base instruction set.
+bool Has(dnnl::cpu_isa wanted) {
+  const auto bits = static_cast<unsigned>(wanted);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;
+}
+
+// The first of these that the processor has. Later versions of oneDNN know more instruction sets.
+const char* NameOfIsa() {
   using Isa = dnnl::cpu_isa;
   constexpr std::pair<Isa, const char*> kNames[] = {
       {Isa::avx512_core_amx, "AVX-512 with AMX"},
@@ -96,7 +103,7 @@ const char* NameOfIsa(dnnl::cpu_isa isa) {
       {Isa::sse41, "SSE4.1"},
   };
   for (const auto& [known, name] : kNames) {
-    if (known == isa) return name;
+    if (Has(known)) return name;
   }
   return "unknown instruction set";
 }
@@ -112,7 +119,7 @@ class CpuDevice final : public Device {
   std::string Describe() const override {
     const std::string model = FindField("/proc/cpuinfo", "model name");
     return (model.empty() ? "CPU" : model) + ", " + std::to_string(threads_) +
-           (threads_ == 1 ? " thread, " : " threads, ") + NameOfIsa(dnnl::get_effective_cpu_isa());
+           (threads_ == 1 ? " thread, " : " threads, ") + NameOfIsa();
   }
   int64_t channel_block(DType dtype) const override {
     const bool nhwc = layout_ == CpuLayout::kAuto
@@ -147,12 +154,6 @@ class CpuDevice final : public Device {
   }
 
  private:
-  // The values of dnnl::cpu_isa are bit sets. An extension contains the bits of its base instruction set.
-  static bool Has(dnnl::cpu_isa wanted) {
-    const auto bits = static_cast<unsigned>(wanted);
-    return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;
-  }
-
   int threads_;
   CpuLayout layout_;
   CpuProfile profile_;

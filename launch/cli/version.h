@@ -11,7 +11,7 @@ namespace deeper {
 // libraries as loaded. CUDA: the toolkit of the build; absent in a build for CPUs.
 nlohmann::ordered_json Versions();
 
-// "deeper 0.1.0 (2da555b), GCC 12.2.0, oneDNN 2.6.3, ...", for `deeper --version`.
+// "deeper 0.2.0 (2da555b), GCC 12.2.0, oneDNN 2.6.3, ...", for `deeper --version`.
 std::string VersionLine();
 
 }  // namespace deeper

@@ -25,6 +25,7 @@
 #include "trainer/scaling/probes.h"
 #include "trainer/scaling/scaling_model.h"
 #include "trainer/scaling/statistics.h"
+#include "trainer/scaling/streams.h"
 
 namespace deeper {
 namespace {
@@ -37,7 +38,8 @@ constexpr CommandText kText = {
     .operands = "",
     .details =
         R"(Run it under mpirun before an expensive job, on the ranks that the job will have. In less than a
-minute it measures latency and bandwidth of each link of the ring of ranks, one at a time, and of all-reduces;
+minute it measures latency and bandwidth of each link of the ring of ranks, one at a time, of several TCP
+connections at once between hosts, and of all-reduces;
 the throughput of the loader; space and locks of the directory for checkpoints; the offset between clocks; and
 a few training steps. It reports links far below the bandwidth of their interface, and links and ranks that
 are much slower than the others. Then it predicts the throughput, and names what bounds it and what to change.
@@ -98,7 +100,10 @@ class DoctorCommand final : public Command {
     RankHealth mine;
     DescribeRank(device, mine);
     MeasureClockSkew(comm, mine);
-    if (comm.size() > 1) MeasureLink(comm, mine);
+    if (comm.size() > 1) {
+      MeasureLink(comm, mine);
+      MeasureStreams(comm, mine);
+    }
     if (!config_.checkpoint_dir.empty()) {
       RETURN_IF_ERROR(ExamineDirectory(config_.checkpoint_dir, comm, mine));
     }
@@ -198,7 +203,7 @@ class DoctorCommand final : public Command {
       absl::StrAppend(&out, FormatTable("rrr", rows), "\n");
     }
     absl::StrAppend(
-        &out, Row("hosts", HostsText()),
+        &out, Row("hosts", HostsText()), StreamsRow(),
         Row("step", absl::StrFormat("%d images per rank: %.1f ms measured, %.1f ms predicted", batch_,
                                     measured_step_ms_, prediction_.step_ms)),
         Row("", absl::StrFormat("%.1f ms computing + %.1f communication + %.1f data + %.1f slower ranks",
@@ -287,6 +292,18 @@ class DoctorCommand final : public Command {
                            most == 1 ? "" : "s", std::ranges::min(shared) / 1e9);
   }
 
+  // Empty with one host, and where no connection was possible.
+  std::string StreamsRow() const {
+    double least = 0;  // bytes/s
+    for (const RankHealth& rank : ranks_) {
+      const double streams = rank.streams_bytes_per_second;
+      if (streams > 0) least = least == 0 ? streams : std::min(least, streams);
+    }
+    if (least == 0) return "";
+    return Row("network", absl::StrFormat("%d TCP connections at once give at least %.1f MB/s between hosts",
+                                          kStreams, least / 1e6));
+  }
+
   ordered_json Json(bool fit) const {
     ordered_json ranks = ordered_json::array(), findings = ordered_json::array(),
                  all_reduces = ordered_json::array();
@@ -300,6 +317,7 @@ class DoctorCommand final : public Command {
                        {"nominal_bytes_per_second", rank.nominal_bytes_per_second},
                        {"link_latency_us", rank.link_latency_us},
                        {"link_bytes_per_second", rank.link_bytes_per_second},
+                       {"streams_bytes_per_second", rank.streams_bytes_per_second},
                        {"compute_ms", rank.compute_ms},
                        {"data_images_per_second", rank.data_images_per_second},
                        {"clock_skew_seconds", rank.clock_skew_seconds},

@@ -161,13 +161,12 @@ class DryRun(Launch):
         line, reasons = self.line("--hosts=192.0.2.77:1", NCCL_DEBUG="INFO")
         # Other hosts may give the interface another name. MPI knows it by its subnet.
         subnet = r"[\d.]+/\d+"
-        name = re.search(rf"--mca btl_tcp_if_include ({subnet}) --mca oob_tcp_if_include \1 -x NCCL_SOCKET_IFNAME==(\S+) ", line)
-        self.assertIsNotNone(name, line)
-        self.assertIn(f"network: {name[2]}: the route to 192.0.2.77", reasons)
+        self.assertRegex(line, rf"--mca btl_tcp_if_include ({subnet}) --mca oob_tcp_if_include \1 ")
+        self.assertRegex(reasons, r"network: \S+: the route to 192.0.2.77")
         self.assertIn("-x NCCL_DEBUG", line)
         self.assertIn("-x CUDA_VISIBLE_DEVICES", self.line("--hosts=192.0.2.77:1", CUDA_VISIBLE_DEVICES="1,3")[0])
         self.assertNotIn("NCCL", self.line("-n", "1", NCCL_DEBUG="INFO")[0])
-        self.assertNotIn("IFNAME==", self.line("--hosts=192.0.2.77:1", NCCL_SOCKET_IFNAME="ib0")[0])
+        self.assertIn("-x NCCL_SOCKET_IFNAME", self.line("--hosts=192.0.2.77:1", NCCL_SOCKET_IFNAME="ib0")[0])
 
 
 class Mistakes(Launch):

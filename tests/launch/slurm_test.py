@@ -54,8 +54,8 @@ PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF
 """
 
 
-class Slurm(Launch):
-    """A run of 1 to 2 ranks, a rank on each node."""
+class Cluster(Launch):
+    """A Slurm of two nodes, for runs of 1 to 2 ranks, a rank on each node."""
 
     def setUp(self):
         super().setUp()
@@ -118,6 +118,8 @@ class Slurm(Launch):
             if time.monotonic() > end:
                 self.fail(self.slurm("scontrol", "show", "job") + self.slurm("sinfo") + self.output())
 
+
+class Slurm(Cluster):
     def test_srun_without_pmi_starts_no_separate_trainings(self):
         result = self.srun("--mpi=none", "deeper", *TRAIN)
         self.assertEqual(result.returncode, USAGE, result.stderr)
@@ -195,7 +197,7 @@ class Slurm(Launch):
 
 
 if os.environ.get("DEEPER_LONG_TESTS"):
-    class LongSlurm(Slurm):
+    class LongSlurm(Cluster):
         def test_a_real_time_limit(self):
             """Slurm sends the signal up to a minute before the limit of one minute."""
             job = self.submit("srun", "--checkpoint_every=1000000", "--checkpoint_minutes=0", "--log_every=1", "--max_steps=1000000",
@@ -208,8 +210,9 @@ if os.environ.get("DEEPER_LONG_TESTS"):
             job = self.submit("srun", "--checkpoint_every=20", "--log_every=1", "--max_steps=1000000",
                               options=("--nodes=1", "--time=10", "--nodelist=n2"))
             self.wait_for(lambda: newest(self.dir / "run") > 0)
-            self.slurm("scontrol", "update", f"jobid={job}", "reqnodelist=")
             self.hosts.lose("n2")
+            self.wait_for(lambda: self.state(job) == "PENDING")
+            self.slurm("scontrol", "update", f"jobid={job}", "reqnodelist=")  # Slurm does not change it while the job runs
             self.wait_for(lambda: " steps done, next is batch" in self.output(), 180)
             self.assertIn("Restarts=1", self.slurm("scontrol", "show", "job", job))
 

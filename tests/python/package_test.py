@@ -19,8 +19,9 @@ class Package(unittest.TestCase):
             # Debian's setuptools, so that nothing is downloaded.
             subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--no-deps", "--no-build-isolation",
                             "--target", target, copy], check=True)
-            version = re.search(r"project\(\w+\s+VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text())[1]
-            self.assertTrue((target / f"deeper-{version}.dist-info").is_dir(), "the version is that of CMakeLists.txt")
+            program = subprocess.run([sys.argv[1], "--version"], check=True, capture_output=True, text=True).stdout
+            version = re.match(r"deeper (\S+) ", program)[1]
+            self.assertTrue((target / f"deeper-{version}.dist-info").is_dir(), "the version is that of the program")
             self.assertTrue((target / "deeper/py.typed").exists())
 
             def output(*command):

@@ -95,7 +95,12 @@ void TrainSetup::Announce() {
   }
   if (gradient_sum == GradientSum::kTree && !IsElastic(config))
     row("gradients", "summed within nodes first, then between nodes");
-  if (config.sync_bn) row("batch norm", "statistics over the forward passes of all ranks");
+  if (params->statistics_elements() > 0) {
+    row("batch norm",
+        config.sync_bn
+            ? "statistics over the forward passes of all ranks"
+            : absl::StrFormat("statistics over a forward pass of each rank: %d images", net->options().rows));
+  }
   const auto mib = [](int64_t elements) { return static_cast<double>(elements) * sizeof(float) / (1 << 20); };
   row("optimizer",
       absl::StrFormat("%s, %.1f MiB of %s per rank%s", config.optimizer,

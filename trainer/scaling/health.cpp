@@ -53,6 +53,12 @@ std::string LinkName(const std::vector<RankHealth>& ranks, size_t rank) {
                          ranks[rank].link_bytes_per_second / 1e6, ranks[rank].link_latency_us);
 }
 
+// "8 TCP connections at once give 1170.0 MB/s"
+std::string StreamsText(const RankHealth& rank) {
+  return absl::StrFormat("%d TCP connections at once give %.1f MB/s", kStreams,
+                         rank.streams_bytes_per_second / 1e6);
+}
+
 // Compares links with the nominal speed of their interfaces, and with other links of the same kind.
 void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector<Finding>& findings) {
   std::vector<size_t> links;
@@ -67,13 +73,18 @@ void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector
     const RankHealth &to = ranks[links[i]], &from = ranks[Before(ranks, links[i])];
     const RankHealth& slower = to.nominal_bytes_per_second < from.nominal_bytes_per_second ? to : from;
     const double nominal = across ? slower.nominal_bytes_per_second : 0;
-    if (to.link_bytes_per_second < std::min(kLeastOfNominal * nominal, kMostOfOneStream)) {
+    const double streams = across ? to.streams_bytes_per_second : 0;
+    const std::string name =
+        absl::StrCat(LinkName(ranks, links[i]), streams > 0 ? absl::StrCat(", and ", StreamsText(to)) : "");
+    if (to.link_bytes_per_second < std::min(kLeastOfNominal * nominal, kMostOfOneStream) ||
+        (streams > 0 && streams < kLeastOfNominal * nominal)) {
       findings.push_back(
           {false, ExitCode::kCommunication,
-           absl::StrFormat("%s, %.1f %% of the %.0f MB/s that %s of %s reports: look for a throttled, shared "
-                           "or wrong interface, and select one with --mca btl_tcp_if_include",
-                           LinkName(ranks, links[i]), 100 * to.link_bytes_per_second / nominal, nominal / 1e6,
-                           slower.network, slower.host)});
+           absl::StrFormat(
+               "%s, at most %.1f %% of the %.0f MB/s that %s of %s reports: look for a throttled, "
+               "shared or wrong interface, and select one with --mca btl_tcp_if_include",
+               name, 100 * std::max(to.link_bytes_per_second, streams) / nominal, nominal / 1e6,
+               slower.network, slower.host)});
     } else if (std::find(found.slow.begin(), found.slow.end(), i) != found.slow.end()) {
       findings.push_back({false, ExitCode::kCommunication,
                           absl::StrFormat("%s, while the median link gives %.1f MB/s: exclude that host, or "
@@ -81,6 +92,24 @@ void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector
                                           LinkName(ranks, links[i]), 1e-6 / found.median)});
     }
   }
+}
+
+// Only of the slowest link, since all links usually have the same transport.
+void ExamineStreams(const std::vector<RankHealth>& ranks, std::vector<Finding>& findings) {
+  size_t worst = ranks.size();
+  double most = kWorthwhileStreams;
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    const RankHealth& to = ranks[rank];
+    if (to.link_bytes_per_second == 0 || !CrossesHosts(ranks, rank)) continue;
+    const double gain = to.streams_bytes_per_second / to.link_bytes_per_second;
+    if (gain > most) most = gain, worst = rank;
+  }
+  if (worst == ranks.size()) return;
+  findings.push_back(
+      {true, ExitCode::kDone,
+       absl::StrFormat("%s, but %s: let MPI use several connections (--mca btl_tcp_links 4), and NCCL "
+                       "(NCCL_SOCKET_NTHREADS=4, NCCL_NSOCKS_PERTHREAD=2) if it uses TCP",
+                       LinkName(ranks, worst), StreamsText(ranks[worst]))});
 }
 
 // cost(rank): larger is worse; 0: not known; ignored up to `bearable`. text(rank, median cost).
@@ -167,6 +196,7 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWant
       },
       findings);
   ExamineCheckpoints(ranks, wants.checkpoint_bytes, findings);
+  ExamineStreams(ranks, findings);
   ExamineSharedMemory(ranks, findings);
   ExamineClocks(ranks, findings);
   return findings;

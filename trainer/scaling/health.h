@@ -18,6 +18,7 @@ struct RankHealth {
   double nominal_bytes_per_second = 0;  // of that interface
   double link_latency_us = 0;           // from the rank before this one, in a ring
   double link_bytes_per_second = 0;     // likewise
+  double streams_bytes_per_second = 0;  // likewise, by several TCP connections (streams.h)
   double compute_ms = 0;                // of a training step, without waiting
   double data_images_per_second = 0;    // of its loader while all others load too
   double clock_skew_seconds = 0;        // against rank 0
@@ -39,10 +40,13 @@ struct Finding {
 // if there are enough figures, by three deviations. 1.4826 times their median distance from the median
 // estimates the standard deviation of normal ones (Rousseeuw and Croux 1993).
 inline constexpr double kSlower = 1.25, kSlowerLink = 2;
-// A link between hosts should give this fraction of the nominal speed of the slower interface. But one rank
-// at a time sends, often over one TCP connection, which no interface beyond 40 Gbit/s makes faster: not more
-// than kMostOfOneStream bytes/s are expected of it.
+// A link between hosts should give this fraction of the nominal speed of the slower interface, and so should
+// several TCP connections at once. But of a link, where one rank sends, often over one TCP connection, which
+// no interface beyond 40 Gbit/s makes faster, not more than kMostOfOneStream bytes/s are expected.
 inline constexpr double kLeastOfNominal = 0.25, kMostOfOneStream = 1.25e9;
+inline constexpr int kStreams = 8;  // TCP connections at once
+// If they are faster than a link by this factor, several connections are advised.
+inline constexpr double kWorthwhileStreams = 2;
 // Ranks of one host exchange data in /dev/shm. Docker gives a container 64 MiB.
 inline constexpr double kLeastSharedMemory = 512 << 20;
 // With larger skews, log lines of several hosts are misleading.

@@ -105,7 +105,7 @@ struct Slowness {
 // [step]. Log-normal (Box and Muller 1958). Over all ranks and steps the mean is 1.
 std::vector<Slowness> DrawSlowness(const Cluster& cluster, int ranks) {
   std::vector<Slowness> steps(kSteps);
-  const double deviation = std::hypot(cluster.jitter, cluster.spread);
+  const double deviation = std::sqrt(cluster.jitter * cluster.jitter + cluster.spread * cluster.spread);
   if (deviation == 0) return steps;
   double mean = 0;
   for (uint32_t i = 0; i < kSteps; ++i) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <map>
@@ -46,6 +47,33 @@ TEST(CheckLaunch, RefusesSeparateJobsOnce) {
   EXPECT_THAT(Message(Check(1, {{"PMI_SIZE", "4"}, {"PMI_RANK", "0"}})), HasSubstr("PMI_SIZE=4"));
   EXPECT_THAT(Message(Check(1, {{"OMPI_COMM_WORLD_SIZE", "2"}, {"OMPI_COMM_WORLD_RANK", "0"}})),
               HasSubstr("another MPI library"));
+}
+
+// NCCL's interfaces if MPI uses these.
+std::string InterfacesWith(const char* of_mpi, const char* of_nccl = nullptr) {
+  for (const char* name : {"NCCL_SOCKET_IFNAME", "UCX_NET_DEVICES"}) unsetenv(name);
+  setenv("OMPI_MCA_btl_tcp_if_include", of_mpi, /*overwrite=*/1);
+  if (of_nccl != nullptr) setenv("NCCL_SOCKET_IFNAME", of_nccl, /*overwrite=*/1);
+  ShareNetworkOfMpi();
+  unsetenv("OMPI_MCA_btl_tcp_if_include");
+  const char* const chosen = std::getenv("NCCL_SOCKET_IFNAME");
+  return chosen == nullptr ? "" : chosen;
+}
+
+TEST(ShareNetworkOfMpi, KnowsNamesAndSubnets) {
+  EXPECT_EQ(InterfacesWith("lo"), "=lo");
+  if (access("/sys/class/infiniband", F_OK) != 0) {
+    EXPECT_STREQ(std::getenv("UCX_NET_DEVICES"), "lo");
+  }
+  EXPECT_EQ(InterfacesWith("127.0.0.0/8"), "=lo");
+  EXPECT_EQ(InterfacesWith("203.0.113.0/24,127.0.0.1/32"), "=lo");
+  EXPECT_EQ(InterfacesWith("127.0.0.2/32"), "");
+  EXPECT_EQ(InterfacesWith("203.0.113.0/24"), "");
+  EXPECT_EQ(InterfacesWith("127.0.0.0/33,127.0.0.0/x,,l"), "");
+}
+
+TEST(ShareNetworkOfMpi, KeepsWhatTheUserSet) {
+  EXPECT_EQ(InterfacesWith("lo", "ib0"), "ib0");
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ namespace deeper {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class CpuDeviceTest : public ::testing::Test {
  protected:
@@ -20,6 +21,7 @@ class CpuDeviceTest : public ::testing::Test {
 
 TEST_F(CpuDeviceTest, SetsAndDescribesItsThreads) {
   EXPECT_THAT(MakeCpuDevice(3)->Describe(), HasSubstr(", 3 threads, "));
+  EXPECT_THAT(MakeCpuDevice(3)->Describe(), Not(HasSubstr("unknown"))) << "the instruction set";
   EXPECT_EQ(omp_get_max_threads(), 3);
   EXPECT_THAT(MakeCpuDevice(1)->Describe(), HasSubstr(", 1 thread, "));
   EXPECT_EQ(omp_get_max_threads(), 1);

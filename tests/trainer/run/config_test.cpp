@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 #include <set>
+#include <string_view>
 
 #include "trainer/run/inputs.h"
 
@@ -114,7 +115,7 @@ TEST(ValidateTest, EachMistakeIsNamed) {
 }
 
 // The flag of this name.
-const Flag& Named(const std::vector<FlagGroup>& groups, const std::string& name) {
+const Flag& Named(const std::vector<FlagGroup>& groups, std::string_view name) {
   for (const FlagGroup& group : groups) {
     for (const Flag& flag : group.flags) {
       if (flag.name == name) return flag;

@@ -65,6 +65,28 @@ TEST(Health, ExpectsNoMoreOfOneStreamThanItCanGive) {
   EXPECT_THAT(TheFinding(ranks).text, HasSubstr("2.0 % of the 50000 MB/s"));
 }
 
+TEST(Health, ExpectsAllOfTheNetworkOfSeveralStreams) {
+  std::vector<RankHealth> ranks = Healthy();
+  for (RankHealth& rank : ranks) rank.nominal_bytes_per_second = 50e9;
+  for (const size_t i : {0, 2, 4, 6}) {
+    ranks[i].link_bytes_per_second = 10e9;
+    ranks[i].streams_bytes_per_second = 13e9;
+  }
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+  ranks[4].streams_bytes_per_second = 12e9;
+  Finding finding = TheFinding(ranks);
+  EXPECT_FALSE(finding.fit);
+  EXPECT_THAT(finding.text,
+              HasSubstr("8 TCP connections at once give 12000.0 MB/s, at most 24.0 % of the 50000"));
+  ranks[4].streams_bytes_per_second = 0;  // a firewall lets none pass
+  EXPECT_TRUE(Examine(ranks, kWants).empty());
+  ranks[6].streams_bytes_per_second = 21e9;
+  finding = TheFinding(ranks);
+  EXPECT_TRUE(finding.fit);
+  EXPECT_THAT(finding.text, HasSubstr("to rank 6 (node3) gives 10000.0 MB/s"));
+  EXPECT_THAT(finding.text, HasSubstr("--mca btl_tcp_links 4"));
+}
+
 TEST(Health, NotesHostsWithLittleSharedMemory) {
   std::vector<RankHealth> ranks = Healthy();
   for (RankHealth& rank : ranks) rank.shared_memory_bytes = 8e9;
