@@ -124,7 +124,9 @@ void TrainSetup::Announce() {
                     : config.val_split == RunConfig::kNoSplit
                         ? "none: --val_split=none"
                         : absl::StrFormat("none: there is no split %s", config.val_split));
-  row("length", absl::StrFormat("%d steps, %d per epoch", total_steps, epoch_steps_));
+  row("length",
+      absl::StrFormat("%d steps, %d per epoch%s", total_steps, epoch_steps_,
+                      last_step < total_steps ? absl::StrCat("; stops after step ", last_step) : ""));
   for (const std::string& decision : decisions_) row("resume", decision);
   row("flags", FlagsThatDiffer(config));
 }

@@ -111,6 +111,7 @@ struct RunConfig {
   int64_t micro_batch = 0;  // rows per forward pass and rank; 0: as many as fit
   int64_t epochs = 0;       // 0: until max_steps
   int64_t max_steps = 0;
+  double stop_at = 0;  // epochs after which this process ends; 0: at the end
   std::string optimizer = "sgd";
   double lr = 0.01;  // for the whole global batch
   ScheduleKind lr_schedule = ScheduleKind::kConstant;

@@ -84,6 +84,10 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
       {"epochs", &c.epochs, "length of the training", Range(0, 1e6, "until --max_steps"), "epochs"},
       {"max_steps", &c.max_steps, "maximum length of the training", Range(0, kAny, "until --epochs"),
        "steps"},
+      {"stop_at", &c.stop_at,
+       "evaluate, save and end this command here; the schedule stays that of the whole length, and the next "
+       "command resumes, for example with another --image_size",
+       Range(0, 1e6, "at the end"), "epochs"},
       {"optimizer", OneOf(&c.optimizer, OptimizerNames()), "update rule"},
       {"lr", &c.lr, "base learning rate for the global batch, on any number of ranks", Range(kPositive, 1e6)},
       {"lr_schedule", &c.lr_schedule, "schedule of the learning rate"},

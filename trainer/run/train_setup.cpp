@@ -1,6 +1,7 @@
 #include "trainer/run/train_setup.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -131,13 +132,17 @@ absl::Status TrainSetup::PlanSteps() {
   total_steps = by_epochs == 0          ? config.max_steps
                 : config.max_steps == 0 ? by_epochs
                                         : std::min(by_epochs, config.max_steps);
-  if (!config.trace.empty() && config.trace_first > total_steps) {
-    return InvalidArgument("--trace_first=", config.trace_first, ": the run ends at step ", total_steps,
-                           ", so --trace would write nothing");
-  }
   const auto steps_of = [&](double epochs) {
     return static_cast<int64_t>(epochs * static_cast<double>(epoch_steps_));
   };
+  last_step = total_steps;
+  if (config.stop_at > 0)
+    last_step =
+        std::clamp<int64_t>(std::llround(config.stop_at * static_cast<double>(epoch_steps_)), 1, total_steps);
+  if (!config.trace.empty() && config.trace_first > last_step) {
+    return InvalidArgument("--trace_first=", config.trace_first, ": the run ends at step ", last_step,
+                           ", so --trace would write nothing");
+  }
   schedule = {.kind = config.lr_schedule,
               .base_lr = config.lr,
               .warmup_steps = steps_of(config.warmup_epochs),
@@ -333,11 +338,16 @@ absl::StatusOr<bool> TrainSetup::Resume() {
                              : absl::StrCat("none: no checkpoint in ", config.checkpoint_dir));
     return false;
   }
+  const Match match = config.force_resume     ? Match::kForced
+                      : config.image_size > 0 ? Match::kResized
+                                              : Match::kExact;
   ASSIGN_OR_RETURN(LoadedState state,
-                   LoadCheckpoint(choice.path, {0, data_state, model_config, {}},
-                                  config.force_resume ? Match::kForced : Match::kExact, *params, comm));
+                   LoadCheckpoint(choice.path, {0, data_state, model_config, {}}, match, *params, comm));
   for (const std::string& forced : state.warnings)
     decisions_.push_back(absl::StrCat("--force_resume ignores that ", forced));
+  const nlohmann::json &before = state.config["image_size"], &now = model_config["image_size"];
+  if (before != now && match == Match::kResized)
+    decisions_.push_back(absl::StrCat("the image size was ", before.dump(), " and is now ", now.dump()));
   step = state.step;
   data_state = state.data;
   decisions_.push_back(absl::StrCat(choice.path, ": ", step, " steps done, next is batch ", data_state.batch,

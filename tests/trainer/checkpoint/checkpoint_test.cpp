@@ -300,6 +300,21 @@ TEST_F(CheckpointTest, HarmlessDifferencesAreForced) {
               AllOf(HasSubstr("global_batch was"), HasSubstr("model was")));
 }
 
+TEST_F(CheckpointTest, AnotherImageSize) {
+  TrainState saved = ExampleState(1);
+  saved.config["image_size"] = 224;
+  ASSERT_TRUE(SaveCheckpoint(directory_, saved, params_.store(), *single_).ok());
+  TrainState other = saved;
+  other.config["image_size"] = 192;
+  EXPECT_THAT(Message(Load(1, other).status()), HasSubstr("image_size was 224 and is 192"));
+  const absl::StatusOr<LoadedState> resized = Load(1, other, Match::kResized);
+  ASSERT_TRUE(resized.ok()) << resized.status();
+  EXPECT_EQ(resized->config["image_size"], 224);
+  other.config["mean"] = {0.5};
+  EXPECT_THAT(Message(Load(1, other, Match::kResized).status()),
+              AllOf(HasSubstr("mean was"), Not(HasSubstr("image_size"))));
+}
+
 // Tries to save step 2 in a child whose files may not grow beyond `limit` bytes.
 absl::StatusCode SaveWithFileSizeLimit(rlim_t limit, const std::function<absl::Status()>& save) {
   const pid_t child = fork();
