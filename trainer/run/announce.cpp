@@ -39,7 +39,9 @@ std::string DescribeAugmentation(const RunConfig& config) {
   ConfigureTrainingInput(config, options);
   std::string text = NameOf(config.augment);
   if (config.flip == Flip::kAlternate) text += ", alternating flips";
+  if (config.trivial_augment) text += ", trivial_augment";
   for (const auto& [flag, value] : {std::pair{"color_jitter", options.color_jitter},
+                                    {"pca_noise", options.pca_noise},
                                     {"random_erasing", options.random_erasing},
                                     {"mixup", options.mixup},
                                     {"cutmix", options.cutmix},

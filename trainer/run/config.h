@@ -95,7 +95,9 @@ struct RunConfig {
   std::string train_split = "train", val_split = "val";
   Augment augment = Augment::kNone;  // up to kInception
   Flip flip = Flip::kRandom;
-  double color_jitter = -1;             // -1: 0.5 with augment=inception, else 0
+  double color_jitter = -1;  // -1: 0.5 with augment=inception, else 0
+  double pca_noise = 0;      // standard deviation
+  bool trivial_augment = false;
   double random_erasing = 0;            // probability
   double mixup = 0, cutmix = 0;         // alpha; 0: none
   Augment val_preset = Augment::kNone;  // or kTorchvision, kBvlc

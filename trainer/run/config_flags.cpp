@@ -53,6 +53,12 @@ std::vector<Flag> DataFlags(RunConfig& c) {
       {"color_jitter", &c.color_jitter,
        "F: scale brightness, contrast and saturation by random factors between 1 - F and 1 + F",
        Range(0, 1, "0.5 with --augment=inception, else 0", -1)},
+      {"pca_noise", &c.pca_noise,
+       "standard deviation of random steps along the principal components of ImageNet's colours, as AlexNet "
+       "has; usually 0.1",
+       Range(0, 10)},
+      {"trivial_augment", &c.trivial_augment,
+       "change each image by one random operation of random strength: TrivialAugment, wide"},
       {"random_erasing", &c.random_erasing, "probability that a rectangle of an image is erased",
        Range(0, 1)},
       {"mixup", &c.mixup, "alpha of mixup's Beta distribution", Range(0, kMaxMixAlpha, "none")},

@@ -39,6 +39,8 @@ void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options) {
   options.color_jitter = config.color_jitter >= 0                 ? config.color_jitter
                          : options.augment == Augment::kInception ? kHowards
                                                                   : 0;
+  options.pca_noise = config.pca_noise;
+  options.trivial_augment = config.trivial_augment;
   options.random_erasing = config.random_erasing;
   options.mixup = config.mixup;
   options.cutmix = config.cutmix;

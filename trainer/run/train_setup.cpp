@@ -106,6 +106,8 @@ absl::Status TrainSetup::CheckSameGpus() {
 absl::Status TrainSetup::OpenData() {
   ASSIGN_OR_RETURN(train_data, OpenDataset(config, config.data, config.train_split, comm));
   ASSIGN_OR_RETURN(stats_, PixelStatsFor(config, train_data->info()));
+  if (config.pca_noise > 0 && train_data->info().channels != 3)
+    return InvalidArgument("--pca_noise=", config.pca_noise, ": needs colour images, and these are grey");
   if (config.val_split == RunConfig::kNoSplit) return PlanSteps();
 
   const bool val_given = !config.val_data.empty() || config.val_split != RunConfig().val_split;
