@@ -103,5 +103,20 @@ class Parts(Cli):
                    "--image_size=96")
 
 
+class BlurPool(Cli):
+    def test_is_part_of_the_checkpoint(self):
+        saved, exported = self.dir / "blurred", self.dir / "blurred.h5"
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=medium", "--image_size=28", "--aux=false",
+                 f"--checkpoint_dir={saved}"]
+        metrics = self.dir / "blurred.jsonl"
+        self.succeeds(*train, "--blur_pool", "--max_steps=2", f"--metrics_out={metrics}")
+        self.fails(CHECKPOINT, ["blur_pool was true and is false"], *train, "--max_steps=3")
+        self.succeeds("export", f"--checkpoint={saved}", f"--output={exported}")
+        loss = f"loss {events(metrics, 'eval')[-1]['loss']:.4f}"
+        self.assertIn(loss, self.succeeds("eval", f"--data={self.data}", f"--init_from={exported}", "--threads=1"))
+        plain = [*train[:-1], "--val_split=none", "--max_steps=1", f"--init_from={exported}"]
+        self.assertIn("its blur_pool was true, that of this run is false; --blur_pool sets it", " ".join(self.succeeds(*plain).split()))
+
+
 if __name__ == "__main__":
     main()

@@ -46,7 +46,9 @@ absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const
   static const std::set<std::string> kHarmless = {"image_size", "mean", "std", "classes", "elastic"};
   for (const auto& [field, value] : expected.config.items()) {
     if (field == "image_size" && fits && match == Match::kResized) continue;
-    compare(field, saved.config.value(field, nlohmann::json()), value, kHarmless.contains(field));
+    const nlohmann::json missing =
+        field == "blur_pool" ? nlohmann::json(false) : nlohmann::json();  // in 0.1.0
+    compare(field, saved.config.value(field, missing), value, kHarmless.contains(field));
   }
   if (refused.empty()) return forced;
   if (refused.size() == 1 && !fits && refused[0].starts_with("image_size"))

@@ -80,6 +80,7 @@ struct RunConfig {
   int64_t num_classes = 0;  // 0: as many as the dataset has
   int64_t image_size = 0;   // 0: the model's own
   Stem stem = Stem::kDefault;
+  bool blur_pool = false;
   bool aux = true;
   double aux_weight = 0.3;
   bool dropout = true;

@@ -26,6 +26,8 @@ std::vector<Flag> NetworkFlags(RunConfig& c) {
           {"image_size", &c.image_size, "height and width of the network's input",
            Range(0, 65500, "default of the model"), "pixels"},
           {"stem", &c.stem, "first layers of the network"},
+          {"blur_pool", &c.blur_pool,
+           "GoogLeNets: pool with stride 1, and blur with stride 2, in place of pools of stride 2"},
           {"aux", &c.aux, "auxiliary classifiers of the GoogLeNets"},
           {"aux_weight", &c.aux_weight, "weight of the auxiliary losses; the main loss has weight 1",
            Range(0, 1e3)},

@@ -312,7 +312,7 @@ absl::Status TrainSetup::LoadInitialWeights() {
         "start anew: ", absl::StrJoin(classifiers, ", ", name)));
   }
   decisions_.push_back(absl::StrCat("initial weights from ", config.init_from));
-  for (const char* name : {"mean", "std"}) {
+  for (const char* name : {"mean", "std", "stem", "blur_pool"}) {
     if (weights->config.contains(name) && weights->config[name] != model_config[name]) {
       decisions_.push_back(absl::StrCat("its ", name, " was ", weights->config[name].dump(),
                                         ", that of this run is ", model_config[name].dump(), "; --", name,

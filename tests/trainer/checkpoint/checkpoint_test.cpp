@@ -315,6 +315,15 @@ TEST_F(CheckpointTest, AnotherImageSize) {
               AllOf(HasSubstr("mean was"), Not(HasSubstr("image_size"))));
 }
 
+TEST_F(CheckpointTest, WithoutBlurPoolWereThoseOf010) {
+  ASSERT_TRUE(Save(1).ok());
+  TrainState now = ExampleState(1);
+  now.config["blur_pool"] = false;
+  EXPECT_TRUE(Load(1, now).ok());
+  now.config["blur_pool"] = true;
+  EXPECT_THAT(Message(Load(1, now, Match::kForced).status()), HasSubstr("blur_pool was false and is true"));
+}
+
 // Tries to save step 2 in a child whose files may not grow beyond `limit` bytes.
 absl::StatusCode SaveWithFileSizeLimit(rlim_t limit, const std::function<absl::Status()>& save) {
   const pid_t child = fork();
