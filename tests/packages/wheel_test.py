@@ -89,7 +89,7 @@ class Wheel(unittest.TestCase):
 
     def test_python_package(self):
         code = ("import deeper, pathlib\n"
-                f"events = list(deeper.run({TRAIN + ['--log_every=1']}, command=['{self.venv}/bin/deeper']))\n"
+                f"events = list(deeper.run({TRAIN + ['--log_every=1']}))\n"  # `deeper` is not on the PATH
                 "print(pathlib.Path(deeper.__file__).parents[4], [event['step'] for event in events if event['event'] == 'step'])")
         printed = self.check(run(self.venv / "bin/python", "-c", code))
         self.assertEqual(printed.split(None, 1), [str(self.venv), "[1, 2, 3]\n"])
