@@ -183,6 +183,38 @@ struct MaxPool3x3Gradient {
       for (int j = 0; j < N; ++j) AddIfEqual(sum[j], values.v[j], firsts[i].v[j / 4], position, j % 4);
     }
   }
+
+  // The same for a quad of pixels, those of two rows and two columns of which the first are even. Pixel i is
+  // in row i / 2 and column i % 2 of the quad, and `at` counts quads. Only nine pairs of these pixels and
+  // their four windows can be a maximum and its window.
+  DEEPER_HD void AddToQuad(float (&sums)[4][N], const Place& at, int channel) const {
+    static_assert(kStride == 2 && N % 4 == 0);
+    constexpr uint32_t kBytes = 0x01010101u, kNowhere = 0x40404040u;
+    const auto* const first = Computed(argmax + channel);
+    const auto* const from = Computed(dy + channel);
+    const bool below = at.row + 1 < height, right = at.column + 1 < width;  // windows there
+    const bool exists[4] = {true, right, below, right && below};
+    const int window = (at.n * height + at.row) * width + at.column;
+    const int across = right ? 1 : 0, down = below ? width : 0;
+    const int windows[4] = {window, window + across, window + down, window + down + across};
+    Pack<uint32_t, N / 4> firsts[4];
+    Pack<T, N> packs[4];
+    for (int i = 0; i < 4; ++i) {
+      firsts[i] = *reinterpret_cast<const Pack<uint32_t, N / 4>*>(RowAt(first, windows[i], argmax_bytes));
+      packs[i] = LoadPack<T, N>(RowAt(from, windows[i], dy_bytes));
+    }
+    for (int i = 0; i < 4; ++i) {
+      const Pack<float, N> values = Floats(packs[i]);
+      for (uint32_t& word : firsts[i].v) word = exists[i] ? word : kNowhere;
+      for (int pixel = 0; pixel < 4; ++pixel) {
+        const int row = pixel / 2 + 1 - i / 2 * 2, column = pixel % 2 + 1 - i % 2 * 2;  // in the window
+        if (row < 0 || column < 0) continue;
+        const uint32_t position = static_cast<uint32_t>(row * 3 + column) * kBytes;
+        for (int j = 0; j < N; ++j)
+          AddIfEqual(sums[pixel][j], values.v[j], firsts[i].v[j / 4], position, j % 4);
+      }
+    }
+  }
 };
 
 template <class T, int N>

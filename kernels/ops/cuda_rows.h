@@ -62,7 +62,7 @@ inline bool IsRows(const TensorDesc& desc) {
 // Chooses few enough tiles that their partial sums are cheap, and enough tiles to occupy a GPU.
 inline RowTiles TilesOf(const TensorDesc& desc) {
   DEEPER_CHECK(IsRows(desc), desc.shape.ToString());
-  constexpr int64_t kFewestRows = 16, kMostSums = int64_t{1} << 20;
+  constexpr int64_t kFewestRows = 4, kMostSums = int64_t{1} << 20;
   return {desc.shape.n * desc.shape.spatial(),
           std::max(kFewestRows, (desc.shape.elements() + kMostSums - 1) / kMostSums)};
 }
@@ -90,13 +90,30 @@ struct TileSums {
     for (int i = 0; i < Sums::kValues; ++i) sums.v[i] = from[i * channels];
     return sums;
   }
-  // Merges `count` neighbouring groups of `step` tiles. The sums of a group replace those of its first tile.
+  // Merges `count` neighbouring groups of `step` tiles, one after the other. The sums of a group replace
+  // those of its first tile. Loads a batch of groups at once.
+  static constexpr int kBatch = 32 / Sums::kValues;
+  static int64_t Batches(int64_t count) { return (count - 1 + kBatch - 1) / kBatch; }
   DEEPER_HD Sums Merged(int64_t channel, int64_t first, int64_t step, int64_t count) const {
+    RowTiles known = tiles;  // reads the number of rows once
+    known.rows = tiles.counted();
+    known.step = nullptr;
     Sums sums = Load(first, channel);
-    for (int64_t i = 1; i < count; ++i) {
-      const int64_t tile = first + i * step, begin = tiles.begin(tile), end = tiles.begin(tile + step);
-      sums.Merge(static_cast<float>(begin - tiles.begin(first)), Load(tile, channel),
-                 static_cast<float>(end - begin));
+    DEEPER_NO_UNROLL
+    for (int64_t done = 1; done < count; done += kBatch) {
+      const int left = static_cast<int>(count - done);
+      Sums batch[kBatch] = {};
+      DEEPER_UNROLL
+      for (int i = 0; i < kBatch; ++i) {
+        if (i < left) batch[i] = Load(first + (done + i) * step, channel);
+      }
+      DEEPER_UNROLL
+      for (int i = 0; i < kBatch; ++i) {
+        if (i >= left) continue;
+        const int64_t tile = first + (done + i) * step, begin = known.begin(tile);
+        sums.Merge(static_cast<float>(begin - known.begin(first)), batch[i],
+                   static_cast<float>(known.begin(tile + step) - begin));
+      }
     }
     return sums;
   }
@@ -153,8 +170,7 @@ template <class Sums>
 struct MergeGroup {
   TileSums<Sums> sums;
   int64_t group;
-  static constexpr int kLoads = Sums::kValues;
-  int64_t Iterations() const { return group; }
+  int64_t Iterations() const { return sums.Batches(group); }
   DEEPER_HD void operator()(int64_t i) const {
     const int64_t first = i / sums.channels * group, channel = i % sums.channels;
     sums.Store(first, channel, sums.Merged(channel, first, 1, std::min(group, sums.tiles.count() - first)));
@@ -166,8 +182,7 @@ struct MergeAll {
   TileSums<Sums> sums;
   int64_t group, groups;
   Finish finish;
-  static constexpr int kLoads = Sums::kValues;
-  int64_t Iterations() const { return groups; }
+  int64_t Iterations() const { return sums.Batches(groups); }
   DEEPER_HD void operator()(int64_t channel) const {
     finish(channel, sums.Merged(channel, 0, group, groups));
   }
@@ -176,7 +191,7 @@ struct MergeAll {
 // Calls finish(channel, sums over all rows) for each channel. Overwrites the partial sums.
 template <class Sums, class Finish>
 void MergeTiles(CudaDevice& device, const char* name, const TileSums<Sums>& sums, const Finish& finish) {
-  constexpr int64_t kFew = 32;
+  constexpr int64_t kFew = 64;
   const int64_t tiles = sums.tiles.count(), bytes = Sums::kValues * sums.channels * int64_t{sizeof(float)};
   int64_t group = 1;
   while (tiles > kFew && group * group < tiles) group *= 2;

@@ -124,6 +124,59 @@ struct Join {
   }
 };
 
+// The same for an even number of rows and of columns and a 3x3 pool of stride 2. Tiles are of quads
+// (AddToQuad).
+template <class T, int N, int kParts>
+struct JoinQuads {
+  Divider packs;
+  Grid quads;
+  Joined<T, N, kParts, NoPooled> from;
+  MaxPool3x3Gradient<T, N, 2> pooled;
+  Targets<T, N> to;
+  TileSums<Sum> sums;  // at = nullptr: not needed
+  int64_t Iterations() const { return sums.tiles.size; }
+  DEEPER_HD void operator()(int64_t i) const {
+    const auto [tile, pack] = packs.Divide(static_cast<uint32_t>(i));
+    const int channel = pack * N, size = static_cast<int>(sums.tiles.size);
+    const int begin = tile * size, end = std::min(begin + size, static_cast<int>(sums.tiles.rows));
+    const int width = 2 * static_cast<int>(quads.columns.divisor());
+    constexpr int kBytes = sizeof(T);
+    const auto target = to.Of(channel);
+    Place at = quads.At(static_cast<uint32_t>(begin));
+    float sum[N] = {};
+    DEEPER_NO_UNROLL
+    for (int quad = begin; quad < end; ++quad) {
+      // Quads of a row precede those of the next, and each has two rows of pixels.
+      const int pixel = 4 * quad - 2 * at.column;
+      const int pixels[4] = {pixel, pixel + 1, pixel + width, pixel + width + 1};
+      Pack<T, N> masks[4] = {};
+      float joined[4][N] = {};
+      for (int p = 0; p < 4; ++p) {
+        if (from.y != nullptr)
+          masks[p] = LoadPack<T, N>(RowAt(from.y + channel, pixels[p], from.y_pitch * kBytes));
+      }
+      for (int p = 0; p < 4; ++p) {
+        for (int part = 0; part < kParts; ++part) {
+          const auto more =
+              Floats(LoadPack<T, N>(RowAt(from.parts[part] + channel, pixels[p], from.channels * kBytes)));
+          for (int j = 0; j < N; ++j) joined[p][j] += more.v[j];
+        }
+      }
+      pooled.AddToQuad(joined, at, channel);
+      for (int p = 0; p < 4; ++p) {
+        Pack<T, N> masked = Rounded<T>(joined[p]);
+        if (from.y != nullptr) Mask(masked, masks[p]);
+        target.Store(pixels[p], masked);
+        const Pack<float, N> values = Floats(masked);
+        for (int j = 0; j < N; ++j) sum[j] += values.v[j];
+      }
+      quads.Advance(at);
+    }
+    if (sums.at == nullptr) return;
+    for (int j = 0; j < N; ++j) sums.Store(tile, channel + j, {{sum[j]}});
+  }
+};
+
 struct StoreSum {
   float* to;
   DEEPER_HD void operator()(int64_t channel, const Sum& sum) const { to[channel] = sum.v[0]; }
@@ -196,12 +249,22 @@ void WithPooled(const GradientJoin& join, const Make& make) {
   make(AnyPooled<T, N>{gradient(0), gradient(join.pooled.size() - 1), static_cast<int>(join.pooled.size())});
 }
 
+template <class Pooled>
+constexpr bool IsOfStride2 = false;
+template <class T, int N>
+constexpr bool IsOfStride2<MaxPool3x3Gradient<T, N, 2>> = true;
+
+// As many quads as `tiles` has pixels, in no more tiles.
+RowTiles QuadsOf(const RowTiles& tiles) {
+  return {tiles.rows / 4, (tiles.size + 3) / 4};
+}
+
 void Run(CudaDevice& device, const GradientJoin& join) {
   RowTiles tiles = TilesOf(join.desc);
   if (join.sums == nullptr) tiles.size = 1;
   const int64_t channels = join.desc.shape.c;
-  const TileSums<Sum> sums = {tiles, channels,
-                              join.sums == nullptr ? nullptr : static_cast<float*>(join.workspace)};
+  TileSums<Sum> sums = {tiles, channels,
+                        join.sums == nullptr ? nullptr : static_cast<float*>(join.workspace)};
   const Launch launch = {join.pooled.empty() ? "join gradients" : "join and spread gradients", BytesOf(join)};
   const Grid pixels(join.desc.shape.h, join.desc.shape.w);
   WithPacks(join.desc.dtype, CommonDivisor(join), [&]<class T, int N>() {
@@ -209,6 +272,17 @@ void Run(CudaDevice& device, const GradientJoin& join) {
     DEEPER_CHECK(std::max(count, tiles.rows) < kMostIndices, join.desc.shape.ToString());
     WithPooled<T, N>(join, [&]<class Pooled>(const Pooled& pooled) {
       const auto run = [&]<int kParts>() {
+        if constexpr (IsOfStride2<Pooled> && kParts != kAnyParts) {
+          if (join.desc.shape.h % 2 == 0 && join.desc.shape.w % 2 == 0) {
+            sums.tiles = QuadsOf(tiles);
+            const Grid quads(join.desc.shape.h / 2, join.desc.shape.w / 2);
+            ForEach(device, launch, sums.tiles.count() * (channels / N),
+                    JoinQuads<T, N, kParts>{Divider(channels / N), quads,
+                                            Joined<T, N, kParts, NoPooled>(join, {}), pooled,
+                                            Targets<T, N>(join.targets), sums});
+            return;
+          }
+        }
         ForEach(device, launch, count,
                 Join<T, N, kParts, Pooled>{Divider(channels / N), pixels,
                                            Joined<T, N, kParts, Pooled>(join, pooled),

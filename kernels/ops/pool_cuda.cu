@@ -142,11 +142,25 @@ struct AveragePoolGradient {
     const Place at = g.x.At(static_cast<uint32_t>(pixel));
     const Range rows = g.rows.Windows(at.row), columns = g.columns.Windows(at.column);
     float sum[N] = {};
-    for (int row = rows.begin; row < rows.end; ++row) {
-      for (int column = columns.begin; column < columns.end; ++column) {
-        const auto values = Floats(LoadPack<T, N>(dy + int64_t{g.Y(at.n, row, column)} * channels + channel));
-        const float share = 1 / CountOf(g.rows.Pixels(row), g.columns.Pixels(column));
-        for (int j = 0; j < N; ++j) sum[j] += values.v[j] * share;
+    // Two by two windows at once: all that there are, if windows overlap by less than two strides.
+    DEEPER_NO_UNROLL
+    for (int row = rows.begin; row < rows.end; row += 2) {
+      DEEPER_NO_UNROLL
+      for (int column = columns.begin; column < columns.end; column += 2) {
+        Pack<T, N> packs[4];
+        DEEPER_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const int y =
+              g.Y(at.n, std::min(row + i / 2, rows.end - 1), std::min(column + i % 2, columns.end - 1));
+          packs[i] = LoadPack<T, N>(dy + int64_t{y} * channels + channel);
+        }
+        DEEPER_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          if (row + i / 2 >= rows.end || column + i % 2 >= columns.end) continue;
+          const auto values = Floats(packs[i]);
+          const float share = 1 / CountOf(g.rows.Pixels(row + i / 2), g.columns.Pixels(column + i % 2));
+          for (int j = 0; j < N; ++j) sum[j] += values.v[j] * share;
+        }
       }
     }
     StorePack(dx + i * N, Rounded<T>(sum));

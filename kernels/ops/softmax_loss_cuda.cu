@@ -127,21 +127,34 @@ struct Gradient {
   }
 };
 
-// One index adds all rows in order. It has no branches, so that many loads overlap.
+// One index adds all rows in order. It loads a batch of them at once.
 struct AddRows {
   const RowResult* rows;
   int64_t count;
   HeadResult* result;
-  static constexpr int kLoads = 2;
-  int64_t Iterations() const { return count; }
+  static constexpr int kBatch = 16;
+  int64_t Iterations() const { return (count + kBatch - 1) / kBatch; }
   DEEPER_HD void operator()(int64_t) const {
     HeadResult total;
-    for (int64_t n = 0; n < count; ++n) {
-      const RowResult row = rows[n];
-      total.loss_sum += row.loss;
-      total.rows += row.ahead >= 0;
-      total.top1 += row.ahead >= 0 && row.ahead < 1;
-      total.top5 += row.ahead >= 0 && row.ahead < 5;
+    DEEPER_NO_UNROLL
+    for (int64_t done = 0; done < count; done += kBatch) {
+      const int left = static_cast<int>(count - done);
+      double losses[kBatch] = {};
+      int64_t ahead[kBatch] = {};
+      DEEPER_UNROLL
+      for (int i = 0; i < kBatch; ++i) {
+        if (i >= left) continue;
+        losses[i] = rows[done + i].loss;
+        ahead[i] = rows[done + i].ahead;
+      }
+      DEEPER_UNROLL
+      for (int i = 0; i < kBatch; ++i) {
+        if (i >= left) continue;
+        total.loss_sum += losses[i];
+        total.rows += ahead[i] >= 0;
+        total.top1 += ahead[i] >= 0 && ahead[i] < 1;
+        total.top5 += ahead[i] >= 0 && ahead[i] < 5;
+      }
     }
     *result = total;
   }

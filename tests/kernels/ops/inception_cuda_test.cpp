@@ -79,10 +79,11 @@ Input MakeInput(const Module& module, const Shape& shape, DType dtype) {
   input.pooled_dy = RandomValues(input.pooled.desc.shape.elements(), 60, dtype);
   input.argmax.resize(input.pooled_dy.size());
   for (size_t i = 0; i < input.argmax.size(); ++i) {
-    // In NHWC: the middle row, which is part of every window, and its middle or, if inside the image, left
-    // pixel.
-    const int64_t column = static_cast<int64_t>(i) / op.y.c % w;
-    input.argmax[i] = static_cast<uint8_t>(column > 0 && i % 3 == 0 ? 3 : 4);
+    // In NHWC: each pixel of the window in turn, or its centre, which is inside every image.
+    const int64_t window = static_cast<int64_t>(i) / op.y.c, place = static_cast<int64_t>(i * 7 / 2 % 9);
+    const int64_t row = window / w % h * 2 - 1 + place / 3, column = window % w * 2 - 1 + place % 3;
+    const bool inside = row >= 0 && row < op.y.h && column >= 0 && column < op.y.w;
+    input.argmax[i] = static_cast<uint8_t>(inside ? place : 4);
   }
   return input;
 }
@@ -122,7 +123,8 @@ class FusedInceptionDefinition : public FusedInception {};
 
 TEST_P(FusedInception, MatchesSeparateOps) {
   const auto& [module, dtype] = GetParam();
-  for (const Shape& shape : {Shape{1, module.channels, 7, 7}, Shape{3, module.channels, 2, 3}}) {
+  for (const Shape& shape :
+       {Shape{1, module.channels, 7, 7}, Shape{3, module.channels, 2, 3}, Shape{2, module.channels, 4, 2}}) {
     SCOPED_TRACE(shape.ToString());
     const Input input = MakeInput(module, shape, dtype);
     const TensorDesc dense = TestDevice().FeatureMap(shape, dtype);

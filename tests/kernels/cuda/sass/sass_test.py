@@ -28,7 +28,7 @@ TENSOR_CORE = {
     "PooledGradientSm80": (2, ARCHITECTURES, "HMMA.16816.F32.BF16"),
     "ConvSm90": (30, ("sm_90",), "HGMMA.64x"),
 }
-# On sm_90, for 8 channels of bf16. Kernel: most instructions of a pixel, fewest loads at once.
+# On sm_90, for 8 channels of bf16. Kernel: most instructions of a pixel (JoinQuads: of four pixels), fewest loads at once.
 SPREAD = "Join<bf16, 8, {}, MaxPool3x3Gradient<bf16, 8, {}>>"
 BUDGETS = {
     "MaxPool3x3": (200, 9),
@@ -38,8 +38,14 @@ BUDGETS = {
     SPREAD.format(0, 2): (270, 9),
     SPREAD.format(1, 2): (270, 9),
     SPREAD.format(2, 2): (270, 9),
+    "JoinQuads<bf16, 8, 0>": (450, 8),
+    "JoinQuads<bf16, 8, 1>": (540, 16),
+    "JoinQuads<bf16, 8, 2>": (630, 18),
     "Join<bf16, 8, 1, NoPooled>": (95, 2),
 }
+# Chains of loads that depend on nothing but their place. Kernel: loads at once, after which the loop waits only once.
+CHAINS = {"AddRows": 32, "AveragePoolGradient<bf16, 8>": 4, "MergeAll<Sum, StoreSum>": 32, "MergeGroup<Sum>": 32,
+          "MergeAll<Moments, FinishMoments>": 32, "MergeGroup<Moments>": 32}
 STEP_BUDGET = (50, 16)  # of a step of ConvSm90, and more for each wgmma
 MASK_WAITS = 4  # of the masks of a tile of ConvSm90, all of which are loaded together
 CHUNK_BUDGET = 150  # maxima of 8 channels, while a tile of the pooled convolution is copied
@@ -118,6 +124,11 @@ class Instructions(unittest.TestCase):
                 pixel = loop if loop.instructions > 0 else once  # a Join has a loop over pixels
                 self.assertLessEqual(pixel.instructions, most)
                 self.assertGreaterEqual(pixel.in_flight, fewest_loads)
+
+    def test_chains_wait_once(self):
+        for name, loads in CHAINS.items():
+            _, loop = kernels["sm_90"][name].code.cost()
+            self.assertEqual((loop.in_flight, loop.waits), (loads, 1), name)
 
     def test_budgets_of_steps(self):
         for name in names_in("sm_90", "ConvSm90"):
