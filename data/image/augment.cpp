@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <utility>
 
 namespace deeper {
@@ -67,18 +68,6 @@ Window MiddleOf(int image_size, int height, int width, int resized_height, int r
 
 // The weights of R, G and B in grey (Rec. 601, as in Pillow).
 constexpr float kLuma[3] = {0.299f, 0.587f, 0.114f};
-
-// Applies b, then a. The last row of both is 0 0 0 1.
-ColorMatrix Compose(const ColorMatrix& a, const ColorMatrix& b) {
-  ColorMatrix product;
-  for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 4; ++j) {
-      product.m[i][j] = j == 3 ? a.m[i][3] : 0;
-      for (int k = 0; k < 3; ++k) product.m[i][j] += a.m[i][k] * b.m[k][j];
-    }
-  }
-  return product;
-}
 
 // Every channel becomes keep * itself + luma * grey + offset.
 ColorMatrix Blend(float keep, float luma, float offset) {
@@ -159,6 +148,35 @@ ColorMatrix DrawColor(double strength, float grey, Rng rng) {
   const bool darken_first = rng.Next() >> 31;  // saturation commutes with both
   const ColorMatrix shade = darken_first ? Compose(flatten, darken) : Compose(darken, flatten);
   return Compose(Blend(saturation, 1 - saturation, 0), shade);
+}
+
+// The last row of both is 0 0 0 1.
+ColorMatrix Compose(const ColorMatrix& a, const ColorMatrix& b) {
+  ColorMatrix product;
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 4; ++j) {
+      product.m[i][j] = j == 3 ? a.m[i][3] : 0;
+      for (int k = 0; k < 3; ++k) product.m[i][j] += a.m[i][k] * b.m[k][j];
+    }
+  }
+  return product;
+}
+
+ColorMatrix DrawLighting(double deviation, Rng rng) {
+  // In grey levels. These are the values of fb.resnet.torch and GluonCV.
+  constexpr double kDeviations[3] = {55.46, 4.794, 1.148};
+  constexpr double kComponents[3][3] = {
+      {-0.5675, 0.7192, 0.4009}, {-0.5808, -0.0045, -0.8140}, {-0.5836, -0.6948, 0.4203}};
+  ColorMatrix matrix;
+  if (deviation == 0) return matrix;
+  for (int k = 0; k < 3; ++k) {
+    // Box and Muller 1958
+    const double radius = std::sqrt(-2 * std::log(NextPositive(rng)));
+    const double normal = radius * std::cos(2 * std::numbers::pi * double{rng.NextUnit()});
+    for (int c = 0; c < 3; ++c)
+      matrix.m[c][3] += static_cast<float>(kComponents[c][k] * kDeviations[k] * deviation * normal);
+  }
+  return matrix;
 }
 
 PixelRect DrawErased(double probability, int image_size, Rng rng) {

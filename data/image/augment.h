@@ -59,6 +59,13 @@ bool DrawAlternateFlip(Rng rng, uint32_t epoch);
 // values to 0 and 255 once, at the end.
 ColorMatrix DrawColor(double strength, float grey, Rng rng);
 
+// Adds the same random colour to all pixels: along the principal components of the colours of ImageNet, each
+// times a normal number of this standard deviation and the component's own (Krizhevsky et al. 2012).
+ColorMatrix DrawLighting(double deviation, Rng rng);
+
+// Applies b, then a.
+ColorMatrix Compose(const ColorMatrix& a, const ColorMatrix& b);
+
 // With `probability`, a rectangle of 2 to 33 % of the sample's area and aspect 0.3 to 3.3 (Zhong et al.
 // 2017).
 PixelRect DrawErased(double probability, int image_size, Rng rng);

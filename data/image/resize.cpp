@@ -213,15 +213,20 @@ void MixSamples(const Mix& mix, int channels, int height, int width, float* a, f
   }
 }
 
-Image ResizeWindow(const Image& src, const Window& window, Filter filter, int height, int width) {
+Image ResizeWindow(const Image& src, const Window& window, Filter filter, int height, int width,
+                   const float* outside) {
   const int64_t plane = static_cast<int64_t>(height) * width;
-  const std::vector<PixelScale> unscaled(src.channels);
+  const std::vector<float> added = outside == nullptr ? std::vector<float>(src.channels)
+                                                      : std::vector<float>(outside, outside + src.channels);
+  std::vector<PixelScale> unscaled;
+  for (const float value : added) unscaled.push_back({1, -value});  // the parts outside become 0
   std::vector<float> planes(src.channels * plane);
   SampleImage(src, {window, filter}, unscaled.data(), src.channels, height, width, planes.data());
   Image image{height, width, src.channels, std::vector<uint8_t>(planes.size())};
   for (int64_t i = 0; i < plane; ++i) {
     for (int c = 0; c < src.channels; ++c) {
-      image.pixels[i * src.channels + c] = static_cast<uint8_t>(std::lrintf(planes[c * plane + i]));
+      image.pixels[i * src.channels + c] =
+          static_cast<uint8_t>(std::lrintf(planes[c * plane + i] + added[c]));
     }
   }
   return image;

@@ -18,7 +18,9 @@ void SampleImage(const Image& image, const Sampling& sampling, const PixelScale*
 // Mixes two samples [channels, height, width] that are each other's partners.
 void MixSamples(const Mix& mix, int channels, int height, int width, float* a, float* b);
 
-// Resizes a window inside `src` to height x width, and rounds to the nearest 8-bit value.
-Image ResizeWindow(const Image& src, const Window& window, Filter filter, int height, int width);
+// Resizes a window of `src` to height x width, and rounds to the nearest 8-bit value. `outside`: a value per
+// channel, 0 to 255, of the parts outside the image; nullptr: 0.
+Image ResizeWindow(const Image& src, const Window& window, Filter filter, int height, int width,
+                   const float* outside = nullptr);
 
 }  // namespace deeper

@@ -30,7 +30,9 @@ struct LoaderOptions {
   PixelStats stats;      // empty: the dataset's
   Augment augment = Augment::kNone;
   Flip flip = Flip::kRandom;
-  bool mirror = false;  // mirrors every image left to right once more
+  bool mirror = false;           // mirrors every image left to right once more
+  bool trivial_augment = false;  // changes each image by DrawTrivialChange when it is cut and resized
+  double pca_noise = 0;          // of DrawLighting; for RGB
   // Arguments of DrawColor, DrawErased and DrawMix; 0 disables each. The samples at positions 2i and 2i + 1
   // of an epoch are partners, for any batches and ranks; the last of an odd number has none. A batch whose
   // bounds separate two partners reads the other one too.

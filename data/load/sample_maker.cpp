@@ -5,6 +5,7 @@
 
 #include "data/image/augment.h"
 #include "data/image/resize.h"
+#include "data/image/trivial_augment.h"
 #include "data/load/stage_clock.h"
 #include "kernels/base/status.h"
 #include "kernels/base/tensor.h"
@@ -24,8 +25,10 @@ size_t PackedHeaderBytes(const LoaderOptions& options) {
   return RoundUp(static_cast<size_t>(PackedEntries(options)) * sizeof(PackedImage), kPackedAlignment);
 }
 size_t PackedImageBytes(const DatasetInfo& info, const LoaderOptions& options) {
-  const int64_t pixels = info.height > 0 ? int64_t{info.height} * info.width
-                                         : int64_t{4} * options.image_size * options.image_size;
+  const int64_t output = int64_t{options.image_size} * options.image_size;
+  const int64_t pixels = options.trivial_augment ? output
+                         : info.height > 0       ? int64_t{info.height} * info.width
+                                                 : 4 * output;
   return RoundUp(static_cast<size_t>(pixels * info.channels), kPackedAlignment);
 }
 
@@ -110,7 +113,8 @@ absl::Status SampleMaker::PrepareSample(BatchInMaking& batch, int64_t sample, in
   const int size = options_.image_size;
   Sampling sampling;
   sampling.filter = FilterOf(options_.augment);
-  sampling.color = DrawColor(options_.color_jitter, grey_, Draws("color", batch.plan, sample));
+  sampling.color = Compose(DrawLighting(options_.pca_noise, Draws("pca", batch.plan, sample)),
+                           DrawColor(options_.color_jitter, grey_, Draws("color", batch.plan, sample)));
   if (options_.bgr) std::swap(sampling.color.m[0], sampling.color.m[2]);
   sampling.erased = DrawErased(options_.random_erasing, size, Draws("erase", batch.plan, sample));
   const auto choose = [&](ImageSize image) {
@@ -124,7 +128,8 @@ absl::Status SampleMaker::PrepareSample(BatchInMaking& batch, int64_t sample, in
     return PixelsOf(sampling.window, sampling.filter, size, size, image);
   };
   EnterStage(Stage::kRead);
-  const ImageSize stored = options_.packed ? dataset_.StoredPixels(sample) : ImageSize{};
+  const bool direct = options_.packed && !options_.trivial_augment;
+  const ImageSize stored = direct ? dataset_.StoredPixels(sample) : ImageSize{};
   if (FitsItsPlace(stored)) {  // directly into the batch, always the whole image
     choose(stored);
     return dataset_.ReadPixels(sample, Place(batch, entry, stored, sampling));
@@ -133,6 +138,10 @@ absl::Status SampleMaker::PrepareSample(BatchInMaking& batch, int64_t sample, in
   EnterStage(Stage::kAugment);
   sampling.window.x -= static_cast<float>(scratch.image.x);
   sampling.window.y -= static_cast<float>(scratch.image.y);
+  if (options_.trivial_augment) {
+    Cut(sampling, &scratch.image);
+    Apply(DrawTrivialChange(Draws("trivial", batch.plan, sample)), &scratch.image);
+  }
   if (options_.packed) {
     Pack(batch, entry, sampling, &scratch.image);
   } else {
@@ -163,6 +172,19 @@ uint8_t* SampleMaker::Place(BatchInMaking& batch, int64_t entry, ImageSize image
   batch.images.as<PackedImage>()[entry] = {static_cast<int64_t>(offset), image.height, image.width,
                                            dataset_.info().channels, sampling};
   return batch.images.as<uint8_t>() + offset;
+}
+
+// Cuts the window out of *image and resizes it, in 8 bits. Parts outside of it get the mean colour.
+void SampleMaker::Cut(Sampling& sampling, Image* image) const {
+  const int size = options_.image_size;
+  float mean[kMaxImageChannels] = {};
+  for (int c = 0; c < image->channels; ++c) {
+    const PixelScale& scale = scales_[static_cast<size_t>(options_.bgr ? 2 - c : c)];
+    mean[c] = std::clamp(-scale.shift / scale.scale, 0.0f, 255.0f);
+  }
+  *image = ResizeWindow(*image, sampling.window, sampling.filter, size, size, mean);
+  sampling.window = {0, 0, static_cast<float>(size), static_cast<float>(size)};
+  sampling.filter = Filter::kBilinear;
 }
 
 // Copies pixels to their place in a packed batch; resizes *image if it is too large.

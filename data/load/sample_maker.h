@@ -81,6 +81,7 @@ class SampleMaker {
   float* Pixels(BatchInMaking& batch, int64_t entry, Scratch& scratch) const;
   bool FitsItsPlace(ImageSize size) const;
   uint8_t* Place(BatchInMaking& batch, int64_t entry, ImageSize image, const Sampling& sampling) const;
+  void Cut(Sampling& sampling, Image* image) const;
   void Pack(BatchInMaking& batch, int64_t entry, Sampling sampling, Image* image) const;
   void MixEntries(BatchInMaking& batch, const Mix& mix, int64_t a, int64_t b, Scratch& scratch) const;
   void Finish(BatchInMaking& batch, int64_t row, int64_t sample, int64_t partner, float weight) const;

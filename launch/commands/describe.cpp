@@ -173,7 +173,7 @@ class DescribeCommand final : public Command {
   }
 
   std::vector<FlagGroup> Flags() override {
-    return {With(Pick(config_, "Network", {"model", "num_classes", "image_size", "stem", "aux"}),
+    return {With(Pick(config_, "Network", {"model", "num_classes", "image_size", "stem", "blur_pool", "aux"}),
                  {{"channels", &channels_, "channels of the images: 1 or 3", Range(1, 3)}}),
             With({"Plan of a training step",
                   {{"device", &config_.device, "cpu: the table of layers; cuda: the plan of a step"},

@@ -7,12 +7,13 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sysconfig
 import tempfile
 import time
 import weakref
 from collections import deque
 from types import TracebackType
-from typing import Deque, Iterator, Optional, Sequence, Type, cast
+from typing import Deque, Dict, Iterator, Optional, Sequence, Type, cast
 
 from deeper.track import Event, Follower
 from deeper.weights import Path
@@ -48,6 +49,11 @@ def stop(process: subprocess.Popen[bytes], seconds: float) -> None:
             process.wait()
 
 
+def environment() -> Dict[str, str]:
+    """With the programs that pip installed next to this Python last on the PATH: its environment need not be activated."""
+    return {**os.environ, "PATH": os.pathsep.join([os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")])}
+
+
 class Run(Iterator[Event]):
     """The events of a running command, each as a dict, as docs/reference/metrics.md describes them. `run` starts one.
 
@@ -65,7 +71,8 @@ class Run(Iterator[Event]):
         self._follower.read()  # events of earlier runs
         self._events: Deque[Event] = deque()
         with self.log.open("wb") as output:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment(),
+                                            start_new_session=True)
         self._stop = weakref.finalize(self, stop, self.process, stop_seconds)
 
     def __next__(self) -> Event:

@@ -11,7 +11,7 @@ import h5py
 import numpy
 from PIL import Image
 
-from cli import DATA, NOT_FINITE, TRAIN, Cli, main, run
+from cli import CHECKPOINT, DATA, NOT_FINITE, TRAIN, USAGE, Cli, events, main, run
 
 
 class Evaluation(Cli):
@@ -66,6 +66,56 @@ class Evaluation(Cli):
                    "--threads=1", f"--report={self.dir}/never.json", ranks=2)
         self.fails(DATA, ["/never/eval.json"], *self.evaluate, "--report=/never/eval.json", ranks=2)
         self.assertFalse((self.dir / "never.json").exists())
+
+
+class Parts(Cli):
+    def test_stop_at(self):
+        """Two parts are the whole run, bit for bit: --stop_at does not change the schedule."""
+        train = ["train", f"--data={self.data}", *TRAIN, "--epochs=2", "--lr_schedule=linear"]  # 17 steps per epoch
+        whole, parts, metrics = self.dir / "whole", self.dir / "parts", self.dir / "parts.jsonl"
+        self.succeeds(*train, f"--checkpoint_dir={whole}")
+        part = [*train, f"--checkpoint_dir={parts}", f"--metrics_out={metrics}"]
+        said = self.succeeds(*part, "--stop_at=0.5", ranks=1)
+        self.assertIn("34 steps, 17 per epoch; stops after step 9\n", said)
+        self.assertIn("stopped after step 9 of 34, as --stop_at=0.5 asks", said)
+        self.assertEqual([event["step"] for event in events(metrics, "eval")], [9])
+        self.assertEqual([event["step"] for event in events(metrics, "done")], [9])
+        self.assertIn("already done: step 9 of 9; to train further, raise --stop_at", self.succeeds(*part, "--stop_at=0.5"))
+        self.assertNotIn("stopped after", self.succeeds(*part, "--stop_at=9"))
+        self.assertEqual([event["step"] for event in events(metrics, "done")], [9, 9, 34])
+        read = [(run_dir / "step-000000034/shard-00000-of-00001.h5").read_bytes() for run_dir in (whole, parts)]
+        self.assertEqual(*read)
+        self.fails(USAGE, ["--stop_at=1", "--checkpoint_dir"], *train, "--stop_at=1")
+
+    def test_growing_images(self):
+        train = ["train", f"--data={self.data}", *TRAIN, "--epochs=2", f"--checkpoint_dir={self.dir}/growing"]
+        self.succeeds(*train, "--stop_at=1")
+        self.fails(CHECKPOINT, ["image_size was 10 and is 32"], *train, "--image_size=0")
+        self.assertIn("the image size was 10 and is now 16\n", self.succeeds(*train, "--image_size=16", ranks=2))
+        exported = self.dir / "grown.h5"
+        self.succeeds("export", f"--checkpoint={self.dir}/growing", f"--output={exported}")
+        with h5py.File(exported) as file:
+            self.assertEqual(json.loads(file.attrs["config"])["image_size"], 16)
+        googlenet = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet", "--stem=small", "--eval_every=100",
+                     f"--checkpoint_dir={self.dir}/googlenet"]
+        self.succeeds(*googlenet, "--max_steps=1", "--image_size=32")
+        self.fails(CHECKPOINT, ["image_size was 32 and is 96, and parameters depend on it", "--aux=false"], *googlenet, "--max_steps=2",
+                   "--image_size=96")
+
+
+class BlurPool(Cli):
+    def test_is_part_of_the_checkpoint(self):
+        saved, exported = self.dir / "blurred", self.dir / "blurred.h5"
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=googlenet-bn", "--stem=medium", "--image_size=28", "--aux=false",
+                 f"--checkpoint_dir={saved}"]
+        metrics = self.dir / "blurred.jsonl"
+        self.succeeds(*train, "--blur_pool", "--max_steps=2", f"--metrics_out={metrics}")
+        self.fails(CHECKPOINT, ["blur_pool was true and is false"], *train, "--max_steps=3")
+        self.succeeds("export", f"--checkpoint={saved}", f"--output={exported}")
+        loss = f"loss {events(metrics, 'eval')[-1]['loss']:.4f}"
+        self.assertIn(loss, self.succeeds("eval", f"--data={self.data}", f"--init_from={exported}", "--threads=1"))
+        plain = [*train[:-1], "--val_split=none", "--max_steps=1", f"--init_from={exported}"]
+        self.assertIn("its blur_pool was true, that of this run is false; --blur_pool sets it", " ".join(self.succeeds(*plain).split()))
 
 
 if __name__ == "__main__":

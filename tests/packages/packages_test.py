@@ -121,6 +121,17 @@ class Containers(unittest.TestCase):
             self.assertIn(f"    {folder} /source/{folder}\n", APPTAINER.read_text())
 
 
+class Recipes(unittest.TestCase):
+    def test_version(self):
+        """Of the recipes for EasyBuild and Spack: that of the program."""
+        version = re.search(r"^deeper ([\d.]+)", output(DEEPER, "--version"))[1]
+        (easyconfig,) = (ROOT / "launch/deploy/easybuild").glob("deeper-*.eb")
+        self.assertTrue(easyconfig.name.startswith(f"deeper-{version}-"), easyconfig.name)
+        self.assertIn(f"version = '{version}'", easyconfig.read_text())
+        self.assertIn(f'version("{version}")', (ROOT / "launch/deploy/spack/package.py").read_text())
+        self.assertEqual(set(re.findall(r"deeper-(\d[\d.]*\d)", easyconfig.read_text())), {version})
+
+
 def run_packages():
     return output(ROOT / "launch/install-deps", "--list", "--run").split()
 
@@ -146,6 +157,8 @@ class RunPackages(unittest.TestCase):
 
     def test_train_in_a_root_of_nothing_else(self):
         """Two ranks train and resume, and the scripts start, where only these packages are installed and what they depend on."""
+        if NVIDIA.search(output("ldd", DEEPER)):
+            self.skipTest("a build with CUDA also needs NVIDIA's libraries")
         with tempfile.TemporaryDirectory() as name:
             root = pathlib.Path(name)
             copy_packages(closure(run_packages()), root)

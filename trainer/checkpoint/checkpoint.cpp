@@ -45,9 +45,14 @@ absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const
   compare("order", saved.data.order, expected.data.order, epoch_begins);
   static const std::set<std::string> kHarmless = {"image_size", "mean", "std", "classes", "elastic"};
   for (const auto& [field, value] : expected.config.items()) {
-    compare(field, saved.config.value(field, nlohmann::json()), value, kHarmless.contains(field));
+    if (field == "image_size" && fits && match == Match::kResized) continue;
+    const nlohmann::json missing =
+        field == "blur_pool" ? nlohmann::json(false) : nlohmann::json();  // in 0.1.0
+    compare(field, saved.config.value(field, missing), value, kHarmless.contains(field));
   }
   if (refused.empty()) return forced;
+  if (refused.size() == 1 && !fits && refused[0].starts_with("image_size"))
+    refused[0] += ", and parameters depend on it (those of GoogLeNets do not with --aux=false)";
   return FailedPrecondition("checkpoint ", path, " belongs to another run: ", absl::StrJoin(refused, "; "),
                             "; use the same settings, ",
                             force_helps ? "pass --force_resume to continue with the new ones, " : "",

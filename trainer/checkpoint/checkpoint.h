@@ -25,11 +25,12 @@ void VerifyTogether(Communicator& comm, const std::function<void(const Checkpoin
 absl::StatusOr<CheckpointChoice> ChooseCheckpoint(const std::string& directory, const std::string& resume,
                                                   Communicator& comm);
 
-// kForced: warns about differences that only make the runs incomparable, instead of refusing them:
-// image_size, mean, std, class names and the settings of elastic runs. At the end of an epoch it
-// also allows another seed and order of samples; within an epoch these would repeat and miss samples. Another
-// dataset or global_batch stays refused: it would change the meaning of steps and epochs.
-enum class Match { kExact, kForced };
+// kResized: allows another image_size if no parameter depends on it. kForced: warns about differences that
+// only make the runs incomparable, instead of refusing them: image_size, mean, std, class names and the
+// settings of elastic runs. At the end of an epoch it also allows another seed and order of samples; within
+// an epoch these would repeat and miss samples. Another dataset or global_batch stays refused: it would
+// change the meaning of steps and epochs.
+enum class Match { kExact, kResized, kForced };
 
 struct LoadedState : TrainState {
   std::vector<std::string> warnings;  // one per forced difference

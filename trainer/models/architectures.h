@@ -16,21 +16,22 @@ ModelBuilder BuildGoogLeNet, BuildNin, BuildNinCifar, BuildAlexNet, BuildVgg16;
 struct Architecture {
   const char* name;
   int64_t image_size;
-  bool has_stems;  // other than the default
+  bool has_stems;      // other than the default
+  bool has_blur_pool;  // ModelOptions::blur_pool
   ModelBuilder* build;
 };
 inline constexpr Architecture kArchitectures[] = {
-    {"googlenet", 224, true, BuildGoogLeNet},
-    {"googlenet-naive", 224, true, BuildGoogLeNet},
-    {"googlenet-bn", 224, true, BuildGoogLeNet},
-    {"googlenet-torchvision", 224, true, BuildGoogLeNet},
-    {"googlenet-bvlc", 224, true, BuildGoogLeNet},
-    {"nin", 224, false, BuildNin},
-    {"nin-bn", 224, false, BuildNin},
-    {"nin-cifar", 32, false, BuildNinCifar},
-    {"nin-cifar-bn", 32, false, BuildNinCifar},
-    {"alexnet", 224, false, BuildAlexNet},
-    {"vgg16", 224, false, BuildVgg16},
+    {"googlenet", 224, true, true, BuildGoogLeNet},
+    {"googlenet-naive", 224, true, true, BuildGoogLeNet},
+    {"googlenet-bn", 224, true, true, BuildGoogLeNet},
+    {"googlenet-torchvision", 224, true, false, BuildGoogLeNet},
+    {"googlenet-bvlc", 224, true, false, BuildGoogLeNet},
+    {"nin", 224, false, false, BuildNin},
+    {"nin-bn", 224, false, false, BuildNin},
+    {"nin-cifar", 32, false, false, BuildNinCifar},
+    {"nin-cifar-bn", 32, false, false, BuildNinCifar},
+    {"alexnet", 224, false, false, BuildAlexNet},
+    {"vgg16", 224, false, false, BuildVgg16},
 };
 
 // Appends nodes to a model, each reading the one before it.

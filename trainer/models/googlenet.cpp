@@ -31,10 +31,10 @@ class Builder {
     for (const Module& module : kModules) {
       const std::string name = module.name;
       trunk_.Add(name, Inception(module));
-      if (name == "inception3b") trunk_.Add("maxpool3", MaxPool(3));
+      if (name == "inception3b") AddMaxPool("maxpool3");
       if (name == "inception4a") AuxHead("aux1");
       if (name == "inception4d") AuxHead("aux2");
-      if (name == "inception4e") trunk_.Add("maxpool4", MaxPool(torchvision() ? 2 : 3));
+      if (name == "inception4e") AddMaxPool("maxpool4", torchvision() ? 2 : 3);
     }
     trunk_.Add("avgpool", GlobalAvgPoolParams{});
     trunk_.AddDropout("dropout", torchvision() ? 0.2f : 0.4f);
@@ -50,12 +50,12 @@ class Builder {
 
   void Stem() {
     trunk_.Add("conv1", options_.stem == Stem::kSmall ? Conv(64, 3) : Conv(64, 7, 2));
-    if (options_.stem == Stem::kDefault) trunk_.Add("maxpool1", MaxPool(3));
+    if (options_.stem == Stem::kDefault) AddMaxPool("maxpool1");
     if (caffe()) trunk_.Add("norm1", LrnParams{});
     trunk_.Add("conv2", Conv(64, 1));
     trunk_.Add("conv3", Conv(192, 3));
     if (caffe()) trunk_.Add("norm2", LrnParams{});
-    trunk_.Add("maxpool2", MaxPool(3));
+    AddMaxPool("maxpool2");
   }
 
   void AuxHead(const std::string& name) {
@@ -93,9 +93,17 @@ class Builder {
             .batch_norm = batch_norm()};
   }
 
-  PoolParams MaxPool(int64_t kernel) const {
-    if (torchvision() || caffe()) return {.kernel = kernel, .stride = 2, .ceil = true};
-    return {.kernel = kernel, .stride = 2, .pad = 1};
+  void AddMaxPool(const std::string& name, int64_t kernel = 3) {
+    PoolParams pool = {.kernel = kernel, .stride = 2, .pad = 1};
+    if (torchvision() || caffe()) pool = {.kernel = kernel, .stride = 2, .ceil = true};
+    if (options_.blur_pool) pool.stride = 1;
+    trunk_.Add(name, pool);
+    if (!options_.blur_pool) return;
+    // The weights 1 2 1 over 3 pixels, each way, in steps of 2: a mean of 2 pixels of a mean of 2 pixels.
+    // Padding does not count, so the pixels at the borders are repeated.
+    constexpr auto kMean = PoolParams::Kind::kAverage;
+    trunk_.Add(name + ".blur1", PoolParams{.kind = kMean, .kernel = 2, .stride = 1, .pad = 1});
+    trunk_.Add(name + ".blur2", PoolParams{.kind = kMean, .kernel = 2, .stride = 2});
   }
 
   const ModelOptions& options_;

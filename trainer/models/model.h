@@ -46,6 +46,9 @@ struct ModelOptions {
   bool aux = true;  // heads "aux1", "aux2" on the GoogLeNets; false for inference
   float aux_weight = 0.3f;
   bool dropout = true;
+  // The pools of stride 2 of the GoogLeNets become a pool of stride 1 and a blur of stride 2: BlurPool, Zhang
+  // 2019.
+  bool blur_pool = false;
   float dropout_rate = -1;  // of the dropout layers outside auxiliary heads; -1: each layer's own
 };
 

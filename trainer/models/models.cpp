@@ -46,6 +46,11 @@ absl::Status ValidateOptions(const Architecture& architecture, const ModelOption
     return InvalidArgument(architecture.name,
                            " has one stem: omit --stem, or use a googlenet or nin-cifar for small images");
   }
+  if (options.blur_pool && !architecture.has_blur_pool) {
+    return InvalidArgument(architecture.name,
+                           " has no --blur_pool: use googlenet, googlenet-naive or "
+                           "googlenet-bn");
+  }
   return absl::OkStatus();
 }
 

@@ -31,7 +31,7 @@ inline constexpr MetricEvent kMetricEvents[] = {
     {"bad_sample", "When a sample could not be read and --allow_bad replaced it."},
     {"restart", "Written by deeper-run before it starts the job again."},
     {"failure", "Written by deeper-run when it stops restarting the job."},
-    {"done", "Once, at the end of a run that was not interrupted."},
+    {"done", "At the end of a run, or of the part of it that --stop_at asks for, unless it was interrupted."},
 };
 
 inline constexpr MetricField kMetricFields[] = {

@@ -39,7 +39,9 @@ std::string DescribeAugmentation(const RunConfig& config) {
   ConfigureTrainingInput(config, options);
   std::string text = NameOf(config.augment);
   if (config.flip == Flip::kAlternate) text += ", alternating flips";
+  if (config.trivial_augment) text += ", trivial_augment";
   for (const auto& [flag, value] : {std::pair{"color_jitter", options.color_jitter},
+                                    {"pca_noise", options.pca_noise},
                                     {"random_erasing", options.random_erasing},
                                     {"mixup", options.mixup},
                                     {"cutmix", options.cutmix},
@@ -124,7 +126,9 @@ void TrainSetup::Announce() {
                     : config.val_split == RunConfig::kNoSplit
                         ? "none: --val_split=none"
                         : absl::StrFormat("none: there is no split %s", config.val_split));
-  row("length", absl::StrFormat("%d steps, %d per epoch", total_steps, epoch_steps_));
+  row("length",
+      absl::StrFormat("%d steps, %d per epoch%s", total_steps, epoch_steps_,
+                      last_step < total_steps ? absl::StrCat("; stops after step ", last_step) : ""));
   for (const std::string& decision : decisions_) row("resume", decision);
   row("flags", FlagsThatDiffer(config));
 }

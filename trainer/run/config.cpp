@@ -37,6 +37,9 @@ absl::Status ValidateTogether(const RunConfig& c) {
   }
   if (c.flip == Flip::kAlternate && !MirrorsHalf(c.augment))
     return Invalid("--flip=alternate: has no effect with --augment=", NameOf(c.augment));
+  if (c.stop_at > 0 && c.checkpoint_dir.empty())
+    return Invalid("--stop_at=", c.stop_at,
+                   ": the next part of the run needs a checkpoint; pass --checkpoint_dir");
   if (!c.dropout && c.dropout_rate >= 0)
     return Invalid("--dropout_rate=", c.dropout_rate, ": has no effect with --dropout=false");
   return absl::OkStatus();

@@ -80,6 +80,7 @@ struct RunConfig {
   int64_t num_classes = 0;  // 0: as many as the dataset has
   int64_t image_size = 0;   // 0: the model's own
   Stem stem = Stem::kDefault;
+  bool blur_pool = false;
   bool aux = true;
   double aux_weight = 0.3;
   bool dropout = true;
@@ -95,7 +96,9 @@ struct RunConfig {
   std::string train_split = "train", val_split = "val";
   Augment augment = Augment::kNone;  // up to kInception
   Flip flip = Flip::kRandom;
-  double color_jitter = -1;             // -1: 0.5 with augment=inception, else 0
+  double color_jitter = -1;  // -1: 0.5 with augment=inception, else 0
+  double pca_noise = 0;      // standard deviation
+  bool trivial_augment = false;
   double random_erasing = 0;            // probability
   double mixup = 0, cutmix = 0;         // alpha; 0: none
   Augment val_preset = Augment::kNone;  // or kTorchvision, kBvlc
@@ -111,6 +114,7 @@ struct RunConfig {
   int64_t micro_batch = 0;  // rows per forward pass and rank; 0: as many as fit
   int64_t epochs = 0;       // 0: until max_steps
   int64_t max_steps = 0;
+  double stop_at = 0;  // epochs after which this process ends; 0: at the end
   std::string optimizer = "sgd";
   double lr = 0.01;  // for the whole global batch
   ScheduleKind lr_schedule = ScheduleKind::kConstant;

@@ -39,6 +39,8 @@ void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options) {
   options.color_jitter = config.color_jitter >= 0                 ? config.color_jitter
                          : options.augment == Augment::kInception ? kHowards
                                                                   : 0;
+  options.pca_noise = config.pca_noise;
+  options.trivial_augment = config.trivial_augment;
   options.random_erasing = config.random_erasing;
   options.mixup = config.mixup;
   options.cutmix = config.cutmix;
@@ -81,6 +83,7 @@ absl::StatusOr<Model> ModelFor(const RunConfig& config, const DatasetInfo& data,
                                   .aux = config.aux && training,
                                   .aux_weight = static_cast<float>(config.aux_weight),
                                   .dropout = config.dropout && training,
+                                  .blur_pool = config.blur_pool,
                                   .dropout_rate = static_cast<float>(config.dropout_rate)});
 }
 
@@ -114,6 +117,7 @@ nlohmann::json NetworkJson(const RunConfig& config, const Model& model, const Da
                          {"channels", model.channels},
                          {"stem", NameOf(config.stem)},
                          {"aux", config.aux},
+                         {"blur_pool", config.blur_pool},
                          {"classes", data.classes},
                          {"mean", stats.mean},
                          {"std", stats.stddev}};
@@ -144,6 +148,7 @@ absl::StatusOr<DatasetInfo> ReadNetworkJson(const nlohmann::json& json, RunConfi
       config.stem = Known<Stem>(json.value("stem", NameOf(RunConfig().stem)));
     if (config.val_preset == kNotGiven<Augment>)
       config.val_preset = Known<Augment>(json.value("val_preset", NameOf(Augment::kNone)));
+    config.blur_pool = config.blur_pool || json.value("blur_pool", false);
     read("model", !config.model.empty(), &config.model);
     read("num_classes", config.num_classes != 0, &config.num_classes);
     if (config.image_size == 0) config.image_size = json.value("image_size", int64_t{0});

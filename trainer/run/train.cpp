@@ -56,7 +56,7 @@ class TrainLoop {
   absl::Status ReportSaves(const std::vector<SaveReport>& reports);
   bool Due(int64_t every) const { return every > 0 && run_.step % every == 0; }
   bool log_is_due() const { return Due(run_.config.log_every) || done(); }
-  bool done() const { return run_.step >= run_.total_steps; }
+  bool done() const { return run_.step >= run_.last_step; }
 
   TrainSetup& run_;
   GradientAccumulator accumulator_;
@@ -110,8 +110,8 @@ absl::Status TrainLoop::Run() {
   const double start = Seconds();
   if (done()) {
     run_.Tell({.text = absl::StrFormat(
-                   "already done: step %d of %d; to train further, raise --epochs or --max_steps", run_.step,
-                   run_.total_steps)});
+                   "already done: step %d of %d; to train further, raise %s", run_.step, run_.last_step,
+                   run_.last_step < run_.total_steps ? "--stop_at" : "--epochs or --max_steps")});
   }
   while (status.ok() && !done() && !stopped_) {
     trace_.BeginStep(run_.step + 1);
@@ -137,6 +137,12 @@ absl::Status TrainLoop::Run() {
         ExitCode::kPreempted);
   }
   for (const auto& monitor : monitors_) run_.Tell({.text = monitor->Summary()});
+  if (run_.last_step < run_.total_steps) {
+    run_.Tell(
+        {.text = absl::StrFormat("stopped after step %d of %d, as --stop_at=%g asks; to continue, run the "
+                                 "command with a larger --stop_at, or without one",
+                                 run_.step, run_.total_steps, run_.config.stop_at)});
+  }
   run_.Tell({"done", {{"step", run_.step}, {"seconds", Seconds() - start}}});
   return absl::OkStatus();
 }

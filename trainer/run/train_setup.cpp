@@ -1,6 +1,7 @@
 #include "trainer/run/train_setup.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -105,6 +106,8 @@ absl::Status TrainSetup::CheckSameGpus() {
 absl::Status TrainSetup::OpenData() {
   ASSIGN_OR_RETURN(train_data, OpenDataset(config, config.data, config.train_split, comm));
   ASSIGN_OR_RETURN(stats_, PixelStatsFor(config, train_data->info()));
+  if (config.pca_noise > 0 && train_data->info().channels != 3)
+    return InvalidArgument("--pca_noise=", config.pca_noise, ": needs colour images, and these are grey");
   if (config.val_split == RunConfig::kNoSplit) return PlanSteps();
 
   const bool val_given = !config.val_data.empty() || config.val_split != RunConfig().val_split;
@@ -131,13 +134,17 @@ absl::Status TrainSetup::PlanSteps() {
   total_steps = by_epochs == 0          ? config.max_steps
                 : config.max_steps == 0 ? by_epochs
                                         : std::min(by_epochs, config.max_steps);
-  if (!config.trace.empty() && config.trace_first > total_steps) {
-    return InvalidArgument("--trace_first=", config.trace_first, ": the run ends at step ", total_steps,
-                           ", so --trace would write nothing");
-  }
   const auto steps_of = [&](double epochs) {
     return static_cast<int64_t>(epochs * static_cast<double>(epoch_steps_));
   };
+  last_step = total_steps;
+  if (config.stop_at > 0)
+    last_step =
+        std::clamp<int64_t>(std::llround(config.stop_at * static_cast<double>(epoch_steps_)), 1, total_steps);
+  if (!config.trace.empty() && config.trace_first > last_step) {
+    return InvalidArgument("--trace_first=", config.trace_first, ": the run ends at step ", last_step,
+                           ", so --trace would write nothing");
+  }
   schedule = {.kind = config.lr_schedule,
               .base_lr = config.lr,
               .warmup_steps = steps_of(config.warmup_epochs),
@@ -305,7 +312,7 @@ absl::Status TrainSetup::LoadInitialWeights() {
         "start anew: ", absl::StrJoin(classifiers, ", ", name)));
   }
   decisions_.push_back(absl::StrCat("initial weights from ", config.init_from));
-  for (const char* name : {"mean", "std"}) {
+  for (const char* name : {"mean", "std", "stem", "blur_pool"}) {
     if (weights->config.contains(name) && weights->config[name] != model_config[name]) {
       decisions_.push_back(absl::StrCat("its ", name, " was ", weights->config[name].dump(),
                                         ", that of this run is ", model_config[name].dump(), "; --", name,
@@ -333,11 +340,16 @@ absl::StatusOr<bool> TrainSetup::Resume() {
                              : absl::StrCat("none: no checkpoint in ", config.checkpoint_dir));
     return false;
   }
+  const Match match = config.force_resume     ? Match::kForced
+                      : config.image_size > 0 ? Match::kResized
+                                              : Match::kExact;
   ASSIGN_OR_RETURN(LoadedState state,
-                   LoadCheckpoint(choice.path, {0, data_state, model_config, {}},
-                                  config.force_resume ? Match::kForced : Match::kExact, *params, comm));
+                   LoadCheckpoint(choice.path, {0, data_state, model_config, {}}, match, *params, comm));
   for (const std::string& forced : state.warnings)
     decisions_.push_back(absl::StrCat("--force_resume ignores that ", forced));
+  const nlohmann::json &before = state.config["image_size"], &now = model_config["image_size"];
+  if (before != now && match == Match::kResized)
+    decisions_.push_back(absl::StrCat("the image size was ", before.dump(), " and is now ", now.dump()));
   step = state.step;
   data_state = state.data;
   decisions_.push_back(absl::StrCat(choice.path, ": ", step, " steps done, next is batch ", data_state.batch,

@@ -74,6 +74,7 @@ struct TrainSetup {
 
   // The position of training, and its length.
   int64_t step = 0, total_steps = 0;
+  int64_t last_step = 0;  // total_steps, or that of --stop_at
   DataState data_state;
   ScheduleOptions schedule;
   nlohmann::json model_config;

@@ -203,6 +203,29 @@ TEST(DrawColor, LeavesGreyGrey) {
   }
 }
 
+// The covariance of the added colours is the one that Krizhevsky et al. measured on ImageNet, times 0.1^2.
+TEST(DrawLighting, HasTheCovarianceOfImageNet) {
+  EXPECT_EQ(DrawLighting(0, Draws(0)), ColorMatrix{});
+  double covariance[3][3] = {}, mean[3] = {};
+  for (int i = 0; i < kDraws; ++i) {
+    const ColorMatrix matrix = DrawLighting(0.1, Draws(i));
+    for (int a = 0; a < 3; ++a) {
+      for (int b = 0; b < 3; ++b) {
+        ASSERT_EQ(matrix.m[a][b], a == b ? 1 : 0);
+        covariance[a][b] += double{matrix.m[a][3]} * double{matrix.m[b][3]} / kDraws;
+      }
+      mean[a] += double{matrix.m[a][3]} / kDraws;
+    }
+  }
+  const double expected[3][3] = {
+      {10.027, 10.133, 10.074}, {10.133, 10.384, 10.422}, {10.074, 10.422, 10.589}};
+  for (int a = 0; a < 3; ++a) {
+    EXPECT_NEAR(mean[a], 0, 0.3);
+    for (int b = 0; b < 3; ++b) EXPECT_NEAR(covariance[a][b], expected[a][b], 0.6) << a << b;
+  }
+  EXPECT_NEAR(covariance[0][0] - 2 * covariance[0][2] + covariance[2][2], 0.467, 0.05);  // of red minus blue
+}
+
 TEST(DrawErased, RectanglesAreWithinBounds) {
   constexpr int kSize = 224;
   int erased = 0;

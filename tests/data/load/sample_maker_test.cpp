@@ -43,10 +43,66 @@ TEST(Loader, AugmentsASampleAlikeOnAnyNumberOfRanks) {
   LoaderOptions options = SmallOptions();
   options.channels = 3;
   options.augment = Augment::kInception;
+  const PixelsBySample without_noise = AllPixels(dataset, options);
+  options.pca_noise = 0.1;
   const PixelsBySample alone = AllPixels(dataset, options);
+  EXPECT_NE(alone, without_noise);
   EXPECT_EQ(alone.size(), 3u * 41);
   options.world = 3;
   EXPECT_EQ(AllPixels(dataset, options), alone);
+}
+
+// Also in packed batches, for a GPU, whose pixels are those of the plain ones before they are scaled.
+TEST(Loader, TrivialAugmentIsAlikeOnAnyNumberOfRanksAndWorkers) {
+  const NumberedImages dataset(41, 3);
+  LoaderOptions options = SmallOptions();
+  options.channels = 3;
+  options.augment = Augment::kInception;
+  options.workers = 1;
+  const PixelsBySample plain = AllPixels(dataset, options);
+  options.trivial_augment = true;
+  const PixelsBySample alone = AllPixels(dataset, options);
+  int changed = 0;
+  for (const auto& [key, pixels] : alone) changed += pixels != plain.at(key);
+  EXPECT_GT(changed, 3 * 41 / 2);
+  options.world = 3;
+  options.workers = 4;
+  EXPECT_EQ(AllPixels(dataset, options), alone);
+
+  options.world = 1;
+  options.rank = 0;
+  options.packed = true;
+  const std::unique_ptr<Loader> loader = Make(dataset, options);
+  for (absl::StatusOr<Batch> batch = loader->Next(); batch.ok(); batch = loader->Next()) {
+    const auto* const entries = reinterpret_cast<const PackedImage*>(batch->packed);
+    for (int64_t i = 0; i < batch->rows; ++i) {
+      const std::vector<float>& expected = alone.at({batch->epoch, batch->samples[i]});
+      const auto* const pixels = reinterpret_cast<const uint8_t*>(batch->packed + entries[i].offset);
+      constexpr size_t kPlane = kSide * kSide;
+      for (size_t j = 0; j < 3 * kPlane; ++j) ASSERT_NEAR(pixels[j], expected[j % 3 * kPlane + j / 3], 1e-3f);
+    }
+  }
+}
+
+// The padding of a crop is the mean, which the model sees as 0.
+TEST(Loader, TrivialAugmentOfPaddedCrops) {
+  const NumberedImages dataset(40);
+  LoaderOptions options = SmallOptions();
+  options.image_size = 16;
+  options.stats = {{100 / 255.0f}, {1 / 255.0f}};
+  options.augment = Augment::kCrop;
+  const PixelsBySample plain = AllPixels(dataset, options);
+  options.trivial_augment = true;
+  int same = 0;
+  for (const auto& [key, pixels] : AllPixels(dataset, options)) {
+    const std::vector<float>& expected = plain.at(key);
+    double difference = 0;
+    for (size_t i = 0; i < pixels.size(); ++i)
+      difference = std::max<double>(difference, std::abs(pixels[i] - expected[i]));
+    same += difference < 0.51;
+  }
+  EXPECT_GT(same, 0) << "the identity, and weak changes";
+  EXPECT_LT(same, 60);
 }
 
 TEST(Loader, AugmentsDifferentlyEveryEpoch) {

@@ -66,6 +66,8 @@ const Case kCases[] = {
     {{kMax, 1, 2, 0, true}, {1, 16, 4, 5}},
     {{kAverage, 5, 3}, {3, 24, 14, 14}},
     {{kAverage, 3, 2, 1}, {1, 10, 8, 7}},
+    {{kAverage, 2, 1, 1}, {3, 24, 7, 6}},
+    {{kAverage, 2, 2}, {1, 10, 8, 7}},
     {{kAverage, 3, 2, 0, true}, {3, 24, 16, 16}},
     {{kAverage, 3, 2, 1, true}, {1, 24, 6, 6}},
     {{kAverage, 5, 3, 0, false, true}, {3, 10, 4, 4}},
@@ -78,6 +80,35 @@ TEST(Pool, MatchesTheReference) {
     for (const Case& c : kCases) {
       SCOPED_TRACE(std::to_string(c.params.kernel) + "/" + std::to_string(c.params.stride));
       CheckOp(c.params, c.x, dtype, ReferenceOf(c.params, c.x), {.dy_parts = c.x.n == 3 ? 3 : 1});
+    }
+  }
+}
+
+// BlurPool of trainer/models/googlenet.cpp: (1 2 1) x (1 2 1) / 16 in steps of 2, with repeated borders.
+TEST(AveragePool, TwoOfThemAreABlur) {
+  for (const int64_t side : {1, 2, 7, 8}) {
+    const Shape shape{2, 16, side, side};
+    OpDriver first(PoolParams{kAverage, 2, 1, 1}, TestDevice().FeatureMap(shape, DType::kF32), {},
+                   TestDevice());
+    OpDriver second(PoolParams{kAverage, 2, 2}, TestDevice().FeatureMap(first.shape().y, DType::kF32), {},
+                    TestDevice());
+    const Values x = RandomValues(shape.elements(), 1);
+    const Values y = second.Forward(first.Forward(x));
+    const int64_t outputs = second.shape().y.h;
+    ASSERT_EQ(outputs, (side + 1) / 2);
+    for (size_t i = 0; i < y.size(); ++i) {
+      const auto at = static_cast<int64_t>(i);
+      const int64_t plane = at / (outputs * outputs), row = at / outputs % outputs, column = at % outputs;
+      double expected = 0;
+      for (int64_t dh = -1; dh <= 1; ++dh) {
+        for (int64_t dw = -1; dw <= 1; ++dw) {
+          const int64_t h = std::clamp<int64_t>(2 * row + dh, 0, side - 1);
+          const int64_t w = std::clamp<int64_t>(2 * column + dw, 0, side - 1);
+          expected += (dh == 0 ? 2 : 1) * (dw == 0 ? 2 : 1) / 16.0 *
+                      double{x[static_cast<size_t>((plane * side + h) * side + w)]};
+        }
+      }
+      ASSERT_NEAR(y[i], expected, 1e-5) << side << ": " << i;
     }
   }
 }

@@ -300,6 +300,30 @@ TEST_F(CheckpointTest, HarmlessDifferencesAreForced) {
               AllOf(HasSubstr("global_batch was"), HasSubstr("model was")));
 }
 
+TEST_F(CheckpointTest, AnotherImageSize) {
+  TrainState saved = ExampleState(1);
+  saved.config["image_size"] = 224;
+  ASSERT_TRUE(SaveCheckpoint(directory_, saved, params_.store(), *single_).ok());
+  TrainState other = saved;
+  other.config["image_size"] = 192;
+  EXPECT_THAT(Message(Load(1, other).status()), HasSubstr("image_size was 224 and is 192"));
+  const absl::StatusOr<LoadedState> resized = Load(1, other, Match::kResized);
+  ASSERT_TRUE(resized.ok()) << resized.status();
+  EXPECT_EQ(resized->config["image_size"], 224);
+  other.config["mean"] = {0.5};
+  EXPECT_THAT(Message(Load(1, other, Match::kResized).status()),
+              AllOf(HasSubstr("mean was"), Not(HasSubstr("image_size"))));
+}
+
+TEST_F(CheckpointTest, WithoutBlurPoolWereThoseOf010) {
+  ASSERT_TRUE(Save(1).ok());
+  TrainState now = ExampleState(1);
+  now.config["blur_pool"] = false;
+  EXPECT_TRUE(Load(1, now).ok());
+  now.config["blur_pool"] = true;
+  EXPECT_THAT(Message(Load(1, now, Match::kForced).status()), HasSubstr("blur_pool was false and is true"));
+}
+
 // Tries to save step 2 in a child whose files may not grow beyond `limit` bytes.
 absl::StatusCode SaveWithFileSizeLimit(rlim_t limit, const std::function<absl::Status()>& save) {
   const pid_t child = fork();

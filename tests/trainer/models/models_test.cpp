@@ -225,6 +225,26 @@ TEST(Models, MediumStemOmitsThePool) {
   EXPECT_THAT(ErrorOf("nin", {.stem = Stem::kMedium}), HasSubstr("nin has one stem"));
 }
 
+TEST(Models, BlurPoolsHaveTheShapesOfPools) {
+  for (const char* name : {"googlenet", "googlenet-naive", "googlenet-bn"}) {
+    for (const Stem stem : {Stem::kDefault, Stem::kMedium, Stem::kSmall}) {
+      for (const int64_t size : {28, 31, 32, 64, 224}) {
+        const Model plain = Make(name, {.image_size = size, .stem = stem});
+        const Model blurred = Make(name, {.image_size = size, .stem = stem, .blur_pool = true});
+        EXPECT_EQ(HasNode(blurred, "maxpool1.blur2"), stem == Stem::kDefault);
+        for (const auto& [pool, before] : std::map<std::string, std::string>{
+                 {"maxpool2", "conv3"}, {"maxpool3", "inception3b"}, {"maxpool4", "inception4e"}}) {
+          EXPECT_EQ(OutputOf(blurred, pool + ".blur2"), OutputOf(plain, pool)) << size;
+          EXPECT_EQ(OutputOf(blurred, pool).h, OutputOf(plain, before).h);
+        }
+        EXPECT_EQ(Parameters(blurred), Parameters(plain));
+      }
+    }
+  }
+  for (const char* name : {"googlenet-torchvision", "googlenet-bvlc", "nin", "vgg16"})
+    EXPECT_THAT(ErrorOf(name, {.blur_pool = true}), HasSubstr("has no --blur_pool: use googlenet"));
+}
+
 TEST(Models, TakeAnySizeOfImagesThatFits) {
   for (const auto& [name, smallest] : std::map<std::string, int64_t>{{"googlenet", 1},
                                                                      {"googlenet-torchvision", 31},
