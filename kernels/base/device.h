@@ -153,6 +153,7 @@ struct CudaOptions {
   int index = 0;               // among the GPUs that this process sees, modulo their number
   bool deterministic = false;  // uses only library kernels with reproducible results
   bool graphs = true;          // false: recordings run directly every time
+  bool early_starts = true;    // of kernels in recordings (kernels/cuda/base/early_start.h)
   std::string plan_cache;      // file of tuned plans; empty: no file is read or written
 };
 

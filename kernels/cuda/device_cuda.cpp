@@ -23,6 +23,7 @@
 #include "kernels/base/status.h"
 #include "kernels/base/trace.h"
 #include "kernels/cuda/base/cuda_device.h"
+#include "kernels/cuda/base/early_start.h"
 #include "kernels/cuda/plans/autotune.h"
 #include "kernels/cuda/plans/cublaslt.h"
 #include "kernels/cuda/plans/cuda_algorithm.h"
@@ -338,7 +339,12 @@ class GraphRecording final : public Recording {
     cudaGraph_t captured = nullptr;
     // The capture ignores CUDA calls of other threads.
     DEEPER_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    work();
+    {
+      std::optional<EarlyStarts> early;
+      if (device_.options_.early_starts && device_.compute_capability_ >= kFirstWithEarlyStarts)
+        early.emplace();
+      work();
+    }
     DEEPER_CUDA_CHECK(cudaStreamEndCapture(stream, &captured));
     DEEPER_CUDA_CHECK(cudaGraphInstantiate(&graph_, captured, 0));
     DEEPER_CUDA_CHECK(cudaGraphDestroy(captured));

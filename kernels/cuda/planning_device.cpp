@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
+#include "kernels/cuda/base/early_start.h"
 #include "kernels/cuda/plans/autotune.h"
 #include "kernels/cuda/plans/cublaslt.h"
 #include "kernels/cuda/plans/cuda_problem.h"
@@ -54,11 +55,21 @@ class DevicelessGpu final : public PlanningDevice {
   size_t AvailableBytes() const override { return memory_bytes_; }
   Stream stream() const override { return {}; }
   void Synchronize() override {}
-  void Copy(void*, const void*, size_t) override {}
+  void Copy(void*, const void*, size_t) override { follows_own_[branch_] = false; }
+  void Fork() override { follows_own_[1] = follows_own_[2] = false; }
+  void Branch(int index) override { branch_ = index; }
+  void Join() override {
+    branch_ = 0;
+    follows_own_[0] = false;
+  }
   void Annotate(const std::string& name) override { scope_ = name; }
 
   bool Begin(const Launch& launch) override {
-    launches_.push_back({scope_, launch, std::exchange(work_, {})});
+    KernelWork work = std::exchange(work_, {});
+    const bool own = work.warps > 0, follows_own = std::exchange(follows_own_[branch_], own);
+    if (own && compute_capability_ >= kFirstWithEarlyStarts)
+      work.early = work.kernels - (follows_own ? 0 : 1);
+    launches_.push_back({scope_, launch, work});
     return false;
   }
   void Expect(const KernelWork& work) override { work_ = work; }
@@ -103,6 +114,8 @@ class DevicelessGpu final : public PlanningDevice {
   uintptr_t next_address_ = kFirstAddress;
   std::string scope_;
   KernelWork work_;  // of the next launch
+  int branch_ = 0;
+  bool follows_own_[kBranches] = {};  // whether the last node of the branch is a kernel of deeper
 };
 
 }  // namespace

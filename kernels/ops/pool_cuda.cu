@@ -147,18 +147,18 @@ struct AveragePoolGradient {
     for (int row = rows.begin; row < rows.end; row += 2) {
       DEEPER_NO_UNROLL
       for (int column = columns.begin; column < columns.end; column += 2) {
-        Pack<T, N> packs[4];
+        Pack<T, N> loaded[4];
         DEEPER_UNROLL
-        for (int i = 0; i < 4; ++i) {
+        for (int w = 0; w < 4; ++w) {
           const int y =
-              g.Y(at.n, std::min(row + i / 2, rows.end - 1), std::min(column + i % 2, columns.end - 1));
-          packs[i] = LoadPack<T, N>(dy + int64_t{y} * channels + channel);
+              g.Y(at.n, std::min(row + w / 2, rows.end - 1), std::min(column + w % 2, columns.end - 1));
+          loaded[w] = LoadPack<T, N>(dy + int64_t{y} * channels + channel);
         }
         DEEPER_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          if (row + i / 2 >= rows.end || column + i % 2 >= columns.end) continue;
-          const auto values = Floats(packs[i]);
-          const float share = 1 / CountOf(g.rows.Pixels(row + i / 2), g.columns.Pixels(column + i % 2));
+        for (int w = 0; w < 4; ++w) {
+          if (row + w / 2 >= rows.end || column + w % 2 >= columns.end) continue;
+          const auto values = Floats(loaded[w]);
+          const float share = 1 / CountOf(g.rows.Pixels(row + w / 2), g.columns.Pixels(column + w % 2));
           for (int j = 0; j < N; ++j) sum[j] += values.v[j] * share;
         }
       }

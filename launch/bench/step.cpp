@@ -163,6 +163,7 @@ class BenchStepCommand final : public Command {
     if (config_.device == DeviceType::kCuda) {
       settings["fusion"] = NameOf(config_.fusion);
       settings["cuda_graph"] = config_.cuda_graph;
+      settings["early_starts"] = config_.early_starts;
       settings["deterministic"] = NameOf(config_.deterministic);
     }
     PrintBenchmark(std::move(json), std::move(settings), training.device().Describe());

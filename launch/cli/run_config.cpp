@@ -46,6 +46,7 @@ absl::StatusOr<std::unique_ptr<Device>> MakeGpu(const RunConfig& config, const C
   options.index = comm.local_rank();
   options.deterministic = config.deterministic != Determinism::kFalse;
   options.graphs = config.cuda_graph;
+  options.early_starts = config.early_starts;
   options.plan_cache = config.plan_cache == "default" ? DefaultPlanCache() : config.plan_cache;
   return MakeCudaDevice(options, {config.own_kernels, std::chrono::seconds(config.trial_seconds)});
 }
@@ -87,8 +88,8 @@ FlagGroup InputFlags(RunConfig& config) {
 
 FlagGroup MachineFlags(RunConfig& config) {
   return Pick(config, "Machine",
-              {"device", "precision", "fusion", "own_kernels", "trial_seconds", "cuda_graph", "plan_cache",
-               "threads", "cpu_layout"});
+              {"device", "precision", "fusion", "own_kernels", "trial_seconds", "cuda_graph", "early_starts",
+               "plan_cache", "threads", "cpu_layout"});
 }
 
 Flag CheckpointFlag(std::string& path) {

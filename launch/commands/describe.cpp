@@ -157,6 +157,7 @@ std::string PlanJson(const Model& model, const StepPlan& plan) {
                                 {"bytes_us", time.bytes_us},
                                 {"products_us", time.products_us},
                                 {"instructions_us", time.instructions_us},
+                                {"latency_us", LatencyOf(work)},
                                 {"warps", work.warps},
                                 {"cycles_per_warp", work.cycles},
                                 {"waits_per_warp", work.waits}});

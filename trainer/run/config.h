@@ -160,6 +160,7 @@ struct RunConfig {
   double watchdog_seconds = 300;  // 0: none
   Fusion fusion = Fusion::kAuto;
   bool cuda_graph = true;
+  bool early_starts = true;
   OwnKernels own_kernels = OwnKernels::kAll;
   int trial_seconds = 20;              // for a kernel in the tuner
   std::string plan_cache = "default";  // file; empty: none

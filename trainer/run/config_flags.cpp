@@ -167,6 +167,8 @@ std::vector<Flag> MachineFlags(RunConfig& c) {
        "cuda: end the process if a kernel or library call does not end within this time when it is tuned",
        Range(1, 86400), "seconds"},
       {"cuda_graph", &c.cuda_graph, "cuda: record a step once and replay it, in place of single launches"},
+      {"early_starts", &c.early_starts,
+       "cuda: kernels of deeper in a recorded step start before the previous one has ended, and wait for it"},
       {"plan_cache", &c.plan_cache,
        "cuda: file of tuned library calls; default: ~/.cache/deeper/plans.json; empty: tune in every run"},
       {"threads", &c.threads, "cpu: compute threads per rank",

@@ -52,7 +52,7 @@ void PlanCost::Add(const StepPlan::PhasedLaunch& phased, const StepPlan& plan) {
   bytes += phased.launch.bytes;
   macs += phased.launch.macs;
   floor_us += FloorMicroseconds(phased.launch, plan.gpu, plan.precision);
-  predicted_us += TimeOf(phased.launch, phased.work, plan.gpu, plan.precision).us() + KernelModel().launch_us;
+  predicted_us += TimeOf(phased.launch, phased.work, plan.gpu, plan.precision).us() + LatencyOf(phased.work);
 }
 
 std::vector<PlanCost> ModuleCosts(const StepPlan& plan) {

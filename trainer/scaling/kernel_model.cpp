@@ -9,6 +9,10 @@ double LaunchTime::us() const {
   return std::max({bytes_us, products_us, instructions_us});
 }
 
+double LatencyOf(const KernelWork& work, const KernelModel& model) {
+  return work.early * model.early_us + (work.kernels - work.early) * model.launch_us;
+}
+
 LaunchTime TimeOf(const Launch& launch, const KernelWork& work, const GpuSpec& gpu, DType precision,
                   const KernelModel& model) {
   const double clocks_per_us = model.clock * static_cast<double>(gpu.clock_khz) / 1e3;

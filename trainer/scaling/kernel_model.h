@@ -18,6 +18,7 @@ struct KernelModel {
   double l2_bytes_per_clock = 32;   // of a multiprocessor
   double load_us = 0.6;             // from a load from memory to the first use
   double launch_us = 1.4;           // from kernel to kernel of a recorded step
+  double early_us = 0.7;  // the same, where the second one starts early (kernels/cuda/base/early_start.h)
 };
 
 struct LaunchTime {
@@ -28,6 +29,9 @@ struct LaunchTime {
 
   double us() const;  // the largest
 };
+
+// Between the kernels before and in a launch.
+double LatencyOf(const KernelWork& work, const KernelModel& model = {});
 
 LaunchTime TimeOf(const Launch& launch, const KernelWork& work, const GpuSpec& gpu, DType precision,
                   const KernelModel& model = {});

@@ -6,12 +6,15 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/base/kernel_launch.h"
+
 namespace deeper {
 
 constexpr int kThreads = 256;  // of a block
 
 template <class Body>
 __global__ void __launch_bounds__(kThreads, 2) ForEachKernel(int64_t count, Body body) {
+  AwaitPreviousKernel();
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i < count) body(i);
 }
@@ -20,7 +23,7 @@ __global__ void __launch_bounds__(kThreads, 2) ForEachKernel(int64_t count, Body
 template <class Body>
 void LaunchForEach(int64_t count, const Body& body, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
-  ForEachKernel<<<blocks, kThreads, 0, stream>>>(count, body);
+  LaunchKernel(ForEachKernel<Body>, blocks, kThreads, 0, stream, count, body);
 }
 
 }  // namespace deeper

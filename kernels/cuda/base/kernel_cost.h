@@ -28,6 +28,8 @@ struct KernelWork {
   int warps_on_sm = 0;   // at once
   int64_t l2_bytes = 0;  // read from the L2 cache; 0: not counted
   int64_t macs = 0;      // including those that fill tiles; 0: as the problem says
+  int kernels = 1;       // one after the other
+  int early = 0;         // those of them that start early (early_start.h)
 };
 
 // A kernel with `threads` threads. `iterations` of its largest loop load `loads` times each from global

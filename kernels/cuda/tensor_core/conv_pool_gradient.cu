@@ -6,6 +6,7 @@
 // maxima of x pass through registers.
 #include <cstdint>
 
+#include "kernels/cuda/base/kernel_launch.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_mma.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
@@ -73,6 +74,7 @@ __device__ void StorePartial(const Gemm& g, int split, int filter, int channel,
 template <int kFilters>
 __global__ void __launch_bounds__(kCopyThreads, 2)
     PooledGradientSm80(const Gemm g, const bf16* x, const bf16* dy, float* partial) {
+  AwaitPreviousKernel();
   extern __shared__ __align__(kSwizzleBytes) unsigned char shared[];
   const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
@@ -111,9 +113,9 @@ cudaError_t Launch(const PooledGradientArguments& a, cudaStream_t stream) {
       PooledGradientSm80<kFilters>, cudaFuncAttributeMaxDynamicSharedMemorySize, SharedBytes(kFilters));
   if (allowed != cudaSuccess) return allowed;
   const GradientTiles tiles = GradientTilesOf(a.gemm, kFilters);
-  PooledGradientSm80<kFilters><<<tiles.count() * tiles.splits, kCopyThreads, SharedBytes(kFilters), stream>>>(
-      a.gemm, a.x, a.dy, a.partial);
-  const cudaError_t error = cudaGetLastError();
+  const cudaError_t error =
+      LaunchKernel(PooledGradientSm80<kFilters>, tiles.count() * tiles.splits, kCopyThreads,
+                   SharedBytes(kFilters), stream, a.gemm, a.x, a.dy, a.partial);
   if (error != cudaSuccess) return error;
   return LaunchSums(a.partial, tiles.splits, a.gemm.columns * a.gemm.depth, a.dw, stream);
 }

@@ -11,6 +11,7 @@
 // Nearly all these bytes come from the L2 cache: each tap reads a pixel again, and each tile reads w again.
 #include <cstdint>
 
+#include "kernels/cuda/base/kernel_launch.h"
 #include "kernels/cuda/tensor_core/conv_epilogue.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_mma.h"
@@ -65,6 +66,7 @@ enum class Input { kForward, kBackward, kPooled };
 template <Input kInput, int kColumns>
 __global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
     ConvSm80(const Gemm g, const bf16* in, const bf16* weights, const Epilogue epilogue, uint8_t* positions) {
+  AwaitPreviousKernel();
   constexpr bool kBackward = kInput == Input::kBackward;
   extern __shared__ __align__(kSwizzleBytes) unsigned char shared[];
   const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
@@ -128,9 +130,8 @@ cudaError_t Launch(const Arguments& a, cudaStream_t stream) {
   static const cudaError_t allowed = cudaFuncSetAttribute(
       ConvSm80<kInput, kColumns>, cudaFuncAttributeMaxDynamicSharedMemorySize, SharedBytes(kColumns));
   if (allowed != cudaSuccess) return allowed;
-  ConvSm80<kInput, kColumns><<<Blocks(a.gemm, kColumns), kCopyThreads, SharedBytes(kColumns), stream>>>(
-      a.gemm, a.in, a.weights, a.epilogue, a.positions);
-  return cudaGetLastError();
+  return LaunchKernel(ConvSm80<kInput, kColumns>, Blocks(a.gemm, kColumns), kCopyThreads,
+                      SharedBytes(kColumns), stream, a.gemm, a.in, a.weights, a.epilogue, a.positions);
 }
 
 template <Input kInput>

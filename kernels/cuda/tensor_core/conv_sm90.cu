@@ -25,6 +25,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cuda/base/kernel_launch.h"
 #include "kernels/cuda/tensor_core/conv_epilogue.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_wgmma.h"
@@ -161,6 +162,7 @@ template <bool kBackward, int kColumns, int kAcross>
 __global__ void __launch_bounds__(kBlockThreads, Layout<kBackward, kColumns, kAcross>::kBlocks)
     ConvSm90(const Gemm g, const __grid_constant__ CUtensorMap pixels,
              const __grid_constant__ CUtensorMap weights, const Epilogue epilogue) {
+  AwaitPreviousKernel();
   extern __shared__ unsigned char unaligned[];
   const auto start = static_cast<uint32_t>(__cvta_generic_to_shared(unaligned));
   const uint32_t base = (start + kSwizzleBytes - 1) / kSwizzleBytes * kSwizzleBytes;
@@ -262,9 +264,8 @@ cudaError_t Launch(const Arguments& a, cudaStream_t stream) {
   CUtensorMap pixels, weights;
   if (const cudaError_t error = MapPixels(a, &pixels); error != cudaSuccess) return error;
   if (const cudaError_t error = MapWeights(a, kColumns, &weights); error != cudaSuccess) return error;
-  kernel<<<Blocks(a.gemm, kColumns), kBlockThreads, kSharedBytes, stream>>>(a.gemm, pixels, weights,
-                                                                            a.epilogue);
-  return cudaGetLastError();
+  return LaunchKernel(kernel, Blocks(a.gemm, kColumns), kBlockThreads, kSharedBytes, stream, a.gemm, pixels,
+                      weights, a.epilogue);
 }
 
 template <int kAcross, bool kBackward>

@@ -1,5 +1,6 @@
 // Sums columns over all tiles of pixels. A block handles 32 columns with 32 threads per column. Thread j adds
 // the tiles j, j + 32, ..., and a tree adds the threads.
+#include "kernels/cuda/base/kernel_launch.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 
 namespace deeper::conv {
@@ -9,6 +10,7 @@ constexpr int kBlockColumns = 32, kThreadsOfColumn = 32;
 
 __global__ void __launch_bounds__(kBlockColumns* kThreadsOfColumn)
     AddTiles(const float* partial, int tiles, int columns, float* sums) {
+  AwaitPreviousKernel();
   __shared__ float own[kThreadsOfColumn][kBlockColumns];
   const int column = static_cast<int>(blockIdx.x * kBlockColumns + threadIdx.x);
   const int first = static_cast<int>(threadIdx.y);
@@ -28,9 +30,8 @@ __global__ void __launch_bounds__(kBlockColumns* kThreadsOfColumn)
 }  // namespace
 
 cudaError_t LaunchSums(const float* partial, int tiles, int columns, float* sums, cudaStream_t stream) {
-  AddTiles<<<CeilDiv(columns, kBlockColumns), dim3(kBlockColumns, kThreadsOfColumn), 0, stream>>>(
-      partial, tiles, columns, sums);
-  return cudaGetLastError();
+  return LaunchKernel(AddTiles, CeilDiv(columns, kBlockColumns), dim3(kBlockColumns, kThreadsOfColumn), 0,
+                      stream, partial, tiles, columns, sums);
 }
 
 }  // namespace deeper::conv

@@ -116,6 +116,7 @@ class TensorCoreConvolution final : public KernelAlgorithm {
     work.l2_bytes = (blocks * pixels * (taps / gemm_.across) + gemm_.pixel_tiles() * gemm_.columns * taps) *
                     gemm_.depth * int64_t{sizeof(bf16)};
     work.macs = blocks * taps * slices * conv::kTilePixels * tile_columns_ * conv::kSliceDepth;
+    if (problem_.mask_dx) work.kernels = 2;  // LaunchSums
     return work;
   }
 
@@ -152,9 +153,11 @@ class PooledWeightGradient final : public KernelAlgorithm {
   KernelWork ExpectedWork() const override {
     const conv::GradientTiles tiles = conv::GradientTilesOf(gemm_, tile_filters_);
     const int64_t pixels = conv::kStepPixels * conv::kTileChannels;
-    return StepsOf(absl::StrCat("PooledGradientSm80<", tile_filters_, ">"), tiles.count() * tiles.splits,
-                   tiles.steps, conv::GradientStageBytes(tile_filters_) + pixels * int64_t{sizeof(bf16)},
-                   pixels * tile_filters_);
+    KernelWork work = StepsOf(
+        absl::StrCat("PooledGradientSm80<", tile_filters_, ">"), tiles.count() * tiles.splits, tiles.steps,
+        conv::GradientStageBytes(tile_filters_) + pixels * int64_t{sizeof(bf16)}, pixels * tile_filters_);
+    work.kernels = 2;  // LaunchSums
+    return work;
   }
 
  private:

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/base/early_start.h"
 #include "tests/kernels/fake_cuda/runtime.h"
 
 using namespace deeper::fake_cuda;
@@ -139,15 +140,20 @@ void Lose(cudaError_t error) {
 cudaError_t Launch(cudaStream_t handle, const std::string& name, std::function<void()> run) {
   return Call("launch", [&](Runtime& runtime) {
     return WithStream(runtime, handle, [&](Stream& stream) {
-      const bool first = runtime.loaded.insert(absl::StrCat(stream.device, " ", name)).second;
-      if (first && stream.capture != nullptr) {
-        stream.capture->invalid = true;
-        return Runtime::Error(cudaErrorStreamCaptureUnsupported,
-                              absl::StrCat("the first launch of ", name, " in a capture"));
-      }
-      return runtime.Add(stream, {.name = name, .run = std::move(run)});
+      return runtime.AddKernel(stream, {.name = name, .run = std::move(run)});
     });
   });
+}
+
+cudaError_t LaunchOwn(cudaStream_t handle, const std::string& name, std::function<void()> run) {
+  const bool early = MayStartEarly(handle);
+  const cudaError_t error = Call("launch", [&](Runtime& runtime) {
+    return WithStream(runtime, handle, [&](Stream& stream) {
+      return runtime.AddKernel(stream, {.name = name, .run = std::move(run), .own = true}, early);
+    });
+  });
+  if (error == cudaSuccess) KernelLaunched(handle);
+  return error;
 }
 
 }  // namespace deeper::fake_cuda
@@ -375,6 +381,24 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
       size_t number = 0;
       *graph = NewHandle<cudaGraph_t>(runtime, number);
       runtime.graphs[number] = std::move(captured);
+      return cudaSuccess;
+    });
+  });
+}
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t handle, cudaStreamCaptureStatus* status,
+                                     unsigned long long*, cudaGraph_t*, const cudaGraphNode_t** nodes,
+                                     const cudaGraphEdgeData** edges, size_t* count) {
+  return Call("cudaStreamGetCaptureInfo", [&](Runtime& runtime) {
+    return WithStream(runtime, handle, [&](Stream& stream) {
+      *status = stream.capture == nullptr ? cudaStreamCaptureStatusNone
+                : stream.capture->invalid ? cudaStreamCaptureStatusInvalidated
+                                          : cudaStreamCaptureStatusActive;
+      stream.handles.clear();
+      for (const size_t node : stream.tail)
+        stream.handles.push_back(reinterpret_cast<cudaGraphNode_t>(node + 1));
+      *nodes = stream.handles.data();
+      *edges = nullptr;
+      *count = stream.handles.size();
       return cudaSuccess;
     });
   });

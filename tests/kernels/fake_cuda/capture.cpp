@@ -34,6 +34,24 @@ cudaError_t Runtime::Forbidden(const char* call) {
   return cudaSuccess;
 }
 
+cudaError_t Runtime::AddKernel(Stream& stream, Node node, bool early) {
+  const bool first = loaded.insert(absl::StrCat(stream.device, " ", node.name)).second;
+  if (first && stream.capture != nullptr) {
+    stream.capture->invalid = true;
+    return Error(cudaErrorStreamCaptureUnsupported,
+                 absl::StrCat("the first launch of ", node.name, " in a capture"));
+  }
+  if (early) {
+    ++calls["early start"];
+    if (stream.capture == nullptr || stream.tail.size() != 1)
+      Fail(node.name + " starts early, but not after one node of a capture");
+    const Node& previous = stream.capture->graph[stream.tail[0]];
+    if (!previous.own)
+      Fail(absl::StrCat(node.name, " starts early, after ", previous.name, ", which is no kernel of deeper"));
+  }
+  return Add(stream, std::move(node));
+}
+
 cudaError_t Runtime::BeginCapture(Stream& stream, cudaStreamCaptureMode mode) {
   if (stream.capture != nullptr) return Error(cudaErrorIllegalState, "the stream is captured already");
   stream.capture = std::make_shared<Capture>();

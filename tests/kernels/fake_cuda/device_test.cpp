@@ -145,6 +145,51 @@ TEST_F(GpuDeviceTest, ProfilesWhatRan) {
   }
 }
 
+// A kernel starts early if only another kernel of deeper is before it.
+TEST_F(GpuDeviceTest, KernelsOfARecordingStartEarly) {
+  struct Case {
+    bool graphs, early_starts;
+    int capability, expected;
+  };
+  for (const Case& c : {Case{true, true, 90, 3}, Case{true, false, 90, 0}, Case{false, true, 90, 0},
+                        Case{true, true, 80, 0}}) {
+    Reset({.capability = c.capability});
+    CudaOptions options;
+    options.graphs = c.graphs;
+    options.early_starts = c.early_starts;
+    const auto device = MakeCudaDevice(options).value();
+    CudaDevice& cuda = AsCuda(*device);
+    const auto product =
+        cuda.Plan(ProductOf(ConvolutionProblem::Pass::kForward, DType::kF32, 1, 8, 8)).value();
+    DeviceArray<float> data(300, *device), copy(300, *device), branch(300, *device);
+    data.Write(std::vector<float>(300, 1));
+    branch.Write(std::vector<float>(300, 1));
+    const Buffer workspace = device->Allocate(product->workspace_bytes());
+    const auto twice = [&](DeviceArray<float>& array) { Scale(*device, 2, array.data(), 300); };
+    const auto recording = device->MakeRecording();
+    const auto step = [&] {
+      device->Copy(copy.data(), data.data(), 300 * sizeof(float));
+      twice(data);  // after a copy
+      twice(data);  // early
+      cuda.Fork();
+      cuda.Branch(0);
+      twice(data);  // early
+      cuda.Branch(1);
+      twice(branch);  // after a node of another stream
+      twice(branch);  // early
+      cuda.Join();
+      twice(data);  // after two nodes
+      product->Run(
+          {.a = copy.data(), .b = copy.data() + 8, .d = copy.data() + 80, .workspace = workspace.data()});
+      twice(data);  // after a library
+    };
+    for (int run = 0; run < 3; ++run) recording->Run(step);
+    EXPECT_EQ(fake_cuda::Calls()["early start"], c.expected) << c.graphs << c.early_starts << c.capability;
+    EXPECT_EQ(data.Read(), std::vector<float>(300, 1 << 15));
+    EXPECT_EQ(branch.Read(), std::vector<float>(300, 1 << 6));
+  }
+}
+
 // ---- Library plans ---------------------------------------------------------------------------------------
 
 const ConvolutionProblem kConvolution = {.n = 1, .h = 4, .w = 4, .c = 8, .k = 8, .bias = true, .relu = true};

@@ -13,6 +13,7 @@
 //   it is
 //     under way, or freed. A copy to the host fills its target with 0xCD first, so that early readers find
 //     that
+//   - a kernel starts early that does not directly follow another kernel of deeper in its stream
 //   - a wait for an event that was never recorded; a handle that was destroyed
 // Memory is 0xA5 when it is allocated. More strictly than CUDA, host memory that is not pinned is copied
 // late, too, which Device::Copy allows, and which CUDA does where a GPU reads the memory of the host
@@ -73,5 +74,8 @@ void Lose(cudaError_t error);
 // A launch: sets what cudaGetLastError returns. The first launch of a name loads its code, which a capture
 // forbids.
 cudaError_t Launch(cudaStream_t stream, const std::string& name, std::function<void()> run);
+// The same for a kernel of deeper, as LaunchKernel (kernel_launch.h). One that starts early must come after
+// another one in a capture, and is counted as "early start".
+cudaError_t LaunchOwn(cudaStream_t stream, const std::string& name, std::function<void()> run);
 
 }  // namespace deeper::fake_cuda

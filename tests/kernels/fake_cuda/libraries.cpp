@@ -46,11 +46,11 @@ class OwnAlgorithm final : public Algorithm {
   absl::StatusOr<std::string> Serialize() const override { return NameOf(dtype_, capability_); }
 
   absl::Status Enqueue(const PlanOperands& operands, Stream stream) override {
-    const cudaError_t error = fake_cuda::Launch(static_cast<cudaStream_t>(stream.native), name_,
-                                                [=, plan = plan_, erring = needs_check()] {
-                                                  plan->Run(operands);
-                                                  if (erring) Err(operands.d);
-                                                });
+    const cudaError_t error = fake_cuda::LaunchOwn(static_cast<cudaStream_t>(stream.native), name_,
+                                                   [=, plan = plan_, erring = needs_check()] {
+                                                     plan->Run(operands);
+                                                     if (erring) Err(operands.d);
+                                                   });
     if (error != cudaSuccess) return Internal(name_, ": ", cudaGetErrorName(error));
     return absl::OkStatus();
   }

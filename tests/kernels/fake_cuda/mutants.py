@@ -24,6 +24,7 @@ NCCL = "comm/nccl/nccl_communicator.cpp"
 TUNER, CUDNN = "kernels/cuda/plans/autotune.cpp", "kernels/cuda/plans/cudnn.cpp"
 DEVICE, STEP, NETWORK = "kernels/cuda/device_cuda.cpp", "trainer/engine/train_step.cpp", "trainer/engine/network.cpp"
 STAGED, INCEPTION = "comm/nccl/staged_communicator.cpp", "kernels/ops/inception/inception_run_cuda.cpp"
+EARLY = "kernels/cuda/base/early_start.cpp"
 SMALL = ("fake_cuda_tests", "*Training*nincifar_bf16")
 TUNING = ("fake_cuda_tests", "Tuner.BuildsForItsOwnGpu:GpuDeviceTest.PlansAreTunedOnceAndFoundAgain")
 MEMORY = ("fake_cuda_tests", "GpuDeviceTest.DownloadsWaitForWork:GpuDeviceTest.MemoryIsZeroBeforeUploads")
@@ -82,6 +83,20 @@ MUTANTS = {
         "",
         BRANCHES,
         "a capture ends with a fork that was not joined|something else wrote to its workspace",
+    ),
+    "every kernel starts early": Mutant(
+        EARLY,
+        "return node != nullptr && g_early_starts->last_[stream] == node;",
+        "return true;",
+        SMALL,
+        "starts early, (after .*, which is no kernel of deeper|but not after one node)",
+    ),
+    "a library call counts as a kernel of deeper": Mutant(
+        EARLY,
+        "return node != nullptr && g_early_starts->last_[stream] == node;",
+        "return node != nullptr;",
+        SMALL,
+        "starts early, after .*, which is no kernel of deeper",
     ),
     "a join waits before it records": Mutant(
         DEVICE,

@@ -45,6 +45,7 @@ struct Node {
   std::optional<HostUse> host = {};
   std::vector<size_t> after = {};               // nodes of the same graph
   std::shared_ptr<Collective> collective = {};  // in place of `run`
+  bool own = false;                             // a kernel of deeper
 };
 using Graph = std::vector<Node>;
 
@@ -75,7 +76,8 @@ struct Stream {
   uint64_t priority = 0;  // drawn
   std::deque<std::shared_ptr<Task>> queue;
   std::shared_ptr<Capture> capture;
-  std::vector<size_t> tail;  // of a capture: what the next node comes after
+  std::vector<size_t> tail;              // of a capture: what the next node comes after
+  std::vector<cudaGraphNode_t> handles;  // of these
   bool destroyed = false;
 };
 
@@ -114,6 +116,7 @@ class Runtime {
   GraphExec* Find(cudaGraphExec_t exec);
 
   cudaError_t Add(Stream& stream, Node node);
+  cudaError_t AddKernel(Stream& stream, Node node, bool early = false);
   cudaError_t Record(Event& event, Stream& stream);
   cudaError_t Wait(Stream& stream, Event& event);
   cudaError_t BeginCapture(Stream& stream, cudaStreamCaptureMode mode);

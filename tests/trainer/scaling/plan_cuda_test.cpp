@@ -13,7 +13,9 @@
 namespace deeper {
 namespace {
 
+using ::testing::_;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 
 constexpr int64_t kBatch = 16;
 using Phase = StepPlan::Phase;
@@ -198,11 +200,30 @@ TEST(CudaPlan, PredictionsAreTheLargestOfThreeTimes) {
   EXPECT_GT(TimeOf(launch, work, gpu, DType::kBf16).products_us, 2 * library.products_us);
 }
 
+// A kernel of deeper starts early after another one, on GPUs that can.
+TEST(CudaPlan, EarlyStartsShortenLatency) {
+  const KernelModel model;
+  EXPECT_DOUBLE_EQ(LatencyOf({}), model.launch_us);
+  EXPECT_DOUBLE_EQ(LatencyOf({.kernels = 3, .early = 2}), model.launch_us + 2 * model.early_us);
+  const StepPlan plan = PlanOf(DType::kBf16);
+  std::map<std::string, std::pair<int, int>> counts;  // by name: kernels, and those that start early
+  for (const auto& [phase, module, launch, work] : plan.launches) {
+    counts[launch.name].first += work.kernels;
+    counts[launch.name].second += work.early;
+  }
+  EXPECT_THAT(counts["matmul nn"], Pair(_, 0));
+  EXPECT_THAT(counts["softmax rows"], Pair(3, 3));
+  EXPECT_THAT(counts["conv 3x3 backward data + mask"], Pair(18, 18));  // after the bias gradient
+  EXPECT_THAT(counts["conv 5x5 backward data + mask"], Pair(18, 9));   // the second kernel of a branch
+  for (const auto& [phase, module, launch, work] : PlanOf(DType::kBf16, "a100").launches)
+    EXPECT_EQ(work.early, 0);
+}
+
 TEST(CudaPlan, PredictionsAddUp) {
   const StepPlan plan = PlanOf(DType::kBf16);
   double us = 0;
   for (const auto& [phase, module, launch, work] : plan.launches)
-    us += TimeOf(launch, work, plan.gpu, plan.precision).us() + KernelModel().launch_us;
+    us += TimeOf(launch, work, plan.gpu, plan.precision).us() + LatencyOf(work);
   EXPECT_NEAR(TotalCost(plan).predicted_us, us, 1e-6 * us);
   EXPECT_NEAR(PredictedImagesPerSecond(plan), 1e6 * kBatch / us, 1e-3);
   EXPECT_GT(us, TotalCost(plan).floor_us);

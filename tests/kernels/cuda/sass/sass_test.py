@@ -51,6 +51,9 @@ MASK_WAITS = 4  # of the masks of a tile of ConvSm90, all of which are loaded to
 CHUNK_BUDGET = 150  # maxima of 8 channels, while a tile of the pooled convolution is copied
 POOLED = ["ConvSm80<2, 64>", "ConvSm80<2, 128>"]
 HOT = [*BUDGETS, *POOLED, "PooledGradientSm80<64>", "PooledGradientSm80<128>"]
+# Instructions that may read or write memory of the GPU.
+MEMORY = {"LD", "LDG", "LDGSTS", "ST", "STG", "ATOM", "ATOMG", "RED", "REDG", "CCTL", "SULD", "SUST", "TEX", "TLD", "UBLKCP", "UBLKRED",
+          "UBLKPF", "UTMALDG", "UTMASTG", "UTMAREDG", "UTMAPF", "CALL"}
 TOLERANCE = 0.05  # of the table, for other versions of nvcc
 
 library = cuobjdump = None
@@ -107,6 +110,37 @@ class Registers(unittest.TestCase):
         for arch in ARCHITECTURES:
             for name in BUDGETS:
                 self.assertGreaterEqual(kernels[arch][name].warps_on_sm(), 2 * sass.BLOCK_THREADS // 32, name)
+
+
+class EarlyStarts(unittest.TestCase):
+    """Every kernel may start before the previous one has ended (kernels/cuda/base/early_start.h)."""
+
+    @staticmethod
+    def is_safe(code):
+        """Whether all threads wait before anything else that touches memory, and let the next kernel start only after that."""
+        names = [i.name.partition(".")[0] for i in code.content(0)]
+        if "ACQBULK" not in names:
+            return False
+        before = names[:names.index("ACQBULK")]
+        return not any(name in MEMORY or name == "PREEXIT" for name in before)
+
+    def test_kernels_wait_first(self):
+        for name, kernel in kernels["sm_90"].items():
+            self.assertTrue(self.is_safe(kernel.code), name)
+
+    def test_kernels_let_the_next_one_start(self):
+        for name, kernel in kernels["sm_90"].items():
+            self.assertTrue(any(i.name == "PREEXIT" for i in kernel.code.instructions), name)
+
+    def test_mistakes_are_seen(self):
+        for lines, safe in ((["LDC R1, c[0x0][0x28]", "ACQBULK", "PREEXIT", "LDG.E R8, desc[UR4][R2.64]", "EXIT"], True),
+                            (["LDC R1, c[0x0][0x28]", "LDG.E R8, desc[UR4][R2.64]", "ACQBULK", "EXIT"], False),
+                            (["UTMALDG.4D [UR4], [UR6]", "ACQBULK", "EXIT"], False),
+                            (["PREEXIT", "ACQBULK", "EXIT"], False),
+                            (["@P0 BRA 0x20", "ACQBULK", "EXIT"], False),
+                            (["@P0 EXIT", "ACQBULK", "EXIT"], False),
+                            (["LDG.E R8, desc[UR4][R2.64]", "EXIT"], False)):
+            self.assertEqual(self.is_safe(Reader.code_of(lines)), safe, lines)
 
 
 class Instructions(unittest.TestCase):

@@ -12,7 +12,7 @@ namespace deeper {
 
 template <class Body>
 void LaunchForEach(int64_t count, const Body& body, cudaStream_t stream) {
-  fake_cuda::Launch(stream, typeid(Body).name(), [count, body] {
+  fake_cuda::LaunchOwn(stream, typeid(Body).name(), [count, body] {
     ParallelFor(count, 256, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) body(i);
     });
