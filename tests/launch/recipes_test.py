@@ -118,5 +118,21 @@ class BlurPool(Cli):
         self.assertIn("its blur_pool was true, that of this run is false; --blur_pool sets it", " ".join(self.succeeds(*plain).split()))
 
 
+class Lars(Cli):
+    def test_sharded(self):
+        """Each rank updates its slice with the norms of whole tensors: the same bits."""
+        train = ["train", f"--data={self.data}", *TRAIN, "--model=nin-cifar-bn", "--optimizer=lars", "--lr=5", "--lars_trust=0.01",
+                 "--weight_decay=1e-3", "--val_split=none", "--max_steps=30"]
+        metrics, read = self.dir / "lars.jsonl", []
+        for name, flags in ("whole", []), ("sharded", ["--shard_optimizer"]):
+            saved = self.dir / f"lars-{name}"
+            self.succeeds(*train, *flags, f"--checkpoint_dir={saved}", f"--metrics_out={metrics}", ranks=2)
+            read.append([path.read_bytes() for path in sorted(saved.rglob("shard-*.h5"))])
+        self.assertEqual(len(read[0]), 2)
+        self.assertEqual(*read)
+        losses = [event["loss"] for event in events(metrics, "step")]
+        self.assertLess(losses[-1], 0.9 * losses[0])
+
+
 if __name__ == "__main__":
     main()

@@ -13,6 +13,8 @@
 namespace deeper {
 namespace {
 
+constexpr char kLars[] = "lars";
+
 struct Row {
   const char* name;
   std::vector<std::string> state;  // in the order of the rule and of checkpoints
@@ -26,7 +28,8 @@ UpdateRule Sgd(const OptimizerOptions& o) {
 
 const std::vector<Row>& Table() {
   static const std::vector<Row> rows = {{"sgd", {"momentum"}, Sgd<false>},
-                                        {"nesterov", {"momentum"}, Sgd<true>}};
+                                        {"nesterov", {"momentum"}, Sgd<true>},
+                                        {kLars, {"momentum"}, Sgd<false>}};
   return rows;
 }
 
@@ -104,7 +107,43 @@ Optimizer::Optimizer(const OptimizerOptions& options, ParamStore& params, Device
     lr_scales_ = AllocateSmall(device, bytes);
     device.Copy(lr_scales_.data(), options.lr_scales.data(), bytes);
   }
+  if (options.name == kLars) PrepareTrust(options);
   device.Synchronize();
+}
+
+void Optimizer::PrepareTrust(const OptimizerOptions& options) {
+  std::vector<TrustTensor> tensors;
+  std::vector<int32_t> tensor_of_group(decays_.bytes());
+  for (const Param& param : params_.trained()) {
+    // Parameters of one run may share a group. Biases all have the ratio 1; weights have their own groups, as
+    // they have a multiple of 16 inputs.
+    const bool decays = param.spec.role == ParamRole::kWeight;
+    DEEPER_CHECK(!decays || param.offset % kDecayGroup == 0, param.name);
+    const int64_t count = param.layout.stored_elements;
+    const int64_t first = param.offset / kDecayGroup, last = (param.offset + count - 1) / kDecayGroup;
+    std::fill(tensor_of_group.begin() + first, tensor_of_group.begin() + last + 1,
+              static_cast<int32_t>(tensors.size()));
+    tensors.push_back({param.offset, count, decays});
+  }
+  const auto count = std::ssize(tensors);
+  const auto upload = [&](const auto& values, Buffer& to) {
+    to = AllocateSmall(device_, values.size() * sizeof values[0]);
+    device_.Copy(to.data(), values.data(), to.bytes());
+    device_.Synchronize();
+  };
+  upload(tensors, tensors_);
+  upload(tensor_of_group, tensor_of_group_);
+  ratios_ = AllocateSmall(device_, tensors.size() * sizeof(float));
+  trust_workspace_ = AllocateSmall(device_, TrustWorkspaceBytes(device_, count));
+  trust_ = {.coefficient = options.lars_trust,
+            .weight_decay = options.weight_decay,
+            .w = params_.values(),
+            .g = params_.grads(),
+            .elements = params_.trained_elements(),
+            .tensors = tensors_.as<TrustTensor>(),
+            .count = count,
+            .ratios = ratios_.as<float>(),
+            .workspace = trust_workspace_.data()};
 }
 
 void Optimizer::BeginStep(float lr) {
@@ -125,6 +164,11 @@ void Optimizer::Step(const uint32_t* skip) {
                          .skip = skip};
   if (lr_scales_.bytes() > 0) arrays.lr_scales = lr_scales_.as<float>() + first / kDecayGroup;
   for (size_t i = 0; i < params_.state_names().size(); ++i) arrays.states[i] = params_.state(i);
+  if (trust_.count > 0) {
+    FindTrustRatios(device_, trust_);
+    arrays.tensors = tensor_of_group_.as<int32_t>() + first / kDecayGroup;
+    arrays.ratios = ratios_.as<float>();
+  }
   Update(device_, rule_, now_.as<StepScalars>(), arrays);
   wait_ms_ = 0;
   // The host can read the flag on a CPU only; elsewhere ranks also exchange what did not change.

@@ -39,6 +39,7 @@ struct OptimizerOptions {
   float weight_decay = 0.0f;          // of weights; biases and batch norm's scale and shift are not decayed
   int64_t first_step = 0;             // steps that a resumed run has done already
   std::vector<float> lr_scales = {};  // of LrScalesOf
+  float lars_trust = 0.001f;          // lars: TrustArguments::coefficient
   float ema_decay = 0;                // of ParamStore's averages, if it has them (UpdateAverage)
 };
 
@@ -64,6 +65,7 @@ class Optimizer {
   double wait_ms() const { return wait_ms_; }
 
  private:
+  void PrepareTrust(const OptimizerOptions& options);
   void GatherValues();
   template <class T>
   void Gather(T* arena);  // of which this rank has updated its slice
@@ -74,6 +76,9 @@ class Optimizer {
   Device& device_;
   Communicator* const comm_;
   Buffer decays_, lr_scales_;  // of UpdateArrays; lr_scales_ may be empty
+  // lars: of all tensors, TrustArguments::tensors, ratios and workspace; the tensor of each group.
+  TrustArguments trust_;
+  Buffer tensors_, ratios_, trust_workspace_, tensor_of_group_;
   StepScalars next_;
   Buffer now_, staged_now_;  // StepScalars
   double wait_ms_ = 0;

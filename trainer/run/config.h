@@ -122,6 +122,7 @@ struct RunConfig {
   double lr_step_epochs = 30;
   double warmup_epochs = 0;
   double momentum = 0.9, weight_decay = 0;
+  double lars_trust = 0.001;
   double ema_decay = 0;          // 0: no averages
   bool use_ema = true;           // of checkpoints that are read, except for resuming
   std::string freeze, lr_scale;  // comma lists of PATTERN, and of PATTERN:FACTOR

@@ -108,6 +108,8 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
       {"momentum", &c.momentum, "momentum of the update", Range(0, 0.99999)},
       {"weight_decay", &c.weight_decay, "L2 decay of weights, but not of biases and batch normalisation",
        Range(0, 1)},
+      {"lars_trust", &c.lars_trust, "lars: trust coefficient, a factor on the rates of all weights",
+       Range(kPositive, 1)},
       {"lr_scale", &c.lr_scale,
        "comma-separated list of PATTERN:FACTOR: factors on the learning rate of the parameters whose names "
        "match, such as *.bias:2; the last match counts"},

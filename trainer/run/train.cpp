@@ -86,6 +86,7 @@ TrainLoop::TrainLoop(TrainSetup& run)
                   .weight_decay = static_cast<float>(run.config.weight_decay),
                   .first_step = run.step,
                   .lr_scales = run.lr_scales,
+                  .lars_trust = static_cast<float>(run.config.lars_trust),
                   .ema_decay = static_cast<float>(run.config.ema_decay)},
                  *run.params, run.device, &run.device_comm()),
       train_step_(*run.loader, *run.net, accumulator_, reducer_, guard_, optimizer_, run.device,

@@ -2,6 +2,7 @@
 // serves every rule, on the CPU and on CUDA.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <variant>
 
@@ -46,6 +47,36 @@ constexpr int kMostStates = 2;
 // Weight decay is switched on or off for groups of this many neighbouring parameters.
 constexpr int64_t kDecayGroup = 16;
 
+// LARS (You, Gitman, Ginsburg 2017): the gradient of a tensor, weight decay included, is multiplied by its
+// trust ratio  coefficient * |w| / (|g| + weight_decay * |w|), where |.| is the norm of the tensor. It is 1
+// for tensors that do not decay, and where a norm is 0.
+struct TrustTensor {
+  int64_t first = 0, count = 0;  // of its elements, padding included, which must be zeros
+  bool decays = false;
+};
+
+struct TrustArguments {
+  float coefficient = 0.001f, weight_decay = 0;
+  // All pointers are to the device's memory.
+  const float *w = nullptr, *g = nullptr;  // [elements] whole arenas
+  int64_t elements = 0;
+  const TrustTensor* tensors = nullptr;  // [count]
+  int64_t count = 0;
+  float* ratios = nullptr;    // [count], overwritten
+  void* workspace = nullptr;  // TrustWorkspaceBytes(device, count)
+};
+
+// The norms are sums in double precision in a fixed order: the same bits in every run and on every rank.
+DEEPER_BACKENDS(void, FindTrustRatios, Device& device, const TrustArguments& arguments);
+DEEPER_BACKENDS(size_t, TrustWorkspaceBytes, Device& device, int64_t tensors);
+
+DEEPER_HD inline float TrustRatio(const TrustArguments& a, int64_t tensor, double w_squares,
+                                  double g_squares) {
+  const double w = sqrt(w_squares), g = sqrt(g_squares);
+  if (!a.tensors[tensor].decays || w == 0 || g == 0) return 1;
+  return static_cast<float>(double{a.coefficient} * w / (g + double{a.weight_decay} * w));
+}
+
 // `count` neighbouring parameters, fp32, in the device's memory.
 struct UpdateArrays {
   float* w = nullptr;  // updated in place
@@ -58,6 +89,10 @@ struct UpdateArrays {
   const uint32_t* skip = nullptr;
   // [ceil(count / kDecayGroup)] factors on the learning rate; nullptr: all 1
   const float* lr_scales = nullptr;
+  // [ceil(count / kDecayGroup)] the tensor of each group, and [tensors] factors on their gradients, decay
+  // included; nullptr: all 1
+  const int32_t* tensors = nullptr;
+  const float* ratios = nullptr;
 };
 
 // Runs on the device's stream. The work reads `now` from device memory when it runs.

@@ -19,21 +19,25 @@ struct UpdatePack {
     if (a.skip != nullptr && *a.skip != 0) return;
     const int64_t at = i * N;
     const bool decays = a.decays == nullptr || a.decays[at / kDecayGroup] != 0;
-    const float decay = decays ? rule.weight_decay : 0.0f;
+    const float ratio = a.ratios == nullptr ? 1.0f : a.ratios[a.tensors[at / kDecayGroup]];
+    const float decay = decays ? ratio * rule.weight_decay : 0.0f;
     StepScalars scaled = *now;
     if (a.lr_scales != nullptr) scaled.lr *= a.lr_scales[at / kDecayGroup];
     if (at + N <= a.count) {
-      Apply<N>(at, scaled, decay);
+      Apply<N>(at, scaled, decay, ratio);
     } else {
       DEEPER_NO_UNROLL
-      for (int64_t last = at; last < a.count; ++last) Apply<1>(last, scaled, decay);
+      for (int64_t last = at; last < a.count; ++last) Apply<1>(last, scaled, decay, ratio);
     }
   }
 
   template <int Width>
-  DEEPER_HD void Apply(int64_t at, const StepScalars& scaled, float decay) const {
+  DEEPER_HD void Apply(int64_t at, const StepScalars& scaled, float decay, float ratio) const {
     auto w = LoadPack<float, Width>(a.w + at);
-    const auto g = LoadPack<float, Width>(a.g + at);
+    auto g = LoadPack<float, Width>(a.g + at);
+    if (a.ratios != nullptr) {
+      for (float& gradient : g.v) gradient *= ratio;
+    }
     Pack<float, Width> states[Rule::kStates];
     for (int s = 0; s < Rule::kStates; ++s) states[s] = LoadPack<float, Width>(a.states[s] + at);
     for (int j = 0; j < Width; ++j) {
@@ -45,6 +49,39 @@ struct UpdatePack {
     StorePack(a.w + at, w);
     for (int s = 0; s < Rule::kStates; ++s) StorePack(a.states[s] + at, states[s]);
     if (a.narrow != nullptr) StorePack(static_cast<bf16*>(a.narrow) + at, Rounded<bf16>(w.v));
+  }
+};
+
+// A lane takes every kLanes-th element of its tensor. Neighbouring threads read neighbouring elements.
+constexpr int64_t kLanes = 1 << 10;
+
+struct Squares {
+  double w = 0, g = 0;
+};
+
+struct SumSquaresInLane {
+  TrustArguments a;
+  DEEPER_HD void operator()(int64_t i) const {
+    const int64_t tensor = i / kLanes, lane = i % kLanes;
+    const TrustTensor& of = a.tensors[tensor];
+    Squares sum;
+    for (int64_t at = of.first + lane; at < of.first + of.count; at += kLanes) {
+      sum.w += double{a.w[at]} * double{a.w[at]};
+      sum.g += double{a.g[at]} * double{a.g[at]};
+    }
+    static_cast<Squares*>(a.workspace)[i] = sum;
+  }
+};
+
+struct JoinSquares {
+  TrustArguments a;
+  DEEPER_HD void operator()(int64_t tensor) const {
+    Squares sum;
+    for (int64_t i = tensor * kLanes; i < (tensor + 1) * kLanes; ++i) {
+      sum.w += static_cast<const Squares*>(a.workspace)[i].w;
+      sum.g += static_cast<const Squares*>(a.workspace)[i].g;
+    }
+    a.ratios[tensor] = TrustRatio(a, tensor, sum.w, sum.g);
   }
 };
 
@@ -83,6 +120,16 @@ void Run(CudaDevice& device, const Rule& rule, const StepScalars* now, const Upd
 
 void UpdateCuda(Device& device, const UpdateRule& any, const StepScalars* now, const UpdateArrays& a) {
   std::visit([&](const auto& rule) { Run(AsCuda(device), rule, now, a); }, any);
+}
+
+size_t TrustWorkspaceBytesCuda(Device&, int64_t tensors) {
+  return static_cast<size_t>(tensors * kLanes) * sizeof(Squares);
+}
+
+void FindTrustRatiosCuda(Device& device, const TrustArguments& a) {
+  const auto sums = static_cast<int64_t>(TrustWorkspaceBytesCuda(device, a.count));
+  ForEach(AsCuda(device), {"sums of squares", 8 * a.elements + sums}, a.count * kLanes, SumSquaresInLane{a});
+  ForEach(AsCuda(device), {"trust ratios", sums}, a.count, JoinSquares{a});
 }
 
 void UpdateAverageCuda(Device& device, float decay, const StepScalars* now, const float* x, float* average,

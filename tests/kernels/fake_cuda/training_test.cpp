@@ -98,14 +98,17 @@ struct Case {
   std::string model;
   DType precision;
   int64_t micro_batch = 2;
+  bool lars = false;  // and blurred pools
 };
 
 class FakeCudaTraining : public ::testing::TestWithParam<Case> {};
 
 TEST_P(FakeCudaTraining, IsTheSameBitsAsOnTheHost) {
-  const auto& [model, precision, micro_batch] = GetParam();
+  const auto& [model, precision, micro_batch, lars] = GetParam();
   RunConfig config = testing::ShortRun(model, precision);
   config.micro_batch = micro_batch;
+  config.blur_pool = lars;
+  if (lars) config.optimizer = "lars";
   // A step of one micro-batch has a recording for each buffer of images, and the third run of it is replayed.
   const bool whole = micro_batch == config.global_batch;
   if (whole) config.max_steps = 6;
@@ -153,12 +156,14 @@ TEST(FakeCudaRows, AreHalvedWhereTheTunerHasNoMemory) {
 INSTANTIATE_TEST_SUITE_P(, FakeCudaTraining,
                          ::testing::Values(Case{"nin-cifar", DType::kF32}, Case{"nin-cifar", DType::kBf16},
                                            Case{"googlenet", DType::kF32}, Case{"googlenet", DType::kBf16},
+                                           Case{"googlenet", DType::kBf16, 2, true},
                                            Case{"nin-cifar", DType::kBf16, 4},
                                            Case{"nin-cifar", DType::kBf16, 1}),
                          [](const auto& test) {
                            std::string name = test.param.model + "_" + NameOf(test.param.precision);
                            if (test.param.micro_batch == 4) name += "_whole";
                            if (test.param.micro_batch == 1) name += "_singles";
+                           if (test.param.lars) name += "_lars";
                            std::erase(name, '-');
                            return name;
                          });

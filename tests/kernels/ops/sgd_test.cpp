@@ -91,6 +91,72 @@ TEST(Sgd, ScalesTheRateOfGroups) {
   testing::ExpectClose(state.w, expected, 1e-6, "w");
 }
 
+double Norm(const Values& x, size_t first, size_t count) {
+  double squares = 0;
+  for (size_t i = first; i < first + count; ++i) squares += double{x[i]} * double{x[i]};
+  return std::sqrt(squares);
+}
+
+// LARS. The first tensor has no gradient, the last one does not decay.
+TEST(Lars, MatchesTheFormula) {
+  constexpr float kCoefficient = 0.02f, kDecay = 0.1f;
+  const std::vector<TrustTensor> tensors = {
+      {0, 37, true}, {48, 9001, true}, {9056, 16, true}, {9072, 935, false}};
+  Device& device = testing::TestDevice();
+  State state;
+  std::fill_n(state.g.begin(), 48, 0.0f);
+  const DeviceArray<float> w(state.w, device), g(state.g, device), m(state.m, device),
+      ratios(tensors.size(), device);
+  const DeviceArray<TrustTensor> table(tensors, device);
+  std::vector<int32_t> tensor_of_group((state.w.size() + kDecayGroup - 1) / kDecayGroup);
+  std::vector<uint8_t> decays(tensor_of_group.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    for (int64_t at = tensors[i].first; at < tensors[i].first + tensors[i].count; ++at) {
+      tensor_of_group[static_cast<size_t>(at / kDecayGroup)] = static_cast<int32_t>(i);
+      decays[static_cast<size_t>(at / kDecayGroup)] = tensors[i].decays ? 1 : 0;
+    }
+  }
+  const DeviceArray<int32_t> groups(tensor_of_group, device);
+  const DeviceArray<uint8_t> flags(decays, device);
+  const auto count = static_cast<int64_t>(tensors.size());
+  const DeviceArray<double> workspace(TrustWorkspaceBytes(device, count) / sizeof(double) + 1, device);
+  FindTrustRatios(device, {.coefficient = kCoefficient,
+                           .weight_decay = kDecay,
+                           .w = w.data(),
+                           .g = g.data(),
+                           .elements = static_cast<int64_t>(state.w.size()),
+                           .tensors = table.data(),
+                           .count = count,
+                           .ratios = ratios.data(),
+                           .workspace = workspace.data()});
+  Doubles expected = {1};
+  for (const size_t i : {1, 2}) {
+    const auto first = static_cast<size_t>(tensors[i].first), size = static_cast<size_t>(tensors[i].count);
+    const double norm = Norm(state.w, first, size);
+    expected.push_back(double{kCoefficient} * norm / (Norm(state.g, first, size) + double{kDecay} * norm));
+  }
+  expected.push_back(1);
+  testing::ExpectClose(ratios.Read(), expected, 1e-6, "ratio");
+
+  const DeviceArray<StepScalars> now(std::vector<StepScalars>{{.lr = 0.5f}}, device);
+  Update(device, SgdRule{0.9f, kDecay}, now.data(),
+         {.w = w.data(),
+          .g = g.data(),
+          .states = {m.data()},
+          .decays = flags.data(),
+          .count = static_cast<int64_t>(state.w.size()),
+          .tensors = groups.data(),
+          .ratios = ratios.data()});
+  Doubles updated;
+  for (size_t i = 0; i < state.w.size(); ++i) {
+    const auto tensor = static_cast<size_t>(tensor_of_group[i / kDecayGroup]);
+    const double decay = tensors[tensor].decays ? double{kDecay} : 0;
+    const double gradient = expected[tensor] * (double{state.g[i]} + decay * double{state.w[i]});
+    updated.push_back(state.w[i] - 0.5 * (0.9 * double{state.m[i]} + gradient));
+  }
+  testing::ExpectClose(w.Read(), updated, 1e-6, "w");
+}
+
 // The bits do not depend on how the parameters are divided among threads, ranks or tensors.
 TEST(Sgd, DoesNotDependOnTheCut) {
   const SgdRule params{0.9f, 2e-4f, true};

@@ -7,6 +7,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/base/bf16.h"
 
 namespace deeper {
@@ -112,6 +113,62 @@ TEST(Optimizer, PatternsScaleTheRateOfParameters) {
   EXPECT_TRUE(LrScalesOf({}, *params)->empty());
   EXPECT_THAT(std::string(LrScalesOf({{"conv3*", 1}}, *params).status().message()),
               ::testing::HasSubstr("no parameter matches conv3*"));
+}
+
+// You et al. 2017, with the rate outside the momentum. A bias has no trust ratio.
+TEST(Optimizer, LarsScalesTheGradientOfEachWeight) {
+  std::vector<Param> several;
+  for (const char* name : {"conv1.weight", "conv1.bias", "fc.weight"}) {
+    several.push_back(OneWeight()[0]);
+    several.back().name = several.back().spec.name = name;
+  }
+  several[1].spec.role = ParamRole::kBias;
+  const auto device = MakeCpuDevice(1);
+  const auto params =
+      *ParamStore::Create(several, *device, /*training=*/true, /*narrow=*/false, {OptimizerState("lars")});
+  params->Initialize(1);
+  const float gradients[] = {1, 2, 4};
+  for (int i = 0; i < 48; ++i) params->grads()[i] = gradients[i / 16];
+  Optimizer optimizer({.name = "lars", .momentum = 0.5f, .weight_decay = 0.25f, .lars_trust = 0.125f},
+                      *params, *device);
+  double w[] = {1, 1, 1}, m[] = {0, 0, 0};
+  for (const float lr : {0.5f, 0.25f}) {
+    optimizer.BeginStep(lr);
+    optimizer.Step();
+    for (const int i : {0, 1, 2}) {
+      const bool bias = i == 1;
+      const double g = gradients[i],
+                   ratio = bias ? 1 : 0.125 * w[i] / (g + 0.25 * w[i]);  // all elements are equal
+      m[i] = 0.5 * m[i] + ratio * (g + (bias ? 0 : 0.25 * w[i]));
+      w[i] -= double{lr} * m[i];
+      EXPECT_THAT(std::vector<float>(params->values() + 16 * i, params->values() + 16 * i + 16),
+                  Each(testing::FloatNear(static_cast<float>(w[i]), 1e-6f)));
+    }
+  }
+}
+
+// Biases of a run, such as those of the 1x1 convolutions of an Inception module, may share a decay group.
+TEST(Optimizer, LarsUpdatesBiasesOfARunAsSgd) {
+  std::vector<Param> params = OneWeight();
+  for (int i = 0; i < 2; ++i) {
+    Param bias;
+    bias.name = absl::StrCat("bias", i);
+    bias.spec = {bias.name, {i == 0 ? 8 : 24}, ParamRole::kBias, Init::kOne};
+    bias.layout = MakeParamLayout(bias.spec, 1);
+    bias.run = 0;
+    bias.place = i;
+    params.push_back(bias);
+  }
+  const auto device = MakeCpuDevice(1);
+  const auto store =
+      *ParamStore::Create(params, *device, /*training=*/true, /*narrow=*/false, {OptimizerState("lars")});
+  store->Initialize(1);
+  std::fill_n(store->grads(), store->trained_elements(), 1.0f);
+  Optimizer optimizer({.name = "lars"}, *store, *device);
+  optimizer.BeginStep(0.5f);
+  optimizer.Step();
+  EXPECT_THAT(std::vector<float>(store->values(), store->values() + 16), Each(FloatEq(0.9995f)));
+  EXPECT_THAT(std::vector<float>(store->values() + 16, store->values() + 48), Each(FloatEq(0.5f)));
 }
 
 TEST(OptimizerDeathTest, WantsParametersWithItsState) {

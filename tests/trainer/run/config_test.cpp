@@ -144,7 +144,7 @@ TEST(ConfigFlagsTest, SetFieldsOrNameTheMistake) {
       {"order", "random", "--order=random: must be one of full, block, sequential"},
       {"order", "blok", "(did you mean block?)"},
       {"model", "googlenot", "(did you mean googlenet?)"},
-      {"optimizer", "adam", "--optimizer=adam: must be one of sgd, nesterov"},
+      {"optimizer", "adam", "--optimizer=adam: must be one of sgd, nesterov, lars"},
       {"wire", "fp8", "--wire=fp8: must be one of fp32, bf16"},
       {"epochs", "1.5", "--epochs=1.5: must be an integer, 0 (until --max_steps) or more"},
       {"workers", "1025", "--workers=1025: must be between 0 (adaptive"},
