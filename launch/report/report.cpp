@@ -121,6 +121,7 @@ class RunReader {
     if (cut_lines_ == line_) return Foreign(path_, "has no event of a run");
     run_["steps"] = steps_.Take();
     run_["evals"] = evals_.Take();
+    run_["diagnoses"] = diagnoses_.Take();
     run_["repeated"] = repeated_;
     run_["cut_lines"] = cut_lines_;
     return std::move(run_);
@@ -148,9 +149,11 @@ class RunReader {
     }
     if (kind == "step") return steps_.Add(event);
     if (kind == "eval") return evals_.Add(event);
+    if (kind == "diagnosis") return diagnoses_.Add(event);
     if (kind == "resume") {
       repeated_ += steps_.CutAfter(event.value("step", int64_t{0}));
       evals_.CutAfter(event.value("step", int64_t{0}));
+      diagnoses_.CutAfter(event.value("step", int64_t{0}));
     }
     Json shown = event;
     for (const char* key : {"config", "run"}) {
@@ -163,7 +166,7 @@ class RunReader {
   const std::string& path_;
   Json& warnings_;
   Json run_;
-  Columns steps_, evals_;
+  Columns steps_, evals_, diagnoses_;
   int64_t line_ = 0, cut_line_ = 0, cut_lines_ = 0;  // cut_line_: the previous line, if it is incomplete
   size_t repeated_ = 0;
 };
@@ -201,13 +204,13 @@ absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& operand) {
   return files;
 }
 
-// The input of report.js. "runs", each with "name"; "config" and "run" of its latest start or resume; "steps"
-// and "evals", columns of equal length by name; "events", all other events in order; "first_time" and
-// "last_time" of its events; "repeated", the number of logged steps that were repeated after a resume;
-// "cut_lines". "evaluations" of `eval --report` and "studies" of scaling, each with "name". "warnings": about
-// files that are used despite a problem. Each operand is a file of --metrics_out, the JSON of an evaluation
-// or a study, or a directory with files of the first kind (*.jsonl). Errors name the file, and the line if
-// there is one.
+// The input of report.js. "runs", each with "name"; "config" and "run" of its latest start or resume;
+// "steps", "evals" and "diagnoses", columns of equal length by name; "events", all other events in order;
+// "first_time" and "last_time" of its events; "repeated", the number of logged steps that were repeated after
+// a resume; "cut_lines". "evaluations" of `eval --report` and "studies" of scaling, each with "name".
+// "warnings": about files that are used despite a problem. Each operand is a file of --metrics_out, the JSON
+// of an evaluation or a study, or a directory with files of the first kind (*.jsonl). Errors name the file,
+// and the line if there is one.
 absl::StatusOr<Json> ReadReportData(const std::vector<std::string>& operands) {
   Json data = {{"version", DEEPER_VERSION},
                {"runs", Json::array()},

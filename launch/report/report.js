@@ -275,6 +275,19 @@
     }
   }
 
+  // Of the stages of one network.
+  function addDiagnoses(parent, run, i, marks) {
+    const curves = (prefix) => table(Object.keys(run.diagnoses).filter((key) => key.startsWith(prefix))
+      .map((key) => curve(run, "diagnoses", key, key.slice(prefix.length))));
+    const of = data.runs.length > 1 ? `: ${names[i]}` : "";
+    addChart(parent, { title: `Gradients${of}`, note: "norm over that of the weights", ...curves("gradient_"), logarithmic: true, options: points, marks });
+    const dead = curves("dead_");
+    if (dead.labels.length > 1)
+      addChart(parent, { title: `Dead ReLUs${of}`, note: "channels without a gradient in a step", ...dead,
+                         rows: dead.rows.map(([x, ...ys]) => [x, ...ys.map((y) => (y === null ? null : 100 * y))]),
+                         axis: percentAxis, options: { ...points, includeZero: true }, marks });
+  }
+
   // The parts of a stack of times, from bottom to top.
   const splitKeys = [["compute_ms", "compute", "compute"], ["comm_exposed_ms", "exposed communication", "communication"],
                      ["peer_wait_ms", "waiting for peers", "peers"], ["data_wait_ms", "waiting for data", "data"], ["other_ms", "other", "other"]];
@@ -318,6 +331,7 @@
     if (data.runs.some((run) => run.steps.images_per_second))
       addChart(area, { title: "Throughput", note: "images per second, of all ranks", ...overRuns("steps", "images_per_second"), smooth: true, marks, options: { includeZero: true } });
     data.runs.forEach((run, i) => { if (run.steps.compute_ms) addSplit(area, run, i, marksOf([run])); });
+    data.runs.forEach((run, i) => { if (run.diagnoses.step) addDiagnoses(area, run, i, marksOf([run])); });
     if (data.runs.some((run) => run.steps.lr)) addChart(area, { title: "Learning rate", ...overRuns("steps", "lr"), marks });
     if (marks.length > 0)
       report.append(make("p", { class: "quiet" }, "Marks: ", ...marked.filter((kind) => marks.some((m) => m.event === kind))

@@ -66,7 +66,7 @@ def events(path, kind):
     """The events of one kind in a metrics file. The fields of all events must be those of the manual."""
     every, described = [json.loads(line) for line in path.read_text().splitlines()], described_fields()
     for event in every:
-        fields = {re.sub("loss_.*", "loss_HEAD", field) for field in event} - {"event", "time"}
+        fields = {re.sub("^(gradient|dead)_.*", r"\1_STAGE", re.sub("^loss_.*", "loss_HEAD", field)) for field in event} - {"event", "time"}
         assert fields == described[event["event"]], f"docs/reference/metrics.md and a file differ: {fields ^ described[event['event']]} of {event}"
     return [event for event in every if event["event"] == kind]
 

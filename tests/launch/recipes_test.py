@@ -134,5 +134,23 @@ class Lars(Cli):
         self.assertLess(losses[-1], 0.9 * losses[0])
 
 
+class Diagnosis(Cli):
+    def test_is_the_same_on_any_number_of_ranks(self):
+        found = []
+        for ranks in 0, 2:
+            metrics = self.dir / f"diagnosis-{ranks}.jsonl"
+            said = self.succeeds("train", f"--data={self.data}", *TRAIN, "--max_steps=10", "--eval_every=5", "--ema_decay=0.9",
+                                 f"--metrics_out={metrics}", ranks=ranks)
+            self.assertEqual(said.count("diagnosis of step "), 2, said)
+            found.append(events(metrics, "diagnosis"))
+        for alone, together in zip(*found, strict=True):
+            self.assertEqual(list(alone), ["event", "step", *(f"{what}_mlpconv{i}" for i in (1, 2, 3) for what in ("gradient", "dead")), "time"])
+            for key in alone.keys() - {"event", "time"}:
+                self.assertAlmostEqual(alone[key], together[key], delta=1e-3 * alone[key] + 1e-6)
+            for stage in 1, 2, 3:
+                self.assertGreater(alone[f"gradient_mlpconv{stage}"], 0)
+                self.assertLess(alone[f"dead_mlpconv{stage}"], 0.9)
+
+
 if __name__ == "__main__":
     main()

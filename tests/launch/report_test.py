@@ -58,6 +58,7 @@ def example_run(speed=1.0):
             if step % 10 == 0:
                 events.append({"event": "eval", "step": step, "top1": 0.9 - 0.7 * fall, "top5": 0.99 - 0.4 * fall, "loss": 2.2 * fall + 0.3,
                                "count": 50})
+                events.append({"event": "diagnosis", "step": step, "gradient_conv1": 0.3 * fall, "gradient_fc": 0.9 * fall, "dead_conv1": step / 100})
                 events.append({"event": "checkpoint", "step": step, "path": "runs/a/step", "seconds": 0.25, "stall_seconds": 0.01})
     events.insert(-5, {"event": "nonfinite", "step": 57, "reason": "rank 1: the gradient of fc.weight is not finite"})
     events.insert(-5, {"event": "straggler", "step": 50, "what": "rank 1 is slow, mostly in </script><b>computing"})
@@ -129,6 +130,8 @@ class Page(Case):
             for value, step in zip(shown["steps"][key], shown["steps"]["step"], strict=True):
                 self.assertAlmostEqual(value, steps[step][key], delta=1e-5 * abs(steps[step][key]))
         self.assertEqual(shown["evals"]["step"], [10, 20, 30, 40, 50, 60])
+        self.assertEqual(shown["diagnoses"]["step"], [10, 20, 30, 40, 50, 60])
+        self.assertEqual(shown["diagnoses"]["dead_conv1"], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
         kinds = collections.Counter(event["event"] for event in shown["events"])
         self.assertEqual(kinds, {"start": 1, "restart": 1, "resume": 1, "checkpoint": 7, "nonfinite": 1, "straggler": 1, "done": 1})
         self.assertEqual(shown["config"]["model"], "googlenet")
@@ -265,7 +268,8 @@ class Browser(Case):
         for dark in False, True:
             figures = self.look(path, dark=dark)
             self.assertEqual(figures, {"Loss": ["all heads, weighted", *HEADS, "evaluation"], "Accuracy": ["top-1", "top-5"], "Throughput": ["one"],
-                                       "Time of a step": self.SPLIT, "Learning rate": ["one"]})
+                                       "Time of a step": self.SPLIT, "Learning rate": ["one"], "Gradients": ["conv1", "fc"],
+                                       "Dead ReLUs": ["conv1"]})
 
     def test_several_runs(self):
         paths = [write_run(self.dir / name / "metrics.jsonl", example_run(speed)) for name, speed in (("fast", 1.0), ("slow", 0.5))]

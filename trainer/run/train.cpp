@@ -21,6 +21,7 @@
 #include "trainer/engine/evaluate.h"
 #include "trainer/engine/optimizer.h"
 #include "trainer/engine/train_step.h"
+#include "trainer/monitor/diagnosis.h"
 #include "trainer/monitor/monitor.h"
 #include "trainer/monitor/step_meter.h"
 #include "trainer/monitor/trace_file.h"
@@ -49,6 +50,7 @@ class TrainLoop {
   void Advance(const StepReport& report);
   absl::Status Watch(const StepReport& report);
   void Log(const StepReport& report, float lr);
+  void Diagnose(const StepReport& report);
   absl::Status EvaluateNow();
   void SynchronizeStatistics();
   void Save();
@@ -166,6 +168,7 @@ absl::Status TrainLoop::Step() {
   // Skip the evaluation when stopping: the grace period may be short.
   if (!stopped_ &&
       (done() || (run_.config.eval_every > 0 ? Due(run_.config.eval_every) : report->last_in_epoch))) {
+    if (report->finite) Diagnose(*report);
     RETURN_IF_ERROR(EvaluateNow());
   }
   if (run_.saver == nullptr) return absl::OkStatus();
@@ -211,6 +214,12 @@ void TrainLoop::Log(const StepReport& report, float lr) {
   shown_.epoch = report.epoch;
   shown_.lr = lr;
   run_.progress.Update(shown_);
+}
+
+// Before the evaluation, which may overwrite the gradients. They are the same on all ranks.
+void TrainLoop::Diagnose(const StepReport& report) {
+  if (run_.comm.rank() == 0)
+    run_.Tell(DiagnosisEvent(run_.step, report.global_rows, DiagnoseStages(run_.net->model(), *run_.params)));
 }
 
 absl::Status TrainLoop::EvaluateNow() {

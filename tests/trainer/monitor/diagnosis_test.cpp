@@ -1,0 +1,101 @@
+#include "trainer/monitor/diagnosis.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <utility>
+
+#include "trainer/engine/network.h"
+
+namespace deeper {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::DoubleNear;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// A convolution, a module and a classifier, with weights of 1 and gradients of 1/8 everywhere.
+class DiagnosisTest : public ::testing::Test {
+ protected:
+  DiagnosisTest() {
+    model_.channels = 3;
+    model_.image_size = 4;
+    model_.num_classes = 5;
+    model_.nodes = {{"conv1", Conv2dParams{.out_channels = 20, .kernel = 3, .pad = 1, .batch_norm = true}},
+                    {"inception3a",
+                     InceptionParams{.c1 = 8, .c2_reduce = 8, .c2 = 8, .c3_reduce = 8, .c3 = 8, .c4 = 8}, 0},
+                    {"inception3b",
+                     InceptionParams{.c1 = 8, .c2_reduce = 8, .c2 = 8, .c3_reduce = 8, .c3 = 8, .c4 = 8}, 1},
+                    {"avgpool", GlobalAvgPoolParams{}, 2},
+                    {"fc", LinearParams{.out_features = 5}, 3}};
+    model_.heads = {{"main", 4, 1.0f}};
+    net_ = *Network::Prepare(model_, {.rows = 2}, *device_);
+    params_ = *ParamStore::Create(net_->Params(), *device_, /*training=*/true);
+    for (const Param& param : params_->trained()) {
+      Fill(param, params_->values(), 1);
+      Fill(param, params_->grads(), 0.125f);
+    }
+  }
+
+  void Fill(const Param& param, float* arena, float value) {
+    const std::vector<float> values(static_cast<size_t>(param.spec.elements()), value);
+    params_->Write(param, values.data(), arena);
+  }
+  const Param& Named(const std::string& name) {
+    return *std::ranges::find(params_->trained(), name, &Param::name);
+  }
+
+  Model model_;
+  std::unique_ptr<Device> device_ = MakeCpuDevice(1);
+  std::unique_ptr<Network> net_;
+  std::unique_ptr<ParamStore> params_;
+};
+
+TEST_F(DiagnosisTest, CountsTheStages) {
+  const Param& shift = Named("conv1.bn.bias");
+  std::vector<float> some(20, 1.0f);
+  some[3] = some[19] = 0;
+  params_->Write(shift, some.data(), params_->grads());
+  Fill(Named("inception3b.branch1.conv.bias"), params_->grads(), 0);
+  const std::vector<StageHealth> stages = DiagnoseStages(model_, *params_);
+  ASSERT_EQ(stages.size(), 3u);
+  EXPECT_EQ(stages[0].stage, "conv1");
+  EXPECT_EQ(stages[1].stage, "inception3");
+  EXPECT_EQ(stages[2].stage, "fc");
+  EXPECT_THAT(stages[0].weight, DoubleNear(std::sqrt(20 * 27), 1e-6));
+  for (const StageHealth& stage : stages) EXPECT_THAT(stage.relative_gradient(), DoubleNear(0.125, 1e-6));
+  EXPECT_EQ(stages[0].channels, 20);  // those of the shift; the scale does not count
+  EXPECT_EQ(stages[0].dead, 2);
+  EXPECT_EQ(stages[1].channels, 2 * 48);
+  EXPECT_EQ(stages[1].dead, 8);
+  EXPECT_EQ(stages[2].channels, 0);
+
+  const Event event = DiagnosisEvent(7, 2, stages);
+  EXPECT_EQ(event.name, "diagnosis");
+  EXPECT_EQ(event.fields.at("dead_conv1"), 0.1);
+  EXPECT_FALSE(event.fields.contains("dead_fc"));
+  EXPECT_EQ(event.text,
+            "diagnosis of step 7: gradients relative to weights: conv1 0.12, inception3 0.12, fc 0.12; dead "
+            "ReLUs: conv1 10 %, inception3 8 %");
+}
+
+TEST_F(DiagnosisTest, WarnsWhereNothingIsLearned) {
+  EXPECT_THAT(DiagnosisEvent(1, 32, DiagnoseStages(model_, *params_)).text,
+              AllOf(HasSubstr("dead ReLUs: none"), Not(HasSubstr("warning"))));
+  for (const Param& param : params_->trained()) {
+    if (param.name.starts_with("inception") && param.spec.role == ParamRole::kBias)
+      Fill(param, params_->grads(), 0);
+    if (param.name.starts_with("conv1")) Fill(param, params_->grads(), 1e-7f);
+  }
+  const std::vector<StageHealth> stages = DiagnoseStages(model_, *params_);
+  EXPECT_THAT(
+      DiagnosisEvent(1, 32, stages).text,
+      HasSubstr("\nwarning: hardly any gradient reaches conv1; most ReLUs of inception3 are dead. Try"));
+  EXPECT_THAT(DiagnosisEvent(1, 31, stages).text,
+              AllOf(HasSubstr("inception3 100 %"), HasSubstr("reaches conv1. Try")));
+}
+
+}  // namespace
+}  // namespace deeper
