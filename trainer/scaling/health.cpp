@@ -74,17 +74,18 @@ void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector
     const RankHealth& slower = to.nominal_bytes_per_second < from.nominal_bytes_per_second ? to : from;
     const double nominal = across ? slower.nominal_bytes_per_second : 0;
     const double streams = across ? to.streams_bytes_per_second : 0;
-    const std::string name =
-        absl::StrCat(LinkName(ranks, links[i]), streams > 0 ? absl::StrCat(", and ", StreamsText(to)) : "");
-    if (to.link_bytes_per_second < std::min(kLeastOfNominal * nominal, kMostOfOneStream) ||
-        (streams > 0 && streams < kLeastOfNominal * nominal)) {
+    const double link = to.link_bytes_per_second, least = kLeastOfNominal * nominal;
+    // If TCP is slower than the link, MPI uses something else, such as InfiniBand.
+    if (link < std::min(least, kMostOfOneStream) || (streams > link && streams < least)) {
+      const char* const advice = streams < least ? "look for a throttled, shared or wrong interface, and "
+                                                   "select one with --mca btl_tcp_if_include"
+                                                 : "let MPI use several connections (--mca btl_tcp_links 4), "
+                                                   "and keep other programs off the cores";
       findings.push_back(
           {false, ExitCode::kCommunication,
-           absl::StrFormat(
-               "%s, at most %.1f %% of the %.0f MB/s that %s of %s reports: look for a throttled, "
-               "shared or wrong interface, and select one with --mca btl_tcp_if_include",
-               name, 100 * std::max(to.link_bytes_per_second, streams) / nominal, nominal / 1e6,
-               slower.network, slower.host)});
+           absl::StrFormat("%s, %.1f %% of the %.0f MB/s that %s of %s reports%s: %s",
+                           LinkName(ranks, links[i]), 100 * link / nominal, nominal / 1e6, slower.network,
+                           slower.host, streams > 0 ? absl::StrCat("; ", StreamsText(to)) : "", advice)});
     } else if (std::find(found.slow.begin(), found.slow.end(), i) != found.slow.end()) {
       findings.push_back({false, ExitCode::kCommunication,
                           absl::StrFormat("%s, while the median link gives %.1f MB/s: exclude that host, or "
@@ -94,7 +95,7 @@ void ExamineLinks(const std::vector<RankHealth>& ranks, bool across, std::vector
   }
 }
 
-// Only of the slowest link, since all links usually have the same transport.
+// Only about the slowest link: all links usually have the same transport.
 void ExamineStreams(const std::vector<RankHealth>& ranks, std::vector<Finding>& findings) {
   size_t worst = ranks.size();
   double most = kWorthwhileStreams;
@@ -175,6 +176,7 @@ void ExamineClocks(const std::vector<RankHealth>& ranks, std::vector<Finding>& f
 std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWants& wants) {
   std::vector<Finding> findings;
   for (const bool across : {true, false}) ExamineLinks(ranks, across, findings);
+  const bool links_are_fit = findings.empty();
   ExamineRanks(
       ranks, ExitCode::kCommunication, /*bearable=*/0, [](const RankHealth& rank) { return rank.compute_ms; },
       [&](size_t rank, double median) {
@@ -196,7 +198,7 @@ std::vector<Finding> Examine(const std::vector<RankHealth>& ranks, const JobWant
       },
       findings);
   ExamineCheckpoints(ranks, wants.checkpoint_bytes, findings);
-  ExamineStreams(ranks, findings);
+  if (links_are_fit) ExamineStreams(ranks, findings);
   ExamineSharedMemory(ranks, findings);
   ExamineClocks(ranks, findings);
   return findings;

@@ -40,9 +40,10 @@ struct Finding {
 // if there are enough figures, by three deviations. 1.4826 times their median distance from the median
 // estimates the standard deviation of normal ones (Rousseeuw and Croux 1993).
 inline constexpr double kSlower = 1.25, kSlowerLink = 2;
-// A link between hosts should give this fraction of the nominal speed of the slower interface, and so should
-// several TCP connections at once. But of a link, where one rank sends, often over one TCP connection, which
-// no interface beyond 40 Gbit/s makes faster, not more than kMostOfOneStream bytes/s are expected.
+// A link between hosts should give this fraction of the nominal speed of the slower interface. But one rank
+// at a time sends, often over one TCP connection, which no interface beyond 40 Gbit/s makes faster: not more
+// than kMostOfOneStream bytes/s are expected of it. Several TCP connections at once should give the fraction,
+// unless MPI is faster than they are, and so does not use TCP.
 inline constexpr double kLeastOfNominal = 0.25, kMostOfOneStream = 1.25e9;
 inline constexpr int kStreams = 8;  // TCP connections at once
 // If they are faster than a link by this factor, several connections are advised.
