@@ -137,6 +137,7 @@ class BenchScalingCommand final : public Command {
          {"mpirun", study_.mpirun},
          {"train", study_.train_flags},
          {"network", study.network()},
+         {"collective", study.collective()},
          {"calibration", study_.calibration_path}},
         study.device());
   }

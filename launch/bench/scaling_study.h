@@ -61,6 +61,7 @@ class ScalingStudy {
   const RankStep& step() const { return step_; }
   const Cluster& cluster() const { return cluster_; }
   Exchange exchange() const;
+  std::string collective() const;  // of bench comm, that measures links
 
   const nlohmann::ordered_json& network() const { return network_; }  // from the metrics of a run
   const std::string& device() const { return device_; }               // from the output of `train`
@@ -83,6 +84,7 @@ class ScalingStudy {
   RankStep step_;
   Cluster cluster_;
   std::string device_, over_;  // over_: the communicator of gradients
+  std::string gradient_sum_;   // of a run on the most ranks, from its metrics
 };
 
 }  // namespace deeper

@@ -116,7 +116,8 @@ class DoctorCommand final : public Command {
     RETURN_IF_ERROR(setup.Prepare());
     setup.loader.reset();  // its reading ahead would disturb the measurements
     if (comm.size() > 1) {
-      all_reduces_ = MeasureAllReduces(setup.device_comm(), device);
+      const ReduceOp sum = setup.gradient_sum == GradientSum::kTree ? ReduceOp::kTreeSum : ReduceOp::kSum;
+      all_reduces_ = MeasureAllReduces(setup.device_comm(), device, sum);
       for (CommSample& sample : all_reduces_)
         comm.AllReduce(&sample.ms, 1, CommType::kF64, ReduceOp::kMax, {}).Wait();
     }

@@ -70,6 +70,16 @@ class Doctor(unittest.TestCase):
         self.assertNotIn("rank 0 (host-a) is slow", text)
         self.assertFalse(report["fit"])
 
+    def test_a_study_measures_the_sums_of_training(self):
+        """Four ranks on two hosts sum gradients within the hosts first; two ranks do not."""
+        for places, collective in (("host-a", "host-a", "host-b", "host-b"), "all_reduce_tree"), (NAMES, "all_reduce"):
+            launcher = " ".join(self.hosts.launch(MPIRUN, places)[:-2])  # without -n
+            study = subprocess.run([DEEPER, "bench", "scaling", f"--ranks={len(places)}", "--kind=weak", "--batch=2", "--rounds=2", "--steps=2",
+                                    "--warmup=1", f"--mpirun={launcher}", "--predict=", "--", "--synthetic", "--model=nin-cifar",
+                                    "--image_size=10", "--num_classes=2", "--threads=1"], capture_output=True, text=True)
+            self.assertEqual(study.returncode, 0, study.stderr)
+            self.assertEqual(json.loads(study.stdout)["settings"]["collective"], collective)
+
 
 if __name__ == "__main__":
     if reason := hosts.obstacle():

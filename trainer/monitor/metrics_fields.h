@@ -40,7 +40,7 @@ inline constexpr MetricField kMetricFields[] = {
     {"start", "config", "", "Network and training settings, as stored in checkpoints."},
     {"start", "run", "",
      "Settings of this run: ranks, device, precision, data, samples, eval_samples, global_batch, "
-     "total_steps, epoch_steps, parameters, optimizer, lr, lr_schedule, seed."},
+     "total_steps, epoch_steps, parameters, gradient_sum, optimizer, lr, lr_schedule, seed."},
     {"resume", "step", "steps", "Steps that the checkpoint contains."},
     {"resume", "path", "", "Directory of the checkpoints."},
     {"resume", "run", "", "As in start."},

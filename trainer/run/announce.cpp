@@ -135,6 +135,7 @@ void TrainSetup::Announce() {
 
 // For reports.
 nlohmann::ordered_json TrainSetup::RunJson() const {
+  constexpr const char* kSums[] = {"any_order", "tree", "bf16"};  // in the order of GradientSum
   const DatasetInfo& data = train_data->info();
   return {{"ranks", comm.size()},
           {"device", device.Describe()},
@@ -146,6 +147,7 @@ nlohmann::ordered_json TrainSetup::RunJson() const {
           {"total_steps", total_steps},
           {"epoch_steps", epoch_steps_},
           {"parameters", TrainedParameters()},
+          {"gradient_sum", kSums[static_cast<size_t>(gradient_sum)]},
           {"optimizer", config.optimizer},
           {"lr", config.lr},
           {"lr_schedule", NameOf(config.lr_schedule)},

@@ -117,7 +117,7 @@ void MeasureLink(Communicator& comm, RankHealth& mine) {
   mine.link_bytes_per_second = kLinkBytes / fastest;
 }
 
-std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device) {
+std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device, ReduceOp op) {
   std::vector<CommSample> samples;
   const Buffer memory = AllocateSmall(device, std::ranges::max(kAllReduceBytes));
   for (const size_t bytes : kAllReduceBytes) {
@@ -125,8 +125,7 @@ std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device) {
     for (int round = 0; round < kLinkRounds; ++round) {
       comm.Barrier();
       const double seconds = SecondsOf([&] {
-        comm.AllReduce(memory.data(), bytes / sizeof(float), CommType::kF32, ReduceOp::kSum, device.stream())
-            .Wait();
+        comm.AllReduce(memory.data(), bytes / sizeof(float), CommType::kF32, op, device.stream()).Wait();
         device.Synchronize();
       });
       fastest = std::min(fastest, 1e3 * seconds);

@@ -18,7 +18,8 @@ void DescribeRank(const Device& device, RankHealth& mine);
 // All others are collective. At least two ranks; measures the link from the previous rank, one by one.
 void MeasureLink(Communicator& comm, RankHealth& mine);
 // `comm` works on device memory, with two ranks or more. Four sizes: this rank's minimum of some rounds.
-std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device);
+// `op`: as training sums gradients.
+std::vector<CommSample> MeasureAllReduces(Communicator& comm, Device& device, ReduceOp op);
 void MeasureClockSkew(Communicator& comm, RankHealth& mine);
 // Creates the directory if it is missing. Rank 0 takes the lock of a training job; no other rank may get it.
 // Errors carry ExitCode::kCheckpoint.
