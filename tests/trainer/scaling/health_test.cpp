@@ -65,16 +65,22 @@ TEST(Health, ExpectsNoMoreOfOneStreamThanItCanGive) {
   EXPECT_THAT(TheFinding(ranks).text, HasSubstr("2.0 % of the 50000 MB/s"));
 }
 
-TEST(Health, ExpectsAllOfTheNetworkOfSeveralStreams) {
+// Links of 10e9 bytes/s between hosts, whose interfaces have a nominal speed of 50e9.
+std::vector<RankHealth> WithStreams(double bytes_per_second) {
   std::vector<RankHealth> ranks = Healthy();
   for (RankHealth& rank : ranks) rank.nominal_bytes_per_second = 50e9;
   for (const size_t i : {0, 2, 4, 6}) {
     ranks[i].link_bytes_per_second = 10e9;
-    ranks[i].streams_bytes_per_second = 13e9;
+    ranks[i].streams_bytes_per_second = bytes_per_second;
   }
+  return ranks;
+}
+
+TEST(Health, ExpectsAllOfTheNetworkOfSeveralStreams) {
+  std::vector<RankHealth> ranks = WithStreams(13e9);
   EXPECT_TRUE(Examine(ranks, kWants).empty());
   ranks[4].streams_bytes_per_second = 12e9;
-  Finding finding = TheFinding(ranks);
+  const Finding finding = TheFinding(ranks);
   EXPECT_FALSE(finding.fit);
   EXPECT_THAT(finding.text, HasSubstr("20.0 % of the 50000 MB/s"));
   EXPECT_THAT(finding.text, HasSubstr("; 8 TCP connections at once give 12000.0 MB/s: look for a throttled"));
@@ -85,15 +91,10 @@ TEST(Health, ExpectsAllOfTheNetworkOfSeveralStreams) {
 }
 
 TEST(Health, AdvisesSeveralConnections) {
-  std::vector<RankHealth> ranks = Healthy();
-  for (RankHealth& rank : ranks) rank.nominal_bytes_per_second = 50e9;
-  for (const size_t i : {0, 2, 4, 6}) {
-    ranks[i].link_bytes_per_second = 10e9;
-    ranks[i].streams_bytes_per_second = 19e9;
-  }
+  std::vector<RankHealth> ranks = WithStreams(19e9);
   EXPECT_TRUE(Examine(ranks, kWants).empty());
   ranks[6].streams_bytes_per_second = 21e9;
-  Finding finding = TheFinding(ranks);
+  const Finding finding = TheFinding(ranks);
   EXPECT_TRUE(finding.fit);
   EXPECT_THAT(finding.text, HasSubstr("to rank 6 (node3) gives 10000.0 MB/s"));
   EXPECT_THAT(finding.text, HasSubstr("--mca btl_tcp_links 4"));
