@@ -22,7 +22,8 @@ class Recipes(Cli):
         for recipe in recipes:
             with self.subTest(recipe=recipe.name):
                 self.succeeds("train", f"--flagfile={recipe}", "--synthetic", "--synthetic_samples=8", "--num_classes=10", "--image_size=32",
-                              "--device=cpu", "--precision=fp32", "--global_batch=4", "--epochs=0", "--max_steps=1", "--warmup_epochs=0", "--threads=1")
+                              "--device=cpu", "--precision=fp32", "--threads=1", "--global_batch=4", "--epochs=0", "--max_steps=1",
+                              "--warmup_epochs=0")
 
 
 class Evaluation(Cli):
