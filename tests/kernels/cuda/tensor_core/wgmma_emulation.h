@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "kernels/base/bf16.h"
@@ -14,11 +15,15 @@
 
 namespace deeper::conv {
 
-// Operands in vectors, so that a read outside them is found.
+// Functions of the index, which check it.
 struct Operands {
-  std::vector<bf16> in, weights, mask, out;
-  uint8_t* positions = nullptr;  // of maxima, for pooled inputs
+  std::function<bf16(size_t)> in, weights;
+  const bf16* pooled_in = nullptr;  // pooled inputs are in memory
+  uint8_t* positions = nullptr;     // of their maxima
 };
+inline std::function<bf16(size_t)> ElementsOf(const std::vector<bf16>& tensor) {
+  return [&tensor](size_t index) { return tensor.at(index); };
+}
 
 // PTX ISA, "Swizzling modes", 128 bytes: bits 4 to 6 of an address are XORed with its bits 7 to 9.
 inline uint32_t Swizzled(uint32_t address) {
@@ -42,7 +47,7 @@ inline void LoadPixels(Shared& shared, uint32_t to, const Gemm& g, const Operand
       if (box.image < g.images && row >= 0 && row < g.height && column >= 0 && column < g.width &&
           box.channel + c < g.depth) {
         const int64_t pixel = (int64_t{box.image} * g.height + row) * g.width + column;
-        value = operands.in.at(static_cast<size_t>(pixel * g.in_pitch + box.channel + c));
+        value = operands.in(static_cast<size_t>(pixel * g.in_pitch + box.channel + c));
       }
       WriteBox(shared, to, i, c, value);
     }
@@ -63,7 +68,7 @@ inline void LoadWeights(Shared& shared, uint32_t to, const Gemm& g, const Operan
       const int filter = box.filter + row, channel = box.channel + element;
       bf16 value = {0};
       if (filter < filters && channel < channels) {
-        value = operands.weights.at(
+        value = operands.weights(
             static_cast<size_t>((int64_t{filter} * g.taps() + box.tap) * channels + channel));
       }
       WriteBox(shared, to, row, element, value);
