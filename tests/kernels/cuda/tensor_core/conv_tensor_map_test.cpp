@@ -79,19 +79,20 @@ std::string BrokenRule(const Im2colMap& m) {
   return BrokenCommonRule(m, m.channels);
 }
 
-// 16-byte aligned, as KernelAlgorithm::Enqueue requires.
-const bf16* const kMemory = reinterpret_cast<const bf16*>(uintptr_t{0x7f0000000010});
+// As KernelAlgorithm::Enqueue requires.
+alignas(16) const bf16 kMemory[8] = {};
 
+template <class Visit, int... kColumns>
+void ForEach(Sizes<kColumns...>, const Visit& visit) {
+  (visit(kColumns), ...);
+}
 template <class Visit>
 void ForEachTile(const Gemm& g, const Visit& visit) {
-  const auto each = [&](const auto& tiles) {
-    for (const int columns : tiles.kAll) visit(columns);
-  };
-  if (g.across == 1) each(Sm90Tiles<1, false>());
-  if (g.across == 3 && !g.backward) each(Sm90Tiles<3, false>());
-  if (g.across == 3 && g.backward) each(Sm90Tiles<3, true>());
-  if (g.across == 5 && !g.backward) each(Sm90Tiles<5, false>());
-  if (g.across == 5 && g.backward) each(Sm90Tiles<5, true>());
+  if (g.across == 1) ForEach(Sm90Tiles<1, false>(), visit);
+  if (g.across == 3 && !g.backward) ForEach(Sm90Tiles<3, false>(), visit);
+  if (g.across == 3 && g.backward) ForEach(Sm90Tiles<3, true>(), visit);
+  if (g.across == 5 && !g.backward) ForEach(Sm90Tiles<5, false>(), visit);
+  if (g.across == 5 && g.backward) ForEach(Sm90Tiles<5, true>(), visit);
 }
 
 void CheckMaps(const ConvolutionProblem& problem) {
