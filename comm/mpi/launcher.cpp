@@ -1,7 +1,6 @@
 #include "comm/mpi/launcher.h"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
 #include <netinet/in.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "comm/network_interfaces.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 
@@ -54,16 +54,14 @@ bool IsWithin(in_addr address, const std::string& subnet) {
 // The interfaces of this host with an IPv4 address that `selected` names or contains.
 std::vector<std::string> InterfacesOf(const std::vector<std::string>& selected) {
   std::vector<std::string> names;
-  ifaddrs* all = nullptr;
-  if (getifaddrs(&all) != 0) return names;
-  for (const ifaddrs* it = all; it != nullptr; it = it->ifa_next) {
-    if (it->ifa_addr == nullptr || it->ifa_addr->sa_family != AF_INET) continue;
-    const in_addr address = reinterpret_cast<const sockaddr_in*>(it->ifa_addr)->sin_addr;
-    const bool chosen = std::ranges::any_of(
-        selected, [&](const std::string& item) { return item == it->ifa_name || IsWithin(address, item); });
-    if (chosen && std::ranges::find(names, it->ifa_name) == names.end()) names.emplace_back(it->ifa_name);
+  for (const NetworkInterface& interface : NetworkInterfaces()) {
+    const auto selects = [&](const std::string& item) {
+      return item == interface.name || IsWithin(*interface.ipv4, item);
+    };
+    if (interface.ipv4 && std::ranges::any_of(selected, selects) &&
+        std::ranges::find(names, interface.name) == names.end())
+      names.push_back(interface.name);
   }
-  freeifaddrs(all);
   return names;
 }
 

@@ -1,7 +1,6 @@
 #include "comm/watchdog/peer_link.h"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -17,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_join.h"
+#include "comm/network_interfaces.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -43,13 +43,8 @@ struct Offer {
 };
 
 void FindAddresses(Offer& offer) {
-  ifaddrs* all = nullptr;
-  if (getifaddrs(&all) != 0) return;
-  for (const ifaddrs* it = all; it != nullptr && offer.count < kMaxAddresses; it = it->ifa_next) {
-    if (it->ifa_addr == nullptr || it->ifa_addr->sa_family != AF_INET) continue;
-    offer.addresses[offer.count++] = reinterpret_cast<const sockaddr_in*>(it->ifa_addr)->sin_addr;
-  }
-  freeifaddrs(all);
+  for (const NetworkInterface& interface : NetworkInterfaces())
+    if (interface.ipv4 && offer.count < kMaxAddresses) offer.addresses[offer.count++] = *interface.ipv4;
 }
 
 sockaddr_in AddressOf(in_addr address, uint16_t port) {

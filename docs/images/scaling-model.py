@@ -6,10 +6,10 @@ from svg import Box, Text, write
 
 # By images a rank: images/s measured, error of the model in percent.
 HELD_OUT = [
-    ("4 ranks, full speed", "blue", {8: (123.8, -38.7), 32: (171.5, -8.6)}, (32, 171)),
-    ("4 ranks, 400 Mbit/s", "green", {8: (36.3, -20.6), 32: (115.9, -12.9)}, (32, 116)),
-    ("3 ranks, 400 Mbit/s", "amber", {8: (25.6, -6.4), 32: (86.4, -3.0)}, (32, 92)),
-    ("2 ranks, 400 Mbit/s", "violet", {8: (24.4, -0.7), 32: (84.7, 0.2)}, (32, 74)),
+    ("4 ranks, full speed", "blue", {8: (121.7, -15.2), 32: (171.8, -4.4)}, (32, 171)),
+    ("4 ranks, 400 Mbit/s", "green", {8: (35.9, -2.9), 32: (113.8, 2.3)}, (32, 116)),
+    ("3 ranks, 400 Mbit/s", "amber", {8: (25.7, -9.7), 32: (86.8, -6.3)}, (32, 92)),
+    ("2 ranks, 400 Mbit/s", "violet", {8: (24.2, 0.3), 32: (84.9, 0.8)}, (32, 74)),
 ]
 # GPUs, efficiency published, efficiency of the model.
 PUBLISHED = [("Goyal et al. 2017", 256, 90, 94.3), ("Mikami et al. 2018", 1088, 91.62, 91.2), ("Jia et al. 2018", 2048, 87.9, 87.0)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the real binary: what recipes use to train, and what shows whether a network learns.
+"""Runs the real binary: recipes, what they use to train, and what shows whether a network learns.
 
 recipes_test.py DEEPER MPIRUN [unittest arguments]
 """
@@ -11,7 +11,19 @@ import h5py
 import numpy
 from PIL import Image
 
-from cli import CHECKPOINT, DATA, NOT_FINITE, TRAIN, USAGE, Cli, events, main, run
+from cli import CHECKPOINT, DATA, NOT_FINITE, ROOT, TRAIN, USAGE, Cli, events, main, run
+
+
+class Recipes(Cli):
+    def test_each_trains(self):
+        """One step on small images, on this machine's CPU."""
+        recipes = sorted((ROOT / "recipes").rglob("*.flags"))
+        self.assertGreater(len(recipes), 5)
+        for recipe in recipes:
+            with self.subTest(recipe=recipe.name):
+                self.succeeds("train", f"--flagfile={recipe}", "--synthetic", "--synthetic_samples=8", "--num_classes=10", "--image_size=32",
+                              "--device=cpu", "--precision=fp32", "--threads=1", "--global_batch=4", "--epochs=0", "--max_steps=1",
+                              "--warmup_epochs=0")
 
 
 class Evaluation(Cli):

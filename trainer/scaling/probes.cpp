@@ -1,6 +1,5 @@
 #include "trainer/scaling/probes.h"
 
-#include <ifaddrs.h>
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -17,6 +16,7 @@
 
 #include "absl/strings/numbers.h"
 #include "comm/agree.h"
+#include "comm/network_interfaces.h"
 #include "data/io/atomic_file.h"
 #include "data/io/directory_lock.h"
 #include "kernels/base/buffer.h"
@@ -57,19 +57,15 @@ double SpeedOf(int socket, const char* name) {
 // Among the interfaces that are up and have an address, except loopback, in this network namespace.
 void FindFastestInterface(RankHealth& mine) {
   const int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  ifaddrs* all = nullptr;
-  if (socket_fd >= 0 && getifaddrs(&all) == 0) {
-    for (const ifaddrs* it = all; it != nullptr; it = it->ifa_next) {
-      const bool usable = it->ifa_addr != nullptr && it->ifa_addr->sa_family != AF_PACKET &&
-                          (it->ifa_flags & IFF_UP) != 0 && (it->ifa_flags & IFF_LOOPBACK) == 0;
-      const double speed = usable ? SpeedOf(socket_fd, it->ifa_name) * 1e6 / 8 : 0;
-      if (speed <= mine.nominal_bytes_per_second) continue;
-      mine.nominal_bytes_per_second = speed;
-      std::snprintf(mine.network, sizeof mine.network, "%s", it->ifa_name);
-    }
-    freeifaddrs(all);
+  if (socket_fd < 0) return;
+  for (const NetworkInterface& interface : NetworkInterfaces()) {
+    if (!interface.is_up || interface.is_loopback) continue;
+    const double speed = SpeedOf(socket_fd, interface.name.c_str()) * 1e6 / 8;
+    if (speed <= mine.nominal_bytes_per_second) continue;
+    mine.nominal_bytes_per_second = speed;
+    std::snprintf(mine.network, sizeof mine.network, "%s", interface.name.c_str());
   }
-  if (socket_fd >= 0) close(socket_fd);
+  close(socket_fd);
 }
 
 // Sends `count` messages over each link, from even ranks first, so that no rank sends and receives at once.

@@ -1,7 +1,5 @@
 #include "trainer/scaling/streams.h"
 
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/network_interfaces.h"
 #include "kernels/base/clock.h"
 
 namespace deeper {
@@ -46,17 +45,13 @@ class Socket {
 
 // False if the interface has no IPv4 address. An empty name: any interface that is up, except loopback.
 bool FindAddress(const std::string& name, in_addr& address) {
-  ifaddrs* all = nullptr;
-  if (getifaddrs(&all) != 0) return false;
-  bool found = false;
-  for (const ifaddrs* it = all; it != nullptr && !found; it = it->ifa_next) {
-    if (it->ifa_addr == nullptr || it->ifa_addr->sa_family != AF_INET || (it->ifa_flags & IFF_UP) == 0)
-      continue;
-    found = name.empty() ? (it->ifa_flags & IFF_LOOPBACK) == 0 : name == it->ifa_name;
-    if (found) address = reinterpret_cast<const sockaddr_in*>(it->ifa_addr)->sin_addr;
+  for (const NetworkInterface& interface : NetworkInterfaces()) {
+    if (!interface.ipv4 || !interface.is_up) continue;
+    if (name.empty() ? interface.is_loopback : name != interface.name) continue;
+    address = *interface.ipv4;
+    return true;
   }
-  freeifaddrs(all);
-  return found;
+  return false;
 }
 
 bool IsReadable(int fd, double seconds) {
