@@ -92,6 +92,10 @@ def pipeline_faults(instructions, backward, columns, taps):
     faults, groups, waits, fills = [], [], [], []
     products = None  # of the open group
     values = {}  # constants in registers
+    names = [i.name.removesuffix(".64") for i in instructions]
+    order = [names.index(name) if name in names else -1 for name in ("SYNCS.EXCH", "BAR.SYNC.DEFER_BLOCKING", "SYNCS.PHASECHK.TRANS64.TRYWAIT")]
+    if -1 in order or order != sorted(order) or "SYNCS.EXCH" in names[order[1]:]:
+        faults.append("a wait before the barriers exist for all threads")
     for i in instructions:
         if products is not None and i.name.startswith(("BRA", "WARPGROUP", "SYNCS", "EXIT")):
             faults.append(f"{i.name} within a group of products")
@@ -153,7 +157,8 @@ class Pipelines(unittest.TestCase):
             self.assertTrue(any("0x40000040" in i.text for i in kernels["sm_90"][name].code.instructions), name)
 
     def test_mistakes_are_seen(self):
-        for old, new, fault in (("WARPGROUP.ARRIVE", "NOP", "a product without a fence"),
+        for old, new, fault in (("BAR.SYNC.DEFER_BLOCKING", "NOP", "a wait before the barriers exist"),
+                                ("WARPGROUP.ARRIVE", "NOP", "a product without a fence"),
                                 (", gsb0", "", "within a group of products"),
                                 ("gsb0, 0x1", "gsb0, 0x2", "waits until [2, 0] groups run"),
                                 ("WARPGROUP.DEPBAR.LE gsb0, 0x1", "NOP", "a stage is released elsewhere"),
