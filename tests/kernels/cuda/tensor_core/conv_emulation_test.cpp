@@ -214,7 +214,7 @@ NaivelyPooled PoolNaively(const Gemm& g, const std::vector<bf16>& in) {
   return pooled;
 }
 
-TEST(PooledConvTest, FirstMaximaAndTheirPlaces) {
+TEST(ConvOfMaximaTest, FirstMaximaAndTheirPlaces) {
   const Gemm g = tensor_core::GemmOf(Problem(Pass::kForward, 3, 6, 5, 16, 8, 1));
   std::minstd_rand generator;
   std::vector<bf16> in = WholeNumbers(static_cast<size_t>(g.pixels() * g.depth), generator);
@@ -239,7 +239,7 @@ TEST(PooledConvTest, FirstMaximaAndTheirPlaces) {
   }
 }
 
-TEST(PooledConvTest, Forward) {
+TEST(ConvOfMaximaTest, Forward) {
   // Covers three tiles of pixels, depths of one and two steps, columns of one and two tiles of 64.
   for (ConvolutionProblem problem :
        {Problem(Pass::kForward, 6, 7, 7, 40, 32, 1), Problem(Pass::kForward, 1, 18, 15, 112, 136, 1)}) {

@@ -365,7 +365,7 @@ void CheckPooledTile(const Gemm& g, int tile_columns, Block block, int pixel_til
   }
 }
 
-TEST(GoogLeNetPooledTest, WholeNumbersAreExact) {
+TEST(GoogLeNetMaximaTest, WholeNumbersAreExact) {
   for (const testing::ConvolutionShape& s : testing::kPoolBranches) {
     for (const int images : {1, 3, 256}) {
       ConvolutionProblem problem = Problem(Pass::kForward, images, s.size, s.size, s.c, s.k, 1);

@@ -54,7 +54,7 @@ std::vector<ConvolutionProblem> Problems(const std::vector<int64_t>& batches) {
   return problems;
 }
 
-TEST(PooledGradientTest, BlocksCoverAllStepsOfAllTilesOnce) {
+TEST(GradientOfMaximaTest, BlocksCoverAllStepsOfAllTilesOnce) {
   for (const ConvolutionProblem& problem : Problems({1, 3, 256})) {
     SCOPED_TRACE(ToString(problem));
     const Gemm g = tensor_core::GemmOf(problem);
@@ -84,7 +84,7 @@ TEST(PooledGradientTest, BlocksCoverAllStepsOfAllTilesOnce) {
   }
 }
 
-TEST(PooledGradientTest, TwoBlocksForEachOf132Sms) {
+TEST(GradientOfMaximaTest, TwoBlocksForEachOf132Sms) {
   const auto blocks = [](const ConvolutionProblem& problem, int filters) {
     const GradientTiles tiles = GradientTilesOf(tensor_core::GemmOf(problem), filters);
     return tiles.count() * tiles.splits;
@@ -125,7 +125,7 @@ void CheckCopies(const Gemm& g, const GradientTile& tile, int step) {
   ASSERT_THAT(written, Each(1));
 }
 
-TEST(PooledGradientTest, CopiesFillTheirStages) {
+TEST(GradientOfMaximaTest, CopiesFillTheirStages) {
   for (const ConvolutionProblem& problem : Problems({3})) {
     SCOPED_TRACE(ToString(problem));
     const Gemm g = tensor_core::GemmOf(problem);
@@ -142,7 +142,7 @@ TEST(PooledGradientTest, CopiesFillTheirStages) {
   }
 }
 
-TEST(PooledGradientTest, NoBankConflicts) {
+TEST(GradientOfMaximaTest, NoBankConflicts) {
   const auto check = [](const auto& offset) {
     for (int first = 0; first < kLanes; first += 8) {
       std::set<int> groups;
@@ -158,7 +158,7 @@ TEST(PooledGradientTest, NoBankConflicts) {
   }
 }
 
-TEST(PooledGradientTest, MaximaAreThoseOfTheForwardPass) {
+TEST(GradientOfMaximaTest, MaximaAreThoseOfTheForwardPass) {
   ConvolutionProblem problem = Problem(3, 6, 5, 16, 8);
   problem.x_pitch = 24;
   const Gemm g = tensor_core::GemmOf(problem);
@@ -272,7 +272,7 @@ void Check(const ConvolutionProblem& problem) {
   EXPECT_TRUE(Gradient<128>(g, x, dy) == expected);
 }
 
-TEST(PooledGradientTest, IsTheNaiveOne) {
+TEST(GradientOfMaximaTest, IsTheNaiveOne) {
   for (const ConvolutionProblem& problem : Problems({1, 3})) Check(problem);
 }
 
@@ -328,7 +328,7 @@ void CheckSomeBlocks(const ConvolutionProblem& problem) {
   }
 }
 
-TEST(PooledGradientTest, SomeBlocksOfBatch256) {
+TEST(GradientOfMaximaTest, SomeBlocksOfBatch256) {
   for (const auto& s : testing::kPoolBranches) {
     ConvolutionProblem problem = Problem(256, s.size, s.size, s.c, s.k);
     problem.x_pitch = s.c + 16;
