@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <string>
@@ -44,6 +45,7 @@ class PipelineModel {
     int barrier = 0;          // kWait, kArrive, kExpect, kFill
     int number = 0;           // parity, bytes, groups that may run
     int stage = 0, step = 0;  // kFill; kMultiply: its stage
+    int boxes[2] = {};        // kFill: copies of pixels, of weights
     friend bool operator==(const Access&, const Access&) = default;
   };
   // What a thread does at once: a wait or an arrival, and what nobody can observe before or after it.
@@ -51,18 +53,18 @@ class PipelineModel {
     std::optional<Access> sync;
     std::vector<Access> local;  // kExpect, kFill, kMultiply
     // After the segment:
-    unsigned reading = 0;  // the stages that the thread's products read, one bit each
-    std::array<int, kMostStages> content =
-        {};              // the steps with which the thread has filled the stages, or -1
-    int multiplied = 0;  // steps
+    unsigned reading = 0;                       // stages that the thread's products read, one bit each
+    std::array<int, kMostStages> content = {};  // steps that the thread has filled in, by stage, or -1
+    int multiplied = 0;                         // steps
   };
   struct State {
     std::array<int32_t, kMostBarriers> bytes = {};   // that a phase expects; less than 0 if they came before
     std::array<int8_t, kMostBarriers> left = {};     // arrivals until a phase completes
     std::array<uint8_t, kMultiplyWarps> warps = {};  // segments executed, sorted
+    uint8_t pending[kMostStages][2] = {};            // copies under way of pixels, of weights
     uint8_t loader = 0;
-    uint8_t pending = 0;  // stages whose copies are under way, one bit each
-    uint32_t parities = 0;
+    uint8_t unused = 0;
+    uint16_t parities = 0;
     friend bool operator==(const State&, const State&) = default;
   };
   static_assert(std::has_unique_object_representations_v<State>);  // for the hash
@@ -159,6 +161,7 @@ class PipelineModel {
             copies.clear();
           }
           accesses.back().number += bytes;
+          ++accesses.back().boxes[o.kind == Operation::kLoadWeights];
           const uint32_t end = o.to + static_cast<uint32_t>(bytes);
           for (const auto& [from, to] : copies) {
             if (o.to < to && from < end) Fail(N("copies overlap in step ", step));
@@ -267,7 +270,7 @@ class PipelineModel {
 
   // ---- The search
 
-  // A transition moves one thread by a segment or lands the copies of a stage. All ways to a state therefore
+  // A transition moves one thread by a segment or lands one copy. All ways to a state therefore
   // have the same length, and a state needs to be compared only with those at the same distance.
   void Explore() {
     State first;
@@ -295,7 +298,8 @@ class PipelineModel {
       std::sort(to.warps.begin(), to.warps.end());
       next.insert(to);
     };
-    if (state.pending != 0 && state.loader + 1u == loader_.size() && state.warps[0] + 1u == warp_.size()) {
+    if (AreCopiesUnderWay(state) && state.loader + 1u == loader_.size() &&
+        state.warps[0] + 1u == warp_.size()) {
       Fail("the block ends while copies are under way");
     }
     if (state.loader + 1u < loader_.size()) {
@@ -310,14 +314,21 @@ class PipelineModel {
       ++to.warps[i];
       if (Run(warp_[to.warps[i]], to)) add(to);
     }
-    for (int stage = 0; stage < r_.stages && fault_.empty(); ++stage) {
-      if ((state.pending >> stage & 1) == 0) continue;
-      State to = state;
-      to.pending = static_cast<uint8_t>(to.pending & ~(1u << stage));
-      Land(stage, to);
-      add(to);
+    for (int stage = 0; stage < r_.stages; ++stage) {
+      for (const bool weights : {false, true}) {
+        if (state.pending[stage][weights] == 0) continue;
+        State to = state;
+        --to.pending[stage][weights];
+        Land(stage, weights, to);
+        add(to);
+      }
     }
     return moved;
+  }
+
+  static bool IsUnderWay(const uint8_t (&copies)[2]) { return copies[0] != 0 || copies[1] != 0; }
+  static bool AreCopiesUnderWay(const State& state) {
+    return std::any_of(std::begin(state.pending), std::end(state.pending), IsUnderWay);
   }
 
   // Returns whether the thread can move.
@@ -357,28 +368,29 @@ class PipelineModel {
 
   void CompletePhase(int barrier, State& state) const {
     if (state.left[barrier] != 0 || state.bytes[barrier] != 0) return;
-    state.parities ^= 1u << barrier;
+    state.parities = static_cast<uint16_t>(state.parities ^ 1u << barrier);
     state.left[barrier] = static_cast<int8_t>(arrivals_[static_cast<size_t>(barrier)]);
   }
 
   void Fill(const Access& fill, State& state) {
     const unsigned bit = 1u << fill.stage;
     const std::string what = N("stage ", fill.stage) + N(" is filled with step ", fill.step);
-    if ((state.pending & bit) != 0) Fail(what + " while earlier copies may still arrive");
+    if (IsUnderWay(state.pending[fill.stage])) Fail(what + " while earlier copies may still arrive");
     const int content = state.loader == 0 ? -1 : loader_[state.loader - 1u].content[fill.stage];  // so far
     for (const uint8_t warp : state.warps) {
       if ((warp_[warp].reading & bit) != 0) Fail(what + " while a warp may still read it");
       if (content >= warp_[warp].multiplied) Fail(what + N(" before all warps have read step ", content));
     }
-    state.pending = static_cast<uint8_t>(state.pending | bit);
+    for (int i = 0; i < 2; ++i) state.pending[fill.stage][i] = static_cast<uint8_t>(fill.boxes[i]);
   }
 
-  void Land(int stage, State& state) {
+  void Land(int stage, bool weights, State& state) {
+    const int bytes = r_.BytesOf({.kind = weights ? Operation::kLoadWeights : Operation::kLoadPixels});
     // The barrier of the copies: that of the last ones that were started.
     for (size_t i = state.loader + 1u; i-- > 0;) {
       for (const Access& access : loader_[i].local) {
         if (access.kind != Access::kFill || access.stage != stage) continue;
-        state.bytes[access.barrier] -= access.number;
+        state.bytes[access.barrier] -= bytes;
         CompletePhase(access.barrier, state);
         return;
       }
@@ -390,7 +402,7 @@ class PipelineModel {
     const std::string what = N("step ", step) + N(" multiplies stage ", stage);
     if (content < 0) Fail(what + " before it is filled");
     if (content >= 0 && content != step) Fail(what + N(", which has step ", content));
-    if ((state.pending >> stage & 1) != 0) Fail(what + " before its bytes have arrived");
+    if (IsUnderWay(state.pending[stage])) Fail(what + " before its bytes have arrived");
   }
 
   // Nothing can move any more.

@@ -5,10 +5,9 @@
 // loops that the GPU runs, which do not depend on data. A state consists of the positions of the threads, the
 // copies under way, and the barriers. mbarrier is as the PTX ISA describes it: a phase completes when all
 // arrivals and all expected bytes have come, and a wait for a parity passes if the phase of that parity is
-// not the current one. These simplifications leave out no fault:
-//   - Warps are interchangeable, so a state holds their positions in sorted order.
-//   - A copy may land at any time after its start. All copies of a step land at once: their bytes are those
-//     that the barrier expects, which is checked first, so that only the last one completes a phase.
+// not the current one. A copy may land at any time after its start. These simplifications leave out no fault:
+//   - Warps are interchangeable, so a state holds their positions in sorted order. So are the boxes of
+//     weights of a stage, so a state holds their number.
 //   - An operation that no other thread can observe belongs to the wait or arrival next to it. Copies and
 //     products start as early as possible, and products end as late as possible.
 #pragma once
