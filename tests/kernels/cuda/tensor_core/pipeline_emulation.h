@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/tensor_core/conv_tensor_map.h"
 #include "tests/kernels/cuda/tensor_core/mma_emulation.h"
 #include "tests/kernels/cuda/tensor_core/pipeline_recording.h"
 #include "tests/kernels/cuda/tensor_core/wgmma_emulation.h"
@@ -23,7 +24,8 @@ class RecordedBlock {
  public:
   RecordedBlock(const Recording& recording, const Gemm& g, const Operands& operands)
       : r_(recording),
-        g_(g),
+        pixels_(PixelMap(g, nullptr)),
+        weights_(WeightMap(g, recording.columns, nullptr)),
         operands_(operands),
         shared_(static_cast<size_t>(r_.stages * r_.stage_bytes), kUnwritten),
         sums_(static_cast<size_t>(kTilePixels * r_.columns)) {}
@@ -114,10 +116,14 @@ class RecordedBlock {
 
   void Land(const Operation& o) {
     if (o.kind == Operation::kLoadPixels) {
-      LoadPixels(shared_, o.to, g_, operands_, o.pixels, o.step);
+      LoadPixels(shared_, o.to, pixels_, operands_, o.pixels, o.step);
     } else {
-      LoadWeights(shared_, o.to, g_, operands_, o.weights, r_.backward ? kBoxRows : r_.columns);
+      LoadWeights(shared_, o.to, weights_, operands_, o.weights);
     }
+    const uint32_t elements = o.kind == Operation::kLoadPixels
+                                  ? pixels_.pixels * pixels_.channels
+                                  : weights_.box[0] * weights_.box[1] * weights_.box[2];
+    EXPECT_EQ(static_cast<int>(elements * sizeof(bf16)), r_.BytesOf(o));
     Barrier& barrier = barriers_.at(o.barrier);
     barrier.bytes -= r_.BytesOf(o);
     CompletePhase(barrier);
@@ -143,7 +149,8 @@ class RecordedBlock {
   }
 
   const Recording& r_;
-  const Gemm& g_;
+  const Im2colMap pixels_;
+  const TiledMap weights_;
   const Operands& operands_;
   Shared shared_;
   std::map<uint32_t, Barrier> barriers_;  // by address
