@@ -27,8 +27,8 @@ __device__ void WaitForCopies() {
 // The machine of CopyAndMultiply (conv_pipeline.h). copy(step, stage) calls CopyAsync; multiply(step, stage).
 template <class CopyStep, class MultiplyStep>
 struct CopyMachine {
-  CopyStep copy;
-  MultiplyStep multiply;
+  const CopyStep& copy;
+  const MultiplyStep& multiply;
 
   __device__ void Copy(int step, int stage) { copy(step, stage); }
   __device__ void CommitCopies() const { conv::CommitCopies(); }
