@@ -4,7 +4,7 @@
 //
 // Emulated are the last tile and one across the border of two images. With $DEEPER_EMULATION, all tiles:
 // "first", by the first kernel of each problem; else, by the kernels whose names start with it. All of "sm90"
-// take half an hour of a processor with AVX-512 and -march=native, "sm80" longer.
+// take a quarter of an hour of a core with AVX-512 and -march=native, "sm80" longer.
 #include <gtest/gtest.h>
 
 #include <algorithm>
