@@ -4,13 +4,17 @@
 
 namespace deeper {
 
+Shape ConvolvedShape(const Conv2dParams& p, const Shape& x) {
+  return {x.n, p.out_channels, (x.h + 2 * p.pad - p.kernel) / p.stride + 1,
+          (x.w + 2 * p.pad - p.kernel) / p.stride + 1};
+}
+
 absl::StatusOr<OpShape> Infer(const Conv2dParams& p, const Shape& x) {
   if (p.out_channels <= 0 || p.kernel <= 0 || p.stride <= 0 || p.pad < 0) {
     return InvalidArgument("conv2d: out_channels ", p.out_channels, ", kernel ", p.kernel, ", stride ",
                            p.stride, " must be positive and pad ", p.pad, " not negative");
   }
-  const Shape y = {x.n, p.out_channels, (x.h + 2 * p.pad - p.kernel) / p.stride + 1,
-                   (x.w + 2 * p.pad - p.kernel) / p.stride + 1};
+  const Shape y = ConvolvedShape(p, x);
   if (x.elements() <= 0 || p.kernel > x.h + 2 * p.pad || p.kernel > x.w + 2 * p.pad) {
     return InvalidArgument("conv2d: a ", p.kernel, "x", p.kernel, " kernel with pad ", p.pad,
                            " does not fit an input of ", x.ToString(),
@@ -30,10 +34,16 @@ absl::StatusOr<OpShape> Infer(const Conv2dParams& p, const Shape& x) {
     shape.params.push_back({"conv.bias", vector, ParamRole::kBias, Init::kZero});
   }
   shape.macs = y.elements() * x.c * p.kernel * p.kernel;
+  if (p.max_pool) shape.y = {y.n, y.c, (y.h - 1) / 2 + 1, (y.w - 1) / 2 + 1};
   return shape;
 }
 
 absl::Status Check(const Conv2dParams& params, const OpSetup& s) {
+  constexpr int64_t kMostChannels = 4;
+  const bool pools = s.device.type() == DeviceType::kCuda && s.x.shape.c <= kMostChannels && !s.wants_dx() &&
+                     params.kernel > 1 && params.relu && !params.batch_norm;
+  if (params.max_pool && !pools)
+    return Unimplemented("conv2d ", s.options.name, ": not with a max pool in the same kernel");
   const Shape& y = s.shape.y;
   if (!params.batch_norm || !s.options.training || y.n * y.spatial() >= 2) return absl::OkStatus();
   return InvalidArgument("conv2d ", s.options.name,
