@@ -48,7 +48,6 @@ class GradientReducer {
 
   // Whether Ready and Finish may be part of a Recording, which excludes tuning of buckets.
   bool recordable() const { return comm_.size() == 1 || comm_.recordable(); }
-  size_t bucket_count() const { return buckets_.size(); }
   // Time that the last Finish waited for communication that backward did not hide, and for slower ranks.
   double wait_ms() const { return wait_ms_; }
 

@@ -75,8 +75,13 @@ absl::StatusOr<Command*> TakeCommand(const Commands& commands, std::vector<std::
     names.push_back(name);
   }
   const std::string sub_commands = SubCommands(commands, arguments[0]);
-  if (!sub_commands.empty()) return InvalidArgument(arguments[0], " needs a sub-command: ", sub_commands);
-  return InvalidArgument("there is no command ", arguments[0], DidYouMean(arguments[0], names));
+  if (sub_commands.empty())
+    return InvalidArgument("there is no command ", arguments[0], DidYouMean(arguments[0], names));
+  if (arguments.size() == 1 || arguments[1].starts_with('-'))
+    return InvalidArgument(arguments[0], " needs a sub-command: ", sub_commands);
+  const std::string both = absl::StrCat(arguments[0], " ", arguments[1]);
+  return InvalidArgument("there is no command ", both, DidYouMean(both, names), "; the sub-commands of ",
+                         arguments[0], " are ", sub_commands);
 }
 
 bool AsksForHelp(const std::vector<std::string>& arguments) {

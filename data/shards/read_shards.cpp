@@ -359,9 +359,4 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::
   return dataset;
 }
 
-absl::StatusOr<std::unique_ptr<Dataset>> OpenShards(const std::string& dir, const std::string& split) {
-  ASSIGN_OR_RETURN(std::string index, ReadSplitIndex(dir, split));
-  return OpenSplit(dir, std::move(index));
-}
-
 }  // namespace deeper

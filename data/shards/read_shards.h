@@ -32,7 +32,5 @@ struct ReadOptions {
 absl::StatusOr<std::string> ReadSplitIndex(const std::string& dir, const std::string& split);
 absl::StatusOr<std::unique_ptr<Dataset>> OpenSplit(const std::string& dir, std::string index,
                                                    const ReadOptions& options = {});
-// Reads the index and opens the split.
-absl::StatusOr<std::unique_ptr<Dataset>> OpenShards(const std::string& dir, const std::string& split);
 
 }  // namespace deeper

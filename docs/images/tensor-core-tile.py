@@ -5,9 +5,8 @@ from svg import Arrow, Box, Text, write
 
 parts = [
     Text(30, 38, "One tile of the output", 17, bold=True),
-    Text(
-        30, 62, "A block of threads computes 128 pixels by 64, 128 or 192 columns. A step adds the products of one tap and 64 channels.", 13, "soft"
-    ),
+    Text(30, 62, "A block of threads computes 128 pixels by 16 to 224 columns. A step adds the products of 64 channels,", 13, "soft"),
+    Text(30, 80, "of one tap (as here) or of a row of taps.", 13, "soft"),
 ]
 # The product.
 parts += [

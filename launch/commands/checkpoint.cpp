@@ -25,9 +25,9 @@ constexpr CommandText kListText = {
     .summary = "lists the checkpoints of a directory",
     .operands = "DIR",
     .details =
-        R"(Prints one line per checkpoint: its step, the number of shards, one per rank that saved it, its size,
-its top-1 accuracy if it was evaluated, when it was saved, and its state. The state is sound if every checksum
-is right, and otherwise the first problem. Reads all files.)",
+        R"(Prints one line per checkpoint: its step, the number of its shards, its size, its top-1 accuracy if it
+was evaluated, when it was saved, and its state. The state is sound if every checksum is right, and otherwise
+the first problem. Reads all files.)",
     .examples = "deeper checkpoint list runs/fashion-mnist",
 };
 

@@ -113,7 +113,6 @@ TEST(GradientReducer, SendsEachBucketOnceCompleteAndInOrder) {
   std::vector<float> arena(40);
   RecordingCommunicator comm(arena.data(), 2);
   GradientReducer reducer(comm, arena.data(), {{30, 10}, {20, 10}, {10, 10}, {0, 10}}, 80);
-  EXPECT_EQ(reducer.bucket_count(), 2u);
   for (int step = 0; step < 2; ++step) {
     comm.sent.clear();
     reducer.Ready(3, {});
@@ -140,7 +139,6 @@ TEST(GradientReducer, OneRankSendsNothing) {
   std::vector<float> arena(10);
   RecordingCommunicator comm(arena.data(), 1);
   GradientReducer reducer(comm, arena.data(), {{0, 10}}, 1);
-  EXPECT_EQ(reducer.bucket_count(), 0u);
   reducer.Ready(0, {});
   reducer.Finish({});
   EXPECT_THAT(comm.sent, IsEmpty());

@@ -2,7 +2,7 @@
 """Checks the prose of the whole repository against docs/style.md:  prose_test.py
 
 Prints every finding as FILE:LINE, and fails if there is one: phrases that style.md lists, in prose, comments and messages; in Markdown also
-lines over 100 columns outside tables and code.
+lines over 100 columns outside tables and code, and files of the repository that do not exist.
 """
 import pathlib
 import re
@@ -30,6 +30,9 @@ PHRASES = {
     r"so to speak|as it were|in a sense": "say it directly",
 }
 PATTERN = re.compile("|".join(f"(?P<p{number}>\\b(?:{phrase}))" for number, phrase in enumerate(PHRASES)), re.IGNORECASE)
+# A path from the top of the repository. Pages write x for the name of a new file.
+FILE = re.compile(r"(?<![\w./<>-])(?:cmake|comm|data|docs|kernels|launch|python|recipes|tests|trainer)/(?:[\w-]+/)*(?!x[._])[\w-]+"
+                  r"\.(?:cmake|cpp|cu|flags|h|inc|md|py|sh)\b")
 CODE = {".cpp", ".h", ".cu", ".py", ".cmake", ".js", ".css", ".yml", ".yaml", ".flags", ".txt"}
 
 
@@ -59,10 +62,17 @@ def long_lines(text):
             yield number, f"{len(line)} columns; the limit is {LIMIT}"
 
 
+def missing_files(text):
+    for match in FILE.finditer(text):
+        if not (ROOT / match[0]).exists():
+            yield text.count("\n", 0, match.start()) + 1, f"there is no {match[0]}"
+
+
 def main():
     found = 0
     for name, text in sources():
-        for number, finding in [*phrases(text), *(long_lines(text) if name.endswith(".md") else [])]:
+        in_markdown = [*long_lines(text), *missing_files(text)] if name.endswith(".md") else []
+        for number, finding in [*phrases(text), *in_markdown]:
             print(f"{name}:{number}: {finding}")
             found += 1
     print(f"{found} findings")

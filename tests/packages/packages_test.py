@@ -105,6 +105,16 @@ class Containers(unittest.TestCase):
             self.assertNotIn("apt-get install", text)
             self.assertIn("launch/deploy/install-program build/", text)
 
+    def test_licences(self):
+        for file in DOCKERFILE, APPTAINER, ROOT / "launch/deploy/image":
+            self.assertRegex(file.read_text(), r'cmake/collect-licenses"? deeper \S*/opt/deeper/licenses', file.name)
+
+    @unittest.skipUnless(ON_DEBIAN, "not Debian 12 or 13")
+    def test_licences_of_what_the_program_contains(self):
+        with tempfile.TemporaryDirectory() as directory:
+            output(ROOT / "cmake/collect-licenses", "deeper", directory)
+            self.assertLessEqual({"nlohmann-json3-dev.txt", "libjs-dygraphs.txt", "deeper.md"}, set(os.listdir(directory)))
+
     def test_copied_files_exist(self):
         copied = re.findall(r"^COPY ((?!--from).*)$", DOCKERFILE.read_text(), re.MULTILINE)
         sources = [source for words in copied for source in words.split()[:-1]]

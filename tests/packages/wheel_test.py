@@ -72,11 +72,19 @@ class Wheel(unittest.TestCase):
         with zipfile.ZipFile(self.wheel) as archive:
             names = archive.namelist()
             licences = archive.read("deeper/archive/licenses/deeper.md").decode()
+            texts = "".join(archive.read(name).decode() for name in names if "/licenses/" in name)
         libraries = [pathlib.Path(name).name for name in names if name.startswith("deeper/archive/lib/")]
         self.assertIn("libdnnl.so.2", libraries)
         systems = [name for name in libraries if re.match(r"lib(c|m|mpi|open-rte|open-pal|stdc\+\+|gcc_s|cudnn|cublasLt|curl|crypto)[.-]", name)]
         self.assertEqual(systems, [])
         self.assertEqual([name for name in libraries if name not in licences], [])
+        common = set(re.findall(r"/usr/share/common-licenses/([\w.+-]*\w)", texts)) - {"NAME"}
+        self.assertIn("Apache-2.0", common)
+        self.assertEqual([name for name in common if f"deeper/archive/licenses/{name}.txt" not in names], [], "of other systems")
+        column = re.findall(r"^(?:\| [^|]+ ){2}\| (`[^|]+`) \| [^|]+ \|$", (ROOT / "docs/reference/third-party.md").read_text(), re.MULTILINE)
+        listed = re.findall(r"`(\S+)`", " ".join(column))
+        packages = re.findall(r"^\| (\S+) \|", licences, re.MULTILINE)[1:]
+        self.assertEqual([name for name in packages if not name.startswith(tuple(listed))], [], "not in docs/reference/third-party.md")
 
     def test_loads_its_own_libraries(self):
         program = self.venv / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages/deeper/archive/bin/deeper"

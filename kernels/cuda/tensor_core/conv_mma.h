@@ -31,6 +31,24 @@ __device__ void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// The machine of CopyAndMultiply (conv_pipeline.h). copy(step, stage) calls CopyAsync; multiply(step, stage).
+template <class CopyStep, class MultiplyStep>
+struct CopyMachine {
+  const CopyStep& copy;
+  const MultiplyStep& multiply;
+
+  __device__ void Copy(int step, int stage) { copy(step, stage); }
+  __device__ void CommitCopies() const { conv::CommitCopies(); }
+  template <int kPending>
+  __device__ void WaitForCopies() const {
+    conv::WaitForCopies<kPending>();
+  }
+  __device__ void Synchronize() const { __syncthreads(); }
+  __device__ void Multiply(int step, int stage) { multiply(step, stage); }
+};
+template <class CopyStep, class MultiplyStep>
+CopyMachine(CopyStep, MultiplyStep) -> CopyMachine<CopyStep, MultiplyStep>;
+
 // PTX ISA, "ldmatrix": four matrices of 8x8, transposed or not.
 template <bool kTransposed>
 __device__ void LoadMatrices(uint32_t from, uint32_t (&v)[4]) {

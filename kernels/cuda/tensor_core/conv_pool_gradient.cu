@@ -9,19 +9,19 @@
 #include "kernels/cuda/base/kernel_launch.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_mma.h"
+#include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
 
 namespace deeper::conv {
 namespace {
 
-constexpr int kStages = 3;
 constexpr int kFilterWarps = 4, kChannelWarps = 2;
 constexpr int kWarpChannels = kTileChannels / kChannelWarps;
 constexpr int kChannelBlocks = kWarpChannels / 8;
 static_assert(kCopyThreads == 32 * kFilterWarps * kChannelWarps);
 
 constexpr int SharedBytes(int filters) {
-  return kStages * GradientStageBytes(filters);
+  return kCopyStages * GradientStageBytes(filters);
 }
 static_assert(SharedBytes(128) <= 99 * 1024, "the smallest GPUs of the 8 series allow 99 KB per block");
 
@@ -80,30 +80,24 @@ __global__ void __launch_bounds__(kCopyThreads, 2)
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   const GradientTile tile = GradientTileOf(g, kFilters, static_cast<int>(blockIdx.x));
 
-  // Each step has one group of copies, empty after the last step, so that waiting can count groups.
-  const auto copy = [&](int step) {
-    if (step < tile.steps) {
-      const int stage = step % kStages * GradientStageBytes(kFilters);
-      CopyGradients<kFilters>(g, tile, step, thread, [&](int to, int64_t from, bool inside) {
-        CopyAsync(base + stage + to, inside ? dy + from : dy, inside);
-      });
-      PoolChannels<kFilters>(g, tile, x, step, thread, [&](int to, const Octet& chunk) {
-        *reinterpret_cast<Octet*>(shared + stage + to) = chunk;
-      });
-    }
-    CommitCopies();
+  const auto copy = [&](int step, int index) {
+    const int stage = index * GradientStageBytes(kFilters);
+    CopyGradients<kFilters>(g, tile, step, thread, [&](int to, int64_t from, bool inside) {
+      CopyAsync(base + stage + to, inside ? dy + from : dy, inside);
+    });
+    PoolChannels<kFilters>(g, tile, x, step, thread, [&](int to, const Octet& chunk) {
+      *reinterpret_cast<Octet*>(shared + stage + to) = chunk;
+    });
   };
 
   constexpr int kWarpFilters = kFilters / kFilterWarps, kFragments = kWarpFilters / 16;
   const int filter = warp % kFilterWarps * kWarpFilters, channel = warp / kFilterWarps * kWarpChannels;
   float acc[kFragments][kChannelBlocks][4] = {};
-  for (int step = 0; step < kStages - 1; ++step) copy(step);
-  for (int step = 0; step < tile.steps; ++step) {
-    WaitForCopies<kStages - 2>();  // of this step, by this thread only
-    __syncthreads();  // copies of all threads; all are also done with the stage that is filled next
-    copy(step + kStages - 1);
-    MultiplyStep<kFilters>(base + step % kStages * GradientStageBytes(kFilters), filter, channel, acc);
-  }
+  const auto multiply = [&](int, int index) {
+    MultiplyStep<kFilters>(base + index * GradientStageBytes(kFilters), filter, channel, acc);
+  };
+  CopyMachine machine = {copy, multiply};
+  CopyAndMultiply<kCopyStages>(tile.steps, machine);
   StorePartial(g, tile.split, tile.filter + filter, tile.channel + channel, acc, partial);
 }
 

@@ -15,18 +15,18 @@
 #include "kernels/cuda/tensor_core/conv_epilogue.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_mma.h"
+#include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
 
 namespace deeper::conv {
 namespace {
 
-constexpr int kStages = 3;
 constexpr int kRowWarps = 4, kColumnWarps = 2;
 constexpr int kFragments = kTilePixels / kRowWarps / 16;  // of 16 pixels, per warp
 static_assert(kCopyThreads == 32 * kRowWarps * kColumnWarps);
 
 constexpr int SharedBytes(int columns) {
-  return kStages * StageBytes(columns) + kRowWarps * columns * static_cast<int>(sizeof(float));
+  return kCopyStages * StageBytes(columns) + kRowWarps * columns * static_cast<int>(sizeof(float));
 }
 // An A100 has 164 KB per SM.
 constexpr int BlocksOnSm(int columns) {
@@ -76,46 +76,38 @@ __global__ void __launch_bounds__(kCopyThreads, BlocksOnSm(kColumns))
 #pragma unroll
   for (int i = 0; i < kPixelCopies; ++i) sources[i] = SourceOf(g, tile, thread, i);
 
-  const int steps = g.steps();
-  const auto stage_of = [base](int step) { return base + step % kStages * StageBytes(kColumns); };
   Step copied = FirstStep(g), multiplied = copied;  // the next ones
-  // Each step has one group of copies, empty after the last step, so that waiting can count groups.
-  const auto copy = [&](int index) {
-    if (index < steps) {
-      const Step step = copied;
-      Advance(g, copied);
-      const uint32_t stage = stage_of(index);
-      if constexpr (kInput == Input::kPooled) {
-        // Of the blocks that read the same pixels, only one writes the positions.
-        PoolPixels(g, sources, in, step, thread, tile.column == 0 ? positions : nullptr,
-                   [&](int to, const Octet& chunk) {
-                     *reinterpret_cast<Octet*>(shared + (stage - base) + to) = chunk;
-                   });
-      } else {
-        CopyPixels(g, sources, step, thread, [&](int to, int64_t from, bool inside) {
-          CopyAsync(stage + to, inside ? in + from : in, inside);
-        });
-      }
-      CopyWeights<kColumns>(g, tile, step, thread, [&](int to, int64_t from, bool inside) {
-        CopyAsync(stage + to, inside ? weights + from : weights, inside);
+  const auto copy = [&](int, int index) {
+    const Step step = copied;
+    Advance(g, copied);
+    const uint32_t stage = base + index * StageBytes(kColumns);
+    if constexpr (kInput == Input::kPooled) {
+      // Of the blocks that read the same pixels, only one writes the positions.
+      PoolPixels(g, sources, in, step, thread, tile.column == 0 ? positions : nullptr,
+                 [&](int to, const Octet& chunk) {
+                   *reinterpret_cast<Octet*>(shared + (stage - base) + to) = chunk;
+                 });
+    } else {
+      CopyPixels(g, sources, step, thread, [&](int to, int64_t from, bool inside) {
+        CopyAsync(stage + to, inside ? in + from : in, inside);
       });
     }
-    CommitCopies();
+    CopyWeights<kColumns>(g, tile, step, thread, [&](int to, int64_t from, bool inside) {
+      CopyAsync(stage + to, inside ? weights + from : weights, inside);
+    });
   };
 
   constexpr int kWarpColumns = kColumns / kColumnWarps;
   const int row = warp % kRowWarps * kFragments * 16, column = warp / kRowWarps * kWarpColumns;
   float acc[kFragments][kWarpColumns / 8][4] = {};
-  for (int index = 0; index < kStages - 1; ++index) copy(index);
-  for (int index = 0; index < steps; ++index) {
-    WaitForCopies<kStages - 2>();  // of this step, by this thread only
-    __syncthreads();  // copies of all threads; all are also done with the stage that is filled next
-    copy(index + kStages - 1);
-    MultiplyStep<kBackward>(stage_of(index), multiplied.slices, row, column, acc);
+  const auto multiply = [&](int, int index) {
+    MultiplyStep<kBackward>(base + index * StageBytes(kColumns), multiplied.slices, row, column, acc);
     Advance(g, multiplied);
-  }
+  };
+  CopyMachine machine = {copy, multiply};
+  CopyAndMultiply<kCopyStages>(g.steps(), machine);
 
-  float* const sums = reinterpret_cast<float*>(shared + kStages * StageBytes(kColumns));
+  float* const sums = reinterpret_cast<float*>(shared + kCopyStages * StageBytes(kColumns));
   const auto pixels = PixelsOf<1, kFragments>(g, tile.place + row);
   Masks<kFragments, kWarpColumns / 8> masks = {};
   if constexpr (kBackward) LoadMasks(g, epilogue, pixels, tile.column + column, masks);

@@ -14,7 +14,7 @@
 
 #include "data/image/image_codec.h"
 #include "data/load/dataset.h"
-#include "data/shards/read_shards.h"
+#include "tests/data/open_shards.h"
 #include "tests/data/small_dataset.h"
 
 namespace deeper {

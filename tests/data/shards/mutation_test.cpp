@@ -9,8 +9,8 @@
 
 #include "data/io/checksum.h"
 #include "data/load/dataset.h"
-#include "data/shards/read_shards.h"
 #include "data/shards/shard_file.h"
+#include "tests/data/open_shards.h"
 #include "tests/data/small_dataset.h"
 #include "tests/mutate.h"
 

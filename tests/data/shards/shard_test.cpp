@@ -13,6 +13,7 @@
 #include "data/shards/read_shards.h"
 #include "data/shards/shard_file.h"
 #include "data/shards/shard_writer.h"
+#include "tests/data/open_shards.h"
 #include "tests/data/small_dataset.h"
 
 namespace deeper {

@@ -7,7 +7,7 @@
 
 #include "data/image/image_codec.h"
 #include "data/pack/pack.h"
-#include "data/shards/read_shards.h"
+#include "tests/data/open_shards.h"
 #include "tests/data/test_images.h"
 
 namespace deeper {

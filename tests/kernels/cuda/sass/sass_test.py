@@ -89,6 +89,51 @@ def read_table():
             for match in re.finditer(r'\{"(.+)", ([\d, ]+)\}', TABLE.read_text())}
 
 
+def pipeline_faults(instructions, backward, columns, taps):
+    """What the code of ConvSm90<backward, columns, taps> does not do as conv_pipeline.h says. The instructions are in the order of their
+    addresses: ptxas leaves each of these sequences in one piece."""
+    boxes = -(-columns // 64) if backward else 1
+    stage_bytes = 128 * (128 + taps - 1 + taps * (64 * boxes if backward else columns))
+    faults, groups, waits, fills = [], [], [], []
+    products = None  # of the open group
+    values = {}  # constants in registers
+    names = [i.name.removesuffix(".64") for i in instructions]
+    order = [names.index(name) if name in names else -1 for name in ("SYNCS.EXCH", "BAR.SYNC.DEFER_BLOCKING", "SYNCS.PHASECHK.TRANS64.TRYWAIT")]
+    if -1 in order or order != sorted(order) or "SYNCS.EXCH" in names[order[1]:]:
+        faults.append("a wait before the barriers exist for all threads")
+    for i in instructions:
+        if products is not None and i.name.startswith(("BRA", "WARPGROUP", "SYNCS", "EXIT")):
+            faults.append(f"{i.name} within a group of products")
+        if written := re.match(r"(R\d+), ", i.operands):
+            constant = re.search(r" (0x[0-9a-f]+)$", i.operands) if "MOV" in i.name else None
+            values[written[1]] = int(constant[1], 16) if constant else None
+        if i.name == "WARPGROUP.ARRIVE":
+            products = 0
+        elif i.name.startswith("WARPGROUP.DEPBAR"):
+            waits.append(int(i.operands.split()[-1], 16))
+        elif i.name.startswith("HGMMA"):
+            if products is None:
+                faults.append("a product without a fence before it")
+                continue
+            products += 1
+            if "gsb0" in i.operands:
+                groups.append(products)
+                products = None
+        elif i.name == "SYNCS.ARRIVE.TRANS64.A1T0" and waits != [1]:
+            faults.append("a stage is released elsewhere than after the wait in the loop")
+        elif i.name == "SYNCS.ARRIVE.TRANS64":
+            fills.append([values.get(i.operands.split()[-1]), 0, 0])
+        elif i.name.startswith("UTMALDG"):
+            fills[-1][1 if "IM2COL" in i.name else 2] += 1
+    if sorted(groups) != [taps * slices for slices in range(1, 5)]:
+        faults.append(f"groups of {groups} products")
+    if waits != [1, 0]:
+        faults.append(f"waits until {waits} groups run")
+    if not fills or any(fill != [stage_bytes, 1, taps * boxes] for fill in fills):
+        faults.append(f"fills of [bytes, boxes of pixels, of weights] {fills} instead of {[stage_bytes, 1, taps * boxes]}")
+    return faults
+
+
 class TensorCores(unittest.TestCase):
     def test_are_used(self):
         for name, (count, architectures, instruction) in TENSOR_CORE.items():
@@ -98,6 +143,34 @@ class TensorCores(unittest.TestCase):
                 for kernel in found:
                     uses = any(instruction in i.text for i in kernels[arch][kernel].code.instructions)
                     self.assertTrue(uses, f"{kernel} for {arch} has no {instruction}")
+
+
+class Pipelines(unittest.TestCase):
+    @staticmethod
+    def faults_of(name, change=lambda text: text):
+        backward, columns, taps = re.match(r"ConvSm90<(\w+), (\d+), (\d+)>", name).groups()
+        instructions = [sass.Instruction(i.address, change(i.text)) for i in kernels["sm_90"][name].code.instructions]
+        return pipeline_faults(instructions, backward == "true", int(columns), int(taps))
+
+    def test_groups_waits_and_bytes(self):
+        for name in names_in("sm_90", "ConvSm90"):
+            self.assertEqual(self.faults_of(name), [], name)
+
+    def test_descriptors_have_a_swizzle_of_128_bytes(self):
+        """The upper half of a descriptor: a stride of 1024 bytes and the swizzle."""
+        for name in names_in("sm_90", "ConvSm90"):
+            self.assertTrue(any("0x40000040" in i.text for i in kernels["sm_90"][name].code.instructions), name)
+
+    def test_mistakes_are_seen(self):
+        for old, new, fault in (("BAR.SYNC.DEFER_BLOCKING", "NOP", "a wait before the barriers exist"),
+                                ("WARPGROUP.ARRIVE", "NOP", "a product without a fence"),
+                                (", gsb0", "", "within a group of products"),
+                                ("gsb0, 0x1", "gsb0, 0x2", "waits until [2, 0] groups run"),
+                                ("WARPGROUP.DEPBAR.LE gsb0, 0x1", "NOP", "a stage is released elsewhere"),
+                                ("0x6000", "0x6080", "fills of [bytes"),
+                                ("UTMALDG.3D", "NOP", "fills of [bytes")):
+            faults = self.faults_of("ConvSm90<false, 64, 1>", lambda text, old=old, new=new: text.replace(old, new))
+            self.assertTrue(any(fault in found for found in faults), (old, faults))
 
 
 class Registers(unittest.TestCase):

@@ -1,5 +1,5 @@
 // Blocks of both tensor core kernels, emulated with the kernels' own functions, instruction by instruction as
-// the PTX ISA describes them.
+// the PTX ISA describes them. Their loops are those of conv_pipeline.h. All steps share one shared memory.
 #pragma once
 
 #include <array>
@@ -11,9 +11,11 @@
 
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
+#include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
 #include "kernels/cuda/tensor_core/conv_tiling.h"
 #include "tests/kernels/cuda/tensor_core/mma_emulation.h"
+#include "tests/kernels/cuda/tensor_core/pipeline_emulation.h"
 #include "tests/kernels/cuda/tensor_core/wgmma_emulation.h"
 
 namespace deeper::conv {
@@ -82,47 +84,52 @@ inline void StoreSums(const Gemm& g, const Epilogue& e, const Tile& tile,
 }
 
 // Equivalent of ConvSm80.
-template <bool kBackward, int kColumns, bool kPooled>
+template <bool kBackward, int kColumns, bool kPooled = false>
 void BlockSm80(const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
   constexpr int kFragments = 2, kRowWarps = 4, kWarpColumns = kColumns / 2;
   const Tile tile = TileOf(g, kColumns, block);
   std::vector<Accumulators> acc(8, MakeAccumulators(kFragments, kWarpColumns / 8));
-  Step step = FirstStep(g);
-  for (int left = g.steps(); left > 0; --left, Advance(g, step)) {
-    Shared shared(StageBytes(kColumns), 0x7F);
-    const auto copy = [&shared](const std::vector<bf16>& tensor) {
-      return [&](int to, int64_t from, bool inside) {
-        for (int i = 0; i < kChunk; ++i) {
-          const bf16 value = inside ? tensor.at(static_cast<size_t>(from + i)) : bf16{0};
-          std::memcpy(&shared.at(static_cast<size_t>(to + i * 2)), &value, sizeof value);
-        }
+  Shared shared(kCopyStages * StageBytes(kColumns), kUnwritten);
+  Step copied = FirstStep(g), multiplied = copied;
+  const auto copy = [&](int, int index, auto& copies) {
+    const Step step = copied;
+    Advance(g, copied);
+    const int stage = index * StageBytes(kColumns);
+    const auto start = [&](const auto& tensor) {
+      return [&, stage](int to, int64_t from, bool inside) {
+        std::array<bf16, kChunk> chunk = {};
+        for (int i = 0; inside && i < kChunk; ++i) chunk[i] = tensor(static_cast<size_t>(from + i));
+        copies.Start(stage + to, chunk);
       };
     };
     for (int thread = 0; thread < kCopyThreads; ++thread) {
       Source sources[kPixelCopies];
       for (int i = 0; i < kPixelCopies; ++i) sources[i] = SourceOf(g, tile, thread, i);
       if (kPooled) {
-        PoolPixels(g, sources, operands.in.data(), step, thread,
-                   tile.column == 0 ? operands.positions : nullptr, [&shared](int to, const Octet& chunk) {
-                     std::memcpy(&shared.at(static_cast<size_t>(to)), &chunk, sizeof chunk);
+        PoolPixels(g, sources, operands.pooled_in, step, thread,
+                   tile.column == 0 ? operands.positions : nullptr, [&](int to, const Octet& chunk) {
+                     std::memcpy(&shared.at(static_cast<size_t>(stage + to)), &chunk, sizeof chunk);
                    });
       } else {
-        CopyPixels(g, sources, step, thread, copy(operands.in));
+        CopyPixels(g, sources, step, thread, start(operands.in));
       }
-      CopyWeights<kColumns>(g, tile, step, thread, copy(operands.weights));
+      CopyWeights<kColumns>(g, tile, step, thread, start(operands.weights));
     }
+  };
+  const auto multiply = [&](int, int index) {
+    const uint32_t stage = kBase + static_cast<uint32_t>(index * StageBytes(kColumns));
     for (int warp = 0; warp < 8; ++warp) {
       const int row = warp % kRowWarps * kFragments * 16, column = warp / kRowWarps * kWarpColumns;
-      for (int slice = 0; slice < step.slices; ++slice) {
+      for (int slice = 0; slice < multiplied.slices; ++slice) {
         for (int b_block = 0; b_block < kWarpColumns / 8; b_block += 2) {
           std::array<uint32_t, kLanes> at;
           for (int lane = 0; lane < kLanes; ++lane) {
-            at[lane] = kBase + WeightMatrixOffset(kBackward, column + b_block * 8, slice, lane);
+            at[lane] = stage + WeightMatrixOffset(kBackward, column + b_block * 8, slice, lane);
           }
           const auto b = LoadMatrices(shared, kBackward, at);
           for (int fragment = 0; fragment < kFragments; ++fragment) {
             for (int lane = 0; lane < kLanes; ++lane) {
-              at[lane] = kBase + PixelMatrixOffset(row + fragment * 16, slice, lane);
+              at[lane] = stage + PixelMatrixOffset(row + fragment * 16, slice, lane);
             }
             const auto a = LoadMatrices(shared, false, at);
             Multiply(acc[warp][fragment][b_block], a, b, 0);
@@ -131,7 +138,10 @@ void BlockSm80(const Gemm& g, const Operands& operands, const Epilogue& e, int b
         }
       }
     }
-  }
+    Advance(g, multiplied);
+  };
+  CopyEmulation machine(shared, StageBytes(kColumns), copy, multiply);
+  CopyAndMultiply<kCopyStages>(g.steps(), machine);
   std::vector<std::vector<float>> sums(kRowWarps, std::vector<float>(kColumns));
   for (int warp = 0; warp < 8; ++warp) {
     const int row = warp % kRowWarps * kFragments * 16, column = warp / kRowWarps * kWarpColumns;
@@ -142,53 +152,22 @@ void BlockSm80(const Gemm& g, const Operands& operands, const Epilogue& e, int b
 }
 
 // Equivalent of ConvSm90.
-template <bool kBackward, int kAcross>
-void BlockSm90(int columns, const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
-  constexpr int kMostColumns = 256;
-  const Tile tile = TileOf(g, columns, block);
-  std::vector<Accumulators> acc(8, MakeAccumulators(1, columns / 8));
-  PixelBox box = PixelBoxOf(g, tile);
-  Step step = FirstStep(g);
-  for (int left = g.steps(); left > 0; --left, Advance(g, step)) {
-    Shared shared(StepPixelBytes(kAcross) + kAcross * TapBytes(kBackward, columns), 0x7F);
-    box.channel = step.depth;
-    LoadPixels(shared, kBase, g, operands, box, step);
-    for (int tap = 0; tap < kAcross; ++tap) {
-      for (int i = 0; i < (kBackward ? CeilDiv(columns, kBoxRows) : 1); ++i) {
-        LoadWeights(shared, kBase + WeightBoxOffset(kBackward, kAcross, columns, tap, i), g, operands,
-                    WeightBoxOf(g, tile, step, tap, i), kBackward ? kBoxRows : columns);
-      }
-    }
-    for (int part = 0; part < kAcross * step.slices; ++part) {
-      const int tap = part / step.slices, slice = part % step.slices;
-      const uint32_t at = kBase + WeightBoxOffset(kBackward, kAcross, columns, tap, 0);
-      float b[kSliceDepth][kMostColumns];
-      const MatrixDescriptor weights(WeightDescriptor(kBackward, at, slice));
-      for (int k = 0; k < kSliceDepth; ++k) {
-        for (int n = 0; n < columns; ++n) {
-          b[k][n] = Read(shared, kBackward ? weights.Columns(n, k) : weights.Rows(n, k));
-        }
-      }
-      for (int warpgroup = 0; warpgroup < 2; ++warpgroup) {
-        const MatrixDescriptor pixels(PixelDescriptor(kBase, warpgroup, tap, slice));
-        for (int m = 0; m < 64; ++m) {
-          float row[kMostColumns] = {};
-          for (int k = 0; k < kSliceDepth; ++k) {
-            const float a = Read(shared, pixels.Rows(m, k));
-            for (int n = 0; n < columns; ++n) row[n] += a * b[k][n];
-          }
-          // PTX ISA, "Register fragments and shared memory matrix layouts", D of wgmma.m64nNk16: warp w has
-          // the rows from 16 w; lane l has row l / 4 of these and the row 8 below it.
-          const int warp = warpgroup * 4 + m / 16;
-          for (int n = 0; n < columns; ++n) {
-            acc[warp][0][n / 8][m % 8 * 4 + n % 8 / 2][m % 16 / 8 * 2 + n % 2] += row[n];
-          }
-        }
-      }
+template <bool kBackward, int kColumns, int kAcross>
+void BlockSm90(const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
+  const Tile tile = TileOf(g, kColumns, block);
+  const Recording recording = Record<kBackward, kColumns, kAcross>(g, tile, kBase);
+  const std::vector<float> products = RecordedBlock(recording, g, operands).Run();
+  std::vector<Accumulators> acc(kMultiplyWarps, MakeAccumulators(1, kColumns / 8));
+  for (int m = 0; m < kTilePixels; ++m) {
+    for (int n = 0; n < kColumns; ++n) {
+      // PTX ISA, "Register fragments and shared memory matrix layouts", D of wgmma.m64nNk16: warp w has the
+      // rows from 16 w; lane l has row l / 4 of these and the row 8 below it.
+      acc[m / 16][0][n / 8][m % 8 * 4 + n % 8 / 2][m % 16 / 8 * 2 + n % 2] =
+          products[static_cast<size_t>(m * kColumns + n)];
     }
   }
-  std::vector<std::vector<float>> sums(8, std::vector<float>(static_cast<size_t>(columns)));
-  for (int warp = 0; warp < 8; ++warp) {
+  std::vector<std::vector<float>> sums(kMultiplyWarps, std::vector<float>(kColumns));
+  for (int warp = 0; warp < kMultiplyWarps; ++warp) {
     StoreWarp<kBackward, kAcross>(g, e, tile.place + warp * 16, tile.column, acc[warp], sums[warp].data());
   }
   StoreSums(g, e, tile, sums);
@@ -196,7 +175,7 @@ void BlockSm90(int columns, const Gemm& g, const Operands& operands, const Epilo
 
 // ---- Kernels ------------------------------------------------------------------------------------------
 
-using Block = void (*)(int columns, const Gemm&, const Operands&, const Epilogue&, int block);
+using Block = void (*)(const Gemm&, const Operands&, const Epilogue&, int block);
 struct Kernel {
   std::string name;
   int tile_columns;
@@ -207,30 +186,24 @@ inline void PrintTo(const Kernel& kernel, std::ostream* out) {
   *out << kernel.name;
 }
 
-template <bool kBackward, int kColumns>
-void BlockSm80(int, const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
-  BlockSm80<kBackward, kColumns, false>(g, operands, e, block);
-}
-
-template <int kAcross>
-void AddSm90(std::vector<Kernel>& kernels) {
-  const std::string taps = std::to_string(kAcross);
-  for (const int columns : Sm90Tiles<kAcross, false>::kAll) {
-    kernels.push_back({"sm90x" + std::to_string(columns) + "taps" + taps, columns, kAcross,
-                       BlockSm90<false, kAcross>, nullptr});
-  }
-  for (const int columns : Sm90Tiles<kAcross, true>::kAll) {
-    kernels.push_back({"sm90x" + std::to_string(columns) + "taps" + taps + "backward", columns, kAcross,
-                       nullptr, BlockSm90<true, kAcross>});
-  }
+template <int kAcross, int... kForward, int... kBackward>
+void AddSm90(Sizes<kForward...>, Sizes<kBackward...>, std::vector<Kernel>& kernels) {
+  const auto name = [](int columns, const char* pass) {
+    return "sm90x" + std::to_string(columns) + "taps" + std::to_string(kAcross) + pass;
+  };
+  (kernels.push_back({name(kForward, ""), kForward, kAcross, BlockSm90<false, kForward, kAcross>, nullptr}),
+   ...);
+  (kernels.push_back(
+       {name(kBackward, "backward"), kBackward, kAcross, nullptr, BlockSm90<true, kBackward, kAcross>}),
+   ...);
 }
 
 inline std::vector<Kernel> Kernels() {
   std::vector<Kernel> kernels = {{"sm80x64", 64, 1, BlockSm80<false, 64>, BlockSm80<true, 64>},
                                  {"sm80x128", 128, 1, BlockSm80<false, 128>, BlockSm80<true, 128>}};
-  AddSm90<1>(kernels);
-  AddSm90<3>(kernels);
-  AddSm90<5>(kernels);
+  AddSm90<1>(Sm90Tiles<1, false>(), Sm90Tiles<1, true>(), kernels);
+  AddSm90<3>(Sm90Tiles<3, false>(), Sm90Tiles<3, true>(), kernels);
+  AddSm90<5>(Sm90Tiles<5, false>(), Sm90Tiles<5, true>(), kernels);
   return kernels;
 }
 

@@ -1,5 +1,5 @@
-// Tests the index math of the tensor core convolutions in use, with emulated blocks. Only a GPU can test that
-// barriers and instructions behave as described.
+// Tests the index math and the loops of the tensor core convolutions in use, with emulated blocks. Only a GPU
+// can test that barriers and instructions behave as described.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,7 +20,6 @@
 #include "tests/kernels/cuda/tensor_core/block_emulation.h"
 #include "tests/kernels/cuda/tensor_core/conv_problem.h"
 #include "tests/kernels/cuda/tensor_core/wgmma_emulation.h"
-#include "tests/kernels/googlenet_shapes.h"
 #include "tests/kernels/test_device.h"
 
 namespace deeper::conv {
@@ -41,41 +40,42 @@ void Check(const Kernel& kernel, const ConvolutionProblem& problem) {
   g.across = kernel.across;
   const OperandSizes sizes = SizesOf(problem);
   std::minstd_rand generator;
-  Operands operands = {WholeNumbers(sizes.a / 2, generator), WholeNumbers(sizes.b / 2, generator),
-                       WholeNumbers(sizes.mask / 2, generator),
-                       std::vector<bf16>(sizes.d / 2, bf16{kPoison})};
-  for (size_t i = 0; i < operands.in.size(); ++i) {
-    if (i % static_cast<size_t>(g.in_pitch) >= static_cast<size_t>(g.depth)) operands.in[i] = {kPoison};
+  std::vector<bf16> in = WholeNumbers(sizes.a / 2, generator), out(sizes.d / 2, bf16{kPoison});
+  const std::vector<bf16> weights = WholeNumbers(sizes.b / 2, generator),
+                          mask = WholeNumbers(sizes.mask / 2, generator);
+  for (size_t i = 0; i < in.size(); ++i) {
+    if (i % static_cast<size_t>(g.in_pitch) >= static_cast<size_t>(g.depth)) in[i] = {kPoison};
   }
   const std::vector<bf16> bias = WholeNumbers(static_cast<size_t>(g.columns), generator);
   std::vector<float> wide_bias;
   for (const bf16 b : bias) wide_bias.push_back(ToFloat(b) + 0.25f);
 
-  std::vector<bf16> expected = operands.out;
+  std::vector<bf16> expected = out;
   std::vector<float> expected_sums(sizes.sums / sizeof(float)), sums = expected_sums;
   auto plan = AsCuda(*device).Plan(problem);
   ASSERT_TRUE(plan.ok()) << plan.status();
-  (*plan)->Run({.a = operands.in.data(),
-                .b = operands.weights.data(),
+  (*plan)->Run({.a = in.data(),
+                .b = weights.data(),
                 .d = expected.data(),
                 .bias = problem.wide_bias ? static_cast<const void*>(wide_bias.data()) : bias.data(),
-                .mask = operands.mask.data(),
+                .mask = mask.data(),
                 .sums = expected_sums.data()});
 
   std::vector<float> partial(static_cast<size_t>(g.pixel_tiles() * g.columns), -1e30f);
   Epilogue e;
-  e.out = operands.out.data();
+  e.out = out.data();
   e.relu = problem.relu;
   if (problem.bias && problem.wide_bias) e.wide_bias = wide_bias.data();
   if (problem.bias && !problem.wide_bias) e.bias = bias.data();
   if (problem.mask_dx) {
-    e.mask = operands.mask.data();
+    e.mask = mask.data();
     e.sums = partial.data();
   }
+  const Operands operands = {ElementsOf(in), ElementsOf(weights)};
   for (int block = 0; block < Blocks(g, kernel.tile_columns); ++block) {
-    (g.backward ? kernel.backward : kernel.forward)(kernel.tile_columns, g, operands, e, block);
+    (g.backward ? kernel.backward : kernel.forward)(g, operands, e, block);
   }
-  EXPECT_TRUE(SameBits(operands.out, expected));
+  EXPECT_TRUE(SameBits(out, expected));
   // The naive convolution adds before it rounds, the kernels add after rounding.
   std::fill(expected_sums.begin(), expected_sums.end(), 0.0f);
   for (size_t i = 0; i < sums.size(); ++i) {
@@ -102,11 +102,13 @@ void CheckReals(const Kernel& kernel, const ConvolutionProblem& problem) {
     for (bf16& number : numbers) number = ToBf16(uniform(generator));
     return numbers;
   };
-  Operands operands = {draw(sizes.a / 2), draw(sizes.b / 2), {}, std::vector<bf16>(sizes.d / 2)};
+  const std::vector<bf16> in = draw(sizes.a / 2), weights = draw(sizes.b / 2);
+  std::vector<bf16> out(sizes.d / 2);
+  const Operands operands = {ElementsOf(in), ElementsOf(weights)};
   Epilogue e;
-  e.out = operands.out.data();
+  e.out = out.data();
   for (int block = 0; block < Blocks(g, kernel.tile_columns); ++block) {
-    (g.backward ? kernel.backward : kernel.forward)(kernel.tile_columns, g, operands, e, block);
+    (g.backward ? kernel.backward : kernel.forward)(g, operands, e, block);
   }
   for (int place = 0; place < g.pixels(); place += 7) {
     const int row = place / g.width % g.height, column = place % g.width;
@@ -119,13 +121,13 @@ void CheckReals(const Kernel& kernel, const ConvolutionProblem& problem) {
         for (int c = 0; c < g.depth; ++c) {
           const int64_t from = (int64_t{place} + down * g.width + right) * g.in_pitch + c;
           const int64_t weight = WeightIndex(g, g.backward ? g.taps() - 1 - tap : tap, k, c);
-          const double product = double{ToFloat(operands.in[static_cast<size_t>(from)])} *
-                                 ToFloat(operands.weights[static_cast<size_t>(weight)]);
+          const double product =
+              double{ToFloat(in[static_cast<size_t>(from)])} * ToFloat(weights[static_cast<size_t>(weight)]);
           sum += product;
           size += std::abs(product);
         }
       }
-      const double got = ToFloat(operands.out[static_cast<size_t>(place * g.out_pitch + k)]);
+      const double got = ToFloat(out[static_cast<size_t>(place * g.out_pitch + k)]);
       ASSERT_NEAR(got, sum, std::ldexp(std::abs(sum), -8) + std::ldexp(size, -18)) << place << ", " << k;
     }
   }
@@ -180,32 +182,6 @@ TEST_P(ConvKernelTest, RealNumbers) {
   }
 }
 
-// The kernel that is first for each of GoogLeNet's shapes, as a module runs it.
-TEST(ConvolutionsOfGoogLeNetTest, FirstChoices) {
-  const std::vector<Kernel> kernels = Kernels();
-  for (const testing::ConvolutionShape& s : testing::kGoogLeNetShapes) {
-    for (const Pass pass : {Pass::kForward, Pass::kBackwardData}) {
-      for (const int64_t images : {1, 3}) {
-        if (images * s.size * s.size > 1024 && (images > 1 || s.size > 28)) continue;  // too slow
-        ConvolutionProblem problem = Problem(pass, images, s.size, s.size, s.c, s.k, s.kernel);
-        problem.bias = problem.relu = pass == Pass::kForward;
-        problem.mask_dx = pass == Pass::kBackwardData;
-        const auto choice = tensor_core::Choose(90, problem);
-        ASSERT_TRUE(choice.ok()) << choice.status();
-        const std::string name = *(*(*choice)->Build(0))->Serialize();
-        const bool rows = name.find("rows") != std::string::npos;
-        const int columns = std::stoi(name.substr(name.find("128x") + 4));
-        const auto found = std::find_if(kernels.begin(), kernels.end(), [&](const Kernel& kernel) {
-          return kernel.name.starts_with("sm90") && kernel.tile_columns == columns &&
-                 (kernel.across > 1) == rows && CanRun(kernel, problem);
-        });
-        ASSERT_NE(found, kernels.end()) << name;
-        Check(*found, problem);
-      }
-    }
-  }
-}
-
 // ---- Pooling ------------------------------------------------------------------------------------------
 
 struct NaivelyPooled {
@@ -238,7 +214,7 @@ NaivelyPooled PoolNaively(const Gemm& g, const std::vector<bf16>& in) {
   return pooled;
 }
 
-TEST(PooledConvTest, FirstMaximaAndTheirPlaces) {
+TEST(ConvOfMaximaTest, FirstMaximaAndTheirPlaces) {
   const Gemm g = tensor_core::GemmOf(Problem(Pass::kForward, 3, 6, 5, 16, 8, 1));
   std::minstd_rand generator;
   std::vector<bf16> in = WholeNumbers(static_cast<size_t>(g.pixels() * g.depth), generator);
@@ -263,7 +239,7 @@ TEST(PooledConvTest, FirstMaximaAndTheirPlaces) {
   }
 }
 
-TEST(PooledConvTest, Forward) {
+TEST(ConvOfMaximaTest, Forward) {
   // Covers three tiles of pixels, depths of one and two steps, columns of one and two tiles of 64.
   for (ConvolutionProblem problem :
        {Problem(Pass::kForward, 6, 7, 7, 40, 32, 1), Problem(Pass::kForward, 1, 18, 15, 112, 136, 1)}) {
@@ -272,29 +248,26 @@ TEST(PooledConvTest, Forward) {
     problem.x_pitch = problem.c + 24;
     const Gemm g = tensor_core::GemmOf(problem);
     std::minstd_rand generator;
-    Operands operands = {WholeNumbers(SizesOf(problem).a / 2, generator),
-                         WholeNumbers(SizesOf(problem).b / 2, generator),
-                         {},
-                         std::vector<bf16>(SizesOf(problem).d / 2)};
+    const std::vector<bf16> in = WholeNumbers(SizesOf(problem).a / 2, generator),
+                            weights = WholeNumbers(SizesOf(problem).b / 2, generator);
+    std::vector<bf16> out(SizesOf(problem).d / 2);
+    Operands operands = {{}, ElementsOf(weights), in.data()};
     const std::vector<bf16> bias = WholeNumbers(static_cast<size_t>(g.columns), generator);
-    const NaivelyPooled pooled = PoolNaively(g, operands.in);
-    std::vector<bf16> expected(operands.out.size());
+    const NaivelyPooled pooled = PoolNaively(g, in);
+    std::vector<bf16> expected(out.size());
     const auto device = testing::MakeHostCudaDevice();
     (*AsCuda(*device).Plan(dense))
-        ->Run({.a = pooled.values.data(),
-               .b = operands.weights.data(),
-               .d = expected.data(),
-               .bias = bias.data()});
+        ->Run({.a = pooled.values.data(), .b = weights.data(), .d = expected.data(), .bias = bias.data()});
     const auto check = [&](const auto& block, int tile_columns) {
-      std::fill(operands.out.begin(), operands.out.end(), bf16{kPoison});
+      std::fill(out.begin(), out.end(), bf16{kPoison});
       std::vector<uint8_t> positions(pooled.positions.size(), 0xFF);
       operands.positions = positions.data();
       Epilogue e;
-      e.out = operands.out.data();
+      e.out = out.data();
       e.bias = bias.data();
       e.relu = true;
       for (int i = 0; i < Blocks(g, tile_columns); ++i) block(g, operands, e, i);
-      EXPECT_TRUE(SameBits(operands.out, expected)) << tile_columns;
+      EXPECT_TRUE(SameBits(out, expected)) << tile_columns;
       EXPECT_EQ(positions, pooled.positions) << tile_columns;
     };
     check(BlockSm80<false, 64, true>, 64);

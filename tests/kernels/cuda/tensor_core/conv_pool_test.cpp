@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 #include "tests/kernels/cuda/tensor_core/mma_emulation.h"
@@ -53,7 +54,7 @@ std::vector<ConvolutionProblem> Problems(const std::vector<int64_t>& batches) {
   return problems;
 }
 
-TEST(PooledGradientTest, BlocksCoverAllStepsOfAllTilesOnce) {
+TEST(GradientOfMaximaTest, BlocksCoverAllStepsOfAllTilesOnce) {
   for (const ConvolutionProblem& problem : Problems({1, 3, 256})) {
     SCOPED_TRACE(ToString(problem));
     const Gemm g = tensor_core::GemmOf(problem);
@@ -83,7 +84,7 @@ TEST(PooledGradientTest, BlocksCoverAllStepsOfAllTilesOnce) {
   }
 }
 
-TEST(PooledGradientTest, TwoBlocksForEachOf132Sms) {
+TEST(GradientOfMaximaTest, TwoBlocksForEachOf132Sms) {
   const auto blocks = [](const ConvolutionProblem& problem, int filters) {
     const GradientTiles tiles = GradientTilesOf(tensor_core::GemmOf(problem), filters);
     return tiles.count() * tiles.splits;
@@ -124,7 +125,7 @@ void CheckCopies(const Gemm& g, const GradientTile& tile, int step) {
   ASSERT_THAT(written, Each(1));
 }
 
-TEST(PooledGradientTest, CopiesFillTheirStages) {
+TEST(GradientOfMaximaTest, CopiesFillTheirStages) {
   for (const ConvolutionProblem& problem : Problems({3})) {
     SCOPED_TRACE(ToString(problem));
     const Gemm g = tensor_core::GemmOf(problem);
@@ -141,7 +142,7 @@ TEST(PooledGradientTest, CopiesFillTheirStages) {
   }
 }
 
-TEST(PooledGradientTest, NoBankConflicts) {
+TEST(GradientOfMaximaTest, NoBankConflicts) {
   const auto check = [](const auto& offset) {
     for (int first = 0; first < kLanes; first += 8) {
       std::set<int> groups;
@@ -157,7 +158,7 @@ TEST(PooledGradientTest, NoBankConflicts) {
   }
 }
 
-TEST(PooledGradientTest, MaximaAreThoseOfTheForwardPass) {
+TEST(GradientOfMaximaTest, MaximaAreThoseOfTheForwardPass) {
   ConvolutionProblem problem = Problem(3, 6, 5, 16, 8);
   problem.x_pitch = 24;
   const Gemm g = tensor_core::GemmOf(problem);
@@ -180,24 +181,27 @@ void Block(const Gemm& g, const std::vector<bf16>& x, const std::vector<bf16>& d
   constexpr int kWarpFilters = kFilters / 4, kWarpChannels = 32;
   const GradientTile tile = GradientTileOf(g, kFilters, block);
   std::vector<Accumulators> acc(8, MakeAccumulators(kWarpFilters / 16, kWarpChannels / 8));
-  for (int step = 0; step < tile.steps; ++step) {
-    Shared shared(GradientStageBytes(kFilters), 0x7F);
+  Shared shared(kCopyStages * GradientStageBytes(kFilters), kUnwritten);
+  const auto copy = [&](int step, int index, auto& copies) {
+    const int stage = index * GradientStageBytes(kFilters);
     for (int thread = 0; thread < kCopyThreads; ++thread) {
       CopyGradients<kFilters>(g, tile, step, thread, [&](int to, int64_t from, bool inside) {
-        for (int i = 0; i < kChunk; ++i) {
-          const bf16 value = inside ? dy.at(static_cast<size_t>(from + i)) : bf16{0};
-          std::memcpy(&shared.at(static_cast<size_t>(to + i * 2)), &value, sizeof value);
-        }
+        std::array<bf16, kChunk> chunk = {};
+        for (int i = 0; inside && i < kChunk; ++i) chunk[i] = dy.at(static_cast<size_t>(from + i));
+        copies.Start(stage + to, chunk);
       });
       PoolChannels<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Octet& chunk) {
-        std::memcpy(&shared.at(static_cast<size_t>(to)), &chunk, sizeof chunk);
+        std::memcpy(&shared.at(static_cast<size_t>(stage + to)), &chunk, sizeof chunk);
       });
     }
+  };
+  const auto multiply = [&](int, int index) {
+    const uint32_t stage = kBase + static_cast<uint32_t>(index * GradientStageBytes(kFilters));
     for (int warp = 0; warp < 8; ++warp) {
       const int filter = warp % 4 * kWarpFilters, channel = warp / 4 * kWarpChannels;
-      const auto load = [&shared](const auto& offset) {
+      const auto load = [&](const auto& offset) {
         std::array<uint32_t, kLanes> at;
-        for (int lane = 0; lane < kLanes; ++lane) at[lane] = kBase + offset(lane);
+        for (int lane = 0; lane < kLanes; ++lane) at[lane] = stage + offset(lane);
         return LoadMatrices(shared, true, at);
       };
       for (int slice = 0; slice < kStepPixels / kSliceDepth; ++slice) {
@@ -213,7 +217,9 @@ void Block(const Gemm& g, const std::vector<bf16>& x, const std::vector<bf16>& d
         }
       }
     }
-  }
+  };
+  CopyEmulation machine(shared, GradientStageBytes(kFilters), copy, multiply);
+  CopyAndMultiply<kCopyStages>(tile.steps, machine);
   for (int warp = 0; warp < 8; ++warp) {
     for (int fragment = 0; fragment < kWarpFilters / 16; ++fragment) {
       for (int n = 0; n < kWarpChannels / 8; ++n) {
@@ -266,8 +272,70 @@ void Check(const ConvolutionProblem& problem) {
   EXPECT_TRUE(Gradient<128>(g, x, dy) == expected);
 }
 
-TEST(PooledGradientTest, IsTheNaiveOne) {
+TEST(GradientOfMaximaTest, IsTheNaiveOne) {
   for (const ConvolutionProblem& problem : Problems({1, 3})) Check(problem);
+}
+
+// The first and the last block at batch 256, and one between. Memory that none of them reads stays 0.
+template <int kFilters>
+void CheckSomeBlocks(const ConvolutionProblem& problem) {
+  SCOPED_TRACE(ToString(problem));
+  const Gemm g = tensor_core::GemmOf(problem);
+  const GradientTiles tiles = GradientTilesOf(g, kFilters);
+  const int blocks = tiles.count() * tiles.splits, margin = g.width + 1;
+  std::vector<bf16> x(SizesOf(problem).a / sizeof(bf16)), dy(SizesOf(problem).b / sizeof(bf16));
+  std::minstd_rand generator;
+  for (const int block : {0, blocks / 2 + 1, blocks - 1}) {
+    const GradientTile tile = GradientTileOf(g, kFilters, block);
+    const int end = std::min(tile.first_pixel + tile.steps * kStepPixels, g.pixels());
+    for (int pixel = std::max(tile.first_pixel - margin, 0); pixel < std::min(end + margin, g.pixels());
+         ++pixel) {
+      const std::vector<bf16> numbers = WholeNumbers(static_cast<size_t>(g.depth), generator);
+      std::copy(numbers.begin(), numbers.end(), x.begin() + pixel * g.in_pitch);
+    }
+    for (int pixel = tile.first_pixel; pixel < end; ++pixel) {
+      const std::vector<bf16> numbers = WholeNumbers(static_cast<size_t>(g.columns), generator);
+      std::copy(numbers.begin(), numbers.end(), dy.begin() + pixel * g.out_pitch);
+    }
+    std::vector<float> partial(static_cast<size_t>(PartialSums(g, kFilters)), NAN);
+    Block<kFilters>(g, x, dy, block, partial);
+    const int filters = std::min(kFilters, g.columns - tile.filter),
+              channels = std::min(kTileChannels, g.depth - tile.channel);
+    std::vector<float> expected(static_cast<size_t>(filters * channels));
+    for (int pixel = tile.first_pixel; pixel < end; ++pixel) {
+      const int row = pixel / g.width % g.height, column = pixel % g.width;
+      for (int c = 0; c < channels; ++c) {
+        float largest = -INFINITY;
+        for (int y = std::max(row - 1, 0); y <= std::min(row + 1, g.height - 1); ++y) {
+          for (int z = std::max(column - 1, 0); z <= std::min(column + 1, g.width - 1); ++z) {
+            const int64_t at = int64_t{pixel} + (y - row) * g.width + z - column;
+            largest = std::max(largest, ToFloat(x[static_cast<size_t>(at * g.in_pitch + tile.channel + c)]));
+          }
+        }
+        for (int k = 0; k < filters; ++k) {
+          expected[static_cast<size_t>(k * channels + c)] +=
+              largest * ToFloat(dy[static_cast<size_t>(pixel * g.out_pitch + tile.filter + k)]);
+        }
+      }
+    }
+    for (int k = 0; k < filters; ++k) {
+      for (int c = 0; c < channels; ++c) {
+        const int64_t at = PartialIndex(g, tile.split, tile.filter + k, tile.channel + c);
+        ASSERT_EQ(partial[static_cast<size_t>(at)], expected[static_cast<size_t>(k * channels + c)])
+            << "block " << block << ", filter " << k << ", channel " << c;
+      }
+    }
+  }
+}
+
+TEST(GradientOfMaximaTest, SomeBlocksOfBatch256) {
+  for (const auto& s : testing::kPoolBranches) {
+    ConvolutionProblem problem = Problem(256, s.size, s.size, s.c, s.k);
+    problem.x_pitch = s.c + 16;
+    problem.y_pitch = s.k + 8;
+    CheckSomeBlocks<64>(problem);
+    CheckSomeBlocks<128>(problem);
+  }
 }
 
 }  // namespace

@@ -1,11 +1,13 @@
-// ldmatrix and mma.sync as the PTX ISA describes them, for all lanes of a warp. A vector replaces shared
-// memory.
+// cp.async, ldmatrix and mma.sync as the PTX ISA describes them. A vector replaces shared memory.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/bf16.h"
@@ -15,14 +17,57 @@ namespace deeper::conv {
 constexpr int kLanes = 32;
 
 using Shared = std::vector<unsigned char>;
-constexpr uint32_t kBase = 3 * 1024;  // start of the block's shared memory
-constexpr uint16_t kPoison = 0x7FC1;  // NaN: makes unwritten memory visible
+constexpr uint32_t kBase = 3 * 1024;        // start of the block's shared memory
+constexpr uint16_t kPoison = 0x7FC1;        // NaN: makes unwritten memory visible
+constexpr unsigned char kUnwritten = 0xFF;  // the same in shared memory
 
 inline float Read(const Shared& shared, uint32_t address) {
   bf16 value;
   std::memcpy(&value, &shared.at(address - kBase), sizeof value);
   return ToFloat(value);
 }
+
+// The machine of CopyAndMultiply (conv_pipeline.h) for all threads of a block at once. Copies land as late as
+// the waits allow. Until then, the stage is poisoned.
+//   copy(step, stage, copies)  calls copies.Start or writes to the stage; multiply(step, stage)
+template <class CopyStep, class MultiplyStep>
+class CopyEmulation {
+ public:
+  CopyEmulation(Shared& shared, int stage_bytes, const CopyStep& copy, const MultiplyStep& multiply)
+      : shared_(shared), stage_bytes_(stage_bytes), copy_(copy), multiply_(multiply) {}
+
+  // A copy of 16 bytes.
+  void Start(int to, const std::array<bf16, 8>& chunk) { open_.push_back({to, chunk}); }
+
+  void Copy(int step, int stage) {
+    std::fill_n(shared_.begin() + stage * stage_bytes_, stage_bytes_, kUnwritten);
+    copy_(step, stage, *this);
+  }
+  void CommitCopies() { groups_.push_back(std::exchange(open_, {})); }
+  template <int kPending>
+  void WaitForCopies() {
+    for (; groups_.size() > kPending; groups_.pop_front()) {
+      for (const auto& [to, chunk] : groups_.front()) {
+        std::memcpy(&shared_.at(static_cast<size_t>(to)), &chunk, sizeof chunk);
+      }
+    }
+  }
+  void Synchronize() const {}
+  void Multiply(int step, int stage) { multiply_(step, stage); }
+
+ private:
+  struct Started {
+    int to;
+    std::array<bf16, 8> chunk;
+  };
+
+  Shared& shared_;
+  const int stage_bytes_;
+  const CopyStep& copy_;
+  const MultiplyStep& multiply_;
+  std::vector<Started> open_;
+  std::deque<std::vector<Started>> groups_;
+};
 
 using Matrices = std::array<std::array<std::array<float, 2>, 4>, kLanes>;  // four matrices, by lane
 

@@ -6,19 +6,25 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "kernels/base/bf16.h"
+#include "kernels/cuda/tensor_core/conv_tensor_map.h"
 #include "kernels/cuda/tensor_core/conv_tiling.h"
 #include "tests/kernels/cuda/tensor_core/mma_emulation.h"
 
 namespace deeper::conv {
 
-// Operands in vectors, so that a read outside them is found.
+// Functions of the index, which check it.
 struct Operands {
-  std::vector<bf16> in, weights, mask, out;
-  uint8_t* positions = nullptr;  // of maxima, for pooled inputs
+  std::function<bf16(size_t)> in, weights;
+  const bf16* pooled_in = nullptr;  // pooled inputs are in memory
+  uint8_t* positions = nullptr;     // of their maxima
 };
+inline std::function<bf16(size_t)> ElementsOf(const std::vector<bf16>& tensor) {
+  return [&tensor](size_t index) { return tensor.at(index); };
+}
 
 // PTX ISA, "Swizzling modes", 128 bytes: bits 4 to 6 of an address are XORed with its bits 7 to 9.
 inline uint32_t Swizzled(uint32_t address) {
@@ -33,38 +39,41 @@ inline void WriteBox(Shared& shared, uint32_t to, int row, int element, bf16 val
 // PTX ISA, "Im2col mode", and cuTensorMapEncodeIm2col: the box takes pixels in the order of rows within the
 // bounding box, then of images. The bounding box extends from the lower corner to the last pixel plus the
 // upper corner. The offsets shift each read. Outside the tensor there are zeros.
-inline void LoadPixels(Shared& shared, uint32_t to, const Gemm& g, const Operands& operands, PixelBox box,
-                       const Step& step) {
-  for (int i = 0; i < StepPixels(g.across); ++i) {
+inline void LoadPixels(Shared& shared, uint32_t to, const Im2colMap& map, const Operands& operands,
+                       PixelBox box, const Step& step) {
+  const auto size = [&map](int dimension) { return static_cast<int>(map.sizes[dimension]); };
+  for (int i = 0; i < static_cast<int>(map.pixels); ++i) {
     const int row = box.row + step.row, column = box.column + step.column;
-    for (int c = 0; c < kStepDepth; ++c) {
+    const bool inside = box.image < size(3) && row >= 0 && row < size(2) && column >= 0 && column < size(1);
+    const uint64_t pixel = static_cast<uint64_t>(box.image) * map.strides[2] +
+                           static_cast<uint64_t>(row) * map.strides[1] +
+                           static_cast<uint64_t>(column) * map.strides[0];
+    for (int c = 0; c < static_cast<int>(map.channels); ++c) {
+      const int channel = box.channel + c;
       bf16 value = {0};
-      if (box.image < g.images && row >= 0 && row < g.height && column >= 0 && column < g.width &&
-          box.channel + c < g.depth) {
-        const int64_t pixel = (int64_t{box.image} * g.height + row) * g.width + column;
-        value = operands.in.at(static_cast<size_t>(pixel * g.in_pitch + box.channel + c));
-      }
+      if (inside && channel < size(0))
+        value = operands.in(pixel / sizeof(bf16) + static_cast<size_t>(channel));
       WriteBox(shared, to, i, c, value);
     }
-    if (++box.column <= g.width - 1 + UpperCorner(g).column) continue;
-    box.column = LowerCorner(g).column;
-    if (++box.row <= g.height - 1 + UpperCorner(g).row) continue;
-    box.row = LowerCorner(g).row;
+    if (++box.column <= size(1) - 1 + map.upper[0]) continue;
+    box.column = map.lower[0];
+    if (++box.row <= size(2) - 1 + map.upper[1]) continue;
+    box.row = map.lower[1];
     ++box.image;
   }
 }
 
-// PTX ISA, "Tiled mode": 64 channels of one tap of `rows` filters.
-inline void LoadWeights(Shared& shared, uint32_t to, const Gemm& g, const Operands& operands,
-                        const WeightBox& box, int rows) {
-  const int channels = g.backward ? g.columns : g.depth, filters = g.backward ? g.depth : g.columns;
-  for (int row = 0; row < rows; ++row) {
-    for (int element = 0; element < 64; ++element) {
-      const int filter = box.filter + row, channel = box.channel + element;
+// PTX ISA, "Tiled mode", and cuTensorMapEncodeTiled: channels of one tap of several filters.
+inline void LoadWeights(Shared& shared, uint32_t to, const TiledMap& map, const Operands& operands,
+                        const WeightBox& box) {
+  for (int row = 0; row < static_cast<int>(map.box[2]); ++row) {
+    for (int element = 0; element < static_cast<int>(map.box[0]); ++element) {
+      const uint64_t filter = static_cast<uint64_t>(box.filter + row),
+                     channel = static_cast<uint64_t>(box.channel + element),
+                     tap = static_cast<uint64_t>(box.tap);
       bf16 value = {0};
-      if (filter < filters && channel < channels) {
-        value = operands.weights.at(
-            static_cast<size_t>((int64_t{filter} * g.taps() + box.tap) * channels + channel));
+      if (filter < map.sizes[2] && tap < map.sizes[1] && channel < map.sizes[0]) {
+        value = operands.weights((filter * map.strides[1] + tap * map.strides[0]) / sizeof(bf16) + channel);
       }
       WriteBox(shared, to, row, element, value);
     }
