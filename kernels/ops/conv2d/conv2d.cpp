@@ -4,17 +4,13 @@
 
 namespace deeper {
 
-Shape ConvolvedShape(const Conv2dParams& p, const Shape& x) {
-  return {x.n, p.out_channels, (x.h + 2 * p.pad - p.kernel) / p.stride + 1,
-          (x.w + 2 * p.pad - p.kernel) / p.stride + 1};
-}
-
 absl::StatusOr<OpShape> Infer(const Conv2dParams& p, const Shape& x) {
   if (p.out_channels <= 0 || p.kernel <= 0 || p.stride <= 0 || p.pad < 0) {
     return InvalidArgument("conv2d: out_channels ", p.out_channels, ", kernel ", p.kernel, ", stride ",
                            p.stride, " must be positive and pad ", p.pad, " not negative");
   }
-  const Shape y = ConvolvedShape(p, x);
+  const Shape y = {x.n, p.out_channels, (x.h + 2 * p.pad - p.kernel) / p.stride + 1,
+                   (x.w + 2 * p.pad - p.kernel) / p.stride + 1};
   if (x.elements() <= 0 || p.kernel > x.h + 2 * p.pad || p.kernel > x.w + 2 * p.pad) {
     return InvalidArgument("conv2d: a ", p.kernel, "x", p.kernel, " kernel with pad ", p.pad,
                            " does not fit an input of ", x.ToString(),

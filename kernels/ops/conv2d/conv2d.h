@@ -39,9 +39,6 @@ struct Conv2dParams {
   bool max_pool = false;
 };
 
-// The shape of act(...), before the pool.
-Shape ConvolvedShape(const Conv2dParams& params, const Shape& x);
-
 // Parameters "conv.weight" [K,C,kernel,kernel] and "conv.bias" [K], or "bn.*".
 absl::StatusOr<OpShape> Infer(const Conv2dParams& params, const Shape& x);
 absl::Status Check(const Conv2dParams& params, const OpSetup& setup);

@@ -1,7 +1,6 @@
 // Convolutions through cuDNN. A 1x1 convolution is a matrix product through cuBLASLt. The forward call
 // includes bias and ReLU. One custom pass applies the ReLU mask and sums the bias gradient before the two
-// backward calls. With Conv2dParams::max_pool, the forward call also pools, and that pass spreads the
-// gradient.
+// backward calls. With Conv2dParams::max_pool there is one call each way (ConvolutionProblem::pool_y).
 #include <algorithm>
 #include <utility>
 
@@ -33,7 +32,6 @@ class CudaConv2d final : public Op {
   using Pass = ConvolutionProblem::Pass;
 
   absl::Status PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan);
-  absl::Status PrepareWeightGradient();
   MatmulProblem Product(Pass pass) const;
   // What batch norm saves for Backward follows the convolution's output.
   BatchNormArguments Norm(void* z) const;
@@ -43,13 +41,8 @@ class CudaConv2d final : public Op {
   bool masks_dy() const {
     return params_.relu && !params_.dy_is_masked && !params_.batch_norm && !params_.max_pool;
   }
-  // The workspace begins with the gradient of the convolution's output, for a gradient that comes from a
-  // pool.
-  bool keeps_dy() const {
-    return needs_.takes_pooled_gradients || (training_ && params_.max_pool && !spreads_);
-  }
   // cuDNN writes weight gradients in the type of the activations.
-  bool widens() const { return !pointwise() && needs_.x.dtype != DType::kF32 && !spreads_; }
+  bool widens() const { return !pointwise() && needs_.x.dtype != DType::kF32 && !params_.max_pool; }
   size_t narrow_gradient_bytes() const {
     return widens()
                ? Align(static_cast<size_t>(needs_.params[kWeight].stored_elements) * SizeOf(needs_.x.dtype))
@@ -71,8 +64,6 @@ class CudaConv2d final : public Op {
   const Conv2dParams params_;
   const bool training_;
   CudaDevice& device_;
-  TensorDesc convolved_;  // the output of the convolution, y without the pool
-  bool spreads_ = false;  // whether backward_weights_ reads the gradient of y, behind the pool
   RankStatistics ranks_;  // of batch norm; without `sum`: of this rank only
   void* dy_ = nullptr;
   std::unique_ptr<CudaPlan> forward_, backward_data_, backward_weights_;
@@ -81,7 +72,6 @@ class CudaConv2d final : public Op {
 absl::Status CudaConv2d::Prepare(const OpSetup& s) {
   const TensorDesc& x = s.x;
   needs_ = s.Needs(device_.FeatureMap(s.shape.y, x.dtype));
-  convolved_ = device_.FeatureMap(ConvolvedShape(params_, x.shape), x.dtype);
   for (const ParamSpec& spec : s.shape.params) needs_.params.push_back(MakeChannelsLastLayout(spec, x.block));
   needs_.backward_reads_x = training_;
   needs_.backward_reads_y = training_ && masks_dy();
@@ -91,15 +81,15 @@ absl::Status CudaConv2d::Prepare(const OpSetup& s) {
 
   absl::Status status = PreparePlan(Pass::kForward, forward_);
   if (status.ok() && training_) {
-    status.Update(PrepareWeightGradient());
+    status.Update(PreparePlan(Pass::kBackwardWeights, backward_weights_));
     if (s.options.want_dx) status.Update(PreparePlan(Pass::kBackwardData, backward_data_));
-    needs_.workspace_bytes = std::max(needs_.workspace_bytes, JoinWorkspaceBytes(convolved_));
+    needs_.workspace_bytes = std::max(needs_.workspace_bytes, JoinWorkspaceBytes(needs_.y));
   }
   if (params_.batch_norm) {
     needs_.workspace_bytes = std::max(needs_.workspace_bytes, BatchNormWorkspaceBytes(needs_.y));
     if (training_) needs_.saved_bytes = Align(needs_.y.bytes()) + 2 * statistics_bytes() + rank_sums_bytes();
   }
-  if (keeps_dy()) needs_.workspace_bytes += Align(convolved_.bytes());
+  if (needs_.takes_pooled_gradients) needs_.workspace_bytes += Align(needs_.y.bytes());
   return status;
 }
 
@@ -108,8 +98,8 @@ void CudaConv2d::Bind(const OpBinding& b) {
   if (!training_) return;
   // All of dy is in the memory of other ops. If there is no dense dy, because the gradient comes from a pool,
   // the workspace holds it.
-  dy_ = b.dy.empty() || (params_.max_pool && !spreads_) ? b.workspace : b.dy[0];
-  if (keeps_dy()) binding_.workspace = workspace() + Align(convolved_.bytes());
+  dy_ = b.dy.empty() ? b.workspace : b.dy[0];
+  if (needs_.takes_pooled_gradients) binding_.workspace = workspace() + Align(needs_.y.bytes());
   if (!ranks_.sum) return;
   ranks_.step = b.step;
   ranks_.sums = reinterpret_cast<double*>(static_cast<std::byte*>(b.saved) + Align(needs_.y.bytes()) +
@@ -122,33 +112,25 @@ absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan)
   } else {
     const Shape& x = needs_.x.shape;
     const bool fused = pass == Pass::kForward && !params_.batch_norm;
-    ASSIGN_OR_RETURN(plan, device_.Plan(ConvolutionProblem{
-                               .pass = pass,
-                               .dtype = needs_.x.dtype,
-                               .n = x.n,
-                               .h = x.h,
-                               .w = x.w,
-                               .c = needs_.x.padded_channels(),
-                               .k = params_.out_channels,
-                               .kernel = params_.kernel,
-                               .stride = params_.stride,
-                               .pad = params_.pad,
-                               .x_pitch = pass == Pass::kBackwardData ? 0 : PitchOfX(),
-                               .bias = fused,
-                               .relu = fused && params_.relu,
-                               .pool_y = pass == Pass::kForward ? params_.max_pool : spreads_}));
+    ASSIGN_OR_RETURN(plan,
+                     device_.Plan(ConvolutionProblem{.pass = pass,
+                                                     .dtype = needs_.x.dtype,
+                                                     .n = x.n,
+                                                     .h = x.h,
+                                                     .w = x.w,
+                                                     .c = needs_.x.padded_channels(),
+                                                     .k = params_.out_channels,
+                                                     .kernel = params_.kernel,
+                                                     .stride = params_.stride,
+                                                     .pad = params_.pad,
+                                                     .x_pitch = pass == Pass::kBackwardData ? 0 : PitchOfX(),
+                                                     .bias = fused,
+                                                     .relu = fused && params_.relu,
+                                                     .pool_y = params_.max_pool}));
   }
   const size_t gradient = pass == Pass::kBackwardWeights ? narrow_gradient_bytes() : 0;
   needs_.workspace_bytes = std::max(needs_.workspace_bytes, gradient + plan->workspace_bytes());
   return absl::OkStatus();
-}
-
-absl::Status CudaConv2d::PrepareWeightGradient() {
-  spreads_ = params_.max_pool;
-  absl::Status status = PreparePlan(Pass::kBackwardWeights, backward_weights_);
-  if (!spreads_ || !absl::IsUnimplemented(status)) return status;
-  spreads_ = false;
-  return PreparePlan(Pass::kBackwardWeights, backward_weights_);
 }
 
 // Rows are pixels.
@@ -195,28 +177,22 @@ void CudaConv2d::Forward() {
 
 void CudaConv2d::Backward() {
   void* const dy = dy_;
-  GradientJoin join = {.desc = convolved_,
-                       .parts = binding_.dy,
-                       .pooled = binding_.pooled_dy,
-                       .y = masks_dy() ? binding_.y : nullptr,
-                       .targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}},
-                       .sums = params_.batch_norm ? nullptr : binding_.grads[kBias],
-                       .workspace = binding_.workspace};
   if (params_.max_pool) {
-    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, binding_.dy[0]);  // nothing for one part
-    if (spreads_) {
-      backward_weights_->Run({.a = X(),
-                              .b = dy,
-                              .d = binding_.grads[kWeight],
-                              .workspace = workspace(),
-                              .sums = binding_.grads[kBias],
-                              .argmax = static_cast<uint8_t*>(binding_.saved)});
-      return;
-    }
-    join.parts.clear();
-    join.pooled = {{{needs_.y, 3, 2, 1}, binding_.dy[0], static_cast<const uint8_t*>(binding_.saved)}};
+    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, dy);  // nothing for one part
+    return backward_weights_->Run({.a = X(),
+                                   .b = dy,
+                                   .d = binding_.grads[kWeight],
+                                   .workspace = workspace(),
+                                   .sums = binding_.grads[kBias],
+                                   .argmax = static_cast<uint8_t*>(binding_.saved)});
   }
-  JoinGradientsCuda(device_, join);
+  JoinGradientsCuda(device_, {.desc = needs_.y,
+                              .parts = binding_.dy,
+                              .pooled = binding_.pooled_dy,
+                              .y = masks_dy() ? binding_.y : nullptr,
+                              .targets = {{needs_.y.shape.c, dy, needs_.y.shape.c}},
+                              .sums = params_.batch_norm ? nullptr : binding_.grads[kBias],
+                              .workspace = binding_.workspace});
   if (params_.batch_norm)
     BatchNormBackwardCuda(device_, Norm(binding_.saved), {dy, needs_.y},
                           {{needs_.y.shape.c, dy, needs_.y.shape.c}}, binding_.grads[kScale],
