@@ -74,6 +74,7 @@ absl::StatusOr<Command*> TakeCommand(const Commands& commands, std::vector<std::
     }
     names.push_back(name);
   }
+  if (arguments[0].starts_with('-')) return InvalidArgument("the command comes before ", arguments[0]);
   const std::string sub_commands = SubCommands(commands, arguments[0]);
   if (sub_commands.empty())
     return InvalidArgument("there is no command ", arguments[0], DidYouMean(arguments[0], names));

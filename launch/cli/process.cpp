@@ -62,6 +62,8 @@ void PrepareProcess(void (*end_job)(const std::string& report)) {
   }
   std::signal(SIGXFSZ, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);
+  struct sigaction hangup {};
+  if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) std::signal(SIGHUP, SIG_DFL);
   std::set_terminate(OnTerminate);
 }
 

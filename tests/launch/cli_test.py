@@ -105,6 +105,7 @@ class Usage(Cli):
         self.fails(USAGE, ["no command predct", "did you mean predict"], "predct")
         self.fails(USAGE, ["bench needs a sub-command: step, op, comm"], "bench")
         self.fails(USAGE, ["no command bench stp (did you mean bench step?); the sub-commands of bench are step, op, comm"], "bench", "stp")
+        self.fails(USAGE, ["the command comes before --data=x"], "--data=x", "train")
         self.fails(USAGE, ["deeper train:", "no flag --learning_rat"], "train", "--learning_rat=1")
         self.fails(USAGE, ["no flag --momentun", "did you mean --momentum?"], "train", "--momentun=0.9")
         self.fails(USAGE, ["deeper eval:", "no flag --lr"], "eval", "--lr=0.1")

@@ -50,6 +50,7 @@ class Training(Cli):
         plain = self.succeeds(*short)
         self.assertRegex(plain, r"order full\naugmentation  crop\n")
         self.assertRegex(plain, r"50 samples of split val\n")
+        self.assertRegex(plain, r"\nranks +1\n")
         self.assertRegex(self.succeeds(*short, "--augment=inception"), r"augmentation  inception, color_jitter 0\.5\n")
         rich = self.succeeds(*short, "--color_jitter=0.25", "--random_erasing=0.125", "--mixup=0.2", "--cutmix=1", "--label_smoothing=0.1",
                              "--val_preset=torchvision")

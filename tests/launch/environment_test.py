@@ -2,8 +2,8 @@
 """Commands in hostile environments: limits, missing or full directories, closed streams, signals, a clock that jumps. Prints a table
 of what happened.
 
-environment_test.py DEEPER MPIRUN JUMPING_CLOCK [--all] [unittest arguments]
-JUMPING_CLOCK: the library of jumping_clock.cpp
+environment_test.py DEEPER MPIRUN JUMPING_CLOCK TAKEN_SIGNAL [--all] [unittest arguments]
+JUMPING_CLOCK, TAKEN_SIGNAL: the libraries of jumping_clock.cpp and taken_signal.cpp
 --all tries every command under mpirun and deeper-run too, and more limits.
 """
 import functools
@@ -23,7 +23,7 @@ import numpy
 
 ALL = "--all" in sys.argv
 sys.argv = [argument for argument in sys.argv if argument != "--all"]
-JUMPING_CLOCK = str(pathlib.Path(sys.argv.pop(3)).resolve())
+JUMPING_CLOCK, TAKEN_SIGNAL = (str(pathlib.Path(sys.argv.pop(3)).resolve()) for _ in range(2))
 
 from cli import CHECKPOINT, COMMUNICATION, DATA, DEEPER, MPIRUN, ROOT, TRAIN, Cli, main, run, write_png  # noqa: E402
 
@@ -286,6 +286,17 @@ class Signals(Environment):
                     job.process.send_signal(stop)
                     self.ends(f"PIPE XFSZ TSTP CONT {stop.name[3:]}", name, job, [-stop])
                     self.assertEqual([path.name for path in place.rglob("*") if path.name not in KEPT], [])
+
+    def test_that_a_library_takes(self):
+        pipe = self.dir / "taken/classes.txt"
+        shutil.copytree(self.dir / "idx", pipe.parent)
+        os.mkfifo(pipe)
+        job = Job(["env", "-C", self.place(), f"LD_PRELOAD={TAKEN_SIGNAL}", *self.line("pack"), f"--input={pipe.parent}"], self.dir / "taken-output",
+                  {"OMP_NUM_THREADS": "1"})
+        self.addCleanup(job.__exit__)
+        self.addCleanup(os.close, self.when_read(pipe, job))
+        job.process.send_signal(signal.SIGHUP)
+        self.ends("HUP of a library", "pack", job, [-signal.SIGHUP])
 
     def when_read(self, pipe, job):
         """The end of a pipe for writing, as soon as somebody reads the other one."""

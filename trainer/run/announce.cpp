@@ -80,8 +80,9 @@ void TrainSetup::Announce() {
       absl::StrFormat("%s, %s, feature maps %s", device.Describe(), NameOf(config.precision),
                       map.block > 1 ? absl::StrCat("in blocks of ", map.block, " channels") : "in NHWC"));
   row("memory", absl::StrFormat("%d MiB of activations per rank", net->arena_bytes() >> 20));
-  const std::string library = comm.library().empty() ? "" : absl::StrCat(" (", comm.library(), ")");
-  row("ranks", absl::StrFormat("%d over %s%s", comm.size(), comm.name(), library));
+  const std::string over =
+      comm.library().empty() ? "" : absl::StrCat(" over ", comm.name(), " (", comm.library(), ")");
+  row("ranks", absl::StrCat(comm.size(), over));
   if (const std::string settings = CommunicationSettings(); comm.size() > 1 && !settings.empty())
     row("settings", settings);
   if (connection.comm != nullptr) row("gradients", absl::StrCat("over ", connection.description));
