@@ -51,8 +51,8 @@ TEST(StemGradientTest, BandsCoverEveryWindowOnce) {
         ASSERT_LT(band.image, g.images);
         for (int column = band.column; column < std::min(band.column + kBandQuads, g.window_columns());
              ++column) {
-          ++seen.at(
-              static_cast<size_t>((band.image * g.window_rows() + band.row) * g.window_columns() + column));
+          const int64_t line = int64_t{band.image} * g.window_rows() + band.row;
+          ++seen.at(static_cast<size_t>(line * g.window_columns() + column));
         }
       }
     }
@@ -106,6 +106,34 @@ struct Operands {
   std::vector<uint8_t> positions;
 };
 
+// acc: [warp]; bias: ThreadSumIndex.
+void StoreSums(const std::vector<Accumulators>& acc, const std::vector<float>& bias, int split,
+               std::vector<float>& partial) {
+  const size_t sums = static_cast<size_t>(split) * kStemSums;
+  for (int warp = 0; warp < kStemKernel; ++warp) {
+    for (int fragment = 0; fragment < kStemFilters / 16; ++fragment) {
+      for (int block = 0; block < kRowDepth / 8; ++block) {
+        for (int lane = 0; lane < kLanes; ++lane) {
+          for (int i = 0; i < 4; ++i) {
+            const int at =
+                StemSumIndex(fragment * 16 + FragmentRow(lane, i), warp, block * 8 + FragmentColumn(lane, i));
+            if (at < 0) continue;
+            float& sum = partial.at(sums + static_cast<size_t>(at));
+            ASSERT_TRUE(std::isnan(sum)) << "written twice";
+            sum = acc[warp][fragment][block][lane][i];
+          }
+        }
+      }
+    }
+  }
+  for (int filter = 0; filter < kStemFilters; ++filter) {
+    float sum = 0;
+    for (int thread = FirstThreadOf(filter); thread < kBandThreads; thread += kThreadsOfQuad)
+      sum += bias[static_cast<size_t>(ThreadSumIndex(thread, filter))];
+    partial.at(sums + kStemWeights + static_cast<size_t>(filter)) = sum;
+  }
+}
+
 // Equivalent of StemGradientSm80. `late`: copies land when the next band begins.
 void Block(const Stem& g, int split, const Operands& operands, bool late, std::vector<float>& partial) {
   Shared shared(kBandSharedBytes, 0xFF);  // NaN
@@ -143,7 +171,7 @@ void Block(const Stem& g, int split, const Operands& operands, bool late, std::v
       std::array<float, kChunk> own = {};
       for (int place = 0; place < 4; ++place) {
         const Octet gradient = GradientOfPlace(windows, place);
-        std::memcpy(&shared.at(static_cast<size_t>(dz + QuadOffset(quad, place, filter))), &gradient,
+        std::memcpy(&shared.at(static_cast<size_t>(int64_t{dz} + QuadOffset(quad, place, filter))), &gradient,
                     sizeof gradient);
         for (size_t j = 0; j < kChunk; ++j)
           own[j] += j % 2 == 0 ? LowOf(gradient.pairs[j / 2]) : HighOf(gradient.pairs[j / 2]);
@@ -190,29 +218,7 @@ void Block(const Stem& g, int split, const Operands& operands, bool late, std::v
     }
   }
 
-  const size_t sums = static_cast<size_t>(split) * kStemSums;
-  for (int warp = 0; warp < kStemKernel; ++warp) {
-    for (int fragment = 0; fragment < kStemFilters / 16; ++fragment) {
-      for (int block = 0; block < kRowDepth / 8; ++block) {
-        for (int lane = 0; lane < kLanes; ++lane) {
-          for (int i = 0; i < 4; ++i) {
-            const int at =
-                StemSumIndex(fragment * 16 + FragmentRow(lane, i), warp, block * 8 + FragmentColumn(lane, i));
-            if (at < 0) continue;
-            float& sum = partial.at(sums + static_cast<size_t>(at));
-            ASSERT_TRUE(std::isnan(sum)) << "written twice";
-            sum = acc[warp][fragment][block][lane][i];
-          }
-        }
-      }
-    }
-  }
-  for (int filter = 0; filter < kStemFilters; ++filter) {
-    float sum = 0;
-    for (int thread = FirstThreadOf(filter); thread < kBandThreads; thread += kThreadsOfQuad)
-      sum += bias[static_cast<size_t>(ThreadSumIndex(thread, filter))];
-    partial.at(sums + kStemWeights + static_cast<size_t>(filter)) = sum;
-  }
+  StoreSums(acc, bias, split, partial);
 }
 
 struct Gradients {

@@ -64,8 +64,8 @@ TEST(StemTest, EveryWindowIsStoredOnce) {
       for (int row = strip.row; row < std::min(strip.row + g.strip_rows(), g.window_rows()); ++row) {
         for (int column = strip.first_column;
              column < std::min(strip.column + kStripWindows, g.window_columns()); ++column) {
-          ++stored.at(
-              static_cast<size_t>((strip.image * g.window_rows() + row) * g.window_columns() + column));
+          const int64_t line = int64_t{strip.image} * g.window_rows() + row;
+          ++stored.at(static_cast<size_t>(line * g.window_columns() + column));
         }
       }
     }
@@ -97,7 +97,7 @@ TEST(StemTest, CopiesFillSharedMemory) {
   const Stem g = {2, 224, 224};
   std::vector<int> filters(kStemWeightBytes), row(kImageRowBytes);
   const auto add = [](std::vector<int>& written, int to) {
-    for (int i = 0; i < kPixelCopy; ++i) ++written.at(static_cast<size_t>(to + i));
+    for (int i = 0; i < kPixelCopy; ++i) ++written.at(static_cast<size_t>(int64_t{to} + i));
   };
   for (int thread = 0; thread < kStemThreads; ++thread)
     CopyFilters(thread, [&](int to, int64_t, bool) { add(filters, to); });
@@ -224,7 +224,7 @@ struct Warp {
       for (int pair = 0; pair < kWarpBlocks / 2; ++pair) {
         uint32_t left[kLanes][2], middle[kLanes][2], right[kLanes][2];
         for (int i = 0; i < 2; ++i) {
-          const size_t block = static_cast<size_t>(pair * 2 + i);
+          const auto block = static_cast<size_t>(int64_t{pair} * 2 + i);
           for (int lane = 0; lane < kLanes; ++lane) {
             const auto& sums = acc[fragment][block][lane];
             middle[lane][i] = ActivatedPair(sums[0], sums[1]);
