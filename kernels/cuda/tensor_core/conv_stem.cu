@@ -2,7 +2,7 @@
 // later. Memory layout and order of work: conv_stem_tiling.h.
 //
 // A block has 4 warps and two strips. A warp computes a row of 112 places by 32 filters per step, with a
-// depth of 224: 392 products of 16x8x16, for 112 KB that ldmatrix reads. The weights stay in shared memory.
+// depth of 224: 392 products of 16x8x16, for 63 KB that ldmatrix reads. The weights stay in shared memory.
 // cp.async copies the rows of the image two steps ahead, and writes the zeros of the padding.
 #include <cstdint>
 

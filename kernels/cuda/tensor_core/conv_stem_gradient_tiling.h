@@ -5,12 +5,11 @@
 //   dw[k, t, c] = sum over q of dz[q, k] x[2 q + t, c]      db[k] = sum over q of dz[q, k]
 //   dz[q, k]    = sum of dy[p, k] over the windows p whose maximum was at place q, rounded to bf16
 //
-// A band is two rows of the convolution by 112 places. A band of row r has the places of which the windows of
-// the rows r and r + 1 are around: 56 quads of 2x2 places, each in up to 4 windows. 7 warps spread dy to dz
-// in shared memory, and each multiplies dz^T by the patches of one row of the filter: rows 64 filters,
-// columns 32 (kRowDepth), depth 224 places. The rows of the image are in a ring in shared memory. Bands
-// follow each other from top to bottom. They are split over several blocks, and each block writes separate
-// sums.
+// A band is the rows 2 r and 2 r + 1 of the convolution, by 112 places: 56 quads of 2x2 places. Each quad is
+// covered by up to 4 windows, of the rows r and r + 1. The 7 warps of a block spread dy to dz in shared
+// memory. Then each multiplies dz^T by the patches of one row of the filter: rows 64 filters, columns 32
+// (kRowDepth), depth 224 places. The rows of the image are in a ring in shared memory. Bands follow each
+// other from top to bottom. They are split over several blocks, and each block writes separate sums.
 #pragma once
 
 #include <cstdint>
@@ -212,8 +211,8 @@ DEEPER_HD constexpr int PatchMatrixOffset(int column, int place, int lane) {
 
 constexpr int kStemWeights = kStemFilters * kStemKernel * kStemKernel * kStemChannels;
 constexpr int kStemSums = kStemWeights + kStemFilters;
-// Of a column of the product for a row of the filter; -1 for the pixel of zeros. Even columns precede odd
-// ones.
+// Of a column of the product for a row of the filter; -1 for the pixel of zeros. The sum of an even column
+// precedes that of the next column.
 DEEPER_HD constexpr int StemSumIndex(int filter, int row, int column) {
   const int pixel = column / kStemChannels;
   if (pixel >= kStemKernel) return -1;
