@@ -179,6 +179,7 @@ absl::Status FlushOutput() {
 int Main(std::vector<std::string> arguments) {
   PrepareProcess(EndJob);
   absl::StatusOr<std::unique_ptr<Communicator>> comm = MakeCommunicator();
+  RestoreHangup();
   if (!comm.ok()) {
     std::fprintf(stderr, "deeper: %s\n", std::string(comm.status().message()).c_str());
     return static_cast<int>(ExitCodeOf(comm.status()));

@@ -37,6 +37,15 @@ std::string DescribeException() {
   }
 }
 
+struct sigaction hangup_at_start;
+
+void RecordHangup() {
+  sigaction(SIGHUP, nullptr, &hangup_at_start);
+}
+
+// Functions of this section run before the initialisation of all shared libraries.
+[[gnu::section(".preinit_array"), gnu::used]] void (*const record_hangup)() = RecordHangup;
+
 void OnTerminate() {
   static std::atomic<bool> called = false;
   if (called.exchange(true)) {  // by another thread, or while the message was made
@@ -48,6 +57,10 @@ void OnTerminate() {
 }
 
 }  // namespace
+
+void RestoreHangup() {
+  sigaction(SIGHUP, &hangup_at_start, nullptr);
+}
 
 void PrepareProcess(void (*end_job)(const std::string& report)) {
   end_job_with = end_job;
@@ -62,8 +75,7 @@ void PrepareProcess(void (*end_job)(const std::string& report)) {
   }
   std::signal(SIGXFSZ, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);
-  struct sigaction hangup {};
-  if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) std::signal(SIGHUP, SIG_DFL);
+  RestoreHangup();
   std::set_terminate(OnTerminate);
 }
 

@@ -10,10 +10,14 @@ namespace deeper {
 //     number. Writes to it fail.
 //   Open files: the soft limit becomes the hard one, at most 65536. Shards stay open while they are in use.
 //   SIGXFSZ and SIGPIPE are ignored: the write fails instead, and its error is reported.
-//   SIGHUP ends the process, unless it is ignored (nohup). UCX, which Open MPI 5 may load with the program,
-//     takes it for a debugger (UCX_DEBUG_SIGNO).
+//   SIGHUP: RestoreHangup.
 //   Exceptions that nobody catches go to `end_job` as one message. It does not return. This is how the lack
 //     of memory and of threads is reported, wherever it happens.
 void PrepareProcess(void (*end_job)(const std::string& report));
+
+// SIGHUP does what the parent process decided: it ends this process, or it is ignored (nohup). UCX, a library
+// of Open MPI, takes the signal for a debugger (UCX_DEBUG_SIGNO) when it is loaded. Call again after MPI has
+// begun, which may load UCX.
+void RestoreHangup();
 
 }  // namespace deeper

@@ -37,6 +37,7 @@ KEPT = ("output", "packed", ".deeper-lock")  # the next `pack` takes over the lo
 ON_RANKS = [MPIRUN, "--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--timeout", str(PATIENCE), "-n", "2"]
 BY_RUN = [str(ROOT / "launch/deeper-run"), f"--deeper={DEEPER}", f"--mpirun={MPIRUN}", "--oversubscribe", "-n", "2", "--"]
 ALONE, SHARDS = ("train", "eval", "pack", "verify", "predict"), 84
+MPIRUN5_STOPPED = -signal.SIGBUS, 14  # of Open MPI 5 without space for its files: mpirun, or MPI_Init
 CRASH = "terminate called", "Traceback", "Segmentation", "Aborted"
 MPIRUN_CRASHED = re.compile(r"^.*Process received signal(?:.*\n)*?.*bin/mpi(?:.*\n)*?.*End of error message.*\n", re.MULTILINE)
 
@@ -212,8 +213,9 @@ class Places(Environment):
             self.check("full /dev/shm", name, [0], wrapper=mounted(full("/dev/shm")))
         # Open MPI needs a directory for temporary files; it continues without shared memory.
         for how in ("on ranks", "by deeper-run") if ALL else ("on ranks",):
-            self.check("full TMPDIR", f"train {how}", [INTERNAL], wrapper=mounted(full("/mnt")))
-            self.check("full /dev/shm", f"train {how}", [0, INTERNAL, COMMUNICATION], wrapper=mounted(full("/dev/shm") + "; unset TMPDIR"))
+            self.check("full TMPDIR", f"train {how}", [INTERNAL, *MPIRUN5_STOPPED], wrapper=mounted(full("/mnt")))
+            self.check("full /dev/shm", f"train {how}", [0, INTERNAL, COMMUNICATION, *MPIRUN5_STOPPED],
+                       wrapper=mounted(full("/dev/shm") + "; unset TMPDIR"))
 
 
 class Streams(Environment):
@@ -221,7 +223,8 @@ class Streams(Environment):
         for name in self.names("train by deeper-run"):
             lost = [0] if " " in name else [DATA]  # mpirun copies the output of ranks, and reports no error
             if "on ranks" not in name:  # mpirun itself opens files with the numbers of closed streams
-                self.check("all three closed", name, lost, "", shell("<&- >&- 2>&-"))
+                by_mpirun5 = [INTERNAL] if " " in name else []  # fails if it cannot write
+                self.check("all three closed", name, [*lost, *by_mpirun5], "", shell("<&- >&- 2>&-"))
             if name in ALONE or ALL:
                 self.check("closed input", name, [0], wrapper=shell("<&-"))
                 self.check("closed output", name, lost, "cannot write the standard output", shell(">&-"))
@@ -288,15 +291,18 @@ class Signals(Environment):
                     self.assertEqual([path.name for path in place.rglob("*") if path.name not in KEPT], [])
 
     def test_that_a_library_takes(self):
+        """SIGHUP does what it does without the library: it ends the command, or nothing under nohup."""
         pipe = self.dir / "taken/classes.txt"
         shutil.copytree(self.dir / "idx", pipe.parent)
         os.mkfifo(pipe)
-        job = Job(["env", "-C", self.place(), f"LD_PRELOAD={TAKEN_SIGNAL}", *self.line("pack"), f"--input={pipe.parent}"], self.dir / "taken-output",
-                  {"OMP_NUM_THREADS": "1"})
-        self.addCleanup(job.__exit__)
-        self.addCleanup(os.close, self.when_read(pipe, job))
-        job.process.send_signal(signal.SIGHUP)
-        self.ends("HUP of a library", "pack", job, [-signal.SIGHUP])
+        for wrapper, end in ([], signal.SIGHUP), (["nohup"], signal.SIGTERM):
+            command = ["env", "-C", self.place(), f"LD_PRELOAD={TAKEN_SIGNAL}", *wrapper, *self.line("pack"), f"--input={pipe.parent}"]
+            job = Job(command, self.dir / f"taken-{end.name}", {"OMP_NUM_THREADS": "1"})
+            self.addCleanup(job.__exit__)
+            self.addCleanup(os.close, self.when_read(pipe, job))
+            for blow in signal.SIGHUP, signal.SIGTERM:
+                job.process.send_signal(blow)
+            self.ends(f"{' '.join(wrapper)} HUP TERM, a library takes HUP", "pack", job, [-end])
 
     def when_read(self, pipe, job):
         """The end of a pipe for writing, as soon as somebody reads the other one."""
