@@ -97,7 +97,7 @@ struct PooledPart {
 struct PooledGradient {
   PooledPart part;
   const void* data = nullptr;
-  // [pixels][channels] position of the first maximum in its window: row * kernel + column.
+  // [pixels][channels] position of the first maximum in its window: row * kernel + column. 9 of 3x3: masked.
   const uint8_t* argmax = nullptr;
 };
 

@@ -100,7 +100,8 @@ class DevicelessGpu final : public PlanningDevice {
   };
   absl::StatusOr<Call> FirstCall(const ConvolutionProblem& problem) const {
     auto choice = cudnn::Choose(*target_, problem, /*deterministic=*/false);
-    if (problem.mask_dx || problem.pool_x) choice = tensor_core::Choose(compute_capability_, problem);
+    if (problem.mask_dx || problem.pool_x || problem.pool_y)
+      choice = tensor_core::Choose(compute_capability_, problem);
     RETURN_IF_ERROR(choice.status());
     ASSIGN_OR_RETURN(const auto algorithm, ChooseFirst(**choice));
     return Call{algorithm->workspace_bytes(), algorithm->ExpectedWork()};

@@ -7,6 +7,7 @@
 
 #include "kernels/base/op.h"
 #include "kernels/cuda/base/cuda_for_each.h"
+#include "kernels/cuda/base/max_window.h"
 #include "kernels/ops/cuda_rows.h"
 
 namespace deeper {
@@ -107,24 +108,6 @@ struct MaxPoolGradient {
     }
   }
 };
-
-// Adds if byte number `byte` of two words is the same.
-DEEPER_HD inline void AddIfEqual(float& sum, float value, uint32_t word, uint32_t other, int byte) {
-  const uint32_t mask = 0xFFu << byte * 8;
-#ifdef __CUDA_ARCH__
-  // PTX ISA, "lop3": (word ^ other) & mask. nvcc needs two instructions for it.
-  asm("{\n"
-      ".reg .pred differs, never;\n"
-      "setp.ne.u32 never, 0, 0;\n"
-      "lop3.or.b32 _|differs, %2, %3, %4, 0x28, never;\n"
-      "@!differs add.f32 %0, %0, %1;\n"
-      "}"
-      : "+f"(sum)
-      : "f"(value), "r"(word), "r"(other), "r"(mask));
-#else
-  if (((word ^ other) & mask) == 0) sum += value;
-#endif
-}
 
 // The same for windows of 3x3 with a padding of 1, at stride 1 or 2. Reads all windows that may cover the
 // pixel before it uses the first.

@@ -63,6 +63,7 @@ struct MaxPool3x3 {
   int first_centre;  // row and column of the centre of the first window
   bf16* y;
   uint8_t* argmax;  // nullptr: not needed
+  bool masks;       // kNoMaximum for maxima that are not positive
 
   static bool Fits(const PoolGeometry& g) {
     const auto fits = [](const Side& side) {
@@ -81,8 +82,9 @@ struct MaxPool3x3 {
                                    [&](int of_x) { return RowAt(from, of_x, x_pixel_bytes); });
     const auto to = static_cast<int>(i);
     *reinterpret_cast<Octet*>(RowAt(y, to, sizeof(Octet))) = maxima.values;
-    if (argmax != nullptr)
-      *reinterpret_cast<Positions*>(RowAt(argmax, to, sizeof(Positions))) = maxima.positions;
+    if (argmax == nullptr) return;
+    const Positions positions = masks ? MaskedPositions(maxima) : maxima.positions;
+    *reinterpret_cast<Positions*>(RowAt(argmax, to, sizeof(Positions))) = positions;
   }
 };
 
@@ -172,13 +174,16 @@ class PoolCuda final : public Op {
   PoolCuda(const PoolParams& params, const OpSetup& s)
       : device_(AsCuda(s.device)),
         max_(params.kind == PoolParams::Kind::kMax),
-        geometry_(Along(params, s.x.shape.h, s.shape.y.h), Along(params, s.x.shape.w, s.shape.y.w)) {
+        geometry_(Along(params, s.x.shape.h, s.shape.y.h), Along(params, s.x.shape.w, s.shape.y.w)),
+        is_3x3_(max_ && s.x.dtype == DType::kBf16 && PackDivisor(s.x) % MaxPool3x3::N == 0 &&
+                MaxPool3x3::Fits(geometry_)),
+        masks_argmax_(is_3x3_ && params.mask_dx) {
     const Shape& y = s.shape.y;
     needs_.x = s.x;
     needs_.y = device_.FeatureMap(y, s.x.dtype);
     if (!s.wants_dx()) return;
     wants_dx_ = true;
-    needs_.backward_reads_y = params.mask_dx;
+    needs_.backward_reads_y = params.mask_dx && !masks_argmax_;
     needs_.takes_pooled_gradients = s.options.fuse;
     if (s.options.fuse) needs_.workspace_bytes = needs_.y.bytes();
     if (max_) needs_.saved_bytes = static_cast<size_t>(needs_.y.stored_elements());  // the argmax
@@ -202,10 +207,11 @@ class PoolCuda final : public Op {
         return;
       }
       if constexpr (std::is_same_v<T, bf16> && N == MaxPool3x3::N) {
-        if (MaxPool3x3::Fits(geometry_)) {
+        if (is_3x3_) {
           const int pixel_bytes = static_cast<int>(x.pitch * int64_t{sizeof(T)});
           ForEach(device_, {"max pool", bytes}, count,
-                  MaxPool3x3{packs, geometry_, x.data, pixel_bytes, 1 - geometry_.rows.pad, y, argmax});
+                  MaxPool3x3{packs, geometry_, x.data, pixel_bytes, 1 - geometry_.rows.pad, y, argmax,
+                             masks_argmax_});
           return;
         }
       }
@@ -213,7 +219,8 @@ class PoolCuda final : public Op {
     });
   }
 
-  // Masking dy masks dx: the x that receives the gradient of a window equals its y.
+  // Masking dy masks dx: the x that receives the gradient of a window equals its y. So do the positions, if a
+  // masked maximum has none.
   void Backward() override {
     if (!wants_dx_) return;
     void* const dy = needs_.pooled_dx.has_value() ? binding_.pooled_dx
@@ -255,6 +262,8 @@ class PoolCuda final : public Op {
   CudaDevice& device_;
   const bool max_;
   const PoolGeometry geometry_;
+  const bool is_3x3_;        // MaxPool3x3
+  const bool masks_argmax_;  // by the ReLU before the pool, in Forward
   bool wants_dx_ = false;
 };
 

@@ -7,6 +7,7 @@
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/parallel.h"
+#include "kernels/cuda/base/max_window.h"
 #include "kernels/cuda/plans/cuda_algorithm.h"
 #include "tests/kernels/host_plans.h"
 
@@ -90,15 +91,16 @@ class HostConvolution final : public CudaPlan {
     const int64_t w = p_.k * p_.kernel * p_.kernel * p_.c;
     switch (p_.pass) {
       case ConvolutionProblem::Pass::kForward:
-        return StorePixels(Forward(LoadX(o.a, o.argmax), Load(o.b, p_.dtype, w), o.bias), p_.k, p_.PitchOfY(),
-                           o.d);
+        return StorePixels(PoolY(Forward(LoadX(o.a, o.argmax), Load(o.b, p_.dtype, w), o.bias), o.argmax),
+                           p_.k, p_.PitchOfY(), o.d);
       case ConvolutionProblem::Pass::kBackwardData: {
         Floats dx = BackwardData(LoadY(o.a), Load(o.b, p_.dtype, w));
         if (p_.mask_dx) Mask(o.mask, dx, o.sums);
         return StorePixels(dx, p_.c, p_.PitchOfX(), o.d);
       }
       case ConvolutionProblem::Pass::kBackwardWeights:
-        return Store(BackwardWeights(LoadX(o.a, nullptr), LoadY(o.b), w), p_.dw_dtype(), o.d);
+        return Store(BackwardWeights(LoadX(o.a, nullptr), p_.pool_y ? SpreadY(o) : LoadY(o.b), w),
+                     p_.dw_dtype(), o.d);
     }
   }
 
@@ -107,7 +109,35 @@ class HostConvolution final : public CudaPlan {
   int64_t PixelsOfY() const { return p_.n * p_.out_h() * p_.out_w(); }
   Floats LoadX(const void* from, uint8_t* argmax) const {
     Floats x = LoadRows(from, p_.dtype, PixelsOfX(), p_.c, p_.PitchOfX());
-    return p_.pool_x ? MaxPool(x, argmax) : x;
+    return p_.pool_x ? MaxPool(x, p_.h, p_.w, p_.c, 1, argmax) : x;
+  }
+  // The gradient of the output of the convolution, as it would be stored, and its sums.
+  Floats SpreadY(const PlanOperands& o) const {
+    const Floats dy = Load(o.b, p_.dtype, p_.n * p_.y_h() * p_.y_w() * p_.k);
+    Floats dz(static_cast<size_t>(PixelsOfY() * p_.k));
+    for (int64_t i = 0; i < std::ssize(dy); ++i) {
+      if (o.argmax[i] == kNoMaximum) continue;
+      const int64_t window = i / p_.k, n = window / (p_.y_h() * p_.y_w());
+      const int64_t row = window / p_.y_w() % p_.y_h() * 2 - 1 + o.argmax[i] / 3;
+      const int64_t column = window % p_.y_w() * 2 - 1 + o.argmax[i] % 3;
+      dz[PixelOfY(n, row, column) + i % p_.k] += dy[i];
+    }
+    std::fill_n(o.sums, p_.k, 0.0f);
+    for (size_t i = 0; i < dz.size(); ++i) {
+      dz[i] = ToFloat(ToBf16(dz[i]));
+      o.sums[i % static_cast<size_t>(p_.k)] += dz[i];
+    }
+    return dz;
+  }
+  // Of the output as a convolution alone would store it.
+  Floats PoolY(Floats y, uint8_t* argmax) const {
+    if (!p_.pool_y) return y;
+    for (float& value : y) value = ToFloat(ToBf16(value));
+    Floats pooled = MaxPool(y, p_.out_h(), p_.out_w(), p_.k, 2, argmax);
+    for (size_t i = 0; argmax != nullptr && i < pooled.size(); ++i) {
+      if (!(pooled[i] > 0)) argmax[i] = kNoMaximum;
+    }
+    return pooled;
   }
   Floats LoadY(const void* y) const { return LoadRows(y, p_.dtype, PixelsOfY(), p_.k, p_.PitchOfY()); }
   void StorePixels(const Floats& values, int64_t channels, int64_t pitch, void* to) const {
@@ -125,23 +155,26 @@ class HostConvolution final : public CudaPlan {
     }
   }
 
-  // 3x3, stride 1, pad 1. A NaN is larger than everything.
-  Floats MaxPool(const Floats& x, uint8_t* argmax) const {
-    Floats pooled(x.size());
-    ForEachPixel(p_.n, p_.h, p_.w, [&](int64_t n, int64_t h, int64_t w) {
-      for (int64_t c = 0; c < p_.c; ++c) {
+  // Of x [n, height, width, channels], 3x3, pad 1. A NaN is larger than everything.
+  Floats MaxPool(const Floats& x, int64_t height, int64_t width, int64_t channels, int64_t stride,
+                 uint8_t* argmax) const {
+    const int64_t rows = (height - 1) / stride + 1, columns = (width - 1) / stride + 1;
+    Floats pooled(static_cast<size_t>(p_.n * rows * columns * channels));
+    ForEachPixel(p_.n, rows, columns, [&](int64_t n, int64_t h, int64_t w) {
+      for (int64_t c = 0; c < channels; ++c) {
         std::optional<float> best;
         int64_t first = 0;
         for (int64_t position = 0; position < 9; ++position) {
-          const int64_t row = h - 1 + position / 3, column = w - 1 + position % 3;
-          if (row < 0 || row >= p_.h || column < 0 || column >= p_.w) continue;
-          const float value = x[PixelOfX(n, row, column) + c];
+          const int64_t row = h * stride - 1 + position / 3, column = w * stride - 1 + position % 3;
+          if (row < 0 || row >= height || column < 0 || column >= width) continue;
+          const float value = x[((n * height + row) * width + column) * channels + c];
           if (best.has_value() && !(value > *best) && !std::isnan(value)) continue;
           best = value;
           first = position;
         }
-        pooled[PixelOfX(n, h, w) + c] = *best;
-        if (argmax != nullptr) argmax[PixelOfX(n, h, w) + c] = static_cast<uint8_t>(first);
+        const int64_t at = ((n * rows + h) * columns + w) * channels + c;
+        pooled[at] = *best;
+        if (argmax != nullptr) argmax[at] = static_cast<uint8_t>(first);
       }
     });
     return pooled;
@@ -254,8 +287,8 @@ class HostMatmul final : public CudaPlan {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaPlan>> MakeHostPlan(const ConvolutionProblem& problem) {
-  if (problem.pool_x && problem.dtype != DType::kBf16) {  // as on GPUs
-    return Named(absl::UnimplementedError("x is pooled in bf16 only"), problem);
+  if ((problem.pool_x || problem.pool_y) && problem.dtype != DType::kBf16) {  // as on GPUs
+    return Named(absl::UnimplementedError("pools in bf16 only"), problem);
   }
   return std::make_unique<HostConvolution>(problem);
 }

@@ -9,7 +9,7 @@
 
 namespace deeper::testing {
 
-// Unimplemented where no GPU has a kernel: x is pooled in bf16 only.
+// Unimplemented where no GPU has a kernel: x or y is pooled in bf16 only.
 absl::StatusOr<std::unique_ptr<CudaPlan>> MakeHostPlan(const ConvolutionProblem& problem);
 std::unique_ptr<CudaPlan> MakeHostPlan(const MatmulProblem& problem);
 

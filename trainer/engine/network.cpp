@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/bf16.h"
@@ -23,6 +24,29 @@ std::vector<bool> OutputsThatMayBeSlices(const Model& model) {
   }
   for (const Head& head : model.heads) may_be[static_cast<size_t>(head.logits)] = false;
   return may_be;
+}
+
+// [node]; whether its op may compute the max pool that follows, too (Conv2dParams::max_pool): the pool is the
+// only reader of a ReLU after a convolution of images.
+std::vector<bool> MayComputePool(const Model& model) {
+  std::vector<int> readers(model.nodes.size());
+  for (const Node& node : model.nodes) {
+    if (node.input != kImages) ++readers[static_cast<size_t>(node.input)];
+  }
+  for (const Head& head : model.heads) ++readers[static_cast<size_t>(head.logits)];
+  std::vector<bool> may(model.nodes.size());
+  for (size_t i = 0; i + 1 < model.nodes.size(); ++i) {
+    const auto* const conv = std::get_if<Conv2dParams>(&model.nodes[i].op);
+    const auto* const pool = std::get_if<PoolParams>(&model.nodes[i + 1].op);
+    if (conv == nullptr || pool == nullptr || model.nodes[i + 1].input != static_cast<int>(i)) continue;
+    may[i] = model.nodes[i].input == kImages && readers[i] == 1 && conv->relu && !conv->batch_norm &&
+             pool->kind == PoolParams::Kind::kMax && pool->kernel == 3 && pool->stride == 2 &&
+             pool->pad == 1 && !pool->ceil && !pool->clamp;
+  }
+  for (const Head& head : model.heads) {
+    if (head.logits > 0) may[static_cast<size_t>(head.logits) - 1] = false;
+  }
+  return may;
 }
 
 }  // namespace
@@ -51,37 +75,62 @@ size_t Network::LeastArenaBytes(const Model& model, int64_t rows, DType precisio
 absl::Status Network::PrepareOps() {
   images_desc_ = options_.input.value_or(device_.Images(
       {options_.rows, model_.channels, model_.image_size, model_.image_size}, options_.precision));
-  const std::vector<bool> may_be_slice = OutputsThatMayBeSlices(model_);
-  for (const Node& node : model_.nodes) {
-    const auto named = [&](const absl::Status& status) {
-      return absl::Status(status.code(),
-                          absl::StrCat(model_.name, ", layer ", node.name, ": ", status.message()));
-    };
-    const OpNeeds* const input =
-        node.input == kImages ? nullptr : &ops_[static_cast<size_t>(node.input)]->needs();
-    const TensorDesc& x = input == nullptr ? images_desc_ : input->y;
-    absl::StatusOr<OpShape> shape = InferOp(node.op, x.shape);
-    if (!shape.ok()) return named(shape.status());
-    absl::StatusOr<std::unique_ptr<Op>> op =
-        MakeOp(node.op, x,
-               {.name = node.name,
-                .training = options_.training,
-                .want_dx = node.input != kImages || options_.input.has_value(),
-                .x_takes_pooled_gradients = input != nullptr && input->takes_pooled_gradients,
-                .fuse = options_.fusion && may_be_slice[ops_.size()],
-                .sum_over_ranks = options_.sum_statistics},
-               device_);
-    if (!op.ok()) return named(op.status());
+  const std::vector<bool> may_be_slice = OutputsThatMayBeSlices(model_), may_pool = MayComputePool(model_);
+  bool pools = false;  // the op of the node before
+  for (int node = 0; node < static_cast<int>(model_.nodes.size()); ++node) {
+    const OpParams& params = model_.nodes[static_cast<size_t>(node)].op;
+    computed_by_.push_back(pools ? node - 1 : node);
+    if (std::exchange(pools, false)) {
+      ops_.push_back(nullptr);
+      specs_.emplace_back();
+      continue;
+    }
+    OpOptions options;
+    options.training = options_.training;
+    options.sum_over_ranks = options_.sum_statistics;
+    options.fuse = options_.fusion && may_be_slice[static_cast<size_t>(node)];
+    absl::StatusOr<std::unique_ptr<Op>> op = Unimplemented("no pool");
+    if (options_.fusion && may_pool[static_cast<size_t>(node)] && device_.type() == DeviceType::kCuda) {
+      Conv2dParams with_pool = std::get<Conv2dParams>(params);
+      with_pool.max_pool = true;
+      op = PrepareOp(node, with_pool, options);
+      pools = op.ok();
+    }
+    if (absl::IsUnimplemented(op.status())) op = PrepareOp(node, params, options);
+    if (!op.ok()) {
+      return absl::Status(op.status().code(),
+                          absl::StrCat(model_.name, ", layer ", model_.nodes[static_cast<size_t>(node)].name,
+                                       ": ", op.status().message()));
+    }
     ops_.push_back(*std::move(op));
-    specs_.push_back(std::move(shape->params));
   }
   return absl::OkStatus();
+}
+
+int Network::InputOf(int node) const {
+  const int input = model_.nodes[static_cast<size_t>(node)].input;
+  return input == kImages ? kImages : computed_by_[static_cast<size_t>(input)];
+}
+
+// Appends to specs_ on success.
+absl::StatusOr<std::unique_ptr<Op>> Network::PrepareOp(int node, const OpParams& params, OpOptions options) {
+  const int from = InputOf(node);
+  const OpNeeds* const input = from == kImages ? nullptr : &ops_[static_cast<size_t>(from)]->needs();
+  const TensorDesc& x = input == nullptr ? images_desc_ : input->y;
+  ASSIGN_OR_RETURN(OpShape shape, InferOp(params, x.shape));
+  options.name = model_.nodes[static_cast<size_t>(node)].name;
+  options.want_dx = from != kImages || options_.input.has_value();
+  options.x_takes_pooled_gradients = input != nullptr && input->takes_pooled_gradients;
+  ASSIGN_OR_RETURN(std::unique_ptr<Op> op, MakeOp(params, x, options, device_));
+  specs_.push_back(std::move(shape.params));
+  return op;
 }
 
 std::vector<Param> Network::Params() const {
   std::vector<Param> params;
   int run = 0;
   for (size_t node = 0; node < ops_.size(); ++node) {
+    if (ops_[node] == nullptr) continue;
     const OpNeeds& needs = ops_[node]->needs();
     const size_t first = params.size();
     for (size_t i = 0; i < specs_[node].size(); ++i) {
@@ -121,9 +170,10 @@ void Network::PlanBuffers() {
   buffers_.resize(ops_.size());
   size_t workspace_bytes = 0;
   for (int node = 0; node < nodes; ++node) {
+    if (ops_[static_cast<size_t>(node)] == nullptr) continue;
     const OpNeeds& needs = ops_[static_cast<size_t>(node)]->needs();
     NodeBuffers& own = buffers_[static_cast<size_t>(node)];
-    const int input = model_.nodes[static_cast<size_t>(node)].input;
+    const int input = InputOf(node);
     const int x = input == kImages ? images_[0] : buffers_[static_cast<size_t>(input)].y;
     own.y = add(needs.y.bytes(), node, node);
     extend(x, node);
@@ -158,7 +208,7 @@ void Network::PlanBuffers() {
     node.dy.push_back(dlogits_.back());
   }
   if (model_.heads.empty())
-    buffers_.back().dy = {add(ops_.back()->needs().y.Dense().bytes(), nodes, backward_of(nodes - 1))};
+    buffers_[last()].dy = {add(ops_[last()]->needs().y.Dense().bytes(), nodes, backward_of(nodes - 1))};
   workspace_ = add(workspace_bytes, 0, 2 * nodes);
   plan_ = PlanMemory(lifetimes);
 }
@@ -209,8 +259,9 @@ void Network::BindOps(ParamStore& params) {
     piece = {first, end - first};
   }
   for (size_t node = 0; node < ops_.size(); ++node) {
+    if (ops_[node] == nullptr) continue;
     OpBinding& binding = bindings[node];
-    const int input = model_.nodes[node].input;
+    const int input = InputOf(static_cast<int>(node));
     binding.x = At(input == kImages ? images_[0] : buffers_[static_cast<size_t>(input)].y);
     binding.y = At(buffers_[node].y);
     for (const int part : buffers_[node].dy) binding.dy.push_back(At(part));
@@ -320,6 +371,7 @@ void Network::LoadLabels(const Batch& batch, uint64_t seed) {
 
 void Network::Forward() {
   for (size_t node = 0; node < ops_.size(); ++node) {
+    if (ops_[node] == nullptr) continue;
     device_.Annotate(model_.nodes[node].name);
     ops_[node]->Forward();
   }
@@ -349,6 +401,7 @@ std::span<const HeadResult> Network::results() const {
 
 void Network::Backward(const std::function<void(size_t)>& on_ready) {
   for (size_t node = ops_.size(); node-- > 0;) {
+    if (ops_[node] == nullptr) continue;
     device_.Annotate(model_.nodes[node].name);
     ops_[node]->Backward();
     if (piece_of_node_[node] >= 0) on_ready(static_cast<size_t>(piece_of_node_[node]));

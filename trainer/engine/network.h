@@ -91,17 +91,21 @@ class Network {
   void ReadLogits(float* logits) const;
   // In device memory, after Bind. The last node's output and its gradient: for models without heads.
   Tensor input() const { return {At(images_[image_buffer_]), images_desc_}; }
-  Tensor output() const { return {At(buffers_.back().y), ops_.back()->needs().y}; }
-  Tensor output_gradient() const { return {At(buffers_.back().dy.front()), output().desc.Dense()}; }
+  Tensor output() const { return {At(buffers_[last()].y), ops_[last()]->needs().y}; }
+  Tensor output_gradient() const { return {At(buffers_[last()].dy.front()), output().desc.Dense()}; }
 
  private:
   Network(const Model& model, const NetworkOptions& options, Device& device)
       : model_(model), options_(options), device_(device) {}
   absl::Status PrepareOps();
+  absl::StatusOr<std::unique_ptr<Op>> PrepareOp(int node, const OpParams& params, OpOptions options);
+  // The node whose op computes the input of a node, or kImages.
+  int InputOf(int node) const;
   void PlanBuffers();
   void BindOps(ParamStore& params);
   // CUDA makes the images of a batch while the step of the batch before it reads its own.
   bool has_two_image_buffers() const { return device_.type() == DeviceType::kCuda && !model_.heads.empty(); }
+  size_t last() const { return static_cast<size_t>(computed_by_.back()); }
   void* At(int buffer) const {
     return buffer < 0 ? nullptr : arena_.data() + plan_.offsets[static_cast<size_t>(buffer)];
   }
@@ -109,7 +113,8 @@ class Network {
   Model model_;
   NetworkOptions options_;
   Device& device_;
-  std::vector<std::unique_ptr<Op>> ops_;       // [node]
+  std::vector<std::unique_ptr<Op>> ops_;       // [node]; nullptr for a pool that another node's op computes
+  std::vector<int> computed_by_;               // [node]; the node with the op that computes it
   std::vector<std::vector<ParamSpec>> specs_;  // [node]
 
   // Indexes into plan_.offsets.

@@ -8,6 +8,7 @@
 // `describe --device=cuda` gets launches and bytes from it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -40,15 +41,24 @@ struct ConvolutionProblem {
   // pad 1, of x. The pooled tensor is never written. Forward writes the positions of the maxima if requested.
   // dw is fp32.
   bool pool_x = false;
+  // Forward with ReLU, in bf16: y is max pool 3x3, stride 2, pad 1, of the output of the convolution, which
+  // is never written. Writes the positions of the maxima if requested. Backward weights: dy is that of this
+  // y. It reads the positions and also writes sums, the gradient of the bias. dw is fp32. Only the first 4
+  // channels of x and w are read; the others, if any, must be zeros.
+  bool pool_y = false;
 
   int64_t out_h() const { return (h + 2 * pad - kernel) / stride + 1; }
   int64_t out_w() const { return (w + 2 * pad - kernel) / stride + 1; }
+  int64_t y_h() const { return pool_y ? (out_h() - 1) / 2 + 1 : out_h(); }
+  int64_t y_w() const { return pool_y ? (out_w() - 1) / 2 + 1 : out_w(); }
   int64_t PitchOfX() const { return x_pitch > 0 ? x_pitch : c; }
   int64_t PitchOfY() const { return y_pitch > 0 ? y_pitch : k; }
   int64_t PitchOfMask() const { return mask_pitch > 0 ? mask_pitch : c; }
   DType bias_dtype() const { return wide_bias ? DType::kF32 : dtype; }
-  DType dw_dtype() const { return pool_x ? DType::kF32 : dtype; }  // of the gradient of w
-  int64_t macs() const { return n * out_h() * out_w() * k * c * kernel * kernel; }
+  DType dw_dtype() const { return pool_x || pool_y ? DType::kF32 : dtype; }  // of the gradient of w
+  int64_t macs() const {
+    return n * out_h() * out_w() * k * (pool_y ? std::min<int64_t>(c, 4) : c) * kernel * kernel;
+  }
   friend bool operator==(const ConvolutionProblem&, const ConvolutionProblem&) = default;
 };
 
@@ -97,7 +107,8 @@ struct PlanOperands {
   const void* mask = nullptr;
   float* sums = nullptr;
   // Forward of pool_x: the position row * 3 + column of each maximum in its window, the first in scan order,
-  // dense [pixels][c]. nullptr: not needed.
+  // dense [pixels][c]. Of pool_y likewise, [pixels of y][k], but kNoMaximum (max_window.h) where the maximum
+  // is not positive. nullptr: not needed.
   uint8_t* argmax = nullptr;
   friend bool operator==(const PlanOperands&, const PlanOperands&) = default;
 };

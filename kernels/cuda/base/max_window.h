@@ -34,6 +34,19 @@ struct Maxima {
   Positions positions;
 };
 
+// In place of the position of a maximum that is not positive, where a ReLU masks its gradient.
+constexpr uint8_t kNoMaximum = 9;
+DEEPER_HD inline Positions MaskedPositions(const Maxima& maxima) {
+  constexpr uint32_t kNone = kNoMaximum * 0x01010101u;
+  Positions masked;
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t positive =
+        BytesOf(IsLargerPair(maxima.values.pairs[2 * i], 0), IsLargerPair(maxima.values.pairs[2 * i + 1], 0));
+    masked.words[i] = Selected(positive, maxima.positions.words[i], kNone);
+  }
+  return masked;
+}
+
 // address(pixel) is that of the channels of a pixel. All are loaded before the first is used.
 template <class Address>
 DEEPER_HD Maxima MaximaOf(const WindowCentre& centre, const Address& address) {
@@ -63,6 +76,24 @@ DEEPER_HD Maxima MaximaOf(const WindowCentre& centre, const Address& address) {
   }
   maxima.positions = {{BytesOf(places[0], places[1]), BytesOf(places[2], places[3])}};
   return maxima;
+}
+
+// Adds if byte number `byte` of two words is the same.
+DEEPER_HD inline void AddIfEqual(float& sum, float value, uint32_t word, uint32_t other, int byte) {
+  const uint32_t mask = 0xFFu << byte * 8;
+#ifdef __CUDA_ARCH__
+  // PTX ISA, "lop3": (word ^ other) & mask. nvcc needs two instructions for it.
+  asm("{\n"
+      ".reg .pred differs, never;\n"
+      "setp.ne.u32 never, 0, 0;\n"
+      "lop3.or.b32 _|differs, %2, %3, %4, 0x28, never;\n"
+      "@!differs add.f32 %0, %0, %1;\n"
+      "}"
+      : "+f"(sum)
+      : "f"(value), "r"(word), "r"(other), "r"(mask));
+#else
+  if (((word ^ other) & mask) == 0) sum += value;
+#endif
 }
 
 }  // namespace deeper

@@ -27,6 +27,10 @@ std::string Epilogue(bool bias, bool relu) {
   return absl::StrCat(bias ? " + bias" : "", relu ? " + relu" : "");
 }
 
+const char* MaxPool(const ConvolutionProblem& p) {
+  return p.pool_y ? " + max pool" : "";
+}
+
 // Returns "" if pixels are dense.
 std::string Pitch(int64_t pitch, int64_t channels) {
   return pitch == channels ? "" : absl::StrCat(" in pixels of ", pitch);
@@ -46,9 +50,15 @@ DType TypeOfWeights(const ConvolutionProblem& p) {
   return p.pass == ConvolutionProblem::Pass::kBackwardWeights ? p.dw_dtype() : p.dtype;
 }
 
+int64_t SumCount(const ConvolutionProblem& p) {
+  if (p.mask_dx) return p.c;
+  return p.pool_y && p.pass == ConvolutionProblem::Pass::kBackwardWeights ? p.k : 0;
+}
+
 size_t SizeOfArgmax(const ConvolutionProblem& p) {
-  const bool written = p.pool_x && p.pass == ConvolutionProblem::Pass::kForward;
-  return written ? Bytes(p.n * p.h * p.w * p.c, DType::kU8) : 0;
+  if (p.pool_y) return Bytes(p.n * p.y_h() * p.y_w() * p.k, DType::kU8);
+  return p.pool_x && p.pass == ConvolutionProblem::Pass::kForward ? Bytes(p.n * p.h * p.w * p.c, DType::kU8)
+                                                                  : 0;
 }
 
 }  // namespace
@@ -59,7 +69,7 @@ std::string ToString(const ConvolutionProblem& p) {
                       " filters ", p.kernel, "x", p.kernel, ", stride ", p.stride, ", pad ", p.pad,
                       p.PitchOfY() != p.k ? ", y" : "", Pitch(p.PitchOfY(), p.k), p.mask_dx ? ", masked" : "",
                       p.mask_dx ? Pitch(p.PitchOfMask(), p.c) : "", Epilogue(p.bias, p.relu),
-                      p.bias && p.wide_bias ? " (fp32)" : "");
+                      p.bias && p.wide_bias ? " (fp32)" : "", MaxPool(p));
 }
 
 std::string ToString(const MatmulProblem& p) {
@@ -70,12 +80,13 @@ std::string ToString(const MatmulProblem& p) {
 }
 
 Launch LaunchOf(const ConvolutionProblem& p) {
-  const std::string name = absl::StrCat(p.pool_x ? "max pool + " : "", "conv ", p.kernel, "x", p.kernel, " ",
-                                        NameOf(p.pass), p.mask_dx ? " + mask" : "", Epilogue(p.bias, p.relu));
-  const int64_t x = p.n * p.h * p.w * p.c, y = p.n * p.out_h() * p.out_w() * p.k;
+  const std::string name =
+      absl::StrCat(p.pool_x ? "max pool + " : "", "conv ", p.kernel, "x", p.kernel, " ", NameOf(p.pass),
+                   p.mask_dx ? " + mask" : "", Epilogue(p.bias, p.relu), MaxPool(p));
+  const int64_t x = p.n * p.h * p.w * p.c, y = p.n * p.y_h() * p.y_w() * p.k;
   const int64_t w = p.k * p.kernel * p.kernel * p.c;
   const size_t bytes = Bytes(x + y + (p.mask_dx ? x : 0), p.dtype) + Bytes(w, TypeOfWeights(p)) +
-                       Bytes(p.bias ? p.k : 0, p.bias_dtype()) + Bytes(p.mask_dx ? p.c : 0, DType::kF32) +
+                       Bytes(p.bias ? p.k : 0, p.bias_dtype()) + Bytes(SumCount(p), DType::kF32) +
                        SizeOfArgmax(p);
   return {Intern(name), static_cast<int64_t>(bytes), p.macs()};
 }
@@ -91,7 +102,7 @@ OperandSizes SizesOf(const ConvolutionProblem& p) {
   const int64_t pixels = p.n * p.h * p.w;
   const size_t x = Bytes(pixels, p.c, p.PitchOfX(), p.dtype);
   const size_t w = Bytes(p.k * p.kernel * p.kernel * p.c, TypeOfWeights(p));
-  const size_t y = Bytes(p.n * p.out_h() * p.out_w(), p.k, p.PitchOfY(), p.dtype);
+  const size_t y = Bytes(p.n * p.y_h() * p.y_w(), p.k, p.PitchOfY(), p.dtype);
   OperandSizes sizes;
   std::tie(sizes.a, sizes.b, sizes.d) = std::tuple(x, w, y);
   if (p.pass == ConvolutionProblem::Pass::kBackwardData) std::swap(sizes.a, sizes.d);
@@ -100,10 +111,8 @@ OperandSizes SizesOf(const ConvolutionProblem& p) {
   sizes.out = TypeOfWeights(p);
   sizes.argmax = SizeOfArgmax(p);
   if (p.bias) sizes.bias = Bytes(p.k, p.bias_dtype());
-  if (p.mask_dx) {
-    sizes.mask = Bytes(pixels, p.c, p.PitchOfMask(), p.dtype);
-    sizes.sums = Bytes(p.c, DType::kF32);
-  }
+  if (p.mask_dx) sizes.mask = Bytes(pixels, p.c, p.PitchOfMask(), p.dtype);
+  sizes.sums = Bytes(SumCount(p), DType::kF32);
   return sizes;
 }
 

@@ -388,7 +388,7 @@ absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target,
                                                         const ConvolutionProblem& problem,
                                                         bool deterministic) {
   if (problem.mask_dx) return Named(Unimplemented("cuDNN does not mask gradients"), problem);
-  if (problem.pool_x) return Named(Unimplemented("cuDNN does not pool inputs"), problem);
+  if (problem.pool_x || problem.pool_y) return Named(Unimplemented("cuDNN does not pool"), problem);
   const auto& impl = static_cast<const TargetImpl&>(target);
   absl::StatusOr<Descriptor> graph = GraphBuilder(problem).Build(impl.handle);
   if (!graph.ok()) return Named(graph.status(), problem);

@@ -15,6 +15,13 @@ __device__ inline void CopyAsync(uint32_t to, const bf16* from, bool inside) {
                : "r"(to), "l"(from), "r"(inside ? 16 : 0)
                : "memory");
 }
+// PTX ISA, "cp.async": likewise 8 bytes.
+__device__ inline void CopyPixel(uint32_t to, const bf16* from, bool inside) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;"
+               :
+               : "r"(to), "l"(from), "r"(inside ? 8 : 0)
+               : "memory");
+}
 // PTX ISA, "cp.async.commit_group", "cp.async.wait_group".
 __device__ inline void CommitCopies() {
   asm volatile("cp.async.commit_group;" ::: "memory");

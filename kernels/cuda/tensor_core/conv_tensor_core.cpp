@@ -16,6 +16,7 @@
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
+#include "kernels/cuda/tensor_core/conv_stem.h"
 
 namespace deeper::tensor_core {
 namespace {
@@ -25,9 +26,22 @@ using Pass = ConvolutionProblem::Pass;
 constexpr uintptr_t kAlignment = 16;
 constexpr int64_t kMaxKernel = 255;  // TMA stores corners as bytes
 
+conv::Stem StemOf(const ConvolutionProblem& p) {
+  return {static_cast<int>(p.n), static_cast<int>(p.h), static_cast<int>(p.w)};
+}
+
 // Returns the reason why the kernels do not support the problem; nullptr if they do.
 const char* Reason(const ConvolutionProblem& p) {
   if (p.dtype != DType::kBf16) return "for bf16 only";
+  if (p.pool_y) {
+    const bool activates = p.bias && !p.wide_bias && p.relu;
+    const bool fits = p.kernel == conv::kStemKernel && p.stride == 2 && p.pad == conv::kStemPad &&
+                      p.k == conv::kStemFilters && p.c == conv::kStoredChannels && p.PitchOfX() == p.c &&
+                      p.PitchOfY() == p.k && p.pass != Pass::kBackwardData &&
+                      (activates || p.pass == Pass::kBackwardWeights);
+    if (!fits) return "pooled outputs for 64 filters 7x7 of stride 2 only, dense and with ReLU";
+    return p.n * p.h * p.w > std::numeric_limits<int>::max() / 2 ? "too many pixels" : nullptr;
+  }
   if (p.pool_x && (p.kernel != 1 || p.pass == Pass::kBackwardData)) return "pooled inputs for 1x1 only";
   if (!p.pool_x && p.pass == Pass::kBackwardWeights) return "gradients of weights for pooled inputs only";
   if (p.stride != 1) return "for stride 1 only";
@@ -172,8 +186,76 @@ class PooledWeightGradient final : public KernelAlgorithm {
   const int tile_filters_;
 };
 
-enum class Work { kConvolution, kPooled, kPooledGradient };
+class StemConvolution final : public KernelAlgorithm {
+ public:
+  StemConvolution(std::string name, const ConvolutionProblem& problem)
+      : KernelAlgorithm(std::move(name), problem), stem_(StemOf(problem)) {}
+
+  // Whole pixels are read, also the channels that are not copied.
+  KernelWork ExpectedWork() const override {
+    const int64_t strips = stem_.strips(), steps = stem_.steps();
+    const int64_t rows = 2 * (steps - 1) + conv::kStemKernel;  // of the image
+    const int64_t stored = conv::kStoredChannels * int64_t{sizeof(bf16)};
+    KernelWork work =
+        WorkOf("ConvStemSm80", stem_.blocks() * int64_t{conv::kStemThreads}, static_cast<double>(steps));
+    work.waits = 0;  // rows are copied while others are multiplied
+    work.l2_bytes = stored * (strips * rows * conv::kRowPixels +
+                              stem_.blocks() * problem_.k * problem_.kernel * problem_.kernel);
+    work.macs = strips * steps * conv::kStripFragments * 16 * conv::kStemFilters * conv::kStemSlices *
+                conv::kSliceDepth;
+    return work;
+  }
+
+ private:
+  cudaError_t Launch(const PlanOperands& o, cudaStream_t stream) override {
+    return conv::LaunchStemSm80({stem_,
+                                 static_cast<const bf16*>(o.a),
+                                 static_cast<const bf16*>(o.b),
+                                 static_cast<const bf16*>(o.bias),
+                                 {static_cast<bf16*>(o.d), o.argmax}},
+                                stream);
+  }
+
+  const conv::Stem stem_;
+};
+
+class StemWeightGradient final : public KernelAlgorithm {
+ public:
+  StemWeightGradient(std::string name, const ConvolutionProblem& problem)
+      : KernelAlgorithm(std::move(name), problem), stem_(StemOf(problem)) {
+    workspace_bytes_ = sizeof(float) * static_cast<size_t>(conv::StemSplits(stem_)) * conv::kStemSums;
+  }
+
+  // The rows of windows are read twice.
+  KernelWork ExpectedWork() const override {
+    const int64_t bands = conv::BandCount(stem_), splits = conv::StemSplits(stem_);
+    KernelWork work = WorkOf("StemGradientSm80", splits * conv::kBandThreads, 2 * conv::BandsOfSplit(stem_));
+    work.waits = 0;  // a band is spread while another one is multiplied
+    work.l2_bytes =
+        bands * (conv::kNewRows * conv::kBandRowPixels * conv::kStoredChannels * int64_t{sizeof(bf16)} +
+                 2 * conv::kBandQuads * conv::kStemFilters * int64_t{sizeof(bf16) + 1});
+    work.macs = bands * 2 * conv::kBandPlaces * conv::kStemFilters * conv::kStemSlices * conv::kSliceDepth;
+    work.kernels = 2;  // AddStemSums
+    return work;
+  }
+
+ private:
+  cudaError_t Launch(const PlanOperands& o, cudaStream_t stream) override {
+    return conv::LaunchStemGradientSm80({stem_,
+                                         static_cast<const bf16*>(o.a),
+                                         {static_cast<const bf16*>(o.b), o.argmax},
+                                         static_cast<float*>(o.workspace),
+                                         static_cast<float*>(o.d),
+                                         o.sums},
+                                        stream);
+  }
+
+  const conv::Stem stem_;
+};
+
+enum class Work { kConvolution, kPooled, kPooledGradient, kStem, kStemGradient };
 Work WorkOf(const ConvolutionProblem& p) {
+  if (p.pool_y) return p.pass == Pass::kForward ? Work::kStem : Work::kStemGradient;
   if (!p.pool_x) return Work::kConvolution;
   return p.pass == Pass::kForward ? Work::kPooled : Work::kPooledGradient;
 }
@@ -183,12 +265,13 @@ struct Kernel {
   Work work;
   int first, last;           // compute capability
   int rows, columns;         // per tile
-  LaunchConvolution launch;  // nullptr for gradients
+  LaunchConvolution launch;  // of kConvolution and kPooled
   int across = 1;            // taps per step
 
   std::string ToString() const { return absl::StrCat("deeper ", name, " ", rows, "x", columns); }
 };
 constexpr int kNewest = 1000, kPixels = conv::kTilePixels, kChannels = conv::kTileChannels;
+constexpr int kStripPlaces = conv::kStripFragments * 16;
 constexpr Kernel kKernels[] = {
     {"sm80", Work::kConvolution, 80, kNewest, kPixels, 128, conv::LaunchSm80},
     {"sm80", Work::kConvolution, 80, kNewest, kPixels, 64, conv::LaunchSm80},
@@ -196,6 +279,8 @@ constexpr Kernel kKernels[] = {
     {"sm80 pooled", Work::kPooled, 80, kNewest, kPixels, 64, conv::LaunchPooledSm80},
     {"sm80 pooled gradient", Work::kPooledGradient, 80, kNewest, 128, kChannels, nullptr},
     {"sm80 pooled gradient", Work::kPooledGradient, 80, kNewest, 64, kChannels, nullptr},
+    {"sm80 stem", Work::kStem, 80, kNewest, kStripPlaces, conv::kStemFilters, nullptr},
+    {"sm80 stem gradient", Work::kStemGradient, 80, kNewest, conv::kStemFilters, conv::kRowDepth, nullptr},
 };
 
 template <int kAcross>
@@ -277,6 +362,9 @@ class KernelChoice final : public AlgorithmChoice {
     if (kernel.work == Work::kPooledGradient) {
       return std::make_unique<PooledWeightGradient>(kernel.ToString(), kernel.rows, problem_);
     }
+    if (kernel.work == Work::kStem) return std::make_unique<StemConvolution>(kernel.ToString(), problem_);
+    if (kernel.work == Work::kStemGradient)
+      return std::make_unique<StemWeightGradient>(kernel.ToString(), problem_);
     const std::string code = CodeOf(kernel, problem_.pass == Pass::kBackwardData);
     return std::make_unique<TensorCoreConvolution>(kernel.ToString(), code, kernel.launch, kernel.columns,
                                                    kernel.across, problem_);

@@ -1,5 +1,5 @@
-// Convolutions by custom tensor core kernels (conv_sm80.cu, conv_sm90.cu, conv_pool_gradient.cu), which
-// complement cuDNN's algorithms.
+// Convolutions by custom tensor core kernels (conv_sm80.cu, conv_sm90.cu, conv_pool_gradient.cu,
+// conv_stem.cu), which complement cuDNN's algorithms.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,8 @@ namespace deeper::tensor_core {
 // first. They always give the same bits and need operands aligned to 16 bytes. The sums of a masked dx are
 // those of its stored elements. They support bf16, forward and backward data, stride 1, odd filters with
 // "same" padding, and channels and pitches that are multiples of 8; with pool_x, forward and backward weights
-// of 1x1. Otherwise Unimplemented, with the reason. `excluded`: names that Algorithm::Serialize returns.
+// of 1x1; with pool_y, 64 filters 7x7 of stride 2. Otherwise Unimplemented, with the reason. `excluded`:
+// names that Algorithm::Serialize returns.
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability,
                                                         const ConvolutionProblem& problem,
                                                         const std::set<std::string>& excluded = {});

@@ -30,10 +30,16 @@ absl::StatusOr<OpShape> Infer(const Conv2dParams& p, const Shape& x) {
     shape.params.push_back({"conv.bias", vector, ParamRole::kBias, Init::kZero});
   }
   shape.macs = y.elements() * x.c * p.kernel * p.kernel;
+  if (p.max_pool) shape.y = {y.n, y.c, (y.h - 1) / 2 + 1, (y.w - 1) / 2 + 1};
   return shape;
 }
 
 absl::Status Check(const Conv2dParams& params, const OpSetup& s) {
+  constexpr int64_t kMostChannels = 4;
+  const bool pools = s.device.type() == DeviceType::kCuda && s.x.shape.c <= kMostChannels && !s.wants_dx() &&
+                     params.kernel > 1 && params.relu && !params.batch_norm;
+  if (params.max_pool && !pools)
+    return Unimplemented("conv2d ", s.options.name, ": not with a max pool in the same kernel");
   const Shape& y = s.shape.y;
   if (!params.batch_norm || !s.options.training || y.n * y.spatial() >= 2) return absl::OkStatus();
   return InvalidArgument("conv2d ", s.options.name,

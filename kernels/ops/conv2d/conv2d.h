@@ -34,6 +34,9 @@ struct Conv2dParams {
   NormParams norm = {};
   bool dy_is_masked =
       false;  // the consumer's dx is already 0 where y is 0 (PoolParams::mask_dx): skip the ReLU mask
+  // y is the 3x3 max pool, stride 2, pad 1, of act(...), which has a ReLU. In bf16 on CUDA, for a layer that
+  // reads images of at most 4 channels and has no batch norm; Unimplemented elsewhere.
+  bool max_pool = false;
 };
 
 // Parameters "conv.weight" [K,C,kernel,kernel] and "conv.bias" [K], or "bn.*".

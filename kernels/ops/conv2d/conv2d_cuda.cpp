@@ -1,6 +1,6 @@
 // Convolutions through cuDNN. A 1x1 convolution is a matrix product through cuBLASLt. The forward call
 // includes bias and ReLU. One custom pass applies the ReLU mask and sums the bias gradient before the two
-// backward calls.
+// backward calls. With Conv2dParams::max_pool there is one call each way (ConvolutionProblem::pool_y).
 #include <algorithm>
 #include <utility>
 
@@ -37,10 +37,12 @@ class CudaConv2d final : public Op {
   BatchNormArguments Norm(void* z) const;
 
   bool pointwise() const { return params_.kernel == 1 && params_.stride == 1 && params_.pad == 0; }
-  // With batch norm, its backward pass applies the ReLU mask.
-  bool masks_dy() const { return params_.relu && !params_.dy_is_masked && !params_.batch_norm; }
+  // With batch norm, its backward pass applies the ReLU mask. With the pool, the positions of its maxima do.
+  bool masks_dy() const {
+    return params_.relu && !params_.dy_is_masked && !params_.batch_norm && !params_.max_pool;
+  }
   // cuDNN writes weight gradients in the type of the activations.
-  bool widens() const { return !pointwise() && needs_.x.dtype != DType::kF32; }
+  bool widens() const { return !pointwise() && needs_.x.dtype != DType::kF32 && !params_.max_pool; }
   size_t narrow_gradient_bytes() const {
     return widens()
                ? Align(static_cast<size_t>(needs_.params[kWeight].stored_elements) * SizeOf(needs_.x.dtype))
@@ -73,10 +75,12 @@ absl::Status CudaConv2d::Prepare(const OpSetup& s) {
   for (const ParamSpec& spec : s.shape.params) needs_.params.push_back(MakeChannelsLastLayout(spec, x.block));
   needs_.backward_reads_x = training_;
   needs_.backward_reads_y = training_ && masks_dy();
-  needs_.takes_pooled_gradients = training_ && s.options.fuse;
+  needs_.takes_pooled_gradients = training_ && s.options.fuse && !params_.max_pool;
+  if (training_ && params_.max_pool)
+    needs_.saved_bytes = static_cast<size_t>(needs_.y.stored_elements());  // the argmax
 
   absl::Status status = PreparePlan(Pass::kForward, forward_);
-  if (training_) {
+  if (status.ok() && training_) {
     status.Update(PreparePlan(Pass::kBackwardWeights, backward_weights_));
     if (s.options.want_dx) status.Update(PreparePlan(Pass::kBackwardData, backward_data_));
     needs_.workspace_bytes = std::max(needs_.workspace_bytes, JoinWorkspaceBytes(needs_.y));
@@ -121,7 +125,8 @@ absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan)
                                                      .pad = params_.pad,
                                                      .x_pitch = pass == Pass::kBackwardData ? 0 : PitchOfX(),
                                                      .bias = fused,
-                                                     .relu = fused && params_.relu}));
+                                                     .relu = fused && params_.relu,
+                                                     .pool_y = params_.max_pool}));
   }
   const size_t gradient = pass == Pass::kBackwardWeights ? narrow_gradient_bytes() : 0;
   needs_.workspace_bytes = std::max(needs_.workspace_bytes, gradient + plan->workspace_bytes());
@@ -164,13 +169,23 @@ void CudaConv2d::Forward() {
                  .b = Param(kWeight),
                  .d = z,
                  .workspace = binding_.workspace,
-                 .bias = params_.batch_norm ? nullptr : Param(kBias)});
+                 .bias = params_.batch_norm ? nullptr : Param(kBias),
+                 .argmax = params_.max_pool ? static_cast<uint8_t*>(binding_.saved) : nullptr});
   if (!params_.batch_norm) return;
   BatchNormForwardCuda(device_, params_.norm, Norm(z), binding_.params[kMean], binding_.params[kVariance]);
 }
 
 void CudaConv2d::Backward() {
   void* const dy = dy_;
+  if (params_.max_pool) {
+    JoinGradientsCuda(device_, binding_.dy, nullptr, needs_.y, dy);  // nothing for one part
+    return backward_weights_->Run({.a = X(),
+                                   .b = dy,
+                                   .d = binding_.grads[kWeight],
+                                   .workspace = workspace(),
+                                   .sums = binding_.grads[kBias],
+                                   .argmax = static_cast<uint8_t*>(binding_.saved)});
+  }
   JoinGradientsCuda(device_, {.desc = needs_.y,
                               .parts = binding_.dy,
                               .pooled = binding_.pooled_dy,

@@ -136,6 +136,31 @@ TEST(CudaProblemTest, PooledInputs) {
   EXPECT_EQ(gradient.bytes, 84 * (16 + 32) * 2 + 32 * 16 * 4);
 }
 
+TEST(CudaProblemTest, PooledOutputs) {
+  ConvolutionProblem pooled = {.n = 2, .h = 23, .w = 18, .c = 8, .k = 64, .kernel = 7};
+  pooled.stride = 2;
+  pooled.pad = 3;
+  pooled.bias = pooled.relu = pooled.pool_y = true;  // 12 x 9 places, 6 x 5 windows
+  EXPECT_THAT(ToString(pooled), HasSubstr("stride 2, pad 3 + bias + relu + max pool"));
+  EXPECT_EQ(SizesOf(pooled).argmax, 2u * 6 * 5 * 64);
+  EXPECT_EQ(SizesOf(pooled).d, 2u * 6 * 5 * 64 * sizeof(bf16));
+  const Launch forward = LaunchOf(pooled);
+  EXPECT_STREQ(forward.name, "conv 7x7 forward + bias + relu + max pool");
+  EXPECT_EQ(forward.bytes, (2 * 23 * 18 * 8 + 64 * 49 * 8 + 64 + 2 * 6 * 5 * 64) * 2 + 2 * 6 * 5 * 64);
+  EXPECT_EQ(forward.macs, 2 * 12 * 9 * 64 * 49 * 4) << "the other channels are zeros";
+
+  pooled.bias = pooled.relu = false;
+  pooled.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  EXPECT_EQ(SizesOf(pooled).b, 2u * 6 * 5 * 64 * sizeof(bf16));
+  EXPECT_EQ(SizesOf(pooled).d, 64u * 49 * 8 * sizeof(float));
+  EXPECT_EQ(SizesOf(pooled).sums, 64 * sizeof(float));
+  EXPECT_EQ(SizesOf(pooled).argmax, 2u * 6 * 5 * 64);
+  const Launch gradient = LaunchOf(pooled);
+  EXPECT_STREQ(gradient.name, "conv 7x7 backward weights + max pool");
+  EXPECT_EQ(gradient.bytes, 2 * 23 * 18 * 8 * 2 + 2 * 6 * 5 * 64 * 3 + (64 * 49 * 8 + 64) * 4);
+  EXPECT_EQ(gradient.macs, forward.macs);
+}
+
 TEST(PlanningDeviceTest, IsWhatItsPropertiesSay) {
   const auto device = MakeDevice();
   EXPECT_THAT(device->Describe(), HasSubstr("NVIDIA H200, 132 SMs, compute capability 9.0, cuDNN "));

@@ -95,7 +95,8 @@ std::string Version() {
 
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int capability, const ConvolutionProblem& problem,
                                                         const std::set<std::string>& excluded) {
-  if (!problem.mask_dx && !problem.pool_x) return Named(Unimplemented("left to cuDNN"), problem);
+  if (!problem.mask_dx && !problem.pool_x && !problem.pool_y)
+    return Named(Unimplemented("left to cuDNN"), problem);
   ASSIGN_OR_RETURN(auto plan, testing::MakeHostPlan(problem));
   if (excluded.contains(NameOf(problem.dtype, capability))) return Named(Unimplemented("excluded"), problem);
   return std::make_unique<OwnChoice>(ToString(problem), std::move(plan), problem.dtype, capability);

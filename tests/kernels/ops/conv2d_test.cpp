@@ -100,6 +100,49 @@ TEST_P(Conv2dTest, Images) {
         {.op = first, .plain_x = true});
 }
 
+// In the same kernel, on CUDA.
+TEST_P(Conv2dTest, MaxPool) {
+  Device& device = TestDevice();
+  const Shape shape = {2, 3, 33, 30};
+  const TensorDesc images = device.Images(shape, GetParam());
+  const OpOptions options = {.name = "conv1", .want_dx = false, .fuse = true};
+  const Conv2dParams conv = {.out_channels = 64, .kernel = 7, .stride = 2, .pad = 3};
+  Conv2dParams pooled = conv;
+  pooled.max_pool = true;
+  if (device.type() == DeviceType::kCpu || GetParam() == DType::kF32) {
+    EXPECT_TRUE(absl::IsUnimplemented(MakeOp(pooled, images, options, device).status()));
+    return;
+  }
+  const Values x = RandomValues(shape.elements(), 1, GetParam());
+  for (const int parts : {1, 2}) {
+    OpDriver separate(conv, images, options, device), fused(pooled, images, options, device, parts);
+    OpDriver pool(PoolParams{.kernel = 3, .stride = 2, .pad = 1},
+                  device.FeatureMap(separate.shape().y, GetParam()), {}, device, parts);
+    std::vector<Values> params, dy;
+    for (const ParamSpec& spec : fused.shape().params)
+      params.push_back(RandomValues(spec.elements(), 10 + params.size(), DType::kBf16));
+    for (uint64_t part = 0; part < static_cast<uint64_t>(parts); ++part)
+      dy.push_back(RandomValues(fused.shape().y.elements(), 20 + part, GetParam()));
+    separate.SetParams(params);
+    fused.SetParams(params);
+    ExpectClose(fused.Forward(x), ToDoubles(pool.Forward(separate.Forward(x))), 1e-2, "y");
+    EXPECT_TRUE(fused.Backward(dy).empty());
+    separate.Backward({pool.Backward(dy)});
+    ExpectClose(fused.Grad(0), ToDoubles(separate.Grad(0)), 1e-2, "weight gradient");
+    ExpectClose(fused.Grad(1), ToDoubles(separate.Grad(1)), 1e-2, "bias gradient");
+  }
+  OpOptions inference = options;
+  inference.training = false;
+  EXPECT_EQ(MakeOp(pooled, images, inference, device).value()->needs().saved_bytes, 0u);
+  for (const auto& spoil : std::vector<std::function<void(Conv2dParams&)>>{
+           [](Conv2dParams& p) { p.relu = false; }, [](Conv2dParams& p) { p.batch_norm = true; },
+           [](Conv2dParams& p) { p.kernel = 1; }}) {
+    Conv2dParams other = pooled;
+    spoil(other);
+    EXPECT_TRUE(absl::IsUnimplemented(MakeOp(other, images, options, device).status()));
+  }
+}
+
 TEST_P(Conv2dTest, BatchNorm) {
   Check({.out_channels = 32, .kernel = 3, .pad = 1, .batch_norm = true}, {3, 16, 5, 5}, GetParam(),
         {.dy_parts = 2});

@@ -26,12 +26,14 @@ ARCHITECTURES = ("sm_80", "sm_90")
 TENSOR_CORE = {
     "ConvSm80": (6, ARCHITECTURES, "HMMA.16816.F32.BF16"),
     "PooledGradientSm80": (2, ARCHITECTURES, "HMMA.16816.F32.BF16"),
+    "ConvStemSm80": (1, ARCHITECTURES, "HMMA.16816.F32.BF16"),
+    "StemGradientSm80": (1, ARCHITECTURES, "HMMA.16816.F32.BF16"),
     "ConvSm90": (30, ("sm_90",), "HGMMA.64x"),
 }
 # On sm_90, for 8 channels of bf16. Kernel: most instructions of a pixel (JoinQuads: of four pixels), fewest loads at once.
 SPREAD = "Join<bf16, 8, {}, MaxPool3x3Gradient<bf16, 8, {}>>"
 BUDGETS = {
-    "MaxPool3x3": (200, 9),
+    "MaxPool3x3": (220, 9),
     SPREAD.format(0, 1): (380, 18),
     SPREAD.format(1, 1): (380, 18),
     SPREAD.format(2, 1): (405, 18),
@@ -49,8 +51,11 @@ CHAINS = {"AddRows": 32, "AveragePoolGradient<bf16, 8>": 4, "MergeAll<Sum, Store
 STEP_BUDGET = (50, 16)  # of a step of ConvSm90, and more for each wgmma
 MASK_WAITS = 4  # of the masks of a tile of ConvSm90, all of which are loaded together
 CHUNK_BUDGET = 150  # maxima of 8 channels, while a tile of the pooled convolution is copied
+# Of a row of 112 places: by 32 filters of ConvStemSm80, and by 64 filters and a row of the filter of StemGradientSm80. Most instructions,
+# products.
+STEM_BUDGETS = {"ConvStemSm80": (1900, 392), "StemGradientSm80": (800, 112)}
 POOLED = ["ConvSm80<2, 64>", "ConvSm80<2, 128>"]
-HOT = [*BUDGETS, *POOLED, "PooledGradientSm80<64>", "PooledGradientSm80<128>"]
+HOT = [*BUDGETS, *POOLED, "PooledGradientSm80<64>", "PooledGradientSm80<128>", "ConvStemSm80", "StemGradientSm80"]
 # Instructions that may read or write memory of the GPU.
 MEMORY = {"LD", "LDG", "LDGSTS", "ST", "STG", "ATOM", "ATOMG", "RED", "REDG", "CCTL", "SULD", "SUST", "TEX", "TLD", "UBLKCP", "UBLKRED",
           "UBLKPF", "UTMALDG", "UTMASTG", "UTMAREDG", "UTMAPF", "CALL"}
@@ -61,7 +66,7 @@ kernels = {}  # by architecture
 
 
 def names_in(arch, name):
-    return [kernel for kernel in kernels[arch] if kernel.startswith(name + "<")]
+    return [kernel for kernel in kernels[arch] if kernel == name or kernel.startswith(name + "<")]
 
 
 def row_of(name, kernel):
@@ -249,6 +254,14 @@ class Instructions(unittest.TestCase):
                 self.assertLessEqual(len(path), STEP_BUDGET[0] + STEP_BUDGET[1] * products)
                 if "true" in name:
                     self.assertLessEqual(code.cost()[0].waits, MASK_WAITS)
+
+    def test_budgets_of_the_stem(self):
+        for name, (most, products) in STEM_BUDGETS.items():
+            code = kernels["sm_90"][name].code
+            main = code.main_loop()
+            path = code.longest_path(main, code.loops[main])
+            self.assertEqual(sum(i.name.startswith("HMMA") for i in path), products, name)
+            self.assertLessEqual(len(path), most, name)
 
     def test_budget_of_pooled_chunks(self):
         for name in POOLED:

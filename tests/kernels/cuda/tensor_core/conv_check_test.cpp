@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <random>
@@ -11,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/base/max_window.h"
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "tests/kernels/test_device.h"
 
@@ -200,6 +202,56 @@ TEST(ConvolutionCheckTest, PooledInputs) {
                  (*HostDevice().Plan(plain))->Run(narrow);
                  for (size_t i = 0; i < dw.size(); ++i) static_cast<float*>(o.d)[i] = ToFloat(dw[i]);
                }).empty());
+}
+
+ConvolutionProblem PooledOutput(ConvolutionProblem::Pass pass) {
+  ConvolutionProblem problem = {
+      .pass = pass, .n = 2, .h = 21, .w = 18, .c = 8, .k = 16, .kernel = 7, .stride = 2, .pad = 3};
+  problem.pool_y = true;
+  problem.bias = problem.relu = pass == ConvolutionProblem::Pass::kForward;
+  return problem;
+}
+
+TEST(ConvolutionCheckTest, GradientsOfPooledOutputs) {
+  const ConvolutionProblem problem = PooledOutput(ConvolutionProblem::Pass::kBackwardWeights);
+  EXPECT_EQ(Verdict(problem, nullptr), absl::OkStatus());
+  const auto message = [&](const Spoil& spoil) {
+    const absl::Status status = Verdict(problem, spoil);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(message([](const PlanOperands& o) { static_cast<float*>(o.d)[5 * 392 + 3] += 2; }),
+              HasSubstr("at filter 5, channel 3: "));
+  EXPECT_THAT(message([](const PlanOperands& o) { static_cast<float*>(o.d)[5 * 392 + 4] = 2; }),
+              HasSubstr("at filter 5, channel 4: 2, and the library has 0"));
+  EXPECT_THAT(message([](const PlanOperands& o) { o.sums[7] += 0.1f; }), HasSubstr("the sum of channel 7"));
+  EXPECT_THAT(message([](const PlanOperands& o) { o.argmax[39] = 77; }), HasSubstr("the maximum of pixel 2"));
+}
+
+TEST(ConvolutionCheckTest, PooledOutputs) {
+  const ConvolutionProblem problem = PooledOutput(ConvolutionProblem::Pass::kForward);
+  EXPECT_EQ(Verdict(problem, nullptr), absl::OkStatus());
+  const size_t count = SizesOf(problem).argmax;
+  ASSERT_EQ(count, 2u * 6 * 5 * 16);
+  const auto message = [&](const Spoil& spoil) {
+    const absl::Status status = Verdict(problem, spoil);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(message([](const PlanOperands& o) { static_cast<bf16*>(o.d)[20 * 16 + 2] = ToBf16(100); }),
+              HasSubstr("at pixel 20, channel 2: 100"));
+  // The centre of every window; one that is above the image; none; not written.
+  for (const int place : {4, 0, int{kNoMaximum}, 0xFF}) {
+    EXPECT_THAT(message([&](const PlanOperands& o) { std::fill_n(o.argmax, count, place); }),
+                HasSubstr("the maximum of pixel "));
+  }
+  EXPECT_THAT(message([&](const PlanOperands& o) {  // of a masked maximum
+                const auto* const y = static_cast<const bf16*>(o.d);
+                for (size_t i = 0; i < count; ++i) {
+                  if (!(ToFloat(y[i]) > 0)) o.argmax[i] = 4;
+                }
+              }),
+              HasSubstr(": not at 4"));
 }
 
 TEST(ConvolutionCheckTest, RoundingIsNoDifference) {

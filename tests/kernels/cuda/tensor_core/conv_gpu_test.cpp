@@ -2,6 +2,7 @@
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -121,6 +122,19 @@ TEST(ConvolutionOnGpuTest, PixelsBeyondTheLastTile) {
 
 TEST(ConvolutionOnGpuTest, AtTheBatchOfABenchmark) {
   for (const Pass pass : {Pass::kForward, Pass::kBackwardData}) Check(Problem(pass, 256, {28, 96, 128, 3}));
+}
+
+TEST(ConvolutionOnGpuTest, StemWithMaxPool) {
+  for (const auto& [n, h, w] : {std::array{3, 224, 224}, {1, 225, 197}, {5, 33, 33}, {2, 19, 450}}) {
+    for (const Pass pass : {Pass::kForward, Pass::kBackwardWeights}) {
+      ConvolutionProblem problem = {.pass = pass, .n = n, .h = h, .w = w, .c = 8, .k = 64, .kernel = 7};
+      problem.stride = 2;
+      problem.pad = 3;
+      problem.pool_y = true;
+      problem.bias = problem.relu = pass == Pass::kForward;
+      Check(problem);
+    }
+  }
 }
 
 TEST(ConvolutionOnGpuTest, PoolBranchesOfGoogLeNet) {

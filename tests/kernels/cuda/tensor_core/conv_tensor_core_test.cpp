@@ -84,6 +84,62 @@ TEST(TensorCoreChoiceTest, PooledInputsHaveKernelsOfTheirOwn) {
               ElementsAre("deeper sm80 pooled gradient 128x64", "deeper sm80 pooled gradient 64x64"));
 }
 
+ConvolutionProblem StemProblem() {
+  ConvolutionProblem problem = Problem(Pass::kForward, 3, 225, 33, 8, 64, 7);
+  problem.stride = 2;
+  problem.bias = problem.relu = problem.pool_y = true;
+  return problem;
+}
+
+TEST(TensorCoreChoiceTest, PooledOutputsHaveAKernelOfTheirOwn) {
+  for (const int compute_capability : {80, 86, 90, 120}) {
+    const auto choice = tensor_core::Choose(compute_capability, StemProblem());
+    ASSERT_TRUE(choice.ok()) << choice.status();
+    EXPECT_THAT(NamesOf(**choice), ::testing::ElementsAre("deeper sm80 stem 112x64"));
+    EXPECT_TRUE((*choice)->Load("deeper sm80 stem 112x64").ok());
+    const auto algorithm = (*choice)->Build(0);
+    EXPECT_TRUE((*algorithm)->needs_check());
+    EXPECT_EQ((*algorithm)->workspace_bytes(), 0u);
+    // 57 rows of windows are five strips of 12 rows, and 25 rows of the convolution each.
+    EXPECT_EQ((*algorithm)->ExpectedWork().macs, int64_t{3} * 5 * 25 * 112 * 64 * 224);
+  }
+}
+
+TEST(TensorCoreChoiceTest, GradientsOfPooledOutputsHaveAKernelOfTheirOwn) {
+  ConvolutionProblem problem = StemProblem();
+  problem.pass = Pass::kBackwardWeights;
+  problem.bias = problem.relu = false;
+  const auto choice = tensor_core::Choose(80, problem);
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_THAT(NamesOf(**choice), ::testing::ElementsAre("deeper sm80 stem gradient 64x32"));
+  const auto algorithm = (*choice)->Build(0);
+  // 3 images of 57 bands are 171 blocks.
+  EXPECT_EQ((*algorithm)->workspace_bytes(), 171u * (64 * 49 * 4 + 64) * sizeof(float));
+  EXPECT_EQ((*algorithm)->ExpectedWork().macs, int64_t{171} * 224 * 64 * 224);
+}
+
+TEST(TensorCoreChoiceTest, PooledOutputsOfOtherLayersAreNotSupported) {
+  const auto refuses = [](const auto& change) {
+    ConvolutionProblem problem = StemProblem();
+    change(problem);
+    const absl::Status status = tensor_core::Choose(90, problem).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << ToString(problem);
+  };
+  refuses([](ConvolutionProblem& p) { p.dtype = DType::kF32; });
+  refuses([](ConvolutionProblem& p) { p.k = 96; });
+  refuses([](ConvolutionProblem& p) { p.c = 16; });
+  refuses([](ConvolutionProblem& p) { p.kernel = 5; });
+  refuses([](ConvolutionProblem& p) { p.stride = 1; });
+  refuses([](ConvolutionProblem& p) { p.pad = 2; });
+  refuses([](ConvolutionProblem& p) { p.x_pitch = 16; });
+  refuses([](ConvolutionProblem& p) { p.y_pitch = 128; });
+  refuses([](ConvolutionProblem& p) { p.bias = false; });
+  refuses([](ConvolutionProblem& p) { p.wide_bias = true; });
+  refuses([](ConvolutionProblem& p) { p.relu = false; });
+  refuses([](ConvolutionProblem& p) { p.pass = Pass::kBackwardData; });
+  refuses([](ConvolutionProblem& p) { p.n = int64_t{1} << 20; });
+}
+
 TEST(TensorCoreChoiceTest, AKernelIsLoadedFromItsText) {
   ConvolutionProblem problem = Problem(Pass::kBackwardData, 3, 28, 28, 96, 128, 3);
   problem.mask_dx = true;

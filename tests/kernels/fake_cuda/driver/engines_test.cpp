@@ -40,7 +40,7 @@ class NotingDevice final : public CudaDevice {
   bool Begin(const Launch&) override { return false; }
   void End() override {}
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
-    if (!problem.mask_dx && !problem.pool_x) problems.insert({ToString(problem), problem});
+    if (!problem.mask_dx && !problem.pool_x && !problem.pool_y) problems.insert({ToString(problem), problem});
     return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, 0);
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {

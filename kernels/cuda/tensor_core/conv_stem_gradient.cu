@@ -1,0 +1,178 @@
+// The gradients of the weights and of the bias of the first convolution, by mma.sync, for compute capability
+// 8.0 and later. Memory layout and order of work: conv_stem_gradient_tiling.h.
+//
+// While a band is multiplied, its block has already spread the next one, and cp.async copies its rows of the
+// image.
+#include <cstdint>
+
+#include "kernels/cuda/base/kernel_launch.h"
+#include "kernels/cuda/tensor_core/conv_mma.h"
+#include "kernels/cuda/tensor_core/conv_stem.h"
+#include "kernels/cuda/tensor_core/conv_stem_gradient_tiling.h"
+
+namespace deeper::conv {
+namespace {
+
+constexpr int kBlocksOnSm = 2;
+constexpr int kFragments = kStemFilters / 16, kBlocks = kRowDepth / 8;
+
+using Sums = float[kFragments][kBlocks][4];
+
+// acc += dz^T patches, for a row of the filter and the places of a row of a band. `dz`, `pixels`: of these.
+__device__ inline void MultiplyRow(uint32_t dz, uint32_t pixels, Sums& acc) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  uint32_t from[kFragments];
+#pragma unroll
+  for (int fragment = 0; fragment < kFragments; ++fragment)
+    from[fragment] = dz + GradientMatrixOffset(fragment * 16, 0, lane);
+  pixels += PatchMatrixOffset(0, 0, lane);
+#pragma unroll
+  for (int slice = 0; slice < kBandPlaces / kSliceDepth; ++slice) {
+    uint32_t b[kBlocks / 2][4];
+#pragma unroll
+    for (int pair = 0; pair < kBlocks / 2; ++pair)
+      LoadMatrices<true>(pixels + (slice * kSliceDepth + pair * 2) * 16, b[pair]);
+#pragma unroll
+    for (int fragment = 0; fragment < kFragments; ++fragment) {
+      uint32_t a[4];
+      LoadMatrices<true>(from[fragment] + slice * kSliceDepth * kRowBytes, a);
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block)
+        Multiply(acc[fragment][block], a, b[block / 2][block % 2 * 2], b[block / 2][block % 2 * 2 + 1]);
+    }
+  }
+}
+
+// Spreads dy to a thread's quad of a band, and adds it to the thread's sums.
+__device__ inline void SpreadQuad(const Stem& g, const Band& band, int quad, int filter,
+                                  const StemGradient& in, unsigned char* dz, float* sums) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const QuadWindows windows = WindowsOf(g, band, quad, filter, in);
+  float own[kChunk] = {};
+#pragma unroll
+  for (int place = 0; place < 4; ++place) {
+    const Octet gradient = GradientOfPlace(windows, place);
+    *reinterpret_cast<Octet*>(dz + QuadOffset(quad, place, filter)) = gradient;
+#pragma unroll
+    for (int j = 0; j < kChunk; ++j) {
+      const uint32_t pair = gradient.pairs[j / 2];
+      own[j] += j % 2 == 0 ? LowOf(pair) : HighOf(pair);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kChunk; ++j) sums[ThreadSumIndex(thread, j)] += own[j];
+}
+
+__global__ void __launch_bounds__(kBandThreads, kBlocksOnSm)
+    StemGradientSm80(const Stem g, const bf16* x, const StemGradient in, float* partial) {
+  AwaitPreviousKernel();
+  extern __shared__ __align__(kSwizzleBytes) unsigned char shared[];
+  const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const uint32_t ring = base + 2 * kBandBytes;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const int filter = ChunkOfThread(thread);
+  const int split = static_cast<int>(blockIdx.x), first = split * BandsOfSplit(g);
+  const int end = min(first + BandsOfSplit(g), BandCount(g));
+  float* const sums = reinterpret_cast<float*>(shared + kBandSumOffset);  // ThreadSumIndex
+  for (int j = 0; j < kChunk; ++j) sums[ThreadSumIndex(thread, j)] = 0;
+
+  // While a row of a band is multiplied, half of the next band is spread.
+  Band band = BandOf(g, first);
+  BandRows rows;
+  int copied = 0;
+  Sums acc = {};
+  for (int half = 2 * first; half < 2 * (end + 1); ++half) {
+    const int index = half / 2, part = half % 2;
+    if (part == 0) {
+      rows.Advance(copied);
+      WaitForCopies<0>();  // for the band before, by this thread only
+      __syncthreads();     // of all threads; all are also done with the one before that
+      copied = 0;
+      if (index > first) AdvanceBand(g, band);
+      if (index < end) {
+        copied = BandRows::CopiedFor(band, index == first);
+        for (int i = warp; i < copied; i += kStemKernel) {
+          const uint32_t to = ring + RingSlot(rows.Target() + i) * kBandRowBytes;
+          CopyBandRow(g, band, kBandRows - copied + i, lane, [&](int offset, int64_t from, bool inside) {
+            CopyPixel(to + offset, inside ? x + from : x, inside);
+          });
+        }
+        CommitCopies();
+      }
+    }
+    if (index < end) {
+      SpreadQuad(g, band, QuadOfThread(thread, part), filter, in, shared + index % 2 * kBandBytes, sums);
+    }
+    if (index > first) {
+      MultiplyRow(base + (index - 1) % 2 * kBandBytes + part * kBandPlaces * kRowBytes,
+                  ring + RingSlot(rows.first + 2 * part + warp) * kBandRowBytes, acc);
+    }
+  }
+
+  float* const to = partial + int64_t{split} * kStemSums;
+#pragma unroll
+  for (int fragment = 0; fragment < kFragments; ++fragment) {
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {
+        const int index =
+            StemSumIndex(fragment * 16 + FragmentRow(lane, i), warp, block * 8 + FragmentColumn(lane, i));
+        const float* const values = acc[fragment][block] + i;
+        if (index >= 0) *reinterpret_cast<float2*>(to + index) = {values[0], values[1]};
+      }
+    }
+  }
+  // Threads with the same filters, in their order.
+  __syncthreads();
+  if (thread >= kStemFilters) return;
+  float sum = 0;
+  for (int other = FirstThreadOf(thread); other < kBandThreads; other += kThreadsOfQuad)
+    sum += sums[ThreadSumIndex(other, thread)];
+  to[kStemWeights + thread] = sum;
+}
+
+constexpr int kBlockColumns = 32, kThreadsOfColumn = 32;
+
+// Adds the sums of all splits: thread j those of the splits j, j + 32, ..., and a tree adds the threads.
+__global__ void __launch_bounds__(kBlockColumns* kThreadsOfColumn)
+    AddStemSums(const float* partial, int splits, float* dw, float* db) {
+  AwaitPreviousKernel();
+  __shared__ float own[kThreadsOfColumn][kBlockColumns];
+  const int column = static_cast<int>(blockIdx.x * kBlockColumns + threadIdx.x);
+  const int first = static_cast<int>(threadIdx.y);
+  float sum = 0;
+  if (column < kStemSums) {
+    for (int split = first; split < splits; split += kThreadsOfColumn)
+      sum += partial[int64_t{split} * kStemSums + column];
+  }
+  own[first][threadIdx.x] = sum;
+  for (int half = kThreadsOfColumn / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (first < half) own[first][threadIdx.x] += own[first + half][threadIdx.x];
+  }
+  if (first != 0 || column >= kStemSums) return;
+  if (column >= kStemWeights) {
+    db[column - kStemWeights] = own[0][threadIdx.x];
+    return;
+  }
+  const int index = StoredWeight(column);
+  dw[index] = own[0][threadIdx.x];
+  dw[index + kStemChannels] = 0;
+}
+
+}  // namespace
+
+cudaError_t LaunchStemGradientSm80(const StemGradientArguments& a, cudaStream_t stream) {
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(StemGradientSm80, cudaFuncAttributeMaxDynamicSharedMemorySize, kBandSharedBytes);
+  if (allowed != cudaSuccess) return allowed;
+  const int splits = StemSplits(a.stem);
+  const cudaError_t error = LaunchKernel(StemGradientSm80, splits, kBandThreads, kBandSharedBytes, stream,
+                                         a.stem, a.x, a.in, a.partial);
+  if (error != cudaSuccess) return error;
+  return LaunchKernel(AddStemSums, CeilDiv(kStemSums, kBlockColumns), dim3(kBlockColumns, kThreadsOfColumn),
+                      0, stream, a.partial, splits, a.dw, a.db);
+}
+
+}  // namespace deeper::conv

@@ -1,0 +1,314 @@
+// The gradients of the first convolution's weights and bias. Tests their index math alone and in emulated
+// blocks of the kernel.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <set>
+#include <tuple>
+#include <vector>
+
+#include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/tensor_core/conv_stem_gradient_tiling.h"
+#include "tests/kernels/cuda/tensor_core/mma_emulation.h"
+#include "tests/kernels/test_device.h"
+
+namespace deeper::conv {
+namespace {
+
+using ::testing::Each;
+
+ConvolutionProblem Problem(int64_t n, int64_t h, int64_t w) {
+  ConvolutionProblem p = {.n = n, .h = h, .w = w, .c = kStoredChannels, .k = kStemFilters};
+  p.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  p.kernel = kStemKernel;
+  p.stride = 2;
+  p.pad = kStemPad;
+  p.pool_y = true;
+  return p;
+}
+
+constexpr Stem kStems[] = {{1, 224, 224}, {3, 224, 224}, {256, 224, 224}, {3, 225, 197},
+                           {2, 33, 33},   {1, 1, 1},     {1, 7, 460},     {2, 460, 8}};
+
+TEST(StemGradientTest, BandsCoverEveryWindowOnce) {
+  for (const Stem& g : kStems) {
+    std::vector<int> seen(static_cast<size_t>(g.images) * g.window_rows() * g.window_columns());
+    ASSERT_LE(StemSplits(g), kMostStemSplits);
+    for (int split = 0; split < StemSplits(g); ++split) {
+      const int first = split * BandsOfSplit(g), end = std::min(first + BandsOfSplit(g), BandCount(g));
+      ASSERT_LT(first, end);
+      Band next = BandOf(g, first);
+      for (int index = first; index < end; ++index, AdvanceBand(g, next)) {
+        const Band band = BandOf(g, index);
+        ASSERT_EQ(std::tuple(next.image, next.row, next.column),
+                  std::tuple(band.image, band.row, band.column));
+        ASSERT_LT(band.image, g.images);
+        for (int column = band.column; column < std::min(band.column + kBandQuads, g.window_columns());
+             ++column) {
+          const int64_t line = int64_t{band.image} * g.window_rows() + band.row;
+          ++seen.at(static_cast<size_t>(line * g.window_columns() + column));
+        }
+      }
+    }
+    ASSERT_THAT(seen, Each(1)) << g.height << " x " << g.width;
+  }
+}
+
+// Two blocks for each of 132 SMs, nearly.
+TEST(StemGradientTest, SplitsOfGoogLeNet) {
+  EXPECT_EQ(StemSplits({256, 224, 224}), 261);
+}
+
+TEST(StemGradientTest, NoBankConflicts) {
+  const auto check = [](const auto& offset) {
+    for (int first = 0; first < kLanes; first += 8) {
+      std::set<int> groups;
+      for (int lane = first; lane < first + 8; ++lane) {
+        ASSERT_EQ(offset(lane) % 16, 0);
+        groups.insert(offset(lane) / 16 % 8);
+      }
+      ASSERT_EQ(groups.size(), 8u);
+    }
+  };
+  for (int slice = 0; slice < 2 * kBandPlaces / kSliceDepth; ++slice) {
+    for (int filter = 0; filter < kStemFilters; filter += 16)
+      check([&](int lane) { return GradientMatrixOffset(filter, slice, lane); });
+    check([&](int lane) { return PatchMatrixOffset(16, slice % 7 * kSliceDepth, lane); });
+  }
+  for (int place = 0; place < 4; ++place) {  // stores by a warp
+    check([&](int lane) { return QuadOffset(QuadOfThread(lane, 0), place, ChunkOfThread(lane)); });
+  }
+}
+
+TEST(StemGradientTest, ThreadsSpreadEveryPlaceOnce) {
+  std::vector<int> written(kBandBytes / 16);
+  for (int thread = 0; thread < kBandThreads; ++thread) {
+    for (int i = 0; i < kThreadQuads; ++i) {
+      for (int place = 0; place < 4; ++place)
+        ++written.at(static_cast<size_t>(QuadOffset(QuadOfThread(thread, i), place, ChunkOfThread(thread))) /
+                     16);
+      ASSERT_EQ(ChunkOfThread(thread), (thread + i * kBandThreads) % 8 * kChunk);
+    }
+  }
+  EXPECT_THAT(written, Each(1));
+}
+
+// ---- Emulation ----------------------------------------------------------------------------------------
+
+struct Operands {
+  std::vector<bf16> x, dy;
+  std::vector<uint8_t> positions;
+};
+
+// acc: [warp]; bias: ThreadSumIndex.
+void StoreSums(const std::vector<Accumulators>& acc, const std::vector<float>& bias, int split,
+               std::vector<float>& partial) {
+  const size_t sums = static_cast<size_t>(split) * kStemSums;
+  for (int warp = 0; warp < kStemKernel; ++warp) {
+    for (int fragment = 0; fragment < kStemFilters / 16; ++fragment) {
+      for (int block = 0; block < kRowDepth / 8; ++block) {
+        for (int lane = 0; lane < kLanes; ++lane) {
+          for (int i = 0; i < 4; ++i) {
+            const int at =
+                StemSumIndex(fragment * 16 + FragmentRow(lane, i), warp, block * 8 + FragmentColumn(lane, i));
+            if (at < 0) continue;
+            float& sum = partial.at(sums + static_cast<size_t>(at));
+            ASSERT_TRUE(std::isnan(sum)) << "written twice";
+            sum = acc[warp][fragment][block][lane][i];
+          }
+        }
+      }
+    }
+  }
+  for (int filter = 0; filter < kStemFilters; ++filter) {
+    float sum = 0;
+    for (int thread = FirstThreadOf(filter); thread < kBandThreads; thread += kThreadsOfQuad)
+      sum += bias[static_cast<size_t>(ThreadSumIndex(thread, filter))];
+    partial.at(sums + kStemWeights + static_cast<size_t>(filter)) = sum;
+  }
+}
+
+// Equivalent of StemGradientSm80. `late`: copies land when the next band begins.
+void Block(const Stem& g, int split, const Operands& operands, bool late, std::vector<float>& partial) {
+  Shared shared(kBandSharedBytes, 0xFF);  // NaN
+  constexpr int kRing = 2 * kBandBytes;
+  const int first = split * BandsOfSplit(g), end = std::min(first + BandsOfSplit(g), BandCount(g));
+  struct Copy {
+    int to;
+    std::array<bf16, kStemChannels> values;
+  };
+  std::vector<Copy> copies;
+  const auto land = [&] {
+    for (const Copy& copy : copies)
+      std::memcpy(&shared.at(static_cast<size_t>(copy.to)), copy.values.data(), kPixelCopy);
+    copies.clear();
+  };
+  std::vector<float> bias(static_cast<size_t>(kBandThreads) * kChunk);
+  const auto copy_rows = [&](const Band& band, int count, int slot) {
+    for (int i = 0; i < count; ++i) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        CopyBandRow(g, band, kBandRows - count + i, lane, [&](int offset, int64_t from, bool inside) {
+          Copy copy = {kRing + RingSlot(slot + i) * kBandRowBytes + offset, {}};
+          for (size_t j = 0; inside && j < copy.values.size(); ++j)
+            copy.values[j] = operands.x.at(static_cast<size_t>(from) + j);
+          copies.push_back(copy);
+        });
+      }
+    }
+    if (!late) land();
+  };
+  const auto spread = [&](const Band& band, int part, int dz) {
+    for (int thread = 0; thread < kBandThreads; ++thread) {
+      const int quad = QuadOfThread(thread, part), filter = ChunkOfThread(thread);
+      const QuadWindows windows =
+          WindowsOf(g, band, quad, filter, {operands.dy.data(), operands.positions.data()});
+      std::array<float, kChunk> own = {};
+      for (int place = 0; place < 4; ++place) {
+        const Octet gradient = GradientOfPlace(windows, place);
+        std::memcpy(&shared.at(static_cast<size_t>(int64_t{dz} + QuadOffset(quad, place, filter))), &gradient,
+                    sizeof gradient);
+        for (size_t j = 0; j < kChunk; ++j)
+          own[j] += j % 2 == 0 ? LowOf(gradient.pairs[j / 2]) : HighOf(gradient.pairs[j / 2]);
+      }
+      for (int j = 0; j < kChunk; ++j)
+        bias.at(static_cast<size_t>(ThreadSumIndex(thread, j))) += own[static_cast<size_t>(j)];
+    }
+  };
+
+  Band band = BandOf(g, first);
+  BandRows rows;
+  int copied = 0;
+  std::vector<Accumulators> acc(kStemKernel, MakeAccumulators(kStemFilters / 16, kRowDepth / 8));
+  for (int half = 2 * first; half < 2 * (end + 1); ++half) {
+    const int index = half / 2, part = half % 2;
+    if (part == 0) {
+      rows.Advance(copied);
+      land();
+      copied = index < end ? BandRows::CopiedFor(BandOf(g, index), index == first) : 0;
+      if (index > first) AdvanceBand(g, band);
+      if (index < end) copy_rows(band, copied, rows.Target());
+    }
+    if (index < end) spread(band, part, index % 2 * kBandBytes);
+    for (int warp = 0; index > first && warp < kStemKernel; ++warp) {
+      const int dz = (index - 1) % 2 * kBandBytes + part * kBandPlaces * kRowBytes;
+      const int from = kRing + RingSlot(rows.first + 2 * part + warp) * kBandRowBytes;
+      const auto load = [&shared](const auto& offset) {
+        std::array<uint32_t, kLanes> at;
+        for (int lane = 0; lane < kLanes; ++lane) at[lane] = kBase + static_cast<uint32_t>(offset(lane));
+        return LoadMatrices(shared, true, at);
+      };
+      for (int slice = 0; slice < kBandPlaces / kSliceDepth; ++slice) {
+        for (int column = 0; column < kRowDepth; column += 16) {
+          const Matrices b =
+              load([&](int lane) { return from + PatchMatrixOffset(column, slice * kSliceDepth, lane); });
+          for (int fragment = 0; fragment < kStemFilters / 16; ++fragment) {
+            const Matrices a =
+                load([&](int lane) { return dz + GradientMatrixOffset(fragment * 16, slice, lane); });
+            Multiply(acc[warp][fragment][column / 8], a, b, 0);
+            Multiply(acc[warp][fragment][column / 8 + 1], a, b, 2);
+          }
+        }
+      }
+    }
+  }
+
+  StoreSums(acc, bias, split, partial);
+}
+
+struct Gradients {
+  std::vector<float> weights, bias;
+};
+
+Gradients Emulated(const ConvolutionProblem& problem, const Operands& operands, bool late) {
+  const Stem g = {static_cast<int>(problem.n), static_cast<int>(problem.h), static_cast<int>(problem.w)};
+  std::vector<float> partial(static_cast<size_t>(StemSplits(g)) * kStemSums, NAN);
+  for (int split = 0; split < StemSplits(g); ++split) Block(g, split, operands, late, partial);
+  Gradients gradients = {std::vector<float>(SizesOf(problem).d / sizeof(float)),
+                         std::vector<float>(kStemFilters)};
+  for (size_t i = 0; i < partial.size(); ++i) {
+    const int at = static_cast<int>(i % kStemSums);
+    float& sum = at < kStemWeights ? gradients.weights.at(static_cast<size_t>(StoredWeight(at)))
+                                   : gradients.bias.at(static_cast<size_t>(at - kStemWeights));
+    sum += partial[i];
+  }
+  return gradients;
+}
+
+Gradients Expected(const ConvolutionProblem& problem, Operands& operands) {
+  Gradients gradients = {std::vector<float>(SizesOf(problem).d / sizeof(float)),
+                         std::vector<float>(kStemFilters)};
+  const auto device = testing::MakeHostCudaDevice();
+  const auto plan = AsCuda(*device).Plan(problem);
+  EXPECT_TRUE(plan.ok()) << plan.status();
+  (*plan)->Run({.a = operands.x.data(),
+                .b = operands.dy.data(),
+                .d = gradients.weights.data(),
+                .sums = gradients.bias.data(),
+                .argmax = operands.positions.data()});
+  return gradients;
+}
+
+// Positions are any of the window that is inside the map, or none.
+template <class Draw>
+Operands MakeOperands(const ConvolutionProblem& p, std::minstd_rand& generator, const Draw& draw) {
+  Operands operands = {draw(SizesOf(p).a / sizeof(bf16)), draw(SizesOf(p).b / sizeof(bf16)),
+                       std::vector<uint8_t>(SizesOf(p).argmax)};
+  for (size_t i = 0; i < operands.x.size(); ++i) {
+    if (i % kStoredChannels >= kStemChannels) operands.x[i] = {};
+  }
+  std::uniform_int_distribution<int> any(0, kNoMaximum);
+  for (size_t i = 0; i < operands.positions.size(); ++i) {
+    const auto window = static_cast<int64_t>(i) / p.k;
+    const auto is_inside = [&](int place) {
+      const int64_t row = window / p.y_w() % p.y_h() * 2 - 1 + place / 3,
+                    column = window % p.y_w() * 2 - 1 + place % 3;
+      return place == kNoMaximum || (row >= 0 && row < p.out_h() && column >= 0 && column < p.out_w());
+    };
+    int place = any(generator);
+    while (!is_inside(place)) place = any(generator);
+    operands.positions[i] = static_cast<uint8_t>(place);
+  }
+  return operands;
+}
+
+// In the last case, a block goes from the last band of an image to the first of the next one.
+TEST(StemGradientTest, WholeNumbersAgreeBitForBit) {
+  std::minstd_rand generator;
+  for (const auto& [n, h, w] :
+       {std::array{1, 224, 224}, {1, 61, 197}, {3, 33, 33}, {1, 9, 450}, {20, 66, 31}}) {
+    const ConvolutionProblem problem = Problem(n, h, w);
+    SCOPED_TRACE(ToString(problem));
+    Operands operands =
+        MakeOperands(problem, generator, [&](size_t count) { return WholeNumbers(count, generator); });
+    const Gradients expected = Expected(problem, operands);
+    for (const bool late : {false, true}) {
+      const Gradients found = Emulated(problem, operands, late);
+      EXPECT_TRUE(found.weights == expected.weights);
+      EXPECT_TRUE(found.bias == expected.bias);
+    }
+  }
+}
+
+TEST(StemGradientTest, RealNumbersAgreeUpToRounding) {
+  std::minstd_rand generator;
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  const ConvolutionProblem problem = Problem(3, 47, 65);
+  Operands operands = MakeOperands(problem, generator, [&](size_t count) {
+    std::vector<bf16> numbers(count);
+    for (bf16& number : numbers) number = ToBf16(uniform(generator));
+    return numbers;
+  });
+  const Gradients expected = Expected(problem, operands), found = Emulated(problem, operands, false);
+  for (size_t i = 0; i < expected.weights.size(); ++i)
+    ASSERT_NEAR(found.weights[i], expected.weights[i], 1e-3) << i;
+  for (size_t i = 0; i < expected.bias.size(); ++i) ASSERT_NEAR(found.bias[i], expected.bias[i], 1e-3) << i;
+}
+
+}  // namespace
+}  // namespace deeper::conv
