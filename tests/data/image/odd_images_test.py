@@ -233,7 +233,9 @@ class OddImages(unittest.TestCase):
         self.assertEqual(packed.returncode, 0, packed.stderr)
         split = json.loads((self.dir / output / "manifest.json").read_text())["splits"]["train"]
         self.assertEqual(sorted(reject["name"].removeprefix("odd/") for reject in split["rejects"]), sorted(REFUSED_BY_BOTH | REFUSED_HERE))
-        self.assertIn(f"{len(NOTED)} images are irregular but have all their pixels, the first is odd/{min(NOTED)}: ", packed.stderr.decode())
+        noted = re.search(r"(\d+) images are irregular but have all their pixels, the first is odd/(\S+): ", packed.stderr.decode())
+        # libpng 1.6.48 no longer reports png-crc-of-end.png.
+        self.assertIn((int(noted[1]), noted[2]), [(len(NOTED), min(NOTED)), (len(NOTED) - 1, min(NOTED))])
         samples = {}
         for entry in split["shards"]:
             with h5py.File(self.dir / output / entry["file"]) as shard:
