@@ -20,7 +20,7 @@ class Package(unittest.TestCase):
             subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--no-deps", "--no-build-isolation",
                             "--target", target, copy], check=True)
             program = subprocess.run([sys.argv[1], "--version"], check=True, capture_output=True, text=True).stdout
-            version = re.match(r"deeper (\S+) ", program)[1]
+            version = re.match(r"deeper ([\d.]+)", program)[1]
             self.assertTrue((target / f"deeper-{version}.dist-info").is_dir(), "the version is that of the program")
             self.assertTrue((target / "deeper/py.typed").exists())
 
