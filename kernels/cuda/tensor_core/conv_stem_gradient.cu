@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/base/kernel_launch.h"
+#include "kernels/cuda/tensor_core/conv_column_sums.h"
 #include "kernels/cuda/tensor_core/conv_mma.h"
 #include "kernels/cuda/tensor_core/conv_stem.h"
 #include "kernels/cuda/tensor_core/conv_stem_gradient_tiling.h"
@@ -132,32 +133,19 @@ __global__ void __launch_bounds__(kBandThreads, kBlocksOnSm)
   to[kStemWeights + thread] = sum;
 }
 
-constexpr int kBlockColumns = 32, kThreadsOfColumn = 32;
-
-// Adds the sums of all splits: thread j those of the splits j, j + 32, ..., and a tree adds the threads.
+// Adds the sums of all splits.
 __global__ void __launch_bounds__(kBlockColumns* kThreadsOfColumn)
     AddStemSums(const float* partial, int splits, float* dw, float* db) {
   AwaitPreviousKernel();
-  __shared__ float own[kThreadsOfColumn][kBlockColumns];
-  const int column = static_cast<int>(blockIdx.x * kBlockColumns + threadIdx.x);
-  const int first = static_cast<int>(threadIdx.y);
-  float sum = 0;
-  if (column < kStemSums) {
-    for (int split = first; split < splits; split += kThreadsOfColumn)
-      sum += partial[int64_t{split} * kStemSums + column];
-  }
-  own[first][threadIdx.x] = sum;
-  for (int half = kThreadsOfColumn / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (first < half) own[first][threadIdx.x] += own[first + half][threadIdx.x];
-  }
-  if (first != 0 || column >= kStemSums) return;
+  const float sum = ColumnSum(partial, splits, kStemSums);
+  const int column = ColumnOfThread();
+  if (threadIdx.y != 0 || column >= kStemSums) return;
   if (column >= kStemWeights) {
-    db[column - kStemWeights] = own[0][threadIdx.x];
+    db[column - kStemWeights] = sum;
     return;
   }
   const int index = StoredWeight(column);
-  dw[index] = own[0][threadIdx.x];
+  dw[index] = sum;
   dw[index + kStemChannels] = 0;
 }
 

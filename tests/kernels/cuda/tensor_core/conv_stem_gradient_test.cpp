@@ -9,12 +9,12 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
-#include <set>
 #include <tuple>
 #include <vector>
 
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/tensor_core/conv_stem_gradient_tiling.h"
+#include "tests/kernels/cuda/tensor_core/bank_conflicts.h"
 #include "tests/kernels/cuda/tensor_core/mma_emulation.h"
 #include "tests/kernels/test_device.h"
 
@@ -66,23 +66,14 @@ TEST(StemGradientTest, SplitsOfGoogLeNet) {
 }
 
 TEST(StemGradientTest, NoBankConflicts) {
-  const auto check = [](const auto& offset) {
-    for (int first = 0; first < kLanes; first += 8) {
-      std::set<int> groups;
-      for (int lane = first; lane < first + 8; ++lane) {
-        ASSERT_EQ(offset(lane) % 16, 0);
-        groups.insert(offset(lane) / 16 % 8);
-      }
-      ASSERT_EQ(groups.size(), 8u);
-    }
-  };
   for (int slice = 0; slice < 2 * kBandPlaces / kSliceDepth; ++slice) {
     for (int filter = 0; filter < kStemFilters; filter += 16)
-      check([&](int lane) { return GradientMatrixOffset(filter, slice, lane); });
-    check([&](int lane) { return PatchMatrixOffset(16, slice % 7 * kSliceDepth, lane); });
+      ExpectNoBankConflicts([&](int lane) { return GradientMatrixOffset(filter, slice, lane); });
+    ExpectNoBankConflicts([&](int lane) { return PatchMatrixOffset(16, slice % 7 * kSliceDepth, lane); });
   }
   for (int place = 0; place < 4; ++place) {  // stores by a warp
-    check([&](int lane) { return QuadOffset(QuadOfThread(lane, 0), place, ChunkOfThread(lane)); });
+    ExpectNoBankConflicts(
+        [&](int lane) { return QuadOffset(QuadOfThread(lane, 0), place, ChunkOfThread(lane)); });
   }
 }
 

@@ -9,12 +9,12 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
-#include <set>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/tensor_core/conv_stem_tiling.h"
+#include "tests/kernels/cuda/tensor_core/bank_conflicts.h"
 #include "tests/kernels/cuda/tensor_core/mma_emulation.h"
 #include "tests/kernels/test_device.h"
 
@@ -74,22 +74,12 @@ TEST(StemTest, EveryWindowIsStoredOnce) {
 }
 
 TEST(StemTest, NoBankConflicts) {
-  const auto check = [](const auto& offset) {
-    for (int first = 0; first < kLanes; first += 8) {
-      std::set<int> groups;
-      for (int lane = first; lane < first + 8; ++lane) {
-        ASSERT_EQ(offset(lane) % 16, 0);
-        groups.insert(offset(lane) / 16 % 8);
-      }
-      ASSERT_EQ(groups.size(), 8u);
-    }
-  };
   for (int slice = 0; slice < kRowSlices; ++slice) {
     for (int fragment = 0; fragment < kStripFragments; ++fragment)
-      check([&](int lane) { return SliceOffset(fragment, slice) + PlaceMatrixOffset(lane); });
+      ExpectNoBankConflicts([&](int lane) { return SliceOffset(fragment, slice) + PlaceMatrixOffset(lane); });
   }
   for (int slice = 0; slice < kStemSlices; ++slice)
-    check([&](int lane) { return FilterSliceOffset(0, slice) + FilterMatrixOffset(lane); });
+    ExpectNoBankConflicts([&](int lane) { return FilterSliceOffset(0, slice) + FilterMatrixOffset(lane); });
 }
 
 // Each pixel of a row and each tap is written once, and offsets do not overlap.

@@ -14,6 +14,7 @@
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 #include "kernels/cuda/tensor_core/conv_tiling.h"
+#include "tests/kernels/cuda/tensor_core/bank_conflicts.h"
 #include "tests/kernels/cuda/tensor_core/conv_problem.h"
 #include "tests/kernels/cuda/tensor_core/mma_emulation.h"
 #include "tests/kernels/cuda/tensor_core/wgmma_emulation.h"
@@ -217,27 +218,17 @@ TEST(ConvTilingTest, CopiesOfWeightsReadTheTapTheyAreFor) {
 
 // The 8 rows of a matrix are in different groups of 4 banks, and so are the 8 chunks of a row.
 TEST(ConvTilingTest, NoBankConflicts) {
-  const auto check = [](const auto& offset) {
-    for (int first = 0; first < kLanes; first += 8) {
-      std::set<int> groups;
-      for (int lane = first; lane < first + 8; ++lane) {
-        ASSERT_EQ(offset(lane) % 16, 0);
-        groups.insert(offset(lane) / 16 % 8);
-      }
-      ASSERT_EQ(groups.size(), 8u);
-    }
-  };
   for (int slice = 0; slice < 4; ++slice) {
     for (int row = 0; row < kTilePixels; row += 16) {
-      check([&](int lane) { return PixelMatrixOffset(row, slice, lane); });
+      ExpectNoBankConflicts([&](int lane) { return PixelMatrixOffset(row, slice, lane); });
     }
     for (int column = 0; column < 128; column += 16) {
       for (const bool backward : {false, true}) {
-        check([&](int lane) { return WeightMatrixOffset(backward, column, slice, lane); });
+        ExpectNoBankConflicts([&](int lane) { return WeightMatrixOffset(backward, column, slice, lane); });
       }
     }
   }
-  check([](int lane) { return RowOffset(lane / 8, lane % 8 * kChunk); });  // copies
+  ExpectNoBankConflicts([](int lane) { return RowOffset(lane / 8, lane % 8 * kChunk); });  // copies
 }
 
 TEST(ConvTilingTest, DescriptorsDescribeWhereThingsLie) {
