@@ -29,6 +29,7 @@
 #include "kernels/cuda/plans/cuda_algorithm.h"
 #include "kernels/cuda/plans/cudnn.h"
 #include "kernels/cuda/plans/plan_cache.h"
+#include "kernels/cuda/plans/widened.h"
 #include "kernels/cuda/tensor_core/conv_check.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 
@@ -264,7 +265,8 @@ class GpuDevice final : public CudaDevice {
   // Custom kernels come before cuDNN's proposals, since they are built at once. A deterministic device always
   // uses the same choice: cuDNN's first that works, or a custom kernel if none does.
   absl::StatusOr<std::unique_ptr<AlgorithmChoice>> ChooseConvolution(const ConvolutionProblem& problem) {
-    auto library = cudnn::Choose(*convolutions_, problem, options_.deterministic);
+    auto library = cudnn::Choose(*convolutions_, NarrowProblem(problem), options_.deterministic);
+    if (problem.wide_dw) library = Widened(problem, std::move(library));
     if (trials_.own_kernels == OwnKernels::kNone) return library;
     const int capability =
         trials_.own_kernels == OwnKernels::kSm80 ? std::min(compute_capability_, 80) : compute_capability_;

@@ -1,5 +1,6 @@
 #include "kernels/cuda/planning_device.h"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "kernels/cuda/plans/cublaslt.h"
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/plans/cudnn.h"
+#include "kernels/cuda/plans/widened.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 
 namespace deeper {
@@ -19,21 +21,45 @@ namespace {
 constexpr uintptr_t kFirstAddress = uintptr_t{1} << 40;
 constexpr uintptr_t kGuard = 4096;  // gap between allocations, and their alignment
 
+// The products that a GPU computes in the time in which it copies a byte, and in that from one kernel to the
+// next, roughly. Only the choice between deeper's kernels and the library's depends on it.
+constexpr int64_t kMacsPerByte = 60, kMacsPerKernel = 300'000'000;
+
+// What a plan launches, and its workspace.
+struct Call {
+  struct Kernels {
+    Launch launch;
+    KernelWork work = {};
+  };
+  std::vector<Kernels> launches;
+  size_t workspace_bytes = 0;
+
+  // In products.
+  int64_t Time() const {
+    int64_t time = 0;
+    for (const auto& [launch, work] : launches) {
+      time += std::max({launch.macs, work.macs, kMacsPerByte * launch.bytes}) +
+              kMacsPerByte * 2 * work.partial_bytes + kMacsPerKernel * work.kernels;
+    }
+    return time;
+  }
+};
+
 class PlannedCall final : public CudaPlan {
  public:
-  PlannedCall(CudaDevice& device, const Launch& launch, size_t workspace_bytes, const KernelWork& work)
-      : device_(device), launch_(launch), work_(work) {
-    workspace_bytes_ = workspace_bytes;
+  PlannedCall(CudaDevice& device, Call call) : device_(device), call_(std::move(call)) {
+    workspace_bytes_ = call_.workspace_bytes;
   }
   void Run(const PlanOperands&) override {
-    device_.Expect(work_);
-    device_.Begin(launch_);
+    for (const auto& [launch, work] : call_.launches) {
+      device_.Expect(work);
+      device_.Begin(launch);
+    }
   }
 
  private:
   CudaDevice& device_;
-  const Launch launch_;
-  const KernelWork work_;
+  const Call call_;
 };
 
 class DevicelessGpu final : public PlanningDevice {
@@ -79,32 +105,48 @@ class DevicelessGpu final : public PlanningDevice {
     const auto [entry, is_new] = calls_.try_emplace(ToString(problem), Call{});
     if (is_new) entry->second = FirstCall(problem);
     ASSIGN_OR_RETURN(const Call call, entry->second);
-    Launch launch = LaunchOf(problem);
-    // With this workspace, cuDNN first copies a slice of the channels there, and reads it again.
-    const size_t copy =
-        static_cast<size_t>(problem.n * problem.h * problem.w * problem.c) * SizeOf(problem.dtype);
-    const bool reads_slice = problem.pass == ConvolutionProblem::Pass::kBackwardWeights && !problem.pool_x &&
-                             problem.PitchOfX() > problem.c;
-    if (reads_slice && call.workspace_bytes >= copy) launch.bytes += 2 * static_cast<int64_t>(copy);
-    return std::make_unique<PlannedCall>(*this, launch, call.workspace_bytes, call.work);
+    return std::make_unique<PlannedCall>(*this, call);
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
-    return std::make_unique<PlannedCall>(*this, LaunchOf(problem), cublaslt::kMaxWorkspaceBytes,
-                                         KernelWork{});
+    return std::make_unique<PlannedCall>(*this, Call{{{LaunchOf(problem)}}, cublaslt::kMaxWorkspaceBytes});
   }
 
  private:
-  struct Call {
-    size_t workspace_bytes = 0;
-    KernelWork work;
-  };
   absl::StatusOr<Call> FirstCall(const ConvolutionProblem& problem) const {
-    auto choice = cudnn::Choose(*target_, problem, /*deterministic=*/false);
-    if (problem.mask_dx || problem.pool_x || problem.pool_y)
-      choice = tensor_core::Choose(compute_capability_, problem);
+    if (problem.mask_dx || problem.pool_x || problem.pool_y) return OwnCall(problem);
+    absl::StatusOr<Call> library = LibraryCall(problem);
+    if (!problem.wide_dw) return library;
+    absl::StatusOr<Call> own = OwnCall(problem);
+    return own.ok() && (!library.ok() || own->Time() < library->Time()) ? own : library;
+  }
+
+  absl::StatusOr<Call> OwnCall(const ConvolutionProblem& problem) const {
+    const auto choice = tensor_core::Choose(compute_capability_, problem);
     RETURN_IF_ERROR(choice.status());
     ASSIGN_OR_RETURN(const auto algorithm, ChooseFirst(**choice));
-    return Call{algorithm->workspace_bytes(), algorithm->ExpectedWork()};
+    return Call{{{LaunchOf(problem), algorithm->ExpectedWork()}}, algorithm->workspace_bytes()};
+  }
+
+  absl::StatusOr<Call> LibraryCall(const ConvolutionProblem& problem) const {
+    const ConvolutionProblem narrow = NarrowProblem(problem);
+    const auto choice = cudnn::Choose(*target_, narrow, /*deterministic=*/false);
+    RETURN_IF_ERROR(choice.status());
+    ASSIGN_OR_RETURN(const auto algorithm, ChooseFirst(**choice));
+    Call call = {{}, algorithm->workspace_bytes()};
+    // With this workspace, cuDNN first copies a slice of the channels there.
+    const size_t copy =
+        static_cast<size_t>(problem.n * problem.h * problem.w * problem.c) * SizeOf(problem.dtype);
+    const bool reads_slice =
+        problem.pass == ConvolutionProblem::Pass::kBackwardWeights && problem.PitchOfX() > problem.c;
+    if (reads_slice && call.workspace_bytes >= copy)
+      call.launches.push_back({{"copy of a slice", 2 * static_cast<int64_t>(copy)}});
+    call.launches.push_back({LaunchOf(narrow)});
+    if (problem.wide_dw) {
+      const int64_t count = problem.k * problem.kernel * problem.kernel * problem.c;
+      call.launches.push_back({WidenLaunch(count), WidenWork(count)});
+      call.workspace_bytes = WidenedWorkspace(call.workspace_bytes, count);
+    }
+    return call;
   }
 
   const std::string description_;

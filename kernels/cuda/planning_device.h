@@ -19,7 +19,8 @@ struct PlannedLaunch {
 
 // Allocate returns addresses without memory. They cost nothing at any size and must not be accessed. Staging
 // memory is real. A convolution gets the workspace of the first plan that cuDNN's heuristics propose, and is
-// Unimplemented if no engine can be built. A masked convolution gets the workspace of our kernels. Matrix
+// Unimplemented if no engine can be built. A masked convolution gets the workspace of our kernels, and so
+// does a gradient of weights in fp32 if our kernel's expected time is less than the library's. Matrix
 // products always get cublaslt::kMaxWorkspaceBytes, since cuBLASLt needs a GPU.
 class PlanningDevice : public CudaDevice {
  public:

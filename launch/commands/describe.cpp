@@ -94,7 +94,9 @@ std::string PlanText(const Model& model, const StepPlan& plan, const StepPlan* s
                         PredictedImagesPerSecond(plan));
   if (!launches) return text;
   absl::StrAppendFormat(
-      &text, "\nTimes in us: of the bytes, of the products, of the instructions, and the largest.\n");
+      &text,
+      "\nTimes in us: of the bytes, of the products, of the instructions, and the largest, with that of "
+      "partial sums.\n");
   absl::StrAppendFormat(&text, "%-17s %-40s %10s %9s %9s %9s %9s %9s\n", "module", "launch", "MB", "GMAC",
                         "bytes", "products", "instr.", "largest");
   for (const auto& [phase, module, launch, work] : plan.launches) {
@@ -157,6 +159,7 @@ std::string PlanJson(const Model& model, const StepPlan& plan) {
                                 {"bytes_us", time.bytes_us},
                                 {"products_us", time.products_us},
                                 {"instructions_us", time.instructions_us},
+                                {"sums_us", time.sums_us},
                                 {"latency_us", LatencyOf(work)},
                                 {"warps", work.warps},
                                 {"cycles_per_warp", work.cycles},

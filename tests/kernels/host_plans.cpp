@@ -99,7 +99,7 @@ class HostConvolution final : public CudaPlan {
         return StorePixels(dx, p_.c, p_.PitchOfX(), o.d);
       }
       case ConvolutionProblem::Pass::kBackwardWeights:
-        return Store(BackwardWeights(LoadX(o.a, nullptr), p_.pool_y ? SpreadY(o) : LoadY(o.b), w),
+        return Store(Narrowed(BackwardWeights(LoadX(o.a, nullptr), p_.pool_y ? SpreadY(o) : LoadY(o.b), w)),
                      p_.dw_dtype(), o.d);
     }
   }
@@ -138,6 +138,11 @@ class HostConvolution final : public CudaPlan {
       if (!(pooled[i] > 0)) argmax[i] = kNoMaximum;
     }
     return pooled;
+  }
+  // As by a library, so that all that a tuner may choose has the same bits.
+  Floats Narrowed(Floats dw) const {
+    for (size_t i = 0; p_.wide_dw && i < dw.size(); ++i) dw[i] = ToFloat(ToBf16(dw[i]));
+    return dw;
   }
   Floats LoadY(const void* y) const { return LoadRows(y, p_.dtype, PixelsOfY(), p_.k, p_.PitchOfY()); }
   void StorePixels(const Floats& values, int64_t channels, int64_t pitch, void* to) const {

@@ -6,7 +6,7 @@
 namespace deeper {
 
 double LaunchTime::us() const {
-  return std::max({bytes_us, products_us, instructions_us});
+  return std::max({bytes_us, products_us, instructions_us}) + sums_us;
 }
 
 double LatencyOf(const KernelWork& work, const KernelModel& model) {
@@ -23,6 +23,7 @@ LaunchTime TimeOf(const Launch& launch, const KernelWork& work, const GpuSpec& g
   time.products_us = std::max(
       1e6 * 2 * macs / (model.matrix_efficiency * flops),
       static_cast<double>(work.l2_bytes) / (model.l2_bytes_per_clock * gpu.multiprocessors * clocks_per_us));
+  time.sums_us = 1e6 * 2 * static_cast<double>(work.partial_bytes) / gpu.bytes_per_second;
   if (work.warps == 0) return time;
   const auto warps = static_cast<double>(work.warps);
   const double per_scheduler = std::max(1.0, warps / (model.schedulers * gpu.multiprocessors));

@@ -26,8 +26,9 @@ struct LaunchTime {
   double products_us = 0;  // of matrices, with those that fill tiles, or to read their operands from L2
   // Of our kernels: to issue the instructions, or to wait for loads. 0: not known.
   double instructions_us = 0;
+  double sums_us = 0;  // of our kernels: to write partial sums and to read them again
 
-  double us() const;  // the largest
+  double us() const;  // the largest of the first three, and then the sums
 };
 
 // Between the kernels before and in a launch.

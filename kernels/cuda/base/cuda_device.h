@@ -46,6 +46,8 @@ struct ConvolutionProblem {
   // y. It reads the positions and also writes sums, the gradient of the bias. dw is fp32. Only the first 4
   // channels of x and w are read; the others, if any, must be zeros.
   bool pool_y = false;
+  // Backward weights: dw is fp32 for every dtype. Libraries round it to dtype in between.
+  bool wide_dw = false;
 
   int64_t out_h() const { return (h + 2 * pad - kernel) / stride + 1; }
   int64_t out_w() const { return (w + 2 * pad - kernel) / stride + 1; }
@@ -55,7 +57,8 @@ struct ConvolutionProblem {
   int64_t PitchOfY() const { return y_pitch > 0 ? y_pitch : k; }
   int64_t PitchOfMask() const { return mask_pitch > 0 ? mask_pitch : c; }
   DType bias_dtype() const { return wide_bias ? DType::kF32 : dtype; }
-  DType dw_dtype() const { return pool_x || pool_y ? DType::kF32 : dtype; }  // of the gradient of w
+  // Of the gradient of w.
+  DType dw_dtype() const { return pool_x || pool_y || wide_dw ? DType::kF32 : dtype; }
   int64_t macs() const {
     return n * out_h() * out_w() * k * (pool_y ? std::min<int64_t>(c, 4) : c) * kernel * kernel;
   }

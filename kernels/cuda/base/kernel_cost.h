@@ -22,14 +22,15 @@ const KernelCost* FindKernelCost(std::string_view name);
 
 // What a launch executes.
 struct KernelWork {
-  int64_t warps = 0;     // 0: not known, like the work of libraries
-  double cycles = 0;     // of a scheduler, per warp
-  double waits = 0;      // per warp
-  int warps_on_sm = 0;   // at once
-  int64_t l2_bytes = 0;  // read from the L2 cache; 0: not counted
-  int64_t macs = 0;      // including those that fill tiles; 0: as the problem says
-  int kernels = 1;       // one after the other
-  int early = 0;         // those of them that start early (early_start.h)
+  int64_t warps = 0;          // 0: not known, like the work of libraries
+  double cycles = 0;          // of a scheduler, per warp
+  double waits = 0;           // per warp
+  int warps_on_sm = 0;        // at once
+  int64_t l2_bytes = 0;       // read from the L2 cache; 0: not counted
+  int64_t macs = 0;           // including those that fill tiles; 0: as the problem says
+  int64_t partial_bytes = 0;  // sums that a kernel writes and the next one adds
+  int kernels = 1;            // one after the other
+  int early = 0;              // those of them that start early (early_start.h)
 };
 
 // A kernel with `threads` threads. `iterations` of its largest loop load `loads` times each from global

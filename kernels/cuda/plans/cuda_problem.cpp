@@ -69,7 +69,7 @@ std::string ToString(const ConvolutionProblem& p) {
                       " filters ", p.kernel, "x", p.kernel, ", stride ", p.stride, ", pad ", p.pad,
                       p.PitchOfY() != p.k ? ", y" : "", Pitch(p.PitchOfY(), p.k), p.mask_dx ? ", masked" : "",
                       p.mask_dx ? Pitch(p.PitchOfMask(), p.c) : "", Epilogue(p.bias, p.relu),
-                      p.bias && p.wide_bias ? " (fp32)" : "", MaxPool(p));
+                      p.bias && p.wide_bias ? " (fp32)" : "", MaxPool(p), p.wide_dw ? ", dw fp32" : "");
 }
 
 std::string ToString(const MatmulProblem& p) {

@@ -389,6 +389,7 @@ absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(const Target& target,
                                                         bool deterministic) {
   if (problem.mask_dx) return Named(Unimplemented("cuDNN does not mask gradients"), problem);
   if (problem.pool_x || problem.pool_y) return Named(Unimplemented("cuDNN does not pool"), problem);
+  if (problem.wide_dw) return Named(Unimplemented("cuDNN writes dw in the type of x"), problem);
   const auto& impl = static_cast<const TargetImpl&>(target);
   absl::StatusOr<Descriptor> graph = GraphBuilder(problem).Build(impl.handle);
   if (!graph.ok()) return Named(graph.status(), problem);

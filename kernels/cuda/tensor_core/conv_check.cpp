@@ -141,7 +141,7 @@ absl::Status CompareArgmax(const std::vector<uint8_t>& actual, const std::vector
 
 ConvolutionProblem ConvolutionCheck::LibraryProblem(const ConvolutionProblem& problem) {
   ConvolutionProblem plain = problem;
-  plain.mask_dx = plain.pool_x = plain.pool_y = false;
+  plain.mask_dx = plain.pool_x = plain.pool_y = plain.wide_dw = false;
   if (problem.pool_x) plain.x_pitch = 0;
   return plain;
 }

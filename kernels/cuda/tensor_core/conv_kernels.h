@@ -66,7 +66,23 @@ struct PooledGradientArguments {
 cudaError_t LaunchPooledGradientSm80(int tile_filters, const PooledGradientArguments& arguments,
                                      cudaStream_t stream);
 
+// The gradient of the weights of a 3x3 convolution.
+struct WeightGradientArguments {
+  Gemm gemm;  // of the convolution, forward, with a row of taps per step
+  const bf16* x = nullptr;
+  const bf16* dy = nullptr;  // both aligned to 16 bytes
+  float* partial = nullptr;  // DwPartialSums (conv_dw_tiling.h) of them
+  float* dw = nullptr;       // [filter][tap][channel]
+};
+// The channels of tiles: those of GoogLeNet, or half of them.
+using DwChannels = Sizes<64, 72, 80, 96, 112, 128>;
+// For GPUs of compute capability 9.0. tile_channels: one of DwChannels.
+cudaError_t LaunchWeightGradientSm90(int tile_channels, const WeightGradientArguments& arguments,
+                                     cudaStream_t stream);
+
 // sums[column] = the sum of partial[tile][column] over the tiles. The order depends only on their number.
 cudaError_t LaunchSums(const float* partial, int tiles, int columns, float* sums, cudaStream_t stream);
+// The same for few tiles and many columns: a multiple of 4. All aligned to 16 bytes.
+cudaError_t LaunchSplitSums(const float* partial, int splits, int columns, float* sums, cudaStream_t stream);
 
 }  // namespace deeper::conv

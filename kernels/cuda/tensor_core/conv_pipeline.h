@@ -1,7 +1,7 @@
 // The pipelines of the tensor core convolutions: the order of copies, products and waits. A machine, which is
 // a template parameter, executes each operation. On the GPU it is one instruction (conv_sm80.cu,
-// conv_sm90.cu). On the host, the tests in tests/kernels/cuda/tensor_core/ record the operations, try all
-// orders in which the threads of a block can execute them, and emulate them on data.
+// conv_sm90.cu, conv_dw_sm90.cu). On the host, the tests in tests/kernels/cuda/tensor_core/ record the
+// operations, try all orders in which the threads of a block can execute them, and emulate them on data.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 
 #include "kernels/base/host_device.h"
 #include "kernels/cuda/base/codegen.h"
+#include "kernels/cuda/tensor_core/conv_dw_tiling.h"
 #include "kernels/cuda/tensor_core/conv_tiling.h"
 
 namespace deeper::conv {
@@ -48,21 +49,17 @@ constexpr int kWarpgroups = 2, kWarpgroupWarps = 4;
 constexpr int kMultiplyWarps = kWarpgroups * kWarpgroupWarps;
 static_assert(kTilePixels == kWarpgroups * 64);
 
-// The layout of shared memory: stages, their barriers, the sums of the warps. kAcross: Gemm::across.
-template <bool kBackward, int kColumns, int kAcross>
-struct Sm90Layout {
-  static constexpr int kStageBytes = StepPixelBytes(kAcross) + kAcross * TapBytes(kBackward, kColumns);
-  static constexpr int kBarrierBytes = 2 * int{sizeof(uint64_t)};  // of a stage
-  static constexpr int kSumBytes = kMultiplyWarps * kColumns * int{sizeof(float)};
-  // An SM has 228 KB, and each block uses 1 KB in addition. The stages start at a multiple of kSwizzleBytes.
-  static constexpr int StagesFor(int blocks) {
-    return (228 * 1024 / blocks - 1024 - kSwizzleBytes - kSumBytes) / (kStageBytes + kBarrierBytes);
-  }
-  // Two blocks on an SM, if the copies of a stage still overlap with the products of another.
-  static constexpr int kBlocks = kColumns <= 128 && StagesFor(2) >= (kAcross == 1 ? 3 : 2) ? 2 : 1;
-  static constexpr int kStages = std::min(5, StagesFor(kBlocks));
-  static constexpr int kSums = kStages * (kStageBytes + kBarrierBytes);  // from base
-  static constexpr int kSharedBytes = kSums + kSumBytes + kSwizzleBytes;
+// An SM has 228 KB, and each block uses 1 KB in addition. The stages start at a multiple of kSwizzleBytes.
+constexpr int kBarrierBytes = 2 * int{sizeof(uint64_t)};  // of a stage
+constexpr int StagesFor(int blocks, int stage_bytes, int more_bytes) {
+  return (228 * 1024 / blocks - 1024 - kSwizzleBytes - more_bytes) / (stage_bytes + kBarrierBytes);
+}
+
+// Stages in shared memory, followed by their barriers.
+template <int kBytes, int kCount>
+struct StageRing {
+  static constexpr int kStageBytes = kBytes, kStages = kCount;
+  static constexpr int kRingBytes = kStages * (kStageBytes + kBarrierBytes);
   static_assert(kStages >= 2 && kStageBytes % kSwizzleBytes == 0);
 
   uint32_t base;
@@ -88,18 +85,73 @@ struct Turn {
 
 // The work of one thread, before all others use the barriers.
 //   InitBarrier(barrier, arrivals)  PublishBarriers()
-template <bool kBackward, int kColumns, int kAcross, class Machine>
-DEEPER_DEVICE void InitBarriers(const Sm90Layout<kBackward, kColumns, kAcross>& at, Machine& machine) {
-  for (int stage = 0; stage < Sm90Layout<kBackward, kColumns, kAcross>::kStages; ++stage) {
+template <class Ring, class Machine>
+DEEPER_DEVICE void InitBarriers(const Ring& at, Machine& machine) {
+  for (int stage = 0; stage < Ring::kStages; ++stage) {
     machine.InitBarrier(at.Full(stage), 1);
     machine.InitBarrier(at.Empty(stage), kMultiplyWarps);
   }
   machine.PublishBarriers();
 }
 
-// The work of the lane that loads.
+// The work of the lane that loads. load(stage, full) starts the copies of the next step, kBytes in all.
 //   Wait(barrier, parity)            until the phase of that parity has completed
 //   ArriveAndExpect(barrier, bytes)  the phase then also waits for that many bytes
+template <int kBytes, class Ring, class Machine, class Load>
+DEEPER_DEVICE void FillRing(int steps, const Ring& at, Machine& machine, const Load& load) {
+  Turn<Ring::kStages> turn;
+  for (int left = steps; left > 0; --left) {
+    // The first round has no earlier phase: a new barrier does not block a wait for parity 1.
+    machine.Wait(at.Empty(turn.stage), 1 - turn.parity);
+    const uint32_t full = at.Full(turn.stage);
+    machine.ArriveAndExpect(full, kBytes);  // zeros count as bytes, too
+    load(at.Stage(turn.stage), full);
+    turn.Advance();
+  }
+}
+
+// The work of a warp. multiply(stage) starts the products of the next step, a group of them. They run while
+// the warp waits for the step after it.
+//   Wait(barrier, parity)  Arrive(barrier)  IsLeader(): whether this thread arrives for its warp
+//   WaitForMultiply<n>(): until at most n groups of products run
+template <class Ring, class Machine, class Multiply>
+DEEPER_DEVICE void MultiplyRing(int steps, const Ring& at, Machine& machine, const Multiply& multiply) {
+  Turn<Ring::kStages> turn;
+  int previous = -1;
+  for (int left = steps; left > 0; --left) {
+    machine.Wait(at.Full(turn.stage), turn.parity);
+    multiply(at.Stage(turn.stage));
+    machine.template WaitForMultiply<1>();
+    if (machine.IsLeader() && previous >= 0) machine.Arrive(at.Empty(previous));
+    previous = turn.stage;
+    turn.Advance();
+  }
+  machine.template WaitForMultiply<0>();
+}
+
+// ---- Convolutions on sm_90 ------------------------------------------------------------------------------
+
+// kAcross: Gemm::across.
+template <bool kBackward, int kColumns, int kAcross>
+struct Sm90Sizes {
+  static constexpr int kStageBytes = StepPixelBytes(kAcross) + kAcross * TapBytes(kBackward, kColumns);
+  static constexpr int kSumBytes = kMultiplyWarps * kColumns * int{sizeof(float)};
+  // Two blocks on an SM, if the copies of a stage still overlap with the products of another.
+  static constexpr int kBlocks =
+      kColumns <= 128 && StagesFor(2, kStageBytes, kSumBytes) >= (kAcross == 1 ? 3 : 2) ? 2 : 1;
+  static constexpr int kStages = std::min(5, StagesFor(kBlocks, kStageBytes, kSumBytes));
+};
+
+// The layout of shared memory: stages, their barriers, the sums of the warps.
+template <bool kBackward, int kColumns, int kAcross>
+struct Sm90Layout : StageRing<Sm90Sizes<kBackward, kColumns, kAcross>::kStageBytes,
+                              Sm90Sizes<kBackward, kColumns, kAcross>::kStages> {
+  using Sizes = Sm90Sizes<kBackward, kColumns, kAcross>;
+  static constexpr int kBlocks = Sizes::kBlocks;
+  static constexpr int kSums = Sm90Layout::kRingBytes;  // from base
+  static constexpr int kSharedBytes = kSums + Sizes::kSumBytes + kSwizzleBytes;
+};
+
 //   LoadPixels(to, box, step, barrier), LoadWeights(to, box, barrier)  start a copy, whose bytes count there
 template <bool kBackward, int kColumns, int kAcross, class Machine>
 DEEPER_DEVICE void FillStages(const Gemm& g, const Tile& tile,
@@ -108,12 +160,7 @@ DEEPER_DEVICE void FillStages(const Gemm& g, const Tile& tile,
   constexpr int kBytes = StepPixels(kAcross) * kRowBytes + kAcross * TapBytes(kBackward, kColumns);
   PixelBox box = PixelBoxOf(g, tile);
   Step step = FirstStep(g);
-  Turn<Sm90Layout<kBackward, kColumns, kAcross>::kStages> turn;
-  for (int left = g.steps(); left > 0; --left) {
-    // The first round has no earlier phase: a new barrier does not block a wait for parity 1.
-    machine.Wait(at.Empty(turn.stage), 1 - turn.parity);
-    const uint32_t full = at.Full(turn.stage), stage = at.Stage(turn.stage);
-    machine.ArriveAndExpect(full, kBytes);  // zeros count as bytes, too
+  FillRing<kBytes>(g.steps(), at, machine, [&](uint32_t stage, uint32_t full) {
     box.channel = step.depth;
     machine.LoadPixels(stage, box, step, full);
     DEEPER_UNROLL
@@ -125,11 +172,12 @@ DEEPER_DEVICE void FillStages(const Gemm& g, const Tile& tile,
       }
     }
     Advance(g, step);
-    turn.Advance();
-  }
+  });
 }
 
 // Starts a warpgroup's products without waiting for them.
+//   BeginMultiply()  Multiply(sums, a, b): starts a product, added to sums number `sums`
+//   CommitMultiply(): makes the products a group
 template <int kSlices, bool kBackward, int kColumns, int kAcross, class Machine>
 DEEPER_DEVICE void MultiplySlices(uint32_t stage, int warpgroup, Machine& machine) {
   machine.BeginMultiply();
@@ -138,26 +186,18 @@ DEEPER_DEVICE void MultiplySlices(uint32_t stage, int warpgroup, Machine& machin
     const uint32_t weights = stage + WeightBoxOffset(kBackward, kAcross, kColumns, tap, 0);
     DEEPER_UNROLL
     for (int slice = 0; slice < kSlices; ++slice) {
-      machine.Multiply(PixelDescriptor(stage, warpgroup, tap, slice),
+      machine.Multiply(0, PixelDescriptor(stage, warpgroup, tap, slice),
                        WeightDescriptor(kBackward, weights, slice));
     }
   }
   machine.CommitMultiply();
 }
 
-// The work of a warp. The products of a step run while the warp waits for the next step.
-//   Wait(barrier, parity)  Arrive(barrier)  IsLeader(): whether this thread arrives for its warp
-//   BeginMultiply()  Multiply(pixels, weights): starts a product  CommitMultiply(): makes them a group
-//   WaitForMultiply<n>(): until at most n groups run
 template <bool kBackward, int kColumns, int kAcross, class Machine>
 DEEPER_DEVICE void MultiplyStages(const Gemm& g, const Sm90Layout<kBackward, kColumns, kAcross>& at,
                                   int warpgroup, Machine& machine) {
   Step step = FirstStep(g);
-  Turn<Sm90Layout<kBackward, kColumns, kAcross>::kStages> turn;
-  int previous = -1;
-  for (int left = g.steps(); left > 0; --left) {
-    machine.Wait(at.Full(turn.stage), turn.parity);
-    const uint32_t stage = at.Stage(turn.stage);
+  MultiplyRing(g.steps(), at, machine, [&](uint32_t stage) {
     switch (step.slices) {  // ptxas would insert fences at a branch between two wgmma
       case 1:
         MultiplySlices<1, kBackward, kColumns, kAcross>(stage, warpgroup, machine);
@@ -172,13 +212,53 @@ DEEPER_DEVICE void MultiplyStages(const Gemm& g, const Sm90Layout<kBackward, kCo
         MultiplySlices<4, kBackward, kColumns, kAcross>(stage, warpgroup, machine);
         break;
     }
-    machine.template WaitForMultiply<1>();
-    if (machine.IsLeader() && previous >= 0) machine.Arrive(at.Empty(previous));
-    previous = turn.stage;
     Advance(g, step);
-    turn.Advance();
-  }
-  machine.template WaitForMultiply<0>();
+  });
+}
+
+// ---- Gradients of weights on sm_90 ----------------------------------------------------------------------
+
+// A block fills an SM: its sums occupy most registers.
+template <int kChannels>
+struct DwLayout : StageRing<DwStageBytes(kChannels), std::min(5, StagesFor(1, DwStageBytes(kChannels), 0))> {
+  static constexpr int kSharedBytes = DwLayout::kRingBytes + kSwizzleBytes;
+  // The warpgroups add their sums where the stages were.
+  static_assert(kDwTaps * kTileFilters * kChannels * int{sizeof(float)} <= DwLayout::kRingBytes);
+};
+
+//   LoadPixels as above, LoadGradients(to, box, barrier): of dy
+template <int kChannels, class Machine>
+DEEPER_DEVICE void FillDwStages(const Gemm& g, const DwTile& tile, const DwLayout<kChannels>& at,
+                                Machine& machine) {
+  constexpr int kBytes = kPixelBytes + DwBoxes(kChannels) * StepPixels(kDwTaps) * kRowBytes;
+  int place = tile.first_place;
+  FillRing<kBytes>(tile.steps, at, machine, [&](uint32_t stage, uint32_t full) {
+    const Pixel first = PixelAt(g, place);
+    machine.LoadGradients(stage, DyBoxOf(tile, first), full);
+    DEEPER_UNROLL
+    for (int i = 0; i < DwBoxes(kChannels); ++i) {
+      machine.LoadPixels(stage + DwBoxOffset(i), XBoxOf(g, tile, first, i), TapsOf(tile), full);
+    }
+    place += kTilePixels;
+  });
+}
+
+// Each warpgroup multiplies half of the places of a step.
+template <int kChannels, class Machine>
+DEEPER_DEVICE void MultiplyDwStages(const DwTile& tile, const DwLayout<kChannels>& at, int warpgroup,
+                                    Machine& machine) {
+  MultiplyRing(tile.steps, at, machine, [&](uint32_t stage) {
+    machine.BeginMultiply();
+    DEEPER_UNROLL
+    for (int slice = 0; slice < kDwSlices; ++slice) {
+      DEEPER_UNROLL
+      for (int tap = 0; tap < kDwTaps; ++tap) {
+        machine.Multiply(tap, DyDescriptor(stage, warpgroup, slice),
+                         XDescriptor(stage, warpgroup, tap, slice));
+      }
+    }
+    machine.CommitMultiply();
+  });
 }
 
 }  // namespace deeper::conv

@@ -111,7 +111,7 @@ cudaError_t Launch(const PooledGradientArguments& a, cudaStream_t stream) {
       LaunchKernel(PooledGradientSm80<kFilters>, tiles.count() * tiles.splits, kCopyThreads,
                    SharedBytes(kFilters), stream, a.gemm, a.x, a.dy, a.partial);
   if (error != cudaSuccess) return error;
-  return LaunchSums(a.partial, tiles.splits, a.gemm.columns * a.gemm.depth, a.dw, stream);
+  return LaunchSplitSums(a.partial, tiles.splits, a.gemm.columns * a.gemm.depth, a.dw, stream);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@
 #include "kernels/cuda/base/kernel_launch.h"
 #include "kernels/cuda/tensor_core/conv_epilogue.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
+#include "kernels/cuda/tensor_core/conv_machines.h"
 #include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_tensor_map.h"
 #include "kernels/cuda/tensor_core/conv_wgmma.h"
@@ -32,22 +33,9 @@
 namespace deeper::conv {
 namespace {
 
-constexpr int kMultiplyThreads = kMultiplyWarps * 32;
-constexpr int kBlockThreads = kMultiplyThreads + 32;
-
-// The machines of conv_pipeline.h: each operation is an instruction (conv_wgmma.h).
-struct Initializer {
-  __device__ void InitBarrier(uint32_t barrier, int arrivals) const { conv::InitBarrier(barrier, arrivals); }
-  __device__ void PublishBarriers() const { conv::PublishBarriers(); }
-};
-
-struct Loader {
+struct Loader : BarrierMachine {
   const CUtensorMap &pixels, &weights;
 
-  __device__ void Wait(uint32_t barrier, int parity) const { conv::Wait(barrier, parity); }
-  __device__ void ArriveAndExpect(uint32_t barrier, int bytes) const {
-    conv::ArriveAndExpect(barrier, bytes);
-  }
   __device__ void LoadPixels(uint32_t to, const PixelBox& box, const Step& step, uint32_t barrier) const {
     conv::LoadPixels(to, pixels, box, step, barrier);
   }
@@ -57,20 +45,10 @@ struct Loader {
 };
 
 template <bool kBackward, int kColumns>
-struct Multiplier {
+struct Multiplier : MultiplyMachine {
   float (&acc)[1][kColumns / 8][4];
-  bool leader;
 
-  __device__ bool IsLeader() const { return leader; }
-  __device__ void Wait(uint32_t barrier, int parity) const { conv::Wait(barrier, parity); }
-  __device__ void Arrive(uint32_t barrier) const { conv::Arrive(barrier); }
-  __device__ void BeginMultiply() const { conv::BeginMultiply(); }
-  __device__ void Multiply(uint64_t a, uint64_t b) const { conv::Multiply<kBackward>(acc, a, b); }
-  __device__ void CommitMultiply() const { conv::CommitMultiply(); }
-  template <int kPending>
-  __device__ void WaitForMultiply() const {
-    conv::WaitForMultiply<kPending>();
-  }
+  __device__ void Multiply(int, uint64_t a, uint64_t b) const { conv::Multiply<false, kBackward>(acc, a, b); }
 };
 
 template <bool kBackward, int kColumns, int kAcross>
@@ -88,8 +66,8 @@ __global__ void __launch_bounds__(kBlockThreads, Sm90Layout<kBackward, kColumns,
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
 
   if (threadIdx.x == 0) {
-    Initializer initializer;
-    InitBarriers(at, initializer);
+    BarrierMachine machine;
+    InitBarriers(at, machine);
   }
   __syncthreads();
 
@@ -97,7 +75,7 @@ __global__ void __launch_bounds__(kBlockThreads, Sm90Layout<kBackward, kColumns,
     if (threadIdx.x % 32 == 0) {
       Prefetch(pixels);
       Prefetch(weights);
-      Loader loader = {pixels, weights};
+      Loader loader = {{}, pixels, weights};
       FillStages(g, tile, at, loader);
     }
     __syncwarp();
@@ -107,7 +85,7 @@ __global__ void __launch_bounds__(kBlockThreads, Sm90Layout<kBackward, kColumns,
     Masks<1, kColumns / 8> masks = {};
     if constexpr (kBackward) LoadMasks(g, epilogue, rows, tile.column, masks);
     float acc[1][kColumns / 8][4] = {};
-    Multiplier<kBackward, kColumns> multiplier = {acc, threadIdx.x % 32 == 0};
+    Multiplier<kBackward, kColumns> multiplier = {{threadIdx.x % 32 == 0}, acc};
     MultiplyStages(g, at, warp / kWarpgroupWarps, multiplier);
 #pragma unroll
     for (auto& block : acc[0]) Settle(block);
@@ -118,39 +96,6 @@ __global__ void __launch_bounds__(kBlockThreads, Sm90Layout<kBackward, kColumns,
 }
 
 // ---- Launching ----------------------------------------------------------------------------------------
-
-// Finds the driver's function at run time, since machines that build may have no driver.
-template <class Function>
-cudaError_t FindInDriver(const char* name, Function*& function) {
-  constexpr unsigned int kSince = 12000;  // the CUDA version that introduced both
-  void* found = nullptr;
-  cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-  const cudaError_t error =
-      cudaGetDriverEntryPointByVersion(name, &found, kSince, cudaEnableDefault, &result);
-  function = reinterpret_cast<Function*>(found);
-  if (error != cudaSuccess) return error;
-  return result == cudaDriverEntryPointSuccess ? cudaSuccess : cudaErrorNotSupported;
-}
-
-cudaError_t ErrorOf(CUresult result) {
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-cudaError_t Encode(const Im2colMap& m, CUtensorMap* map) {
-  decltype(cuTensorMapEncodeIm2col)* encode = nullptr;
-  if (const cudaError_t error = FindInDriver("cuTensorMapEncodeIm2col", encode); error != cudaSuccess)
-    return error;
-  return ErrorOf(encode(map, m.type, m.kRank, m.address, m.sizes, m.strides, m.lower, m.upper, m.channels,
-                        m.pixels, m.steps, m.interleave, m.swizzle, m.promotion, m.fill));
-}
-
-cudaError_t Encode(const TiledMap& m, CUtensorMap* map) {
-  decltype(cuTensorMapEncodeTiled)* encode = nullptr;
-  if (const cudaError_t error = FindInDriver("cuTensorMapEncodeTiled", encode); error != cudaSuccess)
-    return error;
-  return ErrorOf(encode(map, m.type, m.kRank, m.address, m.sizes, m.strides, m.box, m.steps, m.interleave,
-                        m.swizzle, m.promotion, m.fill));
-}
 
 template <bool kBackward, int kColumns, int kAcross>
 cudaError_t Launch(const Arguments& a, cudaStream_t stream) {

@@ -14,6 +14,8 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 #include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/tensor_core/conv_algorithm.h"
+#include "kernels/cuda/tensor_core/conv_dw_tiling.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
 #include "kernels/cuda/tensor_core/conv_stem.h"
@@ -23,7 +25,6 @@ namespace {
 
 using Pass = ConvolutionProblem::Pass;
 
-constexpr uintptr_t kAlignment = 16;
 constexpr int64_t kMaxKernel = 255;  // TMA stores corners as bytes
 
 conv::Stem StemOf(const ConvolutionProblem& p) {
@@ -43,7 +44,8 @@ const char* Reason(const ConvolutionProblem& p) {
     return p.n * p.h * p.w > std::numeric_limits<int>::max() / 2 ? "too many pixels" : nullptr;
   }
   if (p.pool_x && (p.kernel != 1 || p.pass == Pass::kBackwardData)) return "pooled inputs for 1x1 only";
-  if (!p.pool_x && p.pass == Pass::kBackwardWeights) return "gradients of weights for pooled inputs only";
+  if (!p.pool_x && p.pass == Pass::kBackwardWeights && (!p.wide_dw || p.kernel != conv::kDwTaps))
+    return "gradients of weights for pooled inputs, or for 3x3 in fp32, only";
   if (p.stride != 1) return "for stride 1 only";
   if (p.kernel % 2 == 0 || p.pad != p.kernel / 2 || p.kernel > kMaxKernel) {
     return "for odd filters with \"same\" padding only";
@@ -51,55 +53,9 @@ const char* Reason(const ConvolutionProblem& p) {
   for (const int64_t channels : {p.c, p.k, p.PitchOfX(), p.PitchOfY(), p.mask_dx ? p.PitchOfMask() : 0}) {
     if (channels % conv::kChunk != 0) return "for multiples of 8 channels only";
   }
-  if (p.n * p.h * p.w > std::numeric_limits<int>::max() - conv::kTilePixels) return "too many pixels";
+  if (p.n * p.h * (p.w + p.pad) > std::numeric_limits<int>::max() - conv::kTilePixels)
+    return "too many pixels";
   return nullptr;
-}
-
-bool IsAligned(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % kAlignment == 0;
-}
-
-class KernelAlgorithm : public Algorithm {
- public:
-  KernelAlgorithm(std::string name, const ConvolutionProblem& problem, int across = 1)
-      : problem_(problem), gemm_(WithTaps(GemmOf(problem), across)), name_(std::move(name)) {}
-
-  bool needs_check() const override { return true; }
-  absl::StatusOr<std::string> Serialize() const override { return name_; }
-
-  absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
-    if (!IsAligned(o.a) || !IsAligned(o.b) || !IsAligned(o.d) || !IsAligned(o.mask) || !IsAligned(o.argmax)) {
-      return InvalidArgument(name_, ": operands not aligned to 16 bytes");
-    }
-    const cudaError_t error = Launch(o, static_cast<cudaStream_t>(stream.native));
-    if (error == cudaSuccess) return absl::OkStatus();
-    return Internal(name_, ": ", cudaGetErrorString(error));
-  }
-
- protected:
-  virtual cudaError_t Launch(const PlanOperands& operands, cudaStream_t stream) = 0;
-
-  const ConvolutionProblem problem_;
-  const conv::Gemm gemm_;
-
- private:
-  static conv::Gemm WithTaps(conv::Gemm gemm, int across) {
-    gemm.across = across;
-    return gemm;
-  }
-
-  const std::string name_;
-};
-
-constexpr int kBlockWarps = 8;
-
-// What `blocks` blocks execute that run `steps` steps each.
-KernelWork StepsOf(const std::string& code, int64_t blocks, int steps, int64_t l2_bytes, int64_t macs) {
-  KernelWork work = WorkOf(code, blocks * kBlockWarps * 32, steps);
-  work.waits = 0;  // stages are filled while others are multiplied
-  work.l2_bytes = blocks * steps * l2_bytes;
-  work.macs = blocks * steps * macs;
-  return work;
 }
 
 using LaunchConvolution = cudaError_t (*)(int tile_columns, const conv::Arguments& arguments,
@@ -131,6 +87,7 @@ class TensorCoreConvolution final : public KernelAlgorithm {
                     gemm_.depth * int64_t{sizeof(bf16)};
     work.macs = blocks * taps * slices * conv::kTilePixels * tile_columns_ * conv::kSliceDepth;
     if (problem_.mask_dx) work.kernels = 2;  // LaunchSums
+    work.partial_bytes = static_cast<int64_t>(workspace_bytes_);
     return work;
   }
 
@@ -170,7 +127,8 @@ class PooledWeightGradient final : public KernelAlgorithm {
     KernelWork work = StepsOf(
         absl::StrCat("PooledGradientSm80<", tile_filters_, ">"), tiles.count() * tiles.splits, tiles.steps,
         conv::GradientStageBytes(tile_filters_) + pixels * int64_t{sizeof(bf16)}, pixels * tile_filters_);
-    work.kernels = 2;  // LaunchSums
+    work.kernels = 2;  // LaunchSplitSums
+    work.partial_bytes = static_cast<int64_t>(workspace_bytes_);
     return work;
   }
 
@@ -236,6 +194,7 @@ class StemWeightGradient final : public KernelAlgorithm {
                  2 * conv::kBandQuads * conv::kStemFilters * int64_t{sizeof(bf16) + 1});
     work.macs = bands * 2 * conv::kBandPlaces * conv::kStemFilters * conv::kStemSlices * conv::kSliceDepth;
     work.kernels = 2;  // AddStemSums
+    work.partial_bytes = static_cast<int64_t>(workspace_bytes_);
     return work;
   }
 
@@ -253,10 +212,10 @@ class StemWeightGradient final : public KernelAlgorithm {
   const conv::Stem stem_;
 };
 
-enum class Work { kConvolution, kPooled, kPooledGradient, kStem, kStemGradient };
+enum class Work { kConvolution, kGradient, kPooled, kPooledGradient, kStem, kStemGradient };
 Work WorkOf(const ConvolutionProblem& p) {
   if (p.pool_y) return p.pass == Pass::kForward ? Work::kStem : Work::kStemGradient;
-  if (!p.pool_x) return Work::kConvolution;
+  if (!p.pool_x) return p.pass == Pass::kBackwardWeights ? Work::kGradient : Work::kConvolution;
   return p.pass == Pass::kForward ? Work::kPooled : Work::kPooledGradient;
 }
 
@@ -303,6 +262,11 @@ std::vector<Kernel> KernelsFor(const ConvolutionProblem& p) {
   std::vector<Kernel> kernels;
   for (const Kernel& kernel : kKernels) {
     if (kernel.work == WorkOf(p)) kernels.push_back(kernel);
+  }
+  if (WorkOf(p) == Work::kGradient) {
+    for (const int channels : conv::DwChannels::kAll) {
+      kernels.push_back({"sm90 gradient", Work::kGradient, 90, 90, conv::kTileFilters, channels, nullptr});
+    }
   }
   if (WorkOf(p) != Work::kConvolution) return kernels;
   const bool backward = p.pass == Pass::kBackwardData;
@@ -362,6 +326,8 @@ class KernelChoice final : public AlgorithmChoice {
     if (kernel.work == Work::kPooledGradient) {
       return std::make_unique<PooledWeightGradient>(kernel.ToString(), kernel.rows, problem_);
     }
+    if (kernel.work == Work::kGradient)
+      return MakeWeightGradient(kernel.ToString(), kernel.columns, problem_);
     if (kernel.work == Work::kStem) return std::make_unique<StemConvolution>(kernel.ToString(), problem_);
     if (kernel.work == Work::kStemGradient)
       return std::make_unique<StemWeightGradient>(kernel.ToString(), problem_);
@@ -400,7 +366,9 @@ absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int compute_capability,
     return Named(Unimplemented("our tensor core kernels: ", reason), problem);
   }
   auto choice = std::make_unique<KernelChoice>(compute_capability, problem, excluded);
-  if (choice->size() == 0) return Named(Unimplemented("our tensor core kernels: all are excluded"), problem);
+  if (choice->size() == 0) {
+    return Named(Unimplemented("our tensor core kernels: none for this GPU, or all are excluded"), problem);
+  }
   return choice;
 }
 

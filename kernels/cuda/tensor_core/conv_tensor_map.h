@@ -1,5 +1,5 @@
-// The descriptions of the tensors of conv_sm90.cu, from which TMA copies boxes. cuda.h states the
-// rules of these values; tests/kernels/cuda/tensor_core/conv_tensor_map_test.cpp checks them.
+// The descriptions of the tensors of conv_sm90.cu and conv_dw_sm90.cu, from which TMA copies boxes. cuda.h
+// states the rules of these values; tests/kernels/cuda/tensor_core/conv_tensor_map_test.cpp checks them.
 #pragma once
 
 #include <cuda.h>
@@ -30,19 +30,25 @@ struct Im2colMap : TensorMapOf<4> {
   int lower[2] = {}, upper[2] = {};     // column, row: corners of the pixels under a filter's first tap
   cuuint32_t channels = 0, pixels = 0;  // of a box
 };
-inline Im2colMap PixelMap(const Gemm& g, const bf16* in) {
+inline Im2colMap MapOfPixels(const Gemm& g, const bf16* tensor, int channels, int64_t pitch,
+                             const Corner& first, const Corner& last, int pixels) {
   const auto extent = [](int64_t n) { return static_cast<cuuint64_t>(n); };
-  const int64_t pixel = g.in_pitch * int64_t{sizeof(bf16)};
-  const Corner first = LowerCorner(g), last = UpperCorner(g);
-  Im2colMap map = {{.address = const_cast<bf16*>(in),
-                    .sizes = {extent(g.depth), extent(g.width), extent(g.height), extent(g.images)},
-                    .strides = {extent(pixel), extent(pixel * g.width), extent(pixel * g.width * g.height)},
-                    .steps = {1, 1, 1, 1}},
-                   {first.column, first.row},
-                   {last.column, last.row},
-                   kStepDepth,
-                   static_cast<cuuint32_t>(StepPixels(g.across))};
-  return map;
+  const int64_t pixel = pitch * int64_t{sizeof(bf16)};
+  return {{.address = const_cast<bf16*>(tensor),
+           .sizes = {extent(channels), extent(g.width), extent(g.height), extent(g.images)},
+           .strides = {extent(pixel), extent(pixel * g.width), extent(pixel * g.width * g.height)},
+           .steps = {1, 1, 1, 1}},
+          {first.column, first.row},
+          {last.column, last.row},
+          kStepDepth,
+          static_cast<cuuint32_t>(pixels)};
+}
+inline Im2colMap PixelMap(const Gemm& g, const bf16* in) {
+  return MapOfPixels(g, in, g.depth, g.in_pitch, LowerCorner(g), UpperCorner(g), StepPixels(g.across));
+}
+// Of dy, for the gradient of the weights. A row ends with the zeros after its last pixel.
+inline Im2colMap GradientMap(const Gemm& g, const bf16* dy) {
+  return MapOfPixels(g, dy, g.columns, g.out_pitch, {0, 0}, {0, g.row_places() - g.width}, kTilePixels);
 }
 
 // Of cuTensorMapEncodeTiled: channel, tap, filter.

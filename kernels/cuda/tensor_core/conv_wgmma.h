@@ -95,8 +95,9 @@ __device__ void WaitForMultiply() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// "wgmma.mma_async": acc += a b for 64 pixels and a slice of depth. No negation; a has contiguous depth, b
-// has contiguous columns if kBackward. Any multiple of 8 columns is possible.
+// "wgmma.mma_async": acc += a b for 64 rows and a slice of depth. No negation. a has contiguous depth, or
+// contiguous rows if kRowsOfA; b has contiguous depth, or contiguous columns if kColumnsOfB. Any multiple
+// of 8 columns is possible.
 
 #define DEEPER_BLOCK(i) "+f"(acc[0][i][0]), "+f"(acc[0][i][1]), "+f"(acc[0][i][2]), "+f"(acc[0][i][3])
 // Operands and their names for N columns, each list an extension of the one before.
@@ -110,10 +111,12 @@ __device__ void WaitForMultiply() {
 #define DEEPER_BLOCKS_48 DEEPER_BLOCKS_32, DEEPER_BLOCK(4), DEEPER_BLOCK(5)
 #define DEEPER_NAMES_64 DEEPER_NAMES_48 ", %24, %25, %26, %27, %28, %29, %30, %31"
 #define DEEPER_BLOCKS_64 DEEPER_BLOCKS_48, DEEPER_BLOCK(6), DEEPER_BLOCK(7)
-#define DEEPER_NAMES_96 \
-  DEEPER_NAMES_64 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define DEEPER_BLOCKS_96 \
-  DEEPER_BLOCKS_64, DEEPER_BLOCK(8), DEEPER_BLOCK(9), DEEPER_BLOCK(10), DEEPER_BLOCK(11)
+#define DEEPER_NAMES_72 DEEPER_NAMES_64 ", %32, %33, %34, %35"
+#define DEEPER_BLOCKS_72 DEEPER_BLOCKS_64, DEEPER_BLOCK(8)
+#define DEEPER_NAMES_80 DEEPER_NAMES_72 ", %36, %37, %38, %39"
+#define DEEPER_BLOCKS_80 DEEPER_BLOCKS_72, DEEPER_BLOCK(9)
+#define DEEPER_NAMES_96 DEEPER_NAMES_80 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define DEEPER_BLOCKS_96 DEEPER_BLOCKS_80, DEEPER_BLOCK(10), DEEPER_BLOCK(11)
 #define DEEPER_NAMES_112 DEEPER_NAMES_96 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define DEEPER_BLOCKS_112 DEEPER_BLOCKS_96, DEEPER_BLOCK(12), DEEPER_BLOCK(13)
 #define DEEPER_NAMES_128 DEEPER_NAMES_112 ", %56, %57, %58, %59, %60, %61, %62, %63"
@@ -131,28 +134,46 @@ __device__ void WaitForMultiply() {
 #define DEEPER_NAMES_224 DEEPER_NAMES_208 ", %104, %105, %106, %107, %108, %109, %110, %111"
 #define DEEPER_BLOCKS_224 DEEPER_BLOCKS_208, DEEPER_BLOCK(26), DEEPER_BLOCK(27)
 
-#define DEEPER_MULTIPLY(columns, a_name, b_name, transposed_name)                                          \
-  template <bool kBackward>                                                                                \
+#define DEEPER_MULTIPLY(columns, a_name, b_name, a_side, b_side)                                           \
+  template <bool kRowsOfA, bool kColumnsOfB>                                                               \
   __device__ void Multiply(float(&acc)[1][columns / 8][4], uint64_t a, uint64_t b) {                       \
     asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.bf16.bf16 {" DEEPER_NAMES_##columns \
-                 "}, %" #a_name ", %" #b_name ", 1, 1, 1, 0, %" #transposed_name ";"                       \
+                 "}, %" #a_name ", %" #b_name ", 1, 1, 1, %" #a_side ", %" #b_side ";"                     \
                  : DEEPER_BLOCKS_##columns                                                                 \
-                 : "l"(a), "l"(b), "n"(kBackward));                                                        \
+                 : "l"(a), "l"(b), "n"(kRowsOfA), "n"(kColumnsOfB));                                       \
   }
-DEEPER_MULTIPLY(16, 8, 9, 10)
-DEEPER_MULTIPLY(24, 12, 13, 14)
-DEEPER_MULTIPLY(32, 16, 17, 18)
-DEEPER_MULTIPLY(48, 24, 25, 26)
-DEEPER_MULTIPLY(64, 32, 33, 34)
-DEEPER_MULTIPLY(96, 48, 49, 50)
-DEEPER_MULTIPLY(112, 56, 57, 58)
-DEEPER_MULTIPLY(128, 64, 65, 66)
-DEEPER_MULTIPLY(144, 72, 73, 74)
-DEEPER_MULTIPLY(160, 80, 81, 82)
-DEEPER_MULTIPLY(192, 96, 97, 98)
-DEEPER_MULTIPLY(208, 104, 105, 106)
-DEEPER_MULTIPLY(224, 112, 113, 114)
+DEEPER_MULTIPLY(16, 8, 9, 10, 11)
+DEEPER_MULTIPLY(24, 12, 13, 14, 15)
+DEEPER_MULTIPLY(32, 16, 17, 18, 19)
+DEEPER_MULTIPLY(48, 24, 25, 26, 27)
+DEEPER_MULTIPLY(64, 32, 33, 34, 35)
+DEEPER_MULTIPLY(72, 36, 37, 38, 39)
+DEEPER_MULTIPLY(80, 40, 41, 42, 43)
+DEEPER_MULTIPLY(96, 48, 49, 50, 51)
+DEEPER_MULTIPLY(112, 56, 57, 58, 59)
+DEEPER_MULTIPLY(128, 64, 65, 66, 67)
+DEEPER_MULTIPLY(144, 72, 73, 74, 75)
+DEEPER_MULTIPLY(160, 80, 81, 82, 83)
+DEEPER_MULTIPLY(192, 96, 97, 98, 99)
+DEEPER_MULTIPLY(208, 104, 105, 106, 107)
+DEEPER_MULTIPLY(224, 112, 113, 114, 115)
 #undef DEEPER_MULTIPLY
+
+// "setmaxnreg": registers of each thread from here on. All warps of a warpgroup execute it.
+template <int kRegisters>
+__device__ void TakeRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ void ReturnRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// "barrier": waits for all threads of the warpgroups that multiply, not for the lane that loads.
+template <int kThreads>
+__device__ void SynchronizeWarpgroups() {
+  asm volatile("barrier.cta.sync 1, %0;" ::"n"(kThreads) : "memory");
+}
 
 // Prevents that sums are read before a wait.
 __device__ inline void Settle(float (&block)[4]) {

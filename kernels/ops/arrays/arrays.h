@@ -17,9 +17,6 @@ DEEPER_BACKENDS(void, Scale, Device& device, float factor, float* x, int64_t cou
 // to[i] = bf16(x[i]).
 DEEPER_BACKENDS(void, Narrow, Device& device, const float* x, void* to, int64_t count);
 
-// to[i] = float(x[i]), x bf16.
-void WidenCuda(Device& device, const void* x, float* to, int64_t count);
-
 // *found = 1 if any x[i] is NaN or infinite, else 0. The result decides whether a step's gradients are
 // usable. x: fp32. workspace: FindNonFiniteWorkspaceBytes(device), 16-byte aligned.
 DEEPER_BACKENDS(void, FindNonFinite, Device& device, const float* x, int64_t count, uint32_t* found,

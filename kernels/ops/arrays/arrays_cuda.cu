@@ -65,10 +65,6 @@ void NarrowCuda(Device& device, const float* x, void* to, int64_t count) {
   ForEach(AsCuda(device), {"narrow", 6 * count}, count, Convert<float, bf16>{x, static_cast<bf16*>(to)});
 }
 
-void WidenCuda(Device& device, const void* x, float* to, int64_t count) {
-  ForEach(AsCuda(device), {"widen", 6 * count}, count, Convert<bf16, float>{static_cast<const bf16*>(x), to});
-}
-
 void FindNonFiniteCuda(Device& device, const float* x, int64_t count, uint32_t* found, void* workspace) {
   CudaDevice& cuda = AsCuda(device);
   auto* const lanes = static_cast<uint32_t*>(workspace);

@@ -41,13 +41,6 @@ class CudaConv2d final : public Op {
   bool masks_dy() const {
     return params_.relu && !params_.dy_is_masked && !params_.batch_norm && !params_.max_pool;
   }
-  // cuDNN writes weight gradients in the type of the activations.
-  bool widens() const { return !pointwise() && needs_.x.dtype != DType::kF32 && !params_.max_pool; }
-  size_t narrow_gradient_bytes() const {
-    return widens()
-               ? Align(static_cast<size_t>(needs_.params[kWeight].stored_elements) * SizeOf(needs_.x.dtype))
-               : 0;
-  }
   size_t statistics_bytes() const { return Align(static_cast<size_t>(params_.out_channels) * sizeof(float)); }
   const void* X() const {
     return static_cast<const std::byte*>(binding_.x) +
@@ -112,6 +105,7 @@ absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan)
   } else {
     const Shape& x = needs_.x.shape;
     const bool fused = pass == Pass::kForward && !params_.batch_norm;
+    const bool narrow = needs_.x.dtype != DType::kF32 && !params_.max_pool;
     ASSIGN_OR_RETURN(plan,
                      device_.Plan(ConvolutionProblem{.pass = pass,
                                                      .dtype = needs_.x.dtype,
@@ -126,10 +120,10 @@ absl::Status CudaConv2d::PreparePlan(Pass pass, std::unique_ptr<CudaPlan>& plan)
                                                      .x_pitch = pass == Pass::kBackwardData ? 0 : PitchOfX(),
                                                      .bias = fused,
                                                      .relu = fused && params_.relu,
-                                                     .pool_y = params_.max_pool}));
+                                                     .pool_y = params_.max_pool,
+                                                     .wide_dw = narrow && pass == Pass::kBackwardWeights}));
   }
-  const size_t gradient = pass == Pass::kBackwardWeights ? narrow_gradient_bytes() : 0;
-  needs_.workspace_bytes = std::max(needs_.workspace_bytes, gradient + plan->workspace_bytes());
+  needs_.workspace_bytes = std::max(needs_.workspace_bytes, plan->workspace_bytes());
   return absl::OkStatus();
 }
 
@@ -200,14 +194,10 @@ void CudaConv2d::Backward() {
   if (backward_data_ != nullptr)
     backward_data_->Run({.a = dy, .b = Param(kWeight), .d = binding_.dx[0], .workspace = binding_.workspace});
   float* const weight_gradient = binding_.grads[kWeight];
-  std::byte* const scratch = workspace() + narrow_gradient_bytes();
   if (pointwise()) {
-    backward_weights_->Run({.a = dy, .b = X(), .d = weight_gradient, .workspace = scratch});
-  } else if (!widens()) {
-    backward_weights_->Run({.a = X(), .b = dy, .d = weight_gradient, .workspace = scratch});
+    backward_weights_->Run({.a = dy, .b = X(), .d = weight_gradient, .workspace = workspace()});
   } else {
-    backward_weights_->Run({.a = X(), .b = dy, .d = workspace(), .workspace = scratch});
-    WidenCuda(device_, workspace(), weight_gradient, needs_.params[kWeight].stored_elements);
+    backward_weights_->Run({.a = X(), .b = dy, .d = weight_gradient, .workspace = workspace()});
   }
 }
 

@@ -82,6 +82,7 @@ ConvolutionProblem FusedInception::Problem(const Chain& chain, Pass pass) const 
   p.kernel = chain.kernel;
   p.pad = chain.kernel / 2;
   p.x_pitch = buffer_.pitch;
+  p.wide_dw = pass == Pass::kBackwardWeights && p.dtype != DType::kF32;
   return p;
 }
 
@@ -127,10 +128,9 @@ absl::Status FusedInception::PrepareBackward(Chain& chain) {
     p.x_pitch = p.mask_pitch = 0;
     status = MakePlan(p, chain.branch, chain.backward_data);
   }
-  const int branch = chain.weights_branch();
-  status.Update(MakePlan(Problem(chain, Pass::kBackwardWeights), branch, chain.backward_weights));
+  status.Update(
+      MakePlan(Problem(chain, Pass::kBackwardWeights), chain.weights_branch(), chain.backward_weights));
   if (!status.ok()) return status;
-  Reserve(branch, narrow_gradient_bytes(chain) + chain.backward_weights->workspace_bytes());
   Reserve(chain.branch, JoinWorkspaceBytes(buffer_.Desc(chain.in, needs_.x)));
   return absl::OkStatus();
 }

@@ -101,12 +101,6 @@ class FusedInception final : public Op {
   size_t Bias(Convolution c) const { return Weight(c) + 1; }
   size_t Scale(Convolution c) const { return Weight(c) + 1; }
   size_t Shift(Convolution c) const { return Weight(c) + 2; }
-  size_t narrow_gradient_bytes(const Chain& chain) const {
-    return needs_.x.dtype == DType::kF32
-               ? 0
-               : Align(static_cast<size_t>(needs_.params[Weight(chain.convolve)].stored_elements) *
-                       element());
-  }
   size_t unmasked_bytes(const Chain& chain) const { return chain.masks_dx ? 0 : Bytes(chain.in.count); }
   // The channels of the buffer without padding, and the range of the outputs among them.
   int64_t width() const { return buffer_.o4.end() - buffer_.r2.first; }

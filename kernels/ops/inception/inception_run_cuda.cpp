@@ -1,7 +1,6 @@
 // Binds the fused module to its memory and runs it.
 #include <utility>
 
-#include "kernels/ops/arrays/arrays.h"
 #include "kernels/ops/inception/inception_cuda.h"
 #include "kernels/ops/join.h"
 
@@ -184,16 +183,13 @@ void FusedInception::ChainGradients(const Chain& chain) {
   JoinGradientsCuda(device_, join);
 }
 
-// cuDNN writes weight gradients in the type of the activations.
 void FusedInception::WeightGradients(const Chain& chain) {
   const int branch = chain.weights_branch();
   device_.Branch(branch);
-  float* const gradient = binding_.grads[Weight(chain.convolve)];
-  const size_t narrow = narrow_gradient_bytes(chain);
-  void* const out = narrow > 0 ? scratch_[branch] : gradient;
-  void* const library = static_cast<std::byte*>(scratch_[branch]) + narrow;
-  chain.backward_weights->Run({.a = Y(chain.in), .b = chain.dy, .d = out, .workspace = library});
-  if (narrow > 0) WidenCuda(device_, out, gradient, needs_.params[Weight(chain.convolve)].stored_elements);
+  chain.backward_weights->Run({.a = Y(chain.in),
+                               .b = chain.dy,
+                               .d = binding_.grads[Weight(chain.convolve)],
+                               .workspace = scratch_[branch]});
 }
 
 // Spreads the gradient of the pool here if the op that produces x does not accept it.

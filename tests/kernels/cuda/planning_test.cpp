@@ -6,8 +6,10 @@
 #include <future>
 #include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "kernels/base/bf16.h"
 #include "kernels/cuda/planning_device.h"
 #include "kernels/cuda/plans/cublaslt.h"
 #include "kernels/cuda/plans/cuda_problem.h"
@@ -111,6 +113,18 @@ TEST(CudaProblemTest, Launches) {
   EXPECT_STREQ(matmul.name, "matmul nt + bias");
   EXPECT_EQ(matmul.bytes, (4 * 16 + 16 * 10) * 2 + (4 * 10 + 10) * 4);
   EXPECT_EQ(matmul.macs, 4 * 10 * 16);
+}
+
+TEST(CudaProblemTest, WideGradientsOfWeights) {
+  ConvolutionProblem problem = kConvolution;
+  problem.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  problem.bias = problem.relu = false;
+  const ConvolutionProblem narrow = problem;
+  problem.wide_dw = true;
+  EXPECT_EQ(ToString(problem), ToString(narrow) + ", dw fp32");
+  EXPECT_EQ(SizesOf(problem).d, 2 * SizesOf(narrow).d);
+  EXPECT_EQ(SizesOf(problem).out, DType::kF32);
+  EXPECT_EQ(LaunchOf(problem).bytes - LaunchOf(narrow).bytes, 32 * 9 * 16 * 2);
 }
 
 TEST(CudaProblemTest, PooledInputs) {
@@ -240,6 +254,34 @@ TEST(PlanningDeviceTest, PooledInputsAreOurOwnKernels) {
   EXPECT_EQ((*gradient)->workspace_bytes(), 10u * 64 * 480 * sizeof(float));
   problem.dtype = DType::kF32;
   EXPECT_EQ(device->Plan(problem).status().code(), absl::StatusCode::kUnimplemented);
+}
+
+// Those in fp32 are ours where they save a copy of a large slice, else the library's.
+TEST(PlanningDeviceTest, GradientsOfWeights) {
+  const auto device = MakeDevice();
+  const auto plan = [&](int64_t size, int64_t c, int64_t k, int64_t x_pitch) {
+    ConvolutionProblem problem = {.n = 256, .h = size, .w = size, .c = c, .k = k, .kernel = 3, .pad = 1};
+    problem.pass = ConvolutionProblem::Pass::kBackwardWeights;
+    problem.x_pitch = x_pitch;
+    problem.wide_dw = true;
+    const auto made = device->Plan(problem);
+    EXPECT_TRUE(made.ok()) << made.status();
+    device->Clear();
+    (*made)->Run({});
+    std::vector<std::string> names;
+    for (const PlannedLaunch& launch : device->launches()) names.emplace_back(launch.launch.name);
+    return std::pair(names, (*made)->workspace_bytes());
+  };
+  using ::testing::ElementsAre;
+  const auto [dense, dense_bytes] = plan(28, 96, 128, 0);
+  EXPECT_THAT(dense, ElementsAre("conv 3x3 backward weights", "widen"));
+  EXPECT_GE(dense_bytes, 128 * 9 * 96 * sizeof(bf16));
+  const auto [slice, slice_bytes] = plan(28, 96, 128, 288);
+  EXPECT_THAT(slice, ElementsAre("conv 3x3 backward weights"));
+  EXPECT_EQ(device->launches()[0].work.partial_bytes, static_cast<int64_t>(slice_bytes));
+  const auto [small_slice, small_bytes] = plan(7, 192, 384, 1072);
+  EXPECT_THAT(small_slice, ElementsAre("copy of a slice", "conv 3x3 backward weights", "widen"));
+  EXPECT_EQ(device->launches()[0].launch.bytes, 2 * 256 * 7 * 7 * 192 * 2) << "read and written";
 }
 
 TEST(PlanningDeviceTest, SaysWhatCannotBeComputed) {

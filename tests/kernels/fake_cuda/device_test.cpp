@@ -109,6 +109,31 @@ TEST_F(GpuDeviceTest, MemoryIsZeroBeforeUploads) {
   }
 }
 
+// By a kernel of deeper, or by the library, which writes bf16 that is widened.
+TEST_F(GpuDeviceTest, WritesGradientsOfWeightsInFp32) {
+  ConvolutionProblem problem = {.n = 2, .h = 5, .w = 6, .c = 8, .k = 16, .kernel = 3, .pad = 1};
+  problem.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  problem.wide_dw = true;
+  std::vector<bf16> x(60 * 8), dy(60 * 16);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = ToBf16(static_cast<float>(i % 7) - 3.1f);
+  for (size_t i = 0; i < dy.size(); ++i) dy[i] = ToBf16(static_cast<float>(i % 5) - 2.3f);
+  std::vector<float> expected(16 * 9 * 8);
+  const auto host = testing::MakeHostCudaDevice();
+  (*AsCuda(*host).Plan(problem))->Run({.a = x.data(), .b = dy.data(), .d = expected.data()});
+  for (const OwnKernels own : {OwnKernels::kNone, OwnKernels::kAll}) {
+    for (uint64_t seed = 0; seed < 10; ++seed) {
+      Reset({.seed = seed});
+      const auto device = MakeCudaDevice({}, {.own_kernels = own}).value();
+      const DeviceArray<bf16> x_there(x, *device), dy_there(dy, *device);
+      const DeviceArray<float> dw(expected.size(), *device);
+      const auto plan = AsCuda(*device).Plan(problem).value();
+      const Buffer workspace = device->Allocate(plan->workspace_bytes());
+      plan->Run({.a = x_there.data(), .b = dy_there.data(), .d = dw.data(), .workspace = workspace.data()});
+      EXPECT_EQ(dw.Read(), expected) << "seed " << seed;
+    }
+  }
+}
+
 // A step that profiles, records or does neither computes the same.
 TEST_F(GpuDeviceTest, ProfilesWhatRan) {
   for (const bool graphs : {true, false}) {

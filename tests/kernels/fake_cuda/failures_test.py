@@ -130,7 +130,7 @@ class OwnKernels(unittest.TestCase):
     def test_one_that_hangs_ends_the_run_and_is_not_run_again(self):
         done = self.train("seed=2 own=hang")
         self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertRegex(done.stderr, r"it did not within 5000 ms \(on trial: own checked sm90 for convolution .*max pooled")
+        self.assertRegex(done.stderr, r"it did not within 5000 ms \(on trial: own checked sm90 for convolution .*dw fp32")
         self.check_next_start("seed=2 own=hang")
 
     def test_one_that_faults_ends_the_run_and_is_not_run_again(self):
@@ -139,7 +139,7 @@ class OwnKernels(unittest.TestCase):
                 (self.dir / "plans").unlink(missing_ok=True)
                 done = self.train(f"seed={seed} own=fault")
                 self.assertEqual(done.returncode, 1, done.stderr)
-                self.assertRegex(done.stderr, r"cudaErrorIllegalAddress: .* \(on trial: own checked sm90 for convolution .*max pooled")
+                self.assertRegex(done.stderr, r"cudaErrorIllegalAddress: .* \(on trial: own checked sm90 for convolution .*dw fp32")
                 self.check_next_start("seed=2 own=fault")
 
     def test_one_that_is_wrong_is_excluded(self):

@@ -2,7 +2,7 @@
 # those of the CUDA run time and of deeper_kernels, whose members are then left out of the link. The CUDA files of the ops
 # are compiled once more, as C++, with launches that are closures.
 set(fake ${CMAKE_CURRENT_SOURCE_DIR}/kernels/fake_cuda)
-file(GLOB_RECURSE op_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/ops/*.cu)
+file(GLOB_RECURSE op_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/ops/*.cu ${PROJECT_SOURCE_DIR}/kernels/cuda/plans/*.cu)
 set_source_files_properties(${op_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -O3)
 add_library(fake_cuda OBJECT ${fake}/api.cpp ${fake}/capture.cpp ${fake}/cublaslt.cpp ${fake}/cudnn.cpp ${fake}/errors.cpp ${fake}/libraries.cpp ${fake}/memory.cpp ${fake}/runtime.cpp ${op_sources})
 target_include_directories(fake_cuda BEFORE PRIVATE ${fake}/include)

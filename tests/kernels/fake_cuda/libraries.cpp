@@ -28,7 +28,7 @@ void Err(void* result) {
     case fake_cuda::OwnKernels::kRight:
       return;
     case fake_cuda::OwnKernels::kWrong:
-      *static_cast<uint16_t*>(result) ^= 0x4000;
+      *static_cast<uint32_t*>(result) ^= 0x40004000;  // bf16 or fp32
       return;
     case fake_cuda::OwnKernels::kFault:
       return fake_cuda::Lose(cudaErrorIllegalAddress);
@@ -95,7 +95,7 @@ std::string Version() {
 
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Choose(int capability, const ConvolutionProblem& problem,
                                                         const std::set<std::string>& excluded) {
-  if (!problem.mask_dx && !problem.pool_x && !problem.pool_y)
+  if (!problem.mask_dx && !problem.pool_x && !problem.pool_y && !problem.wide_dw)
     return Named(Unimplemented("left to cuDNN"), problem);
   ASSIGN_OR_RETURN(auto plan, testing::MakeHostPlan(problem));
   if (excluded.contains(NameOf(problem.dtype, capability))) return Named(Unimplemented("excluded"), problem);

@@ -29,6 +29,7 @@ TENSOR_CORE = {
     "ConvStemSm80": (1, ARCHITECTURES, "HMMA.16816.F32.BF16"),
     "StemGradientSm80": (1, ARCHITECTURES, "HMMA.16816.F32.BF16"),
     "ConvSm90": (30, ("sm_90",), "HGMMA.64x"),
+    "WeightGradientSm90": (6, ("sm_90",), "HGMMA.64x"),
 }
 # On sm_90, for 8 channels of bf16. Kernel: most instructions of a pixel (JoinQuads: of four pixels), fewest loads at once.
 SPREAD = "Join<bf16, 8, {}, MaxPool3x3Gradient<bf16, 8, {}>>"
@@ -48,7 +49,7 @@ BUDGETS = {
 # Chains of loads that depend on nothing but their place. Kernel: loads at once, after which the loop waits only once.
 CHAINS = {"AddRows": 32, "AveragePoolGradient<bf16, 8>": 4, "MergeAll<Sum, StoreSum>": 32, "MergeGroup<Sum>": 32,
           "MergeAll<Moments, FinishMoments>": 32, "MergeGroup<Moments>": 32}
-STEP_BUDGET = (50, 16)  # of a step of ConvSm90, and more for each wgmma
+STEP_BUDGET = (50, 16)  # of a step of ConvSm90 or WeightGradientSm90, and more for each wgmma
 MASK_WAITS = 4  # of the masks of a tile of ConvSm90, all of which are loaded together
 CHUNK_BUDGET = 150  # maxima of 8 channels, while a tile of the pooled convolution is copied
 # Of a row of 112 places: by 32 filters of ConvStemSm80, and by 64 filters and a row of the filter of StemGradientSm80. Most instructions,
@@ -89,11 +90,26 @@ def read_table():
             for match in re.finditer(r'\{"(.+)", ([\d, ]+)\}', TABLE.read_text())}
 
 
-def pipeline_faults(instructions, backward, columns, taps):
-    """What the code of ConvSm90<backward, columns, taps> does not do as conv_pipeline.h says. The instructions are in the order of their
-    addresses: ptxas leaves each of these sequences in one piece."""
-    boxes = -(-columns // 64) if backward else 1
-    stage_bytes = 128 * (128 + taps - 1 + taps * (64 * boxes if backward else columns))
+def pipelines():
+    return names_in("sm_90", "ConvSm90") + names_in("sm_90", "WeightGradientSm90")
+
+
+def pipeline_of(name):
+    """Of a step of ConvSm90<backward, columns, taps> or WeightGradientSm90<channels>, as conv_pipeline.h says: the products of its groups, and
+    [bytes, boxes of pixels, boxes of weights] of its stage."""
+    if match := re.match(r"WeightGradientSm90<(\d+)>", name):
+        boxes = -(-int(match[1]) // 64)
+        return [4 * 3], [128 * (128 + boxes * (128 + 2)), 1 + boxes, 0]
+    backward, columns, taps = re.match(r"ConvSm90<(\w+), (\d+), (\d+)>", name).groups()
+    columns, taps = int(columns), int(taps)
+    boxes = -(-columns // 64) if backward == "true" else 1
+    stage_bytes = 128 * (128 + taps - 1 + taps * (64 * boxes if backward == "true" else columns))
+    return [taps * slices for slices in range(1, 5)], [stage_bytes, 1, taps * boxes]
+
+
+def pipeline_faults(instructions, expected_groups, expected_fill):
+    """What the code does not do as pipeline_of says. The instructions are in the order of their addresses: ptxas leaves each of these
+    sequences in one piece."""
     faults, groups, waits, fills = [], [], [], []
     products = None  # of the open group
     values = {}  # constants in registers
@@ -125,12 +141,12 @@ def pipeline_faults(instructions, backward, columns, taps):
             fills.append([values.get(i.operands.split()[-1]), 0, 0])
         elif i.name.startswith("UTMALDG"):
             fills[-1][1 if "IM2COL" in i.name else 2] += 1
-    if sorted(groups) != [taps * slices for slices in range(1, 5)]:
+    if sorted(groups) != expected_groups:
         faults.append(f"groups of {groups} products")
     if waits != [1, 0]:
         faults.append(f"waits until {waits} groups run")
-    if not fills or any(fill != [stage_bytes, 1, taps * boxes] for fill in fills):
-        faults.append(f"fills of [bytes, boxes of pixels, of weights] {fills} instead of {[stage_bytes, 1, taps * boxes]}")
+    if not fills or any(fill != expected_fill for fill in fills):
+        faults.append(f"fills of [bytes, boxes of pixels, of weights] {fills} instead of {expected_fill}")
     return faults
 
 
@@ -148,17 +164,16 @@ class TensorCores(unittest.TestCase):
 class Pipelines(unittest.TestCase):
     @staticmethod
     def faults_of(name, change=lambda text: text):
-        backward, columns, taps = re.match(r"ConvSm90<(\w+), (\d+), (\d+)>", name).groups()
         instructions = [sass.Instruction(i.address, change(i.text)) for i in kernels["sm_90"][name].code.instructions]
-        return pipeline_faults(instructions, backward == "true", int(columns), int(taps))
+        return pipeline_faults(instructions, *pipeline_of(name))
 
     def test_groups_waits_and_bytes(self):
-        for name in names_in("sm_90", "ConvSm90"):
+        for name in pipelines():
             self.assertEqual(self.faults_of(name), [], name)
 
     def test_descriptors_have_a_swizzle_of_128_bytes(self):
         """The upper half of a descriptor: a stride of 1024 bytes and the swizzle."""
-        for name in names_in("sm_90", "ConvSm90"):
+        for name in pipelines():
             self.assertTrue(any("0x40000040" in i.text for i in kernels["sm_90"][name].code.instructions), name)
 
     def test_mistakes_are_seen(self):
@@ -174,6 +189,14 @@ class Pipelines(unittest.TestCase):
 
 
 class Registers(unittest.TestCase):
+    def test_sums_of_gradients_take_registers_of_the_warps_that_load(self):
+        """168 for each of 384 threads at first, then 24 and 240. All of it comes before the loops."""
+        for name in names_in("sm_90", "WeightGradientSm90"):
+            texts = [i.text for i in kernels["sm_90"][name].code.instructions]
+            moved = [text.split()[0] + " " + text.split()[-1] for text in texts if "USETMAXREG" in text]
+            self.assertEqual(moved, ["USETMAXREG.TRY_ALLOC.CTAPOOL 0xf0", "USETMAXREG.DEALLOC.CTAPOOL 0x18"], name)
+            self.assertEqual(kernels["sm_90"][name].registers, 168, name)
+
     def test_no_local_memory(self):
         for arch in ARCHITECTURES:
             self.assertGreater(len(kernels[arch]), 50)
@@ -243,14 +266,13 @@ class Instructions(unittest.TestCase):
             self.assertEqual((loop.in_flight, loop.waits), (loads, 1), name)
 
     def test_budgets_of_steps(self):
-        for name in names_in("sm_90", "ConvSm90"):
+        for name in pipelines():
             with self.subTest(name):
                 code = kernels["sm_90"][name].code
                 main = code.main_loop()
                 path = code.longest_path(main, code.loops[main])
                 products = sum(i.name.startswith("HGMMA") for i in path)
-                taps = int(name.rstrip(">").split(", ")[-1])
-                self.assertEqual(products, 4 * taps)
+                self.assertEqual(products, max(pipeline_of(name)[0]))
                 self.assertLessEqual(len(path), STEP_BUDGET[0] + STEP_BUDGET[1] * products)
                 if "true" in name:
                     self.assertLessEqual(code.cost()[0].waits, MASK_WAITS)

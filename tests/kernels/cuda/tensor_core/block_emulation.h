@@ -156,7 +156,9 @@ template <bool kBackward, int kColumns, int kAcross>
 void BlockSm90(const Gemm& g, const Operands& operands, const Epilogue& e, int block) {
   const Tile tile = TileOf(g, kColumns, block);
   const Recording recording = Record<kBackward, kColumns, kAcross>(g, tile, kBase);
-  const std::vector<float> products = RecordedBlock(recording, g, operands).Run();
+  ConvolutionBlock pipeline(recording, g, kColumns, operands);
+  pipeline.Run();
+  const std::vector<float>& products = pipeline.sums();
   std::vector<Accumulators> acc(kMultiplyWarps, MakeAccumulators(1, kColumns / 8));
   for (int m = 0; m < kTilePixels; ++m) {
     for (int n = 0; n < kColumns; ++n) {

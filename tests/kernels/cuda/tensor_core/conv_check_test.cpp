@@ -204,6 +204,18 @@ TEST(ConvolutionCheckTest, PooledInputs) {
                }).empty());
 }
 
+TEST(ConvolutionCheckTest, WideGradientsOfWeights) {
+  ConvolutionProblem problem = Problem(false);
+  problem.pass = ConvolutionProblem::Pass::kBackwardWeights;
+  problem.bias = problem.relu = false;
+  problem.wide_dw = true;
+  EXPECT_EQ(Verdict(problem, nullptr), absl::OkStatus());
+  const absl::Status status =
+      Verdict(problem, [](const PlanOperands& o) { static_cast<float*>(o.d)[5 * 144 + 3] += 0.5f; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("at filter 5, channel 3: "));
+}
+
 ConvolutionProblem PooledOutput(ConvolutionProblem::Pass pass) {
   ConvolutionProblem problem = {
       .pass = pass, .n = 2, .h = 21, .w = 18, .c = 8, .k = 16, .kernel = 7, .stride = 2, .pad = 3};

@@ -120,6 +120,26 @@ TEST(ConvolutionOnGpuTest, PixelsBeyondTheLastTile) {
   }
 }
 
+// Kernels for compute capability 9.0 only.
+TEST(ConvolutionOnGpuTest, WeightGradients) {
+  if (ComputeCapability() != 90) GTEST_SKIP() << "a GPU of another compute capability";
+  std::vector<ConvolutionProblem> problems;
+  for (const testing::ConvolutionShape& s : testing::kGoogLeNetShapes) {
+    if (s.kernel == 3) problems.push_back(Problem(Pass::kBackwardWeights, 3, s));
+  }
+  for (const testing::ConvolutionShape& s :
+       {testing::ConvolutionShape{1, 8, 8, 3}, {9, 40, 72, 3}, {13, 136, 200, 3}}) {
+    problems.push_back(Problem(Pass::kBackwardWeights, 5, s));
+  }
+  problems.push_back(Problem(Pass::kBackwardWeights, 256, {28, 96, 128, 3}));
+  for (ConvolutionProblem& problem : problems) {
+    problem.wide_dw = true;
+    Check(problem);
+    problem.x_pitch = problem.c + 64;
+    Check(problem);
+  }
+}
+
 TEST(ConvolutionOnGpuTest, AtTheBatchOfABenchmark) {
   for (const Pass pass : {Pass::kForward, Pass::kBackwardData}) Check(Problem(pass, 256, {28, 96, 128, 3}));
 }

@@ -49,6 +49,24 @@ TEST(ConvPipelineTest, BarriersAllowNoFaultWithRows) {
   EXPECT_GT((CheckTiles<true, 5>(Sm90Tiles<5, true>())), 1'000);
 }
 
+template <int... kChannels>
+int64_t CheckGradients(Sizes<kChannels...>) {
+  int64_t states = 0;
+  const auto check = [&]<int kTileChannels>() {
+    constexpr int kStages = DwLayout<kTileChannels>::kStages;
+    for (int steps = 1; steps <= 2 * kStages + 2; ++steps) {
+      EXPECT_EQ(FaultOfDwBarriers<kTileChannels>(steps, &states), "") << kTileChannels << ", " << steps;
+    }
+    EXPECT_EQ(FaultOfDwBarriers<kTileChannels>(kMostTaps, &states), "") << kTileChannels;
+  };
+  (check.template operator()<kChannels>(), ...);
+  return states;
+}
+
+TEST(ConvPipelineTest, BarriersAllowNoFaultOfGradients) {
+  EXPECT_GT(CheckGradients(DwChannels()), 100'000);
+}
+
 TEST(ConvPipelineTest, EpochsAllowNoFault) {
   for (int steps = 1; steps <= 300; ++steps) EXPECT_EQ(FaultOfCopies(steps), "") << steps;
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -82,6 +83,40 @@ TEST(TensorCoreChoiceTest, PooledInputsHaveKernelsOfTheirOwn) {
               ElementsAre("deeper sm80 pooled gradient 64x64", "deeper sm80 pooled gradient 128x64"));
   EXPECT_THAT(names(Pass::kBackwardWeights, 128),
               ElementsAre("deeper sm80 pooled gradient 128x64", "deeper sm80 pooled gradient 64x64"));
+}
+
+TEST(TensorCoreChoiceTest, GradientsOfWeightsHaveTilesOfAllChannels) {
+  const auto names = [](int64_t size, int64_t c, int64_t k) {
+    ConvolutionProblem problem = Problem(Pass::kBackwardWeights, 256, size, size, c, k, 3);
+    problem.wide_dw = true;
+    const auto choice = tensor_core::Choose(90, problem);
+    EXPECT_TRUE(choice.ok()) << choice.status();
+    for (const std::string& name : NamesOf(**choice)) EXPECT_TRUE((*choice)->Load(name).ok()) << name;
+    EXPECT_EQ((*choice)->size(), 3u);
+    return NamesOf(**choice)[0];
+  };
+  EXPECT_EQ(names(56, 64, 192), "deeper sm90 gradient 64x64");
+  EXPECT_EQ(names(28, 96, 128), "deeper sm90 gradient 64x96");
+  EXPECT_EQ(names(28, 128, 192), "deeper sm90 gradient 64x128");
+  EXPECT_EQ(names(14, 112, 224), "deeper sm90 gradient 64x112");
+  EXPECT_EQ(names(14, 144, 288), "deeper sm90 gradient 64x72");
+  EXPECT_EQ(names(14, 160, 320), "deeper sm90 gradient 64x80");
+}
+
+TEST(TensorCoreChoiceTest, WorkOfAGradientOfWeights) {
+  ConvolutionProblem problem = Problem(Pass::kBackwardWeights, 256, 28, 28, 96, 128, 3);
+  problem.x_pitch = 288;
+  problem.wide_dw = true;
+  const auto algorithm = *(*tensor_core::Choose(90, problem))->Load("deeper sm90 gradient 64x96");
+  EXPECT_TRUE(algorithm->needs_check());
+  // 256 * 28 * 29 places are 1624 steps, of which each of 22 splits has 74. 6 tiles: 132 blocks.
+  EXPECT_EQ(algorithm->workspace_bytes(), 22u * 128 * 9 * 96 * sizeof(float));
+  const KernelWork work = algorithm->ExpectedWork();
+  EXPECT_EQ(work.macs, int64_t{132} * 74 * 128 * 64 * 3 * 96);
+  EXPECT_EQ(work.l2_bytes, int64_t{132} * 74 * (128 * 64 + 130 * 96) * 2);
+  EXPECT_EQ(work.kernels, 2);
+  EXPECT_EQ(work.partial_bytes, static_cast<int64_t>(algorithm->workspace_bytes()));
+  EXPECT_GT(work.warps, 0) << "not in the table of costs";
 }
 
 ConvolutionProblem StemProblem() {
@@ -170,7 +205,16 @@ TEST(TensorCoreChoiceTest, SaysWhatItDoesNotDo) {
   refuses(90, problem, "bf16");
   problem = good;
   problem.pass = Pass::kBackwardWeights;
-  refuses(90, problem, "gradients of weights for pooled inputs only");
+  refuses(90, problem, "gradients of weights for pooled inputs, or for 3x3 in fp32, only");
+  problem.wide_dw = true;
+  EXPECT_TRUE(tensor_core::Choose(90, problem).ok());
+  refuses(80, problem, "none for this GPU");
+  refuses(120, problem, "none for this GPU");
+  problem.kernel = 5;
+  problem.pad = 2;
+  refuses(90, problem, "for 3x3 in fp32, only");
+  problem = good;
+  problem.pass = Pass::kBackwardWeights;
   problem.pool_x = true;
   refuses(90, problem, "pooled inputs for 1x1 only");
   problem.kernel = 1;
@@ -198,6 +242,9 @@ TEST(TensorCoreChoiceTest, SaysWhatItDoesNotDo) {
   }
   problem = good;
   problem.n = int64_t{1} << 26;
+  refuses(90, problem, "pixels");
+  problem = good;
+  std::tie(problem.n, problem.h, problem.w) = std::tuple(1 << 20, 1 << 10, 1);  // and as many zeros
   refuses(90, problem, "pixels");
 }
 

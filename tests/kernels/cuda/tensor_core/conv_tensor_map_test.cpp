@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/tensor_core/conv_dw_tiling.h"
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 #include "tests/kernels/cuda/tensor_core/conv_problem.h"
@@ -116,6 +117,45 @@ void CheckMaps(const ConvolutionProblem& problem) {
       EXPECT_EQ(weights.box[2] + 0u, static_cast<unsigned>(g.backward ? kBoxRows : columns));
     });
   }
+}
+
+// Of x and dy, for the gradient of the weights.
+void CheckGradientMaps(const ConvolutionProblem& problem) {
+  SCOPED_TRACE(ToString(problem));
+  Gemm g = tensor_core::GemmOf(problem);
+  g.across = kDwTaps;
+  const Im2colMap x = PixelMap(g, kMemory), dy = GradientMap(g, kMemory);
+  EXPECT_EQ(BrokenRule(x), "");
+  EXPECT_EQ(BrokenRule(dy), "");
+  EXPECT_EQ(x.pixels, kTilePixels + 2u);
+  EXPECT_EQ(dy.pixels, kTilePixels + 0u);
+  const auto bytes = [](const Im2colMap& m) {
+    return (m.sizes[1] - 1) * m.strides[0] + (m.sizes[2] - 1) * m.strides[1] +
+           (m.sizes[3] - 1) * m.strides[2] + m.sizes[0] * sizeof(bf16);
+  };
+  EXPECT_EQ(bytes(x), SizesOf(problem).a);
+  EXPECT_EQ(bytes(dy), SizesOf(problem).b);
+  // Their rows have as many places.
+  for (const Im2colMap& m : {x, dy}) {
+    EXPECT_EQ(static_cast<int64_t>(m.sizes[1]) + m.upper[0] - m.lower[0], g.width + 1);
+    EXPECT_EQ(static_cast<int64_t>(m.sizes[2]) + m.upper[1] - m.lower[1], g.height);
+  }
+}
+
+TEST(TensorMapTest, GradientsOfWeights) {
+  for (const int64_t images : {1, 3, 256}) {
+    for (const testing::ConvolutionShape& s : testing::kGoogLeNetShapes) {
+      ConvolutionProblem problem = Problem(Pass::kBackwardWeights, images, s.size, s.size, s.c, s.k, 3);
+      CheckGradientMaps(problem);
+      for (const int64_t more : {8, 40, 336, 1000}) {
+        problem.x_pitch = s.c + more;
+        problem.y_pitch = s.k + more;
+        CheckGradientMaps(problem);
+      }
+    }
+  }
+  CheckGradientMaps(Problem(Pass::kBackwardWeights, 1, 1, 1, 8, 8, 3));
+  CheckGradientMaps(Problem(Pass::kBackwardWeights, 2'000'000, 32, 32, 8, 8, 3));
 }
 
 TEST(TensorMapTest, GoogLeNet) {

@@ -16,6 +16,7 @@ std::string FirstFault() {
   if (fault.empty()) fault = FaultOfBarriers<false, 128, 1>(one_tap);
   if (fault.empty()) fault = FaultOfBarriers<true, 128, 1>(one_tap);
   if (fault.empty()) fault = FaultOfBarriers<false, 64, 3>(rows);
+  if (fault.empty()) fault = FaultOfDwBarriers<128>(8);
   return fault;
 }
 

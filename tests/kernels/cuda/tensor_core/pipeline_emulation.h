@@ -1,4 +1,4 @@
-// Executes the recorded operations of a block of ConvSm90 (pipeline_recording.h) on data, in one order of
+// Executes the recorded operations of a block (pipeline_recording.h) on data, in one order of
 // those that the barriers allow: each thread runs until it must wait, and a copy lands only when all threads
 // wait. From its start until then, its destination is poisoned. Products read at the end of their group.
 #pragma once
@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <utility>
 #include <vector>
@@ -22,16 +23,11 @@ namespace deeper::conv {
 
 class RecordedBlock {
  public:
-  RecordedBlock(const Recording& recording, const Gemm& g, const Operands& operands)
-      : r_(recording),
-        pixels_(PixelMap(g, nullptr)),
-        weights_(WeightMap(g, recording.columns, nullptr)),
-        operands_(operands),
-        shared_(static_cast<size_t>(r_.stages * r_.stage_bytes), kUnwritten),
-        sums_(static_cast<size_t>(kTilePixels * r_.columns)) {}
+  explicit RecordedBlock(const Recording& recording)
+      : r_(recording), shared_(static_cast<size_t>(r_.stages * r_.stage_bytes), kUnwritten) {}
+  virtual ~RecordedBlock() = default;
 
-  // The sums of products, [row][column] of the tile.
-  const std::vector<float>& Run() {
+  void Run() {
     for (const Operation& o : r_.barriers) {
       if (o.kind == Operation::kInitBarrier) barriers_[o.barrier] = {o.number, o.number};
     }
@@ -52,8 +48,34 @@ class RecordedBlock {
       moved = true;
     }
     for (const Thread& thread : threads) EXPECT_EQ(thread.next, thread.operations->size()) << "deadlock";
-    return sums_;
   }
+
+ protected:
+  static constexpr int kRows = 64, kMostColumns = 256;  // of wgmma
+
+  // Writes the bytes of a copy, and returns their number.
+  virtual uint64_t Copy(const Operation& copy) = 0;
+  virtual void Multiply(const Operation& product, int warpgroup) = 0;
+
+  // wgmma: adds a[row][k] b[k][column] to sums[row * columns + column]. Both are functions: an address.
+  template <class A, class B>
+  void MultiplySlice(const A& a, const B& b, int columns, float* sums) const {
+    float all_b[kSliceDepth][kMostColumns];
+    for (int k = 0; k < kSliceDepth; ++k) {
+      for (int n = 0; n < columns; ++n) all_b[k][n] = Read(shared_, b(k, n));
+    }
+    for (int m = 0; m < kRows; ++m) {
+      float* __restrict row = sums + m * columns;
+      for (int k = 0; k < kSliceDepth; ++k) {
+        const float value = Read(shared_, a(m, k));
+        for (int n = 0; n < columns; ++n) row[n] += value * all_b[k][n];
+      }
+    }
+  }
+  static uint64_t BytesOf(const Im2colMap& map) { return map.pixels * map.channels * sizeof(bf16); }
+
+  const Recording& r_;
+  Shared shared_;
 
  private:
   struct Barrier {
@@ -115,46 +137,89 @@ class RecordedBlock {
   }
 
   void Land(const Operation& o) {
-    if (o.kind == Operation::kLoadPixels) {
-      LoadPixels(shared_, o.to, pixels_, operands_, o.pixels, o.step);
-    } else {
-      LoadWeights(shared_, o.to, weights_, operands_, o.weights);
-    }
-    const uint32_t elements = o.kind == Operation::kLoadPixels
-                                  ? pixels_.pixels * pixels_.channels
-                                  : weights_.box[0] * weights_.box[1] * weights_.box[2];
-    EXPECT_EQ(static_cast<int>(elements * sizeof(bf16)), r_.BytesOf(o));
+    EXPECT_EQ(Copy(o), static_cast<uint64_t>(r_.BytesOf(o)));
     Barrier& barrier = barriers_.at(o.barrier);
     barrier.bytes -= r_.BytesOf(o);
     CompletePhase(barrier);
   }
 
-  // wgmma: 64 rows by all columns by a slice of depth.
-  void Multiply(const Operation& o, int warpgroup) {
-    constexpr int kRows = 64, kMostColumns = 256;
+  std::map<uint32_t, Barrier> barriers_;  // by address
+  std::deque<const Operation*> started_;  // copies under way, the oldest first
+};
+
+// A block of ConvSm90.
+class ConvolutionBlock final : public RecordedBlock {
+ public:
+  ConvolutionBlock(const Recording& recording, const Gemm& g, int columns, const Operands& operands)
+      : RecordedBlock(recording),
+        pixels_(PixelMap(g, nullptr)),
+        weights_(WeightMap(g, columns, nullptr)),
+        operands_(operands),
+        backward_(g.backward),
+        columns_(columns),
+        sums_(static_cast<size_t>(kTilePixels * columns)) {}
+
+  // [row][column] of the tile.
+  const std::vector<float>& sums() const { return sums_; }
+
+ private:
+  uint64_t Copy(const Operation& o) override {
+    if (o.kind == Operation::kLoadPixels) {
+      LoadPixels(shared_, o.to, pixels_, operands_.in, o.pixels, o.step);
+      return BytesOf(pixels_);
+    }
+    LoadWeights(shared_, o.to, weights_, operands_, o.weights);
+    return weights_.box[0] * weights_.box[1] * weights_.box[2] * sizeof(bf16);
+  }
+  void Multiply(const Operation& o, int warpgroup) override {
     const MatrixDescriptor pixels(o.a), weights(o.b);
-    float b[kSliceDepth][kMostColumns];
-    for (int k = 0; k < kSliceDepth; ++k) {
-      for (int n = 0; n < r_.columns; ++n) {
-        b[k][n] = Read(shared_, r_.backward ? weights.Columns(n, k) : weights.Rows(n, k));
-      }
-    }
-    for (int m = 0; m < kRows; ++m) {
-      float* __restrict sums = &sums_[static_cast<size_t>((warpgroup * kRows + m) * r_.columns)];
-      for (int k = 0; k < kSliceDepth; ++k) {
-        const float a = Read(shared_, pixels.Rows(m, k));
-        for (int n = 0; n < r_.columns; ++n) sums[n] += a * b[k][n];
-      }
-    }
+    MultiplySlice([&](int m, int k) { return pixels.Rows(m, k); },
+                  [&](int k, int n) { return backward_ ? weights.Columns(n, k) : weights.Rows(n, k); },
+                  columns_, &sums_[static_cast<size_t>(warpgroup * kRows * columns_)]);
   }
 
-  const Recording& r_;
   const Im2colMap pixels_;
   const TiledMap weights_;
   const Operands& operands_;
-  Shared shared_;
-  std::map<uint32_t, Barrier> barriers_;  // by address
-  std::deque<const Operation*> started_;  // copies under way, the oldest first
+  const bool backward_;
+  const int columns_;
+  std::vector<float> sums_;
+};
+
+// A block of WeightGradientSm90.
+class DwBlock final : public RecordedBlock {
+ public:
+  using Elements = std::function<bf16(size_t)>;
+
+  DwBlock(const Recording& recording, const Gemm& g, int channels, const Elements& x, const Elements& dy)
+      : RecordedBlock(recording),
+        x_map_(PixelMap(g, nullptr)),
+        dy_map_(GradientMap(g, nullptr)),
+        x_(x),
+        dy_(dy),
+        channels_(channels),
+        sums_(static_cast<size_t>(kWarpgroups * kDwTaps * kTileFilters * channels)) {}
+
+  // [warpgroup][tap][filter][channel] of the tile.
+  const std::vector<float>& sums() const { return sums_; }
+
+ private:
+  uint64_t Copy(const Operation& o) override {
+    const bool is_x = o.kind == Operation::kLoadPixels;
+    const Im2colMap& map = is_x ? x_map_ : dy_map_;
+    LoadPixels(shared_, o.to, map, is_x ? x_ : dy_, o.pixels, o.step);
+    return BytesOf(map);
+  }
+  void Multiply(const Operation& o, int warpgroup) override {
+    const MatrixDescriptor dy(o.a), x(o.b);
+    MultiplySlice([&](int m, int k) { return dy.Columns(m, k); },
+                  [&](int k, int n) { return x.Columns(n, k); }, channels_,
+                  &sums_[static_cast<size_t>((warpgroup * kDwTaps + o.number) * kRows * channels_)]);
+  }
+
+  const Im2colMap x_map_, dy_map_;
+  const Elements &x_, &dy_;
+  const int channels_;
   std::vector<float> sums_;
 };
 

@@ -20,7 +20,7 @@ namespace {
 
 class PipelineModel {
  public:
-  PipelineModel(const Gemm& g, const Recording& recording) : g_(g), r_(recording) {}
+  explicit PipelineModel(const Recording& recording) : r_(recording) {}
 
   // Returns the first fault, or "".
   std::string FindFault() {
@@ -92,7 +92,7 @@ class PipelineModel {
       published = o.kind == Operation::kPublishBarriers;
       if (published) continue;
       const uint32_t end = r_.base + static_cast<uint32_t>(r_.stages * r_.stage_bytes);
-      if (o.barrier < end || o.barrier + 8 > r_.sums || o.barrier % 8 != 0)
+      if (o.barrier < end || o.barrier + 8 > r_.end || o.barrier % 8 != 0)
         Fail("a barrier is in other memory");
       if (!barrier_at_.emplace(o.barrier, static_cast<int>(arrivals_.size())).second)
         Fail("two barriers overlap");
@@ -119,18 +119,6 @@ class PipelineModel {
     return static_cast<int>(stage);
   }
 
-  // The step whose data a copy brings.
-  int StepOf(const Operation& copy) const {
-    const int per_tap = CeilDiv(g_.depth, kStepDepth);
-    if (copy.kind == Operation::kLoadPixels) {
-      return (copy.step.row * g_.kernel + copy.step.column) / g_.across * per_tap +
-             copy.pixels.channel / kStepDepth;
-    }
-    const int tap = g_.backward ? g_.taps() - 1 - copy.weights.tap : copy.weights.tap;
-    return tap / g_.across * per_tap +
-           (g_.backward ? copy.weights.filter : copy.weights.channel) / kStepDepth;
-  }
-
   // Copies of the same step become one access, and products of a group become one.
   std::vector<Access> Translated(const std::vector<Operation>& operations) {
     std::vector<Access> accesses;
@@ -150,7 +138,7 @@ class PipelineModel {
           break;
         case Operation::kLoadPixels:
         case Operation::kLoadWeights: {
-          const int bytes = r_.BytesOf(o), stage = StageAt(o.to, bytes), step = StepOf(o);
+          const int bytes = r_.BytesOf(o), stage = StageAt(o.to, bytes), step = r_.step_of(o);
           const int barrier = BarrierAt(o.barrier);
           if (o.to % kSwizzleBytes != 0) Fail("a copy to where no pattern of the swizzle starts");
           const bool same = !accesses.empty() && accesses.back().kind == Access::kFill &&
@@ -413,15 +401,14 @@ class PipelineModel {
     if (state.warps[0] + 1u < warp_.size()) {
       Fail("deadlock: a warp waits for " + NameOf(warp_[state.warps[0] + 1u].sync->barrier));
     }
-    if (warp_.back().multiplied != g_.steps()) {
-      Fail(N("", warp_.back().multiplied) + N(" steps are multiplied instead of ", g_.steps()));
+    if (warp_.back().multiplied != r_.steps) {
+      Fail(N("", warp_.back().multiplied) + N(" steps are multiplied instead of ", r_.steps));
     }
     for (size_t i = 0; i < arrivals_.size(); ++i) {
       if (state.bytes[i] != 0) Fail(NameOf(static_cast<int>(i)) + " still expects bytes at the end");
     }
   }
 
-  const Gemm g_;
   const Recording& r_;
   std::map<uint32_t, int> barrier_at_;  // by address
   std::vector<int> arrivals_;           // of a phase, by barrier
@@ -432,8 +419,8 @@ class PipelineModel {
 
 }  // namespace
 
-std::string FaultOf(const Gemm& g, const Recording& recording, int64_t* states) {
-  PipelineModel model(g, recording);
+std::string FaultOf(const Recording& recording, int64_t* states) {
+  PipelineModel model(recording);
   std::string fault = model.FindFault();
   if (states != nullptr) *states += model.states();
   return fault;

@@ -20,7 +20,7 @@
 namespace deeper::conv {
 
 // The first fault of a block, or "". Adds the number of states to `states`.
-std::string FaultOf(const Gemm& g, const Recording& recording, int64_t* states = nullptr);
+std::string FaultOf(const Recording& recording, int64_t* states = nullptr);
 
 // The same for a block of ConvSm90.
 template <bool kBackward, int kColumns, int kAcross>
@@ -28,7 +28,16 @@ std::string FaultOfBarriers(Gemm g, int64_t* states = nullptr) {
   g.backward = kBackward;
   g.across = kAcross;
   const Tile tile = TileOf(g, kColumns, Blocks(g, kColumns) - 1);
-  return FaultOf(g, Record<kBackward, kColumns, kAcross>(g, tile, 3 * kSwizzleBytes), states);
+  return FaultOf(Record<kBackward, kColumns, kAcross>(g, tile, 3 * kSwizzleBytes), states);
+}
+
+// The same for the first split of `steps` steps of WeightGradientSm90.
+template <int kChannels>
+std::string FaultOfDwBarriers(int steps, int64_t* states = nullptr) {
+  const Gemm g = {.images = steps, .height = 16, .width = 8, .depth = kChannels, .columns = 8, .kernel = 3};
+  Gemm rows = g;
+  rows.across = kDwTaps;
+  return FaultOf(RecordDw<kChannels>(rows, {0, 0, 1, 0, 0, steps}, 3 * kSwizzleBytes), states);
 }
 
 }  // namespace deeper::conv

@@ -34,11 +34,7 @@ TOO_MANY = "more arrivals at .full. of stage 0 than its phase has"
 OVERWRITTEN = r"is filled with step \d+ (while a warp may still read it|before all warps have read step)"
 WAIT_EMPTY = "    machine.Wait(at.Empty(turn.stage), 1 - turn.parity);\n"
 RELEASE = "    if (machine.IsLeader() && previous >= 0) machine.Arrive(at.Empty(previous));\n"
-LOADS = """    Advance(g, step);
-    turn.Advance();
-  }
-}
-"""
+LOADS = "    load(at.Stage(turn.stage), full);\n"
 
 MUTANTS = {
     # sm_90
@@ -63,7 +59,7 @@ MUTANTS = {
     "a full stage needs two arrivals": Mutant("machine.InitBarrier(at.Full(stage), 1);", "machine.InitBarrier(at.Full(stage), 2);", "deadlock"),
     "every lane of a warp arrives": Mutant("machine.IsLeader() && previous", "previous", "more than one lane of a warp arrives"),
     "the lane that loads does not wait": Mutant(WAIT_EMPTY, "", TOO_MANY),
-    "the wait follows the copies": Mutant(LOADS, WAIT_EMPTY + LOADS, TOO_MANY, ((WAIT_EMPTY, ""),)),
+    "the wait follows the copies": Mutant(LOADS, LOADS + WAIT_EMPTY, TOO_MANY, ((WAIT_EMPTY, ""),)),
     "a stage is released one step too early": Mutant("template WaitForMultiply<1>", "template WaitForMultiply<2>", OVERWRITTEN),
     "the stage that is being read is released": Mutant(RELEASE, "    if (machine.IsLeader()) machine.Arrive(at.Empty(turn.stage));\n", OVERWRITTEN),
     "a release precedes the wait for the products": Mutant(
@@ -79,12 +75,12 @@ MUTANTS = {
     ),
     "the last products are not awaited": Mutant("  machine.template WaitForMultiply<0>();\n", "", "a thread ends while its products run"),
     "a step is not multiplied": Mutant(
-        "  int previous = -1;\n  for (int left = g.steps(); left > 0; --left) {",
-        "  int previous = -1;\n  for (int left = g.steps(); left > 1; --left) {",
+        "  int previous = -1;\n  for (int left = steps; left > 0; --left) {",
+        "  int previous = -1;\n  for (int left = steps; left > 1; --left) {",
         "the block ends while copies are under way",
     ),
     "weights arrive at the wrong barrier": Mutant(
-        "step, tap, i), full);", "step, tap, i), at.Empty(turn.stage));", r"expects \d+ bytes, but its copies bring"
+        "step, tap, i), full);", "step, tap, i), at.Empty(0));", r"expects \d+ bytes, but its copies bring"
     ),
     "taps overwrite each other": Mutant("kAcross, kColumns, tap, i),\n", "kAcross, kColumns, 0, i),\n", "copies overlap in step 0"),
     "the weights of a step are those of the first": Mutant(
@@ -95,7 +91,21 @@ MUTANTS = {
     "barriers lie in a stage": Mutant(
         "return base + kStages * kStageBytes + stage *", "return base + (kStages - 1) * kStageBytes + stage *", "a barrier is in other memory"
     ),
-    "a product without a fence": Mutant("  machine.BeginMultiply();\n", "", "a product without a fence"),
+    "a product without a fence": Mutant("  machine.BeginMultiply();\n  DEEPER_UNROLL", "  DEEPER_UNROLL", "a product without a fence"),
+    # sm_90, gradients of weights
+    "a gradient does not expect the places of its taps": Mutant(
+        "StepPixels(kDwTaps) * kRowBytes;", "kTilePixels * kRowBytes;", r"expects \d+ bytes, but its copies bring"
+    ),
+    "boxes of x overlap": Mutant("DwBoxOffset(i)", "DwBoxOffset(0)", "copies overlap in step 0"),
+    "x overlaps dy": Mutant("DwBoxOffset(i)", "DwBoxOffset(i) - kSwizzleBytes", "copies overlap in step 0"),
+    "dy arrives at the wrong barrier": Mutant(
+        "DyBoxOf(tile, first), full);", "DyBoxOf(tile, first), at.Empty(0));", r"expects \d+ bytes, but its copies bring"
+    ),
+    "all steps have the first places": Mutant("    place += kTilePixels;\n", "", "step 1 multiplies stage 1, which has step 0"),
+    "a product of a gradient without a fence": Mutant(
+        "    machine.BeginMultiply();\n    DEEPER_UNROLL", "    DEEPER_UNROLL", "a product without a fence"
+    ),
+    "a gradient has a step too many": Mutant("MultiplyRing(tile.steps,", "MultiplyRing(tile.steps + 1,", "deadlock: a warp waits for .full."),
     # sm_80
     "a thread does not wait for its copies": Mutant(
         "template WaitForCopies<kStages - 2>", "template WaitForCopies<kStages - 1>", "step 0 multiplies stage 0 before its copies have arrived"

@@ -39,8 +39,8 @@ inline void WriteBox(Shared& shared, uint32_t to, int row, int element, bf16 val
 // PTX ISA, "Im2col mode", and cuTensorMapEncodeIm2col: the box takes pixels in the order of rows within the
 // bounding box, then of images. The bounding box extends from the lower corner to the last pixel plus the
 // upper corner. The offsets shift each read. Outside the tensor there are zeros.
-inline void LoadPixels(Shared& shared, uint32_t to, const Im2colMap& map, const Operands& operands,
-                       PixelBox box, const Step& step) {
+inline void LoadPixels(Shared& shared, uint32_t to, const Im2colMap& map,
+                       const std::function<bf16(size_t)>& elements, PixelBox box, const Step& step) {
   const auto size = [&map](int dimension) { return static_cast<int>(map.sizes[dimension]); };
   for (int i = 0; i < static_cast<int>(map.pixels); ++i) {
     const int row = box.row + step.row, column = box.column + step.column;
@@ -51,8 +51,7 @@ inline void LoadPixels(Shared& shared, uint32_t to, const Im2colMap& map, const 
     for (int c = 0; c < static_cast<int>(map.channels); ++c) {
       const int channel = box.channel + c;
       bf16 value = {0};
-      if (inside && channel < size(0))
-        value = operands.in(pixel / sizeof(bf16) + static_cast<size_t>(channel));
+      if (inside && channel < size(0)) value = elements(pixel / sizeof(bf16) + static_cast<size_t>(channel));
       WriteBox(shared, to, i, c, value);
     }
     if (++box.column <= size(1) - 1 + map.upper[0]) continue;

@@ -20,6 +20,7 @@
 #include "kernels/cuda/plans/cuda_algorithm.h"
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/plans/cudnn.h"
+#include "kernels/cuda/plans/widened.h"
 #include "trainer/engine/network.h"
 #include "trainer/models/model.h"
 #include "trainer/scaling/gpu_spec.h"
@@ -40,7 +41,8 @@ class NotingDevice final : public CudaDevice {
   bool Begin(const Launch&) override { return false; }
   void End() override {}
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
-    if (!problem.mask_dx && !problem.pool_x && !problem.pool_y) problems.insert({ToString(problem), problem});
+    const ConvolutionProblem narrow = NarrowProblem(problem);
+    if (!problem.mask_dx && !problem.pool_x && !problem.pool_y) problems.insert({ToString(narrow), narrow});
     return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), nullptr, 0);
   }
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const MatmulProblem& problem) override {
