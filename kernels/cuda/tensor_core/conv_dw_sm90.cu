@@ -76,29 +76,6 @@ __device__ void AddWarpgroups(int warpgroup, float4* exchanged, Sums<kChannels>&
   }
 }
 
-// Four lanes write 8 neighbouring channels: 32 bytes.
-template <int kChannels>
-__device__ void StorePartial(const Gemm& g, const DwTile& tile, int warp, const Sums<kChannels>& acc,
-                             float* partial) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const int filter = tile.filter + warp * 16 + FragmentRow(lane, i);
-    const int channel = tile.channel + FragmentColumn(lane, i);
-    if (filter >= g.columns) continue;
-#pragma unroll
-    for (int tap = 0; tap < kDwTaps; ++tap) {
-      float* const to = partial + DwIndex(g, tile.split, filter, tile.row * kDwTaps + tap, channel);
-#pragma unroll
-      for (int block = 0; block < kChannels / 8; ++block) {
-        const float* const values = acc[tap][0][block] + i;
-        if (channel + block * 8 < g.depth)
-          *reinterpret_cast<float2*>(to + block * 8) = {values[0], values[1]};
-      }
-    }
-  }
-}
-
 template <int kChannels>
 __global__ void __launch_bounds__(kDwThreads, 1)
     WeightGradientSm90(const Gemm g, const DwTiles tiles, const __grid_constant__ CUtensorMap x,
@@ -139,7 +116,11 @@ __global__ void __launch_bounds__(kDwThreads, 1)
     for (auto& block : tap[0]) Settle(block);
   }
   AddWarpgroups<kChannels>(warpgroup, reinterpret_cast<float4*>(unaligned + (base - start)), acc);
-  if (warpgroup == 0) StorePartial<kChannels>(g, tile, warp, acc, partial);
+  if (warpgroup == 1) return;
+  StorePartial<kChannels>(g, tile, warp, threadIdx.x % 32, [&](int64_t index, int tap, int block, int i) {
+    const float* const values = acc[tap][0][block] + i;
+    *reinterpret_cast<float2*>(partial + index) = {values[0], values[1]};
+  });
 }
 
 template <int kChannels>

@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "kernels/base/host_device.h"
+#include "kernels/cuda/base/codegen.h"
 #include "kernels/cuda/tensor_core/conv_tiling.h"
 
 namespace deeper::conv {
@@ -86,6 +87,26 @@ DEEPER_HD inline int64_t DwIndex(const Gemm& g, int split, int filter, int tap, 
 }
 inline int64_t DwPartialSums(const Gemm& g, int tile_channels) {
   return DwIndex(g, DwTilesOf(g, tile_channels).splits, 0, 0, 0);
+}
+
+// Calls store(index of partial sums, tap, block, i) for the sums of a lane: numbers i and i + 1 of each block
+// of 8 channels. `warp`: of the warpgroup. Four lanes have 8 neighbouring channels: 32 bytes.
+template <int kChannels, class Store>
+DEEPER_HD void StorePartial(const Gemm& g, const DwTile& tile, int warp, int lane, const Store& store) {
+  DEEPER_UNROLL
+  for (int i = 0; i < 4; i += 2) {
+    const int filter = tile.filter + warp * 16 + FragmentRow(lane, i);
+    const int channel = tile.channel + FragmentColumn(lane, i);
+    if (filter >= g.columns) continue;
+    DEEPER_UNROLL
+    for (int tap = 0; tap < kDwTaps; ++tap) {
+      const int64_t index = DwIndex(g, tile.split, filter, tile.row * kDwTaps + tap, channel);
+      DEEPER_UNROLL
+      for (int block = 0; block < kChannels / 8; ++block) {
+        if (channel + block * 8 < g.depth) store(index + block * 8, tap, block, i);
+      }
+    }
+  }
 }
 
 // The boxes of a step, whose first place is `first`, for TMA. Those of dy have no taps.
