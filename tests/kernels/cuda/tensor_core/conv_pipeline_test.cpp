@@ -50,7 +50,10 @@ TEST(ConvPipelineTest, BarriersAllowNoFaultWithRows) {
 }
 
 TEST(ConvPipelineTest, EpochsAllowNoFault) {
-  for (int steps = 1; steps <= 300; ++steps) EXPECT_EQ(FaultOfCopies(steps), "") << steps;
+  for (int steps = 1; steps <= 300; ++steps) {
+    EXPECT_EQ(FaultOfCopies(steps), "") << steps;
+    EXPECT_EQ(FaultOfBands(steps), "") << steps;
+  }
 }
 
 }  // namespace
