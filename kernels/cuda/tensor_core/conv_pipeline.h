@@ -40,6 +40,27 @@ DEEPER_DEVICE void CopyAndMultiply(int steps, Machine& machine) {
   }
 }
 
+constexpr int kBandStages = 2;
+
+// The work of every thread of the gradient of the first convolution, which computes half of its operands
+// itself. Its steps are bands of two rows. The machine's further operations:
+//   Spread(band, stage, half)    writes half of a band to the stage
+//   Multiply(band, stage, half)  reads a row of the band
+template <class Machine>
+DEEPER_DEVICE void SpreadAndMultiply(int bands, Machine& machine) {
+  for (int i = 0; i < 2 * (bands + 1); ++i) {
+    const int band = i / 2, half = i % 2;
+    if (half == 0) {
+      machine.template WaitForCopies<0>();  // of the band before, by this thread only
+      machine.Synchronize();                // of all threads; all are also done with the one before that
+      if (band < bands) machine.Copy(band, band % kBandStages);
+      machine.CommitCopies();
+    }
+    if (band < bands) machine.Spread(band, band % kBandStages, half);
+    if (band > 0) machine.Multiply(band - 1, (band - 1) % kBandStages, half);
+  }
+}
+
 // ---- sm_90 --------------------------------------------------------------------------------------------
 // One lane fills the stages, two warpgroups multiply them. Each stage has two barriers. `full` completes when
 // all its bytes have arrived, `empty` when all warps have read them. Round r of the stages waits for phase r

@@ -9,6 +9,7 @@
 #include "kernels/cuda/base/kernel_launch.h"
 #include "kernels/cuda/tensor_core/conv_epilogue.h"
 #include "kernels/cuda/tensor_core/conv_mma.h"
+#include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_stem.h"
 
 namespace deeper::conv {
@@ -52,7 +53,6 @@ __global__ void __launch_bounds__(kStemThreads, kBlocksOnSm)
   const int half = thread / 32 % kStripWarps, in_block = thread / (32 * kStripWarps);
   const Strip strip = StripOf(g, static_cast<int>(blockIdx.x) * kBlockStrips + in_block);
   const uint32_t ring = base + kStemWeightBytes + in_block * kRingBytes;
-  const int steps = g.steps();
   const auto copy_row = [&](int row) {
     const uint32_t to = ring + row % kRingRows * kImageRowBytes;
     CopyImageRow(g, strip, row, lane, [&](int offset, int64_t from, bool inside) {
@@ -60,26 +60,25 @@ __global__ void __launch_bounds__(kStemThreads, kBlocksOnSm)
     });
   };
 
-  CopyFilters(thread, [&](int to, int from, bool inside) {
-    CopyPixel(base + to, inside ? weights + from : weights, inside);
-  });
-  for (int row = half; row < kFirstRows; row += kStripWarps) copy_row(row);
-  CommitCopies();
-  copy_row(FirstRowOfGroup(1) + half);
-  CommitCopies();
-
   const int filter = half * kWarpFilters;
   float* const biases = reinterpret_cast<float*>(shared + kBiasOffset);
-  if (thread < kStemFilters) biases[thread] = ToFloat(bias[thread]);
+  const auto copy = [&](int group, int) {
+    if (group > 0) {
+      copy_row(FirstRowOfGroup(group) + half);
+      return;
+    }
+    CopyFilters(thread, [&](int to, int from, bool inside) {
+      CopyPixel(base + to, inside ? weights + from : weights, inside);
+    });
+    for (int row = half; row < kFirstRows; row += kStripWarps) copy_row(row);
+    if (thread < kStemFilters) biases[thread] = ToFloat(bias[thread]);
+  };
+
   const uint32_t pixels = ring + PlaceMatrixOffset(lane);
   const uint32_t filters = base + filter * kFilterBytes + FilterMatrixOffset(lane);
   Largest largest[kStripFragments][kPairs] = {};
   int slot = 0;
-  for (int step = 0; step < steps; ++step) {
-    WaitForCopies<1>();  // those of this step, by this thread only
-    __syncthreads();     // copies of all threads; all are also done with the rows that are replaced next
-    if (step + 2 < steps) copy_row(FirstRowOfGroup(step + 2) + half);
-    CommitCopies();
+  const auto multiply = [&](int step, int) {
     Sums acc;
 #pragma unroll
     for (int block = 0; block < kWarpBlocks; ++block) {
@@ -134,7 +133,9 @@ __global__ void __launch_bounds__(kStemThreads, kBlocksOnSm)
       StoreWindow(g, strip, strip.row + step / 2 - 1, column, filter + ChunkColumn(lane), values, places,
                   out);
     }
-  }
+  };
+  CopyMachine machine = {copy, multiply};
+  CopyAndMultiply<kCopyStages>(g.steps(), machine);
 }
 
 }  // namespace

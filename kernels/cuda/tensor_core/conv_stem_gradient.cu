@@ -1,13 +1,14 @@
 // The gradients of the weights and of the bias of the first convolution, by mma.sync, for compute capability
 // 8.0 and later. Memory layout and order of work: conv_stem_gradient_tiling.h.
 //
-// While a band is multiplied, its block has already spread the next one, and cp.async copies its rows of the
+// While a band is multiplied, its block already spreads the next one, and cp.async copies its rows of the
 // image.
 #include <cstdint>
 
 #include "kernels/cuda/base/kernel_launch.h"
 #include "kernels/cuda/tensor_core/conv_column_sums.h"
 #include "kernels/cuda/tensor_core/conv_mma.h"
+#include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_stem.h"
 #include "kernels/cuda/tensor_core/conv_stem_gradient_tiling.h"
 
@@ -64,12 +65,32 @@ __device__ inline void SpreadQuad(const Stem& g, const Band& band, int quad, int
   for (int j = 0; j < kChunk; ++j) sums[ThreadSumIndex(thread, j)] += own[j];
 }
 
+// The machine of SpreadAndMultiply (conv_pipeline.h). copy(); spread(stage, half); multiply(stage, half).
+template <class CopyBand, class SpreadHalf, class MultiplyHalf>
+struct SpreadMachine {
+  const CopyBand& copy;
+  const SpreadHalf& spread;
+  const MultiplyHalf& multiply;
+
+  __device__ void Copy(int, int) { copy(); }
+  __device__ void CommitCopies() const { conv::CommitCopies(); }
+  template <int kPending>
+  __device__ void WaitForCopies() const {
+    conv::WaitForCopies<kPending>();
+  }
+  __device__ void Synchronize() const { __syncthreads(); }
+  __device__ void Spread(int, int stage, int half) { spread(stage, half); }
+  __device__ void Multiply(int, int stage, int half) { multiply(stage, half); }
+};
+template <class CopyBand, class SpreadHalf, class MultiplyHalf>
+SpreadMachine(CopyBand, SpreadHalf, MultiplyHalf) -> SpreadMachine<CopyBand, SpreadHalf, MultiplyHalf>;
+
 __global__ void __launch_bounds__(kBandThreads, kBlocksOnSm)
     StemGradientSm80(const Stem g, const bf16* x, const StemGradient in, float* partial) {
   AwaitPreviousKernel();
   extern __shared__ __align__(kSwizzleBytes) unsigned char shared[];
   const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  const uint32_t ring = base + 2 * kBandBytes;
+  const uint32_t ring = base + kBandStages * kBandBytes;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const int filter = ChunkOfThread(thread);
   const int split = static_cast<int>(blockIdx.x), first = split * BandsOfSplit(g);
@@ -77,38 +98,28 @@ __global__ void __launch_bounds__(kBandThreads, kBlocksOnSm)
   float* const sums = reinterpret_cast<float*>(shared + kBandSumOffset);  // ThreadSumIndex
   for (int j = 0; j < kChunk; ++j) sums[ThreadSumIndex(thread, j)] = 0;
 
-  // While a row of a band is multiplied, half of the next band is spread.
-  Band band = BandOf(g, first);
-  BandRows rows;
-  int copied = 0;
+  BandRows spread_band = FirstBandRows(g, first), multiplied_band = spread_band;
+  const auto copy = [&] {
+    for (int row = kBandRows - spread_band.copied + warp; row < kBandRows; row += kStemKernel) {
+      const uint32_t to = ring + spread_band.SlotOf(row) * kBandRowBytes;
+      CopyBandRow(g, spread_band.band, row, lane, [&](int offset, int64_t from, bool inside) {
+        CopyPixel(to + offset, inside ? x + from : x, inside);
+      });
+    }
+  };
+  const auto spread = [&](int stage, int half) {
+    SpreadQuad(g, spread_band.band, QuadOfThread(thread, half), filter, in, shared + stage * kBandBytes,
+               sums);
+    if (half == 1) AdvanceRows(g, spread_band);
+  };
   Sums acc = {};
-  for (int half = 2 * first; half < 2 * (end + 1); ++half) {
-    const int index = half / 2, part = half % 2;
-    if (part == 0) {
-      rows.Advance(copied);
-      WaitForCopies<0>();  // for the band before, by this thread only
-      __syncthreads();     // of all threads; all are also done with the one before that
-      copied = 0;
-      if (index > first) AdvanceBand(g, band);
-      if (index < end) {
-        copied = BandRows::CopiedFor(band, index == first);
-        for (int i = warp; i < copied; i += kStemKernel) {
-          const uint32_t to = ring + RingSlot(rows.Target() + i) * kBandRowBytes;
-          CopyBandRow(g, band, kBandRows - copied + i, lane, [&](int offset, int64_t from, bool inside) {
-            CopyPixel(to + offset, inside ? x + from : x, inside);
-          });
-        }
-        CommitCopies();
-      }
-    }
-    if (index < end) {
-      SpreadQuad(g, band, QuadOfThread(thread, part), filter, in, shared + index % 2 * kBandBytes, sums);
-    }
-    if (index > first) {
-      MultiplyRow(base + (index - 1) % 2 * kBandBytes + part * kBandPlaces * kRowBytes,
-                  ring + RingSlot(rows.first + 2 * part + warp) * kBandRowBytes, acc);
-    }
-  }
+  const auto multiply = [&](int stage, int half) {
+    MultiplyRow(base + stage * kBandBytes + half * kBandPlaces * kRowBytes,
+                ring + multiplied_band.SlotOf(2 * half + warp) * kBandRowBytes, acc);
+    if (half == 1) AdvanceRows(g, multiplied_band);
+  };
+  SpreadMachine machine = {copy, spread, multiply};
+  SpreadAndMultiply(end - first, machine);
 
   float* const to = partial + int64_t{split} * kStemSums;
 #pragma unroll

@@ -19,6 +19,7 @@
 #include "kernels/cuda/base/bf16_pairs.h"
 #include "kernels/cuda/base/codegen.h"
 #include "kernels/cuda/base/max_window.h"
+#include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_stem_tiling.h"
 #include "kernels/cuda/tensor_core/conv_tiling.h"
 
@@ -72,9 +73,9 @@ constexpr int kBandRowBytes = kBandRowPixels * kPixelCopy;
 static_assert(kStemFilters == kStepDepth && kBandRowBytes % 16 == 0);
 // The rows of the image that a band reads. It begins with those that it shares with the one above.
 constexpr int kBandRows = kStemKernel + 2, kNewRows = 4;
-constexpr int kBandRingRows = 2 * kBandRows;
+constexpr int kBandRingRows = kBandStages * kBandRows;
 // Then the sums of each thread for the bias.
-constexpr int kBandSumOffset = 2 * kBandBytes + kBandRingRows * kBandRowBytes;
+constexpr int kBandSumOffset = kBandStages * kBandBytes + kBandRingRows * kBandRowBytes;
 constexpr int kBandSharedBytes = kBandSumOffset + kBandThreads * kChunk * static_cast<int>(sizeof(float));
 static_assert(kBandSharedBytes <= 99 * 1024, "the smallest GPUs of the 8 series allow 99 KB per block");
 
@@ -82,16 +83,23 @@ DEEPER_HD constexpr int RingSlot(int slot) {  // below twice the size of the rin
   return slot < kBandRingRows ? slot : slot - kBandRingRows;
 }
 
-// The rows of the ring: band `index` reads kBandRows from `first`. The rows that are copied for the next band
-// follow them: all of its rows, or those that this band does not have.
+// A band, and its rows in the ring: kBandRows from `slot`. The last `copied` of them are copied for it. The
+// band before has copied the others.
 struct BandRows {
-  int first = 0;
-  DEEPER_HD static int CopiedFor(const Band& band, bool is_first_of_block) {
-    return is_first_of_block || band.row == 0 ? kBandRows : kNewRows;
-  }
-  DEEPER_HD int Target() const { return RingSlot(first + kBandRows); }
-  DEEPER_HD void Advance(int copied) { first = RingSlot(first + copied); }
+  Band band;
+  int slot = 0, copied = kBandRows;
+
+  DEEPER_HD int SlotOf(int row) const { return RingSlot(slot + row); }
 };
+// Of the first band of a block.
+DEEPER_HD inline BandRows FirstBandRows(const Stem& g, int index) {
+  return {BandOf(g, index)};
+}
+DEEPER_HD inline void AdvanceRows(const Stem& g, BandRows& rows) {
+  AdvanceBand(g, rows.band);
+  rows.copied = rows.band.row == 0 ? kBandRows : kNewRows;
+  rows.slot = RingSlot(rows.slot + rows.copied);
+}
 
 // Calls copy(offset in the row, index in x, whether it exists; otherwise zeros) for row `row` of a band.
 template <class Copy>

@@ -68,7 +68,10 @@ TEST(ConvPipelineTest, BarriersAllowNoFaultOfGradients) {
 }
 
 TEST(ConvPipelineTest, EpochsAllowNoFault) {
-  for (int steps = 1; steps <= 300; ++steps) EXPECT_EQ(FaultOfCopies(steps), "") << steps;
+  for (int steps = 1; steps <= 300; ++steps) {
+    EXPECT_EQ(FaultOfCopies(steps), "") << steps;
+    EXPECT_EQ(FaultOfBands(steps), "") << steps;
+  }
 }
 
 }  // namespace

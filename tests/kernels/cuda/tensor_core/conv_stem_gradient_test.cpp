@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_stem_gradient_tiling.h"
 #include "tests/kernels/cuda/tensor_core/bank_conflicts.h"
 #include "tests/kernels/cuda/tensor_core/mma_emulation.h"
@@ -43,10 +44,10 @@ TEST(StemGradientTest, BandsCoverEveryWindowOnce) {
     for (int split = 0; split < StemSplits(g); ++split) {
       const int first = split * BandsOfSplit(g), end = std::min(first + BandsOfSplit(g), BandCount(g));
       ASSERT_LT(first, end);
-      Band next = BandOf(g, first);
-      for (int index = first; index < end; ++index, AdvanceBand(g, next)) {
+      BandRows next = FirstBandRows(g, first);
+      for (int index = first; index < end; ++index, AdvanceRows(g, next)) {
         const Band band = BandOf(g, index);
-        ASSERT_EQ(std::tuple(next.image, next.row, next.column),
+        ASSERT_EQ(std::tuple(next.band.image, next.band.row, next.band.column),
                   std::tuple(band.image, band.row, band.column));
         ASSERT_LT(band.image, g.images);
         for (int column = band.column; column < std::min(band.column + kBandQuads, g.window_columns());
@@ -57,6 +58,29 @@ TEST(StemGradientTest, BandsCoverEveryWindowOnce) {
       }
     }
     ASSERT_THAT(seen, Each(1)) << g.height << " x " << g.width;
+  }
+}
+
+// The ring has each row of a band, and while a band is multiplied, no copy for the next one replaces them.
+TEST(StemGradientTest, RingHoldsTheRowsOfEveryBand) {
+  for (const Stem& g : kStems) {
+    const int end = std::min(BandCount(g), 3 * g.window_rows());
+    std::array<std::tuple<int, int, int>, kBandRingRows> ring = {};  // image, column, row of the image
+    const auto row_of = [](const Band& band, int row) {
+      return std::tuple(band.image, band.column, 4 * band.row + row);
+    };
+    BandRows copied = FirstBandRows(g, 0), multiplied = copied;
+    const auto copy = [&] {
+      for (int row = kBandRows - copied.copied; row < kBandRows; ++row)
+        ring.at(static_cast<size_t>(copied.SlotOf(row))) = row_of(copied.band, row);
+      AdvanceRows(g, copied);
+    };
+    copy();
+    for (int index = 0; index < end; ++index, AdvanceRows(g, multiplied)) {
+      if (index + 1 < end) copy();
+      for (int row = 0; row < kBandRows; ++row)
+        ASSERT_EQ(ring.at(static_cast<size_t>(multiplied.SlotOf(row))), row_of(multiplied.band, row));
+    }
   }
 }
 
@@ -125,90 +149,92 @@ void StoreSums(const std::vector<Accumulators>& acc, const std::vector<float>& b
   }
 }
 
-// Equivalent of StemGradientSm80. `late`: copies land when the next band begins.
-void Block(const Stem& g, int split, const Operands& operands, bool late, std::vector<float>& partial) {
-  Shared shared(kBandSharedBytes, 0xFF);  // NaN
-  constexpr int kRing = 2 * kBandBytes;
+// The machine of SpreadAndMultiply, with the copies of CopyEmulation.
+template <class CopyBand, class SpreadHalf, class MultiplyHalf>
+class SpreadEmulation : public CopyEmulation<CopyBand, MultiplyHalf> {
+ public:
+  SpreadEmulation(Shared& shared, const CopyBand& copy, const SpreadHalf& spread,
+                  const MultiplyHalf& multiply)
+      : CopyEmulation<CopyBand, MultiplyHalf>(shared, kBandBytes, copy, multiply),
+        spread_(spread),
+        multiply_(multiply) {}
+  void Spread(int, int stage, int half) { spread_(stage, half); }
+  void Multiply(int, int stage, int half) { multiply_(stage, half); }
+
+ private:
+  const SpreadHalf& spread_;
+  const MultiplyHalf& multiply_;
+};
+
+// Equivalent of StemGradientSm80.
+void Block(const Stem& g, int split, const Operands& operands, std::vector<float>& partial) {
+  Shared shared(kBandSharedBytes, kUnwritten);
+  constexpr int kRing = kBandStages * kBandBytes;
   const int first = split * BandsOfSplit(g), end = std::min(first + BandsOfSplit(g), BandCount(g));
-  struct Copy {
-    int to;
-    std::array<bf16, kStemChannels> values;
-  };
-  std::vector<Copy> copies;
-  const auto land = [&] {
-    for (const Copy& copy : copies)
-      std::memcpy(&shared.at(static_cast<size_t>(copy.to)), copy.values.data(), kPixelCopy);
-    copies.clear();
-  };
   std::vector<float> bias(static_cast<size_t>(kBandThreads) * kChunk);
-  const auto copy_rows = [&](const Band& band, int count, int slot) {
-    for (int i = 0; i < count; ++i) {
+  const auto spread_quad = [&](const Band& band, int thread, int half, int dz) {
+    const int quad = QuadOfThread(thread, half), filter = ChunkOfThread(thread);
+    const QuadWindows windows =
+        WindowsOf(g, band, quad, filter, {operands.dy.data(), operands.positions.data()});
+    std::array<float, kChunk> own = {};
+    for (int place = 0; place < 4; ++place) {
+      const Octet gradient = GradientOfPlace(windows, place);
+      std::memcpy(&shared.at(static_cast<size_t>(int64_t{dz} + QuadOffset(quad, place, filter))), &gradient,
+                  sizeof gradient);
+      for (size_t j = 0; j < kChunk; ++j)
+        own[j] += j % 2 == 0 ? LowOf(gradient.pairs[j / 2]) : HighOf(gradient.pairs[j / 2]);
+    }
+    for (int j = 0; j < kChunk; ++j)
+      bias.at(static_cast<size_t>(ThreadSumIndex(thread, j))) += own[static_cast<size_t>(j)];
+  };
+
+  BandRows spread_band = FirstBandRows(g, first), multiplied_band = spread_band;
+  const auto copy = [&](int, int, auto& copies) {
+    for (int row = kBandRows - spread_band.copied; row < kBandRows; ++row) {
       for (int lane = 0; lane < kLanes; ++lane) {
-        CopyBandRow(g, band, kBandRows - count + i, lane, [&](int offset, int64_t from, bool inside) {
-          Copy copy = {kRing + RingSlot(slot + i) * kBandRowBytes + offset, {}};
-          for (size_t j = 0; inside && j < copy.values.size(); ++j)
-            copy.values[j] = operands.x.at(static_cast<size_t>(from) + j);
-          copies.push_back(copy);
+        CopyBandRow(g, spread_band.band, row, lane, [&](int offset, int64_t from, bool inside) {
+          std::array<bf16, kStemChannels> pixel = {};
+          for (size_t i = 0; inside && i < pixel.size(); ++i)
+            pixel[i] = operands.x.at(static_cast<size_t>(from) + i);
+          copies.Start(kRing + spread_band.SlotOf(row) * kBandRowBytes + offset, pixel);
         });
       }
     }
-    if (!late) land();
   };
-  const auto spread = [&](const Band& band, int part, int dz) {
-    for (int thread = 0; thread < kBandThreads; ++thread) {
-      const int quad = QuadOfThread(thread, part), filter = ChunkOfThread(thread);
-      const QuadWindows windows =
-          WindowsOf(g, band, quad, filter, {operands.dy.data(), operands.positions.data()});
-      std::array<float, kChunk> own = {};
-      for (int place = 0; place < 4; ++place) {
-        const Octet gradient = GradientOfPlace(windows, place);
-        std::memcpy(&shared.at(static_cast<size_t>(int64_t{dz} + QuadOffset(quad, place, filter))), &gradient,
-                    sizeof gradient);
-        for (size_t j = 0; j < kChunk; ++j)
-          own[j] += j % 2 == 0 ? LowOf(gradient.pairs[j / 2]) : HighOf(gradient.pairs[j / 2]);
-      }
-      for (int j = 0; j < kChunk; ++j)
-        bias.at(static_cast<size_t>(ThreadSumIndex(thread, j))) += own[static_cast<size_t>(j)];
-    }
+  const auto spread = [&](int stage, int half) {
+    for (int thread = 0; thread < kBandThreads; ++thread)
+      spread_quad(spread_band.band, thread, half, stage * kBandBytes);
+    if (half == 1) AdvanceRows(g, spread_band);
   };
-
-  Band band = BandOf(g, first);
-  BandRows rows;
-  int copied = 0;
   std::vector<Accumulators> acc(kStemKernel, MakeAccumulators(kStemFilters / 16, kRowDepth / 8));
-  for (int half = 2 * first; half < 2 * (end + 1); ++half) {
-    const int index = half / 2, part = half % 2;
-    if (part == 0) {
-      rows.Advance(copied);
-      land();
-      copied = index < end ? BandRows::CopiedFor(BandOf(g, index), index == first) : 0;
-      if (index > first) AdvanceBand(g, band);
-      if (index < end) copy_rows(band, copied, rows.Target());
-    }
-    if (index < end) spread(band, part, index % 2 * kBandBytes);
-    for (int warp = 0; index > first && warp < kStemKernel; ++warp) {
-      const int dz = (index - 1) % 2 * kBandBytes + part * kBandPlaces * kRowBytes;
-      const int from = kRing + RingSlot(rows.first + 2 * part + warp) * kBandRowBytes;
-      const auto load = [&shared](const auto& offset) {
-        std::array<uint32_t, kLanes> at;
-        for (int lane = 0; lane < kLanes; ++lane) at[lane] = kBase + static_cast<uint32_t>(offset(lane));
-        return LoadMatrices(shared, true, at);
-      };
-      for (int slice = 0; slice < kBandPlaces / kSliceDepth; ++slice) {
-        for (int column = 0; column < kRowDepth; column += 16) {
-          const Matrices b =
-              load([&](int lane) { return from + PatchMatrixOffset(column, slice * kSliceDepth, lane); });
-          for (int fragment = 0; fragment < kStemFilters / 16; ++fragment) {
-            const Matrices a =
-                load([&](int lane) { return dz + GradientMatrixOffset(fragment * 16, slice, lane); });
-            Multiply(acc[warp][fragment][column / 8], a, b, 0);
-            Multiply(acc[warp][fragment][column / 8 + 1], a, b, 2);
-          }
+  const auto load = [&shared](const auto& offset) {
+    std::array<uint32_t, kLanes> at;
+    for (int lane = 0; lane < kLanes; ++lane) at[lane] = kBase + static_cast<uint32_t>(offset(lane));
+    return LoadMatrices(shared, true, at);
+  };
+  const auto multiply_row = [&](int dz, int from, Accumulators& sums) {
+    for (int slice = 0; slice < kBandPlaces / kSliceDepth; ++slice) {
+      for (int column = 0; column < kRowDepth; column += 16) {
+        const Matrices b =
+            load([&](int lane) { return from + PatchMatrixOffset(column, slice * kSliceDepth, lane); });
+        for (int fragment = 0; fragment < kStemFilters / 16; ++fragment) {
+          const Matrices a =
+              load([&](int lane) { return dz + GradientMatrixOffset(fragment * 16, slice, lane); });
+          Multiply(sums[fragment][column / 8], a, b, 0);
+          Multiply(sums[fragment][column / 8 + 1], a, b, 2);
         }
       }
     }
-  }
-
+  };
+  const auto multiply = [&](int stage, int half) {
+    for (int warp = 0; warp < kStemKernel; ++warp) {
+      multiply_row(stage * kBandBytes + half * kBandPlaces * kRowBytes,
+                   kRing + multiplied_band.SlotOf(2 * half + warp) * kBandRowBytes, acc[warp]);
+    }
+    if (half == 1) AdvanceRows(g, multiplied_band);
+  };
+  SpreadEmulation machine(shared, copy, spread, multiply);
+  SpreadAndMultiply(end - first, machine);
   StoreSums(acc, bias, split, partial);
 }
 
@@ -216,10 +242,10 @@ struct Gradients {
   std::vector<float> weights, bias;
 };
 
-Gradients Emulated(const ConvolutionProblem& problem, const Operands& operands, bool late) {
+Gradients Emulated(const ConvolutionProblem& problem, const Operands& operands) {
   const Stem g = {static_cast<int>(problem.n), static_cast<int>(problem.h), static_cast<int>(problem.w)};
   std::vector<float> partial(static_cast<size_t>(StemSplits(g)) * kStemSums, NAN);
-  for (int split = 0; split < StemSplits(g); ++split) Block(g, split, operands, late, partial);
+  for (int split = 0; split < StemSplits(g); ++split) Block(g, split, operands, partial);
   Gradients gradients = {std::vector<float>(SizesOf(problem).d / sizeof(float)),
                          std::vector<float>(kStemFilters)};
   for (size_t i = 0; i < partial.size(); ++i) {
@@ -277,12 +303,9 @@ TEST(StemGradientTest, WholeNumbersAgreeBitForBit) {
     SCOPED_TRACE(ToString(problem));
     Operands operands =
         MakeOperands(problem, generator, [&](size_t count) { return WholeNumbers(count, generator); });
-    const Gradients expected = Expected(problem, operands);
-    for (const bool late : {false, true}) {
-      const Gradients found = Emulated(problem, operands, late);
-      EXPECT_TRUE(found.weights == expected.weights);
-      EXPECT_TRUE(found.bias == expected.bias);
-    }
+    const Gradients expected = Expected(problem, operands), found = Emulated(problem, operands);
+    EXPECT_TRUE(found.weights == expected.weights);
+    EXPECT_TRUE(found.bias == expected.bias);
   }
 }
 
@@ -295,7 +318,7 @@ TEST(StemGradientTest, RealNumbersAgreeUpToRounding) {
     for (bf16& number : numbers) number = ToBf16(uniform(generator));
     return numbers;
   });
-  const Gradients expected = Expected(problem, operands), found = Emulated(problem, operands, false);
+  const Gradients expected = Expected(problem, operands), found = Emulated(problem, operands);
   for (size_t i = 0; i < expected.weights.size(); ++i)
     ASSERT_NEAR(found.weights[i], expected.weights[i], 1e-3) << i;
   for (size_t i = 0; i < expected.bias.size(); ++i) ASSERT_NEAR(found.bias[i], expected.bias[i], 1e-3) << i;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/plans/cuda_problem.h"
+#include "kernels/cuda/tensor_core/conv_pipeline.h"
 #include "kernels/cuda/tensor_core/conv_stem_tiling.h"
 #include "tests/kernels/cuda/tensor_core/bank_conflicts.h"
 #include "tests/kernels/cuda/tensor_core/mma_emulation.h"
@@ -102,42 +103,18 @@ TEST(StemTest, CopiesFillSharedMemory) {
   }
 }
 
-// ---- Emulation ----------------------------------------------------------------------------------------
-
-// Asynchronous copies of 8 bytes, in groups, by all threads. They land when they begin, or as late as they
-// may.
-class Copies {
- public:
-  Copies(Shared& shared, bool late) : shared_(shared), late_(late) {}
-
-  void Begin(int to, const std::vector<bf16>& from, int64_t index, bool inside) {
-    Copy copy = {to, {}};
-    for (size_t i = 0; inside && i < copy.values.size(); ++i)
-      copy.values[i] = from.at(static_cast<size_t>(index) + i);
-    late_ ? groups_.back().push_back(copy) : Land(copy);
-  }
-  void Commit() { groups_.emplace_back(); }
-  void Wait(size_t pending) {
-    while (groups_.size() - 1 > pending) {
-      for (const Copy& copy : groups_.front()) Land(copy);
-      groups_.erase(groups_.begin());
+// While a step is multiplied, the copies of the next two steps may arrive.
+TEST(StemTest, CopiesReplaceNoRowThatIsRead) {
+  for (int step = 0; step < 40; ++step) {
+    ASSERT_LE(2 * step + kStemKernel, FirstRowOfGroup(step + 1)) << "a row is copied too late";
+    for (int read = 2 * step; read < 2 * step + kStemKernel; ++read) {
+      for (int row = FirstRowOfGroup(step + 1); row < FirstRowOfGroup(step + kCopyStages); ++row)
+        ASSERT_NE(row % kRingRows, read % kRingRows) << "row " << row << " in step " << step;
     }
   }
+}
 
- private:
-  struct Copy {
-    int to;
-    std::array<bf16, kStemChannels> values;
-  };
-  void Land(const Copy& copy) {
-    ASSERT_LE(static_cast<size_t>(copy.to) + kPixelCopy, shared_.size());
-    std::memcpy(&shared_[static_cast<size_t>(copy.to)], copy.values.data(), kPixelCopy);
-  }
-
-  Shared& shared_;
-  const bool late_;
-  std::vector<std::vector<Copy>> groups_ = {{}};
-};
+// ---- Emulation ----------------------------------------------------------------------------------------
 
 struct Operands {
   std::vector<bf16> x, weights, bias;
@@ -251,9 +228,8 @@ struct Warp {
 };
 
 // Equivalent of ConvStemSm80.
-void Block(const Stem& g, int block, const Operands& operands, bool late, const StemOutput& out) {
-  Shared shared(kStemSharedBytes, 0xFF);  // NaN
-  Copies copies(shared, late);
+void Block(const Stem& g, int block, const Operands& operands, const StemOutput& out) {
+  Shared shared(kStemSharedBytes, kUnwritten);
   std::vector<Warp> warps;
   for (int warp = 0; warp < kBlockStrips * kStripWarps; ++warp) {
     const int in_block = warp / kStripWarps;
@@ -262,31 +238,32 @@ void Block(const Stem& g, int block, const Operands& operands, bool late, const 
                      kStemWeightBytes + in_block * kRingBytes,
                      {}});
   }
-  const auto copy_row = [&](const Warp& warp, int row) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      CopyImageRow(g, warp.strip, row, lane, [&](int offset, int64_t from, bool inside) {
-        copies.Begin(warp.ring + row % kRingRows * kImageRowBytes + offset, operands.x, from, inside);
-      });
+  const auto copy = [&](int group, int, auto& copies) {
+    const auto start = [&copies](const std::vector<bf16>& values, int to, int64_t from, bool inside) {
+      std::array<bf16, kStemChannels> pixel = {};
+      for (size_t i = 0; inside && i < pixel.size(); ++i) pixel[i] = values.at(static_cast<size_t>(from) + i);
+      copies.Start(to, pixel);
+    };
+    const auto copy_row = [&](const Warp& warp, int row) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        CopyImageRow(g, warp.strip, row, lane, [&](int offset, int64_t from, bool inside) {
+          start(operands.x, warp.ring + row % kRingRows * kImageRowBytes + offset, from, inside);
+        });
+      }
+    };
+    for (const Warp& warp : warps) {
+      if (group > 0) copy_row(warp, FirstRowOfGroup(group) + warp.half);
+      for (int row = warp.half; group == 0 && row < kFirstRows; row += kStripWarps) copy_row(warp, row);
+    }
+    for (int thread = 0; group == 0 && thread < kStemThreads; ++thread) {
+      CopyFilters(thread, [&](int to, int from, bool inside) { start(operands.weights, to, from, inside); });
     }
   };
-  for (int thread = 0; thread < kStemThreads; ++thread) {
-    CopyFilters(thread,
-                [&](int to, int from, bool inside) { copies.Begin(to, operands.weights, from, inside); });
-  }
-  for (const Warp& warp : warps) {
-    for (int row = warp.half; row < kFirstRows; row += kStripWarps) copy_row(warp, row);
-  }
-  copies.Commit();
-  for (const Warp& warp : warps) copy_row(warp, FirstRowOfGroup(1) + warp.half);
-  copies.Commit();
-  for (int step = 0; step < g.steps(); ++step) {
-    copies.Wait(1);
-    if (step + 2 < g.steps()) {
-      for (const Warp& warp : warps) copy_row(warp, FirstRowOfGroup(step + 2) + warp.half);
-    }
-    copies.Commit();
+  const auto multiply = [&](int step, int) {
     for (Warp& warp : warps) warp.Step(g, step, shared, operands, out);
-  }
+  };
+  CopyEmulation machine(shared, 0, copy, multiply);
+  CopyAndMultiply<kCopyStages>(g.steps(), machine);
 }
 
 struct Result {
@@ -294,12 +271,12 @@ struct Result {
   std::vector<uint8_t> positions;
 };
 
-Result Emulated(const ConvolutionProblem& problem, const Operands& operands, bool late) {
+Result Emulated(const ConvolutionProblem& problem, const Operands& operands) {
   const Stem g = {static_cast<int>(problem.n), static_cast<int>(problem.h), static_cast<int>(problem.w)};
   Result result = {std::vector<bf16>(SizesOf(problem).d / sizeof(bf16), bf16{kPoison}),
                    std::vector<uint8_t>(SizesOf(problem).argmax, 0xFF)};
   for (int block = 0; block < g.blocks(); ++block)
-    Block(g, block, operands, late, {result.y.data(), result.positions.data()});
+    Block(g, block, operands, {result.y.data(), result.positions.data()});
   return result;
 }
 
@@ -338,16 +315,13 @@ TEST(StemTest, WholeNumbersAgreeBitForBit) {
     const ConvolutionProblem problem = Problem(n, h, w);
     SCOPED_TRACE(ToString(problem));
     const Operands operands = Draw8(problem, [&](size_t count) { return WholeNumbers(count, generator); });
-    const Result expected = Expected(problem, operands);
-    for (const bool late : {false, true}) {
-      const Result found = Emulated(problem, operands, late);
-      size_t different = 0;
-      for (size_t i = 0; i < expected.y.size(); ++i) {
-        different += ToFloat(found.y[i]) != ToFloat(expected.y[i]);  // 0 and -0 are the same
-      }
-      EXPECT_EQ(different, 0u);
-      EXPECT_TRUE(found.positions == expected.positions);
+    const Result expected = Expected(problem, operands), found = Emulated(problem, operands);
+    size_t different = 0;
+    for (size_t i = 0; i < expected.y.size(); ++i) {
+      different += ToFloat(found.y[i]) != ToFloat(expected.y[i]);  // 0 and -0 are the same
     }
+    EXPECT_EQ(different, 0u);
+    EXPECT_TRUE(found.positions == expected.positions);
   }
 }
 
@@ -360,7 +334,7 @@ TEST(StemTest, RealNumbersAgreeUpToRounding) {
     for (bf16& number : numbers) number = ToBf16(uniform(generator));
     return numbers;
   });
-  const Result expected = Expected(problem, operands), found = Emulated(problem, operands, false);
+  const Result expected = Expected(problem, operands), found = Emulated(problem, operands);
   size_t same_places = 0;
   for (size_t i = 0; i < expected.y.size(); ++i) {
     const float value = ToFloat(expected.y[i]);
@@ -377,7 +351,7 @@ TEST(StemTest, NegativesAndNaNs) {
   Operands operands = Draw8(problem, [&](size_t count) { return WholeNumbers(count, generator); });
   operands.bias[3] = ToBf16(-4096);
   operands.x[(12 * 24 + 12) * kStoredChannels] = ToBf16(NAN);
-  const Result expected = Expected(problem, operands), found = Emulated(problem, operands, true);
+  const Result expected = Expected(problem, operands), found = Emulated(problem, operands);
   int nans = 0;
   for (size_t i = 0; i < expected.y.size(); ++i) {
     const float value = ToFloat(found.y[i]);

@@ -13,8 +13,9 @@
 
 namespace deeper::conv {
 
-// The machine of CopyAndMultiply, which checks the operations as they come.
-template <int kStages>
+// The machine of CopyAndMultiply and SpreadAndMultiply, which checks the operations as they come. A step is
+// multiplied in kParts parts.
+template <int kStages, int kParts>
 class CopyModel {
  public:
   void Copy(int step, int stage) {
@@ -22,7 +23,7 @@ class CopyModel {
     const Stage& old = stages_[static_cast<size_t>(stage)];
     const std::string what = N("stage ", stage) + N(" is filled with step ", step);
     if (old.step >= 0 && old.landed == kNever) Fail(what + " while earlier copies may still arrive");
-    if (old.step >= multiplied_) Fail(what + N(" before step ", old.step) + " is read");
+    if (old.step >= multiplied_ / kParts) Fail(what + N(" before step ", old.step) + " is read");
     if (old.read >= epoch_) Fail(what + " while a thread may still read it");
     stages_[static_cast<size_t>(stage)] = {step};
     open_.push_back(stage);
@@ -35,14 +36,24 @@ class CopyModel {
     }
   }
   void Synchronize() { ++epoch_; }
-  void Multiply(int step, int stage) {
+  void Spread(int step, int stage, int part) {
+    if (!Exists(stage)) return;
+    Stage& to = stages_[static_cast<size_t>(stage)];
+    if (to.step != step)
+      Fail(N("step ", step) + N(" is spread to stage ", stage) + N(", which has step ", to.step));
+    if (part != to.spread++) Fail(N("a part out of order: spread of step ", step));
+    to.written = epoch_;
+  }
+  void Multiply(int step, int stage, int part = 0) {
     if (!Exists(stage)) return;
     Stage& from = stages_[static_cast<size_t>(stage)];
     const std::string what = N("step ", step) + N(" multiplies stage ", stage);
     if (from.step != step) Fail(what + N(", which has step ", from.step));
     if (from.landed == kNever) Fail(what + " before its copies have arrived");
     if (from.landed >= epoch_) Fail(what + " before the copies of all threads have arrived");
-    if (step != multiplied_++) Fail(N("a product out of order: step ", step));
+    if (kParts > 1 && from.spread < kParts) Fail(what + " before all of it is spread");
+    if (from.written >= epoch_) Fail(what + " before all threads have spread it");
+    if (step * kParts + part != multiplied_++) Fail(N("a product out of order: step ", step));
     from.read = epoch_;
   }
 
@@ -51,7 +62,7 @@ class CopyModel {
     for (const auto& group : groups_) {
       if (!group.empty()) Fail("the loop ends while copies are under way");
     }
-    if (multiplied_ != steps) Fail(N("", multiplied_) + N(" steps are multiplied instead of ", steps));
+    if (multiplied_ != steps * kParts) Fail(N("", multiplied_) + N(" products instead of ", steps * kParts));
     return fault_;
   }
 
@@ -59,7 +70,8 @@ class CopyModel {
   static constexpr int kNever = 1 << 30;
   struct Stage {
     int step = -1;
-    int landed = kNever, read = -1;  // epochs
+    int landed = kNever, written = -1, read = -1;  // epochs
+    int spread = 0;                                // parts
   };
 
   static std::string N(const char* name, int number) { return name + std::to_string(number); }
@@ -75,14 +87,20 @@ class CopyModel {
   std::array<Stage, kStages> stages_ = {};
   std::vector<int> open_;                // stages of the open group
   std::deque<std::vector<int>> groups_;  // those that may be under way
-  int epoch_ = 0, multiplied_ = 0;
+  int epoch_ = 0, multiplied_ = 0;       // parts
   std::string fault_;
 };
 
 inline std::string FaultOfCopies(int steps) {
-  CopyModel<kCopyStages> model;
+  CopyModel<kCopyStages, 1> model;
   CopyAndMultiply<kCopyStages>(steps, model);
   return model.FindFault(steps);
+}
+
+inline std::string FaultOfBands(int bands) {
+  CopyModel<kBandStages, 2> model;
+  SpreadAndMultiply(bands, model);
+  return model.FindFault(bands);
 }
 
 }  // namespace deeper::conv

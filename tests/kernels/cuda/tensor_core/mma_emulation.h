@@ -28,7 +28,7 @@ inline float Read(const Shared& shared, uint32_t address) {
 }
 
 // The machine of CopyAndMultiply (conv_pipeline.h) for all threads of a block at once. Copies land as late as
-// the waits allow. Until then, the stage is poisoned.
+// the waits allow. Until then, the stage and the destinations of copies are poisoned.
 //   copy(step, stage, copies)  calls copies.Start or writes to the stage; multiply(step, stage)
 template <class CopyStep, class MultiplyStep>
 class CopyEmulation {
@@ -36,8 +36,13 @@ class CopyEmulation {
   CopyEmulation(Shared& shared, int stage_bytes, const CopyStep& copy, const MultiplyStep& multiply)
       : shared_(shared), stage_bytes_(stage_bytes), copy_(copy), multiply_(multiply) {}
 
-  // A copy of 16 bytes.
-  void Start(int to, const std::array<bf16, 8>& chunk) { open_.push_back({to, chunk}); }
+  template <size_t kCount>
+  void Start(int to, const std::array<bf16, kCount>& values) {
+    Started copy = {to, sizeof values, {}};
+    std::copy(values.begin(), values.end(), copy.values.begin());
+    std::fill_n(shared_.begin() + to, copy.bytes, kUnwritten);
+    open_.push_back(copy);
+  }
 
   void Copy(int step, int stage) {
     std::fill_n(shared_.begin() + stage * stage_bytes_, stage_bytes_, kUnwritten);
@@ -47,9 +52,8 @@ class CopyEmulation {
   template <int kPending>
   void WaitForCopies() {
     for (; groups_.size() > kPending; groups_.pop_front()) {
-      for (const auto& [to, chunk] : groups_.front()) {
-        std::memcpy(&shared_.at(static_cast<size_t>(to)), &chunk, sizeof chunk);
-      }
+      for (const Started& copy : groups_.front())
+        std::memcpy(&shared_.at(static_cast<size_t>(copy.to)), copy.values.data(), copy.bytes);
     }
   }
   void Synchronize() const {}
@@ -58,7 +62,8 @@ class CopyEmulation {
  private:
   struct Started {
     int to;
-    std::array<bf16, 8> chunk;
+    size_t bytes;
+    std::array<bf16, 8> values;
   };
 
   Shared& shared_;

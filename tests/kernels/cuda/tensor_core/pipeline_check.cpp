@@ -11,6 +11,7 @@ namespace {
 
 std::string FirstFault() {
   std::string fault = FaultOfCopies(8);
+  if (fault.empty()) fault = FaultOfBands(8);
   const Gemm one_tap = {.height = 8, .width = 8, .depth = 8 * kStepDepth, .columns = 128};
   const Gemm rows = {.height = 8, .width = 8, .depth = 4 * kStepDepth, .columns = 64, .kernel = 3};
   if (fault.empty()) fault = FaultOfBarriers<false, 128, 1>(one_tap);

@@ -111,7 +111,7 @@ MUTANTS = {
         "template WaitForCopies<kStages - 2>", "template WaitForCopies<kStages - 1>", "step 0 multiplies stage 0 before its copies have arrived"
     ),
     "threads do not wait for each other": Mutant(
-        "    machine.Synchronize();", "    ", "step 0 multiplies stage 0 before the copies of all threads have arrived"
+        "machine.Synchronize();  // copies of all threads;", "//", "step 0 multiplies stage 0 before the copies of all threads have arrived"
     ),
     "a stage is filled before the threads have met": Mutant(
         "    machine.template WaitForCopies<kStages - 2>();",
@@ -126,6 +126,27 @@ MUTANTS = {
     ),
     "a step is copied too early": Mutant("copy(step + kStages - 1);", "copy(step + kStages);", "is filled with step 3 before step 0 is read"),
     "another stage is multiplied": Mutant("machine.Multiply(step, step % kStages);", "machine.Multiply(step, (step + 1) % kStages);", "has step"),
+    "bands are multiplied before the wait": Mutant(
+        "      machine.template WaitForCopies<0>();", "", "step 0 multiplies stage 0 before its copies have arrived"
+    ),
+    "threads do not wait for each other's halves": Mutant(
+        "machine.Synchronize();                // of all", "// of all", "step 0 multiplies stage 0 before the copies of all threads have arrived"
+    ),
+    "threads wait for each other too early": Mutant(
+        "    if (half == 0) {\n      machine.template WaitForCopies<0>();",
+        "    if (half == 0) {\n      machine.Synchronize();\n      machine.template WaitForCopies<0>();",
+        "step 0 multiplies stage 0 before the copies of all threads have arrived",
+        (("machine.Synchronize();                // of all", "// of all"),),
+    ),
+    "a half is not spread": Mutant(
+        "if (band < bands) machine.Spread", "if (band < bands && half == 0) machine.Spread", "step 0 multiplies stage 0 before all of it is spread"
+    ),
+    "a band is spread to the stage that is read": Mutant(
+        "machine.Spread(band, band % kBandStages, half)",
+        "machine.Spread(band, (band + 1) % kBandStages, half)",
+        "step 0 is spread to stage 1, which has step -1",
+    ),
+    "the last band is not multiplied": Mutant("i < 2 * (bands + 1)", "i < 2 * bands", "the loop ends while copies are under way"),
     "the stage of a copy does not wrap": Mutant("machine.Copy(step, step % kStages);", "machine.Copy(step, step);", "an access outside the stages"),
 }
 
