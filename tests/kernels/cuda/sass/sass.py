@@ -13,7 +13,8 @@ BLOCK_THREADS = 256  # of a kernel over an index space
 REGISTERS, WARPS = 65536, 64
 # Cycles of a scheduler and its units. A scheduler starts one instruction per cycle. A unit has 16 lanes for integers, logic,
 # comparisons, selections, minima and conversions, and 4 for the functions of MUFU (CUDA programming guide, "Throughput of native
-# arithmetic instructions", compute capability 9.0). The L1 cache moves 128 bytes per cycle, a quarter of them for each scheduler.
+# arithmetic instructions", compute capability 9.0). The memory that is L1 cache and shared memory moves 128 bytes per cycle, a quarter of
+# them for each scheduler. Bank conflicts, and what wgmma reads, are not counted.
 HALF_RATE = re.compile(r"(IADD|IADD3|ISETP|LOP|LOP3|LEA|SHF|SHL|SHR|SEL|FSEL|FSETP|FSET|FMNMX|IMNMX|VIMNMX|VIADD|VIADDMNMX|PRMT|I2FP|F2FP|"
                        r"PLOP3|ISCADD|BMSK|SGXT|IABS|HMNMX2|HSET2|HSETP2|P2R|R2P|VABSDIFF|BREV|POPC|FLO)\b")
 MULTIPLY = re.compile(r"IMAD\b")  # another unit with 16 lanes
@@ -21,7 +22,7 @@ EIGHTH_RATE = re.compile(r"(MUFU|I2F|F2I|F2F|FRND)\b")
 L1_BYTES = 32
 MATRIX = re.compile(r"HG?MMA\b")
 PREDICATE = re.compile(r"^@!?U?P\w+\s+")
-GLOBAL = re.compile(r"(LD|LDG|ST|STG)\b")
+MEMORY = re.compile(r"(LD|LDG|ST|STG|LDS|STS|LDSM|LDGSTS)\b")
 LOAD = re.compile(r"LDG?\b")
 BYTES = {".128": 16, ".64": 8, ".U8": 1, ".S8": 1, ".U16": 2, ".S16": 2}  # of a thread; else 4
 
@@ -55,9 +56,11 @@ class Instruction:
 
     @property
     def bytes(self):
-        """Moved per thread between registers and global memory."""
-        if not GLOBAL.match(self.name):
+        """Moved per thread through the L1 cache or shared memory."""
+        if not MEMORY.match(self.name):
             return 0
+        if self.name.startswith("LDSM"):
+            return 4 * int(self.name.rpartition(".")[2])  # matrices of 8 x 8
         return next((count for suffix, count in BYTES.items() if suffix in self.name), 4)
 
 

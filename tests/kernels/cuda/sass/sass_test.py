@@ -356,6 +356,11 @@ class Reader(unittest.TestCase):
         self.assertEqual((loop.loads, loop.waits, loop.in_flight), (2, 1, 2))
         self.assertEqual(loop.cycles, 16 + 4)  # bytes of the loads
 
+    def test_shared_memory_costs_cycles(self):
+        for instruction, cycles in (("LDSM.16.MT88.4 R4, [R2]", 16), ("LDSM.16.M88.2 R4, [R2]", 8), ("LDGSTS.E.BYPASS.128 [R2], [R4.64]", 16),
+                                    ("LDGSTS.E.64 [R2], [R4.64]", 8), ("STS.128 [R2], R4", 16), ("LDS R4, [R2]", 4)):
+            self.assertEqual(sass.cost_of(sass.instructions_of([f"        /*0000*/   {instruction} ;"])).cycles, cycles, instruction)
+
 
 if __name__ == "__main__":
     arguments = [argument for argument in sys.argv[1:] if argument != "--write"]
