@@ -71,7 +71,7 @@ __device__ void StorePartial(const Gemm& g, int split, int filter, int channel,
   }
 }
 
-template <int kFilters>
+template <int kFilters, bool kPairs>
 __global__ void __launch_bounds__(kCopyThreads, 2)
     PooledGradientSm80(const Gemm g, const bf16* x, const bf16* dy, float* partial) {
   AwaitPreviousKernel();
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kCopyThreads, 2)
     CopyGradients<kFilters>(g, tile, step, thread, [&](int to, int64_t from, bool inside) {
       CopyAsync(base + stage + to, inside ? dy + from : dy, inside);
     });
-    PoolChannels<kFilters>(g, tile, x, step, thread, [&](int to, const Octet& chunk) {
+    PoolChannels<kFilters, kPairs>(g, tile, x, step, thread, [&](int to, const Octet& chunk) {
       *reinterpret_cast<Octet*>(shared + stage + to) = chunk;
     });
   };
@@ -101,15 +101,15 @@ __global__ void __launch_bounds__(kCopyThreads, 2)
   StorePartial(g, tile.split, tile.filter + filter, tile.channel + channel, acc, partial);
 }
 
-template <int kFilters>
+template <int kFilters, bool kPairs>
 cudaError_t Launch(const PooledGradientArguments& a, cudaStream_t stream) {
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      PooledGradientSm80<kFilters>, cudaFuncAttributeMaxDynamicSharedMemorySize, SharedBytes(kFilters));
+  const auto kernel = PooledGradientSm80<kFilters, kPairs>;
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SharedBytes(kFilters));
   if (allowed != cudaSuccess) return allowed;
   const GradientTiles tiles = GradientTilesOf(a.gemm, kFilters);
-  const cudaError_t error =
-      LaunchKernel(PooledGradientSm80<kFilters>, tiles.count() * tiles.splits, kCopyThreads,
-                   SharedBytes(kFilters), stream, a.gemm, a.x, a.dy, a.partial);
+  const cudaError_t error = LaunchKernel(kernel, tiles.count() * tiles.splits, kCopyThreads,
+                                         SharedBytes(kFilters), stream, a.gemm, a.x, a.dy, a.partial);
   if (error != cudaSuccess) return error;
   return LaunchSplitSums(a.partial, tiles.splits, a.gemm.columns * a.gemm.depth, a.dw, stream);
 }
@@ -118,8 +118,12 @@ cudaError_t Launch(const PooledGradientArguments& a, cudaStream_t stream) {
 
 cudaError_t LaunchPooledGradientSm80(int tile_filters, const PooledGradientArguments& arguments,
                                      cudaStream_t stream) {
-  return WithTile(Sizes<64, 128>(), tile_filters,
-                  [&]<int kFilters>() { return Launch<kFilters>(arguments, stream); });
+  return WithTile(Sizes<64, 128>(), tile_filters, [&]<int kFilters>() {
+    if constexpr (kFilters == 64) {
+      if (ArePairs(arguments.gemm, kFilters)) return Launch<kFilters, true>(arguments, stream);
+    }
+    return Launch<kFilters, false>(arguments, stream);
+  });
 }
 
 }  // namespace deeper::conv

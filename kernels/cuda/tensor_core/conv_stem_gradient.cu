@@ -34,6 +34,7 @@ __device__ inline void MultiplyRow(uint32_t dz, uint32_t pixels, Sums& acc) {
 #pragma unroll
     for (int pair = 0; pair < kBlocks / 2; ++pair)
       LoadMatrices<true>(pixels + (slice * kSliceDepth + pair * 2) * 16, b[pair]);
+    if (lane >= kFirstBiasLane) b[kBlocks / 2 - 1][2] = b[kBlocks / 2 - 1][3] = kPairOfOnes;
 #pragma unroll
     for (int fragment = 0; fragment < kFragments; ++fragment) {
       uint32_t a[4];
@@ -45,24 +46,13 @@ __device__ inline void MultiplyRow(uint32_t dz, uint32_t pixels, Sums& acc) {
   }
 }
 
-// Spreads dy to a thread's quad of a band, and adds it to the thread's sums.
+// Spreads dy to a thread's quad of a band.
 __device__ inline void SpreadQuad(const Stem& g, const Band& band, int quad, int filter,
-                                  const StemGradient& in, unsigned char* dz, float* sums) {
-  const int thread = static_cast<int>(threadIdx.x);
+                                  const StemGradient& in, unsigned char* dz) {
   const QuadWindows windows = WindowsOf(g, band, quad, filter, in);
-  float own[kChunk] = {};
 #pragma unroll
-  for (int place = 0; place < 4; ++place) {
-    const Octet gradient = GradientOfPlace(windows, place);
-    *reinterpret_cast<Octet*>(dz + QuadOffset(quad, place, filter)) = gradient;
-#pragma unroll
-    for (int j = 0; j < kChunk; ++j) {
-      const uint32_t pair = gradient.pairs[j / 2];
-      own[j] += j % 2 == 0 ? LowOf(pair) : HighOf(pair);
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < kChunk; ++j) sums[ThreadSumIndex(thread, j)] += own[j];
+  for (int place = 0; place < 4; ++place)
+    *reinterpret_cast<Octet*>(dz + QuadOffset(quad, place, filter)) = GradientOfPlace(windows, place);
 }
 
 // The machine of SpreadAndMultiply (conv_pipeline.h). copy(); spread(stage, half); multiply(stage, half).
@@ -91,12 +81,12 @@ __global__ void __launch_bounds__(kBandThreads, kBlocksOnSm)
   extern __shared__ __align__(kSwizzleBytes) unsigned char shared[];
   const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const uint32_t ring = base + kBandStages * kBandBytes;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
+  // The shuffle shows the compiler that a warp has one value. It then needs fewer registers.
+  const int warp = __shfl_sync(~0u, thread / 32, 0);
   const int filter = ChunkOfThread(thread);
   const int split = static_cast<int>(blockIdx.x), first = split * BandsOfSplit(g);
   const int end = min(first + BandsOfSplit(g), BandCount(g));
-  float* const sums = reinterpret_cast<float*>(shared + kBandSumOffset);  // ThreadSumIndex
-  for (int j = 0; j < kChunk; ++j) sums[ThreadSumIndex(thread, j)] = 0;
 
   BandRows spread_band = FirstBandRows(g, first), multiplied_band = spread_band;
   const auto copy = [&] {
@@ -108,8 +98,7 @@ __global__ void __launch_bounds__(kBandThreads, kBlocksOnSm)
     }
   };
   const auto spread = [&](int stage, int half) {
-    SpreadQuad(g, spread_band.band, QuadOfThread(thread, half), filter, in, shared + stage * kBandBytes,
-               sums);
+    SpreadQuad(g, spread_band.band, QuadOfThread(thread, half), filter, in, shared + stage * kBandBytes);
     if (half == 1) AdvanceRows(g, spread_band);
   };
   Sums acc = {};
@@ -131,17 +120,14 @@ __global__ void __launch_bounds__(kBandThreads, kBlocksOnSm)
         const int index =
             StemSumIndex(fragment * 16 + FragmentRow(lane, i), warp, block * 8 + FragmentColumn(lane, i));
         const float* const values = acc[fragment][block] + i;
-        if (index >= 0) *reinterpret_cast<float2*>(to + index) = {values[0], values[1]};
+        if (index >= kStemWeights) {
+          to[index] = values[0];
+        } else if (index >= 0) {
+          *reinterpret_cast<float2*>(to + index) = {values[0], values[1]};
+        }
       }
     }
   }
-  // Threads with the same filters, in their order.
-  __syncthreads();
-  if (thread >= kStemFilters) return;
-  float sum = 0;
-  for (int other = FirstThreadOf(thread); other < kBandThreads; other += kThreadsOfQuad)
-    sum += sums[ThreadSumIndex(other, thread)];
-  to[kStemWeights + thread] = sum;
 }
 
 // Adds the sums of all splits.

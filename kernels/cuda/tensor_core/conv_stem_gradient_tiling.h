@@ -74,9 +74,7 @@ static_assert(kStemFilters == kStepDepth && kBandRowBytes % 16 == 0);
 // The rows of the image that a band reads. It begins with those that it shares with the one above.
 constexpr int kBandRows = kStemKernel + 2, kNewRows = 4;
 constexpr int kBandRingRows = kBandStages * kBandRows;
-// Then the sums of each thread for the bias.
-constexpr int kBandSumOffset = kBandStages * kBandBytes + kBandRingRows * kBandRowBytes;
-constexpr int kBandSharedBytes = kBandSumOffset + kBandThreads * kChunk * static_cast<int>(sizeof(float));
+constexpr int kBandSharedBytes = kBandStages * kBandBytes + kBandRingRows * kBandRowBytes;
 static_assert(kBandSharedBytes <= 99 * 1024, "the smallest GPUs of the 8 series allow 99 KB per block");
 
 DEEPER_HD constexpr int RingSlot(int slot) {  // below twice the size of the ring
@@ -189,14 +187,6 @@ DEEPER_HD inline Octet GradientOfPlace(const QuadWindows& windows, int place) {
   for (int j = 0; j < kChunk / 2; ++j) gradient.pairs[j] = RoundedPair(sums[2 * j], sums[2 * j + 1]);
   return gradient;
 }
-// Where the sum of a thread for one of its filters is, among those of the bias. Different banks for a warp.
-DEEPER_HD constexpr int ThreadSumIndex(int thread, int filter) {
-  return filter % kChunk * kBandThreads + thread;
-}
-// The first thread with a filter. The others follow at a distance of kThreadsOfQuad.
-DEEPER_HD constexpr int FirstThreadOf(int filter) {
-  return filter / kChunk;
-}
 // Where a place of a quad is in dz of a band.
 DEEPER_HD constexpr int QuadOffset(int quad, int place, int filter) {
   return RowOffset(place / 2 * kBandPlaces + 2 * quad + place % 2, filter);
@@ -214,16 +204,21 @@ DEEPER_HD constexpr int PatchMatrixOffset(int column, int place, int lane) {
   return (place + lane % 8 + lane / 8 % 2 * 8 + column / 8 + lane / 16) * 16;
 }
 
+// The last four columns belong to no tap. Ones there make their sums those of dz, for the bias. b2 and b3 of
+// the lanes from kFirstBiasLane on are of these columns.
+constexpr int kFirstBiasLane = 16;
+constexpr uint32_t kPairOfOnes = 0x3F803F80u;
+
 // ---- Sums ---------------------------------------------------------------------------------------------
 // [split][filter][tap][4 channels], then [filter] of the bias.
 
 constexpr int kStemWeights = kStemFilters * kStemKernel * kStemKernel * kStemChannels;
 constexpr int kStemSums = kStemWeights + kStemFilters;
-// Of a column of the product for a row of the filter; -1 for the pixel of zeros. The sum of an even column
-// precedes that of the next column.
+// Of a column of the product for a row of the filter; -1 for those that have no sum of their own. In
+// [filter][tap], the sum of an even column precedes that of the next column.
 DEEPER_HD constexpr int StemSumIndex(int filter, int row, int column) {
   const int pixel = column / kStemChannels;
-  if (pixel >= kStemKernel) return -1;
+  if (pixel == kStemKernel) return row == 0 && column % kStemChannels == 0 ? kStemWeights + filter : -1;
   return ((filter * kStemKernel + row) * kStemKernel + pixel) * kStemChannels + column % kStemChannels;
 }
 // The place in dw, [filter][tap][8 channels], of a sum.

@@ -124,9 +124,11 @@ class PooledWeightGradient final : public KernelAlgorithm {
   KernelWork ExpectedWork() const override {
     const conv::GradientTiles tiles = conv::GradientTilesOf(gemm_, tile_filters_);
     const int64_t pixels = conv::kStepPixels * conv::kTileChannels;
-    KernelWork work = StepsOf(
-        absl::StrCat("PooledGradientSm80<", tile_filters_, ">"), tiles.count() * tiles.splits, tiles.steps,
-        conv::GradientStageBytes(tile_filters_) + pixels * int64_t{sizeof(bf16)}, pixels * tile_filters_);
+    KernelWork work = StepsOf(absl::StrCat("PooledGradientSm80<", tile_filters_,
+                                           conv::ArePairs(gemm_, tile_filters_) ? ", true>" : ", false>"),
+                              tiles.count() * tiles.splits, tiles.steps,
+                              conv::GradientStageBytes(tile_filters_) + pixels * int64_t{sizeof(bf16)},
+                              pixels * tile_filters_);
     work.kernels = 2;  // LaunchSplitSums
     work.partial_bytes = static_cast<int64_t>(workspace_bytes_);
     return work;

@@ -25,7 +25,7 @@ ARCHITECTURES = ("sm_80", "sm_90")
 # name: (number of kernels, architectures, tensor core instruction)
 TENSOR_CORE = {
     "ConvSm80": (6, ARCHITECTURES, "HMMA.16816.F32.BF16"),
-    "PooledGradientSm80": (2, ARCHITECTURES, "HMMA.16816.F32.BF16"),
+    "PooledGradientSm80": (3, ARCHITECTURES, "HMMA.16816.F32.BF16"),
     "ConvStemSm80": (1, ARCHITECTURES, "HMMA.16816.F32.BF16"),
     "StemGradientSm80": (1, ARCHITECTURES, "HMMA.16816.F32.BF16"),
     "ConvSm90": (30, ("sm_90",), "HGMMA.64x"),
@@ -56,7 +56,8 @@ CHUNK_BUDGET = 150  # maxima of 8 channels, while a tile of the pooled convoluti
 # products.
 STEM_BUDGETS = {"ConvStemSm80": (1900, 392), "StemGradientSm80": (800, 112)}
 POOLED = ["ConvSm80<2, 64>", "ConvSm80<2, 128>"]
-HOT = [*BUDGETS, *POOLED, "PooledGradientSm80<64>", "PooledGradientSm80<128>", "ConvStemSm80", "StemGradientSm80"]
+POOLED_GRADIENTS = [f"PooledGradientSm80<{tile}>" for tile in ("64, false", "64, true", "128, false")]
+HOT = [*BUDGETS, *POOLED, *POOLED_GRADIENTS, "ConvStemSm80", "StemGradientSm80"]
 # Instructions that may read or write memory of the GPU.
 MEMORY = {"LD", "LDG", "LDGSTS", "ST", "STG", "ATOM", "ATOMG", "RED", "REDG", "CCTL", "SULD", "SUST", "TEX", "TLD", "UBLKCP", "UBLKRED",
           "UBLKPF", "UTMALDG", "UTMASTG", "UTMAREDG", "UTMAPF", "CALL"}

@@ -158,8 +158,11 @@ TEST(GradientOfMaximaTest, NoBankConflicts) {
   }
 }
 
-TEST(GradientOfMaximaTest, MaximaAreThoseOfTheForwardPass) {
-  ConvolutionProblem problem = Problem(3, 6, 5, 16, 8);
+class MaximaTest : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Widths, MaximaTest, ::testing::Values(1, 2, 4, 5));
+
+TEST_P(MaximaTest, AreThoseOfTheForwardPass) {
+  ConvolutionProblem problem = Problem(3, 6, GetParam(), 16, 8);
   problem.x_pitch = 24;
   const Gemm g = tensor_core::GemmOf(problem);
   std::minstd_rand generator;
@@ -170,6 +173,10 @@ TEST(GradientOfMaximaTest, MaximaAreThoseOfTheForwardPass) {
       const Octet maxima = MaxChunk(g, x.data(), index, channel);
       const Maxima pooled = PoolChunk(g, x.data(), SourceAt(g, index), channel);
       for (int j = 0; j < kChunk / 2; ++j) ASSERT_EQ(maxima.pairs[j], pooled.values.pairs[j]) << index;
+      if (!ArePairs(g, 64)) continue;
+      const OctetPair pair = MaxChunks(g, x.data(), index / 2 * 2, channel);
+      const Octet& of_pair = index % 2 == 0 ? pair.left : pair.right;
+      for (int j = 0; j < kChunk / 2; ++j) ASSERT_EQ(maxima.pairs[j], of_pair.pairs[j]) << index;
     }
   }
 }
@@ -190,9 +197,11 @@ void Block(const Gemm& g, const std::vector<bf16>& x, const std::vector<bf16>& d
         for (int i = 0; inside && i < kChunk; ++i) chunk[i] = dy.at(static_cast<size_t>(from + i));
         copies.Start(stage + to, chunk);
       });
-      PoolChannels<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Octet& chunk) {
+      const auto store = [&](int to, const Octet& chunk) {
         std::memcpy(&shared.at(static_cast<size_t>(stage + to)), &chunk, sizeof chunk);
-      });
+      };
+      ArePairs(g, kFilters) ? PoolChannels<kFilters, true>(g, tile, x.data(), step, thread, store)
+                            : PoolChannels<kFilters, false>(g, tile, x.data(), step, thread, store);
     }
   };
   const auto multiply = [&](int, int index) {

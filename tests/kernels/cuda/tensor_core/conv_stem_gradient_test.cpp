@@ -121,9 +121,8 @@ struct Operands {
   std::vector<uint8_t> positions;
 };
 
-// acc: [warp]; bias: ThreadSumIndex.
-void StoreSums(const std::vector<Accumulators>& acc, const std::vector<float>& bias, int split,
-               std::vector<float>& partial) {
+// acc: [warp].
+void StoreSums(const std::vector<Accumulators>& acc, int split, std::vector<float>& partial) {
   const size_t sums = static_cast<size_t>(split) * kStemSums;
   for (int warp = 0; warp < kStemKernel; ++warp) {
     for (int fragment = 0; fragment < kStemFilters / 16; ++fragment) {
@@ -140,12 +139,6 @@ void StoreSums(const std::vector<Accumulators>& acc, const std::vector<float>& b
         }
       }
     }
-  }
-  for (int filter = 0; filter < kStemFilters; ++filter) {
-    float sum = 0;
-    for (int thread = FirstThreadOf(filter); thread < kBandThreads; thread += kThreadsOfQuad)
-      sum += bias[static_cast<size_t>(ThreadSumIndex(thread, filter))];
-    partial.at(sums + kStemWeights + static_cast<size_t>(filter)) = sum;
   }
 }
 
@@ -171,21 +164,15 @@ void Block(const Stem& g, int split, const Operands& operands, std::vector<float
   Shared shared(kBandSharedBytes, kUnwritten);
   constexpr int kRing = kBandStages * kBandBytes;
   const int first = split * BandsOfSplit(g), end = std::min(first + BandsOfSplit(g), BandCount(g));
-  std::vector<float> bias(static_cast<size_t>(kBandThreads) * kChunk);
   const auto spread_quad = [&](const Band& band, int thread, int half, int dz) {
     const int quad = QuadOfThread(thread, half), filter = ChunkOfThread(thread);
     const QuadWindows windows =
         WindowsOf(g, band, quad, filter, {operands.dy.data(), operands.positions.data()});
-    std::array<float, kChunk> own = {};
     for (int place = 0; place < 4; ++place) {
       const Octet gradient = GradientOfPlace(windows, place);
       std::memcpy(&shared.at(static_cast<size_t>(int64_t{dz} + QuadOffset(quad, place, filter))), &gradient,
                   sizeof gradient);
-      for (size_t j = 0; j < kChunk; ++j)
-        own[j] += j % 2 == 0 ? LowOf(gradient.pairs[j / 2]) : HighOf(gradient.pairs[j / 2]);
     }
-    for (int j = 0; j < kChunk; ++j)
-      bias.at(static_cast<size_t>(ThreadSumIndex(thread, j))) += own[static_cast<size_t>(j)];
   };
 
   BandRows spread_band = FirstBandRows(g, first), multiplied_band = spread_band;
@@ -215,8 +202,10 @@ void Block(const Stem& g, int split, const Operands& operands, std::vector<float
   const auto multiply_row = [&](int dz, int from, Accumulators& sums) {
     for (int slice = 0; slice < kBandPlaces / kSliceDepth; ++slice) {
       for (int column = 0; column < kRowDepth; column += 16) {
-        const Matrices b =
+        Matrices b =
             load([&](int lane) { return from + PatchMatrixOffset(column, slice * kSliceDepth, lane); });
+        for (int lane = kFirstBiasLane; column + 16 == kRowDepth && lane < kLanes; ++lane)
+          b[lane][2] = b[lane][3] = {LowOf(kPairOfOnes), HighOf(kPairOfOnes)};
         for (int fragment = 0; fragment < kStemFilters / 16; ++fragment) {
           const Matrices a =
               load([&](int lane) { return dz + GradientMatrixOffset(fragment * 16, slice, lane); });
@@ -235,7 +224,7 @@ void Block(const Stem& g, int split, const Operands& operands, std::vector<float
   };
   SpreadEmulation machine(shared, copy, spread, multiply);
   SpreadAndMultiply(end - first, machine);
-  StoreSums(acc, bias, split, partial);
+  StoreSums(acc, split, partial);
 }
 
 struct Gradients {
