@@ -95,6 +95,13 @@ TEST(GradientOfMaximaTest, TwoBlocksForEachOf132Sms) {
   }
 }
 
+// As the launched kernel does.
+template <int kFilters, class Store>
+void Pool(const Gemm& g, const GradientTile& tile, const bf16* x, int step, int thread, const Store& store) {
+  ArePairs(g, kFilters) ? PoolChannels<kFilters, true>(g, tile, x, step, thread, store)
+                        : PoolChannels<kFilters, false>(g, tile, x, step, thread, store);
+}
+
 // The expected content of each chunk of a stage, at the position given by RowOffset.
 template <int kFilters>
 void CheckCopies(const Gemm& g, const GradientTile& tile, int step) {
@@ -113,7 +120,7 @@ void CheckCopies(const Gemm& g, const GradientTile& tile, int step) {
         ASSERT_EQ(from, pixel * g.out_pitch + filter);
       }
     });
-    PoolChannels<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Octet& maxima) {
+    Pool<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Octet& maxima) {
       const auto chunk = std::bit_cast<std::array<bf16, kChunk>>(maxima);
       ++written.at(static_cast<size_t>(to / 16));
       const int row = to / kRowBytes - kFilters;
@@ -197,11 +204,9 @@ void Block(const Gemm& g, const std::vector<bf16>& x, const std::vector<bf16>& d
         for (int i = 0; inside && i < kChunk; ++i) chunk[i] = dy.at(static_cast<size_t>(from + i));
         copies.Start(stage + to, chunk);
       });
-      const auto store = [&](int to, const Octet& chunk) {
+      Pool<kFilters>(g, tile, x.data(), step, thread, [&](int to, const Octet& chunk) {
         std::memcpy(&shared.at(static_cast<size_t>(stage + to)), &chunk, sizeof chunk);
-      };
-      ArePairs(g, kFilters) ? PoolChannels<kFilters, true>(g, tile, x.data(), step, thread, store)
-                            : PoolChannels<kFilters, false>(g, tile, x.data(), step, thread, store);
+      });
     }
   };
   const auto multiply = [&](int, int index) {
