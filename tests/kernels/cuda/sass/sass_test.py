@@ -54,7 +54,7 @@ MASK_WAITS = 4  # of the masks of a tile of ConvSm90, all of which are loaded to
 CHUNK_BUDGET = 150  # maxima of 8 channels, while a tile of the pooled convolution is copied
 # Of a row of 112 places: by 32 filters of ConvStemSm80, and by 64 filters and a row of the filter of StemGradientSm80. Most instructions,
 # products.
-STEM_BUDGETS = {"ConvStemSm80": (1900, 392), "StemGradientSm80": (800, 112)}
+STEM_BUDGETS = {"ConvStemSm80": (1900, 392), "StemGradientSm80": (720, 112)}
 POOLED = ["ConvSm80<2, 64>", "ConvSm80<2, 128>"]
 POOLED_GRADIENTS = [f"PooledGradientSm80<{tile}>" for tile in ("64, false", "64, true", "128, false")]
 HOT = [*BUDGETS, *POOLED, *POOLED_GRADIENTS, "ConvStemSm80", "StemGradientSm80"]
