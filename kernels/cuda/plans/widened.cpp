@@ -27,7 +27,9 @@ class WidenedAlgorithm final : public Algorithm {
     RETURN_IF_ERROR(narrow_->Enqueue(o, stream));
     Widen(static_cast<const bf16*>(o.d), static_cast<float*>(operands.d), count_,
           static_cast<cudaStream_t>(stream.native));
-    return absl::OkStatus();
+    const cudaError_t error = cudaGetLastError();
+    if (error == cudaSuccess) return absl::OkStatus();
+    return Internal("widening of dw: ", cudaGetErrorString(error));
   }
 
  private:
@@ -74,6 +76,7 @@ ConvolutionProblem NarrowProblem(const ConvolutionProblem& problem) {
 
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Widened(
     const ConvolutionProblem& problem, absl::StatusOr<std::unique_ptr<AlgorithmChoice>> narrow) {
+  if (problem.dtype == DType::kF32) return narrow;
   RETURN_IF_ERROR(narrow.status());
   return std::make_unique<WidenedChoice>(*std::move(narrow),
                                          problem.k * problem.kernel * problem.kernel * problem.c);

@@ -16,7 +16,7 @@ namespace deeper {
 ConvolutionProblem NarrowProblem(const ConvolutionProblem& problem);
 
 // The algorithms of `narrow`, which computes NarrowProblem(problem), each followed by a kernel that widens
-// dw. Their texts are those of `narrow`. Passes its error on.
+// dw, unless it is fp32 already. Their texts are those of `narrow`. Passes its error on.
 absl::StatusOr<std::unique_ptr<AlgorithmChoice>> Widened(
     const ConvolutionProblem& problem, absl::StatusOr<std::unique_ptr<AlgorithmChoice>> narrow);
 

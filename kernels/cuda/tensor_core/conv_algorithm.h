@@ -24,7 +24,8 @@ class KernelAlgorithm : public Algorithm {
   absl::StatusOr<std::string> Serialize() const override { return name_; }
 
   absl::Status Enqueue(const PlanOperands& o, Stream stream) override {
-    if (!IsAligned(o.a) || !IsAligned(o.b) || !IsAligned(o.d) || !IsAligned(o.mask) || !IsAligned(o.argmax)) {
+    if (!IsAligned(o.a) || !IsAligned(o.b) || !IsAligned(o.d) || !IsAligned(o.mask) || !IsAligned(o.argmax) ||
+        !IsAligned(o.workspace)) {
       return InvalidArgument(name_, ": operands not aligned to 16 bytes");
     }
     const cudaError_t error = Launch(o, static_cast<cudaStream_t>(stream.native));

@@ -9,6 +9,7 @@
 //
 //   channels | stages | shared memory | FLOPs per step | bytes | FLOPs per byte
 //         64 |      5 |        166 KB |            3 M | 32 KB |             95
+//         72 |      4 |        201 KB |            4 M | 49 KB |             71
 //        128 |      4 |        201 KB |            6 M | 49 KB |            127
 //
 // The loops of the lane and of the warpgroups, and the barriers between them: conv_pipeline.h.

@@ -22,7 +22,7 @@ namespace deeper::conv {
 constexpr int kDwTaps = 3;  // of a tile
 constexpr int kTileFilters = 64;
 constexpr int kDwSlices = kTilePixels / 2 / kSliceDepth;  // of a step, by each of two warpgroups
-// The SMs of the GPUs of compute capability 9.0. A block needs a whole one.
+// The SMs of an H200 and of an H100 SXM. A block needs a whole one.
 constexpr int kDwSms = 132;
 // About the time of the beginning and the end of a block, in steps.
 constexpr int kDwEndSteps = 4;

@@ -15,21 +15,32 @@ __global__ void __launch_bounds__(kBlockColumns* kThreadsOfColumn)
   if (threadIdx.y == 0 && ColumnOfThread() < columns) sums[ColumnOfThread()] = sum;
 }
 
-constexpr int kSplitThreads = 128;
+__device__ inline void Add(float4& sum, const float4& other) {
+  sum.x += other.x, sum.y += other.y, sum.z += other.z, sum.w += other.w;
+}
 
-// Four columns of a thread. The loads of several splits are in flight.
-__global__ void __launch_bounds__(kSplitThreads)
+// A block has 32 quads of columns with 8 threads each. Thread j of a quad adds the splits j, j + 8, ..., with
+// several loads in flight, and a tree adds the threads.
+constexpr int kBlockQuads = 32, kThreadsOfQuad = 8;
+
+__global__ void __launch_bounds__(kBlockQuads* kThreadsOfQuad)
     AddSplits(const float4* partial, int splits, int quads, float4* sums) {
   AwaitPreviousKernel();
-  const int quad = static_cast<int>(blockIdx.x * kSplitThreads + threadIdx.x);
-  if (quad >= quads) return;
+  __shared__ float4 own[kThreadsOfQuad][kBlockQuads];
+  const int quad = static_cast<int>(blockIdx.x * kBlockQuads + threadIdx.x);
+  const int first = static_cast<int>(threadIdx.y);
   float4 sum = {};
-#pragma unroll 8
-  for (int split = 0; split < splits; ++split) {
-    const float4 part = partial[int64_t{split} * quads + quad];
-    sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
+  if (quad < quads) {
+#pragma unroll 4
+    for (int split = first; split < splits; split += kThreadsOfQuad)
+      Add(sum, partial[int64_t{split} * quads + quad]);
   }
-  sums[quad] = sum;
+  own[first][threadIdx.x] = sum;
+  for (int half = kThreadsOfQuad / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (first < half) Add(own[first][threadIdx.x], own[first + half][threadIdx.x]);
+  }
+  if (first == 0 && quad < quads) sums[quad] = own[0][threadIdx.x];
 }
 
 }  // namespace
@@ -41,7 +52,7 @@ cudaError_t LaunchSums(const float* partial, int tiles, int columns, float* sums
 
 cudaError_t LaunchSplitSums(const float* partial, int splits, int columns, float* sums, cudaStream_t stream) {
   const int quads = columns / 4;
-  return LaunchKernel(AddSplits, CeilDiv(quads, kSplitThreads), kSplitThreads, 0, stream,
+  return LaunchKernel(AddSplits, CeilDiv(quads, kBlockQuads), dim3(kBlockQuads, kThreadsOfQuad), 0, stream,
                       reinterpret_cast<const float4*>(partial), splits, quads,
                       reinterpret_cast<float4*>(sums));
 }

@@ -55,6 +55,7 @@ const char* Reason(const ConvolutionProblem& p) {
   }
   if (p.n * p.h * (p.w + p.pad) > std::numeric_limits<int>::max() - conv::kTilePixels)
     return "too many pixels";
+  if (p.k * p.kernel * p.kernel * p.c > std::numeric_limits<int>::max()) return "too many weights";
   return nullptr;
 }
 

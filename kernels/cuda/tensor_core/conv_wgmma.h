@@ -169,7 +169,8 @@ __device__ void ReturnRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// "barrier": waits for all threads of the warpgroups that multiply, not for the lane that loads.
+// "barrier": waits for all threads of the warpgroups that multiply, not for the lane that loads. Barrier 1;
+// __syncthreads() uses barrier 0.
 template <int kThreads>
 __device__ void SynchronizeWarpgroups() {
   asm volatile("barrier.cta.sync 1, %0;" ::"n"(kThreads) : "memory");

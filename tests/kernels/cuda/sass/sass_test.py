@@ -172,6 +172,23 @@ class Pipelines(unittest.TestCase):
         for name in pipelines():
             self.assertEqual(self.faults_of(name), [], name)
 
+    def test_operands_are_transposed(self):
+        for name in pipelines():
+            wanted = ".tnspA.tnspB" if name.startswith("Weight") else ".tnspB" if "<true" in name else ""
+            products = [i.operands for i in kernels["sm_90"][name].code.instructions if i.name.startswith("HGMMA")]
+            found = {re.search(r"gdesc\[UR\d+\]([.\w]*)", operands)[1] for operands in products}
+            self.assertEqual(found, {wanted}, name)
+
+    def test_sums_are_handed_over_between_two_barriers(self):
+        """By the 256 threads of the two warpgroups of WeightGradientSm90, after their last products: STS, BAR 1, LDS."""
+        for name in names_in("sm_90", "WeightGradientSm90"):
+            texts = [i.text for i in kernels["sm_90"][name].code.instructions]
+            places = [i for i, text in enumerate(texts) if text.endswith("BAR.SYNC.DEFER_BLOCKING 0x1, 0x100")]
+            self.assertEqual(len(places), 2, name)
+            self.assertTrue(any("STS" in text for text in texts[places[0]:places[1]]), name)
+            self.assertFalse(any("LDS" in text or "HGMMA" in text for text in texts[places[0]:places[1]]), name)
+            self.assertTrue(any("LDS" in text for text in texts[places[1]:]), name)
+
     def test_descriptors_have_a_swizzle_of_128_bytes(self):
         """The upper half of a descriptor: a stride of 1024 bytes and the swizzle."""
         for name in pipelines():

@@ -295,8 +295,10 @@ TEST(WeightGradientTest, BlocksOfGoogLeNetAreExact) {
       SCOPED_TRACE(ToString(problem));
       const Gemm g = GemmOf(problem);
       const int channels = g.depth <= 128 ? g.depth : g.depth / 2;
+      int kernels = 0;
       ForEachKernel(DwChannels(), [&]<int kChannels>() {
         if (kChannels != channels) return;
+        ++kernels;
         const DwTiles tiles = DwTilesOf(g, kChannels);
         for (int block = 0; block < tiles.blocks(); ++block) {
           DwTile tile = DwTileOf(g, tiles, kChannels, block);
@@ -311,6 +313,7 @@ TEST(WeightGradientTest, BlocksOfGoogLeNetAreExact) {
         }
       });
       if (HasFatalFailure()) return;
+      ASSERT_EQ(kernels, 1) << "no kernel has " << channels << " channels";
     }
   }
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/plans/cuda_problem.h"
@@ -136,6 +137,14 @@ TEST(ConvolutionOnGpuTest, WeightGradients) {
     problem.wide_dw = true;
     Check(problem);
     problem.x_pitch = problem.c + 64;
+    problem.y_pitch = problem.k + 40;
+    Check(problem);
+  }
+  for (const auto& [h, w] : {std::pair{1, 9}, {9, 1}, {6, 2}}) {
+    ConvolutionProblem problem = Problem(Pass::kBackwardWeights, 5, {9, 40, 72, 3});
+    problem.h = h;
+    problem.w = w;
+    problem.wide_dw = true;
     Check(problem);
   }
 }
