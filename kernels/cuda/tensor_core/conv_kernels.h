@@ -82,7 +82,7 @@ cudaError_t LaunchWeightGradientSm90(int tile_channels, const WeightGradientArgu
 
 // sums[column] = the sum of partial[tile][column] over the tiles. The order depends only on their number.
 cudaError_t LaunchSums(const float* partial, int tiles, int columns, float* sums, cudaStream_t stream);
-// The same for fewer tiles and many columns: a multiple of 4. All aligned to 16 bytes.
+// The same with fewer threads per column, for many columns: a multiple of 4. All aligned to 16 bytes.
 cudaError_t LaunchSplitSums(const float* partial, int splits, int columns, float* sums, cudaStream_t stream);
 
 }  // namespace deeper::conv

@@ -19,6 +19,7 @@
 #include "kernels/cuda/tensor_core/conv_kernels.h"
 #include "kernels/cuda/tensor_core/conv_tensor_core.h"
 #include "tests/kernels/cuda/tensor_core/conv_problem.h"
+#include "tests/kernels/cuda/tensor_core/mma_emulation.h"
 #include "tests/kernels/cuda/tensor_core/pipeline_emulation.h"
 #include "tests/kernels/googlenet_shapes.h"
 
@@ -171,8 +172,7 @@ struct Naive {
   std::vector<Number> sums, sizes;
 };
 
-// Numbers from a hash of the index (splitmix64): from -2 to 2, or real ones from -1 to 1. What is between the
-// slices is a NaN.
+// The elements of a tensor that is not in memory. What is between the slices is a NaN.
 struct Numbers {
   uint64_t seed;
   int64_t channels, pitch;
@@ -180,12 +180,7 @@ struct Numbers {
 
   bf16 operator()(size_t index) const {
     if (static_cast<int64_t>(index) % pitch >= channels) return {kPoison};
-    uint64_t bits = (index + 1) * 0x9E3779B97F4A7C15 + seed;
-    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9;
-    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB;
-    bits ^= bits >> 31;
-    if (whole) return ToBf16(static_cast<float>(static_cast<int>(bits % 5) - 2));
-    return ToBf16(static_cast<float>(static_cast<int32_t>(bits >> 32)) * 0x1p-31f);
+    return HashedNumber(seed, index, whole);
   }
 };
 

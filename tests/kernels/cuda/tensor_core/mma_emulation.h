@@ -133,4 +133,14 @@ inline std::vector<bf16> WholeNumbers(size_t count, std::minstd_rand& generator)
   return numbers;
 }
 
+// Number `index` of a sequence, from a hash of it (splitmix64): from -2 to 2, or a real one from -1 to 1.
+inline bf16 HashedNumber(uint64_t seed, size_t index, bool whole) {
+  uint64_t bits = (index + 1) * 0x9E3779B97F4A7C15 + seed;
+  bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9;
+  bits = (bits ^ bits >> 27) * 0x94D049BB133111EB;
+  bits ^= bits >> 31;
+  if (whole) return ToBf16(static_cast<float>(static_cast<int>(bits % 5) - 2));
+  return ToBf16(static_cast<float>(static_cast<int32_t>(bits >> 32)) * 0x1p-31f);
+}
+
 }  // namespace deeper::conv
