@@ -20,6 +20,14 @@ def environment(pid):
     return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
 
 
+def lives(pid):
+    """Also while the kernel still takes the process apart: then it holds its locks, but has no environment any more."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class Job:
     """`command` and all processes that it starts. Kills those that are left at the end. Also ends when this process does."""
 
@@ -67,7 +75,9 @@ class Job:
     def wait_until_gone(self, seconds):
         """Returns after how many seconds the last process ended; None if one still runs."""
         start = time.monotonic()
-        while self.process.poll() is None or self.pids():
+        seen = set()
+        while self.process.poll() is None or self.pids() or any(map(lives, seen)):
+            seen |= self.pids().keys()
             if time.monotonic() > start + seconds:
                 return None
             time.sleep(0.05)
