@@ -50,6 +50,13 @@ class Sweep(unittest.TestCase):
                    f"{mean - half:.2f} to {mean + half:.2f} |")
             self.assertIn(row, done.stdout)
         self.assertIn("| wrong | 3 | 3 | failed, failed, failed | - | - | - |", done.stdout)
+        more = [self.top1("fast", seed) - self.top1("slow", seed) for seed in (1, 2, 3)]
+        mean, deviation = statistics.fmean(more), statistics.stdev(more)
+        half = 4.303 * deviation / 3**0.5
+        self.assertIn("| top-1 minus that of slow, same seed | of each, points | mean | standard deviation | 95 % interval |", done.stdout)
+        self.assertIn(f"| fast | {', '.join(f'{value:+.2f}' for value in more)} | {mean:+.2f} | {deviation:.2f} | "
+                      f"{mean - half:+.2f} to {mean + half:+.2f} |", done.stdout)
+        self.assertIn("| wrong | - | - | - | - |", done.stdout)
         self.assertIn("--lr=-1", (self.dir / "wrong-2.log").read_text())
         self.assertEqual({run["exit_code"] for run in self.runs() if run["arm"] == "wrong"}, {USAGE})
         self.assertIn('"nesterov"', (self.dir / "fast-1.jsonl").read_text())
