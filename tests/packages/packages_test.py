@@ -114,6 +114,8 @@ class Containers(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             output(ROOT / "cmake/collect-licenses", "deeper", directory)
             self.assertLessEqual({"nlohmann-json3-dev.txt", "libjs-dygraphs.txt", "deeper.md"}, set(os.listdir(directory)))
+            table = pathlib.Path(directory, "deeper.md").read_text()
+            self.assertRegex(table, r"\| libjs-dygraphs \| (\S+) \| .*\| https://snapshot\.debian\.org/package/dygraphs/\1/ \|")
 
     def test_copied_files_exist(self):
         copied = re.findall(r"^COPY ((?!--from).*)$", DOCKERFILE.read_text(), re.MULTILINE)
