@@ -19,8 +19,9 @@ constexpr SourceFormat kFormats[] = {
     {"imagenet", OpenImagenet, true,
      "ImageNet 2012 as downloaded. train: ILSVRC2012_img_train.tar, or the 1000 tars in it;\n"
      "val: ILSVRC2012_img_val.tar or its files, with ILSVRC2012_devkit_t12.tar.gz or val.txt;\n"
-     "both: folders named by wnid. Labels are the ranks of the sorted wnids. --strict\n"
-     "requires 1,281,167 and 50,000 images of 1000 classes"},
+     "both: folders named by WordNet ID (wnid). The label of a class is the position of its\n"
+     "wnid in the sorted list, from 0 on. --strict requires 1,281,167 and 50,000 images of\n"
+     "1000 classes"},
     {"kaggle", OpenKaggle, true,
      "ImageNet 2012 from Kaggle, unpacked: ILSVRC/, LOC_synset_mapping.txt and, for val,\n"
      "LOC_val_solution.csv. Labels and --strict as for imagenet"},

@@ -79,8 +79,8 @@ std::vector<Flag> DataFlags(RunConfig& c) {
       {"workers", &c.workers, "loader threads per rank, which read, decode and augment",
        Range(0, 1024, "adaptive: more if the rank waits for data, at most one per core")},
       {"stage_dir", &c.stage_dir,
-       "directory on a local disk, where each machine keeps a copy of the shards; the first epoch reads the "
-       "originals; empty: no copies"},
+       "directory on a local disk, where each machine keeps a copy of the shards; originals are read until "
+       "their copy is complete; empty: no copies"},
       {"direct_io", &c.direct_io,
        "bypass the page cache (O_DIRECT), for data sets larger than memory on fast disks"}};
 }
