@@ -47,13 +47,15 @@ TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumula
       device_(device),
       seed_(seed),
       statistics_(statistics) {
+  // What makes sums over ranks is not recorded if they pass through the host.
+  const bool records_sums = reducer.recordable();
+  const bool sums_statistics = net.options().sum_statistics != nullptr;
   for (auto& by_first : recordings_) {
-    for (auto& by_last : by_first) {
-      // What makes sums over ranks is not recorded if they pass through the host.
-      const bool records_sums = reducer.recordable();
-      const bool sums_statistics = net.options().sum_statistics != nullptr;
-      by_last[false] = records_sums || !sums_statistics ? device.MakeRecording() : MakePlainRecording();
-      by_last[true] = records_sums ? device.MakeRecording() : MakePlainRecording();
+    for (const bool first : {false, true}) {
+      const bool same_work = first || accumulator.repeats();
+      const bool records = same_work && (records_sums || !sums_statistics);
+      by_first[first][false] = records ? device.MakeRecording() : MakePlainRecording();
+      by_first[first][true] = records_sums ? device.MakeRecording() : MakePlainRecording();
     }
   }
 }

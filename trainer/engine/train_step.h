@@ -44,6 +44,8 @@ class GradientAccumulator {
   // ResourceExhausted if there is no memory for the sums; one micro-batch per step needs none.
   absl::Status Reserve(int micros);
   void Add(const GradientPiece& piece, int micro, int micros);
+  // Whether Add does the same work for all micro-batches between the first and the last of a step.
+  bool repeats() const { return order_ == Accumulation::kRunning; }
 
  private:
   ParamStore& params_;

@@ -271,6 +271,23 @@ TEST_P(DeviceTraining, RanksChangeNothing) {
   EXPECT_EQ(run(2, 7).weights, run(2, 7).weights) << "the same run twice gave other bits";
 }
 
+// Each rank has several micro-batches, whose sums form a tree.
+TEST_P(DeviceTraining, ElasticIsTheSameOnAnyNumberOfRanks) {
+  const bool fp32 = GetParam() == DType::kF32;
+  const int steps = fp32 ? 10 : 3;
+  const auto run = [&](int world) {
+    return RunRanks(world, 2, steps, GetParam(), /*slices=*/8, GradientSum::kAnyOrder, /*sharded=*/false,
+                    testing::MakeTestDevice);
+  };
+  const Outcome alone = run(1);
+  ExpectSameTraining(RunRanks(1, kGlobalBatch, steps), alone, fp32 ? 1e-3 : 0.1);
+  for (const int world : {2, 4}) {
+    const Outcome together = run(world);
+    EXPECT_EQ(together.weights, alone.weights) << world << " ranks";
+    EXPECT_EQ(together.losses, alone.losses) << world << " ranks";
+  }
+}
+
 TEST_P(DeviceTraining, RecordedStepsAreTheSameBits) {
   const char* const device_name = std::getenv("DEEPER_TEST_DEVICE");
   if (device_name == nullptr || std::string(device_name) != "cuda") GTEST_SKIP() << "only a GPU records";
