@@ -21,9 +21,10 @@ def environment(pid):
 
 
 def lives(pid):
-    """Also while the kernel still takes the process apart: then it holds its locks, but has no environment any more."""
+    """Also without an environment: then the kernel still takes the process apart, or only its first thread has ended. It holds its locks."""
     try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # from `state` on, as in proc_pid_stat(5)
+        return fields[0] not in "ZX" or int(fields[17]) > 1  # threads
     except OSError:
         return False
 

@@ -22,8 +22,8 @@ class StopSignals {
   static bool came();
 };
 
-// What a rank requests after a step.
-enum class Wish : int64_t { kNone, kSave, kStop };
+// What a rank requests after a step. kLeave: another job has taken the checkpoint directory over.
+enum class Wish : int64_t { kNone, kSave, kStop, kLeave };
 
 // The strongest wish of all ranks. Collective: a signal may reach one rank earlier than another, and all must
 // act alike. It costs one small message at the end of a step, where ranks have just waited for each other.

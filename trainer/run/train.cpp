@@ -159,11 +159,15 @@ absl::Status TrainLoop::Step() {
                     absl::StrCat("step ", run_.step + 1, ": ", report.status().message()));
   ++run_.step;
   EnterPhase(Phase::kReport);
-  const Wish wish = StrongestWish(MyWish(), run_.comm);
+  // A save ends at a slightly different time on each rank. So the ranks agree before one of them leaves.
+  const absl::Status saved =
+      run_.saver == nullptr ? absl::OkStatus() : ReportSaves(run_.saver->TakeReports());
+  const Wish wish = StrongestWish(absl::IsAborted(saved) ? Wish::kLeave : MyWish(), run_.comm);
   stopped_ = wish == Wish::kStop && !done();
   Advance(*report);
   RETURN_IF_ERROR(Watch(*report));
   Log(*report, lr);
+  if (wish == Wish::kLeave) return absl::IsAborted(saved) ? saved : ReportSaves(run_.saver->Finish());
   top1_.reset();
   // Skip the evaluation when stopping: the grace period may be short.
   if (!stopped_ &&
@@ -171,11 +175,7 @@ absl::Status TrainLoop::Step() {
     if (report->finite) Diagnose(*report);
     RETURN_IF_ERROR(EvaluateNow());
   }
-  if (run_.saver == nullptr) return absl::OkStatus();
-  absl::Status saved = ReportSaves(run_.saver->TakeReports());
-  if (absl::IsAborted(saved))
-    return saved;  // another job owns the directory; otherwise a later save may succeed
-  if (done() || wish != Wish::kNone || Due(run_.config.checkpoint_every)) Save();
+  if (run_.saver != nullptr && (done() || wish != Wish::kNone || Due(run_.config.checkpoint_every))) Save();
   return absl::OkStatus();
 }
 
@@ -263,7 +263,10 @@ absl::Status TrainLoop::FinishSaving() {
   absl::Status saved = ReportSaves(run_.saver->Finish());
   for (int pause = 1; absl::IsUnavailable(saved) && pause <= kLongestPause; pause *= 2) {
     run_.progress.Print(absl::StrFormat("saving step %d again in %d s", run_.step, pause));
-    std::this_thread::sleep_for(std::chrono::seconds(pause));
+    for (int second = 0; second < pause; ++second) {
+      EnterPhase(Phase::kCheckpoint);  // shows the watchdog that this rank goes on
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+    }
     EnterPhase(Phase::kCheckpoint);
     run_.saver->Save({run_.step, run_.data_state, run_.model_config, top1_});
     saved = ReportSaves(run_.saver->Finish());

@@ -329,11 +329,11 @@ absl::StatusOr<bool> TrainSetup::Resume() {
   }
   absl::StatusOr<DirectoryLock> lock = DirectoryLock();
   if (comm.rank() == 0) lock = OpenCheckpointDirectory(config.checkpoint_dir);
-  ASSIGN_OR_RETURN(directory_lock_, Agree(comm, std::move(lock)));
+  ASSIGN_OR_RETURN(directory_lock, Agree(comm, std::move(lock)));
   ASSIGN_OR_RETURN(CheckpointChoice choice, ChooseCheckpoint(config.checkpoint_dir, config.resume, comm));
   decisions_ = choice.warnings;
-  if (!directory_lock_.note().empty())
-    decisions_.push_back(absl::StrCat(config.checkpoint_dir, " was ", directory_lock_.note()));
+  if (!directory_lock.note().empty())
+    decisions_.push_back(absl::StrCat(config.checkpoint_dir, " was ", directory_lock.note()));
   if (choice.path.empty()) {
     decisions_.push_back(config.resume == "never"
                              ? "none, because of --resume=never"
@@ -368,7 +368,7 @@ absl::Status TrainSetup::BindNetworks() {
 absl::Status TrainSetup::PrepareSaving() {
   if (config.checkpoint_dir.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(saver, CheckpointSaver::Create(config.checkpoint_dir, {config.keep, config.keep_every},
-                                                  *params, comm, device, &directory_lock_, &device_comm()));
+                                                  *params, comm, device, &directory_lock, &device_comm()));
   return absl::OkStatus();
 }
 

@@ -70,6 +70,7 @@ struct TrainSetup {
   DeviceCommunicator connection;  // destroyed before the memory that it works on
   int cores = 1;                  // of this rank
   GradientSum gradient_sum = GradientSum::kAnyOrder;
+  DirectoryLock directory_lock;            // of --checkpoint_dir; before the saver, whose thread checks it
   std::unique_ptr<CheckpointSaver> saver;  // null without a --checkpoint_dir
 
   // The position of training, and its length.
@@ -111,7 +112,6 @@ struct TrainSetup {
 
   PixelStats stats_;
   int64_t epoch_steps_ = 0;
-  DirectoryLock directory_lock_;
   std::vector<std::string> decisions_;  // about resuming, for the announcement
 };
 
