@@ -103,12 +103,20 @@ absl::Status MetricsWriter::Write(const Event& event) {
   return status;
 }
 
-// Not File::WriteAt: a pipe has no positions.
+// Not File::WriteAt: a pipe has no positions. All of the text or, on a full disk, nothing: the next line would
+// continue an incomplete one.
 absl::Status MetricsWriter::Append(std::string_view text) {
+  const uint64_t size = file_.Size().value_or(0);
+  const size_t all = text.size();
   while (!text.empty()) {
     const ssize_t written = write(file_.fd(), text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return IoError("write metrics to", file_.path(), errno);
+    if (written < 0) {
+      absl::Status failed = IoError("write metrics to", file_.path(), errno);
+      if (text.size() < all) [[maybe_unused]]
+        const int not_a_pipe = ftruncate(file_.fd(), static_cast<off_t>(size));
+      return failed;
+    }
     text.remove_prefix(static_cast<size_t>(written));
   }
   return absl::OkStatus();

@@ -54,9 +54,13 @@ absl::Status EventFile::Append(int64_t step, double time, const std::vector<Scal
 absl::Status EventFile::AppendRecord(const std::string& event) {
   const std::string length = FixedBytes(uint64_t{event.size()});
   const std::string record = absl::StrCat(length, MaskedCrc(length), event, MaskedCrc(event));
+  ASSIGN_OR_RETURN(const uint64_t size, file_.Size());
   const ssize_t written = write(file_.fd(), record.data(), record.size());
   if (written == static_cast<ssize_t>(record.size())) return absl::OkStatus();
-  return IoError("write events to", file_.path(), written < 0 ? errno : ENOSPC);
+  absl::Status failed = IoError("write events to", file_.path(), written < 0 ? errno : ENOSPC);
+  if (written > 0 && ftruncate(file_.fd(), static_cast<off_t>(size)) != 0)
+    return IoError("remove an incomplete event from", file_.path(), errno);
+  return failed;
 }
 
 }  // namespace deeper

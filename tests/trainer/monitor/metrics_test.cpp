@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -134,6 +136,31 @@ TEST(Metrics, ErrorsNameTheFile) {
   MetricsWriter writer = *MetricsWriter::Open("/dev/full", MetricsWriter::Mode::kAppend);
   EXPECT_THAT(std::string(writer.Write(ExampleStep()).message()),
               HasSubstr("cannot write metrics to /dev/full: No space left"));
+}
+
+// A disk that is full in the middle of a line or of an event. A limit on the size of files simulates it.
+TEST(Metrics, AFullDiskLeavesNothingIncomplete) {
+  const std::filesystem::path directory = ::testing::TempDir() + "metrics_full_disk";
+  std::filesystem::remove_all(directory);
+  const std::filesystem::path path = directory / "m.jsonl";
+  MetricsWriter writer = *MetricsWriter::Open(path, MetricsWriter::Mode::kRestart);
+  ASSERT_TRUE(writer.AddTensorBoard(directory / "events", 0).ok());
+  ASSERT_TRUE(writer.Write(ExampleStep()).ok());
+  const std::filesystem::path events = *std::filesystem::directory_iterator(directory / "events");
+
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  for (const std::filesystem::path& file : {path, events}) {
+    const uintmax_t size = std::filesystem::file_size(file);
+    const rlimit full = {.rlim_cur = size + 10, .rlim_max = before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
+    EXPECT_FALSE(writer.Write(ExampleStep()).ok());
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+    EXPECT_EQ(std::filesystem::file_size(file), size) << file;
+  }
+  EXPECT_TRUE(writer.Write(ExampleStep()).ok());
+  for (const std::string& line : Lines(path)) EXPECT_TRUE(json::accept(line)) << line;
 }
 
 }  // namespace
