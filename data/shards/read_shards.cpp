@@ -119,8 +119,9 @@ class ShardDataset : public Dataset {
         info_(std::move(info)),
         encoding_(listing.encoding),
         options_(std::move(options)),
-        shards_(listing.shards.size()) {
-    files_to_open += std::ssize(shards_);
+        shards_(listing.shards.size()),
+        files_(std::ssize(shards_) * (options_.stage.dir.empty() ? 1 : 2)) {  // originals, and their copies
+    files_to_open += files_;
     int64_t first = 0;
     for (size_t i = 0; i < shards_.size(); ++i) {
       Shard& shard = shards_[i];
@@ -133,7 +134,7 @@ class ShardDataset : public Dataset {
     }
   }
 
-  ~ShardDataset() override { files_to_open -= std::ssize(shards_); }
+  ~ShardDataset() override { files_to_open -= files_; }
 
   absl::Status Stage(const SplitManifest& listing) {
     std::vector<StagedFile> files;
@@ -313,6 +314,7 @@ class ShardDataset : public Dataset {
   const ReadOptions options_;
   mutable std::atomic<bool> outage_ = false;  // that was reported
   std::vector<Shard> shards_;
+  const int64_t files_;  // that it may have open
   mutable std::mutex opening_;
   std::unique_ptr<Stager> stager_;  // last: ends before the members that it uses
 };

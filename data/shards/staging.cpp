@@ -87,14 +87,12 @@ class MachineStager final : public Stager {
     absl::Status status;
     while (status.ok() && !stop.stop_requested()) {
       AdoptFinished();
-      if (std::find(adopted_.begin(), adopted_.end(), false) == adopted_.end()) break;
+      if (AllAdopted()) break;
       if (!locked_) status = TryLock();
-      if (locked_ && status.ok()) {
-        status = CopyMissing(stop);
-      } else {
-        std::unique_lock lock(mutex_);
-        stopping_.wait_for(lock, stop, kLookAgain, [&] { return stop.stop_requested(); });
-      }
+      if (locked_ && status.ok()) status = CopyMissing(stop);
+      if (!status.ok() || AllAdopted()) continue;
+      std::unique_lock lock(mutex_);
+      stopping_.wait_for(lock, stop, kLookAgain, [&] { return stop.stop_requested(); });
     }
     if (locked_ && status.ok() && !stop.stop_requested()) {
       options_.report(complete ? absl::StrCat(files_.size(), " shards are already in ", directory_)
@@ -152,6 +150,8 @@ class MachineStager final : public Stager {
       ready_(i, *std::move(copy));
     }
   }
+
+  bool AllAdopted() const { return std::find(adopted_.begin(), adopted_.end(), false) == adopted_.end(); }
 
   bool Exists(const StagedFile& file) const {
     std::error_code missing;
