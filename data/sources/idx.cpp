@@ -31,7 +31,8 @@ struct IdxFile {
 
 // A file's content, decompressed if necessary.
 absl::StatusOr<IdxFile> ReadIdxFile(const std::string& stem) {
-  IdxFile file{std::filesystem::exists(stem + ".gz") ? stem + ".gz" : stem, {}};
+  std::error_code unreadable;  // opening the file reports it
+  IdxFile file{std::filesystem::exists(stem + ".gz", unreadable) ? stem + ".gz" : stem, {}};
   const gzFile in = gzopen(file.path.c_str(), "rb");
   if (in == nullptr) return IoError("open", file.path, errno);
   constexpr unsigned kPiece = 1 << 20;

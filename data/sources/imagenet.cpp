@@ -71,7 +71,8 @@ absl::StatusOr<std::vector<ClassTar>> FindClassTars(const std::string& input, Li
                                                     std::vector<std::string>* warnings) {
   std::vector<ClassTar> tars;
   const std::string all = absl::StrCat(input, "/ILSVRC2012_img_train.tar");
-  if (fs::exists(all)) {
+  std::error_code unreadable;  // listing the folder reports it
+  if (fs::exists(all, unreadable)) {
     ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(all));
     paths->push_back(all);
     for (const TarMember& m : members) AddClassTar(m.name, {"", 0, m.offset, m.bytes}, &tars, warnings);
@@ -165,7 +166,8 @@ absl::StatusOr<std::vector<ImageFile>> ListVal(const std::string& input, Lister*
                                                std::vector<std::string>* paths) {
   std::vector<ImageFile> images;
   const std::string tar = absl::StrCat(input, "/ILSVRC2012_img_val.tar");
-  if (fs::exists(tar)) {
+  std::error_code unreadable;  // listing the folder reports it
+  if (fs::exists(tar, unreadable)) {
     ASSIGN_OR_RETURN(std::vector<TarMember> members, ListTarFile(tar));
     paths->push_back(tar);
     for (const TarMember& m : members) {

@@ -170,8 +170,9 @@ int ValImageNumber(const std::string& name) {
 
 absl::StatusOr<std::optional<Devkit>> ReadDevkit(const std::string& directory) {
   const std::string folder = absl::StrCat(directory, "/", kDevkit), archive = folder + ".tar.gz";
-  const bool packed = fs::exists(archive);
-  if (!packed && !fs::exists(folder)) return std::nullopt;
+  std::error_code unreadable;  // reading the images reports it
+  const bool packed = fs::exists(archive, unreadable);
+  if (!packed && !fs::exists(folder, unreadable)) return std::nullopt;
   ASSIGN_OR_RETURN(DevkitFiles files, packed ? FromArchive(archive) : FromFolder(folder));
   absl::StatusOr<Devkit> devkit = ParseDevkit(files);
   if (!devkit.ok()) return Describe(devkit.status(), packed ? archive : folder);
