@@ -224,8 +224,9 @@ absl::StatusOr<Json> ReadReportData(const std::vector<std::string>& operands) {
   return data;
 }
 
+// `failure`: deeper-run does not restart the job again.
 bool IsDone(const Json& run) {
-  return !run["events"].empty() && run["events"].back()["event"] == "done";
+  return !run["events"].empty() && IsAny(run["events"].back(), {"done", "failure"});
 }
 
 class ReportCommand final : public Command {

@@ -217,6 +217,12 @@ class Page(Case):
                 watcher.kill()
         self.assertEqual(data_of(page)["reload_seconds"], 0)
 
+    def test_watch_ends_with_a_failed_job(self):
+        failure = {"event": "failure", "exit_code": 5, "time": 1.0}
+        path, page = write_run(self.dir / "failed.jsonl", [*example_run()[:20], failure]), self.dir / "failed.html"
+        watched = subprocess.run([DEEPER, "report", path, "--watch", "--watch_seconds=1", f"--output={page}"], capture_output=True, timeout=60)
+        self.assertEqual(watched.returncode, 0, watched.stderr)
+
     def wait_for(self, page, reload_seconds):
         while not page.exists():
             time.sleep(0.1)
