@@ -73,16 +73,32 @@ class Sweep(unittest.TestCase):
         made = subprocess.run(report.replace("deeper", DEEPER, 1), shell=True, capture_output=True, text=True, check=False)
         self.assertEqual(made.returncode, 0, made.stderr)
 
+    def test_incomplete_lines(self):
+        """As a full disk and a killed process leave them."""
+        self.dir.mkdir()
+        (self.dir / "runs.jsonl").write_text('{"arm": "run", "se')
+        script = '"$@"; code=$?; for last; do :; done; sed -i "1s/...$//" "${last#*=}"; exit $code'  # cuts the first line of the metrics
+        done = self.sweep("--seeds=1,1", command=["sh", "-c", script, "sh", *TRAIN])
+        self.assertRegex(done.stdout, r"\| run \| 1 \| 0 \| (\d+\.\d\d) \| \1 \|", done.stderr)
+        self.assertEqual(len((self.dir / "runs.jsonl").read_text().splitlines()), 2)
+
+    def test_no_evaluation(self):
+        done = self.sweep("--seeds=1", command=[*TRAIN, "--val_split=none"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("| run | 1 | 0 | - | - |", done.stdout)
+
     def test_an_interrupted_sweep_continues(self):
         long = [*TRAIN, "--max_steps=100000", "--eval_every=100000"]
-        with subprocess.Popen([str(SWEEP), "--seeds=1,2", f"--output={self.dir}", "--", *long], stdout=subprocess.PIPE, text=True) as job:
-            while not (self.dir / "run-1.jsonl").exists():
-                time.sleep(0.05)
-            os.kill(job.pid, signal.SIGTERM)
-            text = job.communicate(timeout=100)[0]
-        self.assertEqual(job.returncode, 75, text)
-        self.assertFalse((self.dir / "runs.jsonl").exists())
-        self.assertFalse((self.dir / "run-2.log").exists())
+        for number in signal.SIGTERM, signal.SIGHUP:
+            with subprocess.Popen([str(SWEEP), "--seeds=1,2", f"--output={self.dir}", "--", *long], stdout=subprocess.PIPE, text=True) as job:
+                while not (self.dir / "run-1.jsonl").exists():
+                    time.sleep(0.05)
+                os.kill(job.pid, number)
+                text = job.communicate(timeout=100)[0]
+            self.assertEqual(job.returncode, 75, text)
+            self.assertFalse((self.dir / "runs.jsonl").exists())
+            self.assertFalse((self.dir / "run-2.log").exists())
+            (self.dir / "run-1.jsonl").unlink()
         self.assertIn("| run | 2 | 0 |", self.sweep("--seeds=1,2").stdout)
 
     def test_wrong_options(self):
