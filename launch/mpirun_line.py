@@ -28,8 +28,8 @@ class Host(NamedTuple):
     slots: int
 
 
-def flag(arguments, name):
-    """The value of a flag, with flag files, as deeper parses it; None without one."""
+def flag(arguments, name, inside=()):
+    """The value of a flag, with flag files, as deeper parses it; None without one. inside: the flag files that hold the arguments."""
     value, arguments = None, list(arguments)
     while arguments:
         word = arguments.pop(0).strip()
@@ -37,12 +37,16 @@ def flag(arguments, name):
         if not word.startswith("-") or given not in (name, "flagfile"):
             continue
         text = text if equals else arguments.pop(0) if arguments else ""
+        path = pathlib.Path(text)
         if given == name:
             value = text
-        elif (path := pathlib.Path(text)).exists() and not path.is_file():
+        elif path.exists() and not path.is_file():
             raise Refusal(USAGE, f"--flagfile={text} is not a regular file; write the flags to a file that every rank can read")
-        elif path.is_file():  # deeper reports a missing file
-            arguments = path.read_text(encoding="utf-8-sig").splitlines() + arguments
+        elif path not in inside:
+            with contextlib.suppress(OSError):  # deeper reports a file that includes itself, is missing or cannot be read
+                lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+                of_file = flag(lines, name, (*inside, path))
+                value = value if of_file is None else of_file
     return value
 
 

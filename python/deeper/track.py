@@ -29,6 +29,7 @@ Event = Dict[str, Any]
 USAGE, DATA, COMMUNICATION = 2, 3, 5
 STATUS = {"resume": "RUNNING", "done": "FINISHED", "failure": "FAILED"}  # of MLflow
 ENDS = ("done", "failure")
+KINDS = {"event": str, "step": (int, float), "time": (int, float), "config": dict, "run": dict}  # of fields of events
 WARNINGS = ("checkpoint_failed", "nonfinite", "straggler", "bottleneck", "bad_sample")
 CURVES = {"step": "train", "eval": "eval", "checkpoint": "checkpoint"}  # events with numbers, and the folder of their names, as in TensorBoard
 # One log-batch of MLflow may have 1000 entries: 50 events of up to 18 numbers, and these parameters.
@@ -77,7 +78,9 @@ def event_of(line: bytes) -> Optional[Event]:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    if not isinstance(event, dict) or "event" not in event:
+        return None
+    return event if all(isinstance(event[name], kind) for name, kind in KINDS.items() if name in event) else None
 
 
 def numbers(event: Event) -> Iterator[Tuple[str, Optional[float]]]:

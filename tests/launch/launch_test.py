@@ -111,6 +111,14 @@ class DryRun(Launch):
             result = self.launch("--dry_run", "--", "train", *given)
             self.assertIn(" --bind-to none ", result.stdout, result.stderr)
 
+    def test_flag_files_that_deeper_refuses(self):
+        (self.dir / "itself.flags").write_bytes(f"--flagfile={self.dir}/itself.flags\n--model=\xff\n--device=cuda\n".encode("latin-1"))
+        self.gpus(2)
+        for name in "itself.flags", "missing.flags":
+            result = self.launch("--dry_run", "--", "train", f"--flagfile={self.dir}/{name}")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual("each rank binds to its GPU" in result.stdout + result.stderr, name == "itself.flags")
+
     def test_hosts_and_files(self):
         here = socket.gethostname()
         self.gpus(8)

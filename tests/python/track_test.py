@@ -225,6 +225,9 @@ class Tracking(cli.Cli):
         self.assertIn("no file", self.track("--once", code=cli.DATA))
         self.write("hello\n", step(1))
         self.assertIn("is not a metrics file", self.track(code=cli.DATA))
+        for wrong in {"step": None}, {"time": "now"}, {"run": []}:
+            self.write({**start(), **wrong}, step(1), mode="w")
+            self.assertIn("is not a metrics file", self.track(code=cli.DATA))
         self.write(start(), mode="w")
         self.assertIn("out/none", self.track(f"--prometheus={self.folder}/out/none/x.prom", code=cli.DATA))
         for flags, words in ([], "give --mlflow=URL or --prometheus=FILE"), (["--mlflow=host:5000"], "begins with http"), \
