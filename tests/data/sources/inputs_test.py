@@ -83,6 +83,22 @@ class Inputs(cli.Cli):
             self.assertEqual(label, expected)
 
 
+class Locked(Inputs):
+    """A folder whose files the user may list, but not open."""
+
+    def test_every_format(self):
+        self.input.chmod(0o644)
+        self.addCleanup(self.input.chmod, 0o755)
+        capabilities = "-dac_override,-dac_read_search"  # root has them
+        user = ["setpriv", f"--inh-caps={capabilities}", f"--bounding-set={capabilities}"] if os.geteuid() == 0 else []
+        for self.format in "idx", "folder", "imagenet", "kaggle", "webdataset", "csv":
+            with self.subTest(format=self.format):
+                done = subprocess.run([*user, cli.DEEPER, *self.arguments()], capture_output=True, text=True, check=False)
+                self.assertEqual(done.returncode, cli.DATA, done.stderr)
+                self.assertIn(str(self.input), done.stderr)
+                self.assertNotIn("internal error", done.stderr)
+
+
 class Webdataset(Inputs):
     format = "webdataset"
 
