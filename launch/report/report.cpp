@@ -88,6 +88,7 @@ class Columns {
  private:
   void Resize(size_t rows) {
     rows_ = rows;
+    if (rows == 0) columns_ = Json::object();  // report.js asks whether a column exists
     for (auto& column : columns_) column.get_ref<Json::array_t&>().resize(rows, false);
   }
 
@@ -128,12 +129,12 @@ class RunReader {
   }
 
  private:
-  // A killed process may leave its last line incomplete. deeper-run or a resumed run may have added lines
-  // after it.
+  // A killed process may leave its last line incomplete. deeper-run, a resumed run or `eval` may have added
+  // lines after it.
   absl::Status ReadLine(absl::string_view line) {
     const Json event = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     const bool is_event = IsEvent(event);
-    if (cut_line_ > 0 && !(is_event && IsAny(event, {"resume", "restart", "failure"})))
+    if (cut_line_ > 0 && !(is_event && IsAny(event, {"resume", "restart", "failure", "eval"})))
       return Foreign(absl::StrCat(path_, ":", cut_line_), "is no JSON object with an \"event\"");
     cut_line_ = is_event ? 0 : line_;
     cut_lines_ += is_event ? 0 : 1;

@@ -187,7 +187,7 @@
     const last = run.events[run.events.length - 1];
     if (last && last.event === "done") return ["done", "good"];
     if (last && last.event === "failure") return ["failed", "bad"];
-    if (!run.steps.step) return ["evaluation", "good"];
+    if (!run.run && !run.steps.step) return ["evaluation", "good"];
     return [data.reload_seconds > 0 ? "running" : "not finished", "warn"];
   }
 
@@ -202,7 +202,8 @@
     const last = (values) => (values && values.length ? values[values.length - 1] : null);
     const [state, mood] = stateOf(run);
     const top = best(run);
-    const skipped = run.events.filter((event) => event.event === "nonfinite").length;
+    const replaced = (event, i) => run.events.slice(i).some((later) => later.event === "resume" && later.step < event.step);
+    const skipped = run.events.filter((event, i) => event.event === "nonfinite" && !replaced(event, i)).length;
     const sessions = 1 + run.events.filter((event) => event.event === "resume").length;
     const step = last(steps.step) ?? last(run.evals.step) ?? 0;
     const tile = (value, label) => make("div", { class: "tile" }, make("b", {}, value), make("span", {}, label));
@@ -399,6 +400,7 @@
 
   // ---- The whole page ----
 
+  if (data.reload_seconds > 0) setTimeout(() => location.reload(), 1000 * data.reload_seconds);
   const names = nameRuns(data.runs);
   const title = data.runs.length === 1 ? names[0] : data.runs.length > 1 ? `${data.runs.length} runs` : data.evaluations.length > 0 ? "Evaluation" : "Scaling";
   document.title = `${title} · deeper`;
@@ -410,4 +412,4 @@
   data.evaluations.forEach(addEvaluation);
   for (const study of data.studies)
     for (const [title, group] of groupsOf(study)) addStudy(study, title, group);
-  if (data.reload_seconds > 0) setTimeout(() => location.reload(), 1000 * data.reload_seconds);
+

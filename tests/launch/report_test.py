@@ -277,6 +277,11 @@ class Browser(Case):
                                        "Time of a step": self.SPLIT, "Learning rate": ["one"], "Gradients": ["conv1", "fc"],
                                        "Dead ReLUs": ["conv1"]})
 
+    def test_a_resume_that_replaces_all_evaluations(self):
+        path = write_run(self.dir / "again" / "metrics.jsonl", [*example_run()[:30], {"event": "resume", "step": 5, "time": 1.0}])
+        self.assertEqual(self.look(path), {"Loss": ["all heads, weighted", *HEADS], "Throughput": ["again"], "Time of a step": self.SPLIT,
+                                           "Learning rate": ["again"]})
+
     def test_several_runs(self):
         paths = [write_run(self.dir / name / "metrics.jsonl", example_run(speed)) for name, speed in (("fast", 1.0), ("slow", 0.5))]
         figures = self.look(*paths)
