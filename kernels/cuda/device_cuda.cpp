@@ -348,7 +348,8 @@ class GraphRecording final : public Recording {
       work();
     }
     DEEPER_CUDA_CHECK(cudaStreamEndCapture(stream, &captured));
-    DEEPER_CUDA_CHECK(cudaGraphInstantiate(&graph_, captured, 0));
+    // Kernels keep the priorities of their streams: otherwise NCCL's would wait behind backward.
+    DEEPER_CUDA_CHECK(cudaGraphInstantiate(&graph_, captured, cudaGraphInstantiateFlagUseNodePriority));
     DEEPER_CUDA_CHECK(cudaGraphDestroy(captured));
     DEEPER_CUDA_CHECK(cudaGraphUpload(graph_, stream));
   }

@@ -274,9 +274,12 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
   *greatest = -5;
   return cudaSuccess;
 }
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int flags, int) {
-  return Call("cudaStreamCreateWithPriority",
-              [&](Runtime& runtime) { return NewStream(runtime, stream, flags); });
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int flags, int priority) {
+  return Call("cudaStreamCreateWithPriority", [&](Runtime& runtime) {
+    const cudaError_t made = NewStream(runtime, stream, flags);
+    if (made == cudaSuccess) runtime.Find(*stream)->urgent = priority != 0;
+    return made;
+  });
 }
 cudaError_t cudaStreamDestroy(cudaStream_t handle) {  // what is in it still runs
   return Call("cudaStreamDestroy", [&](Runtime& runtime) {
@@ -403,10 +406,13 @@ cudaError_t cudaStreamGetCaptureInfo(cudaStream_t handle, cudaStreamCaptureStatu
     });
   });
 }
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags) {
   return UncapturedCall("cudaGraphInstantiate", [&](Runtime& runtime) {
     const auto found = runtime.graphs.find(reinterpret_cast<size_t>(graph));
     if (found == runtime.graphs.end()) Fail("no such graph, or no more");
+    if (std::ranges::any_of(*found->second, &Node::urgent) &&
+        (flags & cudaGraphInstantiateFlagUseNodePriority) == 0)
+      Fail("a graph that ignores the priorities of its streams");
     size_t number = 0;
     *exec = NewHandle<cudaGraphExec_t>(runtime, number);
     runtime.execs[number] = std::make_unique<GraphExec>(GraphExec{found->second, nullptr});

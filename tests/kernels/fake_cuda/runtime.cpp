@@ -178,6 +178,7 @@ GraphExec* Runtime::Find(cudaGraphExec_t exec) {
 cudaError_t Runtime::Add(Stream& stream, Node node) {
   if (stream.capture != nullptr) {
     node.after = stream.tail;
+    node.urgent = stream.urgent;
     stream.tail = {stream.capture->graph.size()};
     stream.capture->graph.push_back(std::move(node));
     return cudaSuccess;

@@ -46,6 +46,7 @@ struct Node {
   std::vector<size_t> after = {};               // nodes of the same graph
   std::shared_ptr<Collective> collective = {};  // in place of `run`
   bool own = false;                             // a kernel of deeper
+  bool urgent = false;                          // of a stream with another priority than 0
 };
 using Graph = std::vector<Node>;
 
@@ -73,7 +74,8 @@ struct Capture {
 
 struct Stream {
   int number = 0, device = 0;
-  uint64_t priority = 0;  // drawn
+  uint64_t priority = 0;  // of the simulation, drawn
+  bool urgent = false;    // its own priority is not 0
   std::deque<std::shared_ptr<Task>> queue;
   std::shared_ptr<Capture> capture;
   std::vector<size_t> tail;              // of a capture: what the next node comes after
