@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "comm/bucket_tuner.h"
@@ -48,8 +49,9 @@ class GradientReducer {
 
   // Whether Ready and Finish may be part of a Recording, which excludes tuning of buckets.
   bool recordable() const { return comm_.size() == 1 || comm_.recordable(); }
-  // Time that the last Finish waited for communication that backward did not hide, and for slower ranks.
-  double wait_ms() const { return wait_ms_; }
+  // Time that Finish waited for communication that backward did not hide, and for slower ranks, since the last
+  // call. 0 if a recording ran it.
+  double TakeWaitMs() { return std::exchange(wait_ms_, 0.0); }
 
  private:
   struct Bucket {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -61,8 +62,8 @@ class Optimizer {
   // memory, so that a recorded step follows BeginStep, and `skip` (UpdateArrays::skip). Collective if the
   // state is sharded: `skip` must then be the same on every rank.
   void Step(const uint32_t* skip = nullptr);
-  // Time the last Step spent waiting for other ranks' weights.
-  double wait_ms() const { return wait_ms_; }
+  // Time that Step waited for other ranks' weights since the last call. 0 if a recording ran it.
+  double TakeWaitMs() { return std::exchange(wait_ms_, 0.0); }
 
  private:
   void PrepareTrust(const OptimizerOptions& options);

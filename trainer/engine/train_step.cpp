@@ -92,19 +92,23 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
       optimizer_.Step(guard_.verdict());  // changes nothing if they are not finite
     });
     Prefetch(report);
-    AwaitDevice(last);
+    AwaitDevice(batch->micro, last || net_.options().sum_statistics != nullptr);
     Count(*batch, net_.results(), report);
   }
   report.finite = guard_.EndStep();
-  report.comm_wait_ms = reducer_.wait_ms() + optimizer_.wait_ms();
+  report.comm_wait_ms = reducer_.TakeWaitMs() + optimizer_.TakeWaitMs();
   if (statistics_ != nullptr) report.comm_wait_ms += statistics_->TakeWaitMs();
   report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_wait_ms;
   return report;
 }
 
 // A recorded step waits for the peers' gradients here, where the host waits for the device.
-void TrainStep::AwaitDevice(bool sums) {
-  if (!sums || device_.type() == DeviceType::kCpu) return device_.Synchronize();
+void TrainStep::AwaitDevice(int micro, bool sums) {
+  if (device_.type() == DeviceType::kCpu) return device_.Synchronize();
+  if (!sums) {
+    EnterPhase(Phase::kCompute, micro);
+    return device_.Synchronize();
+  }
   EnterPhase(Phase::kGradients);
   const WaitingForPeers waiting;
   device_.Synchronize();

@@ -66,7 +66,7 @@ class TrainStep {
  private:
   absl::StatusOr<Batch> NextBatch();
   void Prefetch(StepReport& report);
-  void AwaitDevice(bool sums);  // sums: the work includes sums over ranks
+  void AwaitDevice(int micro, bool sums);  // sums: the work includes sums over ranks
 
   Loader& loader_;
   Network& net_;
