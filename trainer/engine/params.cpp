@@ -153,8 +153,8 @@ void ParamStore::ExchangeAverages() {
     device_.Copy(one.data(), other.data(), one.bytes());
     device_.Copy(other.data(), grads(), one.bytes());
   };
-  exchange(values_, averages_);
   exchange(statistic_values_, statistic_averages_);
+  exchange(values_, averages_);  // last: it leaves zeros in the gaps of the gradients
   if (narrow_values() != nullptr) Narrow(device_, values(), narrow_values(), trained_elements_);
   device_.Synchronize();
 }
