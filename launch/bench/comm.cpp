@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdio>
+#include <fstream>
 #include <functional>
 #include <optional>
 #include <string>
@@ -10,6 +12,7 @@
 #include "comm/agree.h"
 #include "comm/mpi/mpi_communicator.h"
 #include "comm/nccl/device_communicator.h"
+#include "kernels/base/bf16.h"
 #include "kernels/base/small_buffer.h"
 #include "kernels/base/status.h"
 #include "launch/bench/harness.h"
@@ -81,29 +84,51 @@ struct Collective {
   std::function<bool(const Buffers&)> right;  // for an input of the rank's number, from 1
 };
 
+// Collective. The most ranks on one machine. Those in other containers count too: they share its cores.
+int64_t MostRanksOfAMachine(Communicator& comm) {
+  std::array<char, 37> mine = {};  // the UUID of a boot, and a 0
+  std::ifstream("/proc/sys/kernel/random/boot_id").read(mine.data(), mine.size() - 1);
+  std::vector<std::array<char, 37>> all(static_cast<size_t>(comm.size()));
+  comm.AllGather(mine.data(), all.data(), sizeof mine, {}).Wait();
+  int64_t most = std::ranges::count(all, mine);
+  comm.AllReduce(&most, 1, CommType::kI64, ReduceOp::kMax, {}).Wait();
+  return most;
+}
+
 // `stream` is that of the device.
 std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
   const double share = (comm.size() - 1.0) / comm.size();
-  const auto is_sum = [ranks = static_cast<float>(comm.size())](const DeviceFloats& floats) {
-    return std::ranges::all_of(floats.Read(), [&](float x) { return x == ranks * (ranks + 1) / 2; });
+  // In bf16, the inputs and their sum are rounded (comm/bf16_sum.h). MPI's sum beside it is exact.
+  float exact = 0, rounded = 0;
+  for (int rank = 1; rank <= comm.size(); ++rank) {
+    exact += static_cast<float>(rank);
+    rounded += ToFloat(ToBf16(static_cast<float>(rank)));
+  }
+  rounded = ToFloat(ToBf16(rounded));
+  const auto is_sum = [exact](const DeviceFloats& floats, float other) {
+    return std::ranges::all_of(floats.Read(), [&](float x) { return x == exact || x == other; });
   };
-  const auto all_reduce = [&](const char* name, const std::function<Request(Buffers&)>& start) -> Collective {
+  const auto all_reduce = [&](const char* name, const std::function<Request(Buffers&)>& start,
+                              float other) -> Collective {
     return {name, 2 * share, start,
             [](MpiBaseline& mpi, Buffers& b) { mpi.AllReduce(b.whole.data(), b.whole.size); },
-            [=](const Buffers& b) { return is_sum(b.whole); }};
+            [=](const Buffers& b) { return is_sum(b.whole, other); }};
   };
   const auto reduce_by = [&comm, stream](ReduceOp op) {
     return [&comm, stream, op](Buffers& b) {
       return comm.AllReduce(b.whole.data(), b.whole.size, CommType::kF32, op, stream);
     };
   };
-  std::vector<Collective> all = {all_reduce("all_reduce", reduce_by(ReduceOp::kSum))};
+  std::vector<Collective> all = {all_reduce("all_reduce", reduce_by(ReduceOp::kSum), exact)};
   if (comm.name() != "nccl") {  // NCCL has neither of these
     if (std::has_single_bit(static_cast<unsigned>(comm.size())))
-      all.push_back(all_reduce("all_reduce_tree", reduce_by(ReduceOp::kTreeSum)));
-    all.push_back(all_reduce("all_reduce_bf16", [&comm, stream](Buffers& b) {
-      return comm.SumInBf16(b.whole.data(), b.residual.data(), b.whole.size, stream);
-    }));
+      all.push_back(all_reduce("all_reduce_tree", reduce_by(ReduceOp::kTreeSum), exact));
+    all.push_back(all_reduce(
+        "all_reduce_bf16",
+        [&comm, stream](Buffers& b) {
+          return comm.SumInBf16(b.whole.data(), b.residual.data(), b.whole.size, stream);
+        },
+        rounded));
   }
   all.push_back(
       {"reduce_scatter", share,
@@ -111,7 +136,7 @@ std::vector<Collective> Collectives(Communicator& comm, Stream stream) {
          return comm.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size, stream);
        },
        [](MpiBaseline& mpi, Buffers& b) { mpi.ReduceScatter(b.whole.data(), b.shard.data(), b.shard.size); },
-       [=](const Buffers& b) { return is_sum(b.shard); }});
+       [=](const Buffers& b) { return is_sum(b.shard, exact); }});
   all.push_back({"all_gather", share,
                  [&comm, stream](Buffers& b) {
                    return comm.AllGather(b.shard.data(), b.whole.data(), b.shard.size * sizeof(float),
@@ -166,6 +191,7 @@ class BenchCommCommand final : public Command {
           "collective            bytes         ms   alg GB/s   bus GB/s     MPI ms   alg GB/s   bus GB/s   "
           "time / MPI's\n",
           stderr);
+    const int64_t most = MostRanksOfAMachine(comm);
     ordered_json results = ordered_json::array();
     for (const Collective& collective : Collectives(measured, device_->stream())) {
       if (collective_ != "all" && collective_ != collective.name) continue;
@@ -182,6 +208,7 @@ class BenchCommCommand final : public Command {
                     {"over", made.description},
                     {"ranks", measured.size()},
                     {"ranks_on_this_machine", measured.local_size()},
+                    {"most_ranks_of_a_machine", most},
                     {"warmup", warmup_},
                     {"repeats", repeats_}},
                    device_->Describe());
