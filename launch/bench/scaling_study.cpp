@@ -144,13 +144,25 @@ std::map<std::string, double> Summarize(const std::vector<ordered_json>& windows
   return run;
 }
 
-// The value of the last `--name=value` or `--name value` of the flags of train; empty: there is none.
-std::string FlagValue(const std::vector<std::string>& flags, absl::string_view name) {
+// The value of the last `--name=value` or `--name value` of the flags of train and of their flag files; empty:
+// there is none. train itself reports flag files that cannot be read.
+std::string FlagValue(const std::vector<std::string>& flags, absl::string_view name, int depth = 0) {
+  constexpr int kDeepest = 8;  // of flag files in flag files
   std::string value;
   for (size_t i = 0; i < flags.size(); ++i) {
-    absl::string_view flag = flags[i];
-    if (absl::ConsumePrefix(&flag, absl::StrCat("--", name, "="))) value = std::string(flag);
-    if (flag == absl::StrCat("--", name) && i + 1 < flags.size()) value = flags[i + 1];
+    absl::string_view flag = absl::StripAsciiWhitespace(flags[i]);
+    if (!absl::ConsumePrefix(&flag, "-")) continue;
+    absl::ConsumePrefix(&flag, "-");
+    const size_t equals = flag.find('=');
+    const absl::string_view given = flag.substr(0, equals);
+    if (given != name && given != "flagfile") continue;
+    if (equals == flag.npos && i + 1 == flags.size()) continue;
+    const std::string text = equals == flag.npos ? flags[++i] : std::string(flag.substr(equals + 1));
+    if (given == name) {
+      value = text;
+    } else if (const auto lines = ReadLines(text); depth < kDeepest && lines.ok()) {
+      if (const std::string inner = FlagValue(*lines, name, depth + 1); !inner.empty()) value = inner;
+    }
   }
   return value;
 }
@@ -284,6 +296,7 @@ absl::Status ScalingStudy::MeasureLink() {
   const ordered_json report = ordered_json::parse(output, nullptr, /*allow_exceptions=*/false);
   if (report.is_discarded()) return Internal("the output of bench comm is not JSON:\n", LastLines(output));
   over_ = report["settings"]["comm"].get<std::string>();
+  ranks_per_node_ = report["settings"]["most_ranks_of_a_machine"].get<int>();
   for (const ordered_json& result : report["results"])
     link_samples_.push_back({result["bytes"].get<double>(), result["ms"].get<double>()});
   return absl::OkStatus();
@@ -333,7 +346,7 @@ absl::Status ScalingStudy::SetStep(const ComputeLine& alone, double loop_ms) {
 
 // Sets step_ and cluster_.
 absl::Status ScalingStudy::Calibrate() {
-  cluster_.ranks_per_node = most_ranks();
+  cluster_.ranks_per_node = ranks_per_node_;
   if (most_ranks() > 1) cluster_.within = FitLink(link_samples_, most_ranks(), exchange().algorithm);
   cluster_.across = cluster_.within;
   const std::vector<Point> points = CalibrationPoints();

@@ -65,6 +65,9 @@ class Bench(Cli):
                 for whose, ms in ("", measured["ms"]), ("mpi_", measured["mpi_ms"]):
                     self.assertAlmostEqual(measured[whose + "alg_gb_per_s"], measured["bytes"] / ms / 1e6)
                     self.assertAlmostEqual(measured[whose + "bus_gb_per_s"], factor * measured["bytes"] / ms / 1e6)
+        # bf16 cannot represent 1 + 2 + ... + 25, which is the sum of the ranks' inputs.
+        many = run("bench", "comm", "--max_bytes=4096", "--repeats=1", "--warmup=1", "--collective=all_reduce_bf16", ranks=25)
+        self.assertEqual(many.returncode, 0, many.stderr)
         only = json.loads(run("bench", "comm", *sizes, "--collective=all_gather", ranks=2).stdout)
         self.assertEqual({measured["collective"] for measured in only["results"]}, {"all_gather"})
         self.fails(USAGE, ["--collective=sum"], "bench", "comm", *sizes, "--collective=sum", ranks=2)
@@ -110,8 +113,10 @@ class Bench(Cli):
         self.assertIn("thread", report["hardware"])
         (self.dir / "scaling.json").write_text(result.stdout)
         calibration = f"--calibration={self.dir}/scaling.json"
+        flags = self.dir / "train.flags"
+        flags.write_text(f"# as in a recipe\n--checkpoint_dir={self.dir}/saved\n--checkpoint_every=1\n")
         again = run(*scaling, calibration, "--ranks=2", "--batch=2", "--rounds=2", "--kind=weak", "--", "--synthetic", "--num_classes=10", *MODEL,
-                    "--checkpoint_dir", f"{self.dir}/saved", "--checkpoint_every=1")
+                    "--flagfile", flags)
         self.assertEqual(again.returncode, 0, again.stderr)
         self.assertEqual(list((self.dir / "saved").iterdir()), [])  # no run resumed another one
         held = json.loads(again.stdout)
