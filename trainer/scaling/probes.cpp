@@ -12,7 +12,10 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
+#include <string>
+#include <system_error>
 
 #include "absl/strings/numbers.h"
 #include "comm/agree.h"
@@ -54,12 +57,25 @@ double SpeedOf(int socket, const char* name) {
   return mbit == static_cast<uint32_t>(SPEED_UNKNOWN) ? 0 : mbit;
 }
 
-// Among the interfaces that are up and have an address, except loopback, in this network namespace.
+// A tunnel, or a bridge of containers or virtual machines only. The speed that it reports is that of no cable.
+bool IsVirtual(const std::string& name) {
+  const std::string net = "/sys/class/net/";
+  std::error_code none;
+  if (std::filesystem::exists(net + name + "/tun_flags", none)) return true;
+  if (!std::filesystem::exists(net + name + "/bridge", none)) return false;
+  std::filesystem::directory_iterator port(net + name + "/brif", none);
+  for (; !none && port != std::filesystem::directory_iterator(); port.increment(none))
+    if (std::filesystem::exists(net + port->path().filename().string() + "/device", none)) return false;
+  return true;
+}
+
+// Among the interfaces that are up and have an address, except loopback, tunnels and bridges of containers, in
+// this network namespace.
 void FindFastestInterface(RankHealth& mine) {
   const int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (socket_fd < 0) return;
   for (const NetworkInterface& interface : NetworkInterfaces()) {
-    if (!interface.is_up || interface.is_loopback) continue;
+    if (!interface.is_up || interface.is_loopback || IsVirtual(interface.name)) continue;
     const double speed = SpeedOf(socket_fd, interface.name.c_str()) * 1e6 / 8;
     if (speed <= mine.nominal_bytes_per_second) continue;
     mine.nominal_bytes_per_second = speed;
