@@ -4,6 +4,7 @@
 
 #include "data/io/atomic_file.h"
 #include "data/io/file.h"
+#include "data/shards/manifest.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/status.h"
 #include "launch/cli/command.h"
@@ -49,7 +50,10 @@ class ImportCommand final : public Command {
     ASSIGN_OR_RETURN(Weights weights, WithExitCode(ImportWeights(input_), ExitCode::kCheckpoint));
     Warn(weights.warnings);
     if (!classes_.empty()) {
-      ASSIGN_OR_RETURN(weights.config["classes"], WithExitCode(ReadLines(classes_), ExitCode::kData));
+      ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                       WithExitCode(ReadLines(classes_), ExitCode::kData));
+      RETURN_IF_ERROR(WithExitCode(CheckClassNames(names), ExitCode::kData));
+      weights.config["classes"] = names;
     }
     RETURN_IF_ERROR(Describe(weights));
     RETURN_IF_ERROR(WithExitCode(WriteWeights(weights, output_), ExitCode::kCheckpoint));

@@ -238,6 +238,8 @@ class Torch(Photos):
         three.write_text("a\nb\nc\n")
         self.fails(cli.DATA, ["three.txt has 3 lines, and the network 2 classes"], "import", f"--input={zipped}", f"--output={imported}",
                    f"--classes={three}")
+        three.write_bytes("cats\nh\xfchner\n".encode("latin-1"))
+        self.fails(cli.DATA, ["UTF-8"], "import", f"--input={zipped}", f"--output={imported}", f"--classes={three}")
         printed = self.command("import", f"--input={zipped}", f"--output={imported}", f"--classes={names}")
         self.assertIn("googlenet-torchvision, 2 classes, mean [0.5,0.5,0.5]", printed)
         self.close(self.logits(f"--init_from={imported}", f"--image_size={SIZE}"), expected)
