@@ -40,10 +40,14 @@ std::string FormatDuration(double seconds) {
   return absl::StrFormat("%d:%02d:%02d", hours, minutes, total % 60);
 }
 
+static int64_t LastStep(const ProgressState& state) {
+  return state.last_step > 0 ? state.last_step : state.total_steps;
+}
+
 std::string FormatProgressLine(const ProgressState& state) {
   std::string line = absl::StrCat("step ", Count(state.step, state.total_steps));
   if (state.epochs > 0) absl::StrAppend(&line, "  epoch ", Count(state.epoch + 1, state.epochs));
-  const auto images_left = static_cast<double>((state.total_steps - state.step) * state.global_batch);
+  const auto images_left = static_cast<double>((LastStep(state) - state.step) * state.global_batch);
   absl::StrAppendFormat(&line, "  loss %7.4f  lr %-9.4g  %6.*f images/s  ETA %s", state.loss, state.lr,
                         state.images_per_second < 100 ? 1 : 0, state.images_per_second,
                         FormatDuration(images_left / state.images_per_second));
@@ -80,7 +84,7 @@ Progress::~Progress() {
 
 void Progress::Update(const ProgressState& state) {
   if (out_ == nullptr) return;
-  const bool last = state.step >= state.total_steps;
+  const bool last = state.step >= LastStep(state);
   if (!bar_) {
     if (last || (log_every_ > 0 && state.step % log_every_ == 0)) Print(FormatProgressLine(state));
     return;

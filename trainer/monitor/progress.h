@@ -13,6 +13,7 @@ namespace deeper {
 
 struct ProgressState {
   int64_t step = 0, total_steps = 0;  // steps done, and in all
+  int64_t last_step = 0;              // at which this process ends (--stop_at); 0: at total_steps
   int64_t epoch = 0, epochs = 0;      // current epoch, counted from 0, and their number; 0: not known
   double loss = 0;
   double lr = 0;

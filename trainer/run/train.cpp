@@ -95,7 +95,7 @@ TrainLoop::TrainLoop(TrainSetup& run)
                   run.config.seed, run.statistics_sum.has_value() ? &*run.statistics_sum : nullptr),
       meter_(run.net->model(), run.comm),
       trace_(run.config.trace, run.config.trace_first, run.config.trace_steps, run.comm),
-      shown_{.total_steps = run.total_steps, .epochs = run.config.epochs, .global_batch = run.BatchRows()} {
+      shown_{.total_steps = run.total_steps, .last_step = run.last_step, .epochs = run.config.epochs, .global_batch = run.BatchRows()} {
   const MonitorContext context = {
       .model = run.net->model(),
       .comm = run.comm,

@@ -43,6 +43,12 @@ TEST(FormatProgress, LineSaysItAll) {
   EXPECT_EQ(FormatProgressLine(Example()), kExampleLine);
 }
 
+TEST(FormatProgress, TheTimeLeftIsThatOfThisProcess) {
+  ProgressState part = Example();
+  part.last_step = 1300;
+  EXPECT_THAT(FormatProgressLine(part), EndsWith("ETA 0:00:21"));
+}
+
 TEST(FormatProgress, LineWithoutEpochsOrSpeed) {
   ProgressState state = Example();
   state.epochs = 0;
