@@ -123,7 +123,7 @@ class BenchCheckpointCommand final : public Command {
     figures_.save.push_back(Slowest(1e3 * saved.seconds));
 
     const std::string path = StepDirectory(dir_, step);
-    ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadCheckpointManifest(path));
+    ASSIGN_OR_RETURN(const CheckpointManifest manifest, Agree(*comm_, ReadCheckpointManifest(path)));
     const auto shards = static_cast<int64_t>(manifest.shards.size());
     const std::string shard = path + "/" + ShardName(comm_->rank() % shards, shards);
     const std::string bare = absl::StrCat(dir_, "/bare-", comm_->rank());

@@ -61,9 +61,11 @@ void DecodeBare(const std::vector<uint8_t>& file, std::vector<uint8_t>& pixels) 
   jpeg_create_decompress(&info);
   jpeg_mem_src(&info, file.data(), file.size());
   jpeg_read_header(&info, TRUE);
-  info.out_color_space = JCS_RGB;
+  // libjpeg does not convert these two to RGB.
+  const bool cmyk = info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK;
+  info.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
   jpeg_start_decompress(&info);
-  const size_t pitch = size_t{3} * info.output_width;
+  const size_t pitch = static_cast<size_t>(info.output_components) * info.output_width;
   pixels.resize(pitch * info.output_height);
   while (info.output_scanline < info.output_height) {
     JSAMPROW row = pixels.data() + pitch * info.output_scanline;
@@ -150,7 +152,9 @@ class BenchLoaderCommand final : public Command {
     std::vector<Place> places;
     RETURN_IF_ERROR(FindSamples(data, &files, &places));
     std::vector<std::vector<uint8_t>> jpegs;
-    if (jpeg_) jpegs = ReadAll(places);
+    if (jpeg_) {
+      ASSIGN_OR_RETURN(jpegs, ReadAll(places));
+    }
 
     std::map<std::string, std::vector<double>> rates;
     StageTimes stages{};
@@ -208,11 +212,12 @@ class BenchLoaderCommand final : public Command {
     return absl::OkStatus();
   }
 
-  static std::vector<std::vector<uint8_t>> ReadAll(const std::vector<Place>& places) {
+  static absl::StatusOr<std::vector<std::vector<uint8_t>>> ReadAll(const std::vector<Place>& places) {
     std::vector<std::vector<uint8_t>> files;
     for (const Place& place : places) {
       files.emplace_back(place.length);
-      if (pread(place.fd, files.back().data(), place.length, static_cast<off_t>(place.offset)) < 0) break;
+      if (pread(place.fd, files.back().data(), place.length, static_cast<off_t>(place.offset)) != place.length)
+        return DataLoss("a sample cannot be read; run `deeper verify`");
     }
     return files;
   }
