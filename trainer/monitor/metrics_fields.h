@@ -69,7 +69,7 @@ inline constexpr MetricField kMetricFields[] = {
      "Standard deviation of compute_ms between ranks, over its mean, beyond what the jitter explains."},
     {"step", "samples", "",
      "Checksum of the sample numbers since the previous step event: 16 hexadecimal digits."},
-    {"step", "nonfinite_steps", "steps", "Steps skipped so far because they were not finite."},
+    {"step", "nonfinite_steps", "steps", "Steps skipped since this process started, because they were not finite."},
     {"eval", "step", "steps", "Steps that the evaluated weights were trained for."},
     {"eval", "top1", "fraction", "Share of the samples whose best class is right."},
     {"eval", "top5", "fraction", "Share of the samples whose right class is among the best five."},

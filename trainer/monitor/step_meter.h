@@ -32,7 +32,7 @@ class StepMeter {
   StepReport last_;
   int64_t images_ = 0;
   int64_t samples_ = 0;
-  int64_t nonfinite_steps_ = 0;  // since the beginning
+  int64_t nonfinite_steps_ = 0;  // of this process
   double data_wait_ms_ = 0;
   double last_read_ms_ = Milliseconds();
   StageTimes loader_ms_{};                      // at the last Read
