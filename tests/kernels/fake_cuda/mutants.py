@@ -150,8 +150,8 @@ MUTANTS = {
     ),
     "the loss is read before synchronisation": Mutant(
         STEP,
-        "    AwaitDevice(last);\n    Count(*batch, net_.results(), report);\n",
-        "    Count(*batch, net_.results(), report);\n    AwaitDevice(last);\n",
+        "    AwaitDevice(batch->micro, last || net_.options().sum_statistics != nullptr);\n    Count(*batch, net_.results(), report);\n",
+        "    Count(*batch, net_.results(), report);\n    AwaitDevice(batch->micro, last || net_.options().sum_statistics != nullptr);\n",
         SMALL,
         OTHER_BITS,
     ),
@@ -233,6 +233,20 @@ MUTANTS = {
     ),
     "errors that show later are ignored": Mutant(
         NCCL, "if (state != ncclSuccess && state != ncclInProgress) Fail(", "if (false) Fail(", NCCL_LATER, "failed to die|Result: |timed out"
+    ),
+    "a graph ignores the priority of the stream of NCCL": Mutant(
+        DEVICE,
+        "cudaGraphInstantiate(&graph_, captured, cudaGraphInstantiateFlagUseNodePriority)",
+        "cudaGraphInstantiate(&graph_, captured, 0)",
+        NCCL_RECORDED,
+        "a graph that ignores the priorities of its streams",
+    ),
+    "the sum of another micro-batch is replayed": Mutant(
+        STEP,
+        "const bool same_work = first || accumulator.repeats();",
+        "const bool same_work = true;",
+        ("fake_nccl_tests", "*FakeNcclTraining.Elastic*/1"),
+        OTHER_BITS,
     ),
     "ranks sum different counts": Mutant(
         NCCL,

@@ -72,25 +72,30 @@ Seeds SeedsToRun() {
 TEST(FakeCudaEvaluation, IsTheSameAsOnTheHost) {
   const auto data = MakeSyntheticDataset({.samples = 21, .height = 12, .width = 12, .classes = 5});
   const Model model = *MakeModel("nin-cifar", {.num_classes = 5, .image_size = 10});
+  Tta tta = Tta::kNone;
   const auto evaluate = [&](Device& device) {
     const auto net = *Network::Prepare(model, {4, DType::kBf16, /*training=*/false}, device);
     const auto params = *ParamStore::Create(net->Params(), device, false, net->wants_narrow_params());
     params->Initialize(1);
     EXPECT_EQ(net->Bind(*params), absl::OkStatus());
     const auto comm = MakeSingleCommunicator();
-    return *Evaluate(*net, device, *data, {}, *comm, Tta::kNone);
+    return *Evaluate(*net, device, *data, {}, *comm, tta);
   };
-  const EvalResult expected = evaluate(*testing::MakeHostCudaDevice());
   CudaOptions options;
   options.deterministic = true;
   const Seeds seeds = SeedsToRun();
-  for (uint64_t seed = seeds.first; seed <= seeds.last; ++seed) {
-    fake_cuda::Reset({.seed = seed});
-    const EvalResult actual = evaluate(**MakeCudaDevice(options));
-    EXPECT_EQ(actual.count, 21);
-    EXPECT_EQ(actual.loss, expected.loss);
-    EXPECT_EQ(actual.top1, expected.top1);
-    EXPECT_EQ(fake_cuda::Calls().at("cudaGraphLaunch"), 4) << "the first two of six passes are not recorded";
+  for (const Tta views : {Tta::kNone, Tta::kFlip}) {
+    tta = views;
+    const EvalResult expected = evaluate(*testing::MakeHostCudaDevice());
+    for (uint64_t seed = seeds.first; seed <= seeds.last; ++seed) {
+      fake_cuda::Reset({.seed = seed});
+      const EvalResult actual = evaluate(**MakeCudaDevice(options));
+      EXPECT_EQ(actual.count, 21);
+      EXPECT_EQ(actual.loss, expected.loss);
+      EXPECT_EQ(actual.top1, expected.top1);
+      EXPECT_EQ(fake_cuda::Calls().at("cudaGraphLaunch"), tta == Tta::kNone ? 4 : 10)
+          << "the first two of the passes, 6 or 12, are not recorded";
+    }
   }
 }
 
