@@ -49,8 +49,8 @@ class GradientReducer {
 
   // Whether Ready and Finish may be part of a Recording, which excludes tuning of buckets.
   bool recordable() const { return comm_.size() == 1 || comm_.recordable(); }
-  // Time that Finish waited for communication that backward did not hide, and for slower ranks, since the last
-  // call. 0 if a recording ran it.
+  // Time that Finish waited for communication that backward did not hide, and for slower ranks, since the
+  // last call. 0 if a recording ran it.
   double TakeWaitMs() { return std::exchange(wait_ms_, 0.0); }
 
  private:

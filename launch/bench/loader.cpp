@@ -216,7 +216,8 @@ class BenchLoaderCommand final : public Command {
     std::vector<std::vector<uint8_t>> files;
     for (const Place& place : places) {
       files.emplace_back(place.length);
-      if (pread(place.fd, files.back().data(), place.length, static_cast<off_t>(place.offset)) != place.length)
+      if (pread(place.fd, files.back().data(), place.length, static_cast<off_t>(place.offset)) !=
+          place.length)
         return DataLoss("a sample cannot be read; run `deeper verify`");
     }
     return files;

@@ -144,8 +144,8 @@ std::map<std::string, double> Summarize(const std::vector<ordered_json>& windows
   return run;
 }
 
-// The value of the last `--name=value` or `--name value` of the flags of train and of their flag files; empty:
-// there is none. train itself reports flag files that cannot be read.
+// The value of the last `--name=value` or `--name value` of the flags of train and of their flag files;
+// empty: there is none. train itself reports flag files that cannot be read.
 std::string FlagValue(const std::vector<std::string>& flags, absl::string_view name, int depth = 0) {
   constexpr int kDeepest = 8;  // of flag files in flag files
   std::string value;

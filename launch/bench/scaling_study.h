@@ -80,7 +80,7 @@ class ScalingStudy {
   std::vector<Point> points_;
   std::map<std::pair<int, int64_t>, std::vector<std::map<std::string, double>>> runs_;  // by Point::key
   std::vector<CommSample> link_samples_;
-  int ranks_per_node_ = 1;  // of the measurements: the most ranks on one machine
+  int ranks_per_node_ = 1;                    // of the measurements: the most ranks on one machine
   nlohmann::ordered_json network_, earlier_;  // earlier_: the study of calibration_path; empty: none
   RankStep step_;
   Cluster cluster_;

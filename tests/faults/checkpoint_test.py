@@ -305,7 +305,7 @@ class Directory(Checkpoints):
             self.assertIn("in use by another process", self.train(0, "--max_steps=1", "--metrics_out=", code=CHECKPOINT).stderr)
 
     def test_another_job_takes_it_over(self):
-        """As another machine does when this one stands still for too long. All ranks end, although a save ends at another time on each."""
+        """As another machine does when this one makes no progress for too long. All ranks end, although a save ends at another time on each."""
         for _ in range(4):
             with Job(self.command(2, "--max_steps=1000000", "--checkpoint_every=1"), self.output) as job:
                 self.assertTrue(job.wait_for_text("step 5/", PATIENCE), job.text())

@@ -106,18 +106,11 @@ class DryRun(Launch):
 
     def test_gpu_ranks_bind_themselves(self):
         self.gpus(2)
-        for given in ["--device=cuda"], ["--device", "cuda"], [f"--flagfile={self.dir}/cuda.flags"]:
-            (self.dir / "cuda.flags").write_text("# GPUs\n--device=cuda\n")
-            result = self.launch("--dry_run", "--", "train", *given)
-            self.assertIn(" --bind-to none ", result.stdout, result.stderr)
-
-    def test_flag_files_that_deeper_refuses(self):
-        (self.dir / "itself.flags").write_bytes(f"--flagfile={self.dir}/itself.flags\n--model=\xff\n--device=cuda\n".encode("latin-1"))
-        self.gpus(2)
-        for name in "itself.flags", "missing.flags":
-            result = self.launch("--dry_run", "--", "train", f"--flagfile={self.dir}/{name}")
-            self.assertEqual(result.returncode, 0, result.stderr)
-            self.assertEqual("each rank binds to its GPU" in result.stdout + result.stderr, name == "itself.flags")
+        (self.dir / "cuda.flags").write_text("# GPUs\n--device=cuda\n")
+        (self.dir / "itself.flags").write_bytes(b"--flagfile=%b/itself.flags\n--model=\xff\n--device=cuda\n" % os.fsencode(self.dir))
+        for given in "--device=cuda", "--device cuda", f"--flagfile={self.dir}/cuda.flags", f"--flagfile={self.dir}/itself.flags":
+            result = self.launch("--dry_run", "--", "train", *given.split())
+            self.assertIn("each rank binds to its GPU", result.stdout + result.stderr)
 
     def test_hosts_and_files(self):
         here = socket.gethostname()

@@ -103,8 +103,8 @@ absl::Status MetricsWriter::Write(const Event& event) {
   return status;
 }
 
-// Not File::WriteAt: a pipe has no positions. All of the text or, on a full disk, nothing: the next line would
-// continue an incomplete one.
+// Not File::WriteAt: a pipe has no positions. All of the text or, on a full disk, nothing: the next line
+// would continue an incomplete one.
 absl::Status MetricsWriter::Append(std::string_view text) {
   const uint64_t size = file_.Size().value_or(0);
   const size_t all = text.size();

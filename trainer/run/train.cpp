@@ -95,7 +95,10 @@ TrainLoop::TrainLoop(TrainSetup& run)
                   run.config.seed, run.statistics_sum.has_value() ? &*run.statistics_sum : nullptr),
       meter_(run.net->model(), run.comm),
       trace_(run.config.trace, run.config.trace_first, run.config.trace_steps, run.comm),
-      shown_{.total_steps = run.total_steps, .last_step = run.last_step, .epochs = run.config.epochs, .global_batch = run.BatchRows()} {
+      shown_{.total_steps = run.total_steps,
+             .last_step = run.last_step,
+             .epochs = run.config.epochs,
+             .global_batch = run.BatchRows()} {
   const MonitorContext context = {
       .model = run.net->model(),
       .comm = run.comm,
@@ -264,7 +267,7 @@ absl::Status TrainLoop::FinishSaving() {
   for (int pause = 1; absl::IsUnavailable(saved) && pause <= kLongestPause; pause *= 2) {
     run_.progress.Print(absl::StrFormat("saving step %d again in %d s", run_.step, pause));
     for (int second = 0; second < pause; ++second) {
-      EnterPhase(Phase::kCheckpoint);  // shows the watchdog that this rank goes on
+      EnterPhase(Phase::kCheckpoint);  // shows the watchdog that this rank is alive
       std::this_thread::sleep_for(std::chrono::seconds(1));
     }
     EnterPhase(Phase::kCheckpoint);

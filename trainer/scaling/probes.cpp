@@ -57,7 +57,8 @@ double SpeedOf(int socket, const char* name) {
   return mbit == static_cast<uint32_t>(SPEED_UNKNOWN) ? 0 : mbit;
 }
 
-// A tunnel, or a bridge of containers or virtual machines only. The speed that it reports is that of no cable.
+// A tunnel, or a bridge of containers or virtual machines only. The speed that it reports is that of no
+// cable.
 bool IsVirtual(const std::string& name) {
   const std::string net = "/sys/class/net/";
   std::error_code none;
@@ -69,8 +70,8 @@ bool IsVirtual(const std::string& name) {
   return true;
 }
 
-// Among the interfaces that are up and have an address, except loopback, tunnels and bridges of containers, in
-// this network namespace.
+// Among the interfaces that are up and have an address, except loopback, tunnels and bridges of containers,
+// in this network namespace.
 void FindFastestInterface(RankHealth& mine) {
   const int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (socket_fd < 0) return;

@@ -410,9 +410,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
   return UncapturedCall("cudaGraphInstantiate", [&](Runtime& runtime) {
     const auto found = runtime.graphs.find(reinterpret_cast<size_t>(graph));
     if (found == runtime.graphs.end()) Fail("no such graph, or no more");
-    if (std::ranges::any_of(*found->second, &Node::urgent) &&
-        (flags & cudaGraphInstantiateFlagUseNodePriority) == 0)
-      Fail("a graph that ignores the priorities of its streams");
+    const bool urgent = std::ranges::any_of(*found->second, &Node::urgent);
+    if (urgent && (flags & cudaGraphInstantiateFlagUseNodePriority) == 0) Fail("a graph without priorities");
     size_t number = 0;
     *exec = NewHandle<cudaGraphExec_t>(runtime, number);
     runtime.execs[number] = std::make_unique<GraphExec>(GraphExec{found->second, nullptr});

@@ -239,7 +239,7 @@ MUTANTS = {
         "cudaGraphInstantiate(&graph_, captured, cudaGraphInstantiateFlagUseNodePriority)",
         "cudaGraphInstantiate(&graph_, captured, 0)",
         NCCL_RECORDED,
-        "a graph that ignores the priorities of its streams",
+        "a graph without priorities",
     ),
     "the sum of another micro-batch is replayed": Mutant(
         STEP,
