@@ -29,7 +29,8 @@ Event = Dict[str, Any]
 USAGE, DATA, COMMUNICATION = 2, 3, 5
 STATUS = {"resume": "RUNNING", "done": "FINISHED", "failure": "FAILED"}  # of MLflow
 ENDS = ("done", "failure")
-KINDS = {"event": str, "step": (int, float), "time": (int, float), "config": dict, "run": dict}  # of fields of events
+KINDS: Dict[str, Tuple[type, ...]] = {  # of fields of events
+    "event": (str,), "step": (int, float), "time": (int, float), "config": (dict,), "run": (dict,)}
 WARNINGS = ("checkpoint_failed", "nonfinite", "straggler", "bottleneck", "bad_sample")
 CURVES = {"step": "train", "eval": "eval", "checkpoint": "checkpoint"}  # events with numbers, and the folder of their names, as in TensorBoard
 # One log-batch of MLflow may have 1000 entries: 50 events of up to 18 numbers, and these parameters.
