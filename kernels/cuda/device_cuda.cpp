@@ -17,6 +17,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/base/affinity.h"
 #include "kernels/base/cuda_check.h"
 #include "kernels/base/own_kernels.h"
@@ -24,6 +25,7 @@
 #include "kernels/base/trace.h"
 #include "kernels/cuda/base/cuda_device.h"
 #include "kernels/cuda/base/early_start.h"
+#include "kernels/cuda/base/stream_timer.h"
 #include "kernels/cuda/plans/autotune.h"
 #include "kernels/cuda/plans/cublaslt.h"
 #include "kernels/cuda/plans/cuda_algorithm.h"
@@ -112,6 +114,9 @@ class GpuDevice final : public CudaDevice {
                 << trial.problem << " did not survive that; to try it again, delete " << trial.record
                 << std::endl;
     }
+    if (trials_.own_kernels != OwnKernels::kAll)
+      absl::StrAppend(&left_out_, ", --own_kernels=", NameOf(trials_.own_kernels));
+    if (!excluded_.empty()) absl::StrAppend(&left_out_, ", without ", absl::StrJoin(excluded_, ", "));
     return absl::OkStatus();
   }
 
@@ -185,6 +190,7 @@ class GpuDevice final : public CudaDevice {
     return std::make_unique<GpuDownload>(to, from, bytes, downloads_.get());
   }
   std::unique_ptr<Recording> MakeRecording() override;
+  std::unique_ptr<IdleTimer> MakeIdleTimer() override { return std::make_unique<StreamTimer>(stream_.get()); }
 
   void Annotate(const std::string& name) override {
     scope_ = name;
@@ -214,7 +220,7 @@ class GpuDevice final : public CudaDevice {
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
     const auto reference =
         cudnn::Choose(*convolutions_, ConvolutionCheck::LibraryProblem(problem), options_.deterministic);
-    ConvolutionCheck check(problem, reference.ok() ? reference->get() : nullptr, *this);
+    ConvolutionCheck check(problem, reference.ok() ? reference->get() : nullptr, *this, trials_.limit);
     const auto trial = [&](Algorithm& own, const PlanOperands& operands,
                            const std::function<double()>& time) -> absl::StatusOr<double> {
       RETURN_IF_ERROR(check.RunLibrary(operands));
@@ -283,16 +289,16 @@ class GpuDevice final : public CudaDevice {
                                                      absl::StatusOr<std::unique_ptr<AlgorithmChoice>> choice,
                                                      const AlgorithmTrial& trial) {
     RETURN_IF_ERROR(choice.status());
-    const std::string words = deeper::ToString(problem);
+    const std::string words = deeper::ToString(problem), key = absl::StrCat(words, left_out_);
     absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = NotFound("not tuned yet");
-    if (const std::optional<std::string> known = plans_.Find(words)) algorithm = (*choice)->Load(*known);
+    if (const std::optional<std::string> known = plans_.Find(key)) algorithm = (*choice)->Load(*known);
     if (!algorithm.ok()) {
       // Timing varies between runs, and another algorithm may round differently.
       const int contenders = options_.deterministic ? 1 : kContenders;
       ASSIGN_OR_RETURN(algorithm, ChooseFastest(**choice, words, SizesOf(problem), *this,
                                                 {contenders, trials_.limit}, trial));
       const absl::StatusOr<std::string> text = (*algorithm)->Serialize();  // some plans cannot be saved
-      if (text.ok()) RETURN_IF_ERROR(plans_.Put(words, *text));
+      if (text.ok()) RETURN_IF_ERROR(plans_.Put(key, *text));
     }
     const size_t workspace_bytes = (*algorithm)->workspace_bytes();
     return std::make_unique<AlgorithmPlan>(*this, LaunchOf(problem), *std::move(algorithm), workspace_bytes);
@@ -315,6 +321,7 @@ class GpuDevice final : public CudaDevice {
   std::unique_ptr<cublaslt::Target> matmuls_;
   PlanCache plans_;
   std::set<std::string> excluded_;  // custom kernels
+  std::string left_out_;            // what to add to the key of a plan that was chosen without some kernels
   std::string scope_;
   bool profiling_ = false;
   std::vector<TimedLaunch> timed_;

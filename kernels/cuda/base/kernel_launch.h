@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <type_traits>
 
@@ -19,6 +20,10 @@ __device__ inline void AwaitPreviousKernel() {
 #endif
 }
 
+// Whether AwaitPreviousKernel waits, in code of this build for compute capability 9.0 and later. A build for
+// older GPUs runs on newer ones too, but has no such code.
+constexpr bool kCanWaitForKernels = std::max({__CUDA_ARCH_LIST__}) >= 900;
+
 template <class... Parameters>
 cudaError_t LaunchKernel(void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared_bytes,
                          cudaStream_t stream, const std::type_identity_t<Parameters>&... arguments) {
@@ -31,7 +36,7 @@ cudaError_t LaunchKernel(void (*kernel)(Parameters...), dim3 blocks, dim3 thread
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = &early;
-  config.numAttrs = MayStartEarly(stream) ? 1 : 0;
+  config.numAttrs = kCanWaitForKernels && MayStartEarly(stream) ? 1 : 0;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
   if (error == cudaSuccess) KernelLaunched(stream);
   return error;

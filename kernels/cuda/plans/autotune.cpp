@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/base/bf16.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cuda_check.h"
@@ -217,9 +216,10 @@ absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFastest(AlgorithmChoice& choice
     const absl::StatusOr<std::string> text = (*built)->Serialize();
     if (text.ok() && !seen.insert(*text).second) continue;
     const bool is_own = (*built)->needs_check();
-    const Trial limit(absl::StrCat("on trial: ", is_own ? *text : "a library algorithm", " for ", name),
-                      contest.trial_limit);
-    const auto measure = [&] { return stopwatch.Time(**built, best_time, may_have_rivals); };
+    const auto measure = [&] {
+      const Trial limit((*built)->NameOfTrial(name), contest.trial_limit);
+      return stopwatch.Time(**built, best_time, may_have_rivals);
+    };
     const auto began = std::chrono::steady_clock::now();
     const absl::StatusOr<double> time = is_own ? stopwatch.Try(trial, **built, measure) : measure();
     if (is_own) deadline += std::chrono::steady_clock::now() - began;  // the limit excludes checks

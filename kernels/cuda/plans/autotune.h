@@ -16,13 +16,14 @@ namespace deeper {
 absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice);
 
 // Runs an algorithm that needs a check (Algorithm::needs_check) for the first time: checks that it computes
-// correct results from these operands, which it may overwrite, and returns what `time` returns.
+// correct results from these operands, which it may overwrite, and returns what `time` returns. Only `time`
+// limits the time of what it runs.
 using AlgorithmTrial = std::function<absl::StatusOr<double>(
     Algorithm& algorithm, const PlanOperands& operands, const std::function<double()>& time)>;
 
 struct Contest {
   int contenders = 1;
-  std::chrono::seconds trial_limit{20};  // for each
+  std::chrono::seconds trial_limit{20};  // for the timing of each
 };
 
 // Returns the fastest algorithm, timed on `device`, a GPU, with temporary memory. Times the first

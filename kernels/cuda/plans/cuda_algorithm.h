@@ -34,6 +34,13 @@ class Algorithm {
   // What it executes; not known for libraries.
   virtual KernelWork ExpectedWork() const { return {}; }
 
+  // What it does while it is on trial for a problem (kernels/base/trial.h).
+  std::string NameOfTrial(const std::string& problem) const {
+    const std::string name =
+        needs_check() ? Serialize().value_or("a kernel of deeper") : "a library algorithm";
+    return absl::StrCat("on trial: ", name, " for ", problem);
+  }
+
  protected:
   size_t workspace_bytes_ = 0;
 };

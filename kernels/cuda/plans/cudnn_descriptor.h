@@ -95,7 +95,7 @@ class Descriptor {
     values.resize(static_cast<size_t>(count));
     return values;
   }
-  // Sets an attribute that consists of descriptors of the given type.
+  // Reads an attribute that consists of descriptors of the given type.
   absl::StatusOr<std::vector<Descriptor>> Get(cudnnBackendAttributeName_t name,
                                               cudnnBackendDescriptorType_t type) const {
     ASSIGN_OR_RETURN(int64_t count, Get(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, nullptr));

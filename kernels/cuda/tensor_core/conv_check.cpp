@@ -10,6 +10,7 @@
 
 #include "kernels/base/parallel.h"
 #include "kernels/base/status.h"
+#include "kernels/base/trial.h"
 #include "kernels/cuda/plans/cuda_problem.h"
 #include "kernels/cuda/tensor_core/conv_pool_tiling.h"
 #include "kernels/cuda/tensor_core/conv_stem_tiling.h"
@@ -328,6 +329,7 @@ absl::Status ConvolutionCheck::Run(Algorithm& algorithm, PlanOperands operands) 
   const Buffer workspace = device_.Allocate(algorithm.workspace_bytes());
   if (workspace.bytes() < algorithm.workspace_bytes()) return ResourceExhausted("no memory");
   operands.workspace = workspace.data();
+  const Trial limit(algorithm.NameOfTrial(ToString(problem_)), limit_);
   const absl::Status status = algorithm.Enqueue(operands, device_.stream());
   device_.Synchronize();
   return status;

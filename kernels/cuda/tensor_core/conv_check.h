@@ -2,6 +2,7 @@
 // before it uses the kernel.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -22,9 +23,11 @@ class ConvolutionCheck {
   static ConvolutionProblem LibraryProblem(const ConvolutionProblem& problem);
 
   // For a bf16 problem that our kernels support. `library` computes LibraryProblem(problem); with nullptr
-  // every check fails. Both must outlive this object.
-  ConvolutionCheck(const ConvolutionProblem& problem, AlgorithmChoice* library, Device& device)
-      : problem_(problem), library_(library), device_(device) {}
+  // every check fails. Both must outlive this object. A kernel that runs longer than `limit` ends the process
+  // (kernels/base/trial.h); the comparison, on the host, may take longer.
+  ConvolutionCheck(const ConvolutionProblem& problem, AlgorithmChoice* library, Device& device,
+                   std::chrono::milliseconds limit)
+      : problem_(problem), library_(library), device_(device), limit_(limit) {}
 
   // Runs the library's first working algorithm, once for all checks on the same operands, and `own`. Compares
   // every element of d, up to bf16 rounding and the order of sums; the sums; and every argmax. Of pool_y, an
@@ -48,6 +51,7 @@ class ConvolutionCheck {
   const ConvolutionProblem problem_;
   AlgorithmChoice* const library_;
   Device& device_;
+  const std::chrono::milliseconds limit_;
   std::vector<bf16> expected_;            // before the mask
   std::vector<uint8_t> expected_argmax_;  // of pool_x; of pool_y backward, what is given
   std::vector<bf16> convolved_;           // of pool_y: the library's result, or its dy

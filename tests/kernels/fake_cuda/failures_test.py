@@ -4,6 +4,7 @@
 failures_test.py DEEPER_ON_FAKE_CUDA [unittest arguments]
 """
 
+import json
 import os
 import pathlib
 import subprocess
@@ -117,6 +118,11 @@ class OwnKernels(unittest.TestCase):
         googlenet.append(f"--trial_seconds={5 if 'own=hang' in script else 60}")
         return train(self.dir / "plans", script, *googlenet, *flags)
 
+    def plans(self):
+        """The plans themselves, without the problems that they are for."""
+        environments = json.loads((self.dir / "plans").read_text())["plans"].values()
+        return "".join(plan for plans in environments for plan in plans.values())
+
     def check_next_start(self, record):
         """It does without the kernel, says so, and says how to try it again."""
         records = list(self.dir.glob("plans.trial.*"))
@@ -125,7 +131,9 @@ class OwnKernels(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stderr, f"warning: own checked sm90 is not used, .* did not survive that; to try it again, delete {records[0]}")
         records[0].unlink()
+        self.assertNotIn("own checked sm90", self.plans())
         self.assertEqual(self.train("seed=2").stderr.count("is not used"), 0)
+        self.assertIn("own checked sm90", self.plans())  # although a plan without it is in the cache
 
     def test_one_that_hangs_ends_the_run_and_is_not_run_again(self):
         done = self.train("seed=2 own=hang")
@@ -151,7 +159,9 @@ class OwnKernels(unittest.TestCase):
     def test_none_is_run_where_the_flag_says_so(self):
         done = self.train("seed=2 own=hang", "--own_kernels=none")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertNotIn("own", (self.dir / "plans").read_text())
+        self.assertNotIn("own", self.plans())
+        self.train("seed=2")
+        self.assertIn("own checked sm90", self.plans())  # although a plan without it is in the cache
 
     def test_those_with_wgmma_are_left_out_where_the_flag_says_so(self):
         done = self.train("seed=2", "--own_kernels=sm80")

@@ -109,10 +109,8 @@ class Tuner : public ::testing::Test {
 
   absl::StatusOr<std::string> Fastest(AlgorithmChoice& choice, int contenders = 24,
                                       std::chrono::seconds limit = std::chrono::seconds(60)) {
-    const AlgorithmTrial trial = [this](Algorithm& own, const PlanOperands& operands,
+    const AlgorithmTrial trial = [this](Algorithm&, const PlanOperands&,
                                         const std::function<double()>& time) -> absl::StatusOr<double> {
-      RETURN_IF_ERROR(own.Enqueue(operands, device_->stream()));
-      device_->Synchronize();
       if (!checked_.ok()) return checked_;
       return time();
     };
@@ -223,7 +221,7 @@ TEST_F(Tuner, OneThatIsWrongIsExcluded) {
   EXPECT_EQ(*Fastest(choice), "library");
   EXPECT_EQ(::testing::internal::GetCapturedStderr(),
             "a problem: own is excluded: at pixel 3 it has 1, and the library has 2\n");
-  EXPECT_EQ(choice.launches[0], 1);
+  EXPECT_EQ(choice.launches[0], 0);
   checked_ = absl::OkStatus();
   EXPECT_EQ(*Fastest(choice), "own");
 }

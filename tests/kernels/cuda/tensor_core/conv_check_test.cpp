@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <random>
@@ -103,7 +104,7 @@ absl::Status Verdict(const ConvolutionProblem& problem, const Spoil& spoil, size
   std::vector<uint8_t> argmax(sizes.argmax);
   NaiveChoice library("library", problem, library_size);
   NaiveAlgorithm own("own", problem, spoil);
-  ConvolutionCheck check(problem, &library, HostDevice());
+  ConvolutionCheck check(problem, &library, HostDevice(), std::chrono::hours(1));
   const PlanOperands operands = {.a = a.data(),
                                  .b = b.data(),
                                  .d = d.data(),
@@ -282,7 +283,7 @@ TEST(ConvolutionCheckTest, NothingPassesWithoutALibraryThatRuns) {
   EXPECT_THAT(std::string(Verdict(Problem(false), nullptr, 1).message()), HasSubstr("to compare with runs"));
   EXPECT_FALSE(Verdict(Problem(false), nullptr, 0).ok());
   NaiveAlgorithm own("own", Problem(false));
-  ConvolutionCheck check(Problem(false), nullptr, HostDevice());
+  ConvolutionCheck check(Problem(false), nullptr, HostDevice(), std::chrono::hours(1));
   EXPECT_FALSE(check(own, {}).ok());
 }
 

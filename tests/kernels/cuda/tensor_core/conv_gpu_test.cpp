@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -66,7 +67,7 @@ void Check(const ConvolutionProblem& problem) {
       .mask = mask.data(),
       .sums = sums.data(),
       .argmax = argmax.data()};
-  ConvolutionCheck check(problem, library->get(), device);
+  ConvolutionCheck check(problem, library->get(), device, std::chrono::seconds(20));
   for (size_t i = 0; i < (*own)->size(); ++i) {
     const auto algorithm = (*own)->Build(i);
     SCOPED_TRACE(*(*algorithm)->Serialize());
