@@ -75,7 +75,7 @@ struct ParamLayout {
 ParamLayout MakeParamLayout(const ParamSpec& spec, int64_t block);
 ParamLayout MakeChannelsLastLayout(const ParamSpec& spec, int64_t block);
 // Convert between the two forms; `stored` holds layout.stored_elements floats, `canonical` spec.elements().
-// Both overwrite. Packing is a parallel loop. Unpacking uses one thread, because it runs during training.
+// Both overwrite, and use one thread.
 void PackParam(const ParamSpec& spec, const ParamLayout& layout, const float* canonical, float* stored);
 void UnpackParam(const ParamSpec& spec, const ParamLayout& layout, const float* stored, float* canonical);
 
@@ -130,8 +130,8 @@ constexpr size_t Align(size_t bytes) {
 struct OpBinding {
   void* x = nullptr;
   void* y = nullptr;
-  std::vector<void*>
-      dy;  // parts whose sum is dL/dy, any number >= 1. Backward may overwrite them. Training only.
+  // Parts whose sum is dL/dy: at least one, or one in pooled_dy. Backward may overwrite them. Training only.
+  std::vector<void*> dy;
   std::vector<PooledGradient> pooled_dy;  // additional parts, with OpNeeds::takes_pooled_gradients
   std::vector<void*> dx;                  // one for each of OpNeeds::dx_parts; overwritten, never added to
   void* pooled_dx = nullptr;              // likewise

@@ -33,9 +33,15 @@ absl::StatusOr<double> MeasureFlops(Device& device, DType dtype) {
   ASSIGN_OR_RETURN(onednn::Weighted product,
                    onednn::MakeInnerProduct({any, any, any, {}, any}, {.training = false, .dx = false}));
   onednn::Primitive& forward = product.forward;
-  const auto allocate = [&](int arg) { return device.Allocate(std::max<size_t>(1, forward.ArgBytes(arg))); };
+  bool fits = true;
+  const auto allocate = [&](int arg) {
+    Buffer buffer = device.Allocate(std::max<size_t>(1, forward.ArgBytes(arg)));
+    fits = fits && buffer.data() != nullptr;
+    return buffer;
+  };
   const Buffer a = allocate(DNNL_ARG_SRC), b = allocate(DNNL_ARG_WEIGHTS), c = allocate(DNNL_ARG_DST),
                scratch = allocate(DNNL_ARG_SCRATCHPAD);
+  if (!fits) return ResourceExhausted("no memory to measure matrix products");
   forward.Bind({{DNNL_ARG_SRC, a.data()}, {DNNL_ARG_WEIGHTS, b.data()}, {DNNL_ARG_DST, c.data()}},
                scratch.data());
   return 2.0 * kSide * kSide * kSide / FastestSeconds([&] { forward.Run(); });

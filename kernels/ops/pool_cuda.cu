@@ -313,8 +313,8 @@ class GlobalAvgPoolCuda final : public Op {
 
 absl::Status CheckIndices(const Shape& x) {
   if (x.elements() < kMostIndices) return absl::OkStatus();
-  return Unimplemented("pool: ", x.elements(), " elements; CUDA supports fewer than ", kMostIndices,
-                       ". Use a smaller batch");
+  return ResourceExhausted("pool: ", x.elements(), " elements; CUDA supports fewer than ", kMostIndices,
+                           ". Use a smaller batch");
 }
 
 }  // namespace

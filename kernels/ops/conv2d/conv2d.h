@@ -2,10 +2,11 @@
 //
 //   y = act(norm(conv(x, weight) + bias))
 //
-// x: [N,C,H,W] in the device's layout of feature maps (Device::FeatureMap: kBlocked on the CPU, kNhwc on
-// CUDA) or of images (Device::Images). y: [N,K,OH,OW], a feature map. Same dtype (fp32 or bf16). OH = (H + 2
-// pad - kernel) / stride + 1, rounded down. Accumulation in fp32. Backward: one dx part, overwritten; weight
-// and bias gradients overwritten, fp32. One pass sums the dy parts and, with ReLU, masks them by y > 0.
+// x: [N,C,H,W] in the device's layout of feature maps (Device::FeatureMap: kBlocked or kNhwc on the
+// CPU, kNhwc on CUDA) or of images (Device::Images). y: [N,K,OH,OW], a feature map. Same dtype (fp32 or
+// bf16). OH = (H + 2 pad - kernel) / stride + 1, rounded down. Accumulation in fp32. Backward: one dx part,
+// overwritten; weight and bias gradients overwritten, fp32. One pass sums the dy parts and, with ReLU, masks
+// them by y > 0.
 #pragma once
 
 #include "kernels/ops/backend.h"
