@@ -1,5 +1,7 @@
 #include "kernels/base/device.h"
 
+#include "kernels/base/clock.h"
+
 namespace deeper {
 namespace {
 
@@ -18,6 +20,17 @@ class DownloadInLine final : public Download {
   Device& device_;
 };
 
+// Of a device that has done its work when the call that enqueues it returns.
+class HostTimer final : public IdleTimer {
+ public:
+  void Start() override { start_ = deeper::Milliseconds(); }
+  void Stop() override { stop_ = deeper::Milliseconds(); }
+  double Milliseconds() override { return stop_ - start_; }
+
+ private:
+  double start_ = 0, stop_ = 0;
+};
+
 }  // namespace
 
 std::unique_ptr<Recording> MakePlainRecording() {
@@ -26,6 +39,10 @@ std::unique_ptr<Recording> MakePlainRecording() {
 
 std::unique_ptr<Recording> Device::MakeRecording() {
   return MakePlainRecording();
+}
+
+std::unique_ptr<IdleTimer> Device::MakeIdleTimer() {
+  return std::make_unique<HostTimer>();
 }
 
 std::unique_ptr<Download> Device::StartDownload(void* to, const void* from, size_t bytes) {

@@ -57,6 +57,17 @@ class Download {
   virtual void Wait() = 0;  // returns when the copy is complete
 };
 
+// Measures how long the device waits for the host.
+class IdleTimer {
+ public:
+  virtual ~IdleTimer() = default;
+  virtual void Start() = 0;  // the device has all the work that it gets before Stop
+  virtual void Stop() = 0;
+  // After Synchronize: the time from the end of that work, or from Start if that is later, to Stop. About 0
+  // if the work ended after Stop.
+  virtual double Milliseconds() = 0;
+};
+
 // Work that is enqueued repeatedly without change. Everything that varies between runs is read from memory.
 // CUDA runs it the first time, records it the second time, and replays it as one graph afterwards. Other
 // devices run it directly every time.
@@ -112,6 +123,7 @@ class Device {
   // enqueued after it. `to` comes from AllocateStaging. Must not be called inside a Recording.
   virtual std::unique_ptr<Download> StartDownload(void* to, const void* from, size_t bytes);
   virtual std::unique_ptr<Recording> MakeRecording();
+  virtual std::unique_ptr<IdleTimer> MakeIdleTimer();
   // Names the work that is enqueued next in profiles.
   virtual void Annotate(const std::string& name) { (void)name; }
   // Times every launch between the two calls. Recordings are not replayed meanwhile. On CUDA, where the host
@@ -143,10 +155,11 @@ class Device {
 // Number of physical cores among the CPUs that this process may run on. Hyperthreads of one core count once.
 int AvailableCores();
 
-// `threads` is the number of OpenMP threads of every parallel loop and oneDNN primitive; 0: one per available
-// core. OpenMP keeps this number per calling thread, so make the device on the thread that runs the ops.
 // Of the library that CPU devices use, as loaded: "2.6.3".
 std::string OneDnnVersion();
+
+// `threads` is the number of OpenMP threads of every parallel loop and oneDNN primitive; 0: one per available
+// core. OpenMP keeps this number per calling thread, so make the device on the thread that runs the ops.
 std::unique_ptr<Device> MakeCpuDevice(int threads = 0, CpuLayout layout = CpuLayout::kAuto);
 
 struct CudaOptions {

@@ -27,7 +27,6 @@ void Count(const Batch& batch, std::span<const HeadResult> results, StepReport& 
   report.batch = batch.batch;
   report.last_in_epoch = batch.last_in_epoch;
   report.global_rows = batch.global_rows;
-  report.data_wait_ms += batch.wait_ms;
   report.heads.resize(results.size());
   for (size_t i = 0; i < results.size(); ++i) report.heads[i] += results[i];
   for (const HeadResult& result : results) report.micro_losses.push_back(result.loss_sum);
@@ -46,7 +45,8 @@ TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumula
       optimizer_(optimizer),
       device_(device),
       seed_(seed),
-      statistics_(statistics) {
+      statistics_(statistics),
+      waiting_for_next_(device.MakeIdleTimer()) {
   // What makes sums over ranks is not recorded if they pass through the host.
   const bool records_sums = reducer.recordable();
   const bool sums_statistics = net.options().sum_statistics != nullptr;
@@ -72,6 +72,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     if (!batch.ok()) return batch.status();
     last = batch->micro + 1 == batch->micros;
     report.samples += HashOf(*batch);  // the next one may take the batch's memory
+    report.data_wait_ms += batch->wait_ms;
     EnterPhase(Phase::kCompute, batch->micro);
     net_.Load(*batch, seed_);
     recordings_[net_.image_buffer()][batch->micro == 0][last]->Run([&] {
@@ -93,9 +94,11 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     });
     Prefetch(report);
     AwaitDevice(batch->micro, last || net_.options().sum_statistics != nullptr);
+    if (next_.has_value()) report.data_wait_ms += waiting_for_next_->Milliseconds();
     Count(*batch, net_.results(), report);
   }
   report.finite = guard_.EndStep();
+  if (!report.finite) reducer_.ForgetErrors();
   report.comm_wait_ms = reducer_.TakeWaitMs() + optimizer_.TakeWaitMs();
   if (statistics_ != nullptr) report.comm_wait_ms += statistics_->TakeWaitMs();
   report.compute_ms = Milliseconds() - start - report.data_wait_ms - report.comm_wait_ms;
@@ -126,8 +129,12 @@ void TrainStep::Prefetch(StepReport& report) {
   const double start = Milliseconds();
   device_.WaitForUploads();  // of the batch in use: Next returns its memory to the loader
   report.upload_wait_ms += Milliseconds() - start;
+  waiting_for_next_->Start();
   next_ = loader_.Next();
-  if (next_->ok()) net_.Stage(**next_);
+  waiting_for_next_->Stop();
+  if (!next_->ok()) return;
+  (*next_)->wait_ms = 0;  // its step does not wait
+  net_.Stage(**next_);
 }
 
 absl::Status GradientAccumulator::Reserve(int micros) {

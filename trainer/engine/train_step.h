@@ -26,7 +26,7 @@ struct StepReport {
   int64_t samples = 0;               // hash of this rank's samples; the sum over ranks is the step's
   std::vector<HeadResult> heads;     // sums over this rank's rows
   std::vector<double> micro_losses;  // [micro-batch][head]: the parts of heads' loss_sum
-  double data_wait_ms = 0;           // waiting for the loader
+  double data_wait_ms = 0;           // waiting for the loader that no work of the device hides
   double upload_wait_ms = 0;         // part of compute_ms: waiting for the upload of a batch
   double compute_ms = 0;             // forward, backward, update
   double comm_wait_ms = 0;           // waiting for other ranks' gradients, weights and statistics
@@ -78,6 +78,7 @@ class TrainStep {
   uint64_t seed_;
   StatisticsSum* const statistics_;            // of net's batch norms; nullptr: they exchange none
   std::optional<absl::StatusOr<Batch>> next_;  // staged already
+  std::unique_ptr<IdleTimer> waiting_for_next_;
   // [Network::image_buffer()][micro-batch is the first of its step][it is the last]
   std::unique_ptr<Recording> recordings_[Network::kImageBuffers][2][2];
 };

@@ -170,6 +170,32 @@ TEST_F(GpuDeviceTest, ProfilesWhatRan) {
   }
 }
 
+TEST_F(GpuDeviceTest, TimesHowLongTheStreamWaitsForTheHost) {
+  // Work runs when the host waits for it (0), or at once (1). Every copy of the fake takes a microsecond.
+  for (const uint64_t seed : {0, 1}) {
+    Reset({.seed = seed});
+    const auto device = MakeCudaDevice({}).value();
+    DeviceArray<float> data(300, *device);
+    const Buffer there = device->Allocate(4), here = device->AllocateStaging(4);
+    const auto timer = device->MakeIdleTimer();
+    for (int i = 0; i < 2; ++i) {
+      Scale(*device, 2, data.data(), 300);
+      timer->Start();
+      for (int upload = 0; upload < 50; ++upload) {
+        device->Upload(there.data(), here.data(), 4);
+        device->WaitForUploads();
+      }
+      timer->Stop();
+      device->Synchronize();
+      if (seed == 0) {
+        EXPECT_LT(timer->Milliseconds(), 0.01);
+      } else {
+        EXPECT_GT(timer->Milliseconds(), 0.04);
+      }
+    }
+  }
+}
+
 // A kernel starts early if only another kernel of deeper is before it.
 TEST_F(GpuDeviceTest, KernelsOfARecordingStartEarly) {
   struct Case {
