@@ -1,14 +1,28 @@
 #include "comm/agree.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "kernels/base/exit_code.h"
 #include "kernels/base/input_output.h"
 
 namespace deeper {
+namespace {
+
+// As after an earlier Agree. All ranks have its failure, so that the root is not the rank that failed.
+bool NamesARank(absl::string_view message) {
+  if (!absl::ConsumePrefix(&message, "rank ")) return false;
+  const size_t digits = std::min(message.find_first_not_of("0123456789"), message.size());
+  return digits > 0 && absl::StartsWith(message.substr(digits), ": ");
+}
+
+}  // namespace
 
 absl::Status Agree(Communicator& comm, const absl::Status& mine) {
   if (comm.size() == 1) return mine;
@@ -27,8 +41,7 @@ absl::Status Agree(Communicator& comm, const absl::Status& mine) {
   comm.Broadcast(&header, sizeof(header), root, {}).Wait();
   std::string message(mine.message());
   Broadcast(comm, root, &message);
-  const std::string prefix = absl::StrCat("rank ", root, ": ");
-  if (!absl::StartsWith(message, prefix)) message.insert(0, prefix);  // an earlier Agree has added it
+  if (!NamesARank(message)) message.insert(0, absl::StrCat("rank ", root, ": "));
   absl::Status agreed(static_cast<absl::StatusCode>(header.code), message);
   if (header.input_output != 0) agreed = AsInputOutput(std::move(agreed));
   const auto exit_code = static_cast<ExitCode>(header.exit_code);

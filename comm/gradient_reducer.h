@@ -11,6 +11,7 @@
 // piece must become ready exactly once. A single rank has no buckets and does nothing.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <utility>
@@ -46,6 +47,10 @@ class GradientReducer {
 
   void Ready(size_t piece, Stream stream);
   void Finish(Stream stream);
+
+  // With kBf16, after a step whose gradients were not used: forgets its rounding errors, which may be as
+  // large as its gradients.
+  void ForgetErrors() { std::fill(residuals_.begin(), residuals_.end(), 0.0f); }
 
   // Whether Ready and Finish may be part of a Recording, which excludes tuning of buckets.
   bool recordable() const { return comm_.size() == 1 || comm_.recordable(); }

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/exit_code.h"
@@ -48,6 +49,22 @@ TEST(AgreeTest, LowestFailureReachesAll) {
 TEST(AgreeTest, AnExitCodeMayBeGivenLater) {
   for (const absl::Status& status : AgreeAmong(2, {1}, ExitCode::kDone))
     EXPECT_EQ(ExitCodeOf(WithExitCode(status, ExitCode::kCheckpoint)), ExitCode::kCheckpoint);
+}
+
+TEST(AgreeTest, ASecondTimeKeepsTheRankThatFailed) {
+  auto comms = MakeThreadCommunicators(2);
+  absl::Status results[2];
+  const auto twice = [&](int rank, const absl::Status& mine) {
+    results[rank] = Agree(*comms[rank], Agree(*comms[rank], mine));
+  };
+  for (const auto& [message, agreed] :
+       {std::pair("gone", "rank 1: gone"), std::pair("rank 12", "rank 1: rank 12"),
+        std::pair("rank : none", "rank 1: rank : none"), std::pair("rank 3: left", "rank 3: left")}) {
+    std::thread other([&] { twice(1, absl::NotFoundError(message)); });
+    twice(0, absl::OkStatus());
+    other.join();
+    for (const absl::Status& status : results) EXPECT_EQ(status.message(), agreed);
+  }
 }
 
 TEST(AgreeTest, KeepsTheMarkOfFailuresOfFiles) {

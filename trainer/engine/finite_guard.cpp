@@ -85,10 +85,8 @@ std::optional<std::string> FiniteGuard::FirstBadParam(size_t piece) const {
       std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
   if (bad == values.end()) return std::nullopt;
   const auto at = static_cast<int64_t>(part.offset) + (bad - values.begin());
-  const auto& trained = params_.trained();
-  const auto owner =
-      std::find_if(trained.rbegin(), trained.rend(), [&](const Param& p) { return p.offset <= at; });
-  return owner->name;
+  const Param* const owner = params_.TrainedAt(at);
+  return owner == nullptr ? std::nullopt : std::optional(owner->name);
 }
 
 }  // namespace deeper

@@ -159,6 +159,14 @@ void ParamStore::ExchangeAverages() {
   device_.Synchronize();
 }
 
+const Param* ParamStore::TrainedAt(int64_t element) const {
+  // Offsets do not ascend: the parameters of a run have an order of their own.
+  const auto owner = std::find_if(trained_.begin(), trained_.end(), [&](const Param& param) {
+    return param.offset <= element && element < param.offset + param.layout.stored_elements;
+  });
+  return owner == trained_.end() ? nullptr : &*owner;
+}
+
 size_t ParamStore::bytes() const {
   size_t bytes = values_.bytes() + grads_.bytes() + statistic_values_.bytes() + narrow_values_.bytes() +
                  averages_.bytes() + statistic_averages_.bytes();

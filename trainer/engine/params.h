@@ -50,6 +50,8 @@ class ParamStore {
 
   const std::vector<Param>& trained() const { return trained_; }
   const std::vector<Param>& statistics() const { return statistics_; }
+  // The trained parameter that has this element of its arena; nullptr in the padding between parameters.
+  const Param* TrainedAt(int64_t element) const;
   // Elements of an arena, padding included.
   int64_t trained_elements() const { return trained_elements_; }
   int64_t statistics_elements() const { return statistics_elements_; }

@@ -32,7 +32,7 @@ using testing::SizeIs;
 using testing::UnorderedElementsAre;
 using namespace std::chrono_literals;
 
-constexpr double kDeadline = 1;
+constexpr double kDeadline = 2;
 
 // Runs ranks on threads and collects the reports of their watchdogs.
 class Ranks {
@@ -106,7 +106,7 @@ TEST(ConnectPeers, TheTreeIsShallow) {
 TEST(Watchdog, IsSilentWhileAllMove) {
   Ranks ranks;
   ranks.Run(3, [](Communicator& comm) {
-    for (int step = 1; step <= 15; ++step) {
+    for (int step = 1; step <= 30; ++step) {
       EnterStep(step);
       if (comm.rank() == step % 3) std::this_thread::sleep_for(100ms);
       EnterPhase(Phase::kGradients, 0);
@@ -119,7 +119,7 @@ TEST(Watchdog, IsSilentWhileAllMove) {
 TEST(Watchdog, DoesNotMindWhoLeavesEarly) {
   Ranks ranks;
   ranks.Run(3, [](Communicator& comm) {
-    for (int step = 1; step <= 15 && comm.rank() == 1; ++step) {
+    for (int step = 1; step <= 30 && comm.rank() == 1; ++step) {
       EnterStep(step);
       std::this_thread::sleep_for(100ms);
     }

@@ -64,6 +64,20 @@ TEST(ParamStore, KeepsTrainedParametersAndStatisticsApart) {
   EXPECT_THAT(ReadValues(*store, store->statistics()[1], store->statistic_values()), Each(1.0f));
 }
 
+TEST(ParamStore, FindsTheParameterOfAnElement) {
+  std::vector<Param> params = {MakeParam("a", {5}, Init::kZero), MakeParam("b", {3}, Init::kZero),
+                               MakeParam("c", {4}, Init::kZero)};
+  params[0].run = params[1].run = 0;
+  params[0].place = 1;  // b comes before a in memory
+  const auto store = MakeStore(std::move(params));
+  std::string owners;
+  for (int64_t i = 0; i < store->trained_elements(); ++i) {
+    const Param* const owner = store->TrainedAt(i);
+    owners += owner == nullptr ? "-" : owner->name;
+  }
+  EXPECT_EQ(owners, "bbbaaaaa--------cccc------------");
+}
+
 TEST(ParamStore, HasNoGradientsForInference) {
   const auto store = MakeStore({MakeParam("weight", {5, 3}, Init::kHe)}, /*training=*/false);
   EXPECT_NE(store->values(), nullptr);
