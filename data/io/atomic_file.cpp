@@ -37,6 +37,10 @@ absl::Status CheckWritable(const std::string& path) {
                                             ": it exists and is not a regular file; choose another path"));
   }
   if (error) return IoError("write", path, error.value());
+  if (const std::string parent = ParentOf(path);
+      std::filesystem::exists(parent, error) && !std::filesystem::is_directory(parent, error)) {
+    return IoError("write", path, ENOTDIR);
+  }
   if (access(ParentOf(path).c_str(), W_OK | X_OK) != 0) return IoError("write", path, errno);
   return absl::OkStatus();
 }

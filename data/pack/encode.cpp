@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <span>
 #include <utility>
 
 #include "data/image/image_codec.h"
@@ -23,6 +25,13 @@ absl::Status ResizeShortSide(int side, Image* image) {
                           static_cast<int>(new_width));
   }
   return absl::OkStatus();
+}
+
+// Whether an image file needs no resizing. A damaged one fails later, when it is decoded.
+bool HasSize(std::span<const uint8_t> file, int short_side) {
+  if (short_side == 0) return true;
+  const absl::StatusOr<ImageSize> size = ReadImageSize(file);
+  return size.ok() && std::min(size->height, size->width) == short_side;
 }
 
 }  // namespace
@@ -63,8 +72,9 @@ PixelStats PixelSums::Stats(int channels) const {
 absl::StatusOr<StoredSample> EncodeSample(const ImageSource& source, int64_t i, const PackOptions& options,
                                           bool decode) {
   ASSIGN_OR_RETURN(SourceSample loaded, source.Load(i));
-  const bool keep_file = options.encoding == Encoding::kJpeg && options.resize == 0 &&
-                         SniffImage(loaded.file) == ImageFormat::kJpeg;
+  const bool keep_file = options.encoding == Encoding::kJpeg &&
+                         SniffImage(loaded.file) == ImageFormat::kJpeg &&
+                         HasSize(loaded.file, options.resize);
   StoredSample stored;
   Image& image = loaded.image;
   if (decode || !keep_file) {

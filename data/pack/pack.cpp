@@ -32,6 +32,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
+absl::Status CheckWarnings(const PackOptions& options, const ImageSource& source) {
+  if (!options.strict || source.warnings().empty()) return absl::OkStatus();
+  return InvalidArgument("--strict: ", absl::StrJoin(source.warnings(), "; "));
+}
+
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& options,
                                                        const std::vector<std::string>& known_classes,
                                                        const PackProgress& progress) {
@@ -49,10 +54,19 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
     source = *std::move(part);
   }
   RETURN_IF_ERROR(CheckClassNames(source->classes()));
-  if (const std::vector<std::string>& warnings = source->warnings(); options.strict && !warnings.empty()) {
-    return InvalidArgument("--strict: ", absl::StrJoin(warnings, "; "));
-  }
+  RETURN_IF_ERROR(CheckWarnings(options, *source));
   return source;
+}
+
+void WarnOfLostClasses(const PackPlan& plan, ImageSource* source) {
+  std::set<int> kept, lost;
+  for (const PlannedShard& shard : plan.shards)
+    kept.insert(shard.index.label.begin(), shard.index.label.end());
+  for (int64_t i = 0; i < source->size(); ++i)
+    if (!kept.contains(source->Label(i))) lost.insert(source->Label(i));
+  if (lost.empty()) return;
+  source->Warn(absl::StrCat("all images of ", lost.size(), " classes are damaged; the first is ",
+                            source->classes()[static_cast<size_t>(*lost.begin())]));
 }
 
 // Refuses shards of this split that belong to another packing; removes unfinished ones of this packing.
@@ -155,6 +169,8 @@ absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress&
 
   ASSIGN_OR_RETURN(std::unique_ptr<ImageSource> source, OpenInput(options, manifest->classes, progress));
   ASSIGN_OR_RETURN(PackPlan plan, PlanPacking(options, *source, progress));
+  WarnOfLostClasses(plan, source.get());
+  RETURN_IF_ERROR(CheckWarnings(options, *source));
   RETURN_IF_ERROR(PrepareOutput(options, plan));
   return WriteShards(options, *source, plan, progress, *std::move(manifest));
 }

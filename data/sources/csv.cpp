@@ -100,6 +100,12 @@ absl::StatusOr<List> ReadList(const std::string& path) {
   return list;
 }
 
+bool IsLikeAHeader(const std::string& root, const List& list) {
+  std::error_code unknown;
+  return !fs::exists(fs::path(root) / list.images[0].name, unknown) &&
+         std::ranges::count(list.labels, list.labels[0].text, &TextLabel::text) == 1;
+}
+
 // A file that does not exist will be a bad image, with its name. All of them are a wrong folder or header.
 absl::Status CheckFiles(const std::string& root, const List& list) {
   bool any = false;
@@ -109,6 +115,11 @@ absl::Status CheckFiles(const std::string& root, const List& list) {
     any |= fs::exists(status);
     if (fs::exists(status) && !fs::is_regular_file(status))
       return InvalidArgument(image.name, " in ", root, " is not a regular file");
+  }
+  if (any && !list.has_header && IsLikeAHeader(root, list)) {
+    return InvalidArgument("the first line looks like a header: no file is called ", list.images[0].name,
+                           ", and no other line has the label ", list.labels[0].text,
+                           "; call its columns path and label");
   }
   if (any || list.images.empty()) return absl::OkStatus();
   return InvalidArgument(

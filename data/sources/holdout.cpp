@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/base/rng.h"
 #include "kernels/base/status.h"
 
@@ -66,6 +67,17 @@ absl::StatusOr<std::unique_ptr<ImageSource>> TakePart(std::unique_ptr<ImageSourc
     std::vector<int64_t>& samples = classes[label];
     std::ranges::sort(samples, {}, key);
     for (int64_t i = 0; i < share; ++i) held_out[static_cast<size_t>(samples[static_cast<size_t>(i)])] = true;
+  }
+  int64_t emptied = 0;
+  int first_emptied = 0;
+  for (const auto& [label, samples] : classes) {
+    const bool left =
+        std::ranges::any_of(samples, [&](int64_t sample) { return !held_out[static_cast<size_t>(sample)]; });
+    if (!left && emptied++ == 0) first_emptied = label;
+  }
+  if (emptied > 0 && part == SourcePart::kRest) {
+    source->Warn(absl::StrCat("all images of ", emptied, " classes are held out; the first is ",
+                              source->classes()[static_cast<size_t>(first_emptied)]));
   }
   std::vector<int64_t> taken;
   for (int64_t i = 0; i < total; ++i)

@@ -57,12 +57,12 @@ absl::StatusOr<NumberedLabels> NumberLabels(const std::vector<TextLabel>& texts,
     const auto number = std::ranges::find_if(texts, IsNumber, &TextLabel::text);
     if (number != texts.end()) {
       return InvalidArgument("some labels are numbers and some are names: ", number->text, " (",
-                             number->where, "), ", absl::CHexEscape(name->text), " (", name->where,
+                             number->where, "), ", absl::Utf8SafeCHexEscape(name->text), " (", name->where,
                              "); correct them, or list the names of all classes in a classes.txt");
     }
     for (const TextLabel& each : texts) {
       if (each.text.empty() || std::ranges::any_of(each.text, absl::ascii_iscntrl))
-        return InvalidArgument(each.where, ": \"", absl::CHexEscape(each.text),
+        return InvalidArgument(each.where, ": \"", absl::Utf8SafeCHexEscape(each.text),
                                "\" is not the name of a class");
       names.emplace(each.text, 0);
     }
@@ -75,7 +75,7 @@ absl::StatusOr<NumberedLabels> NumberLabels(const std::vector<TextLabel>& texts,
   for (const TextLabel& each : texts) {
     const auto found = names.find(each.text);
     if (found == names.end()) {
-      return InvalidArgument(each.where, ": \"", absl::CHexEscape(each.text), "\" is not one of the ",
+      return InvalidArgument(each.where, ": \"", absl::Utf8SafeCHexEscape(each.text), "\" is not one of the ",
                              listed.size(), " classes of classes.txt or of the splits already packed");
     }
     numbered.labels.push_back(found->second);

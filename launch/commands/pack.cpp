@@ -98,6 +98,8 @@ class PackProgressLine {
 };
 
 class PackCommand final : public Command {
+  static constexpr char kHoldoutSplit[] = "holdout";
+
  public:
   PackCommand() : Command(Text()) {}
 
@@ -133,12 +135,18 @@ class PackCommand final : public Command {
       return InvalidArgument("needs --format=FORMAT, --input=DIR and --output=DIR");
     if (!options_.root.empty() && options_.format != "csv")
       return InvalidArgument("--root applies to --format=csv only");
+    if (options_.holdout > 0 && options_.split == kHoldoutSplit)
+      return InvalidArgument("--holdout makes the split ", kHoldoutSplit, ": give the rest another --split");
+    if (options_.holdout == 0 && options_.holdout_seed != PackOptions().holdout_seed)
+      return InvalidArgument("--holdout_seed needs --holdout");
+    if (options_.encoding != Encoding::kJpeg && options_.quality != PackOptions().quality)
+      return InvalidArgument("--quality needs --encoding=jpeg");
     ASSIGN_OR_RETURN(const SourceFormat* format, FindFormat(options_.format));
     const bool sorted_by_class = format->train_sorted_by_class && options_.split == "train";
     options_.shuffle = static_cast<uint64_t>(shuffle_ >= 0 ? shuffle_ : sorted_by_class ? 1 : 0);
     RETURN_IF_ERROR(PackAndReport());
     if (options_.holdout == 0) return absl::OkStatus();
-    options_.input_split = std::exchange(options_.split, "holdout");
+    options_.input_split = std::exchange(options_.split, kHoldoutSplit);
     options_.part = SourcePart::kHoldout;
     return PackAndReport();
   }

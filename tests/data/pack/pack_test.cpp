@@ -120,6 +120,14 @@ TEST(PackFolder, JpegEncodingKeepsTheOriginalBytes) {
   EXPECT_EQ(packed.pixels, original.pixels);
   ASSERT_TRUE(data->Read(0, &packed).ok());
   EXPECT_EQ(packed.width, 30);
+
+  options.resize = 16;  // which cat/b.jpg has
+  options.output = dir / "resized";
+  const absl::StatusOr<PackSummary> resized = Pack(options);
+  ASSERT_TRUE(resized.ok()) << resized.status();
+  EXPECT_EQ(resized->reencoded, 4);
+  const Bytes same = ReadBytes(dir / "resized/train-00000-of-00001.h5");
+  EXPECT_NE(memmem(same.data(), same.size(), file.data(), file.size()), nullptr);
 }
 
 TEST(PackFolder, ResizesTheShortSide) {
@@ -157,6 +165,18 @@ TEST(PackFolder, BadImagesAreNamedAndCounted) {
   EXPECT_EQ(summary->split.samples, 5);
   ASSERT_EQ(summary->split.rejects.size(), 4u);
   EXPECT_EQ(ReadManifest(dir / "out")->splits["train"].rejects[1].name, "cat/notes.txt");
+  EXPECT_THAT(summary->warnings, ElementsAre());
+
+  WriteBytes(dir / "in/owl/cut.jpg", cut);
+  options.allow_bad = 5;
+  options.output = dir / "without";
+  const absl::StatusOr<PackSummary> without = Pack(options);
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_THAT(without->warnings, ElementsAre("all images of 1 classes are damaged; the first is owl"));
+  options.strict = true;
+  options.output = dir / "strict";
+  EXPECT_THAT(Error(options), AllOf(HasSubstr("--strict"), HasSubstr("owl")));
+  ExpectNothingIn(dir / "strict");
 }
 
 TEST(PackFolder, WarningsAreErrorsWhenStrict) {

@@ -219,7 +219,10 @@ class Webdataset(Inputs):
         first, second = (self.arguments(source=self.input / f"train-00{part}.tar") for part in (0, 1))
         self.fails(cli.USAGE, ["--input is given twice, the second time as", "train-001.tar", "quotes"], *first[:3], second[2], *first[3:])
         self.fails(cli.DATA, ["no file matches"], *first, "--input=no-*.tar")
-        self.refuses("--root applies to --format=csv only", flags=["--root=x"], code=cli.USAGE)
+        for flags, words in ((["--root=x"], "--root applies to --format=csv only"), (["--holdout_seed=3"], "--holdout_seed needs --holdout"),
+                             (["--quality=50"], "--quality needs --encoding=jpeg"),
+                             (["--holdout=2", "--split=holdout"], "--holdout makes the split holdout")):
+            self.refuses(words, flags=flags, code=cli.USAGE)
 
 
 class Reference(Inputs):
@@ -363,6 +366,7 @@ class Csv(Inputs):
                 ([], ["list.csv: no lines"]), ([["a", "b", "c"]], ["line 1 has 3 cells: a,b,c; expected lines PATH,LABEL"]),
                 ([["image", "breed"], first], ["the header image,breed has no column for the label; call it label"]),
                 ([["id", "label"], first], ["has no column for the path"]),
+                ([["id", "breed"], *self.rows()], ["the first line looks like a header: no file is called id", "the label breed", "path and label"]),
                 ([["path", "image", "label"]], ["the columns path and image have the same meaning"]),
                 ([first, ["x"]], ["line 2 has 1 cells, and line 1 2"]), ([first, ["x", ""]], ["line 2 has an empty path or label"]),
                 ([first, ["./" + first[0], "dogs"]], ["lines 1 and 2 both name"]), ([["pictures", "cats"]], ["pictures in", "is not a regular file"]),

@@ -29,6 +29,7 @@ TEST(NumberLabels, NamesAreSortedUnlessListed) {
   ExpectLabels(Number({"dog", "cat", "dog"}, {"dog", "fish", "cat"}), {"dog", "fish", "cat"}, {0, 2, 0});
   EXPECT_THAT(Number({"dog", "bird"}, {"dog", "cat"}).status().message(),
               AllOf(HasSubstr("line 1: \"bird\""), HasSubstr("not one of the 2 classes")));
+  EXPECT_THAT(Number({"dog", "猫"}, {"dog", "cat"}).status().message(), HasSubstr("line 1: \"猫\""));
 }
 
 TEST(NumberLabels, NumbersCountFromZero) {
