@@ -62,6 +62,16 @@ class ExportCommand final : public Command {
       return InvalidArgument(
           "--model, --num_classes, --image_size, --stem, --mean, --std and --val_preset need --format=onnx");
     }
+    for (const auto& [ending, format] :
+         {std::pair(".h5", Format::kHdf5), std::pair(".hdf5", Format::kHdf5),
+          std::pair(".safetensors", Format::kSafetensors), std::pair(".onnx", Format::kOnnx)}) {
+      if (output_.ends_with(ending) && format != format_)
+        return InvalidArgument("--output=", output_, " ends as --format=", NameOf(format),
+                               ", and --format is ", NameOf(format_));
+    }
+    if (format_ != Format::kOnnx && input_ != OnnxInput::kFloat)
+      return InvalidArgument("--input needs --format=onnx");
+    if (format_ != Format::kSafetensors && aux_) return InvalidArgument("--aux needs --format=safetensors");
     RETURN_IF_ERROR(WithExitCode(CheckWritable(output_), ExitCode::kCheckpoint));
     ASSIGN_OR_RETURN(Weights weights,
                      WithExitCode(ImportWeights(checkpoint_, AverageOf(config_)), ExitCode::kCheckpoint));

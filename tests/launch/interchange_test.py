@@ -9,6 +9,7 @@ The classes need Python packages, in build/tools/interchange or where Python loo
 """
 import importlib
 import json
+import struct
 import sys
 
 import cli
@@ -301,6 +302,21 @@ class Torch(Photos):
                 numpy.testing.assert_array_equal(value, expected[name].numpy())
         self.fails(cli.USAGE, ["no parameter matches covn*"], *train, "--freeze=covn*", "--max_steps=3")
         self.fails(cli.USAGE, ["--lr_scale=fc", "PATTERN:FACTOR"], *train, "--lr_scale=fc", "--max_steps=3")
+
+    def test_descriptions_of_other_networks(self):
+        """A config with our names and other types: every format of export refuses it, and leaves no file."""
+        path = self.dir / "strange.safetensors"
+        for config in '{"model":"nin-cifar","num_classes":"10"}', '{"model":["nin-cifar"]}':
+            header = json.dumps({"__metadata__": {"config": config}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+            path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+            for form in "hdf5", "safetensors", "onnx":
+                self.fails(cli.CHECKPOINT, ["strange.safetensors: its config is not that of a network of deeper"], "export", f"--checkpoint={path}",
+                           f"--format={form}", f"--output={self.dir / 'strange-exported'}")
+                self.assertEqual(list(self.dir.glob("strange-exported*")), [])
+        for flags, words in ((["--format=hdf5", "--input=uint8"], "--input needs --format=onnx"),
+                             (["--format=onnx", "--aux"], "--aux needs --format=safetensors"),
+                             (["--output=x.onnx"], "--output=x.onnx ends as --format=onnx, and --format is hdf5")):
+            self.fails(cli.USAGE, [words], "export", f"--checkpoint={path}", f"--output={self.dir / 'x'}", *flags)
 
 
 def field(number, kind, content):

@@ -74,11 +74,25 @@ void DescribeNetwork(Weights& weights) {
   weights.warnings.push_back(std::move(message));
 }
 
+// What the writers of files take from the description of the network.
+absl::Status CheckConfig(const Weights& weights) {
+  const nlohmann::json& config = weights.config;
+  const bool good = config.is_object() && (!config.contains("model") || config["model"].is_string()) &&
+                    (!config.contains("num_classes") || config["num_classes"].is_number_integer());
+  if (good) return absl::OkStatus();
+  return FailedPrecondition(
+      weights.path, ": its config is not that of a network of deeper: ", config.dump().substr(0, 200));
+}
+
 }  // namespace
 
 absl::StatusOr<Weights> ImportWeights(const std::string& path, Average average) {
   ASSIGN_OR_RETURN(const Source source, Recognize(path));
-  if (source == Source::kOwn) return ReadWeights(path, average);
+  if (source == Source::kOwn) {
+    ASSIGN_OR_RETURN(Weights own, ReadWeights(path, average));
+    RETURN_IF_ERROR(CheckConfig(own));
+    return own;
+  }
   ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path));
   auto* const parse = source == Source::kTorch         ? ParseTorchFile
                       : source == Source::kSafetensors ? ParseSafetensors
@@ -87,6 +101,7 @@ absl::StatusOr<Weights> ImportWeights(const std::string& path, Average average) 
   if (weights.tensors.empty()) return FailedPrecondition(path, " has no floating-point tensors");
   RETURN_IF_ERROR(CheckFinite(weights));
   DescribeNetwork(weights);
+  RETURN_IF_ERROR(CheckConfig(weights));
   return weights;
 }
 

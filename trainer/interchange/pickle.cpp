@@ -129,9 +129,10 @@ class Machine {
     return items;
   }
 
-  // Adds items to the container on top of the stack.
+  // Adds items to the container on top of the stack. Those of an object, such as a defaultdict, are dropped.
   void Extend(Kind kind, const std::vector<const PickleNode*>& items) {
     PickleNode* container = Top();
+    if (container != nullptr && container->is(Kind::kCall)) return;
     if (container == nullptr || !container->is(kind) || (kind == Kind::kDict && items.size() % 2 != 0)) {
       problem_ = true;
       return;

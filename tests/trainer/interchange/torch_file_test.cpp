@@ -38,8 +38,9 @@ TEST(TorchFile, BothFormsHaveTheSameTensors) {
   EXPECT_EQ(zip->values, legacy->values);
 }
 
+// "containers" also has a defaultdict and a deque.
 TEST(TorchFile, DictionariesWithinDictionaries) {
-  for (const char* name : {"nested", "nested-legacy"}) {
+  for (const char* name : {"nested", "nested-legacy", "containers", "containers-legacy"}) {
     const absl::StatusOr<Weights> weights = ParseTorchFile(Saved(name), name);
     ASSERT_TRUE(weights.ok()) << weights.status();
     EXPECT_THAT(Names(*weights), ElementsAre("a.weight [2, 3]", "a.bias [3]"));
