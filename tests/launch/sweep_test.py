@@ -106,7 +106,9 @@ class Sweep(unittest.TestCase):
 
     def test_wrong_options(self):
         for options, words in ((["--seeds=a"], "--seeds=a"), (["--seeds=3..1"], "empty"), (["--seeds=1", "--at_once=0"], "--at_once=0"),
-                               (["--seeds=1", "--arm=a b:"], "--arm=a b"), (["--seeds=1", "--arm=a:", "--arm=a:"], "the same name")):
+                               (["--seeds=1", "--arm=a:--checkpoint_dir=runs"], "--checkpoint_dir=runs, which all runs would use"),
+                               (["--seeds=1", "--arm=a:--seed 3"], "--seed; leave it out"), (["--seeds=1", "--arm=a b:"], "--arm=a b"),
+                               (["--seeds=1", "--arm=a:", "--arm=a:"], "the same name")):
             wrong = self.sweep(*options)
             self.assertEqual(wrong.returncode, USAGE, wrong.stderr)
             self.assertIn(words, wrong.stderr)
