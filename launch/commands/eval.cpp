@@ -123,10 +123,7 @@ class EvalCommand final : public Command {
     }
     ASSIGN_OR_RETURN(const MatchedData matched, Agree(call.comm, Match(std::move(dataset), classifier)));
     if (call.is_root()) Warn(matched.notes);
-    for (const std::string& output : {logits_out_, report_out_}) {
-      if (output.empty()) continue;
-      RETURN_IF_ERROR(Agree(call.comm, call.is_root() ? CheckWritable(output) : absl::OkStatus()));
-    }
+    RETURN_IF_ERROR(Agree(call.comm, call.is_root() ? CheckOutputs() : absl::OkStatus()));
     std::optional<Predictions> predictions;
     if (!report_out_.empty()) predictions.emplace(matched.data->info().samples);
     const double start = Seconds();
@@ -134,15 +131,26 @@ class EvalCommand final : public Command {
     const double seconds = Seconds() - start;
     if (predictions) predictions->Gather(call.comm);
     absl::Status reported;
-    if (call.is_root()) reported = Report(classifier, result, seconds);
-    if (call.is_root() && predictions && reported.ok()) {
-      reported = WriteEvalReport(report_out_, Summary(classifier, result, matched.data->info()), *predictions,
-                                 *matched.data, classifier.classes);
+    if (call.is_root()) {
+      Print(classifier, result, seconds);
+      if (predictions) {
+        reported.Update(WriteEvalReport(report_out_, Summary(classifier, result, matched.data->info()),
+                                        *predictions, *matched.data, classifier.classes));
+      }
+      reported.Update(AppendMetrics(EvalEvent(classifier.step, result, matched.data->info().split, tta_)));
     }
     return Agree(call.comm, reported);
   }
 
  private:
+  absl::Status CheckOutputs() const {
+    const std::string& metrics_out = flags_.config.metrics_out;
+    if (!metrics_out.empty()) RETURN_IF_ERROR(CreateParentDirectory(metrics_out));
+    for (const std::string& output : {logits_out_, report_out_, metrics_out})
+      if (!output.empty()) RETURN_IF_ERROR(CheckWritable(output));
+    return absl::OkStatus();
+  }
+
   // Generated images have no classes that the network could know by name.
   static absl::StatusOr<MatchedData> Match(std::unique_ptr<Dataset> dataset, const Classifier& classifier) {
     if (classifier.config.synthetic) return MatchedData{std::move(dataset), {}};
@@ -180,14 +188,15 @@ class EvalCommand final : public Command {
 
   nlohmann::ordered_json Summary(const Classifier& classifier, const EvalResult& result,
                                  const DatasetInfo& data) const {
-    nlohmann::ordered_json summary = {{"report", "evaluation"},        {"model", classifier.config.model},
-                                      {"weights", classifier.weights}, {"data", classifier.config.data},
-                                      {"split", data.split},           {"tta", NameOf(tta_)}};
-    summary.update(EvalEvent(classifier.step, result).fields);
+    nlohmann::ordered_json summary = {{"report", "evaluation"},
+                                      {"model", classifier.config.model},
+                                      {"weights", classifier.weights},
+                                      {"data", classifier.config.data}};
+    summary.update(EvalEvent(classifier.step, result, data.split, tta_).fields);
     return summary;
   }
 
-  absl::Status Report(const Classifier& classifier, const EvalResult& result, double seconds) const {
+  void Print(const Classifier& classifier, const EvalResult& result, double seconds) const {
     const auto count = static_cast<double>(result.count);
     const double top1 = static_cast<double>(result.top1) / count,
                  top5 = static_cast<double>(result.top5) / count;
@@ -195,10 +204,13 @@ class EvalCommand final : public Command {
                 tta_ == Tta::kFlip ? ", mean logits of each image and its mirror image" : "");
     std::printf("top-1 %.2f %%  top-5 %.2f %%  loss %.4f  (%ld and %ld of %ld images right; %.0f images/s)\n",
                 100 * top1, 100 * top5, result.loss, result.top1, result.top5, result.count, count / seconds);
+  }
+
+  absl::Status AppendMetrics(const Event& event) const {
     if (flags_.config.metrics_out.empty()) return absl::OkStatus();
     ASSIGN_OR_RETURN(MetricsWriter metrics,
                      MetricsWriter::Open(flags_.config.metrics_out, MetricsWriter::Mode::kAppend));
-    return metrics.Write(EvalEvent(classifier.step, result));
+    return metrics.Write(event);
   }
 
   ClassifierFlags flags_;

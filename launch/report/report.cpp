@@ -144,12 +144,13 @@ class RunReader {
 
   void AddEvent(const Json& event) {
     const std::string kind = event["event"];
+    done_ = kind == "done" || (done_ && kind == "eval");
     if (event.contains("time")) {
       if (!run_.contains("first_time")) run_["first_time"] = event["time"];
-      run_["last_time"] = event["time"];
+      if (!done_ || kind == "done") run_["last_time"] = event["time"];
     }
     if (kind == "step") return steps_.Add(event);
-    if (kind == "eval") return evals_.Add(event);
+    if (kind == "eval") return AddEvaluation(event);
     if (kind == "diagnosis") return diagnoses_.Add(event);
     if (kind == "resume") {
       repeated_ += steps_.CutAfter(event.value("step", int64_t{0}));
@@ -164,9 +165,19 @@ class RunReader {
     run_["events"].push_back(std::move(shown));
   }
 
+  // The curve is of one split, as it is: that of the first evaluation.
+  void AddEvaluation(const Json& event) {
+    const Json split = event.value("split", Json()), tta = event.value("tta", Json("none"));
+    if (split_.is_null()) split_ = split;
+    if (split == split_ && tta == "none") return evals_.Add(event);
+    warnings_.push_back(absl::StrCat(path_, ": an evaluation of split ", split.dump(),
+                                     ", test-time augmentation ", tta.dump(), ", is not in the curve"));
+  }
+
   const std::string& path_;
   Json& warnings_;
-  Json run_;
+  Json run_, split_;
+  bool done_ = false;  // what follows are commands of their own
   Columns steps_, evals_, diagnoses_;
   int64_t line_ = 0, cut_line_ = 0, cut_lines_ = 0;  // cut_line_: the previous line, if it is incomplete
   size_t repeated_ = 0;

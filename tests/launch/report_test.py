@@ -136,6 +136,17 @@ class Page(Case):
         self.assertEqual(kinds, {"start": 1, "restart": 1, "resume": 1, "checkpoint": 7, "nonfinite": 1, "straggler": 1, "done": 1})
         self.assertEqual(shown["config"]["model"], "googlenet")
 
+    def test_other_evaluations_are_not_in_the_curve(self):
+        """Of `eval --metrics_out` into the file of a run, on another split or with test-time augmentation."""
+        events = [{**event, "split": "val", "tta": "none"} if event["event"] == "eval" else event for event in example_run()]
+        last = next(event for event in reversed(events) if event["event"] == "eval")
+        later = [{**last, "top1": 1, "time": events[-1]["time"] + 1000, **other} for other in ({"split": "train"}, {"tta": "flip"})]
+        page, _ = self.report(write_run(self.dir / "later.jsonl", [*events, *later]))
+        (shown,) = data_of(page)["runs"]
+        self.assertEqual(shown["evals"]["step"], [10, 20, 30, 40, 50, 60])
+        self.assertEqual(shown["last_time"], events[-1]["time"])
+        self.assertIn('an evaluation of split "train", test-time augmentation "none", is not in the curve', str(data_of(page)["warnings"]))
+
     def test_needs_nothing_else(self):
         page, _ = self.report(write_run(self.dir / "alone.jsonl", example_run()))
         text = page.read_text()

@@ -59,12 +59,18 @@ std::vector<Scalar> ScalarsOf(const Event& event) {
 
 }  // namespace
 
-Event EvalEvent(int64_t step, const EvalResult& result) {
+Event EvalEvent(int64_t step, const EvalResult& result, const std::string& split, Tta tta) {
   const auto count = static_cast<double>(result.count);
   const double top1 = static_cast<double>(result.top1) / count,
                top5 = static_cast<double>(result.top5) / count;
   return {"eval",
-          {{"step", step}, {"top1", top1}, {"top5", top5}, {"loss", result.loss}, {"count", result.count}},
+          {{"step", step},
+           {"top1", top1},
+           {"top5", top5},
+           {"loss", result.loss},
+           {"count", result.count},
+           {"split", split},
+           {"tta", NameOf(tta)}},
           absl::StrFormat("evaluation at step %d: top-1 %.4f, top-5 %.4f, loss %.4f over %d samples", step,
                           top1, top5, result.loss, result.count)};
 }

@@ -22,7 +22,7 @@ struct Event {
   std::string text = {};               // a line for the log; empty: none
 };
 
-Event EvalEvent(int64_t step, const EvalResult& result);
+Event EvalEvent(int64_t step, const EvalResult& result, const std::string& split, Tta tta = Tta::kNone);
 
 // A default-constructed writer discards everything; ranks other than 0 and runs without --metrics_out use it.
 // Every event begins with its name as "event" and ends with its "time", in seconds since 1970. Numbers that

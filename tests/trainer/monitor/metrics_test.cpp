@@ -46,7 +46,8 @@ TEST(Metrics, WritesTheDocumentedFields) {
   MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart);
   ASSERT_TRUE(writer.Write({"start", {{"config", {{"model", "nin"}}}, {"run", {{"ranks", 2}}}}}).ok());
   ASSERT_TRUE(writer.Write(ExampleStep()).ok());
-  ASSERT_TRUE(writer.Write(EvalEvent(20, {.count = 10000, .loss = 2, .top1 = 2500, .top5 = 5000})).ok());
+  ASSERT_TRUE(
+      writer.Write(EvalEvent(20, {.count = 10000, .loss = 2, .top1 = 2500, .top5 = 5000}, "val")).ok());
   ASSERT_TRUE(writer.Write({"bottleneck", {{"step", 20}, {"stage", "decode"}, {"what", "slow"}}}).ok());
 
   std::vector<std::string> lines = Lines(TestFile());
@@ -54,12 +55,14 @@ TEST(Metrics, WritesTheDocumentedFields) {
   for (std::string& line : lines) line = Untimed(line);
   EXPECT_EQ(lines[0], R"({"event":"start","config":{"model":"nin"},"run":{"ranks":2}})");
   EXPECT_EQ(lines[1], R"({"event":"step","step":20,"loss":3.5})");
-  EXPECT_EQ(lines[2], R"({"event":"eval","step":20,"top1":0.25,"top5":0.5,"loss":2.0,"count":10000})");
+  EXPECT_EQ(
+      lines[2],
+      R"({"event":"eval","step":20,"top1":0.25,"top5":0.5,"loss":2.0,"count":10000,"split":"val","tta":"none"})");
   EXPECT_EQ(lines[3], R"({"event":"bottleneck","step":20,"stage":"decode","what":"slow"})");
 }
 
 TEST(Metrics, AnEvaluationIsALineOfTheLog) {
-  EXPECT_EQ(EvalEvent(20, {.count = 10000, .loss = 2, .top1 = 2500, .top5 = 5000}).text,
+  EXPECT_EQ(EvalEvent(20, {.count = 10000, .loss = 2, .top1 = 2500, .top5 = 5000}, "val").text,
             "evaluation at step 20: top-1 0.2500, top-5 0.5000, loss 2.0000 over 10000 samples");
 }
 
