@@ -78,7 +78,7 @@ class Trials(Faults):
 
 class RankZero(Faults):
     def test_is_reported_by_rank_1(self):
-        """All others lose it at the same moment, and leave rank 1 time to report it and to end the job."""
+        """All others lose it at the same moment, and leave rank 1 time to report it and to end the job. Rank 2 stands in if rank 1 gets no core."""
         with Job([*MPIRUN, "-n", "5", *TRAIN, "--synthetic", "--synthetic_samples=400", f"--checkpoint_dir={self.dir}/run"],
                  self.dir / "output") as job:
             self.assertTrue(job.wait_for_text("resume ", 60), job.text())
@@ -86,7 +86,7 @@ class RankZero(Faults):
             os.kill(job.rank(0), signal.SIGKILL)
             self.ends(job, GONE_WITHIN, "rank 0 was lost", (COMMUNICATION, 128 + signal.SIGKILL))
             reports = [line for line in job.text().splitlines() if "rank 0 was lost" in line]
-            self.assertIn("rank 1 of 5", reports[0])
+            self.assertRegex(reports[0], "rank [12] of 5")
 
 
 class Suspension(Faults):

@@ -200,6 +200,36 @@ class Damage(Cli):
         self.fails(DATA, [shard.name, "sample 7"], *self.train(data), ranks=2)
         self.assertIn("sample 7", self.fails(DATA, ["problem"], "verify", f"--data={data}").stdout)
 
+    def test_a_bad_sample_costs_no_finished_step(self):
+        """Whether it is found by an evaluation, or in the step after a save."""
+        sound = self.dir / "sound"
+        self.succeeds(*self.train(self.data), "--ema_decay=0.9", f"--checkpoint_dir={sound}")
+        for ranks in 0, 2:
+            data, runs = self.copy(f"bad-val-{ranks}"), self.dir / f"bad-val-{ranks}-runs"
+            shard = next(data.glob("val-*.h5"))
+            flip_bit(shard, sample_position(shard))
+            self.fails(DATA, [shard.name], *self.train(data), "--ema_decay=0.9", f"--checkpoint_dir={runs}", ranks=ranks)
+            if ranks == 0:
+                self.succeeds("checkpoint", "diff", runs, sound)  # exit code 0: no difference
+            self.assertRegex(self.succeeds("checkpoint", "list", runs), r"(?m)^ +17 .* sound$")
+
+            data, runs = self.copy(f"bad-train-{ranks}"), self.dir / f"bad-train-{ranks}-runs"
+            shard = sorted(data.glob("train-*.h5"))[1]
+            flip_bit(shard, sample_position(shard))
+            failed = self.fails(DATA, ["sample 7"], *self.train(data), "--order=sequential", "--val_split=none", "--checkpoint_every=1",
+                                f"--checkpoint_dir={runs}", ranks=ranks)
+            step = int(re.search(r"step (\d+): ", failed.stderr)[1])
+            self.assertRegex(self.succeeds("checkpoint", "list", runs), rf"(?m)^ +{step - 1} .* sound$")
+
+    def test_images_of_evaluation_with_other_channels(self):
+        folder, output = self.dir / "colours", self.dir / "colours-packed"
+        for label in range(10):
+            (folder / str(label)).mkdir(parents=True)
+            write_png(folder / str(label) / "a.png", numpy.full((10, 10, 3), 20 * label, numpy.uint8))
+        self.succeeds("pack", "--format=folder", f"--input={folder}", f"--output={output}", "--split=val")
+        failed = self.fails(DATA, ["split val have 3 channels, and those of train have 1"], *self.train(self.data), f"--val_data={output}")
+        self.assertNotIn("step 1", failed.stdout)
+
     def test_bad_samples_that_are_allowed(self):
         data = self.copy("allowed")
         shard = sorted(data.glob("train-*.h5"))[1]

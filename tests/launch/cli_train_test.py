@@ -79,13 +79,15 @@ class Training(Cli):
         self.fails(NOT_FINITE, ["100 steps in a row"], *diverging, "--max_steps=200", "--on_nonfinite=skip")
 
     def test_resume_is_bit_identical(self):
-        for ranks, whole in (0, self.checkpoints), (2, self.dir / "whole-2"):
+        # Also of running statistics, of which a save takes the mean over the ranks.
+        norm = ["--model=nin-cifar-bn", "--deterministic=true"]
+        for ranks, more, whole in (0, [], self.checkpoints), (2, [], self.dir / "whole-2"), (3, norm, self.dir / "whole-3"):
             if ranks:
-                self.succeeds(*self.train, "--max_steps=20", f"--checkpoint_dir={whole}", ranks=ranks)
+                self.succeeds(*self.train, *more, "--max_steps=20", f"--checkpoint_dir={whole}", ranks=ranks)
             parts = self.dir / f"parts-{ranks}"
             for steps in 10, 20, 20:  # the third run has nothing to do
                 # The schedule is constant, so a shorter run is the beginning of a longer one.
-                self.succeeds(*self.train, f"--max_steps={steps}", f"--checkpoint_dir={parts}", ranks=ranks)
+                self.succeeds(*self.train, *more, f"--max_steps={steps}", f"--checkpoint_dir={parts}", ranks=ranks)
             saved = shards(parts / self.step_20.name)
             self.assertEqual(len(saved), max(1, ranks))
             self.assertEqual(saved, shards(whole / self.step_20.name))

@@ -26,6 +26,10 @@ absl::StatusOr<CheckpointManifest> ReadManifestTogether(const std::string& path,
   return ParseCheckpointManifest(*text, CheckpointManifestPath(path));
 }
 
+std::string TextOf(const nlohmann::json& value) {
+  return value.is_null() ? "none" : value.dump();
+}
+
 // Returns the forced differences. `fits`: the tensors are those of the run.
 absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const CheckpointManifest& saved,
                                                   const TrainState& expected, Match match, bool fits) {
@@ -36,23 +40,30 @@ absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const
     if (before == now) return;
     force_helps = force_helps && forcible;
     (forcible && match == Match::kForced ? forced : refused)
-        .push_back(absl::StrCat(field, " was ", before.dump(), " and is ", now.dump()));
+        .push_back(absl::StrCat(field, " was ", TextOf(before), " and is ", TextOf(now)));
   };
   const bool epoch_begins = saved.data.batch == 0;
   compare("dataset", saved.data.dataset_uuid, expected.data.dataset_uuid, false);
   compare("seed", saved.data.seed, expected.data.seed, epoch_begins);
   compare("global_batch", saved.data.global_batch, expected.data.global_batch, false);
   compare("order", saved.data.order, expected.data.order, epoch_begins);
-  static const std::set<std::string> kHarmless = {"image_size", "mean", "std", "classes", "elastic"};
+  static const std::set<std::string> kHarmless = {"image_size", "mean",    "std",
+                                                  "classes",    "elastic", "val_preset"};
   for (const auto& [field, value] : expected.config.items()) {
     if (field == "image_size" && fits && match == Match::kResized) continue;
     const nlohmann::json missing =
         field == "blur_pool" ? nlohmann::json(false) : nlohmann::json();  // in 0.1.0
     compare(field, saved.config.value(field, missing), value, kHarmless.contains(field));
   }
+  for (const char* const field : {"elastic", "val_preset"}) {  // in the config only if they are set
+    if (saved.config.contains(field) && !expected.config.contains(field))
+      compare(field, saved.config[field], {}, kHarmless.contains(field));
+  }
   if (refused.empty()) return forced;
   if (refused.size() == 1 && !fits && refused[0].starts_with("image_size"))
     refused[0] += ", and parameters depend on it (those of GoogLeNets do not with --aux=false)";
+  if (refused.size() == 1 && fits && refused[0].starts_with("image_size"))
+    refused[0] += "; to train on with either of them, give --image_size";
   return FailedPrecondition("checkpoint ", path, " belongs to another run: ", absl::StrJoin(refused, "; "),
                             "; use the same settings, ",
                             force_helps ? "pass --force_resume to continue with the new ones, " : "",

@@ -76,8 +76,11 @@ absl::StatusOr<std::vector<float>> LrScalesOf(const std::vector<LrScale>& rows, 
     }
   }
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (!used[i])
-      return InvalidArgument("no parameter matches ", rows[i].pattern, "; `deeper describe` lists them");
+    if (!used[i]) {
+      return InvalidArgument("--lr_scale, --freeze: no parameter matches ", rows[i].pattern,
+                             "; those of this network are called ", params.trained().front().name, " to ",
+                             params.trained().back().name);
+    }
   }
   std::ranges::replace(scales, kUnset, 1.0f);  // padding
   return scales;

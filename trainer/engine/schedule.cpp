@@ -50,7 +50,8 @@ absl::Status ValidateSchedule(const ScheduleOptions& o) {
   if (is_step || o.kind == ScheduleKind::kConstant) return absl::OkStatus();
   if (o.total_steps <= o.warmup_steps) {
     return error("'poly', 'linear' and 'cosine' need more steps in total (", o.total_steps,
-                 ") than warm-up takes (", o.warmup_steps, ")");
+                 ") than warm-up takes (", o.warmup_steps,
+                 "): use a shorter --warmup_epochs, or more --epochs or --max_steps");
   }
   if (!(o.min_lr >= 0 && o.min_lr <= o.base_lr))
     return error("the final learning rate must be in [0, ", o.base_lr, "], not ", o.min_lr);

@@ -96,6 +96,13 @@ void TrainSetup::Announce() {
     progress.Print(absl::StrFormat("warning: --global_batch=%d on %d ranks: %d ranks have no image in a step",
                                    BatchRows(), comm.size(), comm.size() - BatchRows()));
   }
+  if (config.deterministic == Determinism::kTrue && config.micro_batch == 0 &&
+      net->options().rows < ShareRows()) {
+    progress.Print(absl::StrFormat(
+        "warning: forward passes are of %d images, because the free memory holds no more; with other free "
+        "memory the weights differ: give --micro_batch=%d to all runs that must be equal",
+        net->options().rows, net->options().rows));
+  }
   if (gradient_sum == GradientSum::kTree && !IsElastic(config))
     row("gradients", "summed within nodes first, then between nodes");
   if (params->statistics_elements() > 0) {

@@ -74,6 +74,7 @@ class TrainLoop {
   std::optional<double> top1_;    // evaluated after this step
   double last_save_ = Seconds();  // start of the last save, or of the loop
   bool stopped_ = false;
+  bool statistics_agree_ = false;  // since the last step
 };
 
 TrainLoop::TrainLoop(TrainSetup& run)
@@ -157,10 +158,15 @@ absl::Status TrainLoop::Step() {
   EnterStep(run_.step + 1);
   const float lr = LearningRate(run_.schedule, run_.step);
   const absl::StatusOr<StepReport> report = train_step_.Run(lr);
-  if (!report.ok())
+  if (!report.ok()) {
+    if (run_.saver != nullptr) ReportSaves(run_.saver->Finish()).IgnoreError();  // of an earlier step
     run_.comm.Abort(static_cast<int>(ExitCode::kData),
                     absl::StrCat("step ", run_.step + 1, ": ", report.status().message()));
+  }
   ++run_.step;
+  statistics_agree_ = false;
+  // A save by the clock or by a signal must not change what follows.
+  if (run_.config.deterministic != Determinism::kFalse) SynchronizeStatistics();
   EnterPhase(Phase::kReport);
   // A save ends at a slightly different time on each rank. So the ranks agree before one of them leaves.
   const absl::Status saved =
@@ -173,13 +179,15 @@ absl::Status TrainLoop::Step() {
   if (wish == Wish::kLeave) return absl::IsAborted(saved) ? saved : ReportSaves(run_.saver->Finish());
   top1_.reset();
   // Skip the evaluation when stopping: the grace period may be short.
+  absl::Status evaluated;
   if (!stopped_ &&
       (done() || (run_.config.eval_every > 0 ? Due(run_.config.eval_every) : report->last_in_epoch))) {
     if (report->finite) Diagnose(*report);
-    RETURN_IF_ERROR(EvaluateNow());
+    evaluated = EvaluateNow();
   }
-  if (run_.saver != nullptr && (done() || wish != Wish::kNone || Due(run_.config.checkpoint_every))) Save();
-  return absl::OkStatus();
+  const bool last = done() || !evaluated.ok();
+  if (run_.saver != nullptr && (last || wish != Wish::kNone || Due(run_.config.checkpoint_every))) Save();
+  return evaluated;
 }
 
 Wish TrainLoop::MyWish() const {
@@ -230,17 +238,19 @@ absl::Status TrainLoop::EvaluateNow() {
   SynchronizeStatistics();
   const bool averages = run_.params->averages() != nullptr;
   if (averages) run_.params->ExchangeAverages();
-  ASSIGN_OR_RETURN(EvalResult result, Evaluate(*run_.eval_net, run_.device, *run_.val_data, run_.Preset(),
-                                               run_.comm, Tta::kNone));
+  const absl::StatusOr<EvalResult> result =
+      Evaluate(*run_.eval_net, run_.device, *run_.val_data, run_.Preset(), run_.comm, Tta::kNone);
   if (averages) run_.params->ExchangeAverages();
-  run_.Tell(EvalEvent(run_.step, result));
-  top1_ = static_cast<double>(result.top1) / static_cast<double>(result.count);
+  RETURN_IF_ERROR(result.status());
+  run_.Tell(EvalEvent(run_.step, *result, run_.config.val_split));
+  top1_ = static_cast<double>(result->top1) / static_cast<double>(result->count);
   return absl::OkStatus();
 }
 
 // Without --sync_bn, running statistics cover the samples of one rank. All ranks continue with their mean.
 void TrainLoop::SynchronizeStatistics() {
   if (run_.comm.size() == 1 || run_.params->statistics_elements() == 0 || run_.config.sync_bn) return;
+  if (std::exchange(statistics_agree_, true)) return;  // a mean of equal numbers may round
   const int64_t count = run_.params->statistics_elements();
   for (float* const statistics : {run_.params->statistic_values(), run_.params->statistic_averages()}) {
     if (statistics == nullptr) continue;

@@ -120,6 +120,13 @@ absl::Status TrainSetup::OpenData() {
                                           config.train_split),
                           ExitCode::kData);
     }
+    const int channels = train_data->info().channels, val_channels = val_data->info().channels;
+    if (val_channels != channels && val_channels != 1) {
+      return WithExitCode(InvalidArgument("the images of split ", config.val_split, " have ", val_channels,
+                                          " channels, and those of ", config.train_split, " have ", channels,
+                                          ": pack them from the same format"),
+                          ExitCode::kData);
+    }
   } else if (val_given || !absl::IsNotFound(val.status())) {
     return val.status();
   }
@@ -312,12 +319,13 @@ absl::Status TrainSetup::LoadInitialWeights() {
         "start anew: ", absl::StrJoin(classifiers, ", ", name)));
   }
   decisions_.push_back(absl::StrCat("initial weights from ", config.init_from));
-  for (const char* name : {"mean", "std", "stem", "blur_pool"}) {
-    if (weights->config.contains(name) && weights->config[name] != model_config[name]) {
-      decisions_.push_back(absl::StrCat("its ", name, " was ", weights->config[name].dump(),
-                                        ", that of this run is ", model_config[name].dump(), "; --", name,
-                                        " sets it"));
-    }
+  for (const char* name : {"mean", "std", "stem", "blur_pool", "val_preset"}) {
+    if (!weights->config.contains(name)) continue;
+    const nlohmann::json &before = weights->config[name],
+                         now = model_config.value(name, nlohmann::json("none"));
+    if (before == now) continue;
+    decisions_.push_back(absl::StrCat("its ", name, " was ", before.dump(), ", that of this run is ",
+                                      now.dump(), "; --", name, " sets it"));
   }
   return absl::OkStatus();
 }
@@ -352,6 +360,8 @@ absl::StatusOr<bool> TrainSetup::Resume() {
     decisions_.push_back(absl::StrCat("the image size was ", before.dump(), " and is now ", now.dump()));
   step = state.step;
   data_state = state.data;
+  if (!config.init_from.empty())
+    decisions_.push_back("--init_from is not used: the checkpoint has the weights");
   decisions_.push_back(absl::StrCat(choice.path, ": ", step, " steps done, next is batch ", data_state.batch,
                                     " of epoch ", data_state.epoch));
   return true;
@@ -390,7 +400,9 @@ absl::Status TrainSetup::OpenReports() {
                                 metrics.moved_to()));
   }
   if (step == 0) return metrics.Write({"start", {{"config", model_config}, {"run", RunJson()}}});
-  return metrics.Write({"resume", {{"step", step}, {"path", config.checkpoint_dir}, {"run", RunJson()}}});
+  return metrics.Write(
+      {"resume",
+       {{"step", step}, {"path", config.checkpoint_dir}, {"config", model_config}, {"run", RunJson()}}});
 }
 
 absl::Status TrainSetup::StartLoader() {

@@ -267,7 +267,7 @@ TEST_F(CheckpointTest, AnotherRunIsRefusedWithTheFieldsThatDiffer) {
               AllOf(HasSubstr(R"(dataset was "c0ffee" and is "decaf")"),
                     HasSubstr("seed was 18364758544493064720 and is 5"),
                     HasSubstr("global_batch was 32 and is 64"), HasSubstr("dropout was true and is false"),
-                    HasSubstr(R"(stem was null and is "small")"), Not(HasSubstr("num_classes"))));
+                    HasSubstr(R"(stem was none and is "small")"), Not(HasSubstr("num_classes"))));
   EXPECT_EQ(params_.Bits(), before);
 }
 
@@ -306,13 +306,27 @@ TEST_F(CheckpointTest, AnotherImageSize) {
   ASSERT_TRUE(SaveCheckpoint(directory_, saved, params_.store(), *single_).ok());
   TrainState other = saved;
   other.config["image_size"] = 192;
-  EXPECT_THAT(Message(Load(1, other).status()), HasSubstr("image_size was 224 and is 192"));
+  EXPECT_THAT(Message(Load(1, other).status()),
+              HasSubstr("image_size was 224 and is 192; to train on with either of them, give --image_size"));
   const absl::StatusOr<LoadedState> resized = Load(1, other, Match::kResized);
   ASSERT_TRUE(resized.ok()) << resized.status();
   EXPECT_EQ(resized->config["image_size"], 224);
   other.config["mean"] = {0.5};
   EXPECT_THAT(Message(Load(1, other, Match::kResized).status()),
               AllOf(HasSubstr("mean was"), Not(HasSubstr("image_size"))));
+}
+
+// They are in the config only if they are set.
+TEST_F(CheckpointTest, APresetMustNotGetLost) {
+  TrainState saved = ExampleState(1);
+  saved.config["val_preset"] = "torchvision";
+  saved.config["elastic"] = {{"slices", 8}};
+  ASSERT_TRUE(SaveCheckpoint(directory_, saved, params_.store(), *single_).ok());
+  EXPECT_TRUE(Load(1, saved).ok());
+  EXPECT_THAT(Message(Load(1, ExampleState(1)).status()),
+              AllOf(HasSubstr(R"(val_preset was "torchvision" and is none)"),
+                    HasSubstr(R"(elastic was {"slices":8} and is none)")));
+  EXPECT_TRUE(Load(1, ExampleState(1), Match::kForced).ok());
 }
 
 TEST_F(CheckpointTest, WithoutBlurPoolWereThoseOf010) {

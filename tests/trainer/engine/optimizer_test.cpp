@@ -115,6 +115,23 @@ TEST(Optimizer, PatternsScaleTheRateOfParameters) {
               ::testing::HasSubstr("no parameter matches conv3*"));
 }
 
+TEST(Optimizer, OnlyWeightsDecay) {
+  constexpr ParamRole kRoles[] = {ParamRole::kWeight, ParamRole::kBias, ParamRole::kScale, ParamRole::kShift};
+  std::vector<Param> several;
+  for (const ParamRole role : kRoles) {
+    several.push_back(OneWeight()[0]);
+    several.back().spec.role = role;
+  }
+  const auto device = MakeCpuDevice(1);
+  const auto params =
+      *ParamStore::Create(several, *device, /*training=*/true, /*narrow=*/false, {OptimizerState("sgd")});
+  params->Initialize(1);  // ones, and gradients of 0
+  Optimizer optimizer({.weight_decay = 0.25f}, *params, *device);
+  optimizer.BeginStep(0.5f);
+  optimizer.Step();
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(params->values()[16 * i], i == 0 ? 1 - 0.5f * 0.25f : 1);
+}
+
 // You et al. 2017, with the rate outside the momentum. A bias has no trust ratio.
 TEST(Optimizer, LarsScalesTheGradientOfEachWeight) {
   std::vector<Param> several;

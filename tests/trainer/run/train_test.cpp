@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -13,12 +14,15 @@
 #include "kernels/base/exit_code.h"
 #include "tests/comm/threads_communicator.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
+#include "trainer/checkpoint/weights_file.h"
 #include "trainer/run/train_setup.h"
 
 namespace deeper {
 namespace {
 
+using ::testing::FloatNear;
 using ::testing::HasSubstr;
+using ::testing::Pointwise;
 
 TEST(SmallestPass, IsTheLeastThatBatchNormSees) {
   EXPECT_EQ(SmallestPass(24, 24, 1, false), 24);
@@ -74,6 +78,40 @@ TEST(TrainSetup, RanksWithDifferentMemoryHaveTheSameMicroBatch) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(rows[0], rows[1]);
   EXPECT_LT(rows[1], 16) << "the second machine is large enough for its share";
+}
+
+// The first batch normalisation has the same input with and without --sync_bn, so that the mean over two
+// equal shares is the mean of the batch.
+TEST(Train, SavedStatisticsAreTheMeanOfTheRanks) {
+  RunConfig config;
+  config.model = "nin-cifar-bn";
+  config.synthetic = true;
+  config.synthetic_samples = 16;
+  config.num_classes = 4;
+  config.image_size = 32;
+  config.val_split = "none";
+  config.global_batch = 8;
+  config.max_steps = 1;
+  config.watchdog_seconds = 0;
+  const auto saved_means = [&](bool sync_bn) {
+    config.sync_bn = sync_bn;
+    config.checkpoint_dir = ::testing::TempDir() + (sync_bn ? "synchronized" : "of_ranks");
+    std::filesystem::remove_all(config.checkpoint_dir);
+    auto comms = MakeThreadCommunicators(2);
+    std::vector<std::thread> threads;
+    for (auto& comm : comms) {
+      threads.emplace_back([&] {
+        const auto device = MakeCpuDevice(1);
+        EXPECT_EQ(Train(config, *comm, *device, nullptr), absl::OkStatus());
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    const Weights weights = *ReadWeights(StepDirectory(config.checkpoint_dir, 1), Average::kNo);
+    const auto mean = std::ranges::find(weights.tensors, "mlpconv1.0.bn.running_mean", &TensorEntry::name);
+    const auto first = weights.values.begin() + mean->first;
+    return std::vector<float>(first, first + mean->count);
+  };
+  EXPECT_THAT(saved_means(false), Pointwise(FloatNear(1e-6f), saved_means(true)));
 }
 
 TEST(Train, RefusesTheStateOfAnotherOptimizerWithTheExitCodeOfCheckpoints) {
