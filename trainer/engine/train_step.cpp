@@ -94,8 +94,8 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     });
     Prefetch(report);
     AwaitDevice(batch->micro, last || net_.options().sum_statistics != nullptr);
-    if (next_.has_value()) report.data_wait_ms += waiting_for_next_->Milliseconds();
     Count(*batch, net_.results(), report);
+    if (next_.has_value()) report.data_wait_ms += waiting_for_next_->Milliseconds();
   }
   report.finite = guard_.EndStep();
   if (!report.finite) reducer_.ForgetErrors();
