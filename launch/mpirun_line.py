@@ -40,7 +40,7 @@ def flag(arguments, name, inside=()):
         path = pathlib.Path(text)
         if given == name:
             value = text
-        elif path.exists() and not path.is_file():
+        elif os.path.exists(path) and not os.path.isfile(path):
             raise Refusal(USAGE, f"--flagfile={text} is not a regular file; write the flags to a file that every rank can read")
         elif path not in inside:
             with contextlib.suppress(OSError):  # deeper reports a file that includes itself, is missing or cannot be read
@@ -69,7 +69,8 @@ def output(*command):
 
 def gpus():
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return len([device for device in visible.split(",") if device])
+        devices = [device.strip() for device in visible.split(",") if device]
+        return devices.index("-1") if "-1" in devices else len(devices)  # CUDA uses those before an invalid one
     return len(re.findall(r"(?m)^GPU ", output("nvidia-smi", "-L")))
 
 
@@ -87,7 +88,7 @@ def addresses(host):
     """IPv4 addresses; empty if only the rsh agent knows the name."""
     try:
         return [entry[4][0] for entry in socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_DGRAM)]
-    except OSError:
+    except (OSError, UnicodeError):  # not a name that DNS can have
         return []
 
 
@@ -125,7 +126,7 @@ def listed_hosts(text, each):
 
 def hostfile_hosts(path, each):
     try:
-        lines = pathlib.Path(path).read_text().splitlines()
+        lines = pathlib.Path(path).read_text(errors="replace").splitlines()
     except OSError as error:
         raise Refusal(USAGE, f"hostfile {path}: {error.strerror}") from error
     hosts = []
@@ -179,7 +180,12 @@ def all_hosts(options):
         os.environ.setdefault("SLURM_OVERLAP", "1")  # in `srun --pty bash`, the shell holds what mpirun's daemons wait for
         return slurm_hosts(each), f"Slurm job {os.environ.get('SLURM_JOB_ID')}"
     if "PBS_NODEFILE" in os.environ:
-        names = pathlib.Path(os.environ["PBS_NODEFILE"]).read_text().split()  # one line per slot
+        try:
+            names = pathlib.Path(os.environ["PBS_NODEFILE"]).read_text().split()  # one line per slot
+        except OSError as error:
+            raise Refusal(USAGE, f"PBS_NODEFILE={os.environ['PBS_NODEFILE']}: {error.strerror}") from error
+        if not names:
+            raise Refusal(USAGE, f"PBS_NODEFILE={os.environ['PBS_NODEFILE']} names no host")
         return [Host(name, names.count(name)) for name in dict.fromkeys(names)], f"PBS job {os.environ.get('PBS_JOBID')}"
     if default_hostfile:
         return hostfile_hosts(default_hostfile, each), default_hostfile
@@ -200,7 +206,12 @@ def rsh_agent(options):
     if "SLURM_JOB_NODELIST" in os.environ and not (options.hosts or options.hostfile):
         agent = ["srun", "--overlap", "--nodes=1", "--ntasks=1", "--nodelist"]
     else:
-        agent = shlex.split(options.rsh_agent)
+        try:
+            agent = shlex.split(options.rsh_agent)
+        except ValueError as error:
+            raise Refusal(USAGE, f"--rsh_agent={options.rsh_agent}: {error}") from error
+        if not agent:
+            raise Refusal(USAGE, "--rsh_agent must not be empty")
     if agent == ["ssh"]:
         agent += ["-o", "BatchMode=yes"]  # nobody can type a password
     return [program(agent[0], "deeper-run reaches other hosts with it; see --rsh_agent"), *agent[1:]]

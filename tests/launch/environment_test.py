@@ -25,7 +25,7 @@ ALL = "--all" in sys.argv
 sys.argv = [argument for argument in sys.argv if argument != "--all"]
 JUMPING_CLOCK, TAKEN_SIGNAL = (str(pathlib.Path(sys.argv.pop(3)).resolve()) for _ in range(2))
 
-from cli import CHECKPOINT, COMMUNICATION, DATA, DEEPER, MPIRUN, ROOT, TRAIN, Cli, main, run, write_png  # noqa: E402
+from cli import CHECKPOINT, COMMUNICATION, DATA, DEEPER, MPIRUN, ROOT, TRAIN, USAGE, Cli, main, run, write_png  # noqa: E402
 
 sys.path.insert(0, str(ROOT / "tests/faults"))
 from jobs import TAG, Job  # noqa: E402
@@ -394,6 +394,51 @@ class Clock(Environment):
                 if field.endswith("_ms") or field == "seconds":
                     self.assertTrue(0 <= value < 120000, event)
         self.assertEqual([event["step"] for event in events if event["event"] == "checkpoint"], list(range(10, 201, 10)))
+
+
+class Terminal(Cli):
+    """Signals of a terminal to deeper-run."""
+
+    def begin(self, name, **how):
+        """-> process, after its first step"""
+        metrics = self.dir / f"{name}.jsonl"
+        process = subprocess.Popen([*BY_RUN, "train", *TRAIN, f"--data={self.data}", "--val_split=none", "--max_steps=1000000",
+                                    f"--checkpoint_dir={self.dir / name}", f"--metrics_out={metrics}"], stdout=subprocess.DEVNULL, **how)
+        self.addCleanup(process.kill)
+        end = time.monotonic() + PATIENCE
+        while not metrics.exists() or '"step"' not in metrics.read_text():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.1)
+        return process
+
+    def ends_with_a_save(self, name, process):
+        self.assertEqual(process.wait(PATIENCE), PREEMPTED)
+        self.assertTrue(list((self.dir / name).glob("step-*")))
+
+    def test_one_that_has_closed(self):
+        read, write = os.pipe()
+        process = self.begin("closed", stderr=write)
+        os.close(write)
+        os.close(read)  # from here on, every write fails
+        process.send_signal(signal.SIGHUP)
+        self.ends_with_a_save("closed", process)
+
+    def test_nohup(self):
+        process = self.begin("nohup", stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        process.send_signal(signal.SIGHUP)
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(3)
+        process.send_signal(signal.SIGTERM)
+        self.ends_with_a_save("nohup", process)
+
+    def test_mistakes(self):
+        ended = subprocess.run([str(ROOT / "launch/deeper-run"), "--hosts=", "--", "train"], capture_output=True, text=True, check=False)
+        self.assertEqual((ended.returncode, "--hosts and --hostfile must not be empty" in ended.stderr), (USAGE, True))
+        for environment, options, words in (({"PBS_NODEFILE": "/nonexistent"}, [], "PBS_NODEFILE=/nonexistent: No such file"),
+                                            ({"PBS_NODEFILE": "/dev/null"}, [], "names no host"),
+                                            ({}, ["--hosts=a:1,b:1", "--rsh_agent=ssh '"], "--rsh_agent=ssh ': No closing quotation")):
+            ended = subprocess.run([*BY_RUN[:3], *options, "--", "train"], env=os.environ | environment, capture_output=True, text=True, check=False)
+            self.assertEqual((ended.returncode, words in ended.stderr), (USAGE, True), ended.stderr)
 
 
 if __name__ == "__main__":
