@@ -121,7 +121,8 @@ std::string Overview(const std::vector<std::unique_ptr<Command>>& commands, cons
     absl::StrAppend(
         &out, "\nExamples:\n",
         Indented("deeper pack --format=idx --input=DIR --output=datasets/fashion-mnist --split=train\n"
-                 "deeper train --data=datasets/fashion-mnist --flagfile=recipes/fashion-mnist.flags\n"
+                 "deeper train --data=datasets/fashion-mnist --flagfile=recipes/fashion-mnist.flags "
+                 "--checkpoint_dir=runs/fashion-mnist\n"
                  "deeper predict --checkpoint=runs/fashion-mnist picture.png"));
   }
   absl::StrAppend(

@@ -55,9 +55,9 @@ std::string BashCompletion(const std::vector<std::unique_ptr<Command>>& commands
   return absl::StrCat(R"(# bash: source <(deeper help completion)
 # zsh:  autoload -U +X bashcompinit && bashcompinit && source <(deeper help completion)
 _deeper() {
-  local line="${COMP_LINE:0:COMP_POINT}" words="" command="" flag value
+  local line="${COMP_LINE:0:$COMP_POINT}" words="" command="" flag value
   local -a all
-  read -r -a all <<<"$line"
+  read -r -${ZSH_VERSION:+A}${BASH_VERSION:+a} all <<<"$line"
   [[ $line == *[[:space:]] ]] && all+=("")
   local current="${all[${#all[@]} - 1]}" second="${all[1]-}"
   COMPREPLY=()
@@ -80,6 +80,8 @@ _deeper() {
   fi
   words=""
   if [[ $current != --* ]]; then
+    local IFS=$'\n'
+    compopt -o filenames 2>/dev/null
     COMPREPLY=($(compgen -f -- "$current"))
     return
   fi
@@ -98,6 +100,8 @@ _deeper() {
   if [ -n "$words" ]; then
     COMPREPLY=($(compgen -W "$words" -- "$value"))
   else
+    local IFS=$'\n'
+    compopt -o filenames 2>/dev/null
     COMPREPLY=($(compgen -f -- "$value"))
   fi
   # Where = ends a word, bash replaces what follows it; elsewhere the whole word.

@@ -41,7 +41,7 @@ class Manual(Cli):
                   'printf "%s\\n" "${COMPREPLY[@]}"')
         done = subprocess.run(["bash", "-c", script, DEEPER, line], capture_output=True, text=True, check=True, cwd=self.dir)
         self.assertEqual(done.stderr, "")
-        return done.stdout.split()
+        return [line for line in done.stdout.splitlines() if line]
 
     def test_completion(self):
         (self.dir / "some.flags").write_text("")
@@ -56,6 +56,9 @@ class Manual(Cli):
         self.assertEqual(self.complete("deeper train --flagfile=so"), ["some.flags"])
         self.assertEqual(self.complete("deeper bench step --b"), ["--batch="])
         self.assertEqual(self.complete("deeper predict so"), ["some.flags"])
+        (self.dir / "my photos").mkdir()
+        self.assertEqual(self.complete("deeper predict my"), ["my photos"])
+        self.assertEqual(self.complete("deeper train --data=my"), ["my photos"])
 
     def test_manual_page(self):
         page = self.succeeds("help", "man")
