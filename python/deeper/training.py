@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from types import TracebackType
-from typing import Deque, Dict, Iterator, Optional, Sequence, Type, cast
+from typing import Deque, Dict, Iterator, Optional, Sequence, Tuple, Type, cast
 
 from deeper.track import Event, Follower
 from deeper.weights import Path
@@ -32,7 +32,10 @@ class RunError(RuntimeError):
     def __init__(self, command: Sequence[str], exit_code: int, log: str) -> None:
         last = "\n".join(log.strip().splitlines()[-LOG_LINES:])
         super().__init__(f"`{' '.join(command)}` ended with exit code {exit_code}:\n{last}")
-        self.exit_code, self.log = exit_code, log
+        self.command, self.exit_code, self.log = command, exit_code, log
+
+    def __reduce__(self) -> Tuple[Type[RunError], Tuple[Sequence[str], int, str]]:
+        return RunError, (self.command, self.exit_code, self.log)  # so that a process of a pool can raise it
 
 
 def stop(process: subprocess.Popen[bytes], seconds: float) -> None:

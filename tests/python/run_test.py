@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -70,6 +71,8 @@ class Runs(cli.Cli):
                     killed = True
         self.assertEqual(raised.exception.exit_code, 128 + signal.SIGKILL)
         self.assertEqual(list(run), [])
+        copy = pickle.loads(pickle.dumps(raised.exception))  # as a pool of processes passes it on
+        self.assertEqual((str(copy), copy.exit_code, copy.log), (str(raised.exception), raised.exception.exit_code, raised.exception.log))
 
     def first_step(self, run):
         return next(event["step"] for event in run if event["event"] == "step")
