@@ -134,10 +134,10 @@ class EvalCommand final : public Command {
     if (call.is_root()) {
       Print(classifier, result, seconds);
       if (predictions) {
-        reported.Update(WriteEvalReport(report_out_, Summary(classifier, result, matched.data->info()),
-                                        *predictions, *matched.data, classifier.classes));
+        reported.Update(WriteEvalReport(report_out_, Summary(classifier, result), *predictions, *matched.data,
+                                        classifier.classes));
       }
-      reported.Update(AppendMetrics(EvalEvent(classifier.step, result, matched.data->info().split, tta_)));
+      reported.Update(AppendMetrics(EvalEvent(classifier.step, result, flags_.config.val_split, tta_)));
     }
     return Agree(call.comm, reported);
   }
@@ -145,8 +145,9 @@ class EvalCommand final : public Command {
  private:
   absl::Status CheckOutputs() const {
     const std::string& metrics_out = flags_.config.metrics_out;
-    if (!metrics_out.empty()) RETURN_IF_ERROR(CreateParentDirectory(metrics_out));
-    for (const std::string& output : {logits_out_, report_out_, metrics_out})
+    if (!metrics_out.empty())
+      RETURN_IF_ERROR(MetricsWriter::Open(metrics_out, MetricsWriter::Mode::kAppend).status());
+    for (const std::string& output : {logits_out_, report_out_})
       if (!output.empty()) RETURN_IF_ERROR(CheckWritable(output));
     return absl::OkStatus();
   }
@@ -186,13 +187,12 @@ class EvalCommand final : public Command {
     return result;
   }
 
-  nlohmann::ordered_json Summary(const Classifier& classifier, const EvalResult& result,
-                                 const DatasetInfo& data) const {
+  nlohmann::ordered_json Summary(const Classifier& classifier, const EvalResult& result) const {
     nlohmann::ordered_json summary = {{"report", "evaluation"},
                                       {"model", classifier.config.model},
                                       {"weights", classifier.weights},
                                       {"data", classifier.config.data}};
-    summary.update(EvalEvent(classifier.step, result, data.split, tta_).fields);
+    summary.update(EvalEvent(classifier.step, result, flags_.config.val_split, tta_).fields);
     return summary;
   }
 

@@ -229,6 +229,21 @@ def params_of(event: Event) -> Dict[str, str]:
     return {name: (value if isinstance(value, str) else json.dumps(value))[:MOST_VALUE] for name, value in list(facts.items())[:MOST_PARAMS]}
 
 
+class OtherEvaluations:
+    """Tells the run's own evaluations from those that `deeper eval` adds: of another split, or with test-time augmentation."""
+
+    def __init__(self) -> None:
+        self.split: Optional[str] = None  # of the run's first evaluation
+
+    def __contains__(self, event: Event) -> bool:
+        if event["event"] == "start":
+            self.split = None
+        if event["event"] != "eval":
+            return False
+        self.split = self.split or event.get("split")
+        return event.get("tta", "none") != "none" or event.get("split", self.split) != self.split
+
+
 class Prometheus:
     """Keeps the newest values in a file for node_exporter's text-file collector, which never sees a part of it."""
 
@@ -247,7 +262,8 @@ class Prometheus:
                 self._begin()
             self._counts[kind] = self._counts.get(kind, 0) + 1
             self._gauges.update({name: event[name] for name in ("step", "time") if name in event})
-            self._gauges["finished"] = int(kind == "done")
+            if kind != "eval":  # one may follow the end
+                self._gauges["finished"] = int(kind == "done")
             if kind in CURVES:
                 self._gauges.update({f"{CURVES[kind]}_{name}": value for name, value in numbers(event)})
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
@@ -296,6 +312,7 @@ def follow(options: argparse.Namespace) -> int:
     prometheus = Prometheus(options.prometheus, options.name) if options.prometheus else None
     mlflow = Mlflow(options.mlflow, options.experiment, options.name, options.metrics) if options.mlflow else None
     waiting: List[Tuple[int, Event]] = []  # for MLflow
+    others = OtherEvaluations()
     last, failures = "", 0
     if not options.metrics.exists():
         if options.once:
@@ -303,8 +320,8 @@ def follow(options: argparse.Namespace) -> int:
             return DATA
         say(f"waiting for {options.metrics}")
     while True:
-        if events := follower.read():
-            last = events[-1][1]["event"]
+        if events := [(number, event) for number, event in follower.read() if event not in others]:
+            last = next((event["event"] for _, event in reversed(events) if event["event"] != "eval"), last)
             if prometheus:
                 prometheus.write(events)
         if mlflow:

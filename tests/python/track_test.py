@@ -208,6 +208,17 @@ class Tracking(cli.Cli):
         self.assertTrue(math.isnan(found["deeper_train_loss", label]))
         self.assertEqual(found["deeper_events_total", label + ',event="nonfinite"'], 1)
 
+    def test_other_evaluations(self):
+        """`eval --metrics_out` adds them to the file of a run that has ended."""
+        def evaluation(top1, split, tta="none"):
+            return {"event": "eval", "step": 1, "time": 1, "top1": top1, "split": split, "tta": tta}
+        self.write(start(), step(1), evaluation(0.5, "val"), {"event": "done", "step": 1, "time": 2},
+                   evaluation(0.9, "train"), evaluation(0.8, "val", "flip"))
+        self.track()  # ends
+        self.assertEqual([value for _, value in self.curve("eval/top1")], [0.5])
+        self.assertEqual(self.prometheus()["deeper_eval_top1"], 0.5)
+        self.assertEqual(self.prometheus()["deeper_finished"], 1)
+
     def test_readers_see_whole_files(self):
         process, key = self.begin(), ("deeper_step", 'run="test_readers_see_whole_files"')
         self.write(start(), step(1))

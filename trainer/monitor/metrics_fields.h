@@ -77,7 +77,7 @@ inline constexpr MetricField kMetricFields[] = {
     {"eval", "top5", "fraction", "Share of the samples whose right class is among the best five."},
     {"eval", "loss", "", "Mean loss of the main head."},
     {"eval", "count", "samples", "Samples evaluated."},
-    {"eval", "split", "", "Their split."},
+    {"eval", "split", "", "Split of the samples."},
     {"eval", "tta", "", "Test-time augmentation: none or flip."},
     {"diagnosis", "step", "steps", "Steps done."},
     {"diagnosis", "gradient_STAGE", "",
