@@ -65,8 +65,8 @@ void WarnOfLostClasses(const PackPlan& plan, ImageSource* source) {
   for (int64_t i = 0; i < source->size(); ++i)
     if (!kept.contains(source->Label(i))) lost.insert(source->Label(i));
   if (lost.empty()) return;
-  source->Warn(absl::StrCat("all images of ", lost.size(), " classes are damaged; the first is ",
-                            source->classes()[static_cast<size_t>(*lost.begin())]));
+  source->Warn(absl::StrCat("classes without images, because all of theirs are left out: ", lost.size(),
+                            "; the first is ", source->classes()[static_cast<size_t>(*lost.begin())]));
 }
 
 // Refuses shards of this split that belong to another packing; removes unfinished ones of this packing.

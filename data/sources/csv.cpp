@@ -101,8 +101,9 @@ absl::StatusOr<List> ReadList(const std::string& path) {
 }
 
 bool IsLikeAHeader(const std::string& root, const List& list) {
+  const fs::path first = list.images[0].name;
   std::error_code unknown;
-  return !fs::exists(fs::path(root) / list.images[0].name, unknown) &&
+  return !first.has_extension() && !fs::exists(root / first, unknown) &&
          std::ranges::count(list.labels, list.labels[0].text, &TextLabel::text) == 1;
 }
 

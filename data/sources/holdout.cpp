@@ -76,8 +76,8 @@ absl::StatusOr<std::unique_ptr<ImageSource>> TakePart(std::unique_ptr<ImageSourc
     if (!left && emptied++ == 0) first_emptied = label;
   }
   if (emptied > 0 && part == SourcePart::kRest) {
-    source->Warn(absl::StrCat("all images of ", emptied, " classes are held out; the first is ",
-                              source->classes()[static_cast<size_t>(first_emptied)]));
+    source->Warn(absl::StrCat("classes without images, because all of theirs are held out: ", emptied,
+                              "; the first is ", source->classes()[static_cast<size_t>(first_emptied)]));
   }
   std::vector<int64_t> taken;
   for (int64_t i = 0; i < total; ++i)

@@ -350,6 +350,10 @@ class Csv(Inputs):
         os.chdir(self.folder)
         self.expect(self.packed(output=self.output / "here")[0], self.files, labels, CLASSES)
 
+    def test_a_missing_first_file_is_no_header(self):
+        self.write([["gone.png", "otters"], *self.rows()])
+        self.assertEqual(len(self.packed("--allow_bad=1")[0]), 12)
+
     def test_roots(self):
         self.input = self.dir / "elsewhere.csv"
         self.write(self.rows())
