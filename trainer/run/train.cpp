@@ -159,6 +159,7 @@ absl::Status TrainLoop::Step() {
   const float lr = LearningRate(run_.schedule, run_.step);
   const absl::StatusOr<StepReport> report = train_step_.Run(lr);
   if (!report.ok()) {
+    EnterPhase(Phase::kCheckpoint);
     if (run_.saver != nullptr) ReportSaves(run_.saver->Finish()).IgnoreError();  // of an earlier step
     run_.comm.Abort(static_cast<int>(ExitCode::kData),
                     absl::StrCat("step ", run_.step + 1, ": ", report.status().message()));
@@ -184,6 +185,10 @@ absl::Status TrainLoop::Step() {
       (done() || (run_.config.eval_every > 0 ? Due(run_.config.eval_every) : report->last_in_epoch))) {
     if (report->finite) Diagnose(*report);
     evaluated = EvaluateNow();
+  }
+  if (!evaluated.ok() && run_.saver != nullptr) {
+    run_.progress.Print(absl::StrFormat(
+        "the evaluation of step %d failed: its weights are saved, for `deeper eval`", run_.step));
   }
   const bool last = done() || !evaluated.ok();
   if (run_.saver != nullptr && (last || wish != Wish::kNone || Due(run_.config.checkpoint_every))) Save();

@@ -306,8 +306,9 @@ TEST_F(CheckpointTest, AnotherImageSize) {
   ASSERT_TRUE(SaveCheckpoint(directory_, saved, params_.store(), *single_).ok());
   TrainState other = saved;
   other.config["image_size"] = 192;
-  EXPECT_THAT(Message(Load(1, other).status()),
-              HasSubstr("image_size was 224 and is 192; to train on with either of them, give --image_size"));
+  EXPECT_THAT(
+      Message(Load(1, other).status()),
+      HasSubstr("image_size was 224 and is 192; to continue at one of these sizes, give --image_size"));
   const absl::StatusOr<LoadedState> resized = Load(1, other, Match::kResized);
   ASSERT_TRUE(resized.ok()) << resized.status();
   EXPECT_EQ(resized->config["image_size"], 224);
