@@ -135,30 +135,30 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
 }
 
 std::vector<Flag> OutputFlags(RunConfig& c) {
-  return {{"checkpoint_dir", &c.checkpoint_dir, "directory for checkpoints; empty: none are saved"},
-          {"checkpoint_every", &c.checkpoint_every, "interval between checkpoints",
-           Range(0, kAny, "at the end only"), "steps"},
-          {"checkpoint_minutes", &c.checkpoint_minutes, "also save if the last checkpoint is this old",
-           Range(0, 1e9, "never"), "minutes"},
-          {"keep", &c.keep, "newest checkpoints to keep, in addition to the one with the best top-1",
-           Range(1, 1e6)},
-          {"keep_every", &c.keep_every, "also keep the checkpoints of steps that are multiples of this",
-           Range(0, kAny, "none"), "steps"},
-          {"resume", &c.resume,
-           "checkpoint to resume from: latest (the newest valid one, if any), never, or a step"},
-          {"force_resume", &c.force_resume,
-           "resume even if image_size, mean, std, val_preset, class names or elastic settings differ from "
-           "the checkpoint; at "
-           "the start of an epoch, also if seed and order differ"},
-          {"metrics_out", &c.metrics_out, "file for metrics as JSON lines, which `deeper report` reads"},
-          {"tensorboard", &c.tensorboard, "directory for TensorBoard event files with the same curves"},
-          {"trace", &c.trace, "file for a timeline of some steps of all ranks, which Perfetto opens"},
-          {"trace_first", &c.trace_first, "first step of the timeline", Range(1)},
-          {"trace_steps", &c.trace_steps, "length of the timeline", Range(1, 1000), "steps"},
-          {"log_every", &c.log_every, "interval between progress lines and step metrics", Range(1), "steps"},
-          {"progress", &c.progress, "display of the progress"},
-          {"eval_every", &c.eval_every, "interval between evaluations", Range(0, kAny, "after every epoch"),
-           "steps"}};
+  return {
+      {"checkpoint_dir", &c.checkpoint_dir, "directory for checkpoints; empty: none are saved"},
+      {"checkpoint_every", &c.checkpoint_every, "interval between checkpoints",
+       Range(0, kAny, "at the end only"), "steps"},
+      {"checkpoint_minutes", &c.checkpoint_minutes, "also save if the last checkpoint is this old",
+       Range(0, 1e9, "never"), "minutes"},
+      {"keep", &c.keep, "newest checkpoints to keep, in addition to the one with the best top-1",
+       Range(1, 1e6)},
+      {"keep_every", &c.keep_every, "also keep the checkpoints of steps that are multiples of this",
+       Range(0, kAny, "none"), "steps"},
+      {"resume", &c.resume,
+       "checkpoint to resume from: latest (the newest valid one, if any), never, or a step"},
+      {"force_resume", &c.force_resume,
+       "resume even if image_size, mean, std, val_preset, class names or elastic settings differ from the "
+       "checkpoint; at the start of an epoch, also if seed and order differ"},
+      {"metrics_out", &c.metrics_out, "file for metrics as JSON lines, which `deeper report` reads"},
+      {"tensorboard", &c.tensorboard, "directory for TensorBoard event files with the same curves"},
+      {"trace", &c.trace, "file for a timeline of some steps of all ranks, which Perfetto opens"},
+      {"trace_first", &c.trace_first, "first step of the timeline", Range(1)},
+      {"trace_steps", &c.trace_steps, "length of the timeline", Range(1, 1000), "steps"},
+      {"log_every", &c.log_every, "interval between progress lines and step metrics", Range(1), "steps"},
+      {"progress", &c.progress, "display of the progress"},
+      {"eval_every", &c.eval_every, "interval between evaluations", Range(0, kAny, "after every epoch"),
+       "steps"}};
 }
 
 std::vector<Flag> MachineFlags(RunConfig& c) {
