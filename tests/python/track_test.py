@@ -216,8 +216,9 @@ class Tracking(cli.Cli):
                    evaluation(0.9, "train"), evaluation(0.8, "val", "flip"))
         self.track()  # ends
         self.assertEqual([value for _, value in self.curve("eval/top1")], [0.5])
-        self.assertEqual(self.prometheus()["deeper_eval_top1"], 0.5)
-        self.assertEqual(self.prometheus()["deeper_finished"], 1)
+        run = 'run="test_other_evaluations"'
+        self.assertEqual(self.prometheus()["deeper_eval_top1", run], 0.5)
+        self.assertEqual(self.prometheus()["deeper_finished", run], 1)
 
     def test_readers_see_whole_files(self):
         process, key = self.begin(), ("deeper_step", 'run="test_readers_see_whole_files"')
