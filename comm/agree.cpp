@@ -15,7 +15,7 @@
 namespace deeper {
 namespace {
 
-// As after an earlier Agree. All ranks have its failure, so that the root is not the rank that failed.
+// As after an earlier Agree. All ranks then have this failure, so the root need not be the rank that failed.
 bool NamesARank(absl::string_view message) {
   if (!absl::ConsumePrefix(&message, "rank ")) return false;
   const size_t digits = std::min(message.find_first_not_of("0123456789"), message.size());

@@ -124,13 +124,16 @@ def listed_hosts(text, each):
     return hosts
 
 
-def hostfile_hosts(path, each):
+def text_of(path, what):
     try:
-        lines = pathlib.Path(path).read_text(errors="replace").splitlines()
+        return pathlib.Path(path).read_text(errors="replace")
     except OSError as error:
-        raise Refusal(USAGE, f"hostfile {path}: {error.strerror}") from error
+        raise Refusal(USAGE, f"{what} {path}: {error.strerror}") from error
+
+
+def hostfile_hosts(path, each):
     hosts = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_of(path, "hostfile").splitlines(), start=1):
         words = line.split("#")[0].split()
         if not words:
             continue
@@ -180,12 +183,10 @@ def all_hosts(options):
         os.environ.setdefault("SLURM_OVERLAP", "1")  # in `srun --pty bash`, the shell holds what mpirun's daemons wait for
         return slurm_hosts(each), f"Slurm job {os.environ.get('SLURM_JOB_ID')}"
     if "PBS_NODEFILE" in os.environ:
-        try:
-            names = pathlib.Path(os.environ["PBS_NODEFILE"]).read_text().split()  # one line per slot
-        except OSError as error:
-            raise Refusal(USAGE, f"PBS_NODEFILE={os.environ['PBS_NODEFILE']}: {error.strerror}") from error
+        path = os.environ["PBS_NODEFILE"]
+        names = text_of(path, "PBS_NODEFILE").split()  # one line per slot
         if not names:
-            raise Refusal(USAGE, f"PBS_NODEFILE={os.environ['PBS_NODEFILE']} names no host")
+            raise Refusal(USAGE, f"PBS_NODEFILE {path}: names no host")
         return [Host(name, names.count(name)) for name in dict.fromkeys(names)], f"PBS job {os.environ.get('PBS_JOBID')}"
     if default_hostfile:
         return hostfile_hosts(default_hostfile, each), default_hostfile

@@ -58,6 +58,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenInput(const PackOptions& option
   return source;
 }
 
+// A class may lose all its images to options.allow_bad.
 void WarnOfLostClasses(const PackPlan& plan, ImageSource* source) {
   std::set<int> kept, lost;
   for (const PlannedShard& shard : plan.shards)

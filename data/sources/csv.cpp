@@ -100,6 +100,7 @@ absl::StatusOr<List> ReadList(const std::string& path) {
   return list;
 }
 
+// Names of columns have no ending, and are labels of no image.
 bool IsLikeAHeader(const std::string& root, const List& list) {
   const fs::path first = list.images[0].name;
   std::error_code unknown;

@@ -59,25 +59,20 @@ absl::StatusOr<std::unique_ptr<ImageSource>> TakePart(std::unique_ptr<ImageSourc
   std::map<int, std::vector<int64_t>> classes;
   for (int64_t i = 0; i < total; ++i) classes[source->Label(i)].push_back(i);
   std::vector<bool> held_out(static_cast<size_t>(total));
+  std::vector<int> emptied;
   for (const auto& [label, share] : Shares(classes, total, holdout)) {
     const auto key = [seed](int64_t sample) {
       Rng rng(seed, RandomStream("holdout"), 0, static_cast<uint64_t>(sample));
       return std::pair(rng.Next(), sample);
     };
     std::vector<int64_t>& samples = classes[label];
+    if (share == std::ssize(samples)) emptied.push_back(label);
     std::ranges::sort(samples, {}, key);
     for (int64_t i = 0; i < share; ++i) held_out[static_cast<size_t>(samples[static_cast<size_t>(i)])] = true;
   }
-  int64_t emptied = 0;
-  int first_emptied = 0;
-  for (const auto& [label, samples] : classes) {
-    const bool left =
-        std::ranges::any_of(samples, [&](int64_t sample) { return !held_out[static_cast<size_t>(sample)]; });
-    if (!left && emptied++ == 0) first_emptied = label;
-  }
-  if (emptied > 0 && part == SourcePart::kRest) {
-    source->Warn(absl::StrCat("classes without images, because all of theirs are held out: ", emptied,
-                              "; the first is ", source->classes()[static_cast<size_t>(first_emptied)]));
+  if (!emptied.empty() && part == SourcePart::kRest) {
+    source->Warn(absl::StrCat("classes without images, because all of theirs are held out: ", emptied.size(),
+                              "; the first is ", source->classes()[static_cast<size_t>(emptied[0])]));
   }
   std::vector<int64_t> taken;
   for (int64_t i = 0; i < total; ++i)

@@ -133,11 +133,12 @@ class EvalCommand final : public Command {
     absl::Status reported;
     if (call.is_root()) {
       Print(classifier, result, seconds);
+      const Event event = EvalEvent(classifier.step, result, given.val_split, tta_);
       if (predictions) {
-        reported.Update(WriteEvalReport(report_out_, Summary(classifier, result), *predictions, *matched.data,
+        reported.Update(WriteEvalReport(report_out_, Summary(classifier, event), *predictions, *matched.data,
                                         classifier.classes));
       }
-      reported.Update(AppendMetrics(EvalEvent(classifier.step, result, flags_.config.val_split, tta_)));
+      reported.Update(AppendMetrics(event));
     }
     return Agree(call.comm, reported);
   }
@@ -187,12 +188,12 @@ class EvalCommand final : public Command {
     return result;
   }
 
-  nlohmann::ordered_json Summary(const Classifier& classifier, const EvalResult& result) const {
+  static nlohmann::ordered_json Summary(const Classifier& classifier, const Event& event) {
     nlohmann::ordered_json summary = {{"report", "evaluation"},
                                       {"model", classifier.config.model},
                                       {"weights", classifier.weights},
                                       {"data", classifier.config.data}};
-    summary.update(EvalEvent(classifier.step, result, flags_.config.val_split, tta_).fields);
+    summary.update(event.fields);
     return summary;
   }
 

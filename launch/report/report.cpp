@@ -165,7 +165,7 @@ class RunReader {
     run_["events"].push_back(std::move(shown));
   }
 
-  // The curve is of one split, as it is: that of the first evaluation.
+  // The curve has the evaluations of one split, that of the first, without test-time augmentation.
   void AddEvaluation(const Json& event) {
     const Json split = event.value("split", Json()), tta = event.value("tta", Json("none"));
     if (split_.is_null()) split_ = split;
@@ -177,7 +177,7 @@ class RunReader {
   const std::string& path_;
   Json& warnings_;
   Json run_, split_;
-  bool done_ = false;  // what follows are commands of their own
+  bool done_ = false;  // evaluations that follow are those of `deeper eval`
   Columns steps_, evals_, diagnoses_;
   int64_t line_ = 0, cut_line_ = 0, cut_lines_ = 0;  // cut_line_: the previous line, if it is incomplete
   size_t repeated_ = 0;

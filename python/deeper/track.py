@@ -229,13 +229,14 @@ def params_of(event: Event) -> Dict[str, str]:
     return {name: (value if isinstance(value, str) else json.dumps(value))[:MOST_VALUE] for name, value in list(facts.items())[:MOST_PARAMS]}
 
 
-class OtherEvaluations:
-    """Tells the run's own evaluations from those that `deeper eval` adds: of another split, or with test-time augmentation."""
+class Evaluations:
+    """Separates those of the run from those that `deeper eval` adds: of another split, or with test-time augmentation."""
 
     def __init__(self) -> None:
         self.split: Optional[str] = None  # of the run's first evaluation
 
-    def __contains__(self, event: Event) -> bool:
+    def is_foreign(self, event: Event) -> bool:
+        """To be called with every event, in order."""
         if event["event"] == "start":
             self.split = None
         if event["event"] != "eval":
@@ -312,7 +313,7 @@ def follow(options: argparse.Namespace) -> int:
     prometheus = Prometheus(options.prometheus, options.name) if options.prometheus else None
     mlflow = Mlflow(options.mlflow, options.experiment, options.name, options.metrics) if options.mlflow else None
     waiting: List[Tuple[int, Event]] = []  # for MLflow
-    others = OtherEvaluations()
+    evaluations = Evaluations()
     last, failures = "", 0
     if not options.metrics.exists():
         if options.once:
@@ -320,7 +321,7 @@ def follow(options: argparse.Namespace) -> int:
             return DATA
         say(f"waiting for {options.metrics}")
     while True:
-        if events := [(number, event) for number, event in follower.read() if event not in others]:
+        if events := [(number, event) for number, event in follower.read() if not evaluations.is_foreign(event)]:
             last = next((event["event"] for _, event in reversed(events) if event["event"] != "eval"), last)
             if prometheus:
                 prometheus.write(events)

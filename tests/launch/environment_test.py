@@ -434,7 +434,7 @@ class Terminal(Cli):
     def test_mistakes(self):
         ended = subprocess.run([str(ROOT / "launch/deeper-run"), "--hosts=", "--", "train"], capture_output=True, text=True, check=False)
         self.assertEqual((ended.returncode, "--hosts and --hostfile must not be empty" in ended.stderr), (USAGE, True))
-        for environment, options, words in (({"PBS_NODEFILE": "/nonexistent"}, [], "PBS_NODEFILE=/nonexistent: No such file"),
+        for environment, options, words in (({"PBS_NODEFILE": "/nonexistent"}, [], "PBS_NODEFILE /nonexistent: No such file"),
                                             ({"PBS_NODEFILE": "/dev/null"}, [], "names no host"),
                                             ({}, ["--hosts=a:1,b:1", "--rsh_agent=ssh '"], "--rsh_agent=ssh ': No closing quotation")):
             ended = subprocess.run([*BY_RUN[:3], *options, "--", "train"], env=os.environ | environment, capture_output=True, text=True, check=False)

@@ -60,10 +60,10 @@ absl::StatusOr<std::vector<std::string>> CheckRun(const std::string& path, const
       compare(field, saved.config[field], {}, kHarmless.contains(field));
   }
   if (refused.empty()) return forced;
-  if (refused.size() == 1 && !fits && refused[0].starts_with("image_size"))
-    refused[0] += ", and parameters depend on it (those of GoogLeNets do not with --aux=false)";
-  if (refused.size() == 1 && fits && refused[0].starts_with("image_size"))
-    refused[0] += "; to continue at one of these sizes, give --image_size";
+  if (refused.size() == 1 && refused[0].starts_with("image_size")) {
+    refused[0] += fits ? "; to continue at one of these sizes, give --image_size"
+                       : ", and parameters depend on it (those of GoogLeNets do not with --aux=false)";
+  }
   return FailedPrecondition("checkpoint ", path, " belongs to another run: ", absl::StrJoin(refused, "; "),
                             "; use the same settings, ",
                             force_helps ? "pass --force_resume to continue with the new ones, " : "",

@@ -46,7 +46,7 @@ TrainStep::TrainStep(Loader& loader, Network& net, GradientAccumulator& accumula
       device_(device),
       seed_(seed),
       statistics_(statistics),
-      waiting_for_next_(device.MakeIdleTimer()) {
+      idle_(device.MakeIdleTimer()) {
   // What makes sums over ranks is not recorded if they pass through the host.
   const bool records_sums = reducer.recordable();
   const bool sums_statistics = net.options().sum_statistics != nullptr;
@@ -95,7 +95,7 @@ absl::StatusOr<StepReport> TrainStep::Run(float lr) {
     Prefetch(report);
     AwaitDevice(batch->micro, last || net_.options().sum_statistics != nullptr);
     Count(*batch, net_.results(), report);
-    if (next_.has_value()) report.data_wait_ms += waiting_for_next_->Milliseconds();
+    if (next_.has_value()) report.data_wait_ms += idle_->Milliseconds();
   }
   report.finite = guard_.EndStep();
   if (!report.finite) reducer_.ForgetErrors();
@@ -129,9 +129,9 @@ void TrainStep::Prefetch(StepReport& report) {
   const double start = Milliseconds();
   device_.WaitForUploads();  // of the batch in use: Next returns its memory to the loader
   report.upload_wait_ms += Milliseconds() - start;
-  waiting_for_next_->Start();
+  idle_->Start();
   next_ = loader_.Next();
-  waiting_for_next_->Stop();
+  idle_->Stop();
   if (!next_->ok()) return;
   (*next_)->wait_ms = 0;  // its step does not wait
   net_.Stage(**next_);

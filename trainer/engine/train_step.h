@@ -78,7 +78,7 @@ class TrainStep {
   uint64_t seed_;
   StatisticsSum* const statistics_;            // of net's batch norms; nullptr: they exchange none
   std::optional<absl::StatusOr<Batch>> next_;  // staged already
-  std::unique_ptr<IdleTimer> waiting_for_next_;
+  std::unique_ptr<IdleTimer> idle_;            // of the device, while Prefetch waits for the loader
   // [Network::image_buffer()][micro-batch is the first of its step][it is the last]
   std::unique_ptr<Recording> recordings_[Network::kImageBuffers][2][2];
 };

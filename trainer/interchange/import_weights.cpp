@@ -100,8 +100,8 @@ absl::StatusOr<Weights> ImportWeights(const std::string& path, Average average) 
   ASSIGN_OR_RETURN(Weights weights, parse(bytes, path));
   if (weights.tensors.empty()) return FailedPrecondition(path, " has no floating-point tensors");
   RETURN_IF_ERROR(CheckFinite(weights));
-  DescribeNetwork(weights);
   RETURN_IF_ERROR(CheckConfig(weights));
+  DescribeNetwork(weights);
   return weights;
 }
 

@@ -78,7 +78,7 @@ Event DiagnosisEvent(int64_t step, int64_t images, const std::vector<StageHealth
       warnings.push_back(absl::StrCat("hardly any gradient reaches ", stage.stage));
     if (stage.channels == 0) continue;
     event.fields["dead_" + stage.stage] = stage.dead_share();
-    if (stage.dead_share() >= 0.005)
+    if (stage.dead_share() >= 0.005)  // less would read as 0 %
       dead.push_back(absl::StrFormat("%s %.0f %%", stage.stage, 100 * stage.dead_share()));
     if (stage.dead_share() > kManyDead && images >= kEnoughImages)
       warnings.push_back(absl::StrCat("most ReLUs of ", stage.stage, " are dead"));

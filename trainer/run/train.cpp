@@ -186,12 +186,13 @@ absl::Status TrainLoop::Step() {
     if (report->finite) Diagnose(*report);
     evaluated = EvaluateNow();
   }
-  if (!evaluated.ok() && run_.saver != nullptr) {
+  if (run_.saver == nullptr) return evaluated;
+  if (done() || !evaluated.ok() || wish != Wish::kNone || Due(run_.config.checkpoint_every)) Save();
+  if (!evaluated.ok()) {
     run_.progress.Print(absl::StrFormat(
-        "the evaluation of step %d failed: its weights are saved, for `deeper eval`", run_.step));
+        "the evaluation of step %d failed: saving a checkpoint, which `deeper eval` can evaluate",
+        run_.step));
   }
-  const bool last = done() || !evaluated.ok();
-  if (run_.saver != nullptr && (last || wish != Wish::kNone || Due(run_.config.checkpoint_every))) Save();
   return evaluated;
 }
 

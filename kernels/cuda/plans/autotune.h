@@ -16,8 +16,8 @@ namespace deeper {
 absl::StatusOr<std::unique_ptr<Algorithm>> ChooseFirst(AlgorithmChoice& choice);
 
 // Runs an algorithm that needs a check (Algorithm::needs_check) for the first time: checks that it computes
-// correct results from these operands, which it may overwrite, and returns what `time` returns. Only `time`
-// limits the time of what it runs.
+// correct results from these operands, which it may overwrite, and returns what `time` returns. If
+// the algorithm does not end within `time`, the process ends; the trial limits the other runs of it.
 using AlgorithmTrial = std::function<absl::StatusOr<double>(
     Algorithm& algorithm, const PlanOperands& operands, const std::function<double()>& time)>;
 
