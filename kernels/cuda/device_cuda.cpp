@@ -95,6 +95,7 @@ class GpuDevice final : public CudaDevice {
         address_(gpu.address),
         uuid_(gpu.uuid),
         compute_capability_(gpu.properties.major * 10 + gpu.properties.minor),
+        driver_(gpu.driver),
         plans_(options.plan_cache, gpu.Environment(options.deterministic)) {}
   Bf16Support bf16_support() const override {
     return compute_capability_ >= 80 ? Bf16Support::kNative : Bf16Support::kEmulated;
@@ -220,16 +221,14 @@ class GpuDevice final : public CudaDevice {
   absl::StatusOr<std::unique_ptr<CudaPlan>> Plan(const ConvolutionProblem& problem) override {
     const auto reference =
         cudnn::Choose(*convolutions_, ConvolutionCheck::LibraryProblem(problem), options_.deterministic);
-    ConvolutionCheck check(problem, reference.ok() ? reference->get() : nullptr, *this, trials_.limit);
+    ConvolutionCheck check(problem, reference.ok() ? reference->get() : nullptr, *this, trials_.limit,
+                           plans_);
     const auto trial = [&](Algorithm& own, const PlanOperands& operands,
                            const std::function<double()>& time) -> absl::StatusOr<double> {
-      RETURN_IF_ERROR(check.RunLibrary(operands));
+      RETURN_IF_ERROR(check(own, operands));
       ASSIGN_OR_RETURN(const std::string name, own.Serialize());
-      ASSIGN_OR_RETURN(const std::string record, plans_.BeginTrial(name, deeper::ToString(problem)));
-      const absl::Status checked = check(own, operands);
-      const double milliseconds = checked.ok() ? time() : 0;
-      PlanCache::EndTrial(record);
-      if (!checked.ok()) return checked;
+      double milliseconds = 0;
+      RETURN_IF_ERROR(plans_.OnTrial(name, deeper::ToString(problem), [&] { milliseconds = time(); }));
       return milliseconds;
     };
     return MakePlan(problem, ChooseConvolution(problem), trial);
@@ -289,7 +288,7 @@ class GpuDevice final : public CudaDevice {
                                                      absl::StatusOr<std::unique_ptr<AlgorithmChoice>> choice,
                                                      const AlgorithmTrial& trial) {
     RETURN_IF_ERROR(choice.status());
-    const std::string words = deeper::ToString(problem), key = absl::StrCat(words, left_out_);
+    const std::string words = deeper::ToString(problem), key = trial ? words + left_out_ : words;
     absl::StatusOr<std::unique_ptr<Algorithm>> algorithm = NotFound("not tuned yet");
     if (const std::optional<std::string> known = plans_.Find(key)) algorithm = (*choice)->Load(*known);
     if (!algorithm.ok()) {
@@ -308,6 +307,7 @@ class GpuDevice final : public CudaDevice {
   const TrialOptions trials_;
   const std::string description_, address_, uuid_;
   const int compute_capability_;  // 90
+  const int driver_;              // as in Gpu
   const CudaStream stream_ = MakeCudaStream(), uploads_ = MakeCudaStream(), downloads_ = MakeCudaStream();
   const CudaEvent uploaded_ = MakeCudaEvent(), computed_ = MakeCudaEvent(), forked_ = MakeCudaEvent();
   struct BranchStream {
@@ -321,7 +321,7 @@ class GpuDevice final : public CudaDevice {
   std::unique_ptr<cublaslt::Target> matmuls_;
   PlanCache plans_;
   std::set<std::string> excluded_;  // custom kernels
-  std::string left_out_;            // what to add to the key of a plan that was chosen without some kernels
+  std::string left_out_;            // ends the keys of convolutions that were planned without some kernels
   std::string scope_;
   bool profiling_ = false;
   std::vector<TimedLaunch> timed_;
@@ -350,7 +350,8 @@ class GraphRecording final : public Recording {
     DEEPER_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     {
       std::optional<EarlyStarts> early;
-      if (device_.options_.early_starts && device_.compute_capability_ >= kFirstWithEarlyStarts)
+      if (device_.options_.early_starts && device_.compute_capability_ >= kFirstWithEarlyStarts &&
+          device_.driver_ >= kDriverWithEdges)
         early.emplace();
       work();
     }

@@ -104,6 +104,7 @@ class BenchLoaderCommand final : public Command {
   }
 
   absl::Status Run(const Invocation& call) override {
+    if (config_.data.empty()) return InvalidArgument("needs --data=DIR");
     config_.global_batch = batch_;
     RETURN_IF_ERROR(Validate(config_));
     if (call.comm.size() > 1) return MeasureOpening(call);

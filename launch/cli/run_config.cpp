@@ -1,5 +1,6 @@
 #include "launch/cli/run_config.h"
 
+#include <omp.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -106,6 +107,8 @@ absl::StatusOr<std::unique_ptr<Device>> MakeDeviceFor(RunConfig& config, Communi
   std::unique_ptr<Device> device;
   if (config.device == DeviceType::kCuda) {
     ASSIGN_OR_RETURN(device, Agree(comm, MakeGpu(config, comm)));
+    // The host compares the results of kernels on trial. OpenMP would use all cores of the machine per rank.
+    omp_set_num_threads(std::min(omp_get_max_threads(), OwnCores(comm)));
   } else {
     const int cores = OwnCores(comm);
     const int threads = config.threads > 0 ? config.threads : cores;

@@ -34,7 +34,7 @@ FlagGroup With(FlagGroup group, const std::vector<Flag>& more);
 // Collective. config.device selects the kind:
 //   cpu   config.threads threads, or OwnCores() threads if that is 0.
 //   cuda  the GPU whose number is the rank's number on its machine, modulo the number of GPUs, and the cores
-//         next to that GPU.
+//         next to that GPU, with OwnCores() threads at most for parallel loops of the host.
 // Replaces config.precision if it is auto, and warns on rank 0 about a precision that the device emulates.
 // Errors, the same on all ranks, are those of MakeCudaDevice, and InvalidArgument for a precision that a
 // device does not support.

@@ -42,7 +42,8 @@ std::unique_ptr<Device> MakeTestDevice() {
 }
 
 Device& TestDevice() {
-  static const std::unique_ptr<Device> device = MakeTestDevice();
+  // Not destroyed: after main, CUDA and its libraries may be gone.
+  static Device* const device = MakeTestDevice().release();
   return *device;
 }
 

@@ -18,6 +18,7 @@ class Bench(Cli):
         opened = json.loads(self.succeeds(*bench, ranks=2))
         for how in "rank_0_for_all", "every_rank_all_files":
             self.assertGreater(opened[how]["seconds"], 0)
+        self.fails(USAGE, ["needs --data=DIR"], "bench", "loader")
 
     def test_step(self):
         report = json.loads(self.succeeds("bench", "step", *MODEL, "--batch=4", "--num_classes=10", "--warmup=3", "--repeats=2"))

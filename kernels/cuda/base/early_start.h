@@ -14,6 +14,7 @@
 namespace deeper {
 
 constexpr int kFirstWithEarlyStarts = 90;  // compute capability
+constexpr int kDriverWithEdges = 12030;    // the driver of CUDA 12.3: its graphs have edges for early starts
 
 // For what this thread enqueues in streams that are captured, while this exists. One at a time.
 class EarlyStarts {

@@ -112,9 +112,12 @@ absl::Status PlanCache::Put(const std::string& problem, const std::string& plan)
   return WriteAtomically(file_, content.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
-absl::StatusOr<std::string> PlanCache::BeginTrial(const std::string& algorithm,
-                                                  const std::string& problem) const {
-  if (file_.empty()) return "";
+absl::Status PlanCache::OnTrial(const std::string& algorithm, const std::string& problem,
+                                const std::function<void()>& work) const {
+  if (file_.empty()) {
+    work();
+    return absl::OkStatus();
+  }
   const Json record = {{"environment", environment_},
                        {"algorithm", algorithm},
                        {"problem", problem},
@@ -122,11 +125,9 @@ absl::StatusOr<std::string> PlanCache::BeginTrial(const std::string& algorithm,
                        {"pid", getpid()}};
   std::string file = absl::StrCat(file_, kTrial, "XXXXXX");
   RETURN_IF_ERROR(WriteNew(file, record.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"));
-  return file;
-}
-
-void PlanCache::EndTrial(const std::string& record) {
-  if (!record.empty()) unlink(record.c_str());
+  work();
+  unlink(file.c_str());
+  return absl::OkStatus();
 }
 
 std::vector<PlanCache::FailedTrial> PlanCache::FailedTrials() const {

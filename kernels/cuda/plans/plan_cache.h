@@ -10,6 +10,7 @@
 // the first time. A process that ends meanwhile leaves the record, and later processes exclude the algorithm.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -30,10 +31,11 @@ class PlanCache {
   // error names the file; the entry stays in memory in any case.
   absl::Status Put(const std::string& problem, const std::string& plan);
 
-  // Records that an algorithm runs for the first time. Returns the file, to be removed by EndTrial; empty
-  // without a cache file. An error names the file.
-  absl::StatusOr<std::string> BeginTrial(const std::string& algorithm, const std::string& problem) const;
-  static void EndTrial(const std::string& record);
+  // Runs `work`, a run of an algorithm, and has a record of it meanwhile, unless there is no cache file. If
+  // the process ends during `work`, even by a time limit of the job, the algorithm counts as failed, so
+  // `work` should do nothing else. Without a record, it does not run, and the error names the file.
+  absl::Status OnTrial(const std::string& algorithm, const std::string& problem,
+                       const std::function<void()>& work) const;
   // The records in this environment of processes that ended. Another host's counts once it is a minute old.
   struct FailedTrial {
     std::string algorithm, problem, record;

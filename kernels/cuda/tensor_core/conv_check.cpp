@@ -156,7 +156,7 @@ absl::Status ConvolutionCheck::operator()(Algorithm& own, PlanOperands operands)
   const bool spreads = problem_.pool_y && problem_.pass == Pass::kBackwardWeights;
   device_.Copy(operands.d, untouched.data(), sizes.d);
   device_.Copy(operands.argmax, (spreads ? expected_argmax_ : no_argmax).data(), sizes.argmax);
-  RETURN_IF_ERROR(Run(own, operands));
+  RETURN_IF_ERROR(RunOnRecord(own, operands));
   const Written d(problem_);
   const std::vector<bf16> actual = ReadD(operands), mask = Read<bf16>(operands.mask, sizes.mask, device_);
   absl::Status status = CompareElements({d, actual, expected_, mask, problem_.PitchOfMask()});
@@ -177,6 +177,7 @@ absl::Status ConvolutionCheck::operator()(Algorithm& own, PlanOperands operands)
   return status;
 }
 
+// Runs the library's first working algorithm, unless that was done.
 absl::Status ConvolutionCheck::RunLibrary(PlanOperands operands) {
   if (!expected_.empty()) return absl::OkStatus();
   if (library_ == nullptr) return NotFound("no library to compare with");
@@ -333,6 +334,13 @@ absl::Status ConvolutionCheck::Run(Algorithm& algorithm, PlanOperands operands) 
   const absl::Status status = algorithm.Enqueue(operands, device_.stream());
   device_.Synchronize();
   return status;
+}
+
+absl::Status ConvolutionCheck::RunOnRecord(Algorithm& own, const PlanOperands& operands) {
+  ASSIGN_OR_RETURN(const std::string name, own.Serialize());
+  absl::Status ran;
+  RETURN_IF_ERROR(trials_.OnTrial(name, ToString(problem_), [&] { ran = Run(own, operands); }));
+  return ran;
 }
 
 }  // namespace deeper

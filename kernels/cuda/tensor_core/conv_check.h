@@ -13,6 +13,7 @@
 #include "kernels/base/buffer.h"
 #include "kernels/cuda/base/cuda_device.h"
 #include "kernels/cuda/plans/cuda_algorithm.h"
+#include "kernels/cuda/plans/plan_cache.h"
 
 namespace deeper {
 
@@ -23,11 +24,12 @@ class ConvolutionCheck {
   static ConvolutionProblem LibraryProblem(const ConvolutionProblem& problem);
 
   // For a bf16 problem that our kernels support. `library` computes LibraryProblem(problem); with nullptr
-  // every check fails. Both must outlive this object. A kernel that runs longer than `limit` ends the process
-  // (kernels/base/trial.h); the comparison, on the host, may take longer.
+  // every check fails. `trials` records the runs of our kernels. All must outlive this object. A kernel that
+  // runs longer than `limit` ends the process (kernels/base/trial.h); the comparison, on the host, is neither
+  // limited nor on record.
   ConvolutionCheck(const ConvolutionProblem& problem, AlgorithmChoice* library, Device& device,
-                   std::chrono::milliseconds limit)
-      : problem_(problem), library_(library), device_(device), limit_(limit) {}
+                   std::chrono::milliseconds limit, const PlanCache& trials)
+      : problem_(problem), library_(library), device_(device), limit_(limit), trials_(trials) {}
 
   // Runs the library's first working algorithm, once for all checks on the same operands, and `own`. Compares
   // every element of d, up to bf16 rounding and the order of sums; the sums; and every argmax. Of pool_y, an
@@ -35,10 +37,9 @@ class ConvolutionCheck {
   // of d must not change. The host finds the maxima for the library. Overwrites d, sums and argmax. The
   // message names a difference.
   absl::Status operator()(Algorithm& own, PlanOperands operands);
-  // The first part of it: runs the library, unless that was done.
-  absl::Status RunLibrary(PlanOperands operands);
 
  private:
+  absl::Status RunLibrary(PlanOperands operands);
   Buffer Pool(const void* x);
   void PoolY();
   absl::StatusOr<Buffer> SpreadY(const PlanOperands& operands);
@@ -47,11 +48,13 @@ class ConvolutionCheck {
   absl::StatusOr<Buffer> Upload(const std::vector<bf16>& values);
   std::vector<bf16> ReadD(const PlanOperands& operands);
   absl::Status Run(Algorithm& algorithm, PlanOperands operands);
+  absl::Status RunOnRecord(Algorithm& own, const PlanOperands& operands);
 
   const ConvolutionProblem problem_;
   AlgorithmChoice* const library_;
   Device& device_;
   const std::chrono::milliseconds limit_;
+  const PlanCache& trials_;
   std::vector<bf16> expected_;            // before the mask
   std::vector<uint8_t> expected_argmax_;  // of pool_x; of pool_y backward, what is given
   std::vector<bf16> convolved_;           // of pool_y: the library's result, or its dy

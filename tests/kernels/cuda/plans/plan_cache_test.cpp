@@ -36,6 +36,9 @@ class PlanCacheTest : public ::testing::Test {
     std::ifstream in(file_);
     return std::string(std::istreambuf_iterator<char>(in), {});
   }
+  std::string TheRecord() const {  // of the only trial; there is no cache yet
+    return std::filesystem::directory_iterator(dir_.path())->path();
+  }
 
   const ScratchDir dir_;
   const std::string file_ = dir_ / "plans.json";
@@ -179,30 +182,40 @@ int EndedProcess() {
 }
 
 TEST_F(PlanCacheTest, RemembersWhichAlgorithmAProcessDidNotSurvive) {
-  const auto record = Open().BeginTrial("deeper sm90 128x64", "conv1");
-  ASSERT_TRUE(record.ok()) << record.status();
-  EXPECT_TRUE(Open().FailedTrials().empty()) << "this process is alive";
-  const std::string ended = Changed(*record, {{"pid", EndedProcess()}});
-  std::ofstream(*record) << ended;
-  const auto failed = Open().FailedTrials();
-  ASSERT_EQ(failed.size(), 1u);
-  EXPECT_EQ(failed[0].algorithm, "deeper sm90 128x64");
-  EXPECT_EQ(failed[0].problem, "conv1");
-  EXPECT_EQ(failed[0].record, *record);
-  EXPECT_TRUE(Open(kOtherGpu).FailedTrials().empty());
-  PlanCache::EndTrial(*record);
+  const absl::Status ran = Open().OnTrial("deeper sm90 128x64", "conv1", [&] {
+    EXPECT_TRUE(Open().FailedTrials().empty()) << "this process is alive";
+    const std::string record = TheRecord();
+    const std::string ended = Changed(record, {{"pid", EndedProcess()}});
+    std::ofstream(record) << ended;
+    const auto failed = Open().FailedTrials();
+    ASSERT_EQ(failed.size(), 1u);
+    EXPECT_EQ(failed[0].algorithm, "deeper sm90 128x64");
+    EXPECT_EQ(failed[0].problem, "conv1");
+    EXPECT_EQ(failed[0].record, record);
+    EXPECT_TRUE(Open(kOtherGpu).FailedTrials().empty());
+  });
+  EXPECT_EQ(ran, absl::OkStatus());
   EXPECT_TRUE(Open().FailedTrials().empty());
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.path()));
 }
 
 TEST_F(PlanCacheTest, ARecordOfAnotherHostCountsOnceItIsOld) {
-  const auto record = Open().BeginTrial("deeper sm80 128x64", "conv1");
-  ASSERT_TRUE(record.ok()) << record.status();
-  const std::string elsewhere = Changed(*record, {{"host", "elsewhere"}});
-  std::ofstream(*record) << elsewhere;
-  EXPECT_TRUE(Open().FailedTrials().empty()) << "perhaps it still runs";
-  const auto now = std::filesystem::file_time_type::clock::now();
-  std::filesystem::last_write_time(*record, now - std::chrono::minutes(2));
-  EXPECT_EQ(Open().FailedTrials().size(), 1u);
+  const absl::Status ran = Open().OnTrial("deeper sm80 128x64", "conv1", [&] {
+    const std::string record = TheRecord();
+    const std::string elsewhere = Changed(record, {{"host", "elsewhere"}});
+    std::ofstream(record) << elsewhere;
+    EXPECT_TRUE(Open().FailedTrials().empty()) << "perhaps it still runs";
+    const auto now = std::filesystem::file_time_type::clock::now();
+    std::filesystem::last_write_time(record, now - std::chrono::minutes(2));
+    EXPECT_EQ(Open().FailedTrials().size(), 1u);
+  });
+  EXPECT_EQ(ran, absl::OkStatus());
+}
+
+TEST_F(PlanCacheTest, WithoutARecordTheAlgorithmDoesNotRun) {
+  const PlanCache inside_a_file("/dev/null/plans.json", kGpu);
+  const absl::Status ran = inside_a_file.OnTrial("deeper sm80 128x64", "conv1", [] { FAIL(); });
+  EXPECT_THAT(std::string(ran.message()), HasSubstr("/dev/null/plans.json"));
 }
 
 TEST_F(PlanCacheTest, WhatIsNoRecordIsIgnored) {
@@ -214,7 +227,9 @@ TEST_F(PlanCacheTest, WhatIsNoRecordIsIgnored) {
 
 TEST_F(PlanCacheTest, WithoutAFileNothingIsOnRecord) {
   const PlanCache cache("", kGpu);
-  EXPECT_EQ(*cache.BeginTrial("deeper sm90 128x64", "conv1"), "");
+  bool has_run = false;
+  EXPECT_EQ(cache.OnTrial("deeper sm90 128x64", "conv1", [&] { has_run = true; }), absl::OkStatus());
+  EXPECT_TRUE(has_run);
   EXPECT_TRUE(cache.FailedTrials().empty());
 }
 

@@ -104,7 +104,8 @@ absl::Status Verdict(const ConvolutionProblem& problem, const Spoil& spoil, size
   std::vector<uint8_t> argmax(sizes.argmax);
   NaiveChoice library("library", problem, library_size);
   NaiveAlgorithm own("own", problem, spoil);
-  ConvolutionCheck check(problem, &library, HostDevice(), std::chrono::hours(1));
+  const PlanCache no_file("", "");
+  ConvolutionCheck check(problem, &library, HostDevice(), std::chrono::hours(1), no_file);
   const PlanOperands operands = {.a = a.data(),
                                  .b = b.data(),
                                  .d = d.data(),
@@ -283,7 +284,8 @@ TEST(ConvolutionCheckTest, NothingPassesWithoutALibraryThatRuns) {
   EXPECT_THAT(std::string(Verdict(Problem(false), nullptr, 1).message()), HasSubstr("to compare with runs"));
   EXPECT_FALSE(Verdict(Problem(false), nullptr, 0).ok());
   NaiveAlgorithm own("own", Problem(false));
-  ConvolutionCheck check(Problem(false), nullptr, HostDevice(), std::chrono::hours(1));
+  const PlanCache no_file("", "");
+  ConvolutionCheck check(Problem(false), nullptr, HostDevice(), std::chrono::hours(1), no_file);
   EXPECT_FALSE(check(own, {}).ok());
 }
 

@@ -67,7 +67,8 @@ void Check(const ConvolutionProblem& problem) {
       .mask = mask.data(),
       .sums = sums.data(),
       .argmax = argmax.data()};
-  ConvolutionCheck check(problem, library->get(), device, std::chrono::seconds(20));
+  const PlanCache no_file("", "");
+  ConvolutionCheck check(problem, library->get(), device, std::chrono::seconds(20), no_file);
   for (size_t i = 0; i < (*own)->size(); ++i) {
     const auto algorithm = (*own)->Build(i);
     SCOPED_TRACE(*(*algorithm)->Serialize());
