@@ -13,7 +13,8 @@ namespace {
 
 constexpr double kManyDead = 0.5;    // share of the channels of a stage
 constexpr double kHardlyAny = 1e-5;  // of the largest relative gradient of a stage
-constexpr int64_t kEnoughImages = 32;
+constexpr int64_t kEnoughImages = 32, kEnoughPerClass = 6;
+constexpr size_t kListedClasses = 10;
 
 // "inception4a.branch1" is part of inception4.
 std::string StageOf(const std::string& node) {
@@ -29,6 +30,14 @@ bool HasRelu(const OpParams& op) {
          (linear != nullptr && linear->relu);
 }
 
+// The node that computes the outputs for the classes, before a pool.
+int ClassNode(const Model& model) {
+  int node = model.heads.front().logits;
+  while (std::holds_alternative<GlobalAvgPoolParams>(model.nodes[static_cast<size_t>(node)].op))
+    node = model.nodes[static_cast<size_t>(node)].input;
+  return node;
+}
+
 double Squares(const std::vector<float>& values) {
   double sum = 0;
   for (const float value : values) sum += double{value} * double{value};
@@ -40,6 +49,7 @@ double Squares(const std::vector<float>& values) {
 std::vector<StageHealth> DiagnoseStages(const Model& model, const ParamStore& params) {
   std::vector<StageHealth> stages;
   std::vector<float> gradient, value;
+  const int class_node = ClassNode(model);
   const auto read = [&](const Param& param, const float* arena, std::vector<float>& to) {
     to.resize(static_cast<size_t>(param.spec.elements()));
     params.Read(param, arena, to.data());
@@ -57,6 +67,11 @@ std::vector<StageHealth> DiagnoseStages(const Model& model, const ParamStore& pa
     } else if (HasRelu(node.op) && param.spec.role != ParamRole::kScale) {
       stage->channels += std::ssize(gradient);
       stage->dead += std::ranges::count(gradient, 0.0f);
+      if (param.node != class_node) continue;
+      stage->classes = std::ssize(gradient);
+      for (int64_t i = 0; i < stage->classes; ++i) {
+        if (gradient[static_cast<size_t>(i)] == 0) stage->dead_classes.push_back(i);
+      }
     }
   }
   for (StageHealth& stage : stages) {
@@ -66,7 +81,17 @@ std::vector<StageHealth> DiagnoseStages(const Model& model, const ParamStore& pa
   return stages;
 }
 
-Event DiagnosisEvent(int64_t step, int64_t images, const std::vector<StageHealth>& stages) {
+void DeadClasses::Add(const std::vector<int64_t>& dead, int64_t dead_for_images) {
+  if (classes.empty()) {
+    classes = dead;
+  } else {
+    std::erase_if(classes, [&](int64_t index) { return std::ranges::find(dead, index) == dead.end(); });
+  }
+  images = classes.empty() ? 0 : images + dead_for_images;
+}
+
+Event DiagnosisEvent(int64_t step, int64_t images, const std::vector<StageHealth>& stages,
+                     DeadClasses& dead_classes) {
   Event event{"diagnosis", {{"step", step}}};
   std::vector<std::string> gradients, dead, warnings;
   double largest = 0;
@@ -78,10 +103,22 @@ Event DiagnosisEvent(int64_t step, int64_t images, const std::vector<StageHealth
       warnings.push_back(absl::StrCat("hardly any gradient reaches ", stage.stage));
     if (stage.channels == 0) continue;
     event.fields["dead_" + stage.stage] = stage.dead_share();
-    if (stage.dead_share() >= 0.005)  // less would read as 0 %
+    if (stage.dead_share() >= 0.005) {
       dead.push_back(absl::StrFormat("%s %.0f %%", stage.stage, 100 * stage.dead_share()));
+    } else if (stage.dead > 0) {
+      dead.push_back(stage.stage + " under 1 %");
+    }
     if (stage.dead_share() > kManyDead && images >= kEnoughImages)
       warnings.push_back(absl::StrCat("most ReLUs of ", stage.stage, " are dead"));
+    if (stage.classes == 0) continue;
+    dead_classes.Add(stage.dead_classes, images);
+    if (dead_classes.classes.empty() || dead_classes.images < kEnoughPerClass * stage.classes) continue;
+    std::vector<int64_t> listed = dead_classes.classes;
+    listed.resize(std::min(listed.size(), kListedClasses));
+    warnings.push_back(absl::StrCat("the outputs for ", dead_classes.classes.size(), " of ", stage.classes,
+                                    " classes are 0 for all images, so they do not learn (class ",
+                                    absl::StrJoin(listed, ", "),
+                                    listed.size() < dead_classes.classes.size() ? ", ...)" : ")"));
   }
   event.text =
       absl::StrFormat("diagnosis of step %d: gradients relative to weights: %s; dead ReLUs: %s", step,

@@ -68,6 +68,7 @@ class TrainLoop {
   TrainStep train_step_;
   StepMeter meter_;
   std::vector<std::unique_ptr<Monitor>> monitors_;
+  DeadClasses dead_classes_;
   StepTrace trace_;
   ProgressState shown_;
 
@@ -236,7 +237,8 @@ void TrainLoop::Log(const StepReport& report, float lr) {
 // Before the evaluation, which may overwrite the gradients. They are the same on all ranks.
 void TrainLoop::Diagnose(const StepReport& report) {
   if (run_.comm.rank() == 0)
-    run_.Tell(DiagnosisEvent(run_.step, report.global_rows, DiagnoseStages(run_.net->model(), *run_.params)));
+    run_.Tell(DiagnosisEvent(run_.step, report.global_rows, DiagnoseStages(run_.net->model(), *run_.params),
+                             dead_classes_));
 }
 
 absl::Status TrainLoop::EvaluateNow() {

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <numeric>
 #include <utility>
+#include <vector>
 
 #include "trainer/engine/network.h"
 
@@ -51,6 +53,7 @@ class DiagnosisTest : public ::testing::Test {
   std::unique_ptr<Device> device_ = MakeCpuDevice(1);
   std::unique_ptr<Network> net_;
   std::unique_ptr<ParamStore> params_;
+  DeadClasses none_;
 };
 
 TEST_F(DiagnosisTest, CountsTheStages) {
@@ -72,7 +75,7 @@ TEST_F(DiagnosisTest, CountsTheStages) {
   EXPECT_EQ(stages[1].dead, 8);
   EXPECT_EQ(stages[2].channels, 0);
 
-  const Event event = DiagnosisEvent(7, 2, stages);
+  const Event event = DiagnosisEvent(7, 2, stages, none_);
   EXPECT_EQ(event.name, "diagnosis");
   EXPECT_EQ(event.fields.at("dead_conv1"), 0.1);
   EXPECT_FALSE(event.fields.contains("dead_fc"));
@@ -82,7 +85,7 @@ TEST_F(DiagnosisTest, CountsTheStages) {
 }
 
 TEST_F(DiagnosisTest, WarnsWhereNothingIsLearned) {
-  EXPECT_THAT(DiagnosisEvent(1, 32, DiagnoseStages(model_, *params_)).text,
+  EXPECT_THAT(DiagnosisEvent(1, 32, DiagnoseStages(model_, *params_), none_).text,
               AllOf(HasSubstr("dead ReLUs: none"), Not(HasSubstr("warning"))));
   for (const Param& param : params_->trained()) {
     if (param.name.starts_with("inception") && param.spec.role == ParamRole::kBias)
@@ -91,10 +94,47 @@ TEST_F(DiagnosisTest, WarnsWhereNothingIsLearned) {
   }
   const std::vector<StageHealth> stages = DiagnoseStages(model_, *params_);
   EXPECT_THAT(
-      DiagnosisEvent(1, 32, stages).text,
+      DiagnosisEvent(1, 32, stages, none_).text,
       HasSubstr("\nwarning: hardly any gradient reaches conv1; most ReLUs of inception3 are dead. Try"));
-  EXPECT_THAT(DiagnosisEvent(1, 31, stages).text,
+  EXPECT_THAT(DiagnosisEvent(1, 31, stages, none_).text,
               AllOf(HasSubstr("inception3 100 %"), HasSubstr("reaches conv1. Try")));
+}
+
+TEST_F(DiagnosisTest, WarnsAboutClassesWhoseOutputIsAlwaysZero) {
+  Model nin;
+  nin.channels = 3;
+  nin.image_size = 4;
+  nin.num_classes = 300;
+  nin.nodes = {{"mlpconv1.0", Conv2dParams{.out_channels = 300, .kernel = 3, .pad = 1}},
+               {"mlpconv1.1", Conv2dParams{.out_channels = 300, .kernel = 1}, 0},
+               {"avgpool", GlobalAvgPoolParams{}, 1}};
+  nin.heads = {{"main", 2, 1.0f}};
+  net_ = *Network::Prepare(nin, {.rows = 2}, *device_);
+  params_ = *ParamStore::Create(net_->Params(), *device_, /*training=*/true);
+  for (const Param& param : params_->trained()) {
+    Fill(param, params_->values(), 1);
+    Fill(param, params_->grads(), 0.125f);
+  }
+  DeadClasses dead;
+  const auto text = [&](int64_t images, const std::vector<size_t>& zeros) {
+    std::vector<float> bias(300, 0.125f);
+    for (const size_t index : zeros) bias[index] = 0;
+    params_->Write(Named("mlpconv1.1.conv.bias"), bias.data(), params_->grads());
+    return DiagnosisEvent(1, images, DiagnoseStages(nin, *params_), dead).text;
+  };
+  EXPECT_THAT(text(1800, {}), AllOf(HasSubstr("dead ReLUs: none"), Not(HasSubstr("warning"))));
+  EXPECT_THAT(text(900, {7, 8}), AllOf(HasSubstr("mlpconv1 under 1 %"), Not(HasSubstr("warning"))));
+  EXPECT_THAT(text(899, {2, 7}), Not(HasSubstr("warning"))) << "perhaps the images were of other classes";
+  EXPECT_THAT(text(1, {7}), HasSubstr("\nwarning: the outputs for 1 of 300 classes are 0 for all images, so "
+                                      "they do not learn (class 7). Try"));
+  EXPECT_THAT(text(900, {8}), Not(HasSubstr("warning"))) << "7 learns again";
+  EXPECT_THAT(text(900, {8}), Not(HasSubstr("warning")));
+  dead = {};
+  std::vector<size_t> twelve(12);
+  std::iota(twelve.begin(), twelve.end(), size_t{0});
+  EXPECT_THAT(text(1800, twelve),
+              HasSubstr("for 12 of 300 classes are 0 for all images, so they do not learn "
+                        "(class 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)"));
 }
 
 }  // namespace
