@@ -57,6 +57,7 @@ void Predictions::Gather(Communicator& comm) {
 absl::Status WriteEvalReport(const std::string& path, Json summary, const Predictions& predictions,
                              const Dataset& dataset, const std::vector<std::string>& classes) {
   std::map<std::pair<int64_t, int64_t>, int64_t> counts;  // by label and predicted class
+  std::map<int64_t, int64_t> samples_of;                  // by label
   std::vector<int64_t> wrong;
   for (int64_t sample = 0; sample < dataset.info().samples; ++sample) {
     if (!std::isfinite(predictions.probability(sample))) {
@@ -65,11 +66,15 @@ absl::Status WriteEvalReport(const std::string& path, Json summary, const Predic
                           ExitCode::kNotFinite);
     }
     ++counts[{dataset.label(sample), predictions.class_of(sample)}];
+    ++samples_of[dataset.label(sample)];
     if (dataset.label(sample) != predictions.class_of(sample)) wrong.push_back(sample);
   }
   summary["classes"] = classes;
   Json& confusion = summary["confusion"] = Json::array();
   for (const auto& [pair, count] : counts) confusion.push_back({pair.first, pair.second, count});
+  Json& accuracies = summary["class_accuracy"] = Json::array();
+  for (const auto& [label, samples] : samples_of)
+    accuracies.push_back({label, samples, static_cast<double>(counts[{label, label}]) / samples});
   std::ranges::stable_sort(wrong, std::greater(),
                            [&](int64_t sample) { return predictions.probability(sample); });
   wrong.resize(std::min(wrong.size(), kMistakes));

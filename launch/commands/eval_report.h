@@ -35,7 +35,8 @@ class Predictions {
 };
 
 // Adds to `summary` and writes to `path`: "classes", names by label; "confusion", a row [label, predicted
-// class, samples] for every pair that occurs, in order; "mistakes", the wrong predictions with the largest
+// class, samples] for every pair that occurs, in order; "class_accuracy", a row [label, samples, top-1] for
+// every label that occurs, in order; "mistakes", the wrong predictions with the largest
 // probabilities, with a picture of each as JPEG in Base64. `classes`: names of the network's outputs, where
 // it has names. OutOfRange with ExitCode::kNotFinite: logits of a sample are not finite. Errors of
 // Dataset::Read.

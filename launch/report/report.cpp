@@ -151,12 +151,13 @@ class RunReader {
     }
     if (kind == "step") return steps_.Add(event);
     if (kind == "eval") return AddEvaluation(event);
-    if (kind == "diagnosis") return diagnoses_.Add(event);
+    if (kind == "diagnosis") diagnoses_.Add(event);
     if (kind == "resume") {
       repeated_ += steps_.CutAfter(event.value("step", int64_t{0}));
       evals_.CutAfter(event.value("step", int64_t{0}));
       diagnoses_.CutAfter(event.value("step", int64_t{0}));
     }
+    if (kind == "diagnosis" && event.value("what", Json("")) == "") return;
     Json shown = event;
     for (const char* key : {"config", "run"}) {
       if (event.contains(key)) run_[key] = event[key];

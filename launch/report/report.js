@@ -165,9 +165,9 @@
 
   // ---- Events ----
 
-  const markColours = { resume: "series-6", nonfinite: "bad", straggler: "warn", checkpoint: "other", done: "good", start: "good", restart: "bad", failure: "bad" };
-  const eventNames = { resume: "resumed", nonfinite: "step skipped", restart: "failed, restarted", failure: "failed" };
-  const marked = ["resume", "nonfinite", "straggler"];
+  const markColours = { resume: "series-6", nonfinite: "bad", straggler: "warn", diagnosis: "warn", checkpoint: "other", done: "good", start: "good", restart: "bad", failure: "bad" };
+  const eventNames = { resume: "resumed", nonfinite: "step skipped", diagnosis: "hardly learns", restart: "failed, restarted", failure: "failed" };
+  const marked = ["resume", "nonfinite", "straggler", "diagnosis"];
   const swatch = (name) => make("span", { class: "swatch", style: `background:var(--${name})` });
 
   // The fields of an event that have no column. Commands may add such fields.
@@ -219,6 +219,7 @@
       ["Data", how.data && `${how.data}: ${count(how.samples)} samples${how.eval_samples ? `, ${count(how.eval_samples)} to evaluate on` : ""}`],
       ["Ranks", how.ranks && `${how.ranks}, each with ${how.device}, ${how.precision}`],
       ["Training", how.optimizer && `${how.optimizer}, ${count(how.global_batch)} images per step, learning rate ${how.lr} (${how.lr_schedule}), seed ${how.seed}`],
+      ["Flags", how.flags],
       ["Top-5", top && isNumber(top.top5) && percent(top.top5)],
       ["Skipped", skipped && `${skipped} steps whose loss or gradients were not finite`],
       ["Repeated", run.repeated && `${run.repeated} logged steps after resuming; shown once`],

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fine-tuning against training from random weights, at equal steps, on a small folder of photographs.
 
-    fine_tuning.py DEEPER WORK [--seeds=3 --photographs=50 --pretrain_steps=300 --threads=0]
+    fine_tuning.py DEEPER WORK [--seeds=3 --photographs=50 --pretrain_steps=300 --threads=0 --images=DIR]
 
 The photographs are those of articles of clothing in Fashion-MNIST (Debian: dataset-fashion-mnist), 28 x 28, grey. GoogLeNet first learns five
 of its classes from 30,000 images. Then it learns the other five from a folder of 250, with recipes/fine-tune.flags: from these weights,
@@ -27,10 +27,10 @@ VALIDATION = 200  # photographs per class
 MODEL = ["--model=googlenet", "--image_size=28"]
 
 
-def write_folder(folder, split, classes, count):
+def write_folder(images, folder, split, classes, count):
     stem = "train" if split == "train" else "t10k"
-    pixels = numpy.frombuffer(gzip.decompress((FASHION / f"{stem}-images-idx3-ubyte.gz").read_bytes())[16:], numpy.uint8).reshape(-1, 28, 28)
-    labels = numpy.frombuffer(gzip.decompress((FASHION / f"{stem}-labels-idx1-ubyte.gz").read_bytes())[8:], numpy.uint8)
+    pixels = numpy.frombuffer(gzip.decompress((images / f"{stem}-images-idx3-ubyte.gz").read_bytes())[16:], numpy.uint8).reshape(-1, 28, 28)
+    labels = numpy.frombuffer(gzip.decompress((images / f"{stem}-labels-idx1-ubyte.gz").read_bytes())[8:], numpy.uint8)
     for name in classes:
         (folder / split / name).mkdir(parents=True)
         for number in numpy.flatnonzero(labels == CLASSES.index(name))[:count]:
@@ -49,20 +49,20 @@ class Study:
         folder, data = self.work / name, self.work / f"{name}-packed"
         for split in "train", "val":
             if not (folder / split).exists():
-                write_folder(folder, split, classes, count if split == "train" else VALIDATION)
+                write_folder(self.options.images, folder, split, classes, count if split == "train" else VALIDATION)
             self.run("pack", "--format=folder", f"--input={folder}/{split}", f"--output={data}", f"--split={split}")
         return data
 
     def train(self, name, data, *flags):
         """-> top-1 over the validation split at the end"""
         run = self.work / name
-        self.run("train", f"--data={data}", *MODEL, *flags, f"--checkpoint_dir={run}", "--val_split=none", "--keep=1",
+        self.run("train", f"--data={data}", *flags, *MODEL, f"--checkpoint_dir={run}", "--val_split=none", "--keep=1",
                  f"--threads={self.options.threads}")
         return float(re.search(r"top-1 (\S+) %", self.run("eval", f"--checkpoint={run}", f"--data={data}"))[1])
 
     def results(self):
         known, new = self.pack("known", KNOWN, None), self.pack("new", NEW, self.options.photographs)
-        pretrained = self.train("pretrained", known, f"--flagfile={RECIPES}/fashion-mnist.flags", f"--max_steps={self.options.pretrain_steps}",
+        pretrained = self.train("pretrained", known, f"--flagfile={RECIPES}/fashion-mnist-plain.flags", f"--max_steps={self.options.pretrain_steps}",
                                 "--checkpoint_every=0")
         print(f"known classes: top-1 {pretrained} %", flush=True)
         recipe, weights = f"--flagfile={RECIPES}/fine-tune.flags", f"--init_from={self.work}/pretrained"
@@ -87,6 +87,7 @@ def main():
     parser.add_argument("--photographs", type=int, default=50)
     parser.add_argument("--pretrain_steps", type=int, default=300)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--images", type=pathlib.Path, default=FASHION, help="directory of the four files of Fashion-MNIST")
     print(json.dumps(Study(parser.parse_args()).results(), indent=2))
 
 

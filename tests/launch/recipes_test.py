@@ -4,14 +4,18 @@
 recipes_test.py DEEPER MPIRUN [unittest arguments]
 """
 import base64
+import gzip
 import io
 import json
+import struct
+import subprocess
+import sys
 
 import h5py
 import numpy
 from PIL import Image
 
-from cli import CHECKPOINT, DATA, NOT_FINITE, ROOT, TRAIN, USAGE, Cli, events, main, run
+from cli import CHECKPOINT, DATA, DEEPER, NOT_FINITE, ROOT, TRAIN, USAGE, Cli, events, main, run
 
 
 class Recipes(Cli):
@@ -24,6 +28,21 @@ class Recipes(Cli):
                 self.succeeds("train", f"--flagfile={recipe}", "--synthetic", "--synthetic_samples=8", "--num_classes=10", "--image_size=32",
                               "--device=cpu", "--precision=fp32", "--threads=1", "--global_batch=4", "--epochs=0", "--max_steps=1",
                               "--warmup_epochs=0")
+
+
+    def test_fine_tuning(self):
+        """The study of fine-tuning, on 40 images of noise."""
+        images, random = self.dir / "fashion", numpy.random.default_rng(1)
+        images.mkdir()
+        labels = numpy.arange(40, dtype=numpy.uint8) % 10
+        for name in "train", "t10k":
+            pixels = random.integers(0, 256, (40, 28, 28), dtype=numpy.uint8)
+            (images / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(struct.pack(">4I", 0x803, 40, 28, 28) + pixels.tobytes()))
+            (images / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(struct.pack(">2I", 0x801, 40) + labels.tobytes()))
+        done = subprocess.run([sys.executable, ROOT / "tests/benchmarks/fine_tuning.py", DEEPER, self.dir / "fine-tuning", f"--images={images}",
+                               "--seeds=1", "--photographs=2", "--pretrain_steps=2", "--threads=1"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r'"fine-tuned": {\s+"top1": \[\s+\d+\.\d+')
 
 
 class Evaluation(Cli):
@@ -49,6 +68,9 @@ class Evaluation(Cli):
         numpy.add.at(confusion, (labels, predicted), 1)
         expected = [[int(i), int(j), int(confusion[i, j])] for i, j in zip(*numpy.nonzero(confusion))]
         self.assertEqual(found["confusion"], expected)
+        self.assertEqual([row[:2] for row in found["class_accuracy"]], [[i, n] for i, n in enumerate(confusion.sum(axis=1)) if n])
+        for label, samples, top1 in found["class_accuracy"]:
+            self.assertAlmostEqual(top1, confusion[label, label] / samples)
         self.assertAlmostEqual(found["top1"], confusion.trace() / 50)
         self.assertEqual((found["classes"], found["count"], found["split"], found["step"]), ([str(i) for i in range(10)], 50, "val", 20))
 
@@ -131,17 +153,21 @@ class BlurPool(Cli):
 
 
 class Lars(Cli):
-    def test_sharded(self):
-        """Each rank updates its slice with the norms of whole tensors: the same bits."""
+    def test_sharded_and_resumed(self):
+        """Each rank updates its slice with the norms of whole tensors, and a resumed run continues the averages and the flips: the same bits."""
         train = ["train", f"--data={self.data}", *TRAIN, "--model=nin-cifar-bn", "--optimizer=lars", "--lr=5", "--lars_trust=0.01",
-                 "--weight_decay=1e-3", "--val_split=none", "--max_steps=30"]
+                 "--weight_decay=1e-3", "--ema_decay=0.9", "--lr_scale=*.bias:2", "--augment=flip", "--flip=alternate", "--trivial_augment",
+                 "--val_split=none", "--max_steps=30", "--keep=1"]
         metrics, read = self.dir / "lars.jsonl", []
-        for name, flags in ("whole", []), ("sharded", ["--shard_optimizer"]):
+        parts = [["--stop_at=20"], ["--shard_optimizer"]]  # stops in the second of two epochs
+        for name, runs in ("whole", [[]]), ("sharded", [["--shard_optimizer"]]), ("resumed", parts):
             saved = self.dir / f"lars-{name}"
-            self.succeeds(*train, *flags, f"--checkpoint_dir={saved}", f"--metrics_out={metrics}", ranks=2)
+            for flags in runs:
+                self.succeeds(*train, *flags, f"--checkpoint_dir={saved}", f"--metrics_out={metrics}", ranks=2)
             read.append([path.read_bytes() for path in sorted(saved.rglob("shard-*.h5"))])
         self.assertEqual(len(read[0]), 2)
-        self.assertEqual(*read)
+        self.assertEqual(read[0], read[1])
+        self.assertEqual(read[0], read[2])
         losses = [event["loss"] for event in events(metrics, "step")]
         self.assertLess(losses[-1], 0.9 * losses[0])
 
@@ -156,8 +182,9 @@ class Diagnosis(Cli):
             self.assertEqual(said.count("diagnosis of step "), 2, said)
             found.append(events(metrics, "diagnosis"))
         for alone, together in zip(*found, strict=True):
-            self.assertEqual(list(alone), ["event", "step", *(f"{what}_mlpconv{i}" for i in (1, 2, 3) for what in ("gradient", "dead")), "time"])
-            for key in alone.keys() - {"event", "time"}:
+            stages = [f"{what}_mlpconv{i}" for i in (1, 2, 3) for what in ("gradient", "dead")]
+            self.assertEqual(list(alone), ["event", "step", *stages, "what", "time"])
+            for key in alone.keys() - {"event", "what", "time"}:
                 self.assertAlmostEqual(alone[key], together[key], delta=1e-3 * alone[key] + 1e-6)
             for stage in 1, 2, 3:
                 self.assertGreater(alone[f"gradient_mlpconv{stage}"], 0)

@@ -58,7 +58,8 @@ def example_run(speed=1.0):
             if step % 10 == 0:
                 events.append({"event": "eval", "step": step, "top1": 0.9 - 0.7 * fall, "top5": 0.99 - 0.4 * fall, "loss": 2.2 * fall + 0.3,
                                "count": 50})
-                events.append({"event": "diagnosis", "step": step, "gradient_conv1": 0.3 * fall, "gradient_fc": 0.9 * fall, "dead_conv1": step / 100})
+                events.append({"event": "diagnosis", "step": step, "gradient_conv1": 0.3 * fall, "gradient_fc": 0.9 * fall, "dead_conv1": step / 100,
+                               "what": "hardly any gradient reaches conv1" if step == 50 else ""})
                 events.append({"event": "checkpoint", "step": step, "path": "runs/a/step", "seconds": 0.25, "stall_seconds": 0.01})
     events.insert(-5, {"event": "nonfinite", "step": 57, "reason": "rank 1: the gradient of fc.weight is not finite"})
     events.insert(-5, {"event": "straggler", "step": 50, "what": "rank 1 is slow, mostly in </script><b>computing"})
@@ -133,7 +134,8 @@ class Page(Case):
         self.assertEqual(shown["diagnoses"]["step"], [10, 20, 30, 40, 50, 60])
         self.assertEqual(shown["diagnoses"]["dead_conv1"], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
         kinds = collections.Counter(event["event"] for event in shown["events"])
-        self.assertEqual(kinds, {"start": 1, "restart": 1, "resume": 1, "checkpoint": 7, "nonfinite": 1, "straggler": 1, "done": 1})
+        self.assertEqual(kinds, {"start": 1, "restart": 1, "resume": 1, "checkpoint": 7, "nonfinite": 1, "straggler": 1, "diagnosis": 1,
+                                 "done": 1})
         self.assertEqual(shown["config"]["model"], "googlenet")
 
     def test_other_evaluations_are_not_in_the_curve(self):

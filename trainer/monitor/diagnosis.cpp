@@ -123,8 +123,10 @@ Event DiagnosisEvent(int64_t step, int64_t images, const std::vector<StageHealth
   event.text =
       absl::StrFormat("diagnosis of step %d: gradients relative to weights: %s; dead ReLUs: %s", step,
                       absl::StrJoin(gradients, ", "), dead.empty() ? "none" : absl::StrJoin(dead, ", "));
-  if (!warnings.empty()) {
-    absl::StrAppend(&event.text, "\nwarning: ", absl::StrJoin(warnings, "; "),
+  const std::string what = absl::StrJoin(warnings, "; ");
+  event.fields["what"] = what;
+  if (!what.empty()) {
+    absl::StrAppend(&event.text, "\nwarning: ", what,
                     ". Try a lower --lr, a longer --warmup_epochs or a network with batch normalisation");
   }
   return event;

@@ -44,9 +44,9 @@ struct DeadClasses {
 };
 
 // The event "diagnosis" with a line for the log: all relative gradients, the dead channels, and a warning
-// about stages and classes that hardly learn. A step with few images (the last one of an epoch) has dead
-// channels by chance, so the warning does not count them. `dead_classes` is that of the previous diagnosis,
-// and is updated.
+// about stages and classes that hardly learn, also as the field "what". A step with few images (the last one
+// of an epoch) has dead channels by chance, so the warning does not count them. `dead_classes` is that of the
+// previous diagnosis, and is updated.
 Event DiagnosisEvent(int64_t step, int64_t images, const std::vector<StageHealth>& stages,
                      DeadClasses& dead_classes);
 

@@ -40,7 +40,8 @@ inline constexpr MetricField kMetricFields[] = {
     {"start", "config", "", "Network and training settings, as stored in checkpoints."},
     {"start", "run", "",
      "Settings of this run: ranks, device, precision, data, samples, eval_samples, global_batch, "
-     "total_steps, epoch_steps, parameters, gradient_sum, optimizer, lr, lr_schedule, seed."},
+     "total_steps, epoch_steps, parameters, gradient_sum, optimizer, lr, lr_schedule, seed; and flags: all "
+     "flags whose values are not their defaults."},
     {"resume", "step", "steps", "Steps that the checkpoint contains."},
     {"resume", "path", "", "Directory of the checkpoints."},
     {"resume", "config", "", "As in start."},
@@ -84,6 +85,7 @@ inline constexpr MetricField kMetricFields[] = {
      "Norm of the gradients of the weights of a stage over the norm of these weights."},
     {"diagnosis", "dead_STAGE", "fraction",
      "Share of the channels with a ReLU that got no gradient from any image of the step."},
+    {"diagnosis", "what", "", "Stages and classes that hardly learn; empty if there are none."},
     {"checkpoint", "step", "steps", "Steps that the checkpoint contains."},
     {"checkpoint", "path", "", "Directory of this checkpoint."},
     {"checkpoint", "seconds", "s", "From the start of the save to the commit on disk."},

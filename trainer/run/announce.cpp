@@ -159,7 +159,8 @@ nlohmann::ordered_json TrainSetup::RunJson() const {
           {"optimizer", config.optimizer},
           {"lr", config.lr},
           {"lr_schedule", NameOf(config.lr_schedule)},
-          {"seed", config.seed}};
+          {"seed", config.seed},
+          {"flags", FlagsThatDiffer(config)}};
 }
 
 int64_t TrainSetup::TrainedParameters() const {

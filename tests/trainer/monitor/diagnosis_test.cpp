@@ -78,6 +78,7 @@ TEST_F(DiagnosisTest, CountsTheStages) {
   const Event event = DiagnosisEvent(7, 2, stages, none_);
   EXPECT_EQ(event.name, "diagnosis");
   EXPECT_EQ(event.fields.at("dead_conv1"), 0.1);
+  EXPECT_EQ(event.fields.at("what"), "");
   EXPECT_FALSE(event.fields.contains("dead_fc"));
   EXPECT_EQ(event.text,
             "diagnosis of step 7: gradients relative to weights: conv1 0.12, inception3 0.12, fc 0.12; dead "
@@ -93,9 +94,10 @@ TEST_F(DiagnosisTest, WarnsWhereNothingIsLearned) {
     if (param.name.starts_with("conv1")) Fill(param, params_->grads(), 1e-7f);
   }
   const std::vector<StageHealth> stages = DiagnoseStages(model_, *params_);
-  EXPECT_THAT(
-      DiagnosisEvent(1, 32, stages, none_).text,
-      HasSubstr("\nwarning: hardly any gradient reaches conv1; most ReLUs of inception3 are dead. Try"));
+  const std::string what = "hardly any gradient reaches conv1; most ReLUs of inception3 are dead";
+  const Event event = DiagnosisEvent(1, 32, stages, none_);
+  EXPECT_EQ(event.fields.at("what"), what);
+  EXPECT_THAT(event.text, HasSubstr("\nwarning: " + what + ". Try"));
   EXPECT_THAT(DiagnosisEvent(1, 31, stages, none_).text,
               AllOf(HasSubstr("inception3 100 %"), HasSubstr("reaches conv1. Try")));
 }
