@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """--deterministic=elastic gives the same bits for every number of ranks. Trains a GoogLeNet with auxiliary heads, dropout and augmentation
-on 1, 2 and 4 ranks, and on 4, then 2, then 1 ranks, resuming from checkpoints, with sharded and unsharded momentum.
+on 1, 2 and 4 ranks, and on 4, then 2, then 1 ranks, resuming from checkpoints, with sharded and unsharded momentum. Then the same with LARS,
+averages of weights, factors on rates, blurred pools, TrivialAugment and alternating flips.
 
 elastic_test.py DEEPER MPIRUN [--steps=30] [--data=DIR]     DIR: packed by `deeper pack`; the default is generated images of 28 x 28 px
 """
@@ -81,6 +82,11 @@ def main():
         # Shows that the comparison can fail: without elastic mode, the number of ranks changes the result.
         plain = [trial.fingerprint(f"plain-{ranks}", options.steps, ["--deterministic=true"], [ranks]) for ranks in (1, 4)]
         assert plain[0][0] != plain[1][0] and plain[0][0] != runs["1"][0], "the results do not depend on the number of ranks"
+        recipe = [*elastic, "--optimizer=lars", "--lr=2", "--ema_decay=0.9", "--lr_scale=*.bias:2", "--blur_pool", "--label_smoothing=0.1",
+                  "--augment=flip", "--flip=alternate", "--trivial_augment", "--random_erasing=0.5"]
+        steps = 2 * options.steps  # two epochs of 3 steps, and resumes in the middle of both
+        whole = trial.fingerprint("recipe-1", steps, recipe, [1])
+        assert whole == trial.fingerprint("recipe-4-2-1", steps, [*recipe, "--shard_optimizer"], [4, 2, 1]), "recipes differ"
         # A run resumes only with the number of slices that it started with.
         other = trial.run("1", 1, f"--max_steps={options.steps + 1}", "--deterministic=elastic", "--elastic_slices=4")
         assert other.returncode == CHECKPOINT and "elastic was" in other.stderr, other.stderr

@@ -156,6 +156,9 @@ TEST_P(DeviceImages, DistortedAndMixedAsTheLoaders) {
     Compare(OddImages(3, 40), options, GetParam(), tolerance());
     Compare(OddImages(1, 30), options, GetParam(), tolerance());
     options.bgr = true;
+    options.pca_noise = 0.5;
+    Compare(OddImages(3, 40), options, GetParam(), tolerance());
+    options.trivial_augment = true;
     Compare(OddImages(3, 40), options, GetParam(), tolerance());
   }
 }
