@@ -9,5 +9,6 @@ done
 [ "$python" != none ] || { echo "not run: no python3 here has torch and h5py"; exit 77; }
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
-"$python" "$here/torch_reference.py" --dump "$directory" googlenet googlenet-bn googlenet-torchvision nin nin-cifar
+"$python" "$here/torch_reference.py" --dump "$directory" googlenet googlenet-small-stem googlenet-blurred googlenet-bn googlenet-torchvision \
+  nin nin-bn nin-cifar nin-cifar-bn
 DEEPER_PARITY_DIR=$directory "$1" --gtest_filter='Parity.*'

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """An independent PyTorch implementation of the networks in docs/reference/models.md, with weights and images given by a formula.
 
-  torch_reference.py MODEL...              writes MODEL.json in this folder: logits, losses, a fingerprint of each gradient
-  torch_reference.py --dump DIR MODEL...   writes DIR/MODEL.h5: each gradient in full
+  torch_reference.py CASE...              writes CASE.json in this folder: logits, losses, a fingerprint of each gradient
+  torch_reference.py --dump DIR CASE...   writes DIR/CASE.h5: each gradient in full
 
 tests/trainer/engine/parity_test.cpp creates the same weights and images with the project's generator (kernels/base/rng.h) and compares the results.
 """
@@ -23,11 +23,14 @@ PROJECTIONS = 4
 
 class Case(typing.NamedTuple):
     """A small network in which every layer still has an effect."""
+    model: str
     image_size: int
     image_seed: int  # chosen so that values stay away from kinks
     batch: int = 2
     classes: int = 20
     aux: bool = False  # not with batch norm, which would see one value per sample there
+    stem: str = "default"
+    blur_pool: bool = False
     # Relative to a tensor's norm. The first is for logits, losses and statistics.
     tolerance: float = 1e-4
     gradient_tolerance: float = 1e-4
@@ -36,11 +39,15 @@ class Case(typing.NamedTuple):
 # Batch norm amplifies rounding from layer to layer, until a ReLU switches. PyTorch's own float32 gradients differ by up to 6 % from
 # float64. An error in a network, as opposed to a kernel, causes a larger difference.
 CASES = {
-    "googlenet": Case(48, 1, aux=True),
-    "nin": Case(100, 3),
-    "nin-cifar": Case(16, 14),
-    "googlenet-bn": Case(64, 1, batch=4, tolerance=5e-4, gradient_tolerance=0.1),
-    "googlenet-torchvision": Case(64, 4, batch=4, tolerance=5e-4, gradient_tolerance=0.1),
+    "googlenet": Case("googlenet", 48, 1, aux=True),
+    "googlenet-small-stem": Case("googlenet", 16, 1, aux=True, stem="small"),
+    "googlenet-blurred": Case("googlenet", 24, 10, aux=True, stem="medium", blur_pool=True),
+    "nin": Case("nin", 100, 3),
+    "nin-bn": Case("nin-bn", 100, 1, batch=4, tolerance=5e-4, gradient_tolerance=0.1),
+    "nin-cifar": Case("nin-cifar", 16, 14),
+    "nin-cifar-bn": Case("nin-cifar-bn", 16, 1, batch=4, tolerance=5e-4, gradient_tolerance=0.1),
+    "googlenet-bn": Case("googlenet-bn", 64, 1, batch=4, tolerance=5e-4, gradient_tolerance=0.1),
+    "googlenet-torchvision": Case("googlenet-torchvision", 64, 4, batch=4, tolerance=5e-4, gradient_tolerance=0.1),
 }
 # Minimum distance, for tight tolerances, of values from a ReLU's zero and from each other within a pool's window. It is several times the
 # rounding error.
@@ -97,7 +104,8 @@ def max_pool(x, kernel, stride, pad=0, ceil_mode=False):
     side = (y.shape[-1] - 1) * stride + kernel - x.shape[-1] - pad
     windows = F.pad(x.detach(), (pad, side, pad, side), value=-1).unfold(2, kernel, stride).unfold(3, kernel, stride)
     first, second = windows.flatten(4).topk(2).values.unbind(-1)
-    gaps = (first - second)[first > second]  # equal values are copies of one value or zeros of a ReLU: no kink
+    # Equal values are copies of one value, means of such copies, or zeros of a ReLU: no kink.
+    gaps = (first - second)[first - second > 1e-12 * first.abs()]
     note_margin(gaps, x)
     return y
 
@@ -159,10 +167,12 @@ class GoogLeNet(nn.Module):
 
     AUX = {"inception4a": "aux1", "inception4d": "aux2"}
 
-    def __init__(self, model, case):
+    def __init__(self, case):
         super().__init__()
-        self.aux, self.torchvision, norm = case.aux, model == "googlenet-torchvision", model != "googlenet"
-        self.conv1, self.conv2 = Conv(3, 64, 7, 2, 3, norm=norm), Conv(64, 64, norm=norm)
+        self.aux, self.stem, self.blur_pool = case.aux, case.stem, case.blur_pool
+        self.torchvision, norm = case.model == "googlenet-torchvision", case.model != "googlenet"
+        self.conv1 = Conv(3, 64, 3, 1, 1, norm=norm) if case.stem == "small" else Conv(3, 64, 7, 2, 3, norm=norm)
+        self.conv2 = Conv(64, 64, norm=norm)
         self.conv3 = Conv(64, 192, 3, pad=1, norm=norm)
         channels = 192
         for name, (c1, c2, c3, c4) in self.MODULES.items():
@@ -173,10 +183,15 @@ class GoogLeNet(nn.Module):
         self.fc = nn.Linear(channels, case.classes)
 
     def pool(self, x, kernel=3):
+        if self.blur_pool:  # Zhang 2019, with the pixels at the borders repeated
+            weights = torch.outer(*2 * [torch.tensor([1, 2, 1], dtype=x.dtype) / 4]).expand(x.shape[1], 1, 3, 3)
+            x = F.pad(max_pool(x, 3, 1, 1), (1, 1, 1, 1), mode="replicate")
+            return F.conv2d(x, weights, stride=2, groups=x.shape[1])
         return max_pool(x, kernel, 2, ceil_mode=True) if self.torchvision else max_pool(x, 3, 2, 1)
 
     def forward(self, x):
-        x = self.pool(self.conv3(self.conv2(self.pool(self.conv1(x)))))
+        x = self.conv1(x)
+        x = self.pool(self.conv3(self.conv2(self.pool(x) if self.stem == "default" else x)))
         aux = {}
         for name in self.MODULES:
             x = getattr(self, name)(x)
@@ -194,13 +209,14 @@ class Nin(nn.Sequential):
         return {"main": super().forward(x).mean((2, 3))}
 
 
-def mlpconv(inputs, kernel, stride, pad, *channels):
-    return nn.Sequential(Conv(inputs, channels[0], kernel, stride, pad), Conv(channels[0], channels[1]), Conv(channels[1], channels[2]))
+def make_nin(case):
+    net, classes, norm = Nin(), case.classes, case.model.endswith("-bn")
 
+    def mlpconv(inputs, kernel, stride, pad, *channels):
+        return nn.Sequential(Conv(inputs, channels[0], kernel, stride, pad, norm), Conv(channels[0], channels[1], norm=norm),
+                             Conv(channels[1], channels[2], norm=norm))
 
-def make_nin(model, classes):
-    net = Nin()
-    if model == "nin":
+    if case.model in ("nin", "nin-bn"):
         layers = {"mlpconv1": mlpconv(3, 11, 4, 0, 96, 96, 96), "pool1": MaxPool(3, 2),
                   "mlpconv2": mlpconv(96, 5, 1, 2, 256, 256, 256), "pool2": MaxPool(3, 2),
                   "mlpconv3": mlpconv(256, 3, 1, 1, 384, 384, 384), "pool3": MaxPool(3, 2),
@@ -214,10 +230,9 @@ def make_nin(model, classes):
     return net
 
 
-def run(model):
+def run(case):
     """Returns logits, the loss of each head, and all tensors that a training step produces: gradients and new BN statistics."""
-    case = CASES[model]
-    net = make_nin(model, case.classes) if model.startswith("nin") else GoogLeNet(model, case)
+    net = make_nin(case) if case.model.startswith("nin") else GoogLeNet(case)
     for name, value in net.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             value.copy_(torch.from_numpy(initial_value(name, tuple(value.shape))))
@@ -244,24 +259,24 @@ def fingerprint(name, tensor):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", choices=CASES)
+    parser.add_argument("cases", nargs="+", choices=CASES)
     parser.add_argument("--dump", metavar="DIR", type=pathlib.Path)
     args = parser.parse_args()
     global margin
-    for model in args.models:
-        margin = np.inf
-        logits, losses, tensors = run(model)
-        print(f"{model}: margin {margin:.1e}")
-        if margin < MIN_MARGIN and CASES[model].gradient_tolerance < 1e-3:
-            sys.exit(f"{model}: too close to a kink, where rounding alone changes gradients: choose another image_seed")
+    for name in args.cases:
+        margin, case = np.inf, CASES[name]
+        logits, losses, tensors = run(case)
+        print(f"{name}: margin {margin:.1e}")
+        if margin < MIN_MARGIN and case.gradient_tolerance < 1e-3:
+            sys.exit(f"{name}: too close to a kink, where rounding alone changes gradients: choose another image_seed")
         if args.dump:
-            with h5py.File(args.dump / f"{model}.h5", "w") as file:
-                for name, tensor in tensors.items():
-                    file[name] = tensor.astype(np.float32)
+            with h5py.File(args.dump / f"{name}.h5", "w") as file:
+                for tensor_name, tensor in tensors.items():
+                    file[tensor_name] = tensor.astype(np.float32)
             continue
-        facts = json.dumps({**CASES[model]._asdict(), "losses": losses, "logits": rounded(logits.ravel())})
-        rows = ",\n".join(f'"{name}": {fingerprint(name, tensor)}' for name, tensor in tensors.items())
-        (pathlib.Path(__file__).parent / f"{model}.json").write_text(f'{facts[:-1]}, "tensors": {{\n{rows}}}}}\n')
+        facts = json.dumps({**case._asdict(), "losses": losses, "logits": rounded(logits.ravel())})
+        rows = ",\n".join(f'"{key}": {fingerprint(key, tensor)}' for key, tensor in tensors.items())
+        (pathlib.Path(__file__).parent / f"{name}.json").write_text(f'{facts[:-1]}, "tensors": {{\n{rows}}}}}\n')
 
 
 if __name__ == "__main__":

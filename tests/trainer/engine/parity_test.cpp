@@ -87,15 +87,22 @@ struct Sample {
   std::vector<float> unmixed = std::vector<float>(static_cast<size_t>(rows));
 };
 
+Stem StemOf(const std::string& name) {
+  return name == "small" ? Stem::kSmall : name == "medium" ? Stem::kMedium : Stem::kDefault;
+}
+
 // The network of `expected` after one forward and backward pass.
 struct Step {
-  Step(const std::string& name, const Json& expected) {
+  explicit Step(const Json& expected) {
     const ModelOptions options = {.num_classes = expected["classes"],
                                   .image_size = expected["image_size"],
+                                  .stem = StemOf(expected["stem"]),
                                   .aux = expected["aux"],
-                                  .dropout = false};
+                                  .dropout = false,
+                                  .blur_pool = expected["blur_pool"]};
     const Sample sample(expected);
-    network = *Network::Prepare(*MakeModel(name, options), {.rows = sample.rows}, *device);
+    network = *Network::Prepare(*MakeModel(expected["model"].get<std::string>(), options),
+                                {.rows = sample.rows}, *device);
     params = *ParamStore::Create(network->Params(), *device, /*training=*/true);
     for (const Param& param : params->trained())
       params->Write(param, InitialValue(param).data(), params->values());
@@ -196,7 +203,7 @@ TEST_P(Parity, WithPyTorch) {
   std::ifstream in(path);
   const Json expected = Json::parse(in);
   const double tolerance = expected["tolerance"];
-  const Step step(name, expected);
+  const Step step(expected);
 
   const auto& heads = step.network->model().heads;
   ASSERT_EQ(expected["losses"].size(), heads.size());
@@ -222,8 +229,9 @@ TEST_P(Parity, WithPyTorch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, Parity,
-                         ::testing::Values("googlenet", "googlenet-bn", "googlenet-torchvision", "nin",
-                                           "nin-cifar"),
+                         ::testing::Values("googlenet", "googlenet-small-stem", "googlenet-blurred",
+                                           "googlenet-bn", "googlenet-torchvision", "nin", "nin-bn",
+                                           "nin-cifar", "nin-cifar-bn"),
                          [](const auto& test) {
                            std::string name = test.param;
                            std::replace(name.begin(), name.end(), '-', '_');
