@@ -165,9 +165,9 @@
 
   // ---- Events ----
 
-  const markColours = { resume: "series-6", nonfinite: "bad", straggler: "warn", diagnosis: "warn", checkpoint: "other", done: "good", start: "good", restart: "bad", failure: "bad" };
-  const eventNames = { resume: "resumed", nonfinite: "step skipped", diagnosis: "hardly learns", restart: "failed, restarted", failure: "failed" };
-  const marked = ["resume", "nonfinite", "straggler", "diagnosis"];
+  const markColours = { resume: "series-6", nonfinite: "bad", straggler: "warn", diagnosis: "warn", stuck_head: "warn", checkpoint: "other", done: "good", start: "good", restart: "bad", failure: "bad" };
+  const eventNames = { resume: "resumed", nonfinite: "step skipped", diagnosis: "hardly learns", stuck_head: "head does not learn", restart: "failed, restarted", failure: "failed" };
+  const marked = ["resume", "nonfinite", "straggler", "diagnosis", "stuck_head"];
   const swatch = (name) => make("span", { class: "swatch", style: `background:var(--${name})` });
 
   // The fields of an event that have no column. Commands may add such fields.

@@ -31,7 +31,7 @@ STATUS = {"resume": "RUNNING", "done": "FINISHED", "failure": "FAILED"}  # of ML
 ENDS = ("done", "failure")
 KINDS: Dict[str, Tuple[type, ...]] = {  # of fields of events
     "event": (str,), "step": (int, float), "time": (int, float), "config": (dict,), "run": (dict,)}
-WARNINGS = ("checkpoint_failed", "nonfinite", "straggler", "bottleneck", "bad_sample")
+WARNINGS = ("checkpoint_failed", "nonfinite", "straggler", "stuck_head", "diagnosis", "bottleneck", "bad_sample")
 CURVES = {"step": "train", "eval": "eval", "checkpoint": "checkpoint"}  # events with numbers, and the folder of their names, as in TensorBoard
 # One log-batch of MLflow may have 1000 entries: 50 events of up to 18 numbers, and these parameters.
 EVENTS_PER_BATCH, MOST_PARAMS = 50, 90
@@ -181,8 +181,9 @@ class Mlflow:
         tags = {"deeper.position": str(new[-1][0])}
         changes: Dict[str, Any] = {}
         for _, event in new:
-            if event["event"] in WARNINGS:
-                tags["deeper.warning"] = f"step {event.get('step')}, {event['event']}: {event.get('what') or event.get('reason')}"[:MOST_VALUE]
+            said = event.get("what") or event.get("reason")
+            if event["event"] in WARNINGS and said:  # a diagnosis may have no warning
+                tags["deeper.warning"] = f"step {event.get('step')}, {event['event']}: {said}"[:MOST_VALUE]
             if event["event"] in STATUS:
                 changes = {"status": STATUS[event["event"]]}
                 if event["event"] in ENDS:

@@ -199,7 +199,8 @@ class Tracking(cli.Cli):
         self.assertEqual([at for at, _ in self.curve("train/loss_9")], [*range(1, 3001)])
 
     def test_not_finite_and_warnings(self):
-        self.write(start(), step(1, loss=None), {"event": "nonfinite", "step": 1, "reason": "rank 1: fc.weight", "time": 3.0}, DONE)
+        self.write(start(), step(1, loss=None), {"event": "nonfinite", "step": 1, "reason": "rank 1: fc.weight", "time": 3.0},
+                   {"event": "diagnosis", "step": 1, "what": "", "time": 3.5}, DONE)
         self.track("--name=a \"b\" \\c")
         self.assertEqual(self.curve("train/loss"), [])
         self.assertEqual(self.curve("train/lr"), [(1, 0.1)])

@@ -33,11 +33,14 @@ class StuckHeads final : public Monitor {
       const double mean = head.sum / static_cast<double>(seen_);
       if (std::abs(mean - chance_) < kTolerance * chance_ && !head.warned) {
         head.warned = true;
+        const std::string what = absl::StrFormat(
+            "head %s is not learning: its mean loss over the last %d steps, up to step %d, "
+            "is %.4f, the loss of guessing (ln %d = %.4f)",
+            head.name, seen_, now.step, mean, classes_, chance_);
         events.push_back(
-            {.text = absl::StrFormat("warning: head %s is not learning: its mean loss over the last %d "
-                                     "steps, up to step %d, is %.4f, the loss of guessing (ln %d = %.4f). "
-                                     "Try a lower --lr or a longer --warmup_epochs, and check the labels",
-                                     head.name, seen_, now.step, mean, classes_, chance_)});
+            {"stuck_head",
+             {{"step", now.step}, {"what", what}},
+             "warning: " + what + ". Try a lower --lr or a longer --warmup_epochs, and check the labels"});
       }
       head.sum = 0;
     }

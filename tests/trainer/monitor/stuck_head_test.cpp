@@ -53,7 +53,9 @@ TEST_F(StuckHeadsTest, NamesTheHeadThatGuesses) {
   Step(4.0, 6.91);
   EXPECT_THAT(stuck_.Texts(), ElementsAre(AllOf(HasSubstr("head aux1"), HasSubstr("step 201"),
                                                 HasSubstr("ln 1000 = 6.9078"))));
-  EXPECT_EQ(stuck_.events.front().name, "");
+  EXPECT_EQ(stuck_.events.front().name, "stuck_head");
+  EXPECT_EQ(stuck_.events.front().fields["step"], 201);
+  EXPECT_THAT(stuck_.events.front().fields["what"].get<std::string>(), HasSubstr("head aux1"));
 }
 
 TEST_F(StuckHeadsTest, WarnsOnceAHead) {
