@@ -68,6 +68,28 @@ class TwoHosts(Launch):
             job.process.send_signal(signal.SIGTERM)
             self.gone(job, PREEMPTED)
 
+    def test_a_stop_while_the_job_saves_to_grow(self):
+        """Does not end ranks that are saving. They die at a second SIGUSR1, as those of deeper do."""
+        down = self.dir / "down"
+        down.touch()
+        self.executable("agent", f'[ ! -e {down} ] || exit 1; exec {hosts.HERE / "enter_host"} "$@"')
+        self.executable("deeper", f"trap 'trap - USR1; touch {self.dir}/saving; sleep 3 & wait $!; exit 75' USR1\n"
+                                  f"touch {self.dir}/started; while :; do sleep 0.05; done")
+        with self.job("--shrink", "--grow_minutes=0.02", "--probe_seconds=1", "--restarts=3", f"--rsh_agent={self.dir}/bin/agent",
+                      f"--deeper={self.dir}/bin/deeper") as job:
+            self.appears(job, "started")
+            down.unlink()
+            self.appears(job, "saving")
+            job.process.send_signal(signal.SIGTERM)
+            self.gone(job, PREEMPTED)
+            self.assertIn("SIGTERM: stopping with a checkpoint", job.text())
+
+    def appears(self, job, name):
+        end = time.monotonic() + 60
+        while not (self.dir / name).exists():
+            self.assertTrue(job.process.poll() is None and time.monotonic() < end, job.text())
+            time.sleep(0.02)
+
     def test_lost_host_without_restarts(self):
         with self.job(flags=["--max_steps=1000000"]) as job:
             self.assertTrue(job.wait_for_text("step 40/", 60), job.text())
