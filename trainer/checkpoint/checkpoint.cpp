@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "comm/agree.h"
@@ -173,10 +174,10 @@ absl::Status ReadInto(ParamStore& params, const std::string& path, const Checkpo
       std::async(std::launch::async, [data = state.data(), bytes] { Populate(data, bytes); });
   ReadMark mark;
   std::future<absl::Status> reading = std::async(std::launch::async, [&] {
-    absl::Status status = ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.as<float>(),
-                                               [&](int64_t element) { mark.MoveTo(element); });
-    mark.MoveTo(manifest.elements());  // also after an error, so that nothing waits forever
-    return status;
+    // Also after an error or an exception, such as a thread that cannot start: nothing waits for ever.
+    const absl::Cleanup done = [&] { mark.MoveTo(manifest.elements()); };
+    return ReadCheckpointShards(path, manifest, comm.rank(), comm.size(), state.as<float>(),
+                                [&](int64_t element) { mark.MoveTo(element); });
   });
   TensorPlacer placer(params, state.as<float>());
   for (const auto& [range, root, turn] : PiecesInTurn(manifest, comm.size())) {

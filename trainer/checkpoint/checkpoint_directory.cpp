@@ -68,7 +68,10 @@ using Steps = std::map<int64_t, std::string, std::greater<>>;  // step -> direct
 // None if the directory does not exist.
 absl::StatusOr<Steps> StepsIn(const std::string& directory) {
   Steps steps;
-  if (!Exists(directory)) return steps;
+  std::error_code error;
+  const fs::file_type type = fs::status(directory, error).type();
+  if (type == fs::file_type::not_found) return steps;
+  if (error) return IoError("examine", directory, error.value());
   ASSIGN_OR_RETURN(const std::vector<std::string> names, List(directory));
   for (const std::string& name : names) {
     if (const std::optional<int64_t> step = StepOf(name)) steps[*step] = absl::StrCat(directory, "/", name);
@@ -290,10 +293,12 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
   const std::string text = RenderCheckpointManifest(manifest);
   if (Exists(finished)) {
     const absl::StatusOr<std::string> there = ReadCheckpointManifestText(finished);
-    if (there.ok() && *there == text && CheckUsable(finished).ok()) return RemoveAll(unfinished);
+    const absl::Status usable = CheckUsable(finished);
+    if (absl::IsUnavailable(usable)) return usable;  // the file server does not answer: it may be sound
+    if (there.ok() && *there == text && usable.ok()) return RemoveAll(unfinished);
     // A run that resumed from an earlier one arrives here again.
     const std::string aside = finished + kDamaged;
-    if (CheckUsable(finished).ok() || Exists(aside)) {
+    if (usable.ok() || Exists(aside)) {
       return absl::AlreadyExistsError(
           absl::StrCat(finished,
                        " already exists, with another state or damaged, and checkpoints are never "
@@ -306,12 +311,14 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
 }
 
 absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention,
-                                  const CheckpointVerifier& verify) {
+                                  const CheckpointVerifier& verify,
+                                  const std::function<absl::Status()>& check_owner) {
   ASSIGN_OR_RETURN(const Steps steps, StepsIn(directory));
   if (retention.keep <= 0) return absl::OkStatus();
   if (std::distance(steps.lower_bound(step), steps.end()) <= retention.keep) return absl::OkStatus();
   RETURN_IF_ERROR(CheckUsable(StepDirectory(directory, step), verify));
   for (const int64_t old : ChooseLeaving(steps, step, retention, verify)) {
+    RETURN_IF_ERROR(check_owner());
     // Renamed first, so that a half-removed directory never looks like a checkpoint.
     const std::string unlisted = UnfinishedStepDirectory(directory, old);
     RETURN_IF_ERROR(RenameDurably(steps.at(old), unlisted));

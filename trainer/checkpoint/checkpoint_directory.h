@@ -92,9 +92,11 @@ struct Retention {
 
 // Removes the checkpoints before `step`, the last one committed, that need not be kept. It reads all that it
 // counts as kept: removes none unless `step` is sound, and counts damaged ones out. Later ones belong to
-// another course of training and are kept.
+// another course of training and are kept. Reading may take long, so it calls `check_owner` before each
+// removal: an error means that the directory now belongs to another process.
 absl::Status RemoveOldCheckpoints(const std::string& directory, int64_t step, const Retention& retention,
-                                  const CheckpointVerifier& verify = VerifyAlone);
+                                  const CheckpointVerifier& verify = VerifyAlone,
+                                  const std::function<absl::Status()>& check_owner = absl::OkStatus);
 
 // Makes an empty directory for the unfinished checkpoint of `step`, and removes an earlier one.
 absl::Status CreateUnfinished(const std::string& directory, int64_t step);

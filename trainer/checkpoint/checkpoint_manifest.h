@@ -78,7 +78,7 @@ struct CheckpointShard {
 };
 
 struct CheckpointManifest : TrainState {
-  std::vector<CheckpointShard> shards;  // as many as there were ranks
+  std::vector<CheckpointShard> shards;  // ShardsOf(elements, ranks)
   std::vector<TensorEntry> tensors;     // back to back
 
   int64_t elements() const { return tensors.empty() ? 0 : tensors.back().end(); }

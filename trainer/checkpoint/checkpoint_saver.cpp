@@ -192,8 +192,7 @@ void CheckpointSaver::Run() {
     report.status = WithExitCode(Write(job), ExitCode::kCheckpoint);
     TraceEnd(TraceLevel::kStep);
     report.seconds = Seconds() - job.start;
-    if (is_chief() && !report.status.ok() && !absl::IsAborted(report.status))
-      RemoveUnfinished(directory_, report.step);
+    if (is_chief() && !report.status.ok() && CheckOwner().ok()) RemoveUnfinished(directory_, report.step);
     if (report.status.ok()) report.warning = RemoveOld(report.step);
     lock.lock();
     reports_.push_back(std::move(report));
@@ -217,7 +216,7 @@ std::string CheckpointSaver::RemoveOld(int64_t step) {
   VerifyTogether(
       *peers_,
       [&](const CheckpointVerifier& verify) {
-        removed = RemoveOldCheckpoints(directory_, step, retention_, verify);
+        removed = RemoveOldCheckpoints(directory_, step, retention_, verify, [this] { return CheckOwner(); });
       },
       [this] { Meet(); });
   return std::string(removed.message());
@@ -225,8 +224,12 @@ std::string CheckpointSaver::RemoveOld(int64_t step) {
 
 absl::Status CheckpointSaver::IfOwner(const std::function<absl::Status()>& change) const {
   if (!is_chief()) return absl::OkStatus();
-  if (lock_ != nullptr) RETURN_IF_ERROR(lock_->Check());
+  RETURN_IF_ERROR(CheckOwner());
   return change();
+}
+
+absl::Status CheckpointSaver::CheckOwner() const {
+  return lock_ == nullptr ? absl::OkStatus() : lock_->Check();
 }
 
 // Returns all shards, on every rank.

@@ -104,6 +104,8 @@ class CheckpointSaver {
   absl::Status Write(const Job& job);
   // On rank 0, `change` if it still owns the directory.
   absl::Status IfOwner(const std::function<absl::Status()>& change) const;
+  // Aborted: another process has taken the directory over.
+  absl::Status CheckOwner() const;
   absl::StatusOr<std::vector<CheckpointShard>> WriteShards(const Job& job);
   absl::Status AgreeWithPeers(const absl::Status& mine);
   // Collective. -> on rank 0, why old checkpoints could not be removed.

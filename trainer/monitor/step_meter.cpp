@@ -42,7 +42,7 @@ Variation VariationOf(const std::vector<double>& computes_ms, Communicator& comm
 void StepMeter::Add(const StepReport& report) {
   last_ = report;
   images_ += report.global_rows;
-  samples_ += report.samples;
+  samples_ += static_cast<uint64_t>(report.samples);
   nonfinite_steps_ += !report.finite;
   data_wait_ms_ += report.data_wait_ms;
   computes_ms_.push_back(report.compute_ms);
@@ -53,7 +53,8 @@ Event StepMeter::Read(int64_t step, float lr, const StageTimes& loader) {
   const std::vector<double> loss_sums = LossSums(last_, comm_);
   std::vector<double> exposed_ms = waits_ms_;
   comm_.AllReduce(exposed_ms.data(), exposed_ms.size(), CommType::kF64, ReduceOp::kMin, {}).Wait();
-  comm_.AllReduce(&samples_, 1, CommType::kI64, ReduceOp::kSum, {}).Wait();
+  auto samples = static_cast<int64_t>(samples_);
+  comm_.AllReduce(&samples, 1, CommType::kI64, ReduceOp::kSum, {}).Wait();
   const Variation variation = VariationOf(computes_ms_, comm_);
 
   nlohmann::ordered_json head_losses;
@@ -86,7 +87,7 @@ Event StepMeter::Read(int64_t step, float lr, const StageTimes& loader) {
        {"step_ms", (now - last_read_ms_) / steps},
        {"compute_jitter", variation.jitter},
        {"compute_spread", variation.spread},
-       {"samples", absl::StrFormat("%016x", samples_)},
+       {"samples", absl::StrFormat("%016x", samples)},
        {"nonfinite_steps", nonfinite_steps_}});
   last_read_ms_ = now;
   loader_ms_ = loader;

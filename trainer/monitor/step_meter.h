@@ -31,7 +31,7 @@ class StepMeter {
   Communicator& comm_;
   StepReport last_;
   int64_t images_ = 0;
-  int64_t samples_ = 0;
+  uint64_t samples_ = 0;         // modulo 2^64
   int64_t nonfinite_steps_ = 0;  // of this process
   double data_wait_ms_ = 0;
   double last_read_ms_ = Milliseconds();

@@ -70,6 +70,21 @@ TEST_F(CheckpointTest, NothingIsRemovedUnlessTheNewestReadsBackRight) {
   EXPECT_THAT(Listing(), ElementsAre("step-000000001", "step-000000002"));
 }
 
+TEST_F(CheckpointTest, NothingIsRemovedFromADirectoryThatAnotherProcessHasTakenOver) {
+  for (const int64_t step : {1, 2}) ASSERT_TRUE(Save(step).ok());
+  const auto taken_over = [] { return absl::AbortedError("taken over"); };
+  EXPECT_EQ(Message(RemoveOldCheckpoints(directory_, 2, {.keep = 1}, VerifyAlone, taken_over)), "taken over");
+  EXPECT_THAT(Listing(), ElementsAre("step-000000001", "step-000000002"));
+}
+
+// As one on a file server that does not answer: the run must not start from scratch.
+TEST_F(CheckpointTest, ADirectoryThatCannotBeExaminedIsNotAnEmptyOne) {
+  fs::create_symlink(directory_, directory_);
+  EXPECT_THAT(Message(Choose("latest").status()), HasSubstr("cannot examine " + directory_));
+  EXPECT_THAT(Message(FindCheckpoint(directory_).status()), HasSubstr("cannot examine " + directory_));
+  fs::remove(directory_);
+}
+
 TEST_F(CheckpointTest, AStepIsNeverOverwritten) {
   ASSERT_TRUE(Save(1).ok());
   EXPECT_TRUE(Save(1).ok()) << "the same state again";

@@ -63,6 +63,17 @@ TEST(StepMeter, WritesTheDocumentedFields) {
   EXPECT_EQ(next.fields.at("nonfinite_steps"), 1);
 }
 
+// The sum is one of numbers modulo 2^64: a sanitizer finds an overflow.
+TEST(StepMeter, SamplesOfVeryManySteps) {
+  const Model model = TwoHeads();
+  const auto comm = MakeSingleCommunicator();
+  StepMeter meter(model, *comm);
+  StepReport report = ExampleReport();
+  report.samples = int64_t{1} << 62;
+  for (int i = 0; i < 5; ++i) meter.Add(report);
+  EXPECT_EQ(meter.Read(5, 0.125f, {}).fields.at("samples"), "4000000000000000");
+}
+
 TEST(StepMeter, DistinguishesJitterFromSlowRanks) {
   const Model model = TwoHeads();
   const auto comms = MakeThreadCommunicators(2);
