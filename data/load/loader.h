@@ -112,8 +112,8 @@ struct ByteRange {
 // than the space of the largest. Parts with a small gap between them are one.
 std::vector<ByteRange> UsedParts(const Batch& batch);
 
-// `dataset` must outlive the loader. InvalidArgument: global_batch < world, no samples, sizes not positive,
-// channels that do not match.
+// `dataset` must outlive the loader. InvalidArgument: no samples, sizes not positive, channels that do not
+// match. With more ranks than images in a batch, some ranks have none.
 absl::StatusOr<std::unique_ptr<Loader>> MakeLoader(const Dataset& dataset, const LoaderOptions& options);
 
 }  // namespace deeper

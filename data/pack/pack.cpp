@@ -98,8 +98,10 @@ bool IsFinished(const std::string& path, const PlannedShard& shard) {
          HashIndex(found->index()) == HashIndex(shard.index) && found->CheckSamples().empty();
 }
 
+// `lock`: of the output directory. Another machine may take it over while this one makes no progress.
 absl::Status WriteShard(const PackOptions& options, const ImageSource& source, const PlannedShard& shard,
-                        const std::string& path, ProgressCounter* counter) {
+                        const std::string& path, const DirectoryLock& lock, ProgressCounter* counter) {
+  RETURN_IF_ERROR(lock.Check());
   ASSIGN_OR_RETURN(ShardWriter writer, ShardWriter::Create(path, shard.header, shard.index));
   // In the input's order, since random reads from a hard disk are slow.
   std::vector<int64_t> order(shard.sources.size());
@@ -118,12 +120,14 @@ absl::Status WriteShard(const PackOptions& options, const ImageSource& source, c
     counter->Add(1);
     return absl::OkStatus();
   });
-  return written.ok() ? writer.Commit() : written;
+  RETURN_IF_ERROR(written);
+  RETURN_IF_ERROR(lock.Check());
+  return writer.Commit();
 }
 
 absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageSource& source,
-                                        const PackPlan& plan, const PackProgress& progress,
-                                        Manifest manifest) {
+                                        const PackPlan& plan, const DirectoryLock& lock,
+                                        const PackProgress& progress, Manifest manifest) {
   PackSummary summary;
   SplitManifest& split = manifest.splits[options.split];
   manifest.classes = source.classes();
@@ -135,13 +139,15 @@ absl::StatusOr<PackSummary> WriteShards(const PackOptions& options, const ImageS
     if (IsFinished(path, shard)) {
       ++summary.kept_shards;
       counter.Add(shard.header.samples);
-    } else if (absl::Status written = WriteShard(options, source, shard, path, &counter); !written.ok()) {
+    } else if (absl::Status written = WriteShard(options, source, shard, path, lock, &counter);
+               !written.ok()) {
       return written;
     }
     ASSIGN_OR_RETURN(Hash128 hash, Xxh3OfFile(path));
     split.shards[i].bytes = fs::file_size(path);
     split.shards[i].xxh3 = hash.Hex();
   }
+  RETURN_IF_ERROR(lock.Check());
   RETURN_IF_ERROR(WriteManifest(options.output, manifest));
   summary.split = split;
   summary.classes = static_cast<int64_t>(manifest.classes.size());
@@ -173,7 +179,7 @@ absl::StatusOr<PackSummary> Pack(const PackOptions& options, const PackProgress&
   WarnOfLostClasses(plan, source.get());
   RETURN_IF_ERROR(CheckWarnings(options, *source));
   RETURN_IF_ERROR(PrepareOutput(options, plan));
-  return WriteShards(options, *source, plan, progress, *std::move(manifest));
+  return WriteShards(options, *source, plan, lock, progress, *std::move(manifest));
 }
 
 }  // namespace deeper

@@ -13,7 +13,10 @@ namespace deeper {
 absl::Status ReadSample(const File& file, uint64_t offset, size_t bytes, uint32_t crc32c, uint8_t* out) {
   absl::Status read = file.ReadAt(offset, out, bytes);
   if (read.ok() && Crc32c(out, bytes) == crc32c) return read;
-  posix_fadvise(file.fd(), static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+  // Only whole pages are dropped. 64 KiB is a multiple of all page sizes of Linux.
+  constexpr uint64_t kPage = 64 << 10;
+  const uint64_t begin = offset / kPage * kPage, end = (offset + bytes + kPage - 1) / kPage * kPage;
+  posix_fadvise(file.fd(), static_cast<off_t>(begin), static_cast<off_t>(end - begin), POSIX_FADV_DONTNEED);
   return read.ok() ? DataLoss("its bytes do not match their CRC32C") : read;
 }
 

@@ -2,6 +2,9 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -326,6 +329,25 @@ TEST(ShardFile, OtherHdf5FilesAreNoShards) {
   file->Write("data", std::vector<uint8_t>{1});
   ASSERT_TRUE(file->Close().ok());
   EXPECT_THAT(ShardFile::Open(dir / "x.h5").status().message(), HasSubstr("x.h5 is not a shard"));
+}
+
+// So that the next attempt reads from disk.
+TEST(ReadSample, DropsAPageFromTheCacheThatTheSampleFillsInPart) {
+  const ScratchDir dir;
+  struct statfs system = {};
+  ASSERT_EQ(statfs(dir.path().c_str(), &system), 0);
+  if (system.f_type == TMPFS_MAGIC) GTEST_SKIP() << "a tmpfs has no other copy to read";
+  WriteBytes(dir / "x", Bytes(3200, 7));
+  const File file = *File::Open(dir / "x", O_RDONLY);
+  ASSERT_TRUE(file.Sync().ok());
+  Bytes sample(3072);
+  EXPECT_FALSE(ReadSample(file, 64, sample.size(), /*crc32c=*/1, sample.data()).ok());
+  void* const mapped = mmap(nullptr, sample.size(), PROT_READ, MAP_SHARED, file.fd(), 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  unsigned char resident = 0xFF;
+  EXPECT_EQ(mincore(mapped, sample.size(), &resident), 0);
+  EXPECT_EQ(resident & 1, 0);
+  munmap(mapped, sample.size());
 }
 
 TEST(ShardWriter, UnfinishedShardsLeaveNothing) {
