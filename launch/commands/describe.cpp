@@ -191,6 +191,7 @@ class DescribeCommand final : public Command {
 
   absl::Status Run(const Invocation&) override {
     RETURN_IF_ERROR(Validate(config_));
+    if (channels_ == 2) return InvalidArgument("--channels=2: must be 1 or 3");
     DatasetInfo images;
     images.channels = channels_;
     ASSIGN_OR_RETURN(const Model model, ModelFor(config_, images, /*training=*/true));

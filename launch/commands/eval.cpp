@@ -118,8 +118,9 @@ class EvalCommand final : public Command {
     const int64_t samples = dataset != nullptr ? dataset->info().samples : given.synthetic_samples;
     const int64_t mine = (samples + call.comm.size() - 1) / call.comm.size();
     ASSIGN_OR_RETURN(Classifier classifier, OpenClassifier(flags_, mine, call.comm));
-    if (dataset == nullptr) {  // generated, of the checkpoint's size and classes
-      ASSIGN_OR_RETURN(dataset, OpenDataset(classifier.config, "", given.val_split, call.comm));
+    if (dataset == nullptr) {  // generated, of the checkpoint's size, channels and classes
+      ASSIGN_OR_RETURN(
+          dataset, OpenDataset(classifier.config, "", given.val_split, call.comm, classifier.input.channels));
     }
     ASSIGN_OR_RETURN(const MatchedData matched, Agree(call.comm, Match(std::move(dataset), classifier)));
     if (call.is_root()) Warn(matched.notes);

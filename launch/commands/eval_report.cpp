@@ -80,7 +80,7 @@ absl::Status WriteEvalReport(const std::string& path, Json summary, const Predic
   wrong.resize(std::min(wrong.size(), kMistakes));
   Json& mistakes = summary["mistakes"] = Json::array();
   for (const int64_t sample : wrong) {
-    ASSIGN_OR_RETURN(std::string picture, Picture(dataset, sample));
+    ASSIGN_OR_RETURN(std::string picture, WithExitCode(Picture(dataset, sample), ExitCode::kData));
     mistakes.push_back({{"sample", sample},
                         {"name", dataset.Describe(sample)},
                         {"label", dataset.label(sample)},

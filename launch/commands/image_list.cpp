@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iostream>
 #include <system_error>
 
 #include "absl/strings/ascii.h"
-#include "data/io/file.h"
+#include "absl/strings/strip.h"
+#include "data/sources/listing.h"
 #include "kernels/base/status.h"
 
 namespace deeper {
@@ -20,25 +22,20 @@ bool IsImage(const fs::path& path) {
   return ending == ".jpg" || ending == ".jpeg" || ending == ".png" || ending == ".webp";
 }
 
-bool IsHidden(const fs::path& path) {
-  return path.filename().string().starts_with('.');
-}
-
 absl::Status AddFolder(const std::string& folder, std::vector<std::string>& images) {
-  std::error_code error;
-  std::vector<std::string> found;
-  fs::recursive_directory_iterator entry(folder, error);
-  for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
-    std::error_code gone;  // reading the file reports the error
-    if (IsHidden(entry->path()))
-      entry.disable_recursion_pending();
-    else if (IsImage(entry->path()) && !entry->is_directory(gone))
-      found.push_back(entry->path().string());
+  SourceOptions input;
+  input.input = folder;
+  Lister lister(input);
+  ASSIGN_OR_RETURN(const Listing top, lister.List());
+  std::vector<std::string> names = top.files;
+  for (const std::string& below : top.folders) {
+    ASSIGN_OR_RETURN(const std::vector<std::string> tree, lister.ListTree(below));
+    names.insert(names.end(), tree.begin(), tree.end());
   }
-  if (error) return IoError("list", folder, error.value());
-  if (found.empty()) return NotFound("folder ", folder, " has no files *.jpg, *.jpeg, *.png or *.webp");
-  std::ranges::sort(found);
-  images.insert(images.end(), found.begin(), found.end());
+  std::erase_if(names, [](const std::string& name) { return !IsImage(name); });
+  if (names.empty()) return NotFound("folder ", folder, " has no files *.jpg, *.jpeg, *.png or *.webp");
+  std::ranges::sort(names);
+  for (const std::string& name : names) images.push_back(fs::path(folder) / name);
   return absl::OkStatus();
 }
 
@@ -50,6 +47,17 @@ absl::Status AddPattern(const std::string& pattern, std::vector<std::string>& im
   return result == 0 ? absl::OkStatus() : NotFound("no file matches ", pattern);
 }
 
+// One name per line, from where the standard input stands, which may be a socket.
+absl::Status AddStandardInput(std::vector<std::string>& images) {
+  std::string line;
+  for (bool first = true; std::getline(std::cin, line); first = false) {
+    absl::string_view name = absl::StripTrailingAsciiWhitespace(line);
+    if (first) absl::ConsumePrefix(&name, "\xEF\xBB\xBF");  // a byte order mark
+    if (!name.empty()) images.emplace_back(name);
+  }
+  return std::cin.bad() ? DataLoss("cannot read the standard input") : absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> ListImages(const std::vector<std::string>& operands) {
@@ -57,8 +65,7 @@ absl::StatusOr<std::vector<std::string>> ListImages(const std::vector<std::strin
   for (const std::string& operand : operands) {
     std::error_code unknown;  // reading the file reports the error
     if (operand == "-") {
-      ASSIGN_OR_RETURN(const std::vector<std::string> lines, ReadLines("/dev/stdin"));
-      images.insert(images.end(), lines.begin(), lines.end());
+      RETURN_IF_ERROR(AddStandardInput(images));
     } else if (fs::is_directory(operand, unknown)) {
       RETURN_IF_ERROR(AddFolder(operand, images));
     } else if (!fs::exists(operand, unknown) && operand.find_first_of("*?[") != std::string::npos) {

@@ -204,12 +204,18 @@ absl::Status ReadReportFile(const std::string& path, Json& data) {
   return absl::OkStatus();
 }
 
+constexpr char kSweepRuns[] = "runs.jsonl";  // of deeper-sweep, beside the metrics of its runs
+
 absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& operand) {
   std::error_code error;
   if (!std::filesystem::is_directory(operand, error)) return std::vector<std::string>{operand};
   std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::directory_iterator(operand, error)) {
-    if (entry.is_regular_file(error) && entry.path().extension() == ".jsonl") files.push_back(entry.path());
+  for (std::filesystem::directory_iterator entry(operand, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::filesystem::path& path = entry->path();
+    std::error_code ignored;  // of a link to nothing
+    if (entry->is_regular_file(ignored) && path.extension() == ".jsonl" && path.filename() != kSweepRuns)
+      files.push_back(path);
   }
   if (error) return IoError("list", operand, error.value());
   if (files.empty()) return Foreign(operand, "has no *.jsonl files");

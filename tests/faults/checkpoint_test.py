@@ -96,7 +96,7 @@ class Ranks(Checkpoints):
             logs, losses = [], []
             for ranks in 1, 7:
                 done = self.train(ranks, f"--global_batch={batch}", "--epochs=2", "--checkpoint_every=1", "--keep=100", "--resume=never")
-                self.assertEqual("warning: --global_batch=5 on 7 ranks: 2 ranks have no image in a step" in done.stdout, batch < ranks, done.stdout)
+                self.assertEqual("warning: a step has 5 images on 7 ranks: 2 ranks have none" in done.stdout, batch < ranks, done.stdout)
                 logs.append(self.sample_log())
                 losses.append([event["loss"] for event in self.events("step")])
                 self.assertEqual(steps_in(self.run_dir), list(range(1, 2 * epoch_steps + 1)))

@@ -7,6 +7,7 @@ import base64
 import gzip
 import io
 import json
+import socket
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import h5py
 import numpy
 from PIL import Image
 
-from cli import CHECKPOINT, DATA, DEEPER, NOT_FINITE, ROOT, TRAIN, USAGE, Cli, events, main, run
+from cli import CHECKPOINT, DATA, DEEPER, NOT_FINITE, ROOT, TRAIN, USAGE, Cli, events, main, run, write_png
 
 
 class Recipes(Cli):
@@ -89,6 +90,40 @@ class Evaluation(Cli):
         together = json.loads(report.read_text())
         self.assertEqual(together["confusion"], expected)
         self.assertEqual([mistake["sample"] for mistake in together["mistakes"]], [i for _, i in wrong])
+
+    def test_other_images(self):
+        grey = self.succeeds("eval", "--synthetic", "--synthetic_samples=100", f"--checkpoint={self.checkpoints}", "--threads=1")
+        self.assertIn("of 10 images right", grey)
+        self.assertIn("of 50 images right", self.succeeds(*self.evaluate, "--image_size=16"))
+        for digit in range(10):
+            (self.dir / f"colours/{digit}").mkdir(parents=True)
+            write_png(self.dir / f"colours/{digit}/a.png", numpy.full((10, 10, 3), [20 * digit, 0, 99], numpy.uint8))
+        self.succeeds("pack", "--format=folder", f"--input={self.dir}/colours", f"--output={self.dir}/colour", "--split=val")
+        self.fails(DATA, ["1 channels", "has 3"], *self.evaluate, f"--data={self.dir}/colour", ranks=2)
+
+    def test_predict_from_links_and_open_input(self):
+        """Links to folders are followed. `-` reads on from where the standard input stands, which may be a socket."""
+        folder, other = self.dir / "links", self.dir / "elsewhere"
+        images = [folder / "a.png", folder / "cats/b.png"]
+        for path in folder, other:
+            path.mkdir()
+        (folder / "cats").symlink_to(other)
+        (other / "up").symlink_to(folder)  # a loop
+        for number, image in enumerate(images):
+            write_png(image, numpy.full((10, 10, 3), 60 * number, numpy.uint8))
+        predict = ["predict", f"--checkpoint={self.checkpoints}", "--threads=1"]
+        expected = self.succeeds(*predict, *images)
+        self.assertEqual(self.succeeds(*predict, folder), expected)
+        header, names = b"names\n", "".join(f"{image}\n" for image in images).encode()
+        (self.dir / "names").write_bytes(header + names)
+        with (self.dir / "names").open("rb", buffering=0) as file:
+            file.read(len(header))
+            self.assertEqual(self.succeeds(*predict, "-", stdin=file), expected)
+        here, there = socket.socketpair()
+        with here, there:
+            here.sendall(names)
+            here.shutdown(socket.SHUT_WR)
+            self.assertEqual(self.succeeds(*predict, "-", stdin=there), expected)
 
     def test_report_of_wrong_input(self):
         huge = self.dir / "huge.h5"

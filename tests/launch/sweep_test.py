@@ -58,6 +58,11 @@ class Sweep(unittest.TestCase):
                       f"{mean - half:+.2f} to {mean + half:+.2f} |", done.stdout)
         self.assertIn("| wrong | - | - | - | - |", done.stdout)
         self.assertIn("--lr=-1", (self.dir / "wrong-2.log").read_text())
+        for number in range(30):  # links to nothing
+            (self.dir / f"latest-{number}").symlink_to("never")
+        reported = subprocess.run([DEEPER, "report", self.dir, f"--output={self.dir}/report.html"], capture_output=True, text=True, check=False)
+        self.assertEqual((reported.returncode, reported.stderr), (0, ""))
+        self.assertIn(": 6 runs, ", reported.stdout)
         self.assertEqual({run["exit_code"] for run in self.runs() if run["arm"] == "wrong"}, {USAGE})
         self.assertIn(f"slow, seed 1: started; its output is in {self.dir}/slow-1.log\n", done.stdout)
         self.assertRegex(done.stdout, r" s; [12] of 9 runs done, about \d+ min left\n")

@@ -86,6 +86,7 @@ absl::StatusOr<EvalResult> Evaluate(Network& net, Device& device, const Dataset&
   HeadResult sum;
   absl::Status mine = loader.status();
   mine.Update(mirrored.status());
+  if (absl::IsInvalidArgument(mine)) mine = WithExitCode(mine, ExitCode::kData);  // not data for this network
   if (mine.ok()) mine = net.ReserveUploads(PackedBatchBytes(dataset.info(), preset));
   if (mine.ok()) mine = EvaluateMine(net, device, **loader, mirrored->get(), on_batch, sum);
   RETURN_IF_ERROR(Agree(comm, mine));

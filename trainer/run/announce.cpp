@@ -93,7 +93,7 @@ void TrainSetup::Announce() {
                                    config.global_batch, data.split, data.samples, BatchRows()));
   }
   if (BatchRows() < comm.size()) {
-    progress.Print(absl::StrFormat("warning: --global_batch=%d on %d ranks: %d ranks have no image in a step",
+    progress.Print(absl::StrFormat("warning: a step has %d images on %d ranks: %d ranks have none",
                                    BatchRows(), comm.size(), comm.size() - BatchRows()));
   }
   if (config.deterministic == Determinism::kTrue && config.micro_batch == 0 &&

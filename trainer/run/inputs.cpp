@@ -47,7 +47,8 @@ void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options) {
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
-                                                     const std::string& split, Communicator& comm) {
+                                                     const std::string& split, Communicator& comm,
+                                                     int channels) {
   if (!config.synthetic) {
     absl::StatusOr<std::string> index = std::string();
     if (comm.rank() == 0) index = ReadSplitIndex(dir, split);
@@ -63,6 +64,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, co
     return shards;
   }
   SyntheticOptions options;
+  options.channels = channels;
   const bool training = split == config.train_split;
   options.samples = training ? config.synthetic_samples : std::max<int64_t>(1, config.synthetic_samples / 10);
   if (config.num_classes > 0) options.classes = static_cast<int>(config.num_classes);

@@ -20,9 +20,11 @@ void ConfigureTrainingInput(const RunConfig& config, LoaderOptions& options);
 void ConfigureEvaluationInput(const RunConfig& config, LoaderOptions& options);
 
 // Collective. Opens a split of `dir`, whose index rank 0 reads for all ranks; or generates data with
-// config.synthetic (a tenth as much for evaluation). Errors, the same on all ranks, carry ExitCode::kData.
+// config.synthetic (a tenth as much for evaluation) with `channels`. Errors, the same on all ranks, carry
+// ExitCode::kData.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config, const std::string& dir,
-                                                     const std::string& split, Communicator& comm);
+                                                     const std::string& split, Communicator& comm,
+                                                     int channels = 3);
 
 // The model for this dataset: its channels, and its classes unless num_classes is set.
 // InvalidArgument if num_classes is smaller than the dataset's.

@@ -139,10 +139,11 @@ absl::Status TrainLoop::Run() {
   }
   if (!status.ok()) return status;
   if (stopped_) {
-    return WithExitCode(
-        absl::CancelledError(absl::StrCat("stopped by a signal after step ", run_.step,
-                                          ". The checkpoint is saved; run the same command again to resume")),
-        ExitCode::kPreempted);
+    return WithExitCode(absl::CancelledError(absl::StrCat(
+                            "stopped by a signal after step ", run_.step,
+                            ". The checkpoint is saved; run the same command again",
+                            run_.config.resume == "latest" ? "" : " with --resume=latest", " to resume")),
+                        ExitCode::kPreempted);
   }
   for (const auto& monitor : monitors_) run_.Tell({.text = monitor->Summary()});
   if (run_.last_step < run_.total_steps) {
