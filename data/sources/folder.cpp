@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "data/sources/listing.h"
 #include "data/sources/source.h"
 #include "kernels/base/status.h"
@@ -44,6 +45,14 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenFolder(const SourceOptions& opt
   if (!top.files.empty()) {
     source->Warn(absl::StrCat(top.files.size(),
                               " files outside the class folders are left out; the first is ", top.files[0]));
+  }
+  const bool are_splits = std::ranges::all_of(source->classes(), [](const std::string& name) {
+    return name == "train" || name == "val" || name == "valid" || name == "validation" || name == "test";
+  });
+  if (are_splits) {
+    source->Warn(absl::StrCat("the classes are called ", absl::StrJoin(source->classes(), " and "),
+                              ", like parts of a data set; pack each part with --split, from ", input, "/",
+                              source->classes()[0]));
   }
   for (std::string& warning : warnings) source->Warn(std::move(warning));
   return source;

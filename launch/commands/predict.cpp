@@ -27,8 +27,9 @@ constexpr CommandText kText = {
     .operands = "IMAGE|FOLDER|PATTERN|-...",
     .details =
         R"(Prints the most likely classes of JPEG, PNG and WebP images, with their probabilities. Images may have any
-size, in colour or grey. A folder stands for all images in it and its sub-folders; "-" reads names of images
-from the standard input, one per line. Network, class names and normalisation come from the checkpoint. A
+size, in colour or grey. A folder stands for all .jpg, .jpeg, .png and .webp files in it and its sub-folders. A
+quoted pattern such as 'photos/*.jpg' stands for the files that match. "-" reads names of images from the
+standard input, one per line. Network, class names and normalisation come from the checkpoint. A
 message on standard error names each file that cannot be read; the exit code is then 3.)",
     .examples = R"(deeper predict --checkpoint=runs/fashion-mnist shirt.png shoe.jpg
 find photos -name '*.jpg' | deeper predict --checkpoint=runs/photos --json --top=1 -)",

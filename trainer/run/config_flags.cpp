@@ -38,7 +38,7 @@ std::vector<Flag> NetworkFlags(RunConfig& c) {
        Range(0, 0.95, "default of the model", -1)},
       {"init_from", &c.init_from,
        "initial weights: a checkpoint, or a file: HDF5, safetensors, of torch.save, or of Caffe. Classifiers "
-       "start anew if they have another number of classes"},
+       "start anew if they have another number, other names or another order of classes"},
       {"use_ema", &c.use_ema,
        "take the moving averages of a checkpoint's weights, if it has them, not the last weights"}};
 }

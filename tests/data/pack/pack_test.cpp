@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <map>
 
 #include "data/image/image_codec.h"
@@ -198,6 +197,16 @@ TEST(PackFolder, WarningsAreErrorsWhenStrict) {
   ExpectNothingIn(dir / "strict");
 }
 
+TEST(PackFolder, WarnsIfTheClassesAreParts) {
+  const ScratchDir dir;
+  PackOptions options = MixedFolder(dir);
+  fs::create_directory(dir / "all");
+  fs::rename(dir / "in", dir / "all/train");
+  options.input = dir / "all";
+  EXPECT_THAT(Pack(options)->warnings, ElementsAre(AllOf(HasSubstr("the classes are called train"),
+                                                         HasSubstr("from " + dir.path() + "/all/train"))));
+}
+
 TEST(PackFolder, SplitsShareClassesAndTrainingStatistics) {
   const ScratchDir dir;
   ASSERT_TRUE(Pack(MixedFolder(dir)).ok());
@@ -330,18 +339,6 @@ TEST(Pack, RepairsWhatIsDamaged) {
   fs::resize_file(dir / "out/train-00002-of-00003.h5", 100);
   EXPECT_EQ(Pack(options)->kept_shards, 1);
   EXPECT_EQ(Contents(dir / "out"), sound);
-}
-
-// Another machine takes the directory over while this one makes no progress.
-TEST(Pack, ADirectoryThatWasTakenOverIsLeftAlone) {
-  const ScratchDir dir;
-  const PackOptions options = SmallIdx(dir);
-  const auto result = Pack(options, [&](const std::string& phase, int64_t, int64_t) {
-    if (phase == "write") std::ofstream(dir / "out/.deeper-lock") << "host other\nprocess 7\ntoken 0\n";
-  });
-  EXPECT_EQ(result.status().code(), absl::StatusCode::kAborted) << result.status();
-  EXPECT_FALSE(fs::exists(dir / "out/manifest.json"));
-  EXPECT_FALSE(fs::exists(dir / "out/train-00000-of-00003.h5"));
 }
 
 TEST(PackDeathTest, KilledAndRunAgainGivesTheSameBytes) {
