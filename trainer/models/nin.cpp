@@ -1,4 +1,5 @@
-// Lin, Chen, Yan, "Network In Network" (ICLR 2014): the authors' networks for ImageNet and CIFAR-10.
+// Lin, Chen, Yan, "Network In Network" (ICLR 2014): the authors' networks for ImageNet and CIFAR-10. Here the
+// pools round the size of a map down, and those of Caffe, which the authors used, round it up.
 #include <cstdint>
 #include <string>
 

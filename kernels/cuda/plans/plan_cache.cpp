@@ -1,6 +1,5 @@
 #include "kernels/cuda/plans/plan_cache.h"
 
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,8 +10,10 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/base/status.h"
 
@@ -72,8 +73,24 @@ std::string Host() {
   return host;
 }
 
+// When a process started, in ticks since the machine did (field 22 of /proc/PID/stat); 0: there is none. A
+// container that is started again has the same host name, and its processes the same numbers.
+int64_t StartOf(int64_t pid) {
+  std::ifstream in(absl::StrCat("/proc/", pid, "/stat"));
+  std::string stat;
+  std::getline(in, stat);
+  const size_t name_end = stat.rfind(')');  // names may contain spaces
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(stat.substr(name_end + 1));
+  std::string field;
+  for (int i = 3; i <= 22; ++i) fields >> field;
+  int64_t start = 0;
+  return absl::SimpleAtoi(field, &start) ? start : 0;
+}
+
 bool HasEnded(const Json& record, const std::filesystem::path& file) {
-  if (record["host"] == Host()) return kill(record["pid"].get<pid_t>(), 0) != 0 && errno == ESRCH;
+  if (record["host"] == Host())
+    return !record.contains("started") || record["started"] != StartOf(record["pid"].get<int64_t>());
   std::error_code failed;
   const auto written = std::filesystem::last_write_time(file, failed);
   return !failed && decltype(written)::clock::now() - written > kOld;
@@ -122,7 +139,8 @@ absl::Status PlanCache::OnTrial(const std::string& algorithm, const std::string&
                        {"algorithm", algorithm},
                        {"problem", problem},
                        {"host", Host()},
-                       {"pid", getpid()}};
+                       {"pid", getpid()},
+                       {"started", StartOf(getpid())}};
   std::string file = absl::StrCat(file_, kTrial, "XXXXXX");
   RETURN_IF_ERROR(WriteNew(file, record.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"));
   work();

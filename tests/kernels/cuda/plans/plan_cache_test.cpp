@@ -199,6 +199,17 @@ TEST_F(PlanCacheTest, RemembersWhichAlgorithmAProcessDidNotSurvive) {
   EXPECT_TRUE(std::filesystem::is_empty(dir_.path()));
 }
 
+// A container that was started again: the processes of the second have the numbers of the first.
+TEST_F(PlanCacheTest, ARecordOfAnEarlierProcessWithTheSameNumberCounts) {
+  const absl::Status ran = Open().OnTrial("deeper sm80 128x64", "conv1", [&] {
+    const std::string record = TheRecord();
+    const std::string earlier = Changed(record, {{"started", 1}});
+    std::ofstream(record) << earlier;
+    EXPECT_EQ(Open().FailedTrials().size(), 1u);
+  });
+  EXPECT_EQ(ran, absl::OkStatus());
+}
+
 TEST_F(PlanCacheTest, ARecordOfAnotherHostCountsOnceItIsOld) {
   const absl::Status ran = Open().OnTrial("deeper sm80 128x64", "conv1", [&] {
     const std::string record = TheRecord();
