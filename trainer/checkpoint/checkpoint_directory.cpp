@@ -294,7 +294,9 @@ absl::Status CommitCheckpoint(const std::string& directory, const CheckpointMani
   if (Exists(finished)) {
     const absl::StatusOr<std::string> there = ReadCheckpointManifestText(finished);
     const absl::Status usable = CheckUsable(finished);
-    if (absl::IsUnavailable(usable)) return usable;  // the file server does not answer: it may be sound
+    // The file server does not answer: it may be sound.
+    if (absl::IsUnavailable(there.status())) return there.status();
+    if (absl::IsUnavailable(usable)) return usable;
     if (there.ok() && *there == text && usable.ok()) return RemoveAll(unfinished);
     // A run that resumed from an earlier one arrives here again.
     const std::string aside = finished + kDamaged;
