@@ -105,8 +105,8 @@ class StateDict(Trained):
     def test_torch(self):
         if torch is None:
             self.skipTest("needs torch")
-        case = torch_reference.Case(SIZE, 1, classes=2, aux=True)
-        network = torch_reference.GoogLeNet("googlenet-torchvision", case)
+        case = torch_reference.Case("googlenet-torchvision", SIZE, 1, classes=2, aux=True)
+        network = torch_reference.GoogLeNet(case)
         weights = deeper.load_state_dict(self.step, as_torch=True)
         network.load_state_dict(weights)  # strict: all names and shapes
         self.assertTrue(torch.equal(network.fc.weight, weights["fc.weight"]))
