@@ -25,6 +25,7 @@ TRAIN = [DEEPER, "train", "--synthetic", "--synthetic_samples=200", "--model=nin
 def numbers(path):
     """The events of a run, without what a clock measured."""
     events = [json.loads(line) for line in path.read_text().splitlines()]
+    del events[0]["run"]["flags"]  # they name the run's directory
     measured = ("_ms", "_jitter", "_spread", "per_second", "seconds", "path", "time")
     return [{key: value for key, value in event.items() if not key.endswith(measured)} for event in events]
 
