@@ -157,7 +157,7 @@ class RunReader {
       evals_.CutAfter(event.value("step", int64_t{0}));
       diagnoses_.CutAfter(event.value("step", int64_t{0}));
     }
-    if (kind == "diagnosis" && event.value("what", Json("")) == "") return;
+    if (kind == "diagnosis" && event.value("what", Json("")) == Json("")) return;
     Json shown = event;
     for (const char* key : {"config", "run"}) {
       if (event.contains(key)) run_[key] = event[key];

@@ -287,13 +287,14 @@ absl::StatusOr<FoundCheckpoint> FindAndReadCheckpoint(const std::string& path) {
   }
 }
 
-absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest) {
+absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest,
+                              const CheckpointVerifier& verify) {
   const std::string unfinished = UnfinishedStepDirectory(directory, manifest.step);
   const std::string finished = StepDirectory(directory, manifest.step);
   const std::string text = RenderCheckpointManifest(manifest);
   if (Exists(finished)) {
     const absl::StatusOr<std::string> there = ReadCheckpointManifestText(finished);
-    const absl::Status usable = CheckUsable(finished);
+    absl::Status usable = CheckUsable(finished, verify);
     // The file server does not answer: it may be sound.
     if (absl::IsUnavailable(there.status())) return there.status();
     if (absl::IsUnavailable(usable)) return usable;

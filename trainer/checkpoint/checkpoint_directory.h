@@ -81,8 +81,10 @@ absl::StatusOr<FoundCheckpoint> FindAndReadCheckpoint(const std::string& path);
 
 // Turns the unfinished checkpoint, whose shards are complete and flushed, into the checkpoint of its step.
 // AlreadyExists if a different one of that step exists, which is kept; an identical one counts as success,
-// and a damaged one is renamed to step-N.damaged.
-absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest);
+// and a damaged one is renamed to step-N.damaged. Unavailable, as `verify` is: one that cannot be read now
+// keeps its name.
+absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest,
+                              const CheckpointVerifier& verify = VerifyAlone);
 
 // Checkpoints to keep: the `keep` newest (0: all), steps divisible by keep_every (0: none), the best top-1.
 struct Retention {

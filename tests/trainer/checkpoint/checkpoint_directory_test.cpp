@@ -171,6 +171,15 @@ TEST_F(CheckpointTest, LatestSkipsNoCheckpointThatIsOnlyOutOfReach) {
   }
 }
 
+TEST_F(CheckpointTest, ASaveRenamesNoCheckpointThatIsOnlyOutOfReach) {
+  ASSERT_TRUE(Save(1).ok());
+  const CheckpointManifest manifest = *ReadCheckpointManifest(StepDirectory(directory_, 1));
+  ASSERT_TRUE(CreateUnfinished(directory_, 1).ok());
+  const auto away = [](const std::string&) { return absl::UnavailableError("no answer"); };
+  EXPECT_EQ(CommitCheckpoint(directory_, manifest, away).code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Listing(), ElementsAre(".tmp-step-000000001", "step-000000001"));
+}
+
 TEST_F(CheckpointTest, RanksVerifyTheirPartsOfACheckpoint) {
   OnRanks(3, [&](Communicator& comm) {
     ExampleParams params;
