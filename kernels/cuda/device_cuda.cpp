@@ -399,17 +399,21 @@ absl::StatusOr<Gpu> OpenGpu(int index) {
   ASSIGN_OR_RETURN(const int count, CountGpus(gpu.driver));
   index %= count;
   cudaError_t error = cudaGetDeviceProperties(&gpu.properties, index);
-  if (error == cudaSuccess && gpu.properties.major < kLeastMajor) {
-    return FailedPrecondition("--device=cuda: GPU ", index, " is a ", gpu.properties.name,
-                              " of compute capability ", gpu.properties.major, ".", gpu.properties.minor,
-                              "; this program needs 8.0 (A100) or later: use --device=cpu");
-  }
+  const int major = gpu.properties.major, minor = gpu.properties.minor;
+  const std::string model = absl::StrCat("--device=cuda: GPU ", index, " is a ", gpu.properties.name,
+                                         " of compute capability ", major, ".", minor);
+  if (error == cudaSuccess && major < kLeastMajor)
+    return FailedPrecondition(model, "; this program needs 8.0 (A100) or later: use --device=cpu");
   if (error == cudaSuccess) error = cudaSetDevice(index);
   if (error == cudaSuccess) error = cudaFree(nullptr);  // creates the context if there is none
   char address[32] = "";
   if (error == cudaSuccess) error = cudaDeviceGetPCIBusId(address, sizeof address, index);
+  if (error == cudaSuccess) error = FindKernelCode();
   if (error != cudaSuccess) {
     cudaGetLastError();
+    if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction)
+      return FailedPrecondition(model, ", and this program was built without code for it: build with ",
+                                "-DCMAKE_CUDA_ARCHITECTURES=", major, minor, ", or use --device=cpu");
     return FailedPrecondition("--device=cuda: GPU ", index, " cannot be used: ", ToString(error));
   }
   gpu.address = address;

@@ -19,6 +19,14 @@ __global__ void __launch_bounds__(kThreads, 2) ForEachKernel(int64_t count, Body
   if (i < count) body(i);
 }
 
+// Whether this program has code of the kernel for the current GPU. If not, cudaErrorNoKernelImageForDevice or
+// cudaErrorInvalidDeviceFunction.
+template <class Body>
+cudaError_t FindForEachCode() {
+  cudaFuncAttributes attributes = {};
+  return cudaFuncGetAttributes(&attributes, ForEachKernel<Body>);
+}
+
 // `count` is from 1 to 2^39, so that the blocks are fewer than a grid allows. Errors are cudaGetLastError's.
 template <class Body>
 void LaunchForEach(int64_t count, const Body& body, cudaStream_t stream) {

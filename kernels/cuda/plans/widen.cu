@@ -24,4 +24,8 @@ void Widen(const bf16* from, float* to, int64_t count, cudaStream_t stream) {
   LaunchForEach(count, WidenElement{from, to}, stream);
 }
 
+cudaError_t FindKernelCode() {
+  return FindForEachCode<WidenElement>();
+}
+
 }  // namespace deeper

@@ -28,4 +28,7 @@ Launch WidenLaunch(int64_t count);
 KernelWork WidenWork(int64_t count);
 void Widen(const bf16* from, float* to, int64_t count, cudaStream_t stream);
 
+// Whether this program has code of this kernel, and so of all, for the current GPU (FindForEachCode).
+cudaError_t FindKernelCode();
+
 }  // namespace deeper

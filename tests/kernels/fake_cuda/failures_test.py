@@ -18,7 +18,7 @@ OUT_OF_MEMORY, LAUNCH_FAILURE, SUCCESS = 2, 719, 0
 HARMLESS = {"cudaEventDestroy", "cudaStreamDestroy", "cudaGraphExecDestroy", "cudaFree", "cudaFreeHost"}
 # They open the device. Their failure is one of the machine, as in a wrong flag.
 OPENING = {"cudaDriverGetVersion", "cudaGetDeviceCount", "cudaGetDeviceProperties", "cudaSetDevice", "cudaDeviceGetPCIBusId"}
-OPENING |= {"cudnnCreate", "cublasLtCreate"}
+OPENING |= {"cudaFuncGetAttributes", "cudnnCreate", "cublasLtCreate"}
 PLANNING = "cublasLt", "cudnnBackend"
 FAULT, USAGE, COMMUNICATION = 1, 2, 5  # exit codes
 # As a device ends, it waits for its streams, whatever they say.

@@ -77,5 +77,7 @@ cudaError_t Launch(cudaStream_t stream, const std::string& name, std::function<v
 // The same for a kernel of deeper, as LaunchKernel (kernel_launch.h). One that starts early must come after
 // another one in a capture, and is counted as "early start".
 cudaError_t LaunchOwn(cudaStream_t stream, const std::string& name, std::function<void()> run);
+// cudaFuncGetAttributes of one of deeper's kernels.
+cudaError_t FindCode();
 
 }  // namespace deeper::fake_cuda

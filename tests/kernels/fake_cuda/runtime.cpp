@@ -418,4 +418,10 @@ void Runtime::CheckUnused(const void* data, size_t bytes, const char* call) cons
   }
 }
 
+cudaError_t FindCode() {
+  Runtime& runtime = Runtime::Get();
+  std::unique_lock lock(runtime.mutex);
+  return runtime.Enter(lock, "cudaFuncGetAttributes");
+}
+
 }  // namespace deeper::fake_cuda

@@ -11,6 +11,11 @@
 namespace deeper {
 
 template <class Body>
+cudaError_t FindForEachCode() {
+  return fake_cuda::FindCode();
+}
+
+template <class Body>
 void LaunchForEach(int64_t count, const Body& body, cudaStream_t stream) {
   fake_cuda::LaunchOwn(stream, typeid(Body).name(), [count, body] {
     ParallelFor(count, 256, [&](int64_t begin, int64_t end) {
