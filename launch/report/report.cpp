@@ -7,6 +7,7 @@
 #include <string_view>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -157,7 +158,10 @@ class RunReader {
       evals_.CutAfter(event.value("step", int64_t{0}));
       diagnoses_.CutAfter(event.value("step", int64_t{0}));
     }
-    if (kind == "diagnosis" && event.value("what", Json("")) == Json("")) return;
+    if (kind == "diagnosis") {  // shown when it says something new
+      const Json before = std::exchange(diagnosis_, event.value("what", Json("")));
+      if (diagnosis_ == Json("") || diagnosis_ == before) return;
+    }
     Json shown = event;
     for (const char* key : {"config", "run"}) {
       if (event.contains(key)) run_[key] = event[key];
@@ -177,7 +181,7 @@ class RunReader {
 
   const std::string& path_;
   Json& warnings_;
-  Json run_, split_;
+  Json run_, split_, diagnosis_ = "";
   bool done_ = false;  // evaluations that follow are those of `deeper eval`
   Columns steps_, evals_, diagnoses_;
   int64_t line_ = 0, cut_line_ = 0, cut_lines_ = 0;  // cut_line_: the previous line, if it is incomplete

@@ -59,7 +59,7 @@ def example_run(speed=1.0):
                 events.append({"event": "eval", "step": step, "top1": 0.9 - 0.7 * fall, "top5": 0.99 - 0.4 * fall, "loss": 2.2 * fall + 0.3,
                                "count": 50})
                 events.append({"event": "diagnosis", "step": step, "gradient_conv1": 0.3 * fall, "gradient_fc": 0.9 * fall, "dead_conv1": step / 100,
-                               "what": "hardly any gradient reaches conv1" if step == 50 else ""})
+                               "what": "hardly any gradient reaches conv1" if step >= 50 else ""})
                 events.append({"event": "checkpoint", "step": step, "path": "runs/a/step", "seconds": 0.25, "stall_seconds": 0.01})
     events.insert(-5, {"event": "nonfinite", "step": 57, "reason": "rank 1: the gradient of fc.weight is not finite"})
     events.insert(-5, {"event": "straggler", "step": 50, "what": "rank 1 is slow, mostly in </script><b>computing"})
