@@ -219,7 +219,7 @@
       ["Data", how.data && `${how.data}: ${count(how.samples)} samples${how.eval_samples ? `, ${count(how.eval_samples)} to evaluate on` : ""}`],
       ["Ranks", how.ranks && `${how.ranks}, each with ${how.device}, ${how.precision}`],
       ["Training", how.optimizer && `${how.optimizer}, ${count(how.global_batch)} images per step, learning rate ${how.lr} (${how.lr_schedule}), seed ${how.seed}`],
-      ["Flags", how.flags],
+      ["Flags", how.flags && String(how.flags).split(/ (?=--)/).flatMap((flag) => [make("span", { class: "flag" }, flag), " "])],
       ["Top-5", top && isNumber(top.top5) && percent(top.top5)],
       ["Skipped", skipped && `${skipped} steps whose loss or gradients were not finite`],
       ["Repeated", run.repeated && `${run.repeated} logged steps after resuming; shown once`],
@@ -230,7 +230,7 @@
       make("h3", {}, swatch(seriesColour(i)), names[i],
         make("span", { class: "state", style: `color:var(--${mood})` }, state)),
       make("div", { class: "tiles" }, ...tiles),
-      make("dl", {}, ...facts.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, String(text))])));
+      make("dl", {}, ...facts.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, ...(Array.isArray(text) ? text : [String(text)]))])));
   }
 
   // One curve per run that has this column.
