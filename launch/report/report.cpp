@@ -228,12 +228,12 @@ absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& operand) {
 }
 
 // The input of report.js. "runs", each with "name"; "config" and "run" of its latest start or resume;
-// "steps", "evals" and "diagnoses", columns of equal length by name; "events", all other events in order;
-// "first_time" and "last_time" of its events; "repeated", the number of logged steps that were repeated after
-// a resume; "cut_lines". "evaluations" of `eval --report` and "studies" of scaling, each with "name".
-// "warnings": about files that are used despite a problem. Each operand is a file of --metrics_out, the JSON
-// of an evaluation or a study, or a directory with files of the first kind (*.jsonl). Errors name the file,
-// and the line if there is one.
+// "steps", "evals" and "diagnoses", columns of equal length by name; "events", all other events in order, and
+// the diagnoses with a warning that the previous one did not have; "first_time" and "last_time" of its
+// events; "repeated", the number of logged steps that were repeated after a resume; "cut_lines".
+// "evaluations" of `eval --report` and "studies" of scaling, each with "name". "warnings": about files that
+// are used despite a problem. Each operand is a file of --metrics_out, the JSON of an evaluation or a study,
+// or a directory with files of the first kind (*.jsonl). Errors name the file, and the line if there is one.
 absl::StatusOr<Json> ReadReportData(const std::vector<std::string>& operands) {
   Json data = {{"version", DEEPER_VERSION},
                {"runs", Json::array()},

@@ -41,7 +41,8 @@ def example_run(speed=1.0):
     """The events of a run of 60 steps that was interrupted after step 40 and resumed from step 30."""
     config = {"model": "googlenet", "image_size": 32, "num_classes": 10}
     how = {"ranks": 2, "device": "a processor", "precision": "fp32", "data": "photos", "samples": 480, "eval_samples": 50, "global_batch": 8,
-           "total_steps": 60, "epoch_steps": 60, "parameters": 7000000, "optimizer": "sgd", "lr": 0.01, "lr_schedule": "poly", "seed": 1}
+           "total_steps": 60, "epoch_steps": 60, "parameters": 7000000, "optimizer": "sgd", "lr": 0.01, "lr_schedule": "poly", "seed": 1,
+           "flags": "--lr=0.01 --lr_schedule=poly"}
     events = [{"event": "start", "config": config, "run": how}]
     for first, last in (1, 40), (31, 60):
         if first > 1:
@@ -59,7 +60,7 @@ def example_run(speed=1.0):
                 events.append({"event": "eval", "step": step, "top1": 0.9 - 0.7 * fall, "top5": 0.99 - 0.4 * fall, "loss": 2.2 * fall + 0.3,
                                "count": 50})
                 events.append({"event": "diagnosis", "step": step, "gradient_conv1": 0.3 * fall, "gradient_fc": 0.9 * fall, "dead_conv1": step / 100,
-                               "what": "hardly any gradient reaches conv1" if step >= 50 else ""})
+                               "what": "hardly any gradient reaches conv1" if step not in (10, 50) else ""})
                 events.append({"event": "checkpoint", "step": step, "path": "runs/a/step", "seconds": 0.25, "stall_seconds": 0.01})
     events.insert(-5, {"event": "nonfinite", "step": 57, "reason": "rank 1: the gradient of fc.weight is not finite"})
     events.insert(-5, {"event": "straggler", "step": 50, "what": "rank 1 is slow, mostly in </script><b>computing"})
@@ -134,7 +135,7 @@ class Page(Case):
         self.assertEqual(shown["diagnoses"]["step"], [10, 20, 30, 40, 50, 60])
         self.assertEqual(shown["diagnoses"]["dead_conv1"], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
         kinds = collections.Counter(event["event"] for event in shown["events"])
-        self.assertEqual(kinds, {"start": 1, "restart": 1, "resume": 1, "checkpoint": 7, "nonfinite": 1, "straggler": 1, "diagnosis": 1,
+        self.assertEqual(kinds, {"start": 1, "restart": 1, "resume": 1, "checkpoint": 7, "nonfinite": 1, "straggler": 1, "diagnosis": 2,
                                  "done": 1})
         self.assertEqual(shown["config"]["model"], "googlenet")
 
@@ -286,6 +287,7 @@ class Browser(Case):
         path = write_run(self.dir / "one" / "metrics.jsonl", example_run())
         for dark in False, True:
             figures = self.look(path, dark=dark)
+            self.assertIn('<span class="flag">--lr=0.01</span> <span class="flag">--lr_schedule=poly</span>', self.dom)
             self.assertEqual(figures, {"Loss": ["all heads, weighted", *HEADS, "evaluation"], "Accuracy": ["top-1", "top-5"], "Throughput": ["one"],
                                        "Time of a step": self.SPLIT, "Learning rate": ["one"], "Gradients": ["conv1", "fc"],
                                        "Dead ReLUs": ["conv1"]})

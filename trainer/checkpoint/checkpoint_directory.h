@@ -81,8 +81,8 @@ absl::StatusOr<FoundCheckpoint> FindAndReadCheckpoint(const std::string& path);
 
 // Turns the unfinished checkpoint, whose shards are complete and flushed, into the checkpoint of its step.
 // AlreadyExists if a different one of that step exists, which is kept; an identical one counts as success,
-// and a damaged one is renamed to step-N.damaged. Unavailable, as `verify` is: one that cannot be read now
-// keeps its name.
+// and a damaged one is renamed to step-N.damaged. If the existing one cannot be read now (`verify` returns
+// Unavailable), CommitCheckpoint returns Unavailable and renames nothing.
 absl::Status CommitCheckpoint(const std::string& directory, const CheckpointManifest& manifest,
                               const CheckpointVerifier& verify = VerifyAlone);
 

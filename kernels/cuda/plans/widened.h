@@ -28,7 +28,8 @@ Launch WidenLaunch(int64_t count);
 KernelWork WidenWork(int64_t count);
 void Widen(const bf16* from, float* to, int64_t count, cudaStream_t stream);
 
-// Whether this program has code of this kernel, and so of all, for the current GPU (FindForEachCode).
+// Whether this program has code of this kernel for the current GPU (FindForEachCode), and so of all that are
+// built for CMAKE_CUDA_ARCHITECTURES: all but those of conv_sm90.cu and conv_dw_sm90.cu.
 cudaError_t FindKernelCode();
 
 }  // namespace deeper

@@ -53,6 +53,9 @@ TEST_F(GpuDeviceTest, SaysWhyItCannotOpen) {
       {failing("cudaFuncGetAttributes", cudaErrorNoKernelImageForDevice),
        "GPU 0 is a Fake GPU of compute capability 9.0, and this program was built without code for it: build "
        "with -DCMAKE_CUDA_ARCHITECTURES=90"},
+      {failing("cudaFuncGetAttributes", cudaErrorInvalidDeviceFunction), "was built without code for it"},
+      {failing("cudaFuncGetAttributes", cudaErrorLaunchFailure),
+       "GPU 0 cannot be used: cudaErrorLaunchFailure"},
       {failing("cudnnCreate", cudaErrorUnknown), "cuDNN: CUDNN_STATUS_OF_THE_FAKE"},
       {failing("cublasLtCreate", cudaErrorUnknown), "cuBLASLt: CUBLAS_STATUS_OF_THE_FAKE"},
   };
