@@ -58,10 +58,10 @@ std::vector<Home> GatherHomes(Communicator& comm) {
 }
 
 // Seconds for which a rank lets others report a fault of its parent. Rank 0 reports all but its own, which
-// all its children notice at the same moment; a launcher takes about a second to end them. Rank 2 reports as
-// well, in case that rank 1 gets no core.
+// all its children notice at the same moment. Rank 2 reports as well, in case that rank 1 gets no core. The
+// others wait longer than mpirun takes to end them: it sends SIGTERM after 1 s and SIGKILL after 2 s.
 double Patience(int rank) {
-  return rank <= 1 ? 0 : rank == 2 ? 0.5 : 2;
+  return rank <= 1 ? 0 : rank == 2 ? 0.5 : 5;
 }
 
 std::vector<int> RanksBelow(const Communicator& comm) {
