@@ -17,14 +17,14 @@ constexpr T RoundUp(T n, std::type_identity_t<T> unit) {
   return (n + unit - 1) / unit * unit;
 }
 
-enum class DType : uint8_t { kF32, kBf16, kU8, kI32 };
+enum class DType : uint8_t { kF32, kBf16, kU8 };
 
 constexpr size_t SizeOf(DType t) {
   return t == DType::kU8 ? 1 : t == DType::kBf16 ? 2 : 4;
 }
 
 constexpr const char* NameOf(DType t) {
-  constexpr const char* kNames[] = {"fp32", "bf16", "u8", "i32"};
+  constexpr const char* kNames[] = {"fp32", "bf16", "u8"};
   return kNames[static_cast<size_t>(t)];
 }
 

@@ -72,6 +72,14 @@ size_t Network::LeastArenaBytes(const Model& model, int64_t rows, DType precisio
   return static_cast<size_t>(elements) * SizeOf(precision);
 }
 
+int64_t Network::LargestInput(const Model& model, int64_t rows) {
+  const absl::StatusOr<std::vector<NodeShape>> shapes = InferShapes(model, rows);
+  DEEPER_CHECK(shapes.ok(), std::string(shapes.status().message()));
+  int64_t largest = 0;
+  for (const NodeShape& shape : *shapes) largest = std::max(largest, shape.x.elements());
+  return largest;
+}
+
 absl::Status Network::PrepareOps() {
   images_desc_ = options_.input.value_or(device_.Images(
       {options_.rows, model_.channels, model_.image_size, model_.image_size}, options_.precision));

@@ -42,6 +42,8 @@ class Network {
   // A lower bound of arena_bytes() of any network of this model for training, without preparing it: the
   // tensors that ops with parameters read again in Backward.
   static size_t LeastArenaBytes(const Model& model, int64_t rows, DType precision);
+  // Elements of the largest input of a node.
+  static int64_t LargestInput(const Model& model, int64_t rows);
 
   // For ParamStore::Create.
   std::vector<Param> Params() const;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -196,8 +198,12 @@ absl::StatusOr<TrainSetup::Networks> TrainSetup::FittingNetworks() {
   if (IsElastic(config)) rows = (BatchRows() + config.elastic_slices - 1) / config.elastic_slices;
   ASSIGN_OR_RETURN(const Model model, ModelFor(config, train_data->info(), /*training=*/true));
   const auto halve = [&] { rows = (rows + 1) / 2; };
-  const auto cannot_fit = [&] {  // whatever the plans are, so that nothing is tuned for these rows
-    return static_cast<double>(Network::LeastArenaBytes(model, rows, config.precision)) > available;
+  // Whatever the plans are, so that nothing is tuned for these rows. cuDNN before 9.3, and some of its later
+  // engines, index the elements of a tensor with 32 bits (PyTorch splits such batches, too).
+  const auto cannot_fit = [&] {
+    constexpr int64_t kMaxElements = std::numeric_limits<int32_t>::max();
+    return static_cast<double>(Network::LeastArenaBytes(model, rows, config.precision)) > available ||
+           (cuda && Network::LargestInput(model, rows) > kMaxElements);
   };
   while (!fixed && rows > 1 && cannot_fit()) halve();
   while (true) {
