@@ -26,7 +26,7 @@ parser.add_argument("--seed", type=int, default=random.randrange(10**6))
 OPTIONS, unittest_arguments = parser.parse_known_args()
 COMMUNICATION = 5
 DEADLINE = 4  # seconds, of the watchdog
-GONE_WITHIN = 10  # seconds, counted from the deadline if there is one
+GONE_WITHIN = 30  # seconds, counted from the deadline if there is one
 PHASES = ("start-up|in the loader|computing|backward|all-reduce|updating|reporting|evaluating|saving a checkpoint")
 # Small, so that a trial meets every phase often.
 TRAIN = [OPTIONS.deeper, "train", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--threads=1", "--global_batch=12",

@@ -70,8 +70,9 @@ def example_run(speed=1.0):
 
 def write_run(path, events):
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(event) + "\n" for event in events))
-    return path
+    whole = path.with_suffix(".new")  # `report --watch` never reads a part
+    whole.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return whole.replace(path)
 
 
 def scaling_study():
@@ -220,8 +221,7 @@ class Page(Case):
         path, page = write_run(self.dir / "live.jsonl", events[:20]), self.dir / "live.html"
         with subprocess.Popen([DEEPER, "report", path, "--watch", "--watch_seconds=1", f"--output={page}"], stdout=subprocess.DEVNULL) as watcher:
             try:
-                seen = self.wait_for(page, 1)
-                self.assertLess(len(seen["runs"][0]["steps"]["step"]), 20)
+                self.assertLess(len(self.wait_for(page, 1)["runs"][0]["steps"]["step"]), 20)
                 write_run(path, events[:-1])
                 while len(self.wait_for(page, 1)["runs"][0]["steps"]["step"]) < 60:
                     time.sleep(0.1)

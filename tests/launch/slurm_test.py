@@ -134,7 +134,8 @@ class Slurm(Cluster):
     def test_a_lost_node_is_named(self):
         """Slurm ends the step on the other node as well."""
         with self.hosts.job_of(["env", f"SLURM_CONF={self.dir}/slurm.conf", *self.hosts.enter(CONTROLLER), "srun", "--nodes=2", "--ntasks=2",
-                                "--mpi=pmix", OPTIONS.deeper, *TRAIN, "--max_steps=1000000", "--log_every=10"], self.dir / "srun") as job:
+                                "--mpi=pmix", OPTIONS.deeper, *TRAIN, "--max_steps=1000000", "--log_every=10", "--watchdog_seconds=4"],
+                               self.dir / "srun") as job:
             self.assertTrue(job.wait_for_text("step 20/", 60), job.text())
             self.hosts.lose("n2")
             self.assertIsNotNone(job.wait_until_gone(60), job.text())

@@ -38,7 +38,7 @@ class TwoHosts(Launch):
     def test_goes_on_without_a_lost_host(self):
         with self.job(flags=["--checkpoint_dir=" + str(self.dir / "whole"), f"--metrics_out={self.dir}/whole.jsonl"]) as job:
             self.gone(job, 0)
-        with self.job("--restarts=3", "--backoff=0.5", "--shrink") as job:
+        with self.job("--restarts=3", "--backoff=0.5", "--shrink", flags=["--watchdog_seconds=4"]) as job:
             end = time.monotonic() + 60
             while newest(self.dir / "run") < 40 and time.monotonic() < end:
                 time.sleep(0.02)
@@ -91,7 +91,7 @@ class TwoHosts(Launch):
             time.sleep(0.02)
 
     def test_lost_host_without_restarts(self):
-        with self.job(flags=["--max_steps=1000000"]) as job:
+        with self.job(flags=["--max_steps=1000000", "--watchdog_seconds=4"]) as job:
             self.assertTrue(job.wait_for_text("step 40/", 60), job.text())
             self.hosts.lose("host-b")
             self.gone(job, COMMUNICATION)

@@ -6,8 +6,8 @@ held_out.py DEEPER MPIRUN [--rates=1gbit,...] [--ranks=2,3,4] [--repeats=N] [--s
 Ranks are divided over two hosts. Each repeat runs `bench scaling` on one rank and on two with a cable at full speed. It calibrates computing on
 the smallest and the largest batch. One more run for each other speed and number of ranks uses that calibration; the model then knows this cable
 and these ranks only from `bench comm`. The script prints medians over the repeats of the images/s and of the errors, so drift of the machine's
-speed between repeats has little effect. A repeat's run during which the machine paused is done again. With --most_busy=SHARE, studies begin when
-others take at most this share of the cores.
+speed between repeats has little effect. A study during which the machine paused for --pause=SECONDS (1) is done again. With --most_busy=SHARE,
+studies begin when others take at most this share of the cores.
 """
 import argparse
 import collections
@@ -33,7 +33,7 @@ def study(options, network, ranks, *flags):
         return subprocess.run([options.deeper, "bench", "scaling", f"--ranks={','.join(map(str, ranks))}", "--kind=weak",
                                f"--batch={options.batch}", "--rounds=2", f"--steps={options.steps}", f"--warmup={options.warmup}",
                                f"--mpirun={launcher}", "--predict=", *flags, "--", *options.flags], stdout=subprocess.PIPE, text=True)
-    done = undisturbed(run, options.most_busy)
+    done = undisturbed(run, options.most_busy, options.pause)
     if done.returncode != 0:
         sys.exit(done.returncode)
     return done.stdout
@@ -49,6 +49,7 @@ def main():
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--most_busy", type=float, default=1)
+    parser.add_argument("--pause", type=float, default=1)
     parser.add_argument("--batch", default="8,16,24,32")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     options = parser.parse_args(sys.argv[1:end])

@@ -226,13 +226,13 @@ class Outage(NetworkFiles):
             self.ends(job, PREEMPTED)
 
     def test_the_last_save_waits_for_the_server(self):
-        with self.job("host-a", "--max_steps=40", "--synthetic", "--data=") as job:
+        with self.job("host-a", "--max_steps=400", "--synthetic", "--data=") as job:
             self.assert_says(job, "resume ")
             self.stop_server()
-            self.assert_says(job, "saving step 40 again")
+            self.assert_says(job, "saving step 400 again")
             self.server = self.start_server()
             self.ends(job, DONE)
-        self.assertEqual(self.steps(), [40])
+        self.assertEqual(self.steps(), [400])
 
     def test_resuming_takes_no_older_checkpoint(self):
         """The newest one is not damaged, only out of reach."""

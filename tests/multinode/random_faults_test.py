@@ -26,7 +26,7 @@ parser.add_argument("--trials", type=int, default=2)
 parser.add_argument("--seed", type=int, default=random.randrange(10**6))
 OPTIONS, unittest_arguments = parser.parse_known_args()
 COMMUNICATION, KILLED = 5, 128 + signal.SIGKILL
-DEADLINE = 8  # seconds, of the watchdog. GlusterFS reconnects every 3 s.
+DEADLINE = 15  # seconds, of the watchdog. GlusterFS reconnects every 3 s.
 
 
 class RandomFaults(NetworkFiles):
@@ -56,7 +56,7 @@ class RandomFaults(NetworkFiles):
 
     def suspend_server(self, job, rng):
         with self.suspended(self.server):
-            time.sleep(rng.uniform(0, DEADLINE / 2))
+            time.sleep(rng.uniform(0, 4))
         self.continues(job, rng)
 
     def preempt(self, job, rng):

@@ -5,8 +5,6 @@ import threading
 import time
 from pathlib import Path
 
-PAUSE = 1.0  # seconds without a turn on any core
-
 
 def busy_share(seconds):
     """The share of the cores' time that all processes take for some seconds."""
@@ -19,8 +17,9 @@ def busy_share(seconds):
     return 1 - (idle_after - idle_before) / max(1, after - before)
 
 
-def undisturbed(measure, most_busy=1.0):
-    """Returns measure(), called when others take at most this share of the cores, and again until this process had its turns all the time."""
+def undisturbed(measure, most_busy=1.0, pause=1.0):
+    """Returns measure(), called when others take at most this share of the cores, and again until this process never waited for a core for
+    `pause` seconds."""
     while True:
         while most_busy < 1 and busy_share(2) > most_busy:
             pass
@@ -42,6 +41,6 @@ def undisturbed(measure, most_busy=1.0):
         finally:
             done.set()
             watcher.join()
-        if longest < PAUSE:
+        if longest < pause:
             return result
         print(f"measured again: the machine paused for {longest:.1f} s", file=sys.stderr, flush=True)

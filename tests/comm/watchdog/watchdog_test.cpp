@@ -191,7 +191,7 @@ TEST(Watchdog, WatchesASingleRank) {
 TEST(WatchdogDeathTest, EndsTheJob) {
   const auto hang = [] {
     const auto comm = MakeSingleCommunicator();
-    const auto watchdog = Watchdog::Start(*comm, {.deadline_seconds = 0.1});
+    const auto watchdog = Watchdog::Start(*comm, {.deadline_seconds = 1});
     EnterStep(7);
     std::this_thread::sleep_for(20s);
   };
