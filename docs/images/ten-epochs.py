@@ -37,7 +37,7 @@ def points(values):
 
 
 parts = [Text(30, 36, "Fashion-MNIST: top-1 on the test images after each of ten epochs", 17, bold=True),
-         Text(30, 60, "mean of the seeds; the shaded area is from the least to the largest", 13, "soft")]
+         Text(30, 60, "mean of the seeds; the shaded area is from the least to the largest; values below 80 % are drawn at 80 %", 13, "soft")]
 for percent in range(80, 96, 5):
     y = y_of(percent / 100)
     parts += [f'<path class="path" d="M{LEFT} {y:g} L{RIGHT} {y:g}" opacity="0.25"/>', Text(LEFT - 10, y + 5, f"{percent} %", 12, "soft", "end")]
