@@ -106,6 +106,10 @@ std::optional<Verdict> Judge(std::span<const RankStatus> ranks, double deadline)
   return verdict;
 }
 
+double ReportDelay(int rank, int elsewhere) {
+  return rank <= 1 ? 0 : rank == 2 || rank == elsewhere ? 0.5 : 5;
+}
+
 std::string Describe(const Verdict& verdict, double deadline) {
   const RankStatus& status = verdict.status;
   const std::string who = absl::StrCat("rank ", verdict.rank, AndOthers(verdict.others));

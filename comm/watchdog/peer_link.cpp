@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int kMaxAddresses = 32;
 constexpr size_t kMostUnsent = 64 << 10;                // bytes, after which a link drops messages
 constexpr auto kConnectTime = std::chrono::seconds(2);  // per address
-constexpr auto kHelloTime = std::chrono::seconds(1);    // for a new connection to send its hello
+constexpr auto kHelloTime = std::chrono::seconds(5);    // for a new connection to send its hello
 constexpr auto kAnswerTime = std::chrono::seconds(30);  // for the parent, which connects to its own one first
 constexpr auto kGatherTime = std::chrono::seconds(60);  // until all children have connected
 

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <thread>
@@ -29,7 +30,7 @@ namespace {
 constexpr double kInterval = 0.25;     // seconds between two heartbeats
 constexpr double kSigtermDelay = 0.5;  // seconds; mpirun sends SIGKILL one second after SIGTERM
 constexpr double kFarewellTime = 2;    // seconds that a rank waits for its children's farewell
-constexpr auto kAbortTime = std::chrono::seconds(3);
+constexpr double kAbortTime = 3;       // seconds in which an abort must end this process
 
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM
 std::atomic<bool> sigterm_came{false};
@@ -57,11 +58,11 @@ std::vector<Home> GatherHomes(Communicator& comm) {
   return homes;
 }
 
-// Seconds for which a rank lets others report a fault of its parent. Rank 0 reports all but its own, which
-// all its children notice at the same moment. Rank 2 reports as well, in case that rank 1 gets no core. The
-// others wait longer than mpirun takes to end them: it sends SIGTERM after 1 s and SIGKILL after 2 s.
-double Patience(int rank) {
-  return rank <= 1 ? 0 : rank == 2 ? 0.5 : 5;
+// The first rank on another host than rank 0, or -1.
+int FirstElsewhere(std::span<const Home> homes) {
+  for (size_t rank = 1; rank < homes.size(); ++rank)
+    if (std::strcmp(homes[rank].host, homes[0].host) != 0) return static_cast<int>(rank);
+  return -1;
 }
 
 std::vector<int> RanksBelow(const Communicator& comm) {
@@ -71,10 +72,11 @@ std::vector<int> RanksBelow(const Communicator& comm) {
   return below;
 }
 
-// Ends this process even if a library waits for a peer in its own abort.
-void EndProcessLater() {
-  std::thread([] {
-    std::this_thread::sleep_for(kAbortTime);
+// Ends this process kAbortTime after an abort that happens in `delay` seconds, even if a library waits for a
+// peer in that abort.
+void EndProcessLater(double delay) {
+  std::thread([delay] {
+    std::this_thread::sleep_for(std::chrono::duration<double>(delay + kAbortTime));
     std::_Exit(kCommunicationExitCode);
   }).detach();
 }
@@ -87,6 +89,7 @@ class TreeWatchdog final : public Watchdog {
         wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
         sigterm_in_(kSigtermDelay),
         homes_(std::move(homes)),
+        elsewhere_(FirstElsewhere(homes_)),
         below_(RanksBelow(comm)),
         peers_(std::move(peers)),
         ranks_(static_cast<size_t>(comm.size())) {
@@ -181,7 +184,7 @@ class TreeWatchdog final : public Watchdog {
     StatusOf(sender).left = true;
     for (const Peer& peer : peers_)
       if (peer.link != nullptr && peer.rank > sender) peer.link->Send(message);
-    if (!options_.on_failure) EndProcessLater();
+    if (!options_.on_failure) EndProcessLater(ReportDelay(message.rank, elsewhere_));
   }
 
   void PassTime(double seconds) {
@@ -232,9 +235,9 @@ class TreeWatchdog final : public Watchdog {
 
   void Report(const std::string& reason) {
     Tell(PeerMessage::Kind::kVerdict);
-    std::this_thread::sleep_for(std::chrono::duration<double>(Patience(comm_.rank())));
+    std::this_thread::sleep_for(std::chrono::duration<double>(ReportDelay(comm_.rank(), elsewhere_)));
     if (options_.on_failure) return options_.on_failure(reason);
-    EndProcessLater();
+    EndProcessLater(0);
     comm_.Abort(kCommunicationExitCode, reason);
   }
 
@@ -258,6 +261,7 @@ class TreeWatchdog final : public Watchdog {
   double sigterm_in_;  // seconds until a received SIGTERM takes effect
   PhaseBoard board_;
   const std::vector<Home> homes_;  // [rank]
+  const int elsewhere_;
   const std::vector<int> below_;
   std::vector<Peer> peers_;
   std::vector<RankStatus> ranks_;  // [rank]; of this rank, its parent and those below

@@ -151,6 +151,18 @@ TEST_F(Marks, SayWhereTheThreadIs) {
   EXPECT_EQ(Describe(board_.Read()), "step 3, all-reduce 2 of the gradients");
 }
 
+TEST(ReportDelay, LeavesTimeToTheRanksThatReportFirst) {
+  constexpr double kMpirunKillsAfter = 2;  // seconds
+  EXPECT_EQ(ReportDelay(0, 8), 0);
+  EXPECT_EQ(ReportDelay(1, 8), 0);
+  for (const int stand_in : {2, 8}) {
+    EXPECT_GT(ReportDelay(stand_in, 8), 0);
+    EXPECT_LT(ReportDelay(stand_in, 8), kMpirunKillsAfter);
+  }
+  for (const int other : {3, 7, 9, 100}) EXPECT_GT(ReportDelay(other, 8), 2 * kMpirunKillsAfter);
+  EXPECT_GT(ReportDelay(8, /*elsewhere=*/-1), 2 * kMpirunKillsAfter);
+}
+
 TEST_F(Marks, CountWhatHappens) {
   const int64_t before = board_.Read().marks;
   EnterPhase(Phase::kBackward, 1);
