@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -49,6 +50,19 @@ std::vector<bool> MayComputePool(const Model& model) {
   return may;
 }
 
+// Some kernels for GPUs, and some engines of cuDNN, index the elements of a tensor with 32 bits. Each output
+// is the input of another node, or small.
+absl::Status CheckTensorSizes(const Model& model, const TensorDesc& images) {
+  ASSIGN_OR_RETURN(const std::vector<NodeShape> shapes, InferShapes(model, images.shape.n));
+  int64_t largest = images.stored_elements();
+  for (const NodeShape& shape : shapes) largest = std::max(largest, shape.x.elements());
+  if (largest <= std::numeric_limits<int32_t>::max()) return absl::OkStatus();
+  return ResourceExhausted(model.name, " with ", images.shape.n, " rows per forward pass has a tensor of ",
+                           largest,
+                           " elements; on a GPU, they must be less than 2^31: use a smaller "
+                           "--micro_batch (in other commands: --batch), or more --elastic_slices");
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Network>> Network::Prepare(const Model& model, const NetworkOptions& options,
@@ -72,17 +86,10 @@ size_t Network::LeastArenaBytes(const Model& model, int64_t rows, DType precisio
   return static_cast<size_t>(elements) * SizeOf(precision);
 }
 
-int64_t Network::LargestInput(const Model& model, int64_t rows) {
-  const absl::StatusOr<std::vector<NodeShape>> shapes = InferShapes(model, rows);
-  DEEPER_CHECK(shapes.ok(), std::string(shapes.status().message()));
-  int64_t largest = 0;
-  for (const NodeShape& shape : *shapes) largest = std::max(largest, shape.x.elements());
-  return largest;
-}
-
 absl::Status Network::PrepareOps() {
   images_desc_ = options_.input.value_or(device_.Images(
       {options_.rows, model_.channels, model_.image_size, model_.image_size}, options_.precision));
+  if (device_.type() == DeviceType::kCuda) RETURN_IF_ERROR(CheckTensorSizes(model_, images_desc_));
   const std::vector<bool> may_be_slice = OutputsThatMayBeSlices(model_), may_pool = MayComputePool(model_);
   bool pools = false;  // the op of the node before
   for (int node = 0; node < static_cast<int>(model_.nodes.size()); ++node) {

@@ -36,14 +36,14 @@ struct NetworkOptions {
 class Network {
  public:
   // Prepares every op and plans the memory; allocates nothing large. InvalidArgument names the unfit node.
+  // ResourceExhausted: the device has too little memory for the tuner, or is a GPU, and a tensor would have
+  // 2^31 elements or more.
   static absl::StatusOr<std::unique_ptr<Network>> Prepare(const Model& model, const NetworkOptions& options,
                                                           Device& device);
 
   // A lower bound of arena_bytes() of any network of this model for training, without preparing it: the
   // tensors that ops with parameters read again in Backward.
   static size_t LeastArenaBytes(const Model& model, int64_t rows, DType precision);
-  // Elements of the largest input of a node.
-  static int64_t LargestInput(const Model& model, int64_t rows);
 
   // For ParamStore::Create.
   std::vector<Param> Params() const;

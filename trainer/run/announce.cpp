@@ -99,8 +99,8 @@ void TrainSetup::Announce() {
   if (config.deterministic == Determinism::kTrue && config.micro_batch == 0 &&
       net->options().rows < ShareRows()) {
     progress.Print(absl::StrFormat(
-        "warning: forward passes are of %d images, because the free memory holds no more; with other free "
-        "memory the weights differ: give --micro_batch=%d to all runs that must be equal",
+        "warning: forward passes are of %d images, because larger ones do not fit; with other free memory "
+        "the weights differ: give --micro_batch=%d to all runs that must be equal",
         net->options().rows, net->options().rows));
   }
   if (gradient_sum == GradientSum::kTree && !IsElastic(config))

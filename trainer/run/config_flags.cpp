@@ -90,7 +90,7 @@ std::vector<Flag> OptimizationFlags(RunConfig& c) {
   return {
       {"global_batch", &c.global_batch, "images per step, over all ranks", Range(1, 1e6)},
       {"micro_batch", &c.micro_batch, "images per forward pass on each rank",
-       Range(0, 1e6, "as many as fit in memory")},
+       Range(0, 1e6, "as many as fit")},
       {"epochs", &c.epochs, "length of the training", Range(0, 1e6, "until --max_steps"), "epochs"},
       {"max_steps", &c.max_steps, "maximum length of the training", Range(0, kAny, "until --epochs"),
        "steps"},

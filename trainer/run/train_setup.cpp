@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -188,7 +186,8 @@ absl::StatusOr<TrainSetup::Networks> TrainSetup::NetworksOf(int64_t rows) {
   return made;
 }
 
-// The whole share of the global batch in one forward pass; halves the rows until it fits in memory.
+// The whole share of the global batch in one forward pass; halves the rows until it fits in memory and, on a
+// GPU, in tensors of less than 2^31 elements.
 absl::StatusOr<TrainSetup::Networks> TrainSetup::FittingNetworks() {
   const bool cuda = device.type() == DeviceType::kCuda;
   const int sharing = cuda ? connection.ranks_on_device : comm.local_size();  // ranks share the memory
@@ -198,18 +197,14 @@ absl::StatusOr<TrainSetup::Networks> TrainSetup::FittingNetworks() {
   if (IsElastic(config)) rows = (BatchRows() + config.elastic_slices - 1) / config.elastic_slices;
   ASSIGN_OR_RETURN(const Model model, ModelFor(config, train_data->info(), /*training=*/true));
   const auto halve = [&] { rows = (rows + 1) / 2; };
-  // Whatever the plans are, so that nothing is tuned for these rows. cuDNN before 9.3, and some of its later
-  // engines, index the elements of a tensor with 32 bits (PyTorch splits such batches, too).
-  const auto cannot_fit = [&] {
-    constexpr int64_t kMaxElements = std::numeric_limits<int32_t>::max();
-    return static_cast<double>(Network::LeastArenaBytes(model, rows, config.precision)) > available ||
-           (cuda && Network::LargestInput(model, rows) > kMaxElements);
+  const auto cannot_fit = [&] {  // whatever the plans are, so that nothing is tuned for these rows
+    return static_cast<double>(Network::LeastArenaBytes(model, rows, config.precision)) > available;
   };
   while (!fixed && rows > 1 && cannot_fit()) halve();
   while (true) {
     absl::StatusOr<Networks> made = NetworksOf(rows);
-    const bool fits = made.ok() ? static_cast<double>(made->bytes) <= available
-                                : !absl::IsResourceExhausted(made.status());  // the tuner's memory
+    const bool fits =
+        made.ok() ? static_cast<double>(made->bytes) <= available : !absl::IsResourceExhausted(made.status());
     if (fits || rows == 1 || fixed) return made;
     halve();
   }

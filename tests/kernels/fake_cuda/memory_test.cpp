@@ -1,10 +1,14 @@
 // What a run needs of a GPU's memory, and what it does before it knows.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <utility>
 
 #include "tests/kernels/fake_cuda/fake_cuda.h"
 #include "tests/kernels/fake_cuda/run.h"
+#include "trainer/engine/network.h"
+#include "trainer/models/model.h"
 #include "trainer/run/train_setup.h"
 
 namespace deeper {
@@ -44,6 +48,20 @@ TEST(FakeCudaMemory, TheEvaluationCounts) {
 TEST(FakeCudaMemory, NothingIsTunedThatCannotFit) {
   EXPECT_EQ(StartWith(0, 1000).rows, 1);
   EXPECT_EQ(StartWith(0, 1000).launches, StartWith(1, 1000).launches);
+}
+
+// 5350 x 224 x 224 x 8: of alexnet the padded images, of vgg16 the output of its first convolution, which is
+// narrow here (narrow_models.cpp).
+TEST(FakeCudaMemory, TensorsHaveLessThan2To31Elements) {
+  fake_cuda::Reset({});
+  const auto device = *MakeCudaDevice({});
+  for (const auto& [name, precision] : {std::pair("alexnet", DType::kBf16), {"vgg16", DType::kF32}}) {
+    const absl::Status status =
+        Network::Prepare(*MakeModel(name, {}), {.rows = 5350, .precision = precision}, *device).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << name << ": " << status;
+    EXPECT_THAT(status.message(), ::testing::HasSubstr("2147532800 elements"));
+  }
+  EXPECT_EQ(fake_cuda::Calls()["launch"], 0) << "tuned in vain";
 }
 
 }  // namespace

@@ -22,11 +22,5 @@ TEST(LeastArenaBytes, IsLessThanAnyArenaAndNotByFar) {
   }
 }
 
-// The output of the first convolution: 64 channels of 112 x 112.
-TEST(LargestInput, IsThatOfTheFirstPool) {
-  const Model model = *MakeModel("googlenet", {.num_classes = 10});
-  EXPECT_EQ(Network::LargestInput(model, 3), 3 * 64 * 112 * 112);
-}
-
 }  // namespace
 }  // namespace deeper
