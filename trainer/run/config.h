@@ -49,8 +49,8 @@ enum class AllReduceKind { kAuto, kMpi };
 constexpr auto Choices(AllReduceKind) {
   return std::to_array<Choice<AllReduceKind>>(
       {{"auto", AllReduceKind::kAuto,
-        "within nodes first if ranks are placed node by node, each of several nodes has a power of two of "
-        "ranks, and --deterministic=false; else mpi"},
+        "within nodes first if ranks are placed node by node, the number of nodes and that of ranks on each "
+        "node are powers of two above 1, and --deterministic=false; else mpi"},
        {"mpi", AllReduceKind::kMpi, "MPI_Iallreduce"}});
 }
 
