@@ -44,8 +44,8 @@ std::optional<Verdict> Judge(std::span<const RankStatus> ranks, double deadline)
 // Seconds for which a rank lets others report the loss of its parent before it does. Rank 0 reports the loss
 // of all ranks but itself. All its children notice that one at the same moment, and rank 1 reports it at
 // once. Rank 2 and `elsewhere`, the first rank on another host than rank 0, report it as well: rank 1 may get
-// no core, or its host may be lost. The others wait longer than mpirun takes to end them: it sends SIGTERM
-// after 1 s and SIGKILL after 2 s.
+// no core, or its host may be lost. The others wait longer than mpirun takes to end them: that of Open MPI
+// 4.1 sends SIGTERM after 1 s and SIGKILL after 2 s.
 double ReportDelay(int rank, int elsewhere);
 
 // The message for the user.

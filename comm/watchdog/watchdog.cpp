@@ -261,7 +261,7 @@ class TreeWatchdog final : public Watchdog {
   double sigterm_in_;  // seconds until a received SIGTERM takes effect
   PhaseBoard board_;
   const std::vector<Home> homes_;  // [rank]
-  const int elsewhere_;
+  const int elsewhere_;            // see ReportDelay
   const std::vector<int> below_;
   std::vector<Peer> peers_;
   std::vector<RankStatus> ranks_;  // [rank]; of this rank, its parent and those below

@@ -14,7 +14,7 @@
 // process exits. Time in which the watchdog itself did not run does not count, so a job or machine that was
 // suspended as a whole continues afterwards.
 //
-// mpirun sends SIGTERM to all ranks as soon as it sees one die. To give the survivors time to name it, a
+// mpirun sends SIGTERM to all ranks soon after it sees one die. To give the survivors time to name it, a
 // watchdog with `delay_sigterm` delays SIGTERM by half a second.
 #pragma once
 
