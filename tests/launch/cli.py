@@ -100,7 +100,8 @@ class Cli(unittest.TestCase):
 
     def succeeds(self, *arguments, **how):
         result = run(*arguments, **how)
-        self.assertEqual(result.returncode, 0, result.stderr + result.stdout)
+        # What explains a failure comes last, where a shortened log still shows it.
+        self.assertEqual(result.returncode, 0, f"{result.stdout}{result.stderr}exit code {result.returncode}")
         return result.stdout
 
 
