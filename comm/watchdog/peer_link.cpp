@@ -148,6 +148,10 @@ void PeerLink::Send(std::span<const PeerMessage> messages) {
   if (sent > 0) out_.erase(out_.begin(), out_.begin() + sent);
 }
 
+void PeerLink::EndSending() {
+  shutdown(fd_, SHUT_WR);
+}
+
 bool PeerLink::Receive(const std::function<void(const PeerMessage&)>& handle) {
   while (true) {
     std::byte bytes[4096];

@@ -36,6 +36,8 @@ class PeerLink {
   // read.
   void Send(std::span<const PeerMessage> messages);
   void Send(const PeerMessage& message) { Send(std::span(&message, 1)); }
+  // No more messages follow. The peer's Receive returns false after it has read those before.
+  void EndSending();
   // Calls `handle` with each message that has arrived. Never blocks. False: the connection has ended.
   bool Receive(const std::function<void(const PeerMessage&)>& handle);
   // errno, if the network ended the connection; 0: the peer closed it or its process ended.

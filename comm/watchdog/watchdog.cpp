@@ -29,7 +29,7 @@ namespace {
 
 constexpr double kInterval = 0.25;     // seconds between two heartbeats
 constexpr double kSigtermDelay = 0.5;  // seconds; mpirun sends SIGKILL one second after SIGTERM
-constexpr double kFarewellTime = 2;    // seconds that a rank waits for its children's farewell
+constexpr double kFarewellTime = 2;    // seconds that a rank waits for its peers to close their ends
 constexpr double kAbortTime = 3;       // seconds in which an abort must end this process
 
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM
@@ -241,15 +241,15 @@ class TreeWatchdog final : public Watchdog {
     comm_.Abort(kCommunicationExitCode, reason);
   }
 
-  // Parents close their ends last: otherwise a child could miss the farewell.
+  // Reads until the peers have closed their ends. Otherwise unread messages would make the system reset the
+  // connection, and a network that loses packets could deliver the reset but not the farewell.
   void TakeLeave() {
     Tell(PeerMessage::Kind::kFarewell);
+    for (const Peer& peer : peers_)
+      if (peer.link != nullptr) peer.link->EndSending();
     const double until = Seconds() + kFarewellTime;
-    const auto has_child = [&] {
-      return std::ranges::any_of(
-          peers_, [&](const Peer& peer) { return peer.link != nullptr && peer.rank > comm_.rank(); });
-    };
-    while (has_child() && Seconds() < until) {
+    const auto connected = [](const Peer& peer) { return peer.link != nullptr; };
+    while (std::ranges::any_of(peers_, connected) && Seconds() < until) {
       Await(kInterval);
       Hear();
     }

@@ -234,6 +234,20 @@ TEST(PeerLink, BringsMessagesAndTheEnd) {
   EXPECT_FALSE(open);
 }
 
+TEST(PeerLink, ReceivesAfterItHasEndedSending) {
+  auto [near, far] = Pair();
+  far->Send({.rank = 1});
+  far->EndSending();
+  int last = 0;
+  const auto read = [&](const PeerMessage& message) { last = message.rank; };
+  EXPECT_FALSE(near->Receive(read));
+  EXPECT_EQ(last, 1);
+  EXPECT_EQ(near->error(), 0);
+  near->Send({.rank = 2});
+  EXPECT_TRUE(far->Receive(read));
+  EXPECT_EQ(last, 2);
+}
+
 TEST(PeerLink, DropsWholeMessagesWhenNobodyReads) {
   auto [near, far] = Pair();
   constexpr int kMany = 100000;
