@@ -142,17 +142,30 @@ PeerLink::~PeerLink() {
 }
 
 void PeerLink::Send(std::span<const PeerMessage> messages) {
-  const auto bytes = std::as_bytes(messages);
-  if (out_.size() <= kMostUnsent) out_.insert(out_.end(), bytes.begin(), bytes.end());
-  const ssize_t sent = send(fd_, out_.data(), out_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (sent > 0) out_.erase(out_.begin(), out_.begin() + sent);
+  if (ended_) return;
+  if (out_.size() <= kMostUnsent) Queue(messages);
+  Flush();
 }
 
-void PeerLink::EndSending() {
-  shutdown(fd_, SHUT_WR);
+void PeerLink::SendLast(const PeerMessage& message) {
+  Queue(std::span(&message, 1));
+  ended_ = true;
+  Flush();
+}
+
+void PeerLink::Queue(std::span<const PeerMessage> messages) {
+  const auto bytes = std::as_bytes(messages);
+  out_.insert(out_.end(), bytes.begin(), bytes.end());
+}
+
+void PeerLink::Flush() {
+  const ssize_t sent = out_.empty() ? 0 : send(fd_, out_.data(), out_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent > 0) out_.erase(out_.begin(), out_.begin() + sent);
+  if (ended_ && out_.empty()) shutdown(fd_, SHUT_WR);
 }
 
 bool PeerLink::Receive(const std::function<void(const PeerMessage&)>& handle) {
+  Flush();
   while (true) {
     std::byte bytes[4096];
     const ssize_t got = recv(fd_, bytes, sizeof bytes, MSG_DONTWAIT);

@@ -36,16 +36,22 @@ class PeerLink {
   // read.
   void Send(std::span<const PeerMessage> messages);
   void Send(const PeerMessage& message) { Send(std::span(&message, 1)); }
-  // No more messages follow. The peer's Receive returns false after it has read those before.
-  void EndSending();
-  // Calls `handle` with each message that has arrived. Never blocks. False: the connection has ended.
+  // No messages follow this one, and none is dropped. The peer's Receive returns false after the last one.
+  // Never blocks: what cannot be sent yet, Receive sends.
+  void SendLast(const PeerMessage& message);
+  // Sends messages that could not be sent before. Calls `handle` with each message that has arrived. Never
+  // blocks. False: the connection has ended.
   bool Receive(const std::function<void(const PeerMessage&)>& handle);
   // errno, if the network ended the connection; 0: the peer closed it or its process ended.
   int error() const { return error_; }
 
  private:
+  void Queue(std::span<const PeerMessage> messages);
+  void Flush();
+
   int fd_;
   int error_ = 0;
+  bool ended_ = false;               // SendLast was called
   std::vector<std::byte> in_, out_;  // incomplete messages
 };
 

@@ -27,10 +27,11 @@
 namespace deeper {
 namespace {
 
-constexpr double kInterval = 0.25;     // seconds between two heartbeats
-constexpr double kSigtermDelay = 0.5;  // seconds; mpirun sends SIGKILL one second after SIGTERM
-constexpr double kFarewellTime = 2;    // seconds that a rank waits for its peers to close their ends
-constexpr double kAbortTime = 3;       // seconds in which an abort must end this process
+constexpr double kInterval = 0.25;      // seconds between two heartbeats
+constexpr double kSigtermDelay = 0.5;   // seconds; mpirun sends SIGKILL one second after SIGTERM
+constexpr double kFarewellTime = 2;     // seconds that a rank waits until its peers have read its farewell
+constexpr double kHastyFarewell = 0.3;  // the same after SIGTERM
+constexpr double kAbortTime = 3;        // seconds in which an abort must end this process
 
 std::atomic<int> wake_on_sigterm{-1};  // the eventfd of the watchdog that delays SIGTERM
 std::atomic<bool> sigterm_came{false};
@@ -205,11 +206,13 @@ class TreeWatchdog final : public Watchdog {
     return verdict;
   }
 
+  bool MustObeySigterm() const { return options_.delay_sigterm && sigterm_came; }
+
   void ObeySigterm(double seconds) {
-    if (!options_.delay_sigterm || !sigterm_came) return;
+    if (!MustObeySigterm()) return;
     sigterm_in_ -= seconds;
     if (sigterm_in_ > 0) return;
-    Tell(PeerMessage::Kind::kFarewell);
+    TakeLeave();
     std::signal(SIGTERM, SIG_DFL);
     std::raise(SIGTERM);
   }
@@ -228,28 +231,26 @@ class TreeWatchdog final : public Watchdog {
     }
   }
 
-  void Tell(PeerMessage::Kind kind) {
-    for (const Peer& peer : peers_)
-      if (peer.link != nullptr) peer.link->Send({.kind = kind, .rank = comm_.rank()});
-  }
-
   void Report(const std::string& reason) {
-    Tell(PeerMessage::Kind::kVerdict);
+    for (const Peer& peer : peers_)
+      if (peer.link != nullptr) peer.link->Send({.kind = PeerMessage::Kind::kVerdict, .rank = comm_.rank()});
     std::this_thread::sleep_for(std::chrono::duration<double>(ReportDelay(comm_.rank(), elsewhere_)));
     if (options_.on_failure) return options_.on_failure(reason);
     EndProcessLater(0);
     comm_.Abort(kCommunicationExitCode, reason);
   }
 
-  // Reads until the peers have closed their ends. Otherwise unread messages would make the system reset the
-  // connection, and a network that loses packets could deliver the reset but not the farewell.
+  // A peer closes its end after it has read the farewell. This rank reads until then: if it closed a
+  // connection with unread messages, the system would reset it. A network that loses packets could deliver
+  // the reset without the farewell.
   void TakeLeave() {
-    Tell(PeerMessage::Kind::kFarewell);
+    const double start = Seconds();
     for (const Peer& peer : peers_)
-      if (peer.link != nullptr) peer.link->EndSending();
-    const double until = Seconds() + kFarewellTime;
+      if (peer.link != nullptr)
+        peer.link->SendLast({.kind = PeerMessage::Kind::kFarewell, .rank = comm_.rank()});
     const auto connected = [](const Peer& peer) { return peer.link != nullptr; };
-    while (std::ranges::any_of(peers_, connected) && Seconds() < until) {
+    while (std::ranges::any_of(peers_, connected) &&
+           Seconds() - start < (MustObeySigterm() ? kHastyFarewell : kFarewellTime)) {
       Await(kInterval);
       Hear();
     }

@@ -40,7 +40,8 @@ class Watchdog {
   // Collective. From now on the watchdog observes the calling thread's phases. Unavailable, on all ranks: a
   // rank cannot reach its parent.
   static absl::StatusOr<std::unique_ptr<Watchdog>> Start(Communicator& comm, const WatchdogOptions& options);
-  // On the thread that started it. After that, the other ranks accept that this one ends.
+  // On the thread that started it. After that, the other ranks accept that this one ends. Takes up to two
+  // seconds if a peer does not answer.
   virtual ~Watchdog() = default;
 };
 

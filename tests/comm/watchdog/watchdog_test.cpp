@@ -234,10 +234,9 @@ TEST(PeerLink, BringsMessagesAndTheEnd) {
   EXPECT_FALSE(open);
 }
 
-TEST(PeerLink, ReceivesAfterItHasEndedSending) {
+TEST(PeerLink, ReceivesAfterItsLastMessage) {
   auto [near, far] = Pair();
-  far->Send({.rank = 1});
-  far->EndSending();
+  far->SendLast({.rank = 1});
   int last = 0;
   const auto read = [&](const PeerMessage& message) { last = message.rank; };
   EXPECT_FALSE(near->Receive(read));
@@ -246,6 +245,18 @@ TEST(PeerLink, ReceivesAfterItHasEndedSending) {
   near->Send({.rank = 2});
   EXPECT_TRUE(far->Receive(read));
   EXPECT_EQ(last, 2);
+}
+
+TEST(PeerLink, BringsTheLastMessageToAPeerThatDidNotRead) {
+  auto [near, far] = Pair();
+  constexpr int kMany = 100000;
+  for (int i = 0; i < kMany; ++i) far->Send({.rank = i});
+  far->SendLast({.rank = kMany});
+  int last = -1;
+  const auto read = [&](const PeerMessage& message) { last = message.rank; };
+  for (int i = 0; i < 1000 && near->Receive(read); ++i) far->Receive(read);
+  EXPECT_EQ(last, kMany);
+  EXPECT_FALSE(near->Receive(read));
 }
 
 TEST(PeerLink, DropsWholeMessagesWhenNobodyReads) {
