@@ -61,8 +61,7 @@ absl::StatusOr<std::string> RunJob(const std::string& launcher, int ranks,
   line.insert(line.end(),
               {"-n", absl::StrCat(ranks), std::filesystem::read_symlink("/proc/self/exe").string()});
   line.insert(line.end(), arguments.begin(), arguments.end());
-  // Otherwise, mpirun of Open MPI 4 sometimes fails although all ranks ended well (see
-  // launch/mpirun_line.py).
+  // The reason is at EXIT_WITHOUT_SYNC of launch/mpirun_line.py.
   setenv("OMPI_MCA_orte_allowed_exit_without_sync", "1", /*overwrite=*/0);
 
   const int output = memfd_create("output", MFD_CLOEXEC), errors = memfd_create("errors", MFD_CLOEXEC);

@@ -101,7 +101,7 @@ class Cli(unittest.TestCase):
     def succeeds(self, *arguments, **how):
         result = run(*arguments, **how)
         # What explains a failure comes last, where a shortened log still shows it.
-        self.assertEqual(result.returncode, 0, f"{result.stdout}{result.stderr}exit code {result.returncode}")
+        self.assertEqual(result.returncode, 0, f"{result.stdout}{result.stderr}\nexit code {result.returncode}")
         return result.stdout
 
 

@@ -1,24 +1,31 @@
-// Preloaded into rank 1 (LD_PRELOAD), it stops mpirun for three seconds whenever the rank tells mpirun that
-// it leaves MPI. Open MPI 4 does so twice, and the second time counts. A rank waits two seconds for the
-// answer, and then ends without it.
+// Preloaded into rank 1 (LD_PRELOAD), it stops mpirun for three seconds whenever the rank calls
+// PMIx_Finalize, and writes a line to the file STOPPED_LAUNCHER_LOG. Each rank calls it twice with Open
+// MPI 4. The second call tells mpirun that the rank leaves MPI, and waits two seconds for the answer
+// (PMIx 4.2).
 #include <dlfcn.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 namespace {
 
 void StopLauncher() {
-  const pid_t launcher = getppid();
-  if (fork() == 0) {
+  const pid_t launcher = getppid(), helper = fork();
+  if (helper < 0) return;
+  if (helper == 0) {
     close_range(0, ~0U, 0);  // so that mpirun sees the end of the rank's output
     sleep(3);
     kill(launcher, SIGCONT);
     _exit(0);
   }
   kill(launcher, SIGSTOP);
+  if (std::FILE* const log = std::fopen(std::getenv("STOPPED_LAUNCHER_LOG"), "a")) {
+    std::fprintf(log, "stopped %d\n", launcher);
+    std::fclose(log);
+  }
 }
 
 }  // namespace

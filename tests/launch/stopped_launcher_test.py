@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""An mpirun that is stopped while the ranks leave MPI, as on a busy machine. That of Open MPI 4 then ends with exit code 1, although all
-ranks ended with 0 (https://github.com/open-mpi/ompi/issues/7833), unless it gets a parameter.
+"""Jobs whose mpirun is stopped for some seconds while the ranks leave MPI, as on a busy machine. The mpirun of Open MPI 4 then ends with
+exit code 1, although all ranks ended with 0 (https://github.com/open-mpi/ompi/issues/7833). The parameter
+orte_allowed_exit_without_sync prevents it.
 
 stopped_launcher_test.py DEEPER MPIRUN STOPPED_LAUNCHER [unittest arguments]
 STOPPED_LAUNCHER: the library of stopped_launcher.cpp
@@ -20,10 +21,13 @@ SYNTHETIC = ["--synthetic", "--synthetic_samples=48", "--num_classes=10", *TRAIN
 
 class StoppedLauncher(Cli):
     def ends_well(self, *command):
+        log = self.dir / "log"
         environment = {name: value for name, value in os.environ.items() if PARAMETER not in name}
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False,
-                              env=environment | {"LD_PRELOAD": STOPPED_LAUNCHER, "OMP_NUM_THREADS": "1"})
+                              env=environment | {"LD_PRELOAD": STOPPED_LAUNCHER, "STOPPED_LAUNCHER_LOG": log, "OMP_NUM_THREADS": "1"})
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("stopped", log.read_text())
+        log.unlink()
         return done.stdout + done.stderr
 
     def test_of_deeper_run(self):
