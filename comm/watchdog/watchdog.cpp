@@ -209,7 +209,7 @@ class TreeWatchdog final : public Watchdog {
   bool MustObeySigterm() const { return options_.delay_sigterm && sigterm_came; }
 
   void ObeySigterm(double seconds) {
-    if (!MustObeySigterm()) return;
+    if (!MustObeySigterm() || !std::exchange(sigterm_seen_, true)) return;  // `seconds` began before it came
     sigterm_in_ -= seconds;
     if (sigterm_in_ > 0) return;
     TakeLeave();
@@ -244,14 +244,15 @@ class TreeWatchdog final : public Watchdog {
   // connection with unread messages, the system would reset it. A network that loses packets could deliver
   // the reset without the farewell.
   void TakeLeave() {
-    const double start = Seconds();
     for (const Peer& peer : peers_)
       if (peer.link != nullptr)
         peer.link->SendLast({.kind = PeerMessage::Kind::kFarewell, .rank = comm_.rank()});
     const auto connected = [](const Peer& peer) { return peer.link != nullptr; };
-    while (std::ranges::any_of(peers_, connected) &&
-           Seconds() - start < (MustObeySigterm() ? kHastyFarewell : kFarewellTime)) {
-      Await(kInterval);
+    const double start = Seconds();
+    while (std::ranges::any_of(peers_, connected)) {
+      const double left = start + (MustObeySigterm() ? kHastyFarewell : kFarewellTime) - Seconds();
+      if (left <= 0) return;
+      Await(std::min(kInterval, left));
       Hear();
     }
   }
@@ -260,6 +261,7 @@ class TreeWatchdog final : public Watchdog {
   const WatchdogOptions options_;
   const int wake_;     // eventfd: wakes the thread
   double sigterm_in_;  // seconds until a received SIGTERM takes effect
+  bool sigterm_seen_ = false;
   PhaseBoard board_;
   const std::vector<Home> homes_;  // [rank]
   const int elsewhere_;            // see ReportDelay
