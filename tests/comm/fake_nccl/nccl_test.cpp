@@ -85,7 +85,7 @@ TEST(FakeNcclDeathTest, RanksThatDisagreeAreFound) {
 }
 
 TEST(FakeNcclDeathTest, ARankThatDoesNotComeIsFound) {
-  EXPECT_DEATH(OnGpuRanks(3, {.patience_seconds = 1},
+  EXPECT_DEATH(OnGpuRanks(3, {.patience_seconds = 10},
                           [](GpuRank& rank) {
                             DeviceArray<float> data(kCount, *rank.device);
                             Sum(rank, data);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ void MutateAll(const char* folder, const auto& read) {
   std::vector<Bytes> seeds;
   for (const auto& file : std::filesystem::directory_iterator(std::string(DEEPER_FUZZ_CORPUS) + "/" + folder))
     seeds.push_back(ReadBytes(file.path()));
+  std::ranges::sort(seeds);  // file systems list a folder in different orders
   ASSERT_FALSE(seeds.empty());
   int64_t accepted = 0;
   for (int64_t i = 0; i < Mutations(); ++i) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -68,7 +69,7 @@ inline std::vector<std::string> VerifyCheckpoint(const std::string& path) {
 class CheckpointTest : public ::testing::Test {
  protected:
   CheckpointTest()
-      : directory_(::testing::TempDir() + "checkpoint_" +
+      : directory_(::testing::TempDir() + "checkpoint_" + std::to_string(getpid()) + "_" +
                    ::testing::UnitTest::GetInstance()->current_test_info()->name()) {
     fs::remove_all(directory_);
     params_.Fill(1);

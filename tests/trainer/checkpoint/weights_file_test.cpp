@@ -46,7 +46,7 @@ absl::StatusOr<std::vector<std::string>> LoadFrom(const std::string& path, Param
 class WeightsFileTest : public ::testing::Test {
  protected:
   WeightsFileTest()
-      : directory_(::testing::TempDir() + "weights_" +
+      : directory_(::testing::TempDir() + "weights_" + std::to_string(getpid()) + "_" +
                    ::testing::UnitTest::GetInstance()->current_test_info()->name()),
         file_(directory_ + "/weights.h5") {
     fs::remove_all(directory_);

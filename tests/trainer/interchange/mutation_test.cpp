@@ -1,6 +1,7 @@
 // Randomly changed files of other programs. Reading them must fail, or give tensors that fit their shapes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ void MutateAll(const char* folder, Parser* parse) {
   std::vector<std::vector<uint8_t>> seeds;
   for (const auto& file : std::filesystem::directory_iterator(std::string(DEEPER_FUZZ_CORPUS) + "/" + folder))
     seeds.push_back(*ReadFile(file.path()));
+  std::ranges::sort(seeds);  // file systems list a folder in different orders
   ASSERT_FALSE(seeds.empty());
   int64_t refused = 0, read = 0;
   for (int64_t i = 0; i < Mutations() && !::testing::Test::HasFailure(); ++i) {

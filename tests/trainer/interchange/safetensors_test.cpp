@@ -3,12 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "data/io/file.h"
 #include "data/io/protobuf.h"
+#include "tests/data/scratch.h"
 
 namespace deeper {
 namespace {
@@ -30,7 +30,8 @@ TEST(Safetensors, WhatIsWrittenIsRead) {
                            .config = {{"model", "nin"}, {"num_classes", 2}},
                            .tensors = {{"b", {2, 1}, kWeightRole, 0, 2}, {"a", {1}, kStatisticRole, 2, 1}},
                            .values = {1, 2, 3}};
-  const std::string path = ::testing::TempDir() + "written.safetensors";
+  const ScratchDir directory;
+  const std::string path = directory / "written.safetensors";
   ASSERT_TRUE(WriteSafetensors(weights, path).ok());
   const std::vector<uint8_t> bytes = *ReadFile(path);
   EXPECT_EQ(bytes[0] % 8, 0);  // the values are aligned
@@ -39,7 +40,6 @@ TEST(Safetensors, WhatIsWrittenIsRead) {
   EXPECT_EQ(read->config, weights.config);
   EXPECT_THAT(read->values, ElementsAre(3, 1, 2));
   EXPECT_EQ(read->tensors[1].ToString(), "b [2, 1]");
-  std::filesystem::remove(path);
 }
 
 TEST(Safetensors, NumbersOfOtherTypesAreConverted) {

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/data/scratch.h"
+
 namespace deeper {
 namespace {
 
@@ -34,15 +36,19 @@ std::string Untimed(const std::string& line) {
   return event.dump();
 }
 
-std::string TestFile() {
-  return ::testing::TempDir() + ::testing::UnitTest::GetInstance()->current_test_info()->name() + ".jsonl";
-}
+class Metrics : public ::testing::Test {
+ protected:
+  std::string TestFile() const { return directory_ / "metrics.jsonl"; }
+
+ private:
+  const ScratchDir directory_;
+};
 
 Event ExampleStep(double loss = 3.5) {
   return {"step", {{"step", 20}, {"loss", loss}}};
 }
 
-TEST(Metrics, WritesTheDocumentedFields) {
+TEST_F(Metrics, WritesTheDocumentedFields) {
   MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart);
   ASSERT_TRUE(writer.Write({"start", {{"config", {{"model", "nin"}}}, {"run", {{"ranks", 2}}}}}).ok());
   ASSERT_TRUE(writer.Write(ExampleStep()).ok());
@@ -61,24 +67,24 @@ TEST(Metrics, WritesTheDocumentedFields) {
   EXPECT_EQ(lines[3], R"({"event":"bottleneck","step":20,"stage":"decode","what":"slow"})");
 }
 
-TEST(Metrics, AnEvaluationIsALineOfTheLog) {
+TEST_F(Metrics, AnEvaluationIsALineOfTheLog) {
   EXPECT_EQ(EvalEvent(20, {.count = 10000, .loss = 2, .top1 = 2500, .top5 = 5000}, "val").text,
             "evaluation at step 20: top-1 0.2500, top-5 0.5000, loss 2.0000 over 10000 samples");
 }
 
-TEST(Metrics, ALineIsThereAsSoonAsItIsWritten) {
+TEST_F(Metrics, ALineIsThereAsSoonAsItIsWritten) {
   MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart);
   ASSERT_TRUE(writer.Write(ExampleStep()).ok());
   EXPECT_EQ(Lines(TestFile()).size(), 1u);
 }
 
-TEST(Metrics, NumbersThatAreNotFiniteStayValidJson) {
+TEST_F(Metrics, NumbersThatAreNotFiniteStayValidJson) {
   MetricsWriter writer = *MetricsWriter::Open(TestFile(), MetricsWriter::Mode::kRestart);
   ASSERT_TRUE(writer.Write(ExampleStep(std::numeric_limits<double>::quiet_NaN())).ok());
   EXPECT_TRUE(json::parse(Lines(TestFile())[0])["loss"].is_null());
 }
 
-TEST(Metrics, ResumeAppendsAndStartsANewLineAfterACutOne) {
+TEST_F(Metrics, ResumeAppendsAndStartsANewLineAfterACutOne) {
   std::ofstream(TestFile()) << R"({"event":"start"})"
                             << "\n"
                             << R"({"event":"st)";
@@ -93,11 +99,10 @@ TEST(Metrics, ResumeAppendsAndStartsANewLineAfterACutOne) {
   EXPECT_EQ(Untimed(lines[2]), R"({"event":"resume","step":20,"path":"runs/a"})");
 }
 
-TEST(Metrics, RestartMovesAnEarlierFileAside) {
+TEST_F(Metrics, RestartMovesAnEarlierFileAside) {
   namespace fs = std::filesystem;
-  const std::string directory = ::testing::TempDir() + "metrics_restart", path = directory + "/m.jsonl";
-  fs::remove_all(directory);
-  fs::create_directories(directory);
+  const ScratchDir directory;
+  const std::string path = directory / "m.jsonl";
   EXPECT_EQ(MetricsWriter::Open(path, MetricsWriter::Mode::kRestart)->moved_to(), "");
   EXPECT_EQ(MetricsWriter::Open(path, MetricsWriter::Mode::kRestart)->moved_to(), "") << "it was empty";
   for (const std::string number : {"1", "2"}) {
@@ -110,28 +115,27 @@ TEST(Metrics, RestartMovesAnEarlierFileAside) {
   EXPECT_EQ(Lines(path + ".2"), std::vector<std::string>{"2"});
 
   // What is behind a link moves, and the link stays.
-  fs::create_symlink(path, directory + "/link");
+  fs::create_symlink(path, directory / "link");
   std::ofstream(path) << "3\n";
-  EXPECT_TRUE(MetricsWriter::Open(directory + "/link", MetricsWriter::Mode::kRestart).ok());
-  EXPECT_TRUE(fs::is_symlink(directory + "/link"));
+  EXPECT_TRUE(MetricsWriter::Open(directory / "link", MetricsWriter::Mode::kRestart).ok());
+  EXPECT_TRUE(fs::is_symlink(directory / "link"));
   EXPECT_EQ(Lines(path + ".3"), std::vector<std::string>{"3"});
   EXPECT_EQ(MetricsWriter::Open("/dev/null", MetricsWriter::Mode::kRestart)->moved_to(), "");
 }
 
-TEST(Metrics, ADefaultWriterDiscards) {
+TEST_F(Metrics, ADefaultWriterDiscards) {
   MetricsWriter writer;
   EXPECT_TRUE(writer.Write(ExampleStep()).ok());
 }
 
-TEST(Metrics, OpenCreatesTheDirectory) {
-  const std::string directory = ::testing::TempDir() + "metrics_directory";
-  std::filesystem::remove_all(directory);
-  const std::string path = directory + "/below/m.jsonl";
+TEST_F(Metrics, OpenCreatesTheDirectory) {
+  const ScratchDir directory;
+  const std::string path = directory / "below/m.jsonl";
   EXPECT_TRUE(MetricsWriter::Open(path, MetricsWriter::Mode::kRestart).ok());
   EXPECT_TRUE(std::filesystem::is_regular_file(path));
 }
 
-TEST(Metrics, ErrorsNameTheFile) {
+TEST_F(Metrics, ErrorsNameTheFile) {
   EXPECT_THAT(
       std::string(
           MetricsWriter::Open("/dev/null/below/m.jsonl", MetricsWriter::Mode::kRestart).status().message()),
@@ -142,10 +146,9 @@ TEST(Metrics, ErrorsNameTheFile) {
 }
 
 // A disk that is full in the middle of a line or of an event. A limit on the size of files simulates it.
-TEST(Metrics, AFullDiskLeavesNothingIncomplete) {
-  const std::filesystem::path directory = ::testing::TempDir() + "metrics_full_disk";
-  std::filesystem::remove_all(directory);
-  const std::filesystem::path path = directory / "m.jsonl";
+TEST_F(Metrics, AFullDiskLeavesNothingIncomplete) {
+  const ScratchDir scratch;
+  const std::filesystem::path directory = scratch.path(), path = directory / "m.jsonl";
   MetricsWriter writer = *MetricsWriter::Open(path, MetricsWriter::Mode::kRestart);
   ASSERT_TRUE(writer.AddTensorBoard(directory / "events", 0).ok());
   ASSERT_TRUE(writer.Write(ExampleStep()).ok());

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -13,6 +12,7 @@
 
 #include "kernels/base/exit_code.h"
 #include "tests/comm/threads_communicator.h"
+#include "tests/data/scratch.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/weights_file.h"
 #include "trainer/run/train_setup.h"
@@ -95,8 +95,8 @@ TEST(Train, SavedStatisticsAreTheMeanOfTheRanks) {
   config.watchdog_seconds = 0;
   const auto saved_means = [&](bool sync_bn) {
     config.sync_bn = sync_bn;
-    config.checkpoint_dir = ::testing::TempDir() + (sync_bn ? "synchronized" : "of_ranks");
-    std::filesystem::remove_all(config.checkpoint_dir);
+    const ScratchDir directory;
+    config.checkpoint_dir = directory.path();
     auto comms = MakeThreadCommunicators(2);
     std::vector<std::thread> threads;
     for (auto& comm : comms) {
@@ -115,8 +115,7 @@ TEST(Train, SavedStatisticsAreTheMeanOfTheRanks) {
 }
 
 TEST(Train, RefusesTheStateOfAnotherOptimizerWithTheExitCodeOfCheckpoints) {
-  const std::string directory = ::testing::TempDir() + "another_optimizer";
-  std::filesystem::remove_all(directory);
+  const ScratchDir directory;
   const auto device = MakeCpuDevice(1);
   const auto comm = MakeSingleCommunicator();
   RunConfig config;
@@ -129,10 +128,10 @@ TEST(Train, RefusesTheStateOfAnotherOptimizerWithTheExitCodeOfCheckpoints) {
   config.global_batch = 2;
   config.max_steps = 1;
   config.watchdog_seconds = 0;
-  config.checkpoint_dir = directory;
+  config.checkpoint_dir = directory.path();
   ASSERT_EQ(Train(config, *comm, *device, nullptr), absl::OkStatus());
 
-  const std::string step = StepDirectory(directory, 1);
+  const std::string step = StepDirectory(directory.path(), 1);
   CheckpointManifest manifest = *ReadCheckpointManifest(step);
   for (TensorEntry& tensor : manifest.tensors)
     if (tensor.is_optimizer_state()) tensor.role = "adam_m";
