@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
-"""Jobs whose mpirun is stopped for some seconds while the ranks leave MPI, as on a busy machine. The mpirun of Open MPI 4 then ends with
-exit code 1, although all ranks ended with 0 (https://github.com/open-mpi/ompi/issues/7833). The parameter
-orte_allowed_exit_without_sync prevents it.
+"""Jobs whose mpirun is slow. If it is stopped for some seconds while the ranks leave MPI, that of Open MPI 4 ends with exit code 1, although
+all ranks ended with 0 (https://github.com/open-mpi/ompi/issues/7833). The parameter orte_allowed_exit_without_sync prevents it.
 
 stopped_launcher_test.py DEEPER MPIRUN STOPPED_LAUNCHER [unittest arguments]
 STOPPED_LAUNCHER: the library of stopped_launcher.cpp
 """
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 STOPPED_LAUNCHER = str(pathlib.Path(sys.argv.pop(3)).resolve())
 
 from cli import DEEPER, MPIRUN, ROOT, TRAIN, Cli, main  # noqa: E402
+
+sys.path.insert(0, str(ROOT / "tests/faults"))
+from jobs import Job  # noqa: E402
 
 PARAMETER = "orte_allowed_exit_without_sync"
 SYNTHETIC = ["--synthetic", "--synthetic_samples=48", "--num_classes=10", *TRAIN]
@@ -38,6 +42,25 @@ class StoppedLauncher(Cli):
     def test_of_bench_scaling(self):
         self.ends_well(DEEPER, "bench", "scaling", "--ranks=2", f"--mpirun={MPIRUN} --oversubscribe --bind-to none --allow-run-as-root", "--steps=2",
                        "--warmup=1", "--rounds=2", "--", *SYNTHETIC)
+
+    def test_that_has_no_ranks_yet(self):
+        """A signal that it could forward to nobody must not be lost."""
+        launcher, begun = self.dir / "launcher", self.dir / "begun"
+        launcher.write_text(f"""#!/bin/sh
+case "$*" in *train*) trap "" USR1; touch {begun}; exec sleep 600; esac
+exec {MPIRUN} "$@"
+""")
+        launcher.chmod(0o755)
+        command = [ROOT / "launch/deeper-run", f"--deeper={DEEPER}", f"--mpirun={launcher}", "-n", "1", "--",
+                   "train", f"--checkpoint_dir={self.dir}/run"]
+        with Job(command, self.dir / "output") as job:
+            end = time.monotonic() + 60
+            while not begun.exists():
+                self.assertTrue(job.process.poll() is None and time.monotonic() < end, job.text())
+                time.sleep(0.02)
+            job.process.send_signal(signal.SIGTERM)
+            self.assertIsNotNone(job.wait_until_gone(60), job.text())
+            self.assertEqual(job.process.returncode, 128 + signal.SIGTERM, job.text())
 
 
 if __name__ == "__main__":
