@@ -71,10 +71,10 @@ std::string TextOf(const std::string& path) {
   return bytes.ok() ? std::string(bytes->begin(), bytes->end()) : "";
 }
 
-// The process that holds the lock writes its name a moment after it has taken it.
+// The process that holds the lock writes its name after it has taken it, at once unless the disk is busy.
 Owner AwaitName(const std::string& path) {
   Owner owner;
-  for (int i = 0; i < 40 && owner.empty(); ++i) {
+  for (int i = 0; i < 200 && owner.empty(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     owner = Parse(TextOf(path));
   }

@@ -188,6 +188,8 @@ class Pause(NetworkFiles):
             with self.suspended(self.server):
                 time.sleep(3)
             self.continues(job, 20)
+            for name in SERVER, "host-a":  # the connection must outlast a longer pause of this test, too
+                self.hosts.inside(name, "echo 8 > /proc/sys/net/ipv4/tcp_retries2")
             self.hosts.cut(SERVER)
             time.sleep(2)
             self.hosts.mend(SERVER)
@@ -226,13 +228,13 @@ class Outage(NetworkFiles):
             self.ends(job, PREEMPTED)
 
     def test_the_last_save_waits_for_the_server(self):
-        with self.job("host-a", "--max_steps=400", "--synthetic", "--data=") as job:
+        with self.job("host-a", "--max_steps=1500", "--synthetic", "--data=") as job:
             self.assert_says(job, "resume ")
             self.stop_server()
-            self.assert_says(job, "saving step 400 again")
+            self.assert_says(job, "saving step 1500 again")
             self.server = self.start_server()
             self.ends(job, DONE)
-        self.assertEqual(self.steps(), [400])
+        self.assertEqual(self.steps(), [1500])
 
     def test_resuming_takes_no_older_checkpoint(self):
         """The newest one is not damaged, only out of reach."""

@@ -55,7 +55,7 @@ class Tutorial(unittest.TestCase):
         (run,), (study,) = shown["runs"], shown["studies"]
         self.assertEqual([event["event"] for event in run["events"] if event["event"] in ("start", "restart", "resume", "failure", "done")],
                          ["start", "restart", "resume", "done", "resume", "done"])
-        self.assertEqual(run["steps"]["step"], list(range(5, 221, 5)))
+        self.assertEqual(run["steps"]["step"], list(range(5, 621, 5)))
         self.assertEqual([(point["ranks"], point["global_batch"]) for point in study["points"] if point["held_out"]], [(1, 8), (2, 16)])
         self.assertEqual([prediction["ranks"] for prediction in study["predictions"]], [4, 8, 16])
 
