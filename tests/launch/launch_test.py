@@ -33,8 +33,7 @@ parser.add_argument("mpirun")
 parser.add_argument("--kills", type=int, default=3)
 parser.add_argument("--seed", type=int, default=random.randrange(10**6))
 OPTIONS, unittest_arguments = parser.parse_known_args()
-USAGE, DATA, COMMUNICATION, PREEMPTED = 2, 3, 5, 75
-KILLED = 128 + signal.SIGKILL
+USAGE, DATA, COMMUNICATION, PREEMPTED, KILLED = 2, 3, 5, 75, 128 + signal.SIGKILL
 RUN = [OPTIONS.deeper_run, f"--deeper={OPTIONS.deeper}", f"--mpirun={OPTIONS.mpirun}"]
 STEPS = 300  # enough for a job to run until the last kill also on a fast machine
 TRAIN = ["train", "--synthetic", "--synthetic_samples=200", "--model=nin-cifar", "--image_size=10", "--num_classes=10", "--threads=1",
@@ -294,7 +293,7 @@ exec {OPTIONS.mpirun} "$@\"""")
     def test_gives_up_without_progress(self):
         """A new checkpoint resets the count. Final exit codes cause no restart."""
         job = self.dir / "job"
-        for codes, tries in ([1, 1, 1, 1], 3), ([137, 5, 0], 3), ([3], 1), ([75], 1), ([1, 1, "save", 1, 1], 5):
+        for codes, tries in ([1, 1, 1, 1], 3), ([137, 5, 0], 3), ([255, 0], 2), ([3], 1), ([75], 1), ([1, 1, "save", 1, 1], 5):
             self.executable("deeper", f"""n=$(cat {job}/n 2>/dev/null || echo 0); echo $((n + 1)) > {job}/n
 set -- {' '.join(map(str, codes))}; shift $n
 [ "$1" != save ] || {{ mkdir {job}/step-000000020; touch {job}/step-000000020/manifest.json; exit 1; }}
@@ -305,7 +304,7 @@ exit $1""")
             result = self.launch("-n", "1", "--restarts=2", "--backoff=0", f"--deeper={self.dir}/bin/deeper", "--",
                                  "train", f"--checkpoint_dir={job}", f"--metrics_out={job}/metrics")
             noted = [json.loads(line) for line in (job / "metrics").read_text().splitlines()[2:]]
-            failures = [1 if code == "save" else code for code in codes[:tries - 1]]
+            failures = [{"save": 1, 255: COMMUNICATION}.get(code, code) for code in codes[:tries - 1]]
             expected = [("restart", code, restart) for restart, code in enumerate(failures, start=1)]
             expected += [("failure", codes[tries - 1], None)] if codes[tries - 1] == 1 else []
             self.assertEqual([(event["event"], event["exit_code"], event.get("restart")) for event in noted], expected)
@@ -365,7 +364,7 @@ class NothingOutlives(Launch):
     def kill(self, victim, codes):
         """The last event in a report of the run."""
         metrics = self.dir / "run.jsonl"
-        flags = ["--max_steps=1000000", "--log_every=10", f"--metrics_out={metrics}"]
+        flags = ["--max_steps=1000000", "--log_every=10", f"--metrics_out={metrics}", "--watchdog_seconds=300"]
         with Job([*RUN, "-n", "2", "--oversubscribe", "--", *TRAIN, *flags], self.dir / "output") as job:
             self.assertTrue(job.wait_for_text("step 10/", 60), job.text())
             self.assertEqual(len(list(job.pids())), 4)  # deeper-run, mpirun, two ranks
@@ -394,22 +393,23 @@ class NothingOutlives(Launch):
 
 class Scripts(Launch):
     def test_of_slurm(self):
-        """Requeues only after a USR1 or a preemption that ended in a checkpoint."""
+        """Requeues only after a USR1 or a preemption, and only if the job ended because of it."""
         self.executable("scontrol", f'[ $1 = requeue ] && echo "$@" >> {self.dir}/scontrol || cat {self.dir}/job')
         self.executable("deeper-run", f'''echo "$@" > {self.dir}/arguments
 trap 'exit 75' USR1 TERM
-[ "$5" = go ] || exit 3
+case $5 in early) trap 'exit 143' TERM ;; fail) exit 3 ;; esac
 touch {self.dir}/ready
 while :; do sleep 0.05; done''')
         running, preempted = "PreemptEligibleTime=2026-11-28T10:00:00 PreemptTime=None", "PreemptTime=2026-11-28T11:00:00"
         for word, blow, code, job_of_slurm, requeued in (
                 ("go", signal.SIGUSR1, PREEMPTED, running, "requeue 7\n"), ("go", signal.SIGTERM, PREEMPTED, running, ""),
-                ("go", signal.SIGTERM, PREEMPTED, preempted, "requeue 7\n"), ("fail", None, 3, preempted, "")):
+                ("go", signal.SIGTERM, PREEMPTED, preempted, "requeue 7\n"), ("early", signal.SIGTERM, 143, preempted, "requeue 7\n"),
+                ("early", signal.SIGTERM, 143, running, ""), ("fail", None, 3, preempted, "")):
             (self.dir / "job").write_text(job_of_slurm)
             for name in "ready", "scontrol":
                 (self.dir / name).unlink(missing_ok=True)
-            environment = os.environ | {"PATH": f"{self.dir}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
-            job = subprocess.Popen(["bash", ROOT / "launch/deploy/slurm/train.sbatch", word, "two words"], env=environment)
+            job = subprocess.Popen(["bash", ROOT / "launch/deploy/slurm/train.sbatch", word, "two words"],
+                                   env=os.environ | {"PATH": f"{self.dir}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"})
             self.addCleanup(job.kill)
             if blow is not None:
                 while not (self.dir / "ready").exists():

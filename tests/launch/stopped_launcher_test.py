@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Jobs whose mpirun is slow. If it is stopped for some seconds while the ranks leave MPI, that of Open MPI 4 ends with exit code 1, although
-all ranks ended with 0 (https://github.com/open-mpi/ompi/issues/7833). The parameter orte_allowed_exit_without_sync prevents it.
+"""Jobs whose mpirun is slow. If the mpirun of Open MPI 4 is stopped for some seconds while the ranks leave MPI, it ends with exit code 1,
+although all ranks ended with 0 (https://github.com/open-mpi/ompi/issues/7833). The parameter orte_allowed_exit_without_sync prevents it.
 
 stopped_launcher_test.py DEEPER MPIRUN STOPPED_LAUNCHER [unittest arguments]
 STOPPED_LAUNCHER: the library of stopped_launcher.cpp
@@ -47,7 +47,7 @@ class StoppedLauncher(Cli):
         """A signal that it could forward to nobody must not be lost."""
         launcher, begun = self.dir / "launcher", self.dir / "begun"
         launcher.write_text(f"""#!/bin/sh
-case "$*" in *train*) trap "" USR1; touch {begun}; exec sleep 600; esac
+case "$*" in *train*) trap "" USR1; : >{begun}; exec sleep 600; esac
 exec {MPIRUN} "$@"
 """)
         launcher.chmod(0o755)
