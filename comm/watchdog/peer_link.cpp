@@ -160,6 +160,8 @@ void PeerLink::Queue(std::span<const PeerMessage> messages) {
 
 void PeerLink::Flush() {
   const ssize_t sent = out_.empty() ? 0 : send(fd_, out_.data(), out_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  // The system reports an error once: to this call, or to recv.
+  if (sent < 0 && errno != EAGAIN && errno != EINTR && errno != EPIPE && errno != ECONNRESET) error_ = errno;
   if (sent > 0) out_.erase(out_.begin(), out_.begin() + sent);
   if (ended_ && out_.empty()) shutdown(fd_, SHUT_WR);
 }

@@ -36,8 +36,8 @@ class PeerLink {
   // read.
   void Send(std::span<const PeerMessage> messages);
   void Send(const PeerMessage& message) { Send(std::span(&message, 1)); }
-  // No messages follow this one, and none is dropped. The peer's Receive returns false after the last one.
-  // Never blocks: what cannot be sent yet, Receive sends.
+  // No messages follow this one, which is never dropped. The peer's Receive returns false after it. Never
+  // blocks: what cannot be sent yet, Receive sends.
   void SendLast(const PeerMessage& message);
   // Sends messages that could not be sent before. Calls `handle` with each message that has arrived. Never
   // blocks. False: the connection has ended.

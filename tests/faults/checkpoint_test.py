@@ -310,7 +310,7 @@ class Directory(Checkpoints):
             with Job(self.command(2, "--max_steps=1000000", "--checkpoint_every=1"), self.output) as job:
                 self.assertTrue(job.wait_for_text("step 5/", PATIENCE), job.text())
                 (self.run_dir / "other").write_text("host other\nprocess 7\ntoken 0\n")
-                (self.run_dir / "other").replace(self.run_dir / ".deeper-lock")  # a sign of life may be written at this moment
+                (self.run_dir / "other").replace(self.run_dir / ".deeper-lock")  # a sign of life could overwrite a change in place
                 self.assertIsNotNone(job.wait_until_gone(60), job.text())
                 self.assertEqual(job.process.returncode, CHECKPOINT, job.text())
                 self.assertIn("was taken over by another process (process 7 on host other)", job.text())

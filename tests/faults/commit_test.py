@@ -65,9 +65,11 @@ class Commits(unittest.TestCase):
         for split in "train", "val":
             subprocess.run([OPTIONS.deeper, "pack", "--format=idx", f"--input={cls.dir}", f"--output={cls.dir}/data", f"--split={split}"],
                            check=True, capture_output=True)
-        start = time.monotonic()
-        subprocess.run([*COMMAND, f"--data={cls.dir}/data", f"--checkpoint_dir={cls.reference}", f"--max_steps={STEPS}", f"--keep={STEPS}"],
-                       check=True, capture_output=True)
+        command = [*COMMAND, f"--data={cls.dir}/data", f"--checkpoint_dir={cls.reference}", f"--max_steps={STEPS}", f"--keep={STEPS}"]
+        with Job(command, cls.output) as job:
+            assert job.wait_for_text("resume ", PATIENCE), job.text()
+            start = time.monotonic()
+            assert job.process.wait(PATIENCE) == 0, job.text()
         cls.seconds = time.monotonic() - start
         print(f"--seed={OPTIONS.seed}; the uninterrupted run took {cls.seconds:.1f} s", flush=True)
 

@@ -56,7 +56,8 @@ class Doctor(unittest.TestCase):
         for rank in report["ranks"]:
             # 12.5e6 at 100 Mbit/s, or less and more after pauses of this machine; more than 1e9 without the limit.
             self.assertTrue(1e6 < rank["link_bytes_per_second"] < 50e6, rank)
-            self.assertLess(rank["streams_bytes_per_second"], 50e6, rank)  # 0: not all connections were made within 2 s
+            streams = rank["streams_bytes_per_second"]
+            self.assertTrue(streams == 0 or 1e6 < streams < 50e6, rank)  # 0: not all connections were made within 2 s
         self.assertTrue(all(rank["sees_lock"] for rank in report["ranks"]))
 
     def test_names_a_slowed_rank(self):

@@ -74,7 +74,7 @@ class TwoJobs(unittest.TestCase):
             text = owner.read_text()
             other = owner.with_name("other")
             other.write_text(text.replace("host host-a", "host host-c").replace("token ", "token f"))
-            other.replace(owner)  # a sign of life may be written at this moment
+            other.replace(owner)  # a sign of life could overwrite a change in place
             self.assertIsNotNone(job.wait_until_gone(120), job.text())
             self.assertEqual(job.process.returncode, CHECKPOINT, job.text())
             self.assertRegex(job.text(), r"deeper train: .*/run was taken over by another process \(process \d+ on host host-c\)")

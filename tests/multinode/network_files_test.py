@@ -188,7 +188,7 @@ class Pause(NetworkFiles):
             with self.suspended(self.server):
                 time.sleep(3)
             self.continues(job, 20)
-            for name in SERVER, "host-a":  # the connection must outlast a longer pause of this test, too
+            for name in SERVER, "host-a":  # the connection must survive if this machine pauses the test
                 self.hosts.inside(name, "echo 8 > /proc/sys/net/ipv4/tcp_retries2")
             self.hosts.cut(SERVER)
             time.sleep(2)
@@ -231,7 +231,7 @@ class Outage(NetworkFiles):
         with self.job("host-a", "--max_steps=1500", "--synthetic", "--data=") as job:
             self.assert_says(job, "resume ")
             self.stop_server()
-            self.assert_says(job, "saving step 1500 again")
+            self.assert_says(job, "saving step 1500 again", 180)
             self.server = self.start_server()
             self.ends(job, DONE)
         self.assertEqual(self.steps(), [1500])

@@ -12,6 +12,7 @@
 #include "comm/nccl/device_communicator.h"
 #include "data/load/synthetic.h"
 #include "tests/comm/threads_communicator.h"
+#include "tests/kernels/ops/test_values.h"
 #include "tests/kernels/test_device.h"
 #include "trainer/engine/evaluate.h"
 #include "trainer/monitor/step_meter.h"
@@ -129,13 +130,10 @@ std::unique_ptr<Device> OneCore() {
   return MakeCpuDevice(1);
 }
 
-// Those in which both the CPU and the test's device compute.
+// Those of the CPU.
 std::vector<DType> Precisions() {
-  std::vector<DType> precisions = {DType::kF32};
-  if (OneCore()->bf16_support() != Bf16Support::kNone &&
-      testing::TestDevice().bf16_support() != Bf16Support::kNone)
-    precisions.push_back(DType::kBf16);
-  return precisions;
+  if (OneCore()->bf16_support() == Bf16Support::kNone) return {DType::kF32};
+  return {DType::kF32, DType::kBf16};
 }
 
 Outcome RunRanks(int world, int64_t rows, int steps, DType precision = DType::kF32, int slices = 0,
@@ -238,10 +236,10 @@ TEST(TrainStepTest, SameRunTwiceIsBitIdentical) {
 }
 
 TEST(TrainStepTest, LearnsInBf16AsInFp32) {
-  const Outcome fp32 = RunRanks(1, kGlobalBatch, 10),
-                other = RunRanks(1, kGlobalBatch, 10, Precisions().back());
-  ExpectSameTraining(fp32, other, 0.05);
-  EXPECT_EQ(fp32.weights == other.weights, Precisions().back() == DType::kF32);
+  if (Precisions().size() == 1) GTEST_SKIP() << "this processor has no AVX-512";
+  const Outcome fp32 = RunRanks(1, kGlobalBatch, 10), bf16 = RunRanks(1, kGlobalBatch, 10, DType::kBf16);
+  ExpectSameTraining(fp32, bf16, 0.05);
+  EXPECT_NE(fp32.weights, bf16.weights);
 }
 
 // Compares whole steps on the test's device, with all ops and updates, with those on the CPU.
@@ -314,7 +312,7 @@ TEST_P(DeviceTraining, RecordedStepsAreTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, DeviceTraining, ::testing::ValuesIn(Precisions()),
+INSTANTIATE_TEST_SUITE_P(, DeviceTraining, ::testing::ValuesIn(testing::TestTypes()),
                          [](const auto& test) { return NameOf(test.param); });
 
 TEST(NetworkTest, NothingIsAllocatedAfterTheFirstStep) {
