@@ -51,8 +51,9 @@ class PeerLink {
 
   int fd_;
   int error_ = 0;
-  bool ended_ = false;               // SendLast was called
-  std::vector<std::byte> in_, out_;  // incomplete messages
+  bool ended_ = false;          // SendLast was called
+  std::vector<std::byte> in_;   // the beginning of a message
+  std::vector<std::byte> out_;  // not sent yet
 };
 
 // The children of a rank are kFanOut consecutive ranks, or fewer.
